@@ -1,0 +1,77 @@
+"""The one root of every error this project raises on purpose.
+
+Subclasses live beside the code that raises them, and exist only where a caller
+or a user can act differently. An ``OSError`` stays an ``OSError``: wrap the work
+in :func:`doing` and the command line prints what was being done in front of it.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """A failure the user can understand and act on.
+
+    Args:
+        message: One line that names the thing that is wrong.
+        hint: What the user can do about it, one line, no full stop.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(Error):
+    """The command line itself is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class doing:  # noqa: N801  (reads as a statement: ``with doing("…")``)
+    """Say what was being done when an exception passed through.
+
+    The text becomes a note (PEP 678) of whatever exception leaves the block, so
+    its type is kept. Innermost notes come first.
+
+    >>> try:
+    ...     with doing("Reading meta.json"):
+    ...         raise OSError(5, "Input/output error")
+    ... except OSError as exc:
+    ...     print(exc.__notes__)
+    ['Reading meta.json']
+    """
+
+    # A plain class: contextlib is not in the initramfs.
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is not None:
+            exc.add_note(self._what)
+
+
+def one_line(exc: BaseException) -> str:
+    """Render an exception as one line: outermost context first, then the cause, then the hint."""
+    notes = list(reversed(getattr(exc, "__notes__", ())))
+    if isinstance(exc, OSError) and exc.strerror:
+        cause = exc.strerror if exc.filename is None else f"{_name(exc.filename)}: {exc.strerror}"
+    else:
+        cause = str(exc) or type(exc).__name__
+    text = ": ".join([*notes, cause])
+    if isinstance(exc, Error) and exc.hint:
+        text += f" (hint: {exc.hint})"
+    return " ".join(text.split())
+
+
+def _name(filename: object) -> str:
+    return (
+        filename.decode("utf-8", "backslashreplace")
+        if isinstance(filename, bytes)
+        else str(filename)
+    )

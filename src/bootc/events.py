@@ -1,0 +1,54 @@
+"""Progress as values: what long operations report, and nothing about how it is shown.
+
+Functions that take long accept ``sink: Sink`` and call it with events. Rates,
+terminals and JSON are the renderer's business (``bootc.cli.progress``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["bytes", "steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A task begins. ``task`` is a stable name, ``total`` is unknown when ``None``."""
+
+    task: str
+    description: str
+    total: int | None = None
+    unit: Unit = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The task has done ``done`` units so far (absolute, not a difference)."""
+
+    task: str
+    done: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task ended. ``cached`` says there was nothing to do."""
+
+    task: str
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line for the user."""
+
+    text: str
+
+
+Event = Start | Progress | Done | Message
+Sink = Callable[[Event], None]
+
+
+def null_sink(event: Event) -> None:
+    """Drop every event."""

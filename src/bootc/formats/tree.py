@@ -1,0 +1,138 @@
+"""A file system tree as values: what images are made from.
+
+Names, link targets and xattrs are ``bytes``: images know no encoding. A leaf
+reached under several names is one :class:`Leaf` object in several directories;
+that identity is what a hard link is. Trees carry no whiteouts of OCI layers
+(those are resolved by ``bootc.oci.flatten``); a character device 0:0 that a
+user's image holds is an ordinary :class:`CharDevice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bootc.formats.digest import Digest
+
+#: Regular files up to this size live inside the image, larger ones in the object store.
+INLINE_MAX_BYTES = 64
+
+
+@dataclass(slots=True)
+class Stat:
+    """Metadata of an inode. ``mode`` holds the low 12 permission bits, never the type."""
+
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime_s: int = 0
+    mtime_ns: int = 0
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+
+    def copy(self) -> Stat:
+        """Return an independent copy."""
+        return Stat(self.mode, self.uid, self.gid, self.mtime_s, self.mtime_ns, dict(self.xattrs))
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Content of a small regular file."""
+
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """Content of a regular file kept in the object store."""
+
+    digest: Digest
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    """Target of a symbolic link."""
+
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CharDevice:
+    """A character device; ``rdev`` as in ``st_rdev``."""
+
+    rdev: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """A block device; ``rdev`` as in ``st_rdev``."""
+
+    rdev: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fifo:
+    """A named pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A unix socket."""
+
+
+Content = Inline | External | Symlink | CharDevice | BlockDevice | Fifo | Socket
+
+
+@dataclass(slots=True, eq=False)
+class Leaf:
+    """Anything but a directory. Compared by identity: the same object twice is a hard link."""
+
+    stat: Stat
+    content: Content
+
+
+@dataclass(slots=True, eq=False)
+class Directory:
+    """A directory. ``entries`` is unordered; every walk sorts names bytewise."""
+
+    stat: Stat = field(default_factory=Stat)
+    entries: dict[bytes, Node] = field(default_factory=dict)
+
+    def sorted_entries(self) -> list[tuple[bytes, Node]]:
+        """Return the entries in the order every format uses: names bytewise."""
+        return sorted(self.entries.items())
+
+    def lookup(self, path: str | bytes) -> Node | None:
+        """Follow ``path`` (relative, slash-separated, no symlinks followed), or return None."""
+        node: Node = self
+        raw = path.encode() if isinstance(path, str) else path
+        for name in raw.split(b"/"):
+            if not name:
+                continue
+            if not isinstance(node, Directory) or name not in node.entries:
+                return None
+            node = node.entries[name]
+        return node
+
+    def walk(self) -> Iterator[tuple[bytes, Node]]:
+        """Yield every (absolute path, node) depth-first, names bytewise, itself first as ``/``."""
+        yield b"/", self
+        stack = [(b"", self.sorted_entries()[::-1])]
+        while stack:
+            prefix, pending = stack[-1]
+            if not pending:
+                stack.pop()
+                continue
+            name, node = pending.pop()
+            path = prefix + b"/" + name
+            yield path, node
+            if isinstance(node, Directory):
+                stack.append((path, node.sorted_entries()[::-1]))
+
+
+Node = Directory | Leaf

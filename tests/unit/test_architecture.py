@@ -1,0 +1,139 @@
+"""The rules of the house that a program can check."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src" / "bootc"
+
+#: What each package may import besides itself (ADR 1). Arrows run downwards only.
+GROUND = {"errors", "events"}
+MAY_IMPORT = {
+    "": GROUND | {"cli"},
+    "errors": set(),
+    "events": set(),
+    "kernel": {"errors"},
+    "formats": {"errors"},
+    "fs": GROUND | {"kernel", "formats"},
+    "repository": GROUND | {"kernel", "formats", "fs"},
+    "oci": GROUND | {"kernel", "formats", "fs", "repository"},
+    "boot": GROUND | {"kernel", "formats", "fs", "repository"},
+    "deploy": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
+    "initramfs": {"errors", "kernel", "formats", "repository"},
+    "cli": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy"},
+}
+#: The initramfs step reads these modules only, so that its closure stays small.
+INITRAMFS_MODULES = {
+    "bootc.formats.cmdline",
+    "bootc.repository.layout",
+    "bootc.repository.mounting",
+}
+#: Each of these is used in one place only.
+SOLE_USERS = {
+    "subprocess": {"fs/process.py"},
+    "ctypes": {"kernel/"},
+    "argparse": {"cli/"},
+}
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 60
+
+
+def modules() -> list[Path]:
+    return sorted(SRC.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("bootc", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of everything a module imports, imports inside functions included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                is_module = (SRC.parent / Path(*full.split("."))).with_suffix(".py").exists()
+                is_package = (SRC.parent / Path(*full.split(".")) / "__init__.py").exists()
+                found.add(full if is_module or is_package else base)
+    return found
+
+
+def package_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
+def test_arrows_run_downwards(path: Path) -> None:
+    package = package_of(name_of(path))
+    if package == "__main__":
+        package = ""
+    allowed = MAY_IMPORT[package] | {package}
+    for imported in imports_of(path):
+        if imported == "bootc" or not imported.startswith("bootc."):
+            continue
+        assert package_of(imported) in allowed, f"{name_of(path)} must not import {imported}"
+        if package == "initramfs" and package_of(imported) in ("formats", "repository"):
+            assert imported in INITRAMFS_MODULES, f"{name_of(path)} must not import {imported}"
+
+
+def test_no_import_ring() -> None:
+    graph = {
+        name_of(path): {i for i in imports_of(path) if i.startswith("bootc.")} for path in modules()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"import ring: {' > '.join((*trail, module))}"
+        if module in done:
+            return
+        for below in sorted(graph.get(module, ())):
+            visit(below, (*trail, module))
+        done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+
+
+@pytest.mark.parametrize(("library", "homes"), SOLE_USERS.items())
+def test_each_dangerous_library_has_one_home(library: str, homes: set[str]) -> None:
+    for path in modules():
+        relative = str(path.relative_to(SRC))
+        users = {i.split(".")[0] for i in imports_of(path)}
+        if library in users:
+            assert any(relative.startswith(home) for home in homes), f"{relative} uses {library}"
+
+
+def test_only_main_exits() -> None:
+    for path in modules():
+        if path.relative_to(SRC).parts[:1] == ("__main__.py",) or path.match("cli/main.py"):
+            continue
+        if path.match("initramfs/setup_root.py"):
+            continue
+        assert "sys.exit" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
+def test_size_bars(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{path}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
+def test_package_inits_stay_empty(path: Path) -> None:
+    if path.name == "__init__.py" and path.parent != SRC:
+        assert path.read_text() == ""
