@@ -1,0 +1,47 @@
+# One command for each thing a person wants. Everything they need is installed by
+# tools/host-packages and kept in build/ and .venv/ (both ignored by git), so the
+# second run is quick.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
+PYTEST := $(ROOT) env CI=$(CI) $(BIN)/pytest
+
+.PHONY: demo test check dev boot bench install clean
+
+demo: dev          ## Build a Debian image, install it on a blank disk, boot it
+	tools/qemu-chroot
+	examples/debian/demo
+
+boot:              ## Boot the demo's installed disk on this terminal
+	tools/run-vm
+
+test: check        ## Every test: units to real boots of virtual machines
+	tools/host-packages
+	tools/sid-chroot
+	tools/qemu-chroot
+	$(ROOT) examples/debian/build
+	$(PYTEST) tests
+
+check: dev         ## Format, lint, strict types, import contract, unit tests
+	$(BIN)/ruff format --check src tests tools bench
+	$(BIN)/ruff check src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit tests/property
+
+dev: $(VENV)/stamp ## A virtual environment with the project, editable, and the checkers
+
+$(VENV)/stamp: pyproject.toml
+	tools/host-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+bench: dev         ## Figures of speed and size
+	for b in bench/*.py; do $(BIN)/python $$b; done
+
+install:           ## Install into an OS image: make install DESTDIR=/path/to/root
+	tools/install-os "$(DESTDIR)"
+
+clean:             ## Remove what the targets above made
+	$(ROOT) rm -rf build $(VENV)

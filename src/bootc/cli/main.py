@@ -1,0 +1,78 @@
+"""The command: parse, run one verb, turn errors into one line and an exit code.
+
+Exit codes: 0 done, 1 the operation failed, 2 the command line is wrong, 130
+interrupted. Output for the user goes to stdout; errors and warnings to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from bootc import __version__
+from bootc.cli.options import Command, Context, build_parser
+from bootc.cli.progress import renderer
+from bootc.cli.verbs import container, install, status
+from bootc.errors import Error, UsageError, one_line
+
+COMMANDS: tuple[Command, ...] = (install.COMMAND, status.COMMAND, container.COMMAND)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's) and return the exit code."""
+    _set_up_logging()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        args = build_parser("bootc", COMMANDS, __version__).parse_args(argv)
+        if args.run is None:
+            raise UsageError("a command is missing", hint="see bootc --help")
+        with renderer(sys.stderr) as sink:
+            args.run(args, Context(_write, sink, sys.stdout.isatty()))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader left (``bootc status | head``); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    except (Error, OSError) as exc:
+        _complain(one_line(exc))
+        return exc.exit_code if isinstance(exc, Error) else 1
+    except Exception:  # noqa: BLE001  (the one place that may: it is a bug, and says so)
+        traceback.print_exc()
+        _complain("this is a bug in bootc; please report it with the lines above")
+        return 1
+    return 0
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _complain(text: str) -> None:
+    prefix = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
+    print(prefix, text, file=sys.stderr)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    # SIGTERM unwinds like Ctrl-C, so that every context manager cleans up.
+    raise KeyboardInterrupt
+
+
+def _set_up_logging() -> None:
+    level = os.environ.get("BOOTC_LOG", "warning").upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        level = "WARNING"
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    for number, name in ((logging.WARNING, "warning"), (logging.ERROR, "error")):
+        logging.addLevelName(number, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

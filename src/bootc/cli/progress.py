@@ -1,0 +1,143 @@
+"""Shows events to a person: bars on a terminal, one line a step elsewhere.
+
+A terminal gets bars from ``rich`` where that is installed. Everything else (a
+log, a serial console, a pipe) gets plain lines: when a task starts, each tenth
+of a long one, and how long it took.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from bootc.events import Done, Event, Message, Progress, Start
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+#: A task shorter than this is over before its tenths are worth a line.
+_TENTHS_AFTER_S = 2.0
+
+
+class Renderer(Protocol):
+    """A sink that owns something on the screen while it is entered."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+
+
+class Lines:
+    """Plain lines on a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._open: dict[str, tuple[Start, float, int]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Message(text):
+                self._print(text)
+            case Start(task, description):
+                self._open[task] = (event, time.monotonic(), 0)
+                size = f" ({human_bytes(event.total)})" if _sized(event) else ""
+                self._print(f"{description}{size} …")
+            case Progress(task, done):
+                self._progress(task, done)
+            case Done(task, cached):
+                start, begun, _ = self._open.pop(task, (None, 0.0, 0))
+                if start is not None:
+                    took = "already there" if cached else f"{time.monotonic() - begun:.1f} s"
+                    self._print(f"{start.description}: done ({took})")
+
+    def _progress(self, task: str, done: int) -> None:
+        if task not in self._open:
+            return
+        start, begun, shown = self._open[task]
+        if not start.total or time.monotonic() - begun < _TENTHS_AFTER_S:
+            return
+        tenth = min(10 * done // start.total, 10)
+        if tenth > shown:
+            self._open[task] = (start, begun, tenth)
+            if tenth < 10:
+                self._print(f"{start.description}: {10 * tenth} %")
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bars:
+    """Bars on a terminal, drawn by rich."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Message(text):
+                self._bars.console.print(text, markup=False, highlight=False)
+            case Start(task, description, total):
+                self._tasks[task] = self._bars.add_task(description, total=total)
+            case Progress(task, done):
+                if task in self._tasks:
+                    self._bars.update(self._tasks[task], completed=done)
+            case Done(task):
+                if task in self._tasks:
+                    bar = self._tasks.pop(task)
+                    whole = self._bars.tasks[bar].total or 1
+                    self._bars.update(bar, total=whole, completed=whole)
+
+
+def renderer(stream: TextIO) -> AbstractContextManager[Renderer]:
+    """Return what suits the stream; enter it before sending events."""
+    if stream.isatty():
+        try:
+            # Only a terminal pays for importing rich.
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+        except ModuleNotFoundError:
+            pass
+        else:
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            return Bars(Progress(*columns, console=Console(file=stream), refresh_per_second=5))
+    return nullcontext(Lines(stream))
+
+
+def _sized(start: Start) -> bool:
+    return start.unit == "bytes" and start.total is not None
+
+
+def human_bytes(size_bytes: int | None) -> str:
+    """Render a size with a binary unit.
+
+    >>> human_bytes(1536)
+    '1.5 KiB'
+    """
+    value = float(size_bytes or 0)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -1,0 +1,49 @@
+"""``bootc status``: what is booted, staged, and there to roll back to."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from bootc.cli.options import Command, Context, Option
+from bootc.errors import UsageError
+
+_FORMATS = ("humanreadable", "yaml", "json")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Print the host in the format asked for; by default for people on a terminal, else YAML."""
+    from bootc.cli import output
+    from bootc.deploy.status import read_host
+
+    if args.format_version not in (0, 1):
+        raise UsageError(f"Unsupported format version: {args.format_version}")
+    chosen = args.format or ("json" if args.json else None)
+    if chosen is None:
+        chosen = "humanreadable" if context.stdout_is_terminal else "yaml"
+    host = read_host()
+    if args.booted:
+        host = dataclasses.replace(
+            host, status=dataclasses.replace(host.status, staged=None, rollback=None)
+        )
+    match chosen:
+        case "json":
+            context.write(output.render_json(host.to_json()))
+        case "yaml":
+            context.write(output.render_yaml(host.to_json()))
+        case _:
+            context.write(output.render_human(host, verbose=args.verbose))
+
+
+COMMAND = Command(
+    name="status",
+    help="Show what is booted, staged and there to roll back to.",
+    options=(
+        Option(("--format",), "Output format.", choices=_FORMATS, metavar="FORMAT"),
+        Option(("--json",), "Same as --format=json.", default=False, hidden=True),
+        Option(("--format-version",), "Version of the format: 0 or 1.", "N", default=1, parse=int),
+        Option(("--booted",), "Leave out the staged and rollback deployments.", default=False),
+        Option(("-v", "--verbose"), "Show more about each deployment.", default=False),
+    ),
+    run=run,
+)
