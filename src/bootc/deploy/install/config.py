@@ -1,0 +1,182 @@
+"""Install configuration: what the machine that installs says about how to install.
+
+``bootc/install/*.toml`` is read below ``/usr/lib``, ``/usr/local/lib``, ``/etc``
+and ``/run``. A file replaces one of the same name in an earlier directory, a
+symlink to ``/dev/null`` removes it, and what is left applies in the order of the
+file names: a later scalar wins, lists of kernel arguments grow.
+
+Promises: an unknown key inside a table of ours is an error, since it is most
+likely a spelling mistake; elsewhere it is a warning. Keys that steer only what
+this program does not do (ostree, bootupd, an existing root) are checked and
+dropped. Unlike upstream's composefs backend, ``kargs`` takes effect: a kernel
+argument that is silently left out makes a machine nobody can reach.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bootc.errors import Error, doing
+
+_log = logging.getLogger(__name__)
+
+#: Later directories override earlier ones.
+_DIRECTORIES = ("usr/lib", "usr/local/lib", "etc", "run")
+_BELOW = "bootc/install"
+
+FILESYSTEMS = ("xfs", "ext4", "btrfs")
+BLOCK_SETUPS = ("direct", "tpm2-luks")
+DEFAULT_BLOCK_SETUPS = ("direct",)
+BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+
+#: Every key of a table: its type, or the table below it.
+_Schema = Mapping[str, "type | _Schema"]
+_INSTALL: _Schema = {
+    "root-fs-type": str,
+    "filesystem": {"root": {"type": str}},
+    "block": list,
+    "kargs": list,
+    "karg-deletes": list,
+    "match-architectures": list,
+    "ostree": {"bls-append-except-default": str},
+    "stateroot": str,
+    "root-mount-spec": str,
+    "boot-mount-spec": str,
+    "bootupd": {"skip-boot-uuid": bool},
+    "bootloader": str,
+    "discoverable-partitions": bool,
+    "enforce-container-sigpolicy": bool,
+}
+_TOML_NAMES = {str: "a string", list: "a list of strings", bool: "true or false"}
+
+
+class ConfigError(Error):
+    """An install configuration file is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallConfig:
+    """What all files say together; ``None`` where none says anything."""
+
+    root_fs_type: str | None = None
+    block: tuple[str, ...] = DEFAULT_BLOCK_SETUPS
+    kargs: tuple[str, ...] = ()
+    bootloader: str | None = None
+    discoverable_partitions: bool | None = None
+
+
+def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
+    """Read the configuration of the running system, or return None where there is none.
+
+    Args:
+        machine: This machine, as ``uname -m`` says; files for others are left out.
+        root: Where the four directories lie.
+
+    Raises:
+        ConfigError: a file is no TOML, or holds a key or a value that is not known.
+        OSError: a file cannot be read.
+    """
+    tables: list[Mapping[str, Any]] = []
+    for path in _effective_files(root):
+        with doing(f"Reading {path}"), open(path, "rb") as file:
+            table = parse_config(file.read(), path)
+        if table is None:
+            continue
+        machines = table.get("match-architectures")
+        if machines is None or machine in machines:
+            tables.append(table)
+    return merge(tables) if tables else None
+
+
+def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
+    """Return the checked ``[install]`` table of a file, or None where it has none.
+
+    Raises:
+        ConfigError: the file is no TOML, or a key or a value is not known.
+    """
+    try:
+        document = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"not TOML: {exc}") from exc
+    for key in document.keys() - {"install"}:
+        _log.warning('"%s": Unknown key %s', path, key)
+    install = document.get("install")
+    if install is None:
+        return None
+    table = _check_table(install, _INSTALL, "install")
+    _check_choice("install.root-fs-type", FILESYSTEMS, table.get("root-fs-type"))
+    _check_choice("install.filesystem.root.type", FILESYSTEMS, _nested_type(table))
+    _check_choice("install.bootloader", BOOTLOADERS, table.get("bootloader"))
+    for setup in table.get("block", ()):
+        _check_choice("install.block", BLOCK_SETUPS, setup)
+    if table.get("block") == []:
+        raise ConfigError("install.block allows no block setup at all")
+    return table
+
+
+def merge(tables: Sequence[Mapping[str, Any]]) -> InstallConfig:
+    """Put checked tables together, the later ones winning."""
+
+    def last(values: Sequence[Any]) -> Any:
+        return next((value for value in reversed(values) if value is not None), None)
+
+    # The nested spelling wins over the flat one, whichever file it is in.
+    nested = last([_nested_type(table) for table in tables])
+    block = last([table.get("block") for table in tables])
+    return InstallConfig(
+        root_fs_type=nested or last([table.get("root-fs-type") for table in tables]),
+        block=tuple(block) if block else DEFAULT_BLOCK_SETUPS,
+        kargs=tuple(karg for table in tables for karg in table.get("kargs", ())),
+        bootloader=last([table.get("bootloader") for table in tables]),
+        discoverable_partitions=last([t.get("discoverable-partitions") for t in tables]),
+    )
+
+
+def _effective_files(root: str) -> list[str]:
+    found: dict[str, str] = {}
+    for directory in _DIRECTORIES:
+        path = os.path.join(root, directory, _BELOW)
+        try:
+            names = os.listdir(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            if name.endswith(".toml"):
+                found[name] = os.path.join(path, name)
+    return [path for _, path in sorted(found.items()) if not _is_mask(path)]
+
+
+def _is_mask(path: str) -> bool:
+    return os.path.islink(path) and os.readlink(path) == os.devnull
+
+
+def _check_table(value: object, schema: _Schema, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a table")
+    for key, inside in value.items():
+        expected = schema.get(key)
+        name = f"{where}.{key}"
+        if expected is None:
+            raise ConfigError(f"unknown key {name}", hint=f"known are {', '.join(sorted(schema))}")
+        if isinstance(expected, Mapping):
+            _check_table(inside, expected, name)
+        elif not isinstance(inside, expected) or (
+            isinstance(inside, list) and not all(isinstance(item, str) for item in inside)
+        ):
+            raise ConfigError(f"{name} must be {_TOML_NAMES[expected]}")
+    return value
+
+
+def _check_choice(name: str, choices: Sequence[str], value: str | None) -> None:
+    if value is not None and value not in choices:
+        raise ConfigError(f"{name}: unknown value {value!r}", hint=f"one of {', '.join(choices)}")
+
+
+def _nested_type(table: Mapping[str, Any]) -> str | None:
+    value: str | None = table.get("filesystem", {}).get("root", {}).get("type")
+    return value

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from bootc.deploy.install.config import ConfigError, InstallConfig, parse_config, read_config
+from bootc.errors import one_line
+
+
+def put(root: Path, directory: str, name: str, text: str) -> None:
+    path = root / directory / "bootc/install"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / name).write_text(text)
+
+
+def read(root: Path, machine: str = "x86_64") -> InstallConfig | None:
+    return read_config(machine, root=str(root))
+
+
+def test_no_file_is_no_configuration(tmp_path: Path) -> None:
+    assert read(tmp_path) is None
+
+
+def test_a_file_without_our_table_is_no_configuration(tmp_path: Path) -> None:
+    put(tmp_path, "etc", "10.toml", "[other]\nkey = 1\n")
+    assert read(tmp_path) is None
+
+
+def test_everything_that_can_be_said(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "usr/lib",
+        "00-all.toml",
+        """
+        [install]
+        root-fs-type = "ext4"
+        block = ["direct", "tpm2-luks"]
+        kargs = ["console=ttyS0", "quiet"]
+        karg-deletes = ["rhgb"]
+        match-architectures = ["x86_64", "aarch64"]
+        stateroot = "default"
+        root-mount-spec = "LABEL=root"
+        boot-mount-spec = ""
+        bootloader = "systemd"
+        discoverable-partitions = true
+        enforce-container-sigpolicy = false
+        [install.ostree]
+        bls-append-except-default = "x"
+        [install.bootupd]
+        skip-boot-uuid = true
+        """,
+    )
+    assert read(tmp_path) == InstallConfig(
+        root_fs_type="ext4",
+        block=("direct", "tpm2-luks"),
+        kargs=("console=ttyS0", "quiet"),
+        bootloader="systemd",
+        discoverable_partitions=True,
+    )
+
+
+def test_files_merge_in_the_order_of_their_names_not_of_their_directories(tmp_path: Path) -> None:
+    put(tmp_path, "run", "10-a.toml", '[install]\nroot-fs-type = "xfs"\nkargs = ["a"]\n')
+    put(tmp_path, "usr/lib", "20-b.toml", '[install]\nroot-fs-type = "ext4"\nkargs = ["b"]\n')
+    put(tmp_path, "etc", "30-c.toml", '[install]\nkargs = ["c"]\n')
+    config = read(tmp_path)
+    assert config is not None
+    assert config.root_fs_type == "ext4"
+    assert config.kargs == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("usr/lib", "usr/local/lib"), ("usr/local/lib", "etc"), ("etc", "run")],
+)
+def test_a_later_directory_replaces_a_file_of_the_same_name(
+    tmp_path: Path, earlier: str, later: str
+) -> None:
+    put(tmp_path, earlier, "10.toml", '[install]\nroot-fs-type = "xfs"\nkargs = ["gone"]\n')
+    put(tmp_path, later, "10.toml", '[install]\nroot-fs-type = "btrfs"\n')
+    assert read(tmp_path) == InstallConfig(root_fs_type="btrfs")
+
+
+def test_a_symlink_to_dev_null_masks(tmp_path: Path) -> None:
+    put(tmp_path, "usr/lib", "10.toml", "this is not even TOML")
+    put(tmp_path, "usr/lib", "20.toml", '[install]\nroot-fs-type = "xfs"\n')
+    (tmp_path / "etc/bootc/install").mkdir(parents=True)
+    (tmp_path / "etc/bootc/install/10.toml").symlink_to("/dev/null")
+    assert read(tmp_path) == InstallConfig(root_fs_type="xfs")
+
+
+def test_other_files_are_not_read(tmp_path: Path) -> None:
+    put(tmp_path, "etc", "README", "no TOML")
+    put(tmp_path, "etc", "10.toml.bak", "no TOML")
+    assert read(tmp_path) is None
+
+
+def test_files_for_other_machines_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "etc", "10.toml", '[install]\nroot-fs-type = "xfs"\n')
+    put(
+        tmp_path,
+        "etc",
+        "20.toml",
+        '[install]\nroot-fs-type = "ext4"\nmatch-architectures = ["aarch64"]\n',
+    )
+    assert read(tmp_path) == InstallConfig(root_fs_type="xfs")
+    assert read(tmp_path, "aarch64") == InstallConfig(root_fs_type="ext4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[install]\nroot-fs-type = "xfs"\n[install.filesystem.root]\ntype = "btrfs"\n',
+        '[install.filesystem.root]\ntype = "btrfs"\n',
+    ],
+)
+def test_the_nested_file_system_type_wins(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "etc", "10.toml", text)
+    put(tmp_path, "etc", "20.toml", '[install]\nroot-fs-type = "ext4"\n')
+    assert read(tmp_path) == InstallConfig(root_fs_type="btrfs")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[install", "not TOML"),
+        ("install = 1", "install must be a table"),
+        ("[install]\nroot-fs = 'x'", "unknown key install.root-fs"),
+        ("[install.filesystem]\nboot = 1", "unknown key install.filesystem.boot"),
+        ("[install.filesystem.root]\nkind = 'x'", "unknown key install.filesystem.root.kind"),
+        ("[install.ostree]\nx = 1", "unknown key install.ostree.x"),
+        ("[install.bootupd]\nx = 1", "unknown key install.bootupd.x"),
+        ("[install]\nfilesystem = 'ext4'", "install.filesystem must be a table"),
+        ("[install]\nkargs = 'quiet'", "install.kargs must be a list of strings"),
+        ("[install]\nkargs = [1]", "install.kargs must be a list of strings"),
+        ("[install]\nroot-fs-type = 4", "install.root-fs-type must be a string"),
+        ("[install]\ndiscoverable-partitions = 'yes'", "must be true or false"),
+        ("[install]\nroot-fs-type = 'vfat'", "install.root-fs-type: unknown value 'vfat'"),
+        ("[install.filesystem.root]\ntype = 'zfs'", "unknown value 'zfs'"),
+        ("[install]\nblock = ['lvm']", "install.block: unknown value 'lvm'"),
+        ("[install]\nblock = []", "install.block allows no block setup at all"),
+        ("[install]\nbootloader = 'lilo'", "install.bootloader: unknown value 'lilo'"),
+    ],
+)
+def test_mistakes_are_named_with_their_file(tmp_path: Path, text: str, message: str) -> None:
+    put(tmp_path, "etc", "10.toml", text)
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path)
+    line = one_line(caught.value)
+    assert message in line
+    assert str(tmp_path / "etc/bootc/install/10.toml") in line
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not TOML"):
+        parse_config(b"[install]\nstateroot = '\xff'\n", "x.toml")
+
+
+def test_unknown_tables_of_others_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert parse_config(b"[install]\n[vendor]\nx = 1\n", "/etc/x.toml") == {}
+    assert caplog.messages == ['"/etc/x.toml": Unknown key vendor']
+
+
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "etc/bootc/install/10.toml").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as caught:
+        read(tmp_path)
+    assert caught.value.__notes__ == [f"Reading {tmp_path}/etc/bootc/install/10.toml"]
