@@ -1,0 +1,217 @@
+"""Kernel arguments, and the one that names the image to boot.
+
+A command line is split on ASCII whitespace outside double quotes; there are no
+escapes. A parameter is ``key`` or ``key=value``, and in keys ``-`` and ``_`` are the
+same character. Parameters stay the text they were, quotes included, so that
+splitting and joining with single spaces loses nothing but blanks.
+
+The image to boot is ``composefs=[?]<hex>`` or ``composefs.digest=[?]v1-sha512-12:<hex>``;
+``?`` says that missing fs-verity is tolerated.
+
+The initramfs reads this file: it imports nothing but errors, itself free of imports.
+"""
+
+from __future__ import annotations
+
+from bootc.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+COMPOSEFS = "composefs"
+COMPOSEFS_DIGEST = "composefs.digest"
+
+_BLANKS = " \t\n\r\f\v"
+_HEX = frozenset("0123456789abcdef")
+_HEX_LENGTHS = {"sha256": 64, "sha512": 128}
+#: The forms a repository's digests come in: 4 KiB blocks.
+_LG_BLOCK_SIZE = "12"
+_LG_BLOCK_SIZES = ("12", "16")
+_VERSIONS = ("v1", "v2")
+
+
+class CmdlineError(Error):
+    """A kernel command line does not say which image to boot, or says it wrongly."""
+
+
+class ComposefsArgument:
+    """Which image to boot: its digest in hex, and whether missing fs-verity is tolerated."""
+
+    __slots__ = ("hex", "optional")
+
+    def __init__(self, hex_digest: str, *, optional: bool) -> None:
+        self.hex = hex_digest
+        self.optional = optional
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ComposefsArgument)
+            and self.hex == other.hex
+            and self.optional == other.optional
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.hex, self.optional))
+
+    def __repr__(self) -> str:
+        return f"ComposefsArgument({composefs_karg(self.hex, optional=self.optional)!r})"
+
+
+def parse(text: str) -> list[str]:
+    """Split a command line into parameters.
+
+    >>> parse('root=UUID=1  rw dyndbg="file a.c +p"')
+    ['root=UUID=1', 'rw', 'dyndbg="file a.c +p"']
+    """
+    params = []
+    current = ""
+    quoted = False
+    for char in text:
+        if char in _BLANKS and not quoted:
+            if current:
+                params.append(current)
+            current = ""
+            continue
+        if char == '"':
+            quoted = not quoted
+        current += char
+    if current:
+        params.append(current)
+    return params
+
+
+def join(params: Iterable[str]) -> str:
+    """Return the command line of these parameters."""
+    return " ".join(params)
+
+
+def find(params: Iterable[str], key: str) -> str | None:
+    """Return the value of the first parameter with this key, without its quotes.
+
+    A parameter without a value gives the empty string; no such parameter gives None.
+    """
+    wanted = _folded(key)
+    for param in params:
+        name, _, value = param.partition("=")
+        if _folded(name) == wanted:
+            return _unquoted(value)
+    return None
+
+
+def add(params: Sequence[str], param: str) -> list[str]:
+    """Append a parameter unless an identical one is there."""
+    if any(_same(existing, param) for existing in params):
+        return list(params)
+    return [*params, param]
+
+
+def extend(params: Sequence[str], more: Iterable[str]) -> list[str]:
+    """Add each parameter in turn."""
+    result = list(params)
+    for param in more:
+        result = add(result, param)
+    return result
+
+
+def add_or_modify(params: Sequence[str], param: str) -> list[str]:
+    """Put a parameter in the place of the first with its key, and drop the later ones."""
+    wanted = _folded(param.partition("=")[0])
+    result: list[str] = []
+    placed = False
+    for existing in params:
+        if _folded(existing.partition("=")[0]) != wanted:
+            result.append(existing)
+        elif not placed:
+            result.append(param)
+            placed = True
+    return result if placed else [*result, param]
+
+
+def remove_exact(params: Iterable[str], param: str) -> list[str]:
+    """Drop every parameter identical to this one."""
+    return [existing for existing in params if not _same(existing, param)]
+
+
+def composefs_karg(hex_digest: str, *, optional: bool) -> str:
+    """Return the argument that boots an image.
+
+    >>> composefs_karg("ab" * 64, optional=True)[:14]
+    'composefs=?aba'
+    """
+    return f"{COMPOSEFS}={'?' if optional else ''}{hex_digest}"
+
+
+def composefs_argument(text: str) -> ComposefsArgument:
+    """Return the image a command line names.
+
+    The first ``composefs.digest=`` of a SHA-512 image wins wherever it stands; without
+    one it is the first ``composefs=``, whose length tells the algorithm.
+
+    Raises:
+        CmdlineError: there is none, or it is malformed.
+    """
+    params = parse(text)
+    # All of them are checked: a malformed one means a broken boot entry, not a spare.
+    found = [
+        _digest_form(_unquoted(value))
+        for name, _, value in (param.partition("=") for param in params)
+        if _folded(name) == COMPOSEFS_DIGEST
+    ]
+    for argument in found:
+        if argument is not None:
+            return argument
+    value = find(params, COMPOSEFS)
+    if value is None:
+        raise CmdlineError("no composefs image in the kernel command line")
+    optional, hex_digest = _optional(value)
+    if not _is_hex(hex_digest) or len(hex_digest) not in _HEX_LENGTHS.values():
+        raise CmdlineError(f"kernel argument {COMPOSEFS}={value[:140]} is not an image digest")
+    return ComposefsArgument(hex_digest, optional=optional)
+
+
+def _digest_form(value: str) -> ComposefsArgument | None:
+    """Parse ``[?]v1-sha512-12:<hex>``; None when well-formed but not an image of our kind."""
+    optional, rest = _optional(value)
+    kind, colon, hex_digest = rest.partition(":")
+    version, _, hash_and_size = kind.partition("-")
+    hash_name, _, lg_block_size = hash_and_size.partition("-")
+    if (
+        not colon
+        or version not in _VERSIONS
+        or lg_block_size not in _LG_BLOCK_SIZES
+        or len(hex_digest) != _HEX_LENGTHS.get(hash_name)
+        or not _is_hex(hex_digest)
+    ):
+        raise CmdlineError(f"kernel argument {COMPOSEFS_DIGEST}={value[:160]} is malformed")
+    if hash_name != "sha512" or lg_block_size != _LG_BLOCK_SIZE:
+        return None
+    return ComposefsArgument(hex_digest, optional=optional)
+
+
+def _optional(value: str) -> tuple[bool, str]:
+    return value.startswith("?"), value.removeprefix("?")
+
+
+def _is_hex(text: str) -> bool:
+    return _HEX.issuperset(text)
+
+
+def _folded(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return value[1:-1]
+    return value
+
+
+def _same(a: str, b: str) -> bool:
+    a_key, a_equals, a_value = a.partition("=")
+    b_key, b_equals, b_value = b.partition("=")
+    return (_folded(a_key), a_equals, _unquoted(a_value)) == (
+        _folded(b_key),
+        b_equals,
+        _unquoted(b_value),
+    )

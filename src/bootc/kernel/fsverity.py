@@ -1,0 +1,46 @@
+"""fs-verity ioctls: enable and measure (kernel documentation, filesystems/fsverity).
+
+Algorithms pass as the kernel's numbers and digests as bytes, so that this floor
+stays free of opinion; :mod:`bootc.formats.digest` has the types.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+
+FS_VERITY_HASH_ALG_SHA256 = 1
+FS_VERITY_HASH_ALG_SHA512 = 2
+
+FS_IOC_ENABLE_VERITY = 0x40806685
+FS_IOC_MEASURE_VERITY = 0xC0046686
+
+_MAX_DIGEST = 64
+# version, hash_algorithm, block_size, salt_size, salt_ptr, sig_size, reserved, sig_ptr, reserved
+_ENABLE_ARG = struct.Struct("=IIIIQIIQ88x")
+_DIGEST = struct.Struct("=HH")
+
+
+def enable(fd: int, algorithm: int, *, block_size: int = 4096) -> None:
+    """Build the Merkle tree of a file and make it read-only for ever.
+
+    ``fd`` must be open for reading only, and nobody may have the file open for writing.
+
+    Raises:
+        OSError: EEXIST when it is enabled already, ETXTBSY while a writer exists, EOPNOTSUPP
+            or ENOTTY where the filesystem has no fs-verity, EROFS, ENOSPC, and so on.
+    """
+    fcntl.ioctl(fd, FS_IOC_ENABLE_VERITY, _ENABLE_ARG.pack(1, algorithm, block_size, 0, 0, 0, 0, 0))
+
+
+def measure(fd: int) -> tuple[int, bytes]:
+    """Return a file's algorithm number and digest, as the kernel enforces them.
+
+    Raises:
+        OSError: ENODATA when the file has no fs-verity, EOPNOTSUPP or ENOTTY where the
+            filesystem has none.
+    """
+    request = _DIGEST.pack(0, _MAX_DIGEST) + bytes(_MAX_DIGEST)
+    answer = fcntl.ioctl(fd, FS_IOC_MEASURE_VERITY, request)
+    algorithm, size = _DIGEST.unpack_from(answer)
+    return algorithm, answer[_DIGEST.size : _DIGEST.size + size]

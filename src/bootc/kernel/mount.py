@@ -1,0 +1,169 @@
+"""The kernel's mount calls, under their own names.
+
+The file-descriptor API of Linux 5.2 and later (``fsopen`` to ``mount_setattr``)
+and the three older calls that still have no successor. Everything raises
+``OSError``; what the kernel wrote into a filesystem context's log joins the
+exception as a note, because ``EINVAL`` alone tells nobody anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from bootc.kernel.libc import (
+    AT_EMPTY_PATH,
+    SYS_FSCONFIG,
+    SYS_FSMOUNT,
+    SYS_FSOPEN,
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+    Argument,
+    call,
+    syscall,
+)
+
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_BENEATH = 0x200
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+
+MNT_FORCE = 1
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+CLONE_NEWNS = 0x00020000
+
+_MOUNT_ATTR = struct.Struct("=QQQQ")  # attr_set, attr_clr, propagation, userns_fd
+_LOG_LINE_MAX = 1024
+
+
+def fsopen(fstype: str) -> int:
+    """Open a context in which to configure a new filesystem instance."""
+    return syscall(SYS_FSOPEN, fstype, FSOPEN_CLOEXEC)
+
+
+def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
+    """Set ``key=value``."""
+    _fsconfig(fs_fd, FSCONFIG_SET_STRING, key, value, 0)
+
+
+def fsconfig_set_flag(fs_fd: int, key: str) -> None:
+    """Set an option that has no value."""
+    _fsconfig(fs_fd, FSCONFIG_SET_FLAG, key, None, 0)
+
+
+def fsconfig_set_fd(fs_fd: int, key: str, value_fd: int) -> None:
+    """Set an option to an open file."""
+    _fsconfig(fs_fd, FSCONFIG_SET_FD, key, None, value_fd)
+
+
+def fsconfig_create(fs_fd: int) -> None:
+    """Create the filesystem instance as configured."""
+    _fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fsmount(fs_fd: int, *, attrs: int = 0) -> int:
+    """Return a detached mount (``MOUNT_ATTR_*``) of a created filesystem."""
+    try:
+        return syscall(SYS_FSMOUNT, fs_fd, FSMOUNT_CLOEXEC, attrs)
+    except OSError as exc:
+        _note_log(exc, fs_fd)
+        raise
+
+
+def open_tree(dir_fd: int, path: str, flags: int = 0) -> int:
+    """Open a mount object; with ``OPEN_TREE_CLONE`` a detached copy of it.
+
+    A symlink at the end of ``path`` is followed unless ``AT_SYMLINK_NOFOLLOW`` is set.
+    """
+    return syscall(SYS_OPEN_TREE, dir_fd, path, flags | OPEN_TREE_CLOEXEC)
+
+
+def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, *, flags: int = 0) -> None:
+    """Attach a detached mount, or move an attached one. An empty path means the fd itself."""
+    if not from_path:
+        flags |= MOVE_MOUNT_F_EMPTY_PATH
+    if not to_path:
+        flags |= MOVE_MOUNT_T_EMPTY_PATH
+    syscall(SYS_MOVE_MOUNT, from_fd, from_path, to_fd, to_path, flags)
+
+
+def mount_setattr(
+    fd: int,
+    path: str = "",
+    *,
+    set_attrs: int = 0,
+    clear_attrs: int = 0,
+    propagation: int = 0,
+    flags: int = 0,
+) -> None:
+    """Change attributes of a mount; ``AT_RECURSIVE`` includes what is mounted below."""
+    packed = _MOUNT_ATTR.pack(set_attrs, clear_attrs, propagation, 0)
+    buffer = ctypes.create_string_buffer(packed, _MOUNT_ATTR.size)
+    if not path:
+        flags |= AT_EMPTY_PATH
+    syscall(SYS_MOUNT_SETATTR, fd, path, flags, buffer, _MOUNT_ATTR.size)
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
+    """Mount the classic way, as mount(2) does."""
+    call("mount", source, target, fstype, flags, data)
+
+
+def umount2(path: str, flags: int = 0) -> None:
+    """Unmount with flags, as umount2(2) does."""
+    call("umount2", path, flags)
+
+
+def unshare(flags: int) -> None:
+    """Leave shared namespaces; ``os.unshare`` exists only since Python 3.12."""
+    call("unshare", flags)
+
+
+def _fsconfig(fs_fd: int, command: int, key: str | None, value: Argument, aux: int) -> None:
+    try:
+        syscall(SYS_FSCONFIG, fs_fd, command, key, value, aux)
+    except OSError as exc:
+        _note_log(exc, fs_fd)
+        raise
+
+
+def _note_log(exc: OSError, fs_fd: int) -> None:
+    """Move the context's log into notes. Each read returns one line, then ENODATA."""
+    while True:
+        try:
+            line = os.read(fs_fd, _LOG_LINE_MAX)
+        except OSError:
+            return
+        # "e ", "w " or "i " precede the text.
+        exc.add_note(line.decode("utf-8", "backslashreplace").strip()[2:])

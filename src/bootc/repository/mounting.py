@@ -1,0 +1,201 @@
+"""From an image id to a mounted file tree (composefs, "Mounting").
+
+An image is an EROFS file whose inodes name objects; overlayfs joins the two. What
+is promised here, whatever lies on the disk:
+
+- An image opened with ``require_verity`` has been measured by the kernel and is the
+  one asked for, and every byte of it has been read through fs-verity once. A later
+  read error can therefore only come from the disk, and damage stops the caller now,
+  with a name, instead of some program at random.
+- Mounted with ``verity``, overlayfs checks each object against the digest the image
+  has for it, and refuses objects without fs-verity.
+
+Nothing the repository says about itself is consulted: whether verity is needed is
+the caller's to know. Mounting needs Linux 6.12 (EROFS backed by a file), and should
+be done in a private mount namespace, since layers appear under /run for a moment.
+The initramfs loads this file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from bootc.errors import Error, doing
+from bootc.kernel import fsverity
+from bootc.kernel.compat import attached
+from bootc.kernel.mount import (
+    MOUNT_ATTR_RDONLY,
+    fsconfig_create,
+    fsconfig_set_flag,
+    fsconfig_set_string,
+    fsmount,
+    fsopen,
+)
+from bootc.repository.layout import image_path
+
+_READ_SIZE = 1 << 20
+_NO_VERITY = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
+_DIGEST_LENGTHS = {
+    fsverity.FS_VERITY_HASH_ALG_SHA256: 64,
+    fsverity.FS_VERITY_HASH_ALG_SHA512: 128,
+}
+
+
+class ImageNotFound(Error):
+    """The repository has no such image."""
+
+
+class ImageNotTrusted(Error):
+    """The image lacks fs-verity, or is not the one its name says."""
+
+
+def open_verified_image(repo_fd: int, image_hex: str, *, require_verity: bool) -> int:
+    """Open an image for reading and prove that it is the one named.
+
+    Without ``require_verity`` an image that has no fs-verity is taken as it is; one
+    that has must still be the right one.
+
+    Raises:
+        ImageNotFound: there is no such image.
+        ImageNotTrusted: no fs-verity where it is required, or another digest.
+        OSError: EIO with a note when the content is damaged; whatever opening raises.
+    """
+    with doing(f"image {image_hex}"):
+        try:
+            # O_NONBLOCK: a FIFO in the image's place must not hang the boot.
+            fd = os.open(
+                image_path(image_hex), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=repo_fd
+            )
+        except FileNotFoundError:
+            raise ImageNotFound("not in the repository") from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ImageNotTrusted("not a regular file")
+            if _is_measured(fd, image_hex, require_verity=require_verity):
+                _read_through(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def mount_composefs(image_fd: int, objects_fd: int, *, name: str, verity: bool) -> int:
+    """Mount an image over a directory of objects; return a detached read-only mount.
+
+    Its source is ``composefs:<name>``.
+
+    Raises:
+        OSError: the kernel refused; its own words are in the notes.
+    """
+    with doing(f"mounting image {name}"):
+        erofs_fd = _mount_erofs(image_fd)
+        try:
+            with attached(erofs_fd):
+                return _mount_overlay(
+                    source=f"composefs:{name}",
+                    options=[
+                        ("metacopy", "on"),
+                        ("redirect_dir", "on"),
+                        *([("verity", "require")] if verity else []),
+                        ("lowerdir+", _path_of(erofs_fd)),
+                        ("datadir+", _path_of(objects_fd)),
+                    ],
+                    attrs=MOUNT_ATTR_RDONLY,
+                )
+        finally:
+            os.close(erofs_fd)
+
+
+def mount_transient(lower_fd: int, *, source: str) -> int:
+    """Mount a writable view of a tree, kept in memory; return a detached mount.
+
+    ``lower_fd`` is a detached mount; it lives on inside the view, and cannot be attached again.
+
+    Raises:
+        OSError: the kernel refused; its own words are in the notes.
+    """
+    with doing(f"mounting {source}"):
+        memory_fd = _mount_tmpfs()
+        try:
+            os.mkdir("upper", 0o755, dir_fd=memory_fd)
+            os.mkdir("work", 0o700, dir_fd=memory_fd)
+            with attached(memory_fd), attached(lower_fd):
+                memory = _path_of(memory_fd)
+                return _mount_overlay(
+                    source=source,
+                    options=[
+                        ("lowerdir+", _path_of(lower_fd)),
+                        ("upperdir", f"{memory}/upper"),
+                        ("workdir", f"{memory}/work"),
+                    ],
+                )
+        finally:
+            os.close(memory_fd)
+
+
+def _is_measured(fd: int, image_hex: str, *, require_verity: bool) -> bool:
+    try:
+        algorithm, digest = fsverity.measure(fd)
+    except OSError as exc:
+        if exc.errno not in _NO_VERITY:
+            exc.add_note("fs-verity")
+            raise
+        if require_verity:
+            raise ImageNotTrusted(f"fs-verity: {exc.strerror}") from None
+        return False
+    if digest.hex() != image_hex or _DIGEST_LENGTHS.get(algorithm) != len(image_hex):
+        raise ImageNotTrusted(f"fs-verity: the file's digest is {digest.hex()}")
+    return True
+
+
+def _read_through(fd: int) -> None:
+    buffer = bytearray(_READ_SIZE)
+    offset = 0
+    try:
+        while count := os.preadv(fd, [buffer], offset):
+            offset += count
+    except OSError as exc:
+        if exc.errno == errno.EIO:
+            exc.add_note("fs-verity: data corrupted")
+        raise
+
+
+def _mount_erofs(image_fd: int) -> int:
+    fs_fd = fsopen("erofs")
+    try:
+        fsconfig_set_flag(fs_fd, "ro")
+        # EROFS takes no file descriptor; the kernel opens this one again, same inode.
+        fsconfig_set_string(fs_fd, "source", _path_of(image_fd))
+        fsconfig_create(fs_fd)
+        return fsmount(fs_fd, attrs=MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(fs_fd)
+
+
+def _mount_tmpfs() -> int:
+    fs_fd = fsopen("tmpfs")
+    try:
+        fsconfig_set_string(fs_fd, "mode", "0755")
+        fsconfig_create(fs_fd)
+        return fsmount(fs_fd)
+    finally:
+        os.close(fs_fd)
+
+
+def _mount_overlay(*, source: str, options: list[tuple[str, str]], attrs: int = 0) -> int:
+    # Layers go in as paths: file descriptors are taken only since Linux 6.13.
+    fs_fd = fsopen("overlay")
+    try:
+        fsconfig_set_string(fs_fd, "source", source)
+        for key, value in options:
+            fsconfig_set_string(fs_fd, key, value)
+        fsconfig_create(fs_fd)
+        return fsmount(fs_fd, attrs=attrs)
+    finally:
+        os.close(fs_fd)
+
+
+def _path_of(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
