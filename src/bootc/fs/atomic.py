@@ -1,0 +1,210 @@
+"""Changes that are either wholly there or not at all.
+
+Owns: the temporary names. Promises: a reader sees the old or the new content,
+never a part of one; with ``durable=True`` the new content also survives a power
+cut once the call has returned. A crash leaves at worst a file whose name starts
+with one of the prefixes below, which every reader of these directories ignores.
+
+FAT has neither hard links nor ``O_TMPFILE``: :func:`write_file` needs only
+rename and fsync, and :class:`Tmpfile` falls back to a named file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from bootc.fs.dir import Dir
+from bootc.kernel import files
+
+FILE_PREFIX = ".tmp-file-"
+OBJECT_PREFIX = ".tmp-object-"
+SYMLINK_PREFIX = ".symlink-"
+
+_ATTEMPTS = 16
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR)
+
+_T = TypeVar("_T")
+
+
+def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, durable: bool) -> None:
+    """Make ``name`` hold ``data``, replacing what was there.
+
+    Args:
+        directory: Where the file belongs.
+        name: One component.
+        data: The whole content.
+        mode: Permission bits of the file.
+        durable: Return only when file and name are on the disk.
+    """
+
+    def create(temporary: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        return directory.open_file(temporary, flags, mode)
+
+    temporary, fd = _with_temporary_name(FILE_PREFIX, create)
+    try:
+        with open(fd, "wb", buffering=0) as file:
+            _write_all(file.fileno(), data)
+            if durable:
+                os.fsync(file.fileno())
+        directory.rename(temporary, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            directory.unlink(temporary)
+        raise
+    if durable:
+        os.fsync(directory.fileno())
+
+
+def replace_symlink(directory: Dir, relpath: str, target: str) -> None:
+    """Make ``relpath`` a symlink that says ``target``, replacing an older link.
+
+    The temporary link lies in ``directory`` itself and not beside ``relpath``: under ``refs/``
+    a leftover would count as a reference.
+
+    Raises:
+        OSError: also with EINVAL, when ``relpath`` exists and is no symlink.
+    """
+    try:
+        directory.symlink(target, relpath)
+        return
+    except FileExistsError:
+        if directory.readlink(relpath) == target:
+            return
+    temporary, _ = _with_temporary_name(
+        SYMLINK_PREFIX, lambda name: directory.symlink(target, name)
+    )
+    try:
+        directory.rename(temporary, relpath)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            directory.unlink(temporary)
+        raise
+
+
+def exchange(directory: Dir, a: str, b: str) -> None:
+    """Exchange two entries of a directory in one step; both must exist."""
+    fd = directory.fileno()
+    files.renameat2(fd, a, fd, b, files.RENAME_EXCHANGE)
+
+
+class Tmpfile:
+    """A file that has no name yet: write it, then :meth:`publish` it.
+
+    Use it as a context manager; an unpublished file is gone afterwards.
+    """
+
+    __slots__ = ("_directory", "_fd", "_name")
+
+    def __init__(self, directory: Dir, fd: int, name: str | None) -> None:
+        self._directory = directory
+        self._fd = fd
+        self._name = name  # set when the file system cannot make nameless files
+
+    @classmethod
+    def create(cls, directory: Dir, mode: int = 0o644) -> Self:
+        """Make an empty file in the file system of ``directory``, which must outlive it."""
+        try:
+            return cls(directory, directory.open_file(".", os.O_RDWR | os.O_TMPFILE, mode), None)
+        except OSError as exc:
+            if exc.errno not in _NO_TMPFILE:
+                raise
+
+        def create(name: str) -> int:
+            return directory.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+
+        name, fd = _with_temporary_name(OBJECT_PREFIX, create)
+        return cls(directory, fd, name)
+
+    def fileno(self) -> int:
+        """Return the descriptor: writable until :meth:`reopen`, read-only after."""
+        if self._fd < 0:
+            raise ValueError("temporary file is closed")
+        return self._fd
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append ``data``, all of it."""
+        _write_all(self.fileno(), data)
+
+    def reopen(self) -> int:
+        """Trade the writable descriptor for a read-only one and return it (still owned here).
+
+        fs-verity can be enabled only on files that nobody has open for writing.
+        """
+        read_only = os.open(f"/proc/self/fd/{self.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+        os.close(self._fd)
+        self._fd = read_only
+        return read_only
+
+    def publish(self, directory: Dir, relpath: str) -> bool:
+        """Give the file its name below ``directory``, which is in the same file system.
+
+        Returns:
+            False when the name was taken already; nothing has changed then.
+        """
+        with directory.parent_of(relpath) as (to_fd, name):
+            try:
+                if self._name is not None:
+                    from_fd = self._directory.fileno()
+                    files.renameat2(from_fd, self._name, to_fd, name, files.RENAME_NOREPLACE)
+                    self._name = None
+                else:
+                    # With a directory descriptor CPython calls linkat(2) and follows the magic
+                    # link; without one it calls link(2), which fails with EXDEV.
+                    source = f"/proc/self/fd/{self.fileno()}"
+                    os.link(source, name, dst_dir_fd=to_fd, follow_symlinks=True)
+            except FileExistsError:
+                return False
+        return True
+
+    def replace(self, directory: Dir, relpath: str) -> None:
+        """Give the file its name below ``directory``, in place of whatever has that name."""
+        temporary, published = _with_temporary_name(
+            OBJECT_PREFIX, lambda name: self.publish(directory, name)
+        )
+        if not published:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), temporary)
+        directory.rename(temporary, relpath)
+
+    def close(self) -> None:
+        """Close the file and drop it if it was not published; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+        if self._name is not None:
+            name, self._name = self._name, None
+            with contextlib.suppress(FileNotFoundError):
+                self._directory.unlink(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _with_temporary_name(prefix: str, make: Callable[[str], _T]) -> tuple[str, _T]:
+    """Call ``make`` with random names until one is free."""
+    for _ in range(_ATTEMPTS - 1):
+        name = prefix + secrets.token_hex(6)
+        with contextlib.suppress(FileExistsError):
+            return name, make(name)
+    name = prefix + secrets.token_hex(6)
+    return name, make(name)

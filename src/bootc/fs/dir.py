@@ -1,0 +1,285 @@
+"""An owned directory descriptor, and everything done below it.
+
+Owns: the descriptor. Promises: no path given to a :class:`Dir` leads outside
+it. A path of several components is resolved by ``openat2`` with
+``RESOLVE_BENEATH``, so a symlink in the middle may be followed but never out of
+the directory; the last component is never followed (``O_NOFOLLOW``). Absolute
+paths and ``..`` are a bug of the caller and raise ``ValueError``. Created files
+and directories get exactly the mode asked for, whatever the umask is.
+
+Names are ``str``; bytes that are not UTF-8 travel as :func:`os.fsdecode` leaves
+them.
+
+>>> with Dir.open("/usr") as usr, usr.open_dir("lib") as lib:
+...     lib.path
+'/usr/lib'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from bootc.kernel import files
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CHUNK_BYTES = 1 << 16
+
+
+class Dir:
+    """A directory held open by descriptor. Close it, or use it as a context manager.
+
+    Args:
+        fd: A descriptor of a directory (not ``O_PATH``); it belongs to the Dir from now on.
+        path: How messages name the directory; asked from the kernel when left out.
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, fd: int, path: str | None = None) -> None:
+        self._fd = fd
+        self.path = _path_of(fd) if path is None else path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a directory by host path; symlinks are followed here, and only here."""
+        return cls(os.open(path, _OPEN_DIRECTORY), os.fspath(path))
+
+    def fileno(self) -> int:
+        """Return the descriptor, still owned by this object."""
+        if self._fd < 0:
+            raise ValueError(f"directory {self.path} is closed")
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed directory {self.path}", ResourceWarning, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"Dir({self.path!r})"
+
+    def open_dir(self, relpath: str) -> Dir:
+        """Open a directory below; ``.`` gives a second descriptor of this one."""
+        return Dir(self._open(relpath, _OPEN_DIRECTORY | os.O_NOFOLLOW), self._join(relpath))
+
+    def ensure_dir(self, relpath: str, mode: int = 0o755) -> Dir:
+        """Open a directory below, making every missing component with ``mode``."""
+        current = self.open_dir(".")
+        for name in _components(relpath):
+            with current:
+                try:
+                    below = current.open_dir(name)
+                except FileNotFoundError:
+                    # Somebody else making it at the same time is as good.
+                    with contextlib.suppress(FileExistsError):
+                        current.mkdir(name, mode)
+                    below = current.open_dir(name)
+            current = below
+        return current
+
+    def open_file(self, relpath: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        """Open a file below and return its descriptor (``O_CLOEXEC | O_NOFOLLOW``).
+
+        ``mode`` matters with ``O_CREAT`` or ``O_TMPFILE``. It is exact when the file is surely
+        new (``O_EXCL``, ``O_TMPFILE``), and otherwise loses the bits of the umask.
+        """
+        unnamed = flags & os.O_TMPFILE == os.O_TMPFILE
+        creates = unnamed or flags & os.O_CREAT
+        fd = self._open(relpath, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode if creates else 0)
+        if unnamed or (flags & os.O_CREAT and flags & os.O_EXCL):
+            try:
+                os.fchmod(fd, mode)
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
+
+    def read_bytes(self, relpath: str, limit: int | None = None) -> bytes:
+        """Read a whole regular file.
+
+        Raises:
+            OSError: also with EFBIG, when the file is larger than ``limit`` bytes.
+        """
+        fd = self.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK)
+        with open(fd, "rb", buffering=0) as file:
+            return read_all(file.fileno(), self._join(relpath), limit)
+
+    def exists(self, relpath: str) -> bool:
+        """Tell whether there is anything of that name; a dangling symlink counts."""
+        try:
+            self.stat(relpath)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def stat(self, relpath: str) -> os.stat_result:
+        """Return ``lstat`` of an entry."""
+        with self.parent_of(relpath) as (fd, name):
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, sorted."""
+        return sorted(os.listdir(self.fileno()))
+
+    def mkdir(self, name: str, mode: int = 0o755) -> None:
+        """Make a directory with exactly this mode."""
+        with self.parent_of(name) as (fd, last):
+            os.mkdir(last, 0o700, dir_fd=fd)
+            os.chmod(last, mode, dir_fd=fd)
+
+    def symlink(self, target: str, name: str) -> None:
+        """Make a symlink called ``name`` that says ``target``."""
+        with self.parent_of(name) as (fd, last):
+            os.symlink(target, last, dir_fd=fd)
+
+    def readlink(self, relpath: str) -> str:
+        """Return what a symlink says."""
+        with self.parent_of(relpath) as (fd, name):
+            return os.readlink(name, dir_fd=fd)
+
+    def unlink(self, relpath: str) -> None:
+        """Remove a file or symlink."""
+        with self.parent_of(relpath) as (fd, name):
+            os.unlink(name, dir_fd=fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename within this directory's tree; ``new`` is replaced if it exists."""
+        with self.parent_of(old) as (old_fd, old_name), self.parent_of(new) as (new_fd, new_name):
+            os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+
+    def remove_tree(self, name: str) -> None:
+        """Remove an entry and all below it, following no symlink. Nothing there is fine."""
+        with self.parent_of(name) as (fd, last):
+            _remove(fd, last)
+
+    def sync(self) -> None:
+        """Write everything cached of the whole file system to its disk (``syncfs``)."""
+        files.syncfs(self.fileno())
+
+    @contextlib.contextmanager
+    def parent_of(self, relpath: str) -> Iterator[tuple[int, str]]:
+        """Yield the descriptor of the last component's directory, and that component.
+
+        For system calls this class does not wrap. An ``OSError`` leaving the block names the path.
+        """
+        *above, name = _components(relpath) or ["."]
+        try:
+            if not above:
+                yield self.fileno(), name
+                return
+            fd = files.openat2(
+                self.fileno(),
+                "/".join(above),
+                os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,
+                0,
+                files.RESOLVE_BENEATH,
+            )
+            try:
+                yield fd, name
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            _set_path(exc, self._join(relpath))
+            raise
+
+    def _join(self, relpath: str) -> str:
+        return self.path if relpath == "." else f"{self.path.rstrip('/')}/{relpath}"
+
+    def _open(self, relpath: str, flags: int, mode: int = 0) -> int:
+        parts = _components(relpath)
+        try:
+            if len(parts) <= 1:
+                return os.open(parts[0] if parts else ".", flags, mode, dir_fd=self.fileno())
+            return files.openat2(self.fileno(), "/".join(parts), flags, mode, files.RESOLVE_BENEATH)
+        except OSError as exc:
+            _set_path(exc, self._join(relpath))
+            raise
+
+
+def read_all(fd: int, path: str, limit: int | None = None) -> bytes:
+    """Read a regular file from its start to its end.
+
+    Raises:
+        OSError: also with EFBIG when it is larger than ``limit``, EINVAL when not a regular file.
+    """
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    if limit is not None and info.st_size > limit:
+        raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
+    chunks = []
+    offset = 0
+    # The size is a hint (/proc and /sys say 0): a file ends where a read returns nothing.
+    while chunk := os.pread(fd, max(info.st_size + 1 - offset, _CHUNK_BYTES), offset):
+        chunks.append(chunk)
+        offset += len(chunk)
+        if limit is not None and offset > limit:
+            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
+    return b"".join(chunks)
+
+
+def _set_path(exc: OSError, path: str) -> None:
+    """Make an error say which path it is about."""
+    exc.filename = path
+    if exc.errno == errno.EXDEV and exc.filename2 is None:
+        # What RESOLVE_BENEATH answers; "Invalid cross-device link" would mislead.
+        exc.strerror = "a symlink on the way leads outside"
+
+
+def _components(relpath: str) -> list[str]:
+    if relpath.startswith("/"):
+        raise ValueError(f"absolute path {relpath!r} below a directory")
+    parts = [part for part in relpath.split("/") if part not in ("", ".")]
+    if ".." in parts or not relpath:
+        raise ValueError(f"path {relpath!r} leads out of a directory")
+    return parts
+
+
+def _path_of(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"fd {fd}"
+
+
+def _remove(parent_fd: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent_fd)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        # Linux says EISDIR for a directory; POSIX (and some network file systems) EPERM.
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            raise
+    fd = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
+    try:
+        for entry in os.listdir(fd):
+            _remove(fd, entry)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent_fd)

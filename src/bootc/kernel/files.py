@@ -1,0 +1,74 @@
+"""File system calls Python's ``os`` lacks, under their kernel names.
+
+Sources: openat2(2), rename(2), syncfs(2), ioctl_ficlonerange(2), and
+``linux/fs.h``, ``linux/openat2.h`` for the numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import struct
+
+from bootc.kernel import libc
+
+SYS_OPENAT2 = 437
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+FICLONE = 0x40049409
+FIFREEZE = 0xC0045877
+FITHAW = 0xC0045878
+
+_OPEN_HOW = struct.Struct("=QQQ")
+_EAGAIN_ATTEMPTS = 64
+
+
+def openat2(dirfd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    """Open a path under restrictions (``RESOLVE_*``) on how it may be resolved."""
+    how = ctypes.create_string_buffer(_OPEN_HOW.pack(flags, mode, resolve), _OPEN_HOW.size)
+    for attempt in range(_EAGAIN_ATTEMPTS):
+        try:
+            return libc.syscall(SYS_OPENAT2, dirfd, path, how, _OPEN_HOW.size)
+        except OSError as exc:
+            # EAGAIN: somebody renamed or mounted while a ".." of a symlink was being resolved.
+            last = attempt == _EAGAIN_ATTEMPTS - 1
+            if exc.errno not in (errno.EAGAIN, errno.EINTR) or last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def renameat2(olddirfd: int, old: str, newdirfd: int, new: str, flags: int) -> None:
+    """Rename with ``RENAME_NOREPLACE`` or ``RENAME_EXCHANGE``."""
+    try:
+        libc.call("renameat2", olddirfd, old, newdirfd, new, flags)
+    except OSError as exc:
+        exc.filename, exc.filename2 = old, new
+        raise
+
+
+def syncfs(fd: int) -> None:
+    """Write all that is cached of the file system ``fd`` lies in to its device."""
+    libc.call("syncfs", fd)
+
+
+def ficlone(dst_fd: int, src_fd: int) -> None:
+    """Make the destination share the source's blocks (EOPNOTSUPP, EXDEV where it cannot)."""
+    fcntl.ioctl(dst_fd, FICLONE, src_fd)
+
+
+def freeze(fd: int) -> None:
+    """Stop writes to a file system and flush its journal (FIFREEZE)."""
+    fcntl.ioctl(fd, FIFREEZE, 0)
+
+
+def thaw(fd: int) -> None:
+    """Allow writes again after :func:`freeze` (FITHAW)."""
+    fcntl.ioctl(fd, FITHAW, 0)
