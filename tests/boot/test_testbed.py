@@ -1,0 +1,131 @@
+"""The test bed itself, as far as it needs no machine."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import require
+from testbed import disks, tamper
+from testbed.command import DirectBoot, Disk, Hardware, qemu_command
+from testbed.credentials import agent_credentials, smbios_options
+from testbed.qemu import Qemu, QemuMissingError, in_tree
+
+QEMU = Qemu(("qemu",), Path("/fw/code"), Path("/fw/vars"))
+
+
+def test_the_command_line_boots_from_disk_by_firmware() -> None:
+    argv = qemu_command(
+        QEMU,
+        Hardware(Path("/v"), [Disk(Path("/a,b.img"), "root", snapshot=True)]),
+        console="stdio",
+    )
+    assert "-kernel" not in argv
+    assert "-netdev" not in argv
+    assert "if=pflash,format=raw,unit=1,file=/v" in argv
+    assert (
+        "file=/a,,b.img,format=raw,if=none,id=root,discard=unmap,detect-zeroes=unmap,"
+        "cache=unsafe,snapshot=on"
+    ) in argv
+    assert "virtio-blk-pci,drive=root,serial=root" in argv
+
+
+def test_the_command_line_boots_a_kernel_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOOTC_QEMU_ACCEL", "kvm")
+    direct = DirectBoot(Path("/k"), Path("/i"), "root=/dev/vda, quiet")
+    argv = qemu_command(QEMU, Hardware(Path("/v"), [], direct, network=True), console="stdio")
+    assert argv[argv.index("-accel") + 1] == "kvm"
+    assert argv[argv.index("-append") + 1] == "root=/dev/vda, quiet"
+    assert "user,id=net0" in argv
+
+
+def test_credentials_become_smbios_strings() -> None:
+    options = smbios_options({"a": b"x,y"}, "console=ttyS0,115200")
+    encoded = base64.b64encode(b"x,y").decode()
+    assert options == [
+        "-smbios",
+        f"type=11,value=io.systemd.credential.binary:a={encoded}",
+        "-smbios",
+        "type=11,value=io.systemd.boot.kernel-cmdline-extra=console=ttyS0,,115200",
+    ]
+    assert "systemd.extra-unit.bootc-agent.service" in agent_credentials()
+
+
+def test_a_missing_emulator_is_named(tmp_path: Path) -> None:
+    with pytest.raises(QemuMissingError, match="usr/bin/qemu-system-x86_64: not found"):
+        in_tree(tmp_path)
+
+
+@pytest.fixture
+def ext4_disk(tmp_path: Path) -> Path:
+    """A GPT disk whose second partition is ext4 and holds a few files."""
+    require.tool("sfdisk")
+    require.tool("debugfs")
+    content = tmp_path / "content"
+    (content / "objects/ab").mkdir(parents=True)
+    (content / "images").mkdir()
+    (content / "objects/ab/cd").write_bytes(random.Random(1).randbytes(20_000))
+    (content / "images/short").symlink_to("../objects/ab/cd")
+    (content / "images/long").symlink_to("../objects/ab/" + "./" * 60 + "cd")
+    (content / "meta.json").write_text("{}")
+    filesystem = disks.from_directory(content, tmp_path / "ext4.img")
+    disk = disks.blank(tmp_path / "disk.img", 128 << 20)
+    subprocess.run(
+        [require.tool("sfdisk"), "-q", str(disk)],
+        input=f"label: gpt\nsize=1MiB\nsize=100MiB, type={tamper.ROOT_TYPE}\n",
+        text=True,
+        check=True,
+    )
+    with disk.open("r+b") as file:
+        file.seek(2 << 20)
+        file.write(filesystem.read_bytes())
+    return disk
+
+
+def test_one_byte_on_the_medium_changes(ext4_disk: Path) -> None:
+    root = tamper.root_filesystem(ext4_disk)
+    assert root.offset_bytes == 2 << 20
+    before = root.read("/objects/ab/cd")
+    root.flip_byte("/objects/ab/cd", 9000)
+    after = root.read("/objects/ab/cd")
+    assert [i for i in range(len(before)) if before[i] != after[i]] == [9000]
+    assert after[9000] == before[9000] ^ 0xFF
+
+
+def test_links_are_followed(ext4_disk: Path) -> None:
+    root = tamper.root_filesystem(ext4_disk)
+    assert root.resolve("/images/short") == "/objects/ab/cd"
+    assert root.resolve("/images/long") == "/objects/ab/cd"
+    assert root.resolve("/meta.json") == "/meta.json"
+
+
+def test_a_file_is_replaced(ext4_disk: Path) -> None:
+    root = tamper.root_filesystem(ext4_disk)
+    root.replace("/objects/ab/cd", b"other")
+    root.replace("/meta.json", b"top")
+    assert root.read("/objects/ab/cd") == b"other"
+    assert root.read("/meta.json") == b"top"
+
+
+def test_what_is_not_there_cannot_be_tampered_with(ext4_disk: Path, tmp_path: Path) -> None:
+    root = tamper.root_filesystem(ext4_disk)
+    with pytest.raises(tamper.TamperError, match="no data at 90000"):
+        root.flip_byte("/objects/ab/cd", 90_000)
+    with pytest.raises(tamper.TamperError, match="not found"):
+        root.flip_byte("/objects/none", 0)
+    empty = disks.blank(tmp_path / "empty.img", 16 << 20)
+    subprocess.run([require.tool("sfdisk"), "-q", str(empty)], input=b"label: gpt\n", check=True)
+    with pytest.raises(tamper.TamperError, match="no root partition"):
+        tamper.root_filesystem(empty)
+
+
+def test_a_copy_is_sparse(tmp_path: Path) -> None:
+    source = disks.blank(tmp_path / "a", 64 << 20)
+    target = disks.copy(source, tmp_path / "b")
+    assert target.stat().st_size == 64 << 20
+    assert os.stat(target).st_blocks * 512 < 1 << 20

@@ -1,0 +1,121 @@
+"""The QEMU command line of a machine, as a pure function of its description.
+
+Machines are q35 with OVMF, so they have EFI variables however they boot, and
+virtio disks in the order given: ``/dev/vda``, ``/dev/vdb`` and so on, also found
+as ``/dev/disk/by-id/virtio-SERIAL``. A machine that reboots ends instead; whoever
+started it starts it again. With the network, the guest reaches the host's
+loopback interface at 10.0.2.2 and is itself 10.0.2.15.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed.credentials import smbios_options
+from testbed.qemu import Qemu
+
+#: The machine's name of the host's loopback interface.
+HOST_ADDRESS = "10.0.2.2"
+AGENT_PORT = "org.bootc.agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A raw image as a virtio disk; what is written to a snapshot is forgotten."""
+
+    path: Path
+    serial: str
+    snapshot: bool = False
+    read_only: bool = False
+
+    def option(self) -> str:
+        """The value of ``-drive``."""
+        parts = [
+            f"file={_escape(self.path)}",
+            "format=raw",
+            "if=none",
+            f"id={self.serial}",
+            "discard=unmap",
+            "detect-zeroes=unmap",
+            # The host's page cache outlives the emulator, and no test cuts the host's power.
+            "cache=unsafe",
+        ]
+        if self.snapshot:
+            parts.append("snapshot=on")
+        if self.read_only:
+            parts.append("readonly=on")
+        return ",".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectBoot:
+    """A kernel that QEMU hands to the firmware itself, without a boot loader."""
+
+    kernel: Path
+    initramfs: Path
+    cmdline: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine is made of and what it is told."""
+
+    firmware_vars: Path
+    disks: Sequence[Disk]
+    direct: DirectBoot | None = None
+    network: bool = False
+    memory_mib: int = 2048
+    credentials: Mapping[str, bytes] = field(default_factory=dict)
+    #: Further kernel arguments for a machine that boots from disk by systemd-boot.
+    cmdline_extra: str = ""
+
+
+def accelerator() -> str:
+    """The value of ``-accel``: ``$BOOTC_QEMU_ACCEL``, or emulation, which works everywhere.
+
+    That /dev/kvm can be opened says little: nested in another virtual machine it
+    may still fail to run a guest.
+    """
+    return os.environ.get("BOOTC_QEMU_ACCEL", "tcg,thread=multi")
+
+
+def qemu_command(
+    qemu: Qemu, hardware: Hardware, *, console: str, agent: Path | None = None
+) -> list[str]:
+    """Return the command that starts the machine.
+
+    Args:
+        qemu: The emulator.
+        hardware: The machine.
+        console: What the serial console is connected to, in the words of ``-serial``.
+        agent: A listening Unix socket that the guest's agent port connects to.
+    """
+    argv = [*qemu.argv, "-machine", "q35", "-accel", accelerator(), "-smp", "2", "-cpu", "max"]
+    argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none", "-no-reboot"]
+    code = _escape(qemu.firmware_code)
+    argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
+    variables = _escape(hardware.firmware_vars)
+    argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
+    for disk in hardware.disks:
+        argv += ["-drive", disk.option()]
+        argv += ["-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"]
+    if hardware.network:
+        argv += ["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"]
+    argv += ["-device", "virtio-rng-pci", "-serial", console]
+    if agent is not None:
+        argv += ["-device", "virtio-serial-pci"]
+        argv += ["-chardev", f"socket,id=agent,path={_escape(agent)}"]
+        argv += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
+    if hardware.direct is not None:
+        argv += ["-kernel", str(hardware.direct.kernel), "-initrd", str(hardware.direct.initramfs)]
+        argv += ["-append", hardware.direct.cmdline]
+    argv += smbios_options(hardware.credentials, hardware.cmdline_extra)
+    return argv
+
+
+def _escape(path: Path) -> str:
+    """A path inside a comma-separated option."""
+    return str(path).replace(",", ",,")

@@ -1,0 +1,253 @@
+"""A virtual machine as a context manager.
+
+Entering starts the emulator, leaving ends it, however it is left; what the
+machine needs meanwhile lies in a temporary directory that goes with it. Disks and
+the firmware's variables are the caller's files, so that one machine can install
+and the next one boot the result.
+
+    with Machine(hardware) as machine:
+        machine.wait_ready()
+        print(machine.run("uname -r").stdout)
+        machine.power_off()
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testbed.agent import Agent, AgentError, OnOutput, Result
+from testbed.command import Hardware, qemu_command
+from testbed.credentials import agent_credentials, network_credentials
+from testbed.qemu import Qemu, find_qemu
+
+#: Emulated and on a busy host, a boot takes its time.
+BOOT_TIMEOUT_S = 400.0
+_CONSOLE_TAIL_LINES = 40
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|\r|\x00")
+
+
+class MachineError(Exception):
+    """The machine did not do what was asked; the end of its console is in the message."""
+
+
+class CommandError(MachineError):
+    """A command in the machine failed."""
+
+    def __init__(self, result: Result, console: str) -> None:
+        ending = "out of time" if result.rc is None else f"exit status {result.rc}"
+        super().__init__(
+            f"{result.command!r}: {ending}\n"
+            f"--- stdout\n{result.stdout}\n--- stderr\n{result.stderr}\n--- console\n{console}"
+        )
+        self.result = result
+
+
+class Machine:
+    """One run of a machine, from power-on to power-off."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        *,
+        qemu: Qemu | None = None,
+        keep_console: Path | None = None,
+    ) -> None:
+        """Describe a machine.
+
+        Args:
+            hardware: Its parts; credentials for the agent and the network are added.
+            qemu: The emulator, by default the one that :func:`find_qemu` finds.
+            keep_console: Where a copy of the console's text is left afterwards.
+        """
+        credentials = {**agent_credentials(), **hardware.credentials}
+        if hardware.network:
+            credentials.update(network_credentials())
+        self._hardware = replace(hardware, credentials=credentials)
+        self._qemu = qemu or find_qemu()
+        self._keep_console = keep_console
+        self._process: subprocess.Popen[bytes] | None = None
+        self._agent: Agent | None = None
+
+    def __enter__(self) -> Self:
+        self._directory = Path(tempfile.mkdtemp(prefix="testbed-"))
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _start(self) -> None:
+        self._console = self._directory / "console"
+        self._console.touch()
+        self._errors = self._directory / "stderr"
+        path = self._directory / "agent"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(1)
+        argv = qemu_command(self._qemu, self._hardware, console=f"file:{self._console}", agent=path)
+        # The emulator must not outlive a test run that is killed.
+        setpriv = shutil.which("setpriv")
+        if setpriv:
+            argv = [setpriv, "--pdeathsig", "KILL", *argv]
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                env={**os.environ, **self._qemu.environment},
+            )
+        self._listener.settimeout(1)
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+                break
+            except TimeoutError:
+                if self._process.poll() is not None:
+                    raise MachineError(
+                        f"QEMU ended: {self._errors.read_text(errors='replace')}"
+                    ) from None
+        self._connection = connection
+        self._agent = Agent(connection)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for endpoint in ("_connection", "_listener"):
+            opened: socket.socket | None = getattr(self, endpoint, None)
+            if opened is not None:
+                opened.close()
+        if self._keep_console is not None and self._console.exists():
+            self._keep_console.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._console, self._keep_console)
+        shutil.rmtree(self._directory)
+
+    def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
+        """Wait until commands can be run; return the guest's boot id.
+
+        Raises:
+            MachineError: The machine ended or took too long.
+        """
+        assert self._agent is not None
+        try:
+            return self._agent.wait_ready(time.monotonic() + timeout_s)
+        except AgentError as exc:
+            raise MachineError(f"not ready: {exc}\n{self._console_tail()}") from exc
+
+    def wait_running(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
+        """Wait until systemd has finished booting; return the state it is in."""
+        state = self.run("systemctl is-system-running --wait", timeout_s=timeout_s, check=False)
+        return state.stdout.strip()
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float = 120,
+        check: bool = True,
+        input_bytes: bytes = b"",
+        on_output: OnOutput | None = None,
+    ) -> Result:
+        """Run a shell command as root and wait for its end.
+
+        Raises:
+            CommandError: It failed, and ``check`` is set.
+            MachineError: The machine ended or stopped answering.
+        """
+        assert self._agent is not None
+        try:
+            result = self._agent.run(
+                command, input_bytes=input_bytes, timeout_s=timeout_s, on_output=on_output
+            )
+        except AgentError as exc:
+            raise MachineError(f"{command!r}: {exc}\n{self._console_tail()}") from exc
+        if check and result.rc != 0:
+            raise CommandError(result, self._console_tail())
+        return result
+
+    def power_off(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+        """Shut down in an orderly way and wait for the end."""
+        self._leave("systemctl poweroff", timeout_s)
+
+    def reboot(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+        """Reboot in an orderly way, which ends this machine; start another to go on."""
+        self._leave("systemctl reboot", timeout_s)
+
+    def wait_end(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+        """Wait until the machine has ended by itself.
+
+        Raises:
+            MachineError: It runs on.
+        """
+        assert self._process is not None
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            raise MachineError(f"still running\n{self._console_tail()}") from exc
+
+    def console_text(self) -> str:
+        """Everything the console showed so far, without control sequences."""
+        raw = self._console.read_text(encoding="utf-8", errors="replace")
+        return _ESCAPES.sub("", raw)
+
+    def wait_console(self, pattern: str, timeout_s: float = BOOT_TIMEOUT_S) -> re.Match[str]:
+        """Wait until the console shows a match of a regular expression.
+
+        Raises:
+            MachineError: The machine ended or took too long.
+        """
+        assert self._process is not None
+        expression = re.compile(pattern)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            ended = self._process.poll() is not None  # before reading: the last words count
+            match = expression.search(self.console_text())
+            if match:
+                return match
+            if ended or time.monotonic() >= deadline:
+                how = "ended" if ended else "ran on"
+                raise MachineError(
+                    f"the machine {how} without showing {pattern!r}\n{self._console_tail()}"
+                )
+            time.sleep(0.5)
+
+    def _leave(self, command: str, timeout_s: float) -> None:
+        assert self._agent is not None
+        try:
+            self._agent.send(command, input_bytes=b"", timeout_s=timeout_s)
+        except AgentError as exc:
+            raise MachineError(f"{command}: {exc}\n{self._console_tail()}") from exc
+        self.wait_end(timeout_s)
+
+    def _console_tail(self) -> str:
+        lines = self.console_text().splitlines()[-_CONSOLE_TAIL_LINES:]
+        errors = self._errors.read_text(errors="replace").strip()
+        return "\n".join([*lines, errors] if errors else lines)
+
+
+def show(stream: str, data: bytes) -> None:
+    """Pass a command's output through to this process's own (an ``on_output``)."""
+    target = sys.stdout if stream == "stdout" else sys.stderr
+    target.buffer.write(data)
+    target.buffer.flush()
