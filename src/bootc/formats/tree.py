@@ -55,6 +55,24 @@ class External:
 
 
 @dataclass(frozen=True, slots=True)
+class Unverified:
+    """Content kept below the object store under ``path``, with no digest to check it by.
+
+    Only dumpfiles and images made by other tools hold these; a pull never does.
+    """
+
+    path: bytes
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Content of a regular file that is one hole. Where :class:`Unverified` comes from, too."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Symlink:
     """Target of a symbolic link."""
 
@@ -85,7 +103,9 @@ class Socket:
     """A unix socket."""
 
 
-Content = Inline | External | Symlink | CharDevice | BlockDevice | Fifo | Socket
+Content = (
+    Inline | External | Unverified | Sparse | Symlink | CharDevice | BlockDevice | Fifo | Socket
+)
 
 
 @dataclass(slots=True, eq=False)
