@@ -1,0 +1,114 @@
+"""Image references: a transport and a name, the way skopeo writes them.
+
+Owns: the grammar. Promises: ``ImageReference.parse(str(reference))`` gives the
+reference back, and a transport nobody can serve is refused here, not in the
+middle of a pull. ``registry:`` and ``docker://`` are one transport, called
+``registry`` in the host's status and written ``docker://``.
+
+References stored by other tools carry a prefix that says how signatures are
+checked (``ostree-unverified-image:`` and its kin); it is read and dropped.
+
+>>> ImageReference.parse("registry:quay.io/example/os:42")
+ImageReference(transport='registry', name='quay.io/example/os:42')
+>>> str(ImageReference.parse("ostree-unverified-image:docker://quay.io/example/os"))
+'docker://quay.io/example/os'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootc.errors import Error
+
+TRANSPORTS = (
+    "registry",
+    "oci",
+    "oci-archive",
+    "docker-archive",
+    "docker-daemon",
+    "containers-storage",
+    "dir",
+)
+_SIGNATURE_PREFIXES = ("ostree-unverified-image:", "ostree-image-signed:")
+_UNVERIFIED_REGISTRY = "ostree-unverified-registry:"
+_REMOTE_IMAGE = "ostree-remote-image:"
+_REMOTE_REGISTRY = "ostree-remote-registry:"
+
+
+class ImageReferenceError(Error):
+    """Text that names no image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """Where an image is. ``transport`` is one of :data:`TRANSPORTS`."""
+
+    transport: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> ImageReference:
+        """Parse ``TRANSPORT:NAME`` or ``docker://NAME``.
+
+        Raises:
+            ImageReferenceError: no transport, an unknown one, or no name.
+        """
+        bare = _without_signature_prefix(text)
+        transport, colon, name = bare.partition(":")
+        if transport == "docker":
+            if not name.startswith("//"):
+                raise ImageReferenceError(
+                    f"bad image reference {text!r}", hint=f"write docker://{name}"
+                )
+            transport, name = "registry", name.removeprefix("//")
+        if not colon or transport not in TRANSPORTS:
+            raise ImageReferenceError(
+                f"image reference {text!r} names no transport",
+                hint=f"write docker://{bare} for an image in a registry, "
+                "oci:DIRECTORY for a layout directory",
+            )
+        return cls.of(transport, name)
+
+    @classmethod
+    def of(cls, transport: str, name: str) -> ImageReference:
+        """Put a reference together from its parts, as options and status files hold them.
+
+        Raises:
+            ImageReferenceError: an unknown transport, or a name no image can have.
+        """
+        if transport not in TRANSPORTS:
+            raise ImageReferenceError(
+                f"unknown transport {transport!r}", hint=f"one of {', '.join(TRANSPORTS)}"
+            )
+        if not name or not name.isprintable() or name != name.strip():
+            raise ImageReferenceError(f"bad image name {name!r}")
+        return cls(transport, name)
+
+    def __str__(self) -> str:
+        if self.transport == "registry":
+            return f"docker://{self.name}"
+        return f"{self.transport}:{self.name}"
+
+    @property
+    def layout(self) -> tuple[str, str | None]:
+        """Split the name of an ``oci`` reference into directory and tag.
+
+        The tag is what follows the last colon, unless that holds a slash.
+        """
+        directory, colon, tag = self.name.rpartition(":")
+        if not colon or not directory or "/" in tag:
+            return self.name, None
+        return directory, tag or None
+
+
+def _without_signature_prefix(text: str) -> str:
+    for prefix in _SIGNATURE_PREFIXES:
+        if text.startswith(prefix):
+            return text.removeprefix(prefix)
+    if text.startswith(_UNVERIFIED_REGISTRY):
+        return f"docker://{text.removeprefix(_UNVERIFIED_REGISTRY)}"
+    if text.startswith(_REMOTE_IMAGE):
+        return text.removeprefix(_REMOTE_IMAGE).partition(":")[2]
+    if text.startswith(_REMOTE_REGISTRY):
+        return f"docker://{text.removeprefix(_REMOTE_REGISTRY).partition(':')[2]}"
+    return text

@@ -1,0 +1,300 @@
+"""The JSON of container images: descriptors, manifests, indexes, configurations.
+
+Owns: parsing and validation. Promises: a value that was parsed has the right
+types, digests and sizes throughout; anything else raises :class:`ImageSpecError`
+naming the field. Unknown fields are ignored, as the specification demands, and
+the raw bytes stay the identity of a document: nothing here writes JSON.
+
+Docker's "schema 2" manifests and lists have the same shape under other media
+types and are read alike.
+
+Format: OCI image specification 1.1; Docker image manifest version 2, schema 2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bootc.errors import Error
+from bootc.formats.digest import DigestError, OciDigest
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+_DOCKER = "application/vnd.docker."
+_DOCKER_INDEX = f"{_DOCKER}distribution.manifest.list.v2+json"
+_DOCKER_MANIFEST = f"{_DOCKER}distribution.manifest.v2+json"
+_DOCKER_CONFIG = f"{_DOCKER}container.image.v1+json"
+
+INDEX_TYPES = frozenset({INDEX, _DOCKER_INDEX})
+MANIFEST_TYPES = frozenset({MANIFEST, _DOCKER_MANIFEST})
+CONFIG_TYPES = frozenset({CONFIG, _DOCKER_CONFIG})
+#: Layers that are tar archives, compressed or not.
+LAYER_TYPES = frozenset(
+    {
+        *(
+            f"application/vnd.oci.image.layer.{kind}tar{suffix}"
+            for kind in ("v1.", "nondistributable.v1.")
+            for suffix in ("", "+gzip", "+zstd")
+        ),
+        *(
+            f"{_DOCKER}image.rootfs.{kind}diff.tar{suffix}"
+            for kind in ("", "foreign.")
+            for suffix in ("", ".gzip", ".zstd")
+        ),
+    }
+)
+
+#: Annotation of an index entry that names it within a layout directory.
+REF_NAME = "org.opencontainers.image.ref.name"
+
+#: Sizes nobody needs more than; they bound what is read into memory.
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_CONFIG_BYTES = 16 << 20
+_MAX_SIZE = (1 << 63) - 1
+
+#: Names of machines (``uname -m``) as the Go language, and so images, spell them.
+_GO_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i686": "386",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "loongarch64": "loong64",
+}
+
+
+_T = TypeVar("_T")
+
+
+class ImageSpecError(Error):
+    """A document of an image is malformed, or is not what it should be."""
+
+
+class WrongArchitecture(Error):
+    """The image cannot run on this machine."""
+
+
+def go_architecture(machine: str) -> str:
+    """Return the architecture name images use for a machine name of ``uname``."""
+    return _GO_ARCHITECTURES.get(machine, machine)
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an index entry is for."""
+
+    architecture: str
+    os: str
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A reference to a blob: what it is, its digest and its size."""
+
+    media_type: str
+    digest: OciDigest
+    size_bytes: int
+    annotations: Mapping[str, str]
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A list of manifests: one image for several platforms, or the contents of a layout."""
+
+    manifests: tuple[Descriptor, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes, what: str = "image index") -> Index:
+        """Parse an index, or a Docker manifest list.
+
+        Raises:
+            ImageSpecError: a field is missing or wrong; ``what`` names the document.
+        """
+        top = _document(raw, what, INDEX_TYPES)
+        return cls(top.items("manifests", _descriptor))
+
+    def for_platform(self, architecture: str) -> tuple[Descriptor, ...]:
+        """Return the Linux images for an architecture; failing those, the unmarked ones."""
+        wanted = Platform(architecture, "linux")
+        images = [m for m in self.manifests if m.media_type in MANIFEST_TYPES | INDEX_TYPES]
+        exact = tuple(m for m in images if m.platform == wanted)
+        return exact or tuple(m for m in images if m.platform is None)
+
+    def architectures(self) -> list[str]:
+        """Return the architectures of the marked entries, sorted."""
+        return sorted({m.platform.architecture for m in self.manifests if m.platform})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One image: its configuration and its layers, lowest first."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Manifest:
+        """Parse the manifest of a container image.
+
+        Raises:
+            ImageSpecError: a field is missing or wrong, or this is another kind of artifact.
+        """
+        top = _document(raw, "image manifest", MANIFEST_TYPES)
+        artifact = top.text("artifactType", default="")
+        config = _descriptor(top.child("config"))
+        if config.media_type not in CONFIG_TYPES:
+            kind = artifact or config.media_type
+            raise ImageSpecError(f"this is no container image but an artifact of type {kind!r}")
+        layers = top.items("layers", _descriptor)
+        for number, layer in enumerate(layers):
+            if layer.media_type not in LAYER_TYPES:
+                raise ImageSpecError(
+                    f"image manifest: layers[{number}].mediaType: "
+                    f"unknown layer type {layer.media_type!r}"
+                )
+        return cls(config, layers, top.texts("annotations"))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The configuration of an image, as far as an operating system needs it."""
+
+    architecture: str
+    os: str
+    created: str | None
+    labels: Mapping[str, str]
+    diff_ids: tuple[OciDigest, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ImageConfig:
+        """Parse an image configuration.
+
+        Raises:
+            ImageSpecError: a field is missing or wrong.
+        """
+        top = _document(raw, "image configuration", frozenset())
+        rootfs = top.child("rootfs")
+        if (kind := rootfs.text("type")) != "layers":
+            raise ImageSpecError(f"image configuration: rootfs.type: {kind!r} instead of 'layers'")
+        runtime = top.child("config", optional=True)
+        return cls(
+            architecture=top.text("architecture"),
+            os=top.text("os"),
+            created=top.text("created", default="") or None,
+            labels=runtime.texts("Labels"),
+            diff_ids=rootfs.items("diff_ids", _Field.digest),
+        )
+
+    def check_platform(self, architecture: str) -> None:
+        """Refuse an image this machine cannot boot.
+
+        Raises:
+            WrongArchitecture: it is for another architecture or operating system.
+        """
+        if self.architecture != architecture:
+            raise WrongArchitecture(
+                f"the image is for {self.architecture}, this machine is {architecture}"
+            )
+        if self.os != "linux":
+            raise WrongArchitecture(f"the image is for the operating system {self.os!r}")
+
+
+def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
+    """Parse JSON; with ``media_types`` also check schemaVersion and mediaType."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise ImageSpecError(f"{what}: not JSON: {exc}") from exc
+    top = _Field(what, "", value)
+    top.mapping()
+    if media_types:
+        if (version := top.get("schemaVersion").value) != 2:
+            raise ImageSpecError(f"{what}: schemaVersion: {version!r} instead of 2")
+        media_type = top.text("mediaType", default="")
+        if media_type and media_type not in media_types:
+            raise ImageSpecError(f"{what}: mediaType: unexpected {media_type!r}")
+    return top
+
+
+def _descriptor(entry: _Field) -> Descriptor:
+    platform = None
+    if entry.get("platform").value is not None:
+        marked = entry.child("platform")
+        platform = Platform(marked.text("architecture"), marked.text("os"))
+    return Descriptor(
+        media_type=entry.text("mediaType"),
+        digest=entry.get("digest").digest(),
+        size_bytes=entry.get("size").size(),
+        annotations=entry.texts("annotations"),
+        platform=platform,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A JSON value that knows its path, for error messages."""
+
+    document: str
+    path: str
+    value: Any
+
+    def wrong(self, wanted: str) -> ImageSpecError:
+        found = "missing" if self.value is None else f"not {wanted}"
+        where = f"{self.document}: {self.path}" if self.path else self.document
+        return ImageSpecError(f"{where}: {found}")
+
+    def mapping(self) -> dict[str, Any]:
+        if not isinstance(self.value, dict):
+            raise self.wrong("an object")
+        return self.value
+
+    def get(self, key: str) -> _Field:
+        path = f"{self.path}.{key}" if self.path else key
+        return _Field(self.document, path, self.mapping().get(key))
+
+    def child(self, key: str, *, optional: bool = False) -> _Field:
+        field = self.get(key)
+        if optional and field.value is None:
+            return _Field(field.document, field.path, {})
+        field.mapping()
+        return field
+
+    def text(self, key: str, *, default: str | None = None) -> str:
+        field = self.get(key)
+        if field.value is None and default is not None:
+            return default
+        if not isinstance(field.value, str):
+            raise field.wrong("a string")
+        return field.value
+
+    def texts(self, key: str) -> Mapping[str, str]:
+        field = self.child(key, optional=True)
+        return {name: field.text(name) for name in field.mapping()}
+
+    def items(self, key: str, parse: Callable[[_Field], _T]) -> tuple[_T, ...]:
+        field = self.get(key)
+        if not isinstance(field.value, list):
+            raise field.wrong("a list")
+        return tuple(
+            parse(_Field(self.document, f"{field.path}[{number}]", value))
+            for number, value in enumerate(field.value)
+        )
+
+    def digest(self) -> OciDigest:
+        if not isinstance(self.value, str):
+            raise self.wrong("a digest")
+        try:
+            return OciDigest.parse(self.value)
+        except DigestError as exc:
+            raise self.wrong("a digest") from exc
+
+    def size(self) -> int:
+        if type(self.value) is not int or not 0 <= self.value <= _MAX_SIZE:
+            raise self.wrong("a size")
+        return self.value
