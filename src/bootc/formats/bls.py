@@ -1,0 +1,214 @@
+r"""Boot Loader Specification, Type #1 entries: the small text files of a boot menu.
+
+Owns the text format, the names bootc gives its entry files and the order in
+which systemd-boot shows them. A parsed entry loses nothing when it is written
+again except comments, blank lines and the position of keys: keys are written in
+one fixed order and unknown ones, which other tools may need, follow in theirs.
+
+>>> entry = parse_entry(b"version 43\nlinux /vmlinuz\noptions rw\ntries-hint 3\n")
+>>> entry.extra
+(('tries-hint', '3'),)
+>>> print(serialise_entry(entry).decode(), end="")
+version 43
+linux /vmlinuz
+options rw
+tries-hint 3
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bootc.errors import Error
+
+#: Characters an entry's file name cannot hold: FAT forbids them, or they end a line.
+_UNFIT_FOR_NAME = re.compile(r'["*/:<>?\\|\x00-\x1f\x7f]')
+_SEPARATORS = re.compile(r"\A[^A-Za-z0-9~^.-]+")
+_DIGITS = re.compile(r"[0-9]*")
+_LETTERS = re.compile(r"[A-Za-z]*")
+_SINGLE_KEYS = ("title", "version", "linux", "options", "machine-id", "sort-key", "efi", "uki")
+
+_Ordered = TypeVar("_Ordered", str, int)
+
+
+class BlsError(Error):
+    """Bytes that should be a boot entry are none, or a value cannot be written as one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One menu item. Exactly one of ``linux``, ``efi`` and ``uki`` says what is started."""
+
+    version: str
+    title: str | None = None
+    linux: str | None = None
+    initrd: tuple[str, ...] = ()
+    options: str | None = None
+    machine_id: str | None = None
+    sort_key: str | None = None
+    efi: str | None = None
+    uki: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+def parse_entry(data: bytes) -> Entry:
+    """Parse an entry file.
+
+    A later line of the same key wins, but ``initrd`` lines add up. A key without
+    a value says nothing and is dropped.
+
+    Raises:
+        BlsError: not UTF-8, no ``version``, or not exactly one thing to start.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise BlsError(f"boot entry is not UTF-8 at offset {exc.start}") from None
+    single: dict[str, str] = {}
+    initrd: list[str] = []
+    extra: list[tuple[str, str]] = []
+    for line in text.split("\n"):
+        key, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
+        if not rest or key.startswith("#"):
+            continue
+        value = rest[0]
+        if key == "initrd":
+            initrd.append(value)
+        elif key in _SINGLE_KEYS:
+            single[key] = value
+        else:
+            extra.append((key, value))
+    if "version" not in single:
+        raise BlsError("boot entry has no 'version'")
+    started = [key for key in ("linux", "efi", "uki") if key in single]
+    if len(started) != 1:
+        found = " and ".join(f"'{key}'" for key in started) or "none"
+        raise BlsError(f"boot entry needs one of 'linux', 'efi' and 'uki', but has {found}")
+    return Entry(
+        version=single["version"],
+        title=single.get("title"),
+        linux=single.get("linux"),
+        initrd=tuple(initrd),
+        options=single.get("options"),
+        machine_id=single.get("machine-id"),
+        sort_key=single.get("sort-key"),
+        efi=single.get("efi"),
+        uki=single.get("uki"),
+        extra=tuple(extra),
+    )
+
+
+def serialise_entry(entry: Entry) -> bytes:
+    """Write an entry, one ``key value`` line each, in bootc's order of keys.
+
+    Raises:
+        BlsError: a value is empty or would not stay on its line.
+    """
+    lines: list[tuple[str, str | None]] = [
+        ("title", entry.title),
+        ("version", entry.version),
+        ("linux", entry.linux),
+        *(("initrd", path) for path in entry.initrd),
+        ("options", entry.options),
+        ("uki", entry.uki),
+        ("efi", entry.efi),
+        ("machine-id", entry.machine_id),
+        ("sort-key", entry.sort_key),
+        *entry.extra,
+    ]
+    text: list[str] = []
+    for key, value in lines:
+        if value is None:
+            continue
+        if not value.strip() or "\n" in value:
+            raise BlsError(f"boot entry cannot hold {value!r} as '{key}'")
+        text.append(f"{key} {value}\n")
+    return "".join(text).encode()
+
+
+def entry_file_name(os_id: str, version: str, priority: int) -> str:
+    """Name of an entry file: ``bootc_<os_id>-<version>-<priority>.conf``.
+
+    Priority 1 boots by default, 0 comes second. The dashes separate the fields
+    for boot loaders which split names as RPM does, so ``os_id`` may hold none.
+    Characters that a FAT file name cannot hold become underscores.
+    """
+    name = f"bootc_{os_id.replace('-', '_')}-{version}-{priority}.conf"
+    return _UNFIT_FOR_NAME.sub("_", name)
+
+
+def sort_key(os_id: str, rank: int) -> str:
+    """Return the ``sort-key`` of the entry in place ``rank`` (0 boots by default, 1 is second)."""
+    return f"bootc-{os_id}-{rank}"
+
+
+def menu_order(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+    """Sort (file name, entry) pairs as systemd-boot shows them; the first boots by default.
+
+    Entries with a sort key come first: by that key, then machine id, then newest
+    version. All others, and equals, follow by file name, newest first. (bootc
+    itself compares keys only where both entries have one, which gives no total
+    order; for the entries it writes the two rules agree.)
+    """
+    return sorted(entries, key=functools.cmp_to_key(_compare_items))
+
+
+def _compare_items(a: tuple[str, Entry], b: tuple[str, Entry]) -> int:
+    (a_name, a_entry), (b_name, b_entry) = a, b
+    result = _compare(a_entry.sort_key is None, b_entry.sort_key is None)
+    if not result and a_entry.sort_key is not None and b_entry.sort_key is not None:
+        result = (
+            _compare(a_entry.sort_key, b_entry.sort_key)
+            or _compare(a_entry.machine_id or "", b_entry.machine_id or "")
+            or -compare_versions(a_entry.version, b_entry.version)
+        )
+    # The loader reads names through FAT, which does not know their case.
+    return result or -compare_versions(a_name.lower(), b_name.lower())
+
+
+def compare_versions(a: str, b: str) -> int:
+    """Compare two versions by the UAPI version format: negative when ``a`` is the older one.
+
+    >>> compare_versions("43~rc1", "43") < 0 < compare_versions("10", "9")
+    True
+    """
+    while True:
+        a, b = (_SEPARATORS.sub("", text) for text in (a, b))
+        for marker in ("~", "", "-", "^", "."):
+            if not marker:  # an ended string is older than all that goes on but "~"
+                if not a or not b:
+                    return _compare(bool(a), bool(b))
+                continue
+            result = _compare(not a.startswith(marker), not b.startswith(marker))
+            if result:
+                return result
+            if a.startswith(marker):
+                a, b = a[1:], b[1:]
+        a_number, b_number = _leading(_DIGITS, a), _leading(_DIGITS, b)
+        if a_number or b_number:
+            a_head, b_head = a_number, b_number
+            result = _compare(bool(a_head), bool(b_head)) or _compare_numbers(a_head, b_head)
+        else:
+            a_head, b_head = _leading(_LETTERS, a), _leading(_LETTERS, b)
+            result = _compare(a_head, b_head)
+        if result:
+            return result
+        a, b = a[len(a_head) :], b[len(b_head) :]
+
+
+def _leading(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.match(text)
+    return match.group() if match else ""
+
+
+def _compare_numbers(a: str, b: str) -> int:
+    a, b = a.lstrip("0"), b.lstrip("0")
+    return _compare(len(a), len(b)) or _compare(a, b)
+
+
+def _compare(a: _Ordered, b: _Ordered) -> int:
+    return (a > b) - (a < b)

@@ -1,0 +1,74 @@
+r"""os-release: what an operating system calls itself.
+
+Owns the reading of ``usr/lib/os-release`` for boot menus. The parser is total:
+any bytes give a value, because a broken file may cost a title but never a boot.
+Assignments as os-release(5) has them; one line each, the last of a name wins, a
+value whose quote is never closed counts as absent.
+
+>>> parse_os_release(b'ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n').title
+'Fedora Linux 43'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class OsRelease:
+    """The assignments of an os-release file. Blank values count as absent."""
+
+    fields: Mapping[str, str]
+
+    @property
+    def id(self) -> str | None:
+        """Machine-readable name (``ID``)."""
+        return self._first("ID")
+
+    @property
+    def title(self) -> str | None:
+        """Name for people: the first of ``PRETTY_NAME``, ``NAME``, ``ID``."""
+        return self._first("PRETTY_NAME", "NAME", "ID")
+
+    @property
+    def version(self) -> str | None:
+        """The first of ``VERSION_ID``, ``VERSION``."""
+        return self._first("VERSION_ID", "VERSION")
+
+    def _first(self, *names: str) -> str | None:
+        values = (self.fields.get(name, "").strip() for name in names)
+        return next((value for value in values if value), None)
+
+
+def parse_os_release(data: bytes) -> OsRelease:
+    """Parse the file's bytes; what is not UTF-8 becomes the replacement character."""
+    fields: dict[str, str] = {}
+    for line in data.decode("utf-8", "replace").split("\n"):
+        name, equals, quoted = line.strip().partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        value = _unquote(quoted)
+        if value is None:
+            fields.pop(name, None)
+        else:
+            fields[name] = value
+    return OsRelease(fields)
+
+
+def _unquote(text: str) -> str | None:
+    """Undo shell quoting, or return None where a quote stays open."""
+    value: list[str] = []
+    quote = ""
+    characters = iter(text)
+    for character in characters:
+        if character == quote:
+            quote = ""
+        elif not quote and character in "\"'":
+            quote = character
+        elif quote == '"' and character == "\\":
+            # A backslash at the very end leaves the quote open as well.
+            value.append(next(characters, ""))
+        else:
+            value.append(character)
+    return None if quote else "".join(value)

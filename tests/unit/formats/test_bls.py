@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootc.formats.bls import (
+    BlsError,
+    Entry,
+    compare_versions,
+    entry_file_name,
+    menu_order,
+    parse_entry,
+    serialise_entry,
+    sort_key,
+)
+
+FULL = b"""\
+title Fedora Linux 43
+version 43
+linux /EFI/Linux/bootc_composefs-aa/vmlinuz
+initrd /ucode
+initrd /EFI/Linux/bootc_composefs-aa/initrd
+options root=UUID=1 rw composefs=aa
+machine-id 0123
+sort-key bootc-fedora-0
+devicetree /dtb
+devicetree-overlay /a /b
+"""
+
+
+def test_an_entry_survives_the_round_trip() -> None:
+    entry = parse_entry(FULL)
+    assert entry == Entry(
+        title="Fedora Linux 43",
+        version="43",
+        linux="/EFI/Linux/bootc_composefs-aa/vmlinuz",
+        initrd=("/ucode", "/EFI/Linux/bootc_composefs-aa/initrd"),
+        options="root=UUID=1 rw composefs=aa",
+        machine_id="0123",
+        sort_key="bootc-fedora-0",
+        extra=(("devicetree", "/dtb"), ("devicetree-overlay", "/a /b")),
+    )
+    assert serialise_entry(entry) == FULL
+
+
+@pytest.mark.parametrize("key", ["uki", "efi"])
+def test_entries_that_start_an_efi_program(key: str) -> None:
+    text = f"title t\nversion 1\n{key} /EFI/x.efi\nsort-key s\n".encode()
+    assert serialise_entry(parse_entry(text)) == text
+
+
+def test_the_parser_forgives_what_loaders_forgive() -> None:
+    text = (
+        b"# comment\r\n\r\n \tversion\t 1 \r\nlinux /old\n linux   /new \noptions\nfoo\n#linux /x\n"
+    )
+    assert parse_entry(text) == Entry(version="1", linux="/new")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"linux /v\n", "boot entry has no 'version'"),
+        (b"version\nlinux /v\n", "boot entry has no 'version'"),
+        (b"version 1\n", "boot entry needs one of 'linux', 'efi' and 'uki', but has none"),
+        (
+            b"version 1\nlinux /v\nuki /u\n",
+            "boot entry needs one of 'linux', 'efi' and 'uki', but has 'linux' and 'uki'",
+        ),
+        (b"version 1\nlinux /\xff\n", "boot entry is not UTF-8 at offset 17"),
+        (b"", "boot entry has no 'version'"),
+    ],
+)
+def test_malformed_entries_are_named(text: bytes, message: str) -> None:
+    with pytest.raises(BlsError) as caught:
+        parse_entry(text)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("title", "a\nlinux /evil", "boot entry cannot hold 'a\\nlinux /evil' as 'title'"),
+        ("options", " ", "boot entry cannot hold ' ' as 'options'"),
+    ],
+)
+def test_a_value_cannot_break_out_of_its_line(field: str, value: str, message: str) -> None:
+    entry = Entry(**{"version": "1", "linux": "/v", field: value})  # type: ignore[arg-type]
+    with pytest.raises(BlsError) as caught:
+        serialise_entry(entry)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("fedora", "43", 1), "bootc_fedora-43-1.conf"),
+        (("opensuse-leap", "15.6", 0), "bootc_opensuse_leap-15.6-0.conf"),
+        (("a", "12 (bookworm)", 1), "bootc_a-12 (bookworm)-1.conf"),
+        (("../x", "1/2\n", 1), "bootc_.._x-1_2_-1.conf"),
+    ],
+)
+def test_entry_file_name(arguments: tuple[str, str, int], name: str) -> None:
+    assert entry_file_name(*arguments) == name
+
+
+def test_sort_key_keeps_the_dash() -> None:
+    assert sort_key("opensuse-leap", 0) == "bootc-opensuse-leap-0"
+
+
+def entry(key: str | None, version: str = "1", machine_id: str | None = None) -> Entry:
+    return Entry(version=version, linux="/v", sort_key=key, machine_id=machine_id)
+
+
+def test_menu_order() -> None:
+    ordered = [
+        ("z.conf", entry("bootc-fedora-0", "43")),
+        ("y.conf", entry("bootc-fedora-1", "44")),
+        ("x.conf", entry("bootc-fedora-1", "9", "a")),
+        ("w.conf", entry("bootc-fedora-1", "10", "b")),
+        ("d-2.conf", entry("bootc-fedora-1", "9", "b")),
+        ("D-1.conf", entry("bootc-fedora-1", "9", "b")),
+        ("no-key-10.conf", entry(None, "1")),
+        ("no-key-9.conf", entry(None, "2")),
+    ]
+    for permutation in itertools.islice(itertools.permutations(ordered), 0, 40320, 97):
+        assert menu_order(permutation) == ordered
+
+
+#: From old to new; the examples of the UAPI version format specification and its corners.
+ASCENDING = [
+    "~rc1",
+    "",
+    "-1",
+    "^1",
+    ".1",
+    "a",
+    "abc",
+    "abcd",
+    "1~rc1",
+    "1~rc2",
+    "1",
+    "1-1",
+    "1-1.fc43",
+    "1^post",
+    "1.0",
+    "1.0.1",
+    "1a",
+    "11",
+    "122.1",
+    "123~rc1-1",
+    "123",
+    "123-a",
+    "123-a.1",
+    "123-1",
+    "123-1.1",
+    "123^post1",
+    "123.a-1",
+    "123.1-1",
+    "123a-1",
+    "124-1",
+]
+
+
+def test_version_order() -> None:
+    for i, a in enumerate(ASCENDING):
+        for j, b in enumerate(ASCENDING):
+            result = compare_versions(a, b)
+            assert ((result > 0) - (result < 0)) == ((i > j) - (i < j)), (a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [("001", "1"), ("1_2", "1 2"), ("_1", "1"), ("1_", "1"), ("~~", "~~"), ("é", "")]
+)
+def test_equal_versions(a: str, b: str) -> None:
+    assert compare_versions(a, b) == 0
+
+
+versions = st.text(alphabet="019aB~^.-_ ", max_size=8)
+
+
+@given(versions, versions, versions)
+def test_version_order_is_an_order(a: str, b: str, c: str) -> None:
+    assert compare_versions(a, b) == -compare_versions(b, a)
+    if compare_versions(a, b) == 0:
+        assert compare_versions(a, c) == compare_versions(b, c)
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_parse_or_fail_as_bls(data: bytes) -> None:
+    try:
+        parsed = parse_entry(b"version 1\nlinux /v\n" + data)
+    except BlsError:
+        return
+    assert parse_entry(serialise_entry(parsed)) == parsed

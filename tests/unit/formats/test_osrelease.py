@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootc.formats.osrelease import parse_os_release
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        (b"ID=fedora", {"ID": "fedora"}),
+        (b'NAME="Fedora Linux"', {"NAME": "Fedora Linux"}),
+        (b"NAME='a \"b\" \\c'", {"NAME": 'a "b" \\c'}),
+        (rb'NAME="a \"b\" \$ \\ c"', {"NAME": 'a "b" $ \\ c'}),
+        (b"NAME=a'b'\"c\"", {"NAME": "abc"}),
+        (b"  ID=x  \r", {"ID": "x"}),
+        (b"# ID=x", {}),
+        (b"  #ID=x", {}),
+        (b"no assignment", {}),
+        (b'NAME="open', {}),
+        (b"NAME='open", {}),
+        (b'NAME="open\\', {}),
+        (b'NAME="open\\"', {}),
+        (b"ID=", {"ID": ""}),
+        (b"A=b=c", {"A": "b=c"}),
+        (b"ID=a\nID=b", {"ID": "b"}),
+        (b'ID=a\nID="b', {}),
+        (b"ID=\xff", {"ID": "\ufffd"}),
+    ],
+)
+def test_assignments(line: bytes, fields: dict[str, str]) -> None:
+    assert parse_os_release(line).fields == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"PRETTY_NAME=p\nNAME=n\nID=i\nVERSION_ID=1\nVERSION=2", ("i", "p", "1")),
+        (b"NAME=n\nID=i\nVERSION=2", ("i", "n", "2")),
+        (b"ID=i\nPRETTY_NAME=\nVERSION_ID=", ("i", "i", None)),
+        (b"", (None, None, None)),
+    ],
+)
+def test_what_menus_use(text: bytes, expected: tuple[str | None, str | None, str | None]) -> None:
+    release = parse_os_release(text)
+    assert (release.id, release.title, release.version) == expected
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_parse(data: bytes) -> None:
+    parse_os_release(data)
