@@ -1,0 +1,174 @@
+r"""The origin file of a deployment: which image it came from and how it boots.
+
+Owns the INI text in ``state/deploy/<id>/<id>.origin``. Keys and sections we do
+not know survive being read and written again, because another implementation
+may share the system. Spacing, blank lines and comments carry no meaning and are
+not kept.
+
+>>> print(serialise_origin(parse_origin(
+...     b"[origin]\ncontainer-image-reference=ostree-unverified-image:docker://q.io/os:1\n"
+...     b"[boot]\nboot_type=bls\n")).decode(), end="")
+[origin]
+container-image-reference = ostree-unverified-image:docker://q.io/os:1
+<BLANKLINE>
+[boot]
+boot_type = bls
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from bootc.errors import Error
+from bootc.formats.digest import DigestError, OciDigest
+from bootc.formats.imgref import ImageReference, ImageReferenceError
+
+_IMAGE = ("origin", "container-image-reference")
+_BOOT_TYPE = ("boot", "boot_type")
+_BOOT_DIGEST = ("boot", "digest")
+_MANIFEST_DIGEST = ("image", "manifest_digest")
+
+_UNVERIFIED = "ostree-unverified-image:"
+_SIGNED = "ostree-image-signed:"
+#: Followed by the name of the remote and a colon; the older one by a bare registry name.
+_REMOTE = "ostree-remote-image:"
+_REMOTES = (_REMOTE, "ostree-remote-registry:")
+
+_SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class OriginError(Error):
+    """An origin file is malformed, or a value cannot be written into one."""
+
+
+class BootType(enum.StrEnum):
+    """How a deployment starts: a Type #1 entry, or a unified kernel image."""
+
+    BLS = "bls"
+    UKI = "uki"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How the image's signature is checked.
+
+    By the keys of an ostree remote, or by the container policy of the host.
+    """
+
+    ostree_remote: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a deployment's origin file says.
+
+    ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
+    is None for an image whose signature nobody checks. ``extra`` holds what we do
+    not know, as (section, key, value).
+    """
+
+    image: ImageReference | None
+    boot_type: BootType
+    boot_digest: str | None = None
+    manifest_digest: OciDigest | None = None
+    signature: Signature | None = None
+    extra: tuple[tuple[str, str, str], ...] = ()
+
+
+def parse_origin(data: bytes) -> Origin:
+    """Parse an origin file. The last of several equal keys wins.
+
+    Raises:
+        OriginError: not such a file; the message says where.
+    """
+    values = _parse_ini(data)
+    image, signature = _parse_image(values.pop(_IMAGE, None))
+    boot_type = values.pop(_BOOT_TYPE, None)
+    if boot_type is None:
+        raise OriginError("origin has no boot_type in [boot]")
+    if boot_type not in list(BootType):
+        raise OriginError(f"origin has the unknown boot_type {boot_type!r}")
+    boot_digest = values.pop(_BOOT_DIGEST, None)
+    if boot_digest is not None and not _SHA256_HEX.match(boot_digest):
+        raise OriginError(f"origin has the malformed boot digest {boot_digest[:140]!r}")
+    manifest_digest = values.pop(_MANIFEST_DIGEST, None)
+    try:
+        manifest = None if manifest_digest is None else OciDigest.parse(manifest_digest)
+    except DigestError as exc:
+        raise OriginError(f"origin has a malformed manifest_digest: {exc.message}") from None
+    return Origin(
+        image=image,
+        boot_type=BootType(boot_type),
+        boot_digest=boot_digest,
+        manifest_digest=manifest,
+        signature=signature,
+        extra=tuple((section, key, value) for (section, key), value in values.items()),
+    )
+
+
+def serialise_origin(origin: Origin) -> bytes:
+    """Write an origin file.
+
+    Raises:
+        OriginError: a value would not stay on its line.
+    """
+    values: list[tuple[str, str, str]] = []
+    if origin.image is not None:
+        values.append((*_IMAGE, f"{_signature_prefix(origin.signature)}{origin.image}"))
+    values.append((*_BOOT_TYPE, origin.boot_type.value))
+    if origin.boot_digest is not None:
+        values.append((*_BOOT_DIGEST, origin.boot_digest))
+    if origin.manifest_digest is not None:
+        values.append((*_MANIFEST_DIGEST, str(origin.manifest_digest)))
+    sections: dict[str, list[str]] = {}
+    for section, key, value in (*values, *origin.extra):
+        if "\n" in value:
+            raise OriginError(f"origin cannot hold {value!r} as {key}")
+        sections.setdefault(section, []).append(f"{key} = {value}\n")
+    return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
+
+
+def _parse_ini(data: bytes) -> dict[tuple[str, str], str]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise OriginError(f"origin is not UTF-8 at offset {exc.start}") from None
+    section = ""
+    values: dict[tuple[str, str], str] = {}
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[" and line[-1] == "]":
+            section = line[1:-1].strip()
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key.strip() or not section:
+            raise OriginError(f"origin line {number} is no key of a section: {line[:80]!r}")
+        values[section, key.strip()] = value.strip()
+    return values
+
+
+def _parse_image(text: str | None) -> tuple[ImageReference | None, Signature | None]:
+    if text is None:
+        return None, None
+    try:
+        image = ImageReference.parse(text)
+    except ImageReferenceError as exc:
+        raise OriginError(f"origin: {exc.message}") from None
+    if text.startswith(_SIGNED):
+        return image, Signature()
+    for prefix in _REMOTES:
+        if text.startswith(prefix):
+            return image, Signature(text.removeprefix(prefix).partition(":")[0])
+    return image, None
+
+
+def _signature_prefix(signature: Signature | None) -> str:
+    if signature is None:
+        return _UNVERIFIED
+    if signature.ostree_remote is None:
+        return _SIGNED
+    return f"{_REMOTE}{signature.ostree_remote}:"

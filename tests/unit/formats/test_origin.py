@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootc.formats.digest import OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import (
+    BootType,
+    Origin,
+    OriginError,
+    Signature,
+    parse_origin,
+    serialise_origin,
+)
+
+BOOT_DIGEST = "ab" * 32
+MANIFEST_DIGEST = OciDigest("sha256", "cd" * 32)
+TEXT = f"""\
+[origin]
+container-image-reference = ostree-unverified-image:docker://quay.io/example/os:43
+
+[boot]
+boot_type = bls
+digest = {BOOT_DIGEST}
+
+[image]
+manifest_digest = {MANIFEST_DIGEST}
+""".encode()
+ORIGIN = Origin(
+    image=ImageReference("registry", "quay.io/example/os:43"),
+    boot_type=BootType.BLS,
+    boot_digest=BOOT_DIGEST,
+    manifest_digest=MANIFEST_DIGEST,
+)
+
+
+def test_the_file_to_the_byte() -> None:
+    assert parse_origin(TEXT) == ORIGIN
+    assert serialise_origin(ORIGIN) == TEXT
+
+
+def test_spacing_order_and_comments_mean_nothing() -> None:
+    text = (
+        f"# comment\r\n[image]\r\nmanifest_digest={MANIFEST_DIGEST}\n; other\n"
+        f"[ boot ]\n\n  digest=  {BOOT_DIGEST} \nboot_type=uki\nboot_type =bls\n[origin]\n"
+        "container-image-reference=ostree-unverified-image:docker://quay.io/example/os:43"
+    )
+    assert parse_origin(text.encode()) == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("reference", "image", "signature"),
+    [
+        (
+            "ostree-image-signed:docker://q.io/os",
+            ImageReference("registry", "q.io/os"),
+            Signature(),
+        ),
+        (
+            "ostree-remote-image:fedora:registry:q.io/os:1",
+            ImageReference("registry", "q.io/os:1"),
+            Signature("fedora"),
+        ),
+        (
+            "ostree-remote-registry:fedora:q.io/os:1",
+            ImageReference("registry", "q.io/os:1"),
+            Signature("fedora"),
+        ),
+        ("ostree-unverified-image:oci:/a:b", ImageReference("oci", "/a:b"), None),
+        ("ostree-unverified-registry:q.io/os", ImageReference("registry", "q.io/os"), None),
+    ],
+)
+def test_references_and_who_vouches_for_them(
+    reference: str, image: ImageReference, signature: Signature | None
+) -> None:
+    text = f"[origin]\ncontainer-image-reference={reference}\n[boot]\nboot_type=bls\n"
+    origin = parse_origin(text.encode())
+    assert (origin.image, origin.signature) == (image, signature)
+    assert parse_origin(serialise_origin(origin)) == origin
+
+
+def test_what_others_wrote_is_kept() -> None:
+    text = b"[boot]\nboot_type = bls\nnew = 1\n\n[other]\nkey = a = b\n"
+    origin = parse_origin(text)
+    assert origin.image is None
+    assert origin.extra == (("boot", "new", "1"), ("other", "key", "a = b"))
+    assert serialise_origin(origin) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "origin has no boot_type in [boot]"),
+        (b"[boot]\nboot_type=zipl", "origin has the unknown boot_type 'zipl'"),
+        (
+            b"[boot]\nboot_type=bls\ndigest=AB",
+            "origin has the malformed boot digest 'AB'",
+        ),
+        (
+            b"[boot]\nboot_type=bls\n[image]\nmanifest_digest=md5:00",
+            "origin has a malformed manifest_digest: not an OCI digest: 'md5:00'",
+        ),
+        (
+            b"[origin]\ncontainer-image-reference=x\n[boot]\nboot_type=bls",
+            "origin: image reference 'x' names no transport",
+        ),
+        (b"[boot]\nboot_type", "origin line 2 is no key of a section: 'boot_type'"),
+        (b"boot_type=bls", "origin line 1 is no key of a section: 'boot_type=bls'"),
+        (b"[boot]\n=bls", "origin line 2 is no key of a section: '=bls'"),
+        (b"[boot]\n\xff", "origin is not UTF-8 at offset 7"),
+    ],
+)
+def test_malformed_files_are_named(text: bytes, message: str) -> None:
+    with pytest.raises(OriginError) as caught:
+        parse_origin(text)
+    assert caught.value.message == message
+
+
+def test_a_value_cannot_break_out_of_its_line() -> None:
+    with pytest.raises(OriginError, match=r"origin cannot hold 'x\\ny' as key"):
+        serialise_origin(replace(ORIGIN, extra=(("s", "key", "x\ny"),)))
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_parse_or_fail_as_origin(data: bytes) -> None:
+    try:
+        origin = parse_origin(b"[boot]\nboot_type=bls\n" + data)
+    except OriginError:
+        return
+    assert parse_origin(serialise_origin(origin)) == origin
