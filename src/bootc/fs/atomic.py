@@ -27,6 +27,7 @@ OBJECT_PREFIX = ".tmp-object-"
 SYMLINK_PREFIX = ".symlink-"
 
 _ATTEMPTS = 16
+_COPY_BYTES = 1 << 30
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR)
 
 _T = TypeVar("_T")
@@ -141,6 +142,16 @@ class Tmpfile:
         os.close(self._fd)
         self._fd = read_only
         return read_only
+
+    def renew(self) -> None:
+        """Move the content into a fresh writable inode, which nobody else has ever opened."""
+        source = self.fileno()
+        with Tmpfile.create(self._directory, os.fstat(source).st_mode & 0o7777) as fresh:
+            offset = 0
+            while count := os.sendfile(fresh.fileno(), source, offset, _COPY_BYTES):
+                offset += count
+            self._fd, fresh._fd = fresh._fd, self._fd
+            self._name, fresh._name = fresh._name, self._name
 
     def publish(self, directory: Dir, relpath: str) -> bool:
         """Give the file its name below ``directory``, which is in the same file system.

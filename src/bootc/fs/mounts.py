@@ -1,0 +1,169 @@
+"""Mounts that end with a block of code.
+
+Owns: the temporary mount points below ``/run/bootc/mounts``. Promises: what was
+mounted is unmounted and its mount point removed however the block ends; a file
+system is written back before its device is let go. A process that mounts much
+starts with :func:`private_mount_namespace`, so that nothing is seen outside and
+everything ends with the process even when it is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bootc.errors import doing
+from bootc.fs.dir import Dir
+from bootc.kernel.libc import AT_FDCWD
+from bootc.kernel.mount import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    UMOUNT_NOFOLLOW,
+    mount,
+    move_mount,
+    umount2,
+    unshare,
+)
+
+_log = logging.getLogger(__name__)
+
+_MOUNT_POINTS = "/run/bootc/mounts"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of ``/proc/self/mountinfo`` (proc(5)), as far as anybody here asks."""
+
+    mount_id: int
+    device: str  # major:minor
+    path: str
+    fstype: str
+    source: str
+
+
+def private_mount_namespace() -> None:
+    """Leave the mount namespace of the host: mounts made from now on are seen only here."""
+    with doing("Making a private mount namespace"):
+        unshare(CLONE_NEWNS)
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+
+
+@contextlib.contextmanager
+def mounted(
+    device: str, fstype: str, *, options: str = "", read_only: bool = False
+) -> Iterator[Dir]:
+    """Mount a device at a fresh place and yield its root directory.
+
+    Args:
+        device: Path of a block device.
+        fstype: As the kernel names it.
+        options: Options of the file system, separated by commas.
+        read_only: Mount read-only.
+    """
+    with _mount_point() as path:
+        with doing(f"Mounting {device} ({fstype})"):
+            mount(device, path, fstype, MS_RDONLY if read_only else 0, options)
+        try:
+            with Dir.open(path) as directory:
+                yield directory
+                if not read_only:
+                    # Here and not by umount, whose write errors nobody would hear of.
+                    with doing(f"Syncing {device}"):
+                        directory.sync()
+        finally:
+            _unmount(path)
+
+
+@contextlib.contextmanager
+def attach(mount_fd: int) -> Iterator[str]:
+    """Give a detached mount a path for as long as the block runs. The descriptor stays open."""
+    with _mount_point() as path:
+        with doing(f"Attaching a mount at {path}"):
+            move_mount(mount_fd, "", AT_FDCWD, path)
+        try:
+            yield path
+        finally:
+            umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
+def is_mounted(device: str) -> bool:
+    """Tell whether a block device is mounted anywhere in this mount namespace."""
+    number = os.stat(device).st_rdev
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    # btrfs mounts have an anonymous number; there the source tells.
+    return any(
+        entry.device == wanted or _is_device(entry.source, number) for entry in read_mounts()
+    )
+
+
+def filesystem_of(directory: Dir) -> str:
+    """Return the type of the file system a directory lies in, ``unknown`` when nobody can tell."""
+    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
+        fields = dict(line.split(":", 1) for line in info if ":" in line)
+    mount_id = int(fields.get("mnt_id", "-1"))
+    for entry in read_mounts():
+        if entry.mount_id == mount_id:
+            return entry.fstype
+    return "unknown"
+
+
+def read_mounts() -> list[Mount]:
+    """Return the mounts of this mount namespace, in the kernel's order."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return [parse_mount(line) for line in table]
+
+
+def parse_mount(line: str) -> Mount:
+    r"""Parse one line of ``mountinfo``.
+
+    >>> parse_mount(r"36 35 98:0 /mnt1 /mnt\\\\0402 rw master:1 - ext3 /dev/root rw")
+    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
+    """
+    before, _, after = line.rstrip("\n").partition(" - ")
+    first = before.split(" ")
+    fstype, source = after.split(" ")[:2]
+    return Mount(int(first[0]), first[2], _unescaped(first[4]), fstype, _unescaped(source))
+
+
+def _unescaped(field: str) -> str:
+    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(escape, character)
+    return field
+
+
+def _is_device(path: str, number: int) -> bool:
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISBLK(info.st_mode) and info.st_rdev == number
+
+
+@contextlib.contextmanager
+def _mount_point() -> Iterator[str]:
+    os.makedirs(_MOUNT_POINTS, mode=0o700, exist_ok=True)
+    path = tempfile.mkdtemp(dir=_MOUNT_POINTS)
+    try:
+        yield path
+    finally:
+        os.rmdir(path)
+
+
+def _unmount(path: str) -> None:
+    try:
+        umount2(path, UMOUNT_NOFOLLOW)
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+        # Somebody still has a file open below; the mount goes when they let go of it.
+        _log.warning("%s is still in use, unmounting it lazily", path)
+        umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)

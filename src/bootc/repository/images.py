@@ -1,0 +1,56 @@
+"""EROFS images of a repository: objects that have a link in ``images/``.
+
+Owns: ``images/<hex>`` (composefs, "Images and stream references"). Promises: when
+:meth:`Images.add` returns, everything stored before it is on the disk and the
+image can be found by its digest. Opening one for mounting, with its digest proved,
+is :mod:`bootc.repository.mounting`.
+"""
+
+from __future__ import annotations
+
+from bootc.errors import doing
+from bootc.formats.digest import Digest
+from bootc.fs.atomic import replace_symlink
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+from bootc.repository.objects import Objects
+
+
+class Images:
+    """The images of a repository.
+
+    Args:
+        directory: The repository; belongs to the caller.
+        objects: Its objects.
+    """
+
+    def __init__(self, directory: Dir, objects: Objects) -> None:
+        self._dir = directory
+        self._objects = objects
+
+    def add(self, data: bytes) -> Digest:
+        """Store an image and register it; registering it twice is fine.
+
+        Raises:
+            VerityMissing: the repository is secure and the file system cannot do fs-verity.
+        """
+        digest = self._objects.put(data)
+        with doing(f"Registering image {digest} in {self._dir.path}"):
+            self._dir.sync()
+            self._dir.ensure_dir(layout.IMAGES).close()
+            replace_symlink(
+                self._dir, layout.image_path(digest.hex), layout.link_to_object(digest.hex)
+            )
+        return digest
+
+    def exists(self, digest: Digest) -> bool:
+        """Tell whether the image is registered."""
+        return self._dir.exists(layout.image_path(digest.hex))
+
+    def names(self) -> list[str]:
+        """Return the digests of all registered images in hex, sorted."""
+        try:
+            with self._dir.open_dir(layout.IMAGES) as images:
+                return [name for name in images.names() if name != layout.REFS]
+        except FileNotFoundError:
+            return []

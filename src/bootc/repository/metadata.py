@@ -1,0 +1,173 @@
+"""``meta.json``: what a repository says about itself.
+
+Owns: its bytes and the rules about versions and features (composefs,
+"meta.json"). Promises: written bytes are those of the reference implementation,
+and a repository this code does not understand is refused, by name, instead of
+being guessed at. Whether the repository is secure is *not* in here: that is
+fs-verity on the file itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from bootc.errors import Error
+from bootc.formats.digest import Algorithm, DigestError
+
+VERSION = 1
+#: The feature that says images have the EROFS format 1.
+V1_EROFS = "v1_erofs"
+#: Formats there are; 0 and 1 are the layout of C's mkcomposefs.
+EROFS_FORMATS = (0, 1, 2)
+#: Nobody's meta.json is larger.
+MAX_BYTES = 64 * 1024
+
+_KNOWN_READ_ONLY_COMPATIBLE = frozenset({V1_EROFS})
+
+
+class MetadataError(Error):
+    """A repository's ``meta.json`` makes no sense."""
+
+
+class UnsupportedRepository(Error):
+    """The repository needs something this version does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErofsFormats:
+    """Which EROFS formats images are written in: the one to boot, and others beside it."""
+
+    default: int
+    extra: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The content of ``meta.json``; the defaults are those of a new repository."""
+
+    algorithm: Algorithm = Algorithm.SHA512
+    compatible: tuple[str, ...] = ()
+    read_only_compatible: tuple[str, ...] = (V1_EROFS,)
+    incompatible: tuple[str, ...] = ()
+    erofs_formats: ErofsFormats | None = ErofsFormats(1)
+
+    def effective_erofs_formats(self) -> ErofsFormats:
+        """Return the formats that count, where the field and the feature disagree.
+
+        An explicit ``{"default": 2}`` is what old tools wrote unasked, so the feature wins over
+        it; a repository with neither is from before there was a choice.
+        """
+        if self.erofs_formats is not None and self.erofs_formats != ErofsFormats(2):
+            return self.erofs_formats
+        return ErofsFormats(1 if V1_EROFS in self.read_only_compatible else 2)
+
+    def require_supported(self, where: str, *, writable: bool) -> None:
+        """Refuse what needs features this version does not know.
+
+        Raises:
+            UnsupportedRepository: it needs one even for reading, or for writing if ``writable``.
+        """
+        if self.incompatible:
+            raise UnsupportedRepository(
+                f"{where} needs unknown features: {_listed(self.incompatible)}",
+                hint="use a newer version of this program",
+            )
+        unknown = [f for f in self.read_only_compatible if f not in _KNOWN_READ_ONLY_COMPATIBLE]
+        if writable and unknown:
+            raise UnsupportedRepository(
+                f"{where} can only be read, it has unknown features: {_listed(unknown)}",
+                hint="use a newer version of this program",
+            )
+
+    def to_bytes(self) -> bytes:
+        """Return the file's content."""
+        document: dict[str, object] = {
+            "version": VERSION,
+            "algorithm": self.algorithm.label,
+            "features": {
+                "compatible": list(self.compatible),
+                "read-only-compatible": list(self.read_only_compatible),
+                "incompatible": list(self.incompatible),
+            },
+        }
+        if self.erofs_formats is not None:
+            formats: dict[str, object] = {"default": self.erofs_formats.default}
+            if self.erofs_formats.extra:
+                formats["extra"] = sorted(self.erofs_formats.extra)
+            document["erofs_formats"] = formats
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Metadata:
+        """Parse the file's content.
+
+        Args:
+            data: The content.
+            where: Its path, for messages.
+
+        Raises:
+            MetadataError: it is not JSON, or a member has the wrong type or value.
+            UnsupportedRepository: its version is newer than this code.
+        """
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise MetadataError(f"{where} is not JSON: {exc}") from exc
+        if not isinstance(document, dict):
+            raise MetadataError(f"{where} is not a JSON object")
+        version = document.get("version")
+        if not _is_integer(version) or version < 1:
+            raise MetadataError(f"{where}: version is {version!r:.40}, not a positive number")
+        if version > VERSION:
+            raise UnsupportedRepository(
+                f"{where} has version {version}, this program knows {VERSION}",
+                hint="use a newer version of this program",
+            )
+        features = document.get("features", {})
+        if not isinstance(features, dict):
+            raise MetadataError(f"{where}: features is not an object")
+        return cls(
+            algorithm=_algorithm(document.get("algorithm"), where),
+            compatible=_strings(features, "compatible", where),
+            read_only_compatible=_strings(features, "read-only-compatible", where),
+            incompatible=_strings(features, "incompatible", where),
+            erofs_formats=_erofs_formats(document.get("erofs_formats"), where),
+        )
+
+
+def _algorithm(value: Any, where: str) -> Algorithm:
+    try:
+        return Algorithm.from_label(value)
+    except DigestError as exc:
+        raise MetadataError(f"{where}: {exc}") from exc
+
+
+def _strings(features: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    value = features.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise MetadataError(f"{where}: features.{name} is not a list of strings")
+    return tuple(value)
+
+
+def _erofs_formats(value: Any, where: str) -> ErofsFormats | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise MetadataError(f"{where}: erofs_formats is not an object")
+    extra = value.get("extra", [])
+    if not isinstance(extra, list):
+        raise MetadataError(f"{where}: erofs_formats.extra is not a list")
+    for number in (value.get("default"), *extra):
+        if not _is_integer(number) or number not in EROFS_FORMATS:
+            raise MetadataError(f"{where}: unknown EROFS format {number!r:.40}")
+    return ErofsFormats(value["default"], tuple(sorted(set(extra))))
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(repr(name) for name in names)

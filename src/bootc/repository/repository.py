@@ -1,0 +1,253 @@
+"""A composefs repository: made, opened, locked, and handed out in parts.
+
+Owns: the directory ``composefs/`` of a physical root, its ``meta.json``, and the
+shared lock that keeps garbage collection away while a handle is open
+(composefs, "Repository"). Promises:
+
+- Secure means that ``meta.json`` has fs-verity, and it is so from the first byte: the
+  file gets its name only with fs-verity on it. Nothing is ever made secure later.
+- What the disk says never weakens what the caller demands: with ``require_verity`` a
+  repository that is not secure is refused, and a secure one stays secure for callers
+  who demand nothing.
+
+>>> with Dir.open("/sysroot") as root, Repository.open(root, require_verity=True) as repo:
+...     repo.images.names()                                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from types import TracebackType
+from typing import Self
+
+from bootc.errors import Error, doing
+from bootc.formats.digest import Algorithm
+from bootc.fs.atomic import Tmpfile
+from bootc.fs.dir import Dir, read_all
+from bootc.fs.lock import lock_shared
+from bootc.fs.mounts import filesystem_of
+from bootc.kernel import fsverity
+from bootc.repository import layout
+from bootc.repository import verity as sealing
+from bootc.repository.images import Images
+from bootc.repository.metadata import MAX_BYTES, Metadata
+from bootc.repository.objects import Objects
+from bootc.repository.streams import Streams
+from bootc.repository.verity import Verity, VerityMissing
+
+
+class NotARepository(Error):
+    """The directory holds no repository, or only a part of one."""
+
+
+class RepositoryExists(Error):
+    """There is a repository already, and it is configured in another way."""
+
+
+class Repository:
+    """An open repository. Close it, or use it as a context manager.
+
+    Open one for a process and pass it down: two handles of one process exclude each other
+    from garbage collection like two processes do.
+    """
+
+    __slots__ = ("_store", "algorithm", "dir", "images", "metadata", "objects", "secure", "streams")
+
+    def __init__(
+        self,
+        directory: Dir,
+        store: Dir,
+        metadata: Metadata,
+        *,
+        secure: bool,
+        writable: bool,
+        verity: Verity,
+    ) -> None:
+        self.dir = directory
+        self.metadata = metadata
+        self.algorithm = metadata.algorithm
+        self.secure = secure
+        self._store = store
+        self.objects = Objects(
+            store, metadata.algorithm, secure=secure, writable=writable, verity=verity
+        )
+        self.streams = Streams(directory, self.objects)
+        self.images = Images(directory, self.objects)
+
+    @classmethod
+    def create(
+        cls,
+        parent: Dir,
+        *,
+        algorithm: Algorithm = Algorithm.SHA512,
+        secure: bool,
+        verity: Verity = fsverity,
+    ) -> Self:
+        """Make the repository of a physical root, or open the one that is there, for writing.
+
+        Args:
+            parent: The directory that holds, or shall hold, ``composefs/``.
+            algorithm: What objects are named by.
+            secure: Demand fs-verity of everything, now and later.
+            verity: The kernel's ioctls.
+
+        Raises:
+            VerityMissing: the file system has no fs-verity, or the repository that is there
+                was made without.
+            RepositoryExists: the repository that is there has another configuration.
+            NotARepository: objects lie there that no ``meta.json`` speaks for.
+        """
+        metadata = Metadata(algorithm)
+        path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+        with doing(f"Creating the repository {path}"):
+            with parent.ensure_dir(layout.REPOSITORY, layout.REPOSITORY_MODE) as directory:
+                os.fchmod(directory.fileno(), layout.REPOSITORY_MODE)
+                if not directory.exists(layout.META):
+                    if directory.exists(layout.OBJECTS):
+                        raise _headless(path)
+                    _write_metadata(directory, metadata, secure=secure, verity=verity)
+            repository = cls.open(parent, require_verity=secure, writable=True, verity=verity)
+            if repository.metadata != metadata:
+                repository.close()
+                raise RepositoryExists(
+                    f"{path} exists with another configuration: {_said(repository.metadata)} "
+                    f"and not {_said(metadata)}"
+                )
+            return repository
+
+    @classmethod
+    def open(
+        cls,
+        parent: Dir,
+        *,
+        require_verity: bool,
+        writable: bool = False,
+        verity: Verity = fsverity,
+    ) -> Self:
+        """Open the repository of a physical root and hold its lock shared.
+
+        Args:
+            parent: The directory that holds ``composefs/``.
+            require_verity: Refuse a repository that is not secure.
+            writable: Objects, streams and images may be added.
+            verity: The kernel's ioctls.
+
+        Raises:
+            NotARepository: there is none.
+            VerityMissing: it is not secure though ``require_verity`` was demanded.
+            MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
+            OSError: also with EROFS or EACCES, when it shall be writable and is not.
+        """
+        path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+        with contextlib.ExitStack() as stack, doing(f"Opening the repository {path}"):
+            try:
+                directory = stack.enter_context(parent.open_dir(layout.REPOSITORY))
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                raise NotARepository(f"there is no repository {path}") from exc
+            lock_shared(directory)
+            metadata, secure = _read_metadata(directory, verity)
+            if require_verity and not secure:
+                raise VerityMissing(
+                    f"the repository {path} was made without fs-verity, and fs-verity is required",
+                    hint="fs-verity cannot be added later; install again, or boot with composefs=?",
+                )
+            metadata.require_supported(path, writable=writable)
+            if writable:
+                _require_writable(directory)
+                store = stack.enter_context(directory.ensure_dir(layout.OBJECTS))
+            else:
+                store = stack.enter_context(_open_store(directory))
+            repository = cls(
+                directory, store, metadata, secure=secure, writable=writable, verity=verity
+            )
+            stack.pop_all()
+            return repository
+
+    def sync(self) -> None:
+        """Return when everything done so far, references too, is on the disk."""
+        with doing(f"Syncing {self.dir.path}"):
+            self.dir.sync()
+
+    def close(self) -> None:
+        """Let go of the lock and the directories; closing twice is fine."""
+        self._store.close()
+        self.dir.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:
+    """Return what ``meta.json`` says, and whether fs-verity vouches for it."""
+    where = f"{directory.path}/{layout.META}"
+    try:
+        fd = directory.open_file(layout.META, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError as exc:
+        if directory.exists(layout.OBJECTS):
+            raise _headless(directory.path) from exc
+        raise NotARepository(f"{directory.path} is no repository: it has no meta.json") from exc
+    with open(fd, "rb", buffering=0):
+        metadata = Metadata.parse(read_all(fd, where, MAX_BYTES), where)
+        measured = sealing.measure(fd, verity)
+    return metadata, measured is not None and measured[0] == metadata.algorithm.value
+
+
+def _write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: Verity) -> None:
+    with Tmpfile.create(directory) as tmpfile:
+        tmpfile.write(metadata.to_bytes())
+        os.fsync(tmpfile.fileno())
+        if secure:
+            try:
+                sealing.enable(tmpfile, metadata.algorithm, verity)
+            except OSError as exc:
+                if exc.errno not in sealing.UNSUPPORTED:
+                    raise
+                raise _without_verity(directory) from exc
+        # Somebody else being first is fine: what they wrote is read and compared next.
+        tmpfile.publish(directory, layout.META)
+    os.fsync(directory.fileno())
+
+
+def _require_writable(directory: Dir) -> None:
+    if os.statvfs(directory.fileno()).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), directory.path)
+    if not os.access(".", os.W_OK, dir_fd=directory.fileno(), effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory.path)
+
+
+def _open_store(directory: Dir) -> Dir:
+    try:
+        return directory.open_dir(layout.OBJECTS)
+    except FileNotFoundError as exc:
+        raise NotARepository(f"{directory.path} is an empty repository: no objects/") from exc
+
+
+def _headless(path: str) -> NotARepository:
+    return NotARepository(
+        f"{path} has objects but no meta.json: an older format, or remains of an interrupted run",
+        hint="remove the directory if nothing needs it, and install again",
+    )
+
+
+def _without_verity(directory: Dir) -> VerityMissing:
+    filesystem = filesystem_of(directory)
+    hint = "mkfs.ext4 needs -O verity" if filesystem == "ext4" else "ext4 (-O verity) and btrfs do"
+    return VerityMissing(
+        f"{directory.path} lies in a file system ({filesystem}) that does not support fs-verity",
+        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY; or give --allow-missing-verity",
+    )
+
+
+def _said(metadata: Metadata) -> str:
+    formats = metadata.effective_erofs_formats()
+    return f"{metadata.algorithm.label}, EROFS format {formats.default}"

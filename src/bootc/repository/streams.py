@@ -1,0 +1,122 @@
+"""Splitstreams of a repository: objects that have a name of their own.
+
+Owns: ``streams/<content id>`` and the references ``streams/refs/<name>``, which
+keep streams and all they refer to from garbage collection (composefs, "Images and
+stream references"). Promises: a stream's link appears only after everything stored
+before it is on the disk, and links change from old to new in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bootc.errors import doing
+from bootc.formats.digest import Digest
+from bootc.fs.atomic import replace_symlink
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+from bootc.repository.objects import Objects
+from bootc.repository.refs import (
+    is_entry_name,
+    is_ref_name,
+    parse_object_link,
+    parse_ref_target,
+    ref_target,
+)
+
+_REFS = f"{layout.STREAMS}/{layout.REFS}"
+
+
+class Streams:
+    """The streams of a repository, by content id (``oci-manifest-sha256:…`` and the like).
+
+    Args:
+        directory: The repository; belongs to the caller.
+        objects: Its objects.
+    """
+
+    def __init__(self, directory: Dir, objects: Objects) -> None:
+        self._dir = directory
+        self._objects = objects
+
+    def exists(self, content_id: str) -> bool:
+        """Tell whether the stream and the object it consists of are there."""
+        try:
+            return self._objects.exists(self.digest_of(content_id))
+        except FileNotFoundError:
+            return False
+
+    def digest_of(self, content_id: str) -> Digest:
+        """Return the object a stream consists of.
+
+        Raises:
+            FileNotFoundError: there is no such stream.
+            BrokenReference: its link is none to an object.
+        """
+        path = self._path(content_id)
+        with doing(f"Looking up {content_id} in {self._dir.path}"):
+            return parse_object_link(self._dir.readlink(path), f"{self._dir.path}/{path}")
+
+    def read(self, content_id: str) -> bytes:
+        """Return the bytes of a stream, still encoded.
+
+        Raises:
+            FileNotFoundError, BrokenReference: as :meth:`digest_of`.
+            VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+        """
+        return self._objects.read(self.digest_of(content_id))
+
+    def write(self, content_id: str, data: bytes) -> Digest:
+        """Store a stream under a content id, in place of an older one.
+
+        Raises:
+            VerityMissing: the repository is secure and the file system cannot do fs-verity.
+        """
+        path = self._path(content_id)
+        digest = self._objects.put(data)
+        with doing(f"Registering {content_id} in {self._dir.path}"):
+            self._dir.sync()
+            self._dir.ensure_dir(layout.STREAMS).close()
+            replace_symlink(self._dir, path, layout.link_to_object(digest.hex))
+        return digest
+
+    def set_ref(self, name: str, content_id: str) -> None:
+        """Make ``streams/refs/<name>`` refer to a stream, which need not exist yet."""
+        self._path(content_id)
+        if not is_ref_name(name):
+            raise ValueError(f"{name!r} cannot name a reference")
+        self._objects.require_writable()
+        with doing(f"Setting reference {name} in {self._dir.path}"):
+            parent = f"{_REFS}/{name}".rpartition("/")[0]
+            self._dir.ensure_dir(parent).close()
+            replace_symlink(self._dir, f"{_REFS}/{name}", ref_target(name, content_id))
+
+    def refs(self, prefix: str = "") -> dict[str, str]:
+        """Return content ids by the names of the references in the directory ``prefix``.
+
+        Names are complete: those of ``refs("oci")`` start with ``oci/``.
+
+        Raises:
+            BrokenReference: a link refers to something else than a stream.
+        """
+        with doing(f"Reading references of {self._dir.path}"):
+            return dict(self._walk(prefix))
+
+    def _path(self, content_id: str) -> str:
+        if not is_entry_name(content_id):
+            raise ValueError(f"{content_id!r} cannot name a stream")
+        return layout.stream_path(content_id)
+
+    def _walk(self, name: str) -> Iterator[tuple[str, str]]:
+        path = f"{_REFS}/{name}" if name else _REFS
+        try:
+            with self._dir.open_dir(path) as below:
+                entries = below.names()
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            where = f"{self._dir.path}/{path}"
+            yield name, parse_ref_target(name, self._dir.readlink(path), where)
+            return
+        for entry in entries:
+            yield from self._walk(f"{name}/{entry}" if name else entry)
