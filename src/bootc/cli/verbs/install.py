@@ -1,0 +1,112 @@
+"""``bootc install``: put an image on a disk."""
+
+from __future__ import annotations
+
+import argparse
+
+from bootc.cli.options import Command, Context, Option
+from bootc.errors import UsageError
+
+_FILESYSTEMS = ("ext4", "btrfs", "xfs")
+_BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+_BLOCK_SETUPS = ("direct", "tpm2-luks")
+
+
+def to_disk(args: argparse.Namespace, context: Context) -> None:
+    """Install on a whole disk."""
+    from bootc.deploy.install.disk import install_to_disk
+    from bootc.deploy.install.request import InstallRequest, target_reference
+    from bootc.formats.imgref import ImageReference
+
+    if not args.composefs_backend:
+        raise UsageError(
+            "installing with the ostree backend is not supported", hint="add --composefs-backend"
+        )
+    source = ImageReference.parse(args.source_imgref)
+    request = InstallRequest(
+        device=args.device,
+        source=source,
+        target=target_reference(source, args.target_imgref, args.target_transport),
+        bootloader=args.bootloader,
+        block_setup=args.block_setup,
+        filesystem=args.filesystem,
+        root_size_mib=args.root_size,
+        wipe=args.wipe,
+        kargs=tuple(args.karg),
+        allow_missing_verity=args.allow_missing_verity,
+        generic_image=args.generic_image,
+    )
+    install_to_disk(request, context.sink)
+
+
+def _size(text: str) -> int:
+    from bootc.deploy.install.partition import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+COMMAND = Command(
+    name="install",
+    help="Install an image.",
+    commands=(
+        Command(
+            name="to-disk",
+            help="Install an image on a whole disk. Everything on the disk is lost.",
+            options=(
+                Option(("device",), "The disk, for example /dev/vda.", metavar="DEVICE"),
+                Option(
+                    ("--composefs-backend",),
+                    "Use the composefs-native layout (the only one there is; required).",
+                    default=False,
+                ),
+                Option(
+                    ("--source-imgref",),
+                    "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, ….",
+                    metavar="IMAGE",
+                    required=True,
+                ),
+                Option(
+                    ("--target-imgref",),
+                    "Where the installed machine looks for updates (default: the source).",
+                    metavar="IMAGE",
+                ),
+                Option(
+                    ("--target-transport",),
+                    "Transport of --target-imgref (default: registry).",
+                    metavar="TRANSPORT",
+                ),
+                Option(("--bootloader",), "Boot loader.", metavar="NAME", choices=_BOOTLOADERS),
+                Option(("--block-setup",), "Block setup.", metavar="NAME", choices=_BLOCK_SETUPS),
+                Option(
+                    ("--filesystem",),
+                    "Root file system: ext4, btrfs or xfs (default: the install configuration).",
+                    metavar="TYPE",
+                ),
+                Option(
+                    ("--root-size",),
+                    "Size of the root partition: 10G, 4096M (default: the rest of the disk).",
+                    metavar="SIZE",
+                    parse=_size,
+                ),
+                Option(("--wipe",), "Overwrite what is on the disk.", default=False),
+                Option(
+                    ("--karg",), "Add a kernel argument; may repeat.", metavar="ARG", default=()
+                ),
+                Option(
+                    ("--allow-missing-verity",),
+                    "Tolerate a file system without fs-verity, now and at each boot.",
+                    default=False,
+                ),
+                Option(
+                    ("--generic-image",),
+                    "The disk will boot elsewhere: leave this machine's firmware alone.",
+                    default=False,
+                ),
+            ),
+            run=to_disk,
+        ),
+    ),
+)

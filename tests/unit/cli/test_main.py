@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from bootc import __version__
+from bootc.cli import main as cli
+from bootc.cli.options import Command, Context, Option, build_parser
+from bootc.errors import Error, UsageError, doing
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
+    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Run a verb that raises, and return the exit code."""
+
+    def run_with(exc: BaseException) -> int:
+        def run(args: argparse.Namespace, context: Context) -> None:
+            with doing("Reading the origin"):
+                raise exc
+
+        monkeypatch.setattr(cli, "COMMANDS", (Command("x", "Fails.", run=run),))
+        return cli.main(["x"])
+
+    return run_with
+
+
+def test_an_error_is_one_line_with_context_and_hint(failing, capsys) -> None:
+    assert failing(Error("no boot type", hint="reinstall")) == 1
+    assert capsys.readouterr().err == "error: Reading the origin: no boot type (hint: reinstall)\n"
+
+
+def test_an_oserror_names_the_file(failing, capsys) -> None:
+    assert failing(FileNotFoundError(2, "No such file or directory", "/x/y")) == 1
+    assert capsys.readouterr().err == "error: Reading the origin: /x/y: No such file or directory\n"
+
+
+def test_wrong_usage_is_2(capsys) -> None:
+    assert cli.main(["no-such-verb"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "no-such-verb" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_command_is_2(capsys) -> None:
+    assert cli.main([]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_interrupted_is_130(failing, capsys) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_bug_shows_its_traceback_and_says_so(failing, capsys) -> None:
+    assert failing(ZeroDivisionError("x")) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: this is a bug")
+
+
+def test_abbreviated_options_are_refused() -> None:
+    parser = build_parser(
+        "bootc", (Command("x", "X.", options=(Option(("--wipe",), "W.", default=False),)),), "1"
+    )
+    with pytest.raises(UsageError):
+        parser.parse_args(["x", "--wip"])
+
+
+def test_version_and_start_cost() -> None:
+    """The command starts without importing what only some verbs need."""
+    code = (
+        "import sys; from bootc.cli.main import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'yaml', 'rich', 'zstandard', 'bootc.deploy.status', 'bootc.oci.pull'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines() == [f"bootc {__version__}", "[]"]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from bootc.cli import progress
+from bootc.events import Done, Event, Message, Progress, Start
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, Event]) -> list[str]:
+    """What plain lines show when each event comes at its second."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    lines = progress.Lines(stream)
+    for second, event in events:
+        clock[0] = second
+        lines(event)
+    return stream.getvalue().splitlines()
+
+
+def test_a_task_says_when_it_starts_and_how_long_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(
+        monkeypatch,
+        (0, Start("format", "Making file systems", unit="steps")),
+        (1.5, Done("format")),
+    ) == ["Making file systems …", "Making file systems: done (1.5 s)"]
+
+
+def test_tenths_are_shown_of_long_tasks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(
+        monkeypatch,
+        (0, Start("layer", "Layer 1", total=2048)),
+        (1, Progress("layer", 1024)),
+        (3, Progress("layer", 1500)),
+        (4, Progress("layer", 1501)),
+        (5, Progress("layer", 2048)),
+        (6, Done("layer")),
+    ) == ["Layer 1 (2.0 KiB) …", "Layer 1: 70 %", "Layer 1: done (6.0 s)"]
+
+
+def test_what_was_there_already_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, (0, Start("layer", "Layer 1")), (0, Done("layer", cached=True))) == [
+        "Layer 1 …",
+        "Layer 1: done (already there)",
+    ]
+
+
+def test_messages_pass_through_and_unknown_tasks_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert shown(
+        monkeypatch, (0, Message("Bootloader: systemd")), (0, Progress("x", 1)), (0, Done("x"))
+    ) == ["Bootloader: systemd"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, "0 B"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"),
+     (3 << 30, "3.0 GiB")],
+)  # fmt: skip
+def test_human_bytes(size: int | None, text: str) -> None:
+    assert progress.human_bytes(size) == text
