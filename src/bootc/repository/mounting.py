@@ -111,7 +111,7 @@ def mount_composefs(image_fd: int, objects_fd: int, *, name: str, verity: bool) 
 def mount_transient(lower_fd: int, *, source: str) -> int:
     """Mount a writable view of a tree, kept in memory; return a detached mount.
 
-    ``lower_fd`` is a detached mount; it lives on inside the view, and cannot be attached again.
+    ``lower_fd`` is a directory on an attached mount (any mount since Linux 6.15).
 
     Raises:
         OSError: the kernel refused; its own words are in the notes.
@@ -121,7 +121,7 @@ def mount_transient(lower_fd: int, *, source: str) -> int:
         try:
             os.mkdir("upper", 0o755, dir_fd=memory_fd)
             os.mkdir("work", 0o700, dir_fd=memory_fd)
-            with attached(memory_fd), attached(lower_fd):
+            with attached(memory_fd):
                 memory = _path_of(memory_fd)
                 return _mount_overlay(
                     source=source,
@@ -143,10 +143,10 @@ def _is_measured(fd: int, image_hex: str, *, require_verity: bool) -> bool:
             exc.add_note("fs-verity")
             raise
         if require_verity:
-            raise ImageNotTrusted(f"fs-verity: {exc.strerror}") from None
+            raise ImageNotTrusted(f"not protected by fs-verity: {exc.strerror}") from None
         return False
     if digest.hex() != image_hex or _DIGEST_LENGTHS.get(algorithm) != len(image_hex):
-        raise ImageNotTrusted(f"fs-verity: the file's digest is {digest.hex()}")
+        raise ImageNotTrusted(f"fs-verity: digest mismatch: the file measures {digest.hex()}")
     return True
 
 

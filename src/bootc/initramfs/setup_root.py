@@ -1,0 +1,288 @@
+"""The step of the initramfs that turns the physical root into the deployment's root.
+
+It runs once, between ``sysroot.mount`` and ``initrd-root-fs.target`` (bootc, "Initramfs
+root setup"), and again when a soft reboot is prepared, with another target. Promises:
+
+- What is mounted is the image the kernel command line names, measured by the kernel.
+  Only ``?`` in that argument tolerates missing fs-verity; nothing on the disk does.
+- Configuration comes from the initramfs and the command line, never from the disk.
+- The image is verified and the deployment's state opened before anything is attached,
+  and the finished tree takes the physical root's place in one step.
+- A failure is one line on stderr and exit status 1. There is no fallback.
+
+Its imports are kept to os and ctypes and our own few modules; tomllib joins only when
+there is a configuration file. A test reads ``sys.modules``. It is a program and not a
+library: its exit closes what it opened. A program in another language can take its
+place: command line, configuration and mounts are the contract.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bootc.errors import Error, doing, one_line
+from bootc.formats import cmdline
+from bootc.kernel.libc import AT_EMPTY_PATH, AT_FDCWD
+from bootc.kernel.mount import (
+    MNT_DETACH,
+    MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_BENEATH,
+    OPEN_TREE_CLONE,
+    mount_setattr,
+    move_mount,
+    open_tree,
+    umount2,
+)
+from bootc.repository import layout
+from bootc.repository.mounting import mount_composefs, mount_transient, open_verified_image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+USAGE = (
+    "usage: initramfs-setup setup-root [--sysroot DIR] [--config FILE] [--cmdline TEXT]"
+    " [--root-fs DIR] [--target DIR]"
+)
+SYSROOT = "/sysroot"
+CONFIG = "/usr/lib/composefs/setup-root-conf.toml"
+GPT_AUTO_ROOT = "/dev/gpt-auto-root"
+VOLATILE_ROOT = "/run/systemd/volatile-root"
+
+BIND = "bind"
+NONE = "none"
+TRANSIENT = "transient"
+_MOUNTS = {
+    "bind": BIND,
+    "none": NONE,
+    "root": NONE,
+    "transient": TRANSIENT,
+    "volatile": TRANSIENT,
+}
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class SetupError(Error):
+    """Options, configuration or the state of the disk do not allow this boot."""
+
+
+class Options:
+    """The command line of this program."""
+
+    def __init__(self) -> None:
+        self.sysroot = SYSROOT
+        self.config = CONFIG
+        self.cmdline: str | None = None
+        self.root_fs: str | None = None
+        self.target: str | None = None
+
+
+class Config:
+    """How the root, ``/etc`` and ``/var`` are mounted; empty where the file does not say."""
+
+    def __init__(self, *, transient_root: bool = False, etc: str = "", var: str = "") -> None:
+        self.transient_root = transient_root
+        self.etc = etc
+        self.var = var
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the step; return the exit status."""
+    try:
+        options = parse_options(argv)
+        link_volatile_root()
+        setup_root(options)
+    except (Error, OSError) as exc:
+        sys.stderr.write(f"bootc: {one_line(exc)}\n")
+        return 1
+    return 0
+
+
+def parse_options(argv: Sequence[str]) -> Options:
+    """Read options; words that are none (``setup-root``) are ignored.
+
+    Raises:
+        SetupError: an unknown option, or one without its value.
+    """
+    options = Options()
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            continue
+        name, equals, value = word.partition("=")
+        if name not in ("--sysroot", "--config", "--cmdline", "--root-fs", "--target"):
+            raise SetupError(f"unknown option {name}", hint=USAGE)
+        setattr(options, name[2:].replace("-", "_"), value if equals else _next(words, name))
+    return options
+
+
+def _next(words: Iterator[str], option: str) -> str:
+    for word in words:
+        return word
+    raise SetupError(f"option {option} needs a value", hint=USAGE)
+
+
+def read_config(path: str) -> Config:
+    """Read the configuration; a missing file means the defaults.
+
+    Raises:
+        SetupError: the file is malformed, or asks for what is not supported.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return Config()
+    import tomllib  # here because it doubles the start-up time
+
+    try:
+        tables = tomllib.loads(data.decode())
+    except ValueError as exc:  # of TOML and of UTF-8
+        raise SetupError(f"{path}: {exc}") from None
+    with doing(path):
+        return Config(
+            transient_root=_flag(tables, "root"),
+            etc=_mount_kind(tables, "etc"),
+            var=_mount_kind(tables, "var"),
+        )
+
+
+def _table(tables: dict[str, object], name: str) -> dict[str, object]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise SetupError(f"[{name}] is not a table")
+    return table
+
+
+def _flag(tables: dict[str, object], name: str) -> bool:
+    value = _table(tables, name).get("transient", False)
+    if not isinstance(value, bool):
+        raise SetupError(f"[{name}] transient is neither true nor false")
+    return value
+
+
+def _mount_kind(tables: dict[str, object], name: str) -> str:
+    transient = _flag(tables, name)
+    kind = _table(tables, name).get("mount")
+    if kind is None:
+        return TRANSIENT if transient else ""
+    if kind == "overlay":
+        raise SetupError(f'[{name}] mount = "overlay" is not supported; use bind or transient')
+    if not isinstance(kind, str) or kind not in _MOUNTS:
+        raise SetupError(f"[{name}] mount is none of {', '.join(sorted(_MOUNTS))}")
+    return _MOUNTS[kind]
+
+
+def link_volatile_root() -> None:
+    """Tell systemd which partition the root is on, which overlayfs would hide from it.
+
+    Only where systemd found the root by its partition type, and thus made that device link.
+    """
+    try:
+        device = os.stat(GPT_AUTO_ROOT).st_rdev
+    except FileNotFoundError:
+        return
+    with doing(VOLATILE_ROOT):
+        os.makedirs(os.path.dirname(VOLATILE_ROOT), exist_ok=True)
+        try:
+            os.symlink(f"/dev/block/{os.major(device)}:{os.minor(device)}", VOLATILE_ROOT)
+        except FileExistsError:
+            return
+
+
+def setup_root(options: Options) -> None:
+    """Verify, assemble and attach the root.
+
+    Raises:
+        Error: the image, the configuration or the deployment's state is not as it must be.
+        OSError: the kernel refused; the notes say what and why.
+    """
+    config = read_config(options.config)
+    text = _kernel_command_line() if options.cmdline is None else options.cmdline
+    image = cmdline.composefs_argument(text)
+    volatile = cmdline.find(cmdline.parse(text), "systemd.volatile") in ("state", "overlay")
+    kinds = {"etc": config.etc or BIND, "var": config.var or (NONE if volatile else BIND)}
+    sysroot_fd = os.open(options.sysroot, _DIRECTORY)
+
+    if options.root_fs is None:
+        with doing(f"opening the repository in {options.sysroot}"):
+            repo_fd = os.open(layout.REPOSITORY, _DIRECTORY, dir_fd=sysroot_fd)
+            objects_fd = os.open(layout.OBJECTS, _DIRECTORY, dir_fd=repo_fd)
+        verity = not image.optional
+        image_fd = open_verified_image(repo_fd, image.hex, require_verity=verity)
+        root_fd = mount_composefs(image_fd, objects_fd, name=image.hex, verity=verity)
+    else:
+        root_fd = _clone(AT_FDCWD, options.root_fs)
+    physical_fd = _clone(sysroot_fd, "")
+    mount_setattr(physical_fd, set_attrs=MOUNT_ATTR_RDONLY)
+    parts = {"sysroot": physical_fd}
+    state_fd = _open_state(sysroot_fd, image.hex)
+    for name, kind in kinds.items():
+        if kind == BIND:
+            with doing(f"{layout.state_dir(image.hex)}/{name}"):
+                parts[name] = _clone(state_fd, name)
+
+    # Layers of an overlay must be attached before Linux 6.15, so the root comes first.
+    image_root_fd = root_fd
+    _attach(root_fd, options)
+    try:
+        for name, kind in kinds.items():
+            if kind == TRANSIENT:
+                lower_fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=image_root_fd)
+                parts[name] = mount_transient(lower_fd, source=TRANSIENT)
+        if config.transient_root:
+            root_fd = mount_transient(root_fd, source=f"transient:composefs={image.hex}")
+            _attach(root_fd, options)
+        for name, part_fd in parts.items():
+            _attach_part(root_fd, name, part_fd)
+    except BaseException:
+        if options.target is not None:
+            # With all that was mounted on it; a soft reboot must not find half a root.
+            umount2(f"/proc/self/fd/{image_root_fd}", MNT_DETACH)
+        raise
+    if options.target is None:
+        umount2(options.sysroot, MNT_DETACH)
+
+
+def _kernel_command_line() -> str:
+    with open("/proc/cmdline", "rb") as file:
+        return file.read().decode("utf-8", "surrogateescape")
+
+
+def _open_state(sysroot_fd: int, image_hex: str) -> int:
+    path = layout.state_dir(image_hex)
+    try:
+        return os.open(path, _DIRECTORY, dir_fd=sysroot_fd)
+    except FileNotFoundError:
+        raise SetupError(f"deployment {image_hex} has no state: {path} is missing") from None
+
+
+def _clone(dir_fd: int, path: str) -> int:
+    return open_tree(dir_fd, path, OPEN_TREE_CLONE | (0 if path else AT_EMPTY_PATH))
+
+
+def _attach(root_fd: int, options: Options) -> None:
+    """Attach the root at its target, or else beneath the physical root.
+
+    From there it appears complete when the physical root is unmounted: nobody sees half
+    a tree, and systemd's sysroot.mount never sees an empty mount point.
+    """
+    if options.target is None:
+        target, flags = options.sysroot, MOVE_MOUNT_BENEATH
+    else:
+        target, flags = options.target, 0
+    with doing(f"attaching the root at {target}"):
+        move_mount(root_fd, "", AT_FDCWD, target, flags=flags)
+
+
+def _attach_part(root_fd: int, name: str, part_fd: int) -> None:
+    try:
+        with doing(f"attaching /{name}"):
+            move_mount(part_fd, "", root_fd, name)
+    except FileNotFoundError:
+        if name != "sysroot":
+            raise
+        # Such an image boots, but cannot be updated from within.
+        sys.stderr.write("bootc: warning: the image has no /sysroot directory\n")
