@@ -45,13 +45,11 @@ def test_the_command_line_boots_a_kernel_directly(monkeypatch: pytest.MonkeyPatc
 
 
 def test_credentials_become_smbios_strings() -> None:
-    options = smbios_options({"a": b"x,y"}, "console=ttyS0,115200")
+    options = smbios_options({"a": b"x,y"})
     encoded = base64.b64encode(b"x,y").decode()
     assert options == [
         "-smbios",
         f"type=11,value=io.systemd.credential.binary:a={encoded}",
-        "-smbios",
-        "type=11,value=io.systemd.boot.kernel-cmdline-extra=console=ttyS0,,115200",
     ]
     assert "systemd.extra-unit.bootc-agent.service" in agent_credentials()
 

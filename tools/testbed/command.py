@@ -2,9 +2,9 @@
 
 Machines are q35 with OVMF, so they have EFI variables however they boot, and
 virtio disks in the order given: ``/dev/vda``, ``/dev/vdb`` and so on, also found
-as ``/dev/disk/by-id/virtio-SERIAL``. A machine that reboots ends instead; whoever
-started it starts it again. With the network, the guest reaches the host's
-loopback interface at 10.0.2.2 and is itself 10.0.2.15.
+as ``/dev/disk/by-id/virtio-SERIAL``. A machine that reboots ends instead, and
+whoever started it starts it again, unless it is told to stay. With the network,
+the guest reaches the host's loopback interface at 10.0.2.2 and is itself 10.0.2.15.
 """
 
 from __future__ import annotations
@@ -69,8 +69,6 @@ class Hardware:
     network: bool = False
     memory_mib: int = 2048
     credentials: Mapping[str, bytes] = field(default_factory=dict)
-    #: Further kernel arguments for a machine that boots from disk by systemd-boot.
-    cmdline_extra: str = ""
 
 
 def accelerator() -> str:
@@ -83,7 +81,12 @@ def accelerator() -> str:
 
 
 def qemu_command(
-    qemu: Qemu, hardware: Hardware, *, console: str, agent: Path | None = None
+    qemu: Qemu,
+    hardware: Hardware,
+    *,
+    console: str,
+    agent: Path | None = None,
+    stay: bool = False,
 ) -> list[str]:
     """Return the command that starts the machine.
 
@@ -92,9 +95,11 @@ def qemu_command(
         hardware: The machine.
         console: What the serial console is connected to, in the words of ``-serial``.
         agent: A listening Unix socket that the guest's agent port connects to.
+        stay: Reboot when the guest reboots.
     """
     argv = [*qemu.argv, "-machine", "q35", "-accel", accelerator(), "-smp", "2", "-cpu", "max"]
-    argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none", "-no-reboot"]
+    argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
+    argv += [] if stay else ["-no-reboot"]
     code = _escape(qemu.firmware_code)
     argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
     variables = _escape(hardware.firmware_vars)
@@ -112,7 +117,7 @@ def qemu_command(
     if hardware.direct is not None:
         argv += ["-kernel", str(hardware.direct.kernel), "-initrd", str(hardware.direct.initramfs)]
         argv += ["-append", hardware.direct.cmdline]
-    argv += smbios_options(hardware.credentials, hardware.cmdline_extra)
+    argv += smbios_options(hardware.credentials)
     return argv
 
 

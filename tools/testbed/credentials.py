@@ -3,9 +3,7 @@
 PID 1 reads strings of SMBIOS type 11 that begin with ``io.systemd.credential``
 (systemd.system-credentials(7)), and systemd-debug-generator(8), from version 256
 on, makes units of those named ``systemd.extra-unit.*`` and drop-ins of those named
-``systemd.unit-dropin.*``. So an image needs nothing of ours to be driven. Strings
-named ``io.systemd.boot.kernel-cmdline-extra`` extend the kernel command line of
-systemd-boot's Type #1 entries (systemd-boot(7)).
+``systemd.unit-dropin.*``. So an image needs nothing of ours to be driven.
 """
 
 from __future__ import annotations
@@ -67,15 +65,10 @@ def root_shell_credentials() -> dict[str, bytes]:
     return {"agetty.autologin": b"root", "login.noauth": b"yes"}
 
 
-def smbios_options(credentials: Mapping[str, bytes], cmdline_extra: str = "") -> Sequence[str]:
-    """Return QEMU options that hand over credentials and further kernel arguments."""
-    values = [
-        f"io.systemd.credential.binary:{name}={base64.b64encode(content).decode()}"
-        for name, content in credentials.items()
-    ]
-    if cmdline_extra:
-        values.append(f"io.systemd.boot.kernel-cmdline-extra={cmdline_extra}")
+def smbios_options(credentials: Mapping[str, bytes]) -> Sequence[str]:
+    """Return QEMU options that hand over credentials."""
     options: list[str] = []
-    for value in values:
+    for name, content in credentials.items():
+        value = f"io.systemd.credential.binary:{name}={base64.b64encode(content).decode()}"
         options += ["-smbios", "type=11,value=" + value.replace(",", ",,")]
     return options

@@ -1,0 +1,108 @@
+"""The journey's stations: built once, installed once, booted once in good health."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stations import FirstBoot, LiveBoot, boot_installed, boot_live
+
+from support import images, require
+from testbed import disks
+from testbed.demo_os import DemoOs
+from testbed.qemu import QemuMissingError, find_qemu
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def logs() -> Path:
+    """Where the consoles of all machines are kept."""
+    directory = REPOSITORY / "build" / "boot-tests"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def demo_os() -> DemoOs:
+    demo = DemoOs()
+    try:
+        find_qemu()
+    except QemuMissingError as exc:
+        require.lacking(str(exc))
+    if demo.missing():
+        require.lacking(f"{demo.missing()[0]} is not built (examples/debian/build)")
+    return demo
+
+
+@pytest.fixture(scope="session")
+def registry(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A real registry on the loopback interface that holds demo:v1 and unbootable:v1; its port."""
+    program, skopeo = require.tool("docker-registry"), require.tool("skopeo")
+    directory = tmp_path_factory.mktemp("registry")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    (directory / "config.yml").write_text(
+        "version: 0.1\n"
+        f"storage: {{filesystem: {{rootdirectory: {directory / 'storage'}}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "serve", str(directory / "config.yml")], stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (directory / "log").read_text()
+                time.sleep(0.1)
+        unbootable = images.single(directory / "unbootable", images.bootable(), tag="v1")
+        for source, target in (
+            (f"oci:{demo_os.layout}:v1", "demo:v1"),
+            (unbootable.reference("v1"), "unbootable:v1"),
+        ):
+            subprocess.run(
+                [
+                    *(skopeo, "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"),
+                    *(source, f"docker://127.0.0.1:{port}/{target}"),
+                ],
+                check=True,
+            )
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def live_boot(
+    demo_os: DemoOs, registry: int, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> LiveBoot:
+    return boot_live(demo_os, registry, tmp_path_factory.mktemp("live"), logs)
+
+
+@pytest.fixture(scope="session")
+def first_boot(live_boot: LiveBoot, logs: Path) -> FirstBoot:
+    return boot_installed(live_boot, logs)
+
+
+@pytest.fixture
+def copied(
+    live_boot: LiveBoot, first_boot: FirstBoot, tmp_path: Path
+) -> Iterator[tuple[Path, Path]]:
+    """A copy of the healthy disk and its firmware variables, to be damaged."""
+    assert first_boot.state == "running"
+    disk = disks.copy(live_boot.disk, tmp_path / "disk.img")
+    firmware_vars = tmp_path / "vars.fd"
+    shutil.copyfile(live_boot.firmware_vars, firmware_vars)
+    yield disk, firmware_vars
+    disk.unlink()

@@ -1,0 +1,76 @@
+"""The Debian example on virtual hardware: the live machine and the installed one.
+
+``examples/debian`` builds into ``build/demo``: ``oci`` (an OCI layout with the tags
+``v1`` and ``v2``), and from the same tree ``live.img`` (an ext4 file system without
+partitions), ``vmlinuz`` and ``initramfs.img``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed import disks
+from testbed.command import DirectBoot, Disk, Hardware
+from testbed.credentials import root_shell_credentials
+from testbed.qemu import BUILD
+
+#: Sparse, so it only takes what is written.
+TARGET_SIZE_BYTES = 8 << 30
+#: What the live machine calls the blank disk.
+TARGET_DEVICE = "/dev/vdb"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOs:
+    """The files of a built example."""
+
+    directory: Path = BUILD / "demo"
+
+    @property
+    def layout(self) -> Path:
+        """The OCI layout."""
+        return self.directory / "oci"
+
+    def missing(self) -> list[Path]:
+        """What still has to be built."""
+        names = ("oci/index.json", "live.img", "vmlinuz", "initramfs.img")
+        return [self.directory / name for name in names if not (self.directory / name).exists()]
+
+    def layout_disk(self) -> Path:
+        """A disk that holds the OCI layout, made again when the layout is newer."""
+        disk = self.directory / "oci.img"
+        index = self.layout / "index.json"
+        if not disk.exists() or disk.stat().st_mtime_ns < index.stat().st_mtime_ns:
+            unfinished = disks.from_directory(self.layout, self.directory / "oci.img.new")
+            unfinished.rename(disk)
+        return disk
+
+    def live(
+        self, target: Path, firmware_vars: Path, *more: Disk, network: bool = False
+    ) -> Hardware:
+        """The live machine, whose own disk forgets, with a blank disk to install on."""
+        return Hardware(
+            firmware_vars=firmware_vars,
+            disks=[
+                Disk(self.directory / "live.img", "live", snapshot=True),
+                Disk(target, "target"),
+                *more,
+            ],
+            direct=DirectBoot(
+                self.directory / "vmlinuz",
+                self.directory / "initramfs.img",
+                "root=/dev/vda rw console=ttyS0",
+            ),
+            network=network,
+        )
+
+
+def installed(target: Path, firmware_vars: Path, *more: Disk, network: bool = False) -> Hardware:
+    """The machine that boots what was installed; its console is a root shell."""
+    return Hardware(
+        firmware_vars=firmware_vars,
+        disks=[Disk(target, "target"), *more],
+        network=network,
+        credentials=root_shell_credentials(),
+    )
