@@ -6,7 +6,8 @@ terminals and JSON are the renderer's business (``bootc.cli.progress``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,3 +53,11 @@ Sink = Callable[[Event], None]
 
 def null_sink(event: Event) -> None:
     """Drop every event."""
+
+
+@contextmanager
+def stage(sink: Sink, task: str, description: str) -> Iterator[None]:
+    """Report a task of unknown length: it begins with the block, and is done if that ends well."""
+    sink(Start(task, description))
+    yield
+    sink(Done(task))

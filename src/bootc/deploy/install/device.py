@@ -1,0 +1,120 @@
+"""The disk to install to: what it is, whether it may be overwritten, and making it blank."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import Any
+
+from bootc.deploy.install import partition
+from bootc.deploy.install.request import InstallRefused
+from bootc.errors import doing
+from bootc.fs import mounts, process
+
+_COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
+_TABLES = ("gpt", "PMBR", "dos")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A whole disk. ``partitions`` are the ones the kernel knows of."""
+
+    path: str
+    kind: str
+    size_bytes: int
+    read_only: bool
+    model: str | None
+    serial: str | None
+    partitions: tuple[str, ...]
+
+
+def inspect(path: str) -> Device:
+    """Find out about a disk; symlinks such as those in ``/dev/disk`` are followed.
+
+    Raises:
+        InstallRefused: it is no block device, or only a part of one.
+        OSError: there is nothing of that name.
+    """
+    if not stat.S_ISBLK(os.stat(path).st_mode):
+        raise InstallRefused(f"Not a block device: {path}")
+    with doing(f"Inspecting {path}"):
+        argv = ["lsblk", "--json", "--bytes", "--paths", "--list", "--output", _COLUMNS]
+        rows: list[dict[str, Any]] = process.run_json([*argv, path])["blockdevices"]
+    disk = rows[0]
+    if disk["type"] == "part":
+        raise InstallRefused(f"Not a whole disk: {path} is a partition")
+    return Device(
+        path=disk["path"],
+        kind=disk["type"],
+        size_bytes=int(disk["size"]),
+        read_only=bool(disk["ro"]),
+        model=disk["model"],
+        serial=disk["serial"],
+        partitions=tuple(row["path"] for row in rows[1:] if row["type"] == "part"),
+    )
+
+
+def check_may_be_written(device: Device, *, wipe: bool) -> None:
+    """Make sure that nothing in use, and without ``wipe`` nothing at all, would be lost.
+
+    Raises:
+        InstallRefused: the disk is read-only, in use, or not blank.
+    """
+    if device.read_only:
+        raise InstallRefused(f"Device {device.path} is read-only")
+    for path in (device.path, *device.partitions):
+        if mounts.is_mounted(path):
+            raise InstallRefused(f"Device {path} is mounted")
+    _check_not_claimed(device.path)
+    if wipe:
+        return
+    with doing(f"Looking for data on {device.path}"):
+        kinds = _signatures(device.path)
+        rows = partition.read_table(device.path) if kinds & set(_TABLES) else ()
+    if device.partitions or rows:
+        raise InstallRefused(
+            f"Detected existing partitions on {device.path}; "
+            "use e.g. `wipefs` or --wipe if you intend to overwrite"
+        )
+    if data := sorted(kinds - set(_TABLES)):
+        raise InstallRefused(
+            f"Detected existing data ({', '.join(data)}) on {device.path}; "
+            "use e.g. `wipefs` or --wipe if you intend to overwrite"
+        )
+
+
+def wipe(device: Device) -> None:
+    """Remove every signature from the disk and from the partitions it has now.
+
+    Data stays; nothing finds it any more. Safe to repeat, whatever state the disk is in.
+
+    Raises:
+        CommandFailed: the disk could not be written.
+    """
+    with doing(f"Wiping {device.path}"):
+        for path in (*inspect(device.path).partitions, device.path):
+            # By force, because a lazily unmounted file system may still hold it for a moment.
+            process.run(["wipefs", "--all", "--force", path])
+        # Where the kernel does not scan tables it would keep the partitions; it may have none.
+        process.run(["partx", "--delete", device.path], ok=(0, 1))
+        partition.settle()
+
+
+def _check_not_claimed(path: str) -> None:
+    """Open the disk as its only user, which fails while anything at all is made of it."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+        raise InstallRefused(
+            f"Device {path} is in use",
+            hint="see lsblk: a volume, a swap area or another mount namespace holds it",
+        ) from None
+
+
+def _signatures(path: str) -> set[str]:
+    done = process.run(["wipefs", "--noheadings", "--output", "TYPE", path])
+    return set(done.stdout.decode().split())

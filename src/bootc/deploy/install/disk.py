@@ -1,0 +1,164 @@
+"""``bootc install to-disk``: from a disk and an image reference to a machine that boots.
+
+Read top to bottom this is the whole installation. What can be checked is checked
+before the disk is touched (``preflight``). From the partition table on, a failure
+or an interruption unmounts everything and wipes the disk's signatures again, so
+that the next run finds a blank disk and not half an installation. The commit point
+is the boot entry, the last thing ``deploy_image`` writes: what fails after it is
+reported, but the disk boots and is left alone.
+
+The process is in a mount namespace of its own afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from bootc.deploy.install import device, filesystem, preflight
+from bootc.deploy.install.config import read_config
+from bootc.deploy.install.device import Device
+from bootc.deploy.install.image import deploy_image
+from bootc.deploy.install.partition import Layout, create_partitions
+from bootc.deploy.install.preflight import Decisions
+from bootc.deploy.install.request import Installed, InstallRequest
+from bootc.errors import Error, doing, one_line
+from bootc.events import Message, Sink, stage
+from bootc.fs import mounts, process
+from bootc.fs.dir import Dir
+from bootc.kernel import mount
+from bootc.oci.pull import Pulled, required_bytes
+from bootc.oci.source import Source, open_source
+
+_log = logging.getLogger(__name__)
+
+_UNKNOWN = "<unknown>"
+
+
+def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
+    """Partition a disk, install an image to it, and make it boot.
+
+    Raises:
+        InstallRefused: it cannot be done; the disk is as it was.
+        Error, OSError: it failed. The disk is blank, unless the boot entry was
+            written already.
+    """
+    machine = os.uname().machine
+    decisions = preflight.check_host(request, read_config(machine), machine)
+    with open_source(request.source) as source:
+        preflight.check_image(
+            decisions, source.manifest_raw, source.config_raw, required_bytes(source)
+        )
+        _announce(request, decisions, source, sink)
+        mounts.private_mount_namespace()
+        if request.wipe:
+            sink(Message(f"Wiping device {decisions.device.path}"))
+            device.wipe(decisions.device)
+        pulled = _write_disk(request, decisions, source, sink)
+    sink(Message("Installation complete!"))
+    return Installed(
+        image_id=pulled.image_id,
+        manifest_digest=pulled.manifest_digest,
+        device=decisions.device.path,
+        bootloader=preflight.BOOTLOADER,
+    )
+
+
+def _announce(request: InstallRequest, decisions: Decisions, source: Source, sink: Sink) -> None:
+    disk = decisions.device
+    for line in (
+        f"Installing image: {request.target}",
+        f"Digest: {source.manifest_digest}",
+        f"Block setup: {preflight.BLOCK_SETUP}",
+        f"       Size: {disk.size_bytes}",
+        f"     Serial: {disk.serial or _UNKNOWN}",
+        f"      Model: {disk.model or _UNKNOWN}",
+        f" Partitions: {'Discoverable' if decisions.discoverable else 'UUID'}",
+    ):
+        sink(Message(line))
+
+
+def _write_disk(
+    request: InstallRequest, decisions: Decisions, source: Source, sink: Sink
+) -> Pulled:
+    with _Blank(decisions.device, sink) as blank:
+        disk = decisions.device.path
+        with stage(sink, "partition", f"Partitioning {disk}"):
+            layout = create_partitions(disk, decisions.machine, decisions.root_size_mib)
+        with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
+            root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
+            filesystem.make_esp(layout.esp.node)
+        with _mounted(layout, decisions) as (root, esp):
+            pulled = deploy_image(
+                request,
+                decisions,
+                source,
+                root=root,
+                root_uuid=root_uuid,
+                esp=esp,
+                sink=sink,
+            )
+            blank.keep()
+            with stage(sink, "finalize", "Finalizing the file systems"):
+                for directory in (root, esp):
+                    _finalize(directory)
+    return pulled
+
+
+@contextmanager
+def _mounted(layout: Layout, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
+    with (
+        mounts.mounted(layout.root.node, decisions.filesystem.value) as root,
+        mounts.mounted(layout.esp.node, filesystem.ESP_TYPE, options=filesystem.ESP_OPTIONS) as esp,
+    ):
+        yield root, esp
+
+
+def _finalize(directory: Dir) -> None:
+    """Leave a file system as it should be found: trimmed, written back and read-only."""
+    with doing(f"Finalizing {directory.path}"):
+        directory.sync()
+        # Only a gain where the disk can trim; nothing depends on it.
+        with suppress(Error):
+            process.run(["fstrim", "--quiet-unsupported", directory.path])
+        mount.mount(None, directory.path, None, mount.MS_REMOUNT | mount.MS_RDONLY)
+
+
+class _Blank:
+    """Makes a disk blank again when the block fails, unless told to keep it."""
+
+    def __init__(self, disk: Device, sink: Sink) -> None:
+        self._disk = disk
+        self._sink = sink
+        self._kept = False
+
+    def keep(self) -> None:
+        """From here on the disk boots."""
+        self._kept = True
+
+    def __enter__(self) -> _Blank:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is None or self._kept:
+            return
+        self._sink(Message(f"The installation failed: wiping device {self._disk.path}"))
+        with _undisturbed():
+            try:
+                device.wipe(self._disk)
+            except (Error, OSError) as failure:
+                # The first failure is the one to report.
+                _log.warning("%s is not blank: %s", self._disk.path, one_line(failure))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let an impatient second Ctrl-C wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

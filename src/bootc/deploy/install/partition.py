@@ -1,0 +1,201 @@
+"""The partition table of a fresh installation, written by ``sfdisk``.
+
+GPT, in this order: a BIOS boot partition (x86_64; unused by systemd-boot, but
+part of the layout every bootc disk has), the EFI system partition, and the root
+with the type the Discoverable Partitions Specification gives this machine.
+
+The partition's device nodes are taken from the table itself and waited for. A
+running udev is asked to settle; where there is none, or where the kernel does not
+scan tables by itself (loop devices), ``partx`` tells the kernel of the partitions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from bootc.errors import Error, doing
+from bootc.formats import dps
+from bootc.fs import process
+
+MIB = 1 << 20
+ESP_SIZE_MIB = 1024
+#: What the table itself takes at either end, and alignment.
+TABLE_SIZE_MIB = 1
+#: Machines whose firmware starts systemd-boot from an ESP, and the size of what comes before it.
+_BIOS_BOOT_SIZE_MIB = {"x86_64": 1, "aarch64": 0}
+_BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
+
+_SIZE = re.compile(r"([0-9]+) ?(M|MiB|G|GiB|T|TiB)?\Z")
+_MIB_PER_UNIT = {
+    "": 1,
+    "M": 1,
+    "MiB": 1,
+    "G": 1 << 10,
+    "GiB": 1 << 10,
+    "T": 1 << 20,
+    "TiB": 1 << 20,
+}
+
+_SECTOR_BYTES = 512
+_NODE_TIMEOUT_S = 10.0
+_NODE_POLL_S = 0.1
+_UDEV_CONTROL = "/run/udev/control"
+
+
+class PartitioningFailed(Error):
+    """The table was written, but the partitions are not what or where they should be."""
+
+
+class UnsupportedMachine(Error):
+    """There is no partition layout for this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One row of a partition table. ``type`` is the lower-case type GUID."""
+
+    node: str
+    type: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The partitions an installation writes to."""
+
+    esp: Partition
+    root: Partition
+
+
+def parse_size(text: str) -> int:
+    """Return a size in MiB: an integer with M, MiB (the default), G, GiB, T or TiB behind it.
+
+    >>> parse_size("10G")
+    10240
+
+    Raises:
+        ValueError: the text is no such size, or the size is nothing.
+    """
+    match = _SIZE.match(text)
+    size_mib = int(match[1]) * _MIB_PER_UNIT[match[2] or ""] if match else 0
+    if size_mib == 0:
+        raise ValueError(f"not a size: {text!r}")
+    return size_mib
+
+
+def fixed_size_mib(machine: str) -> int:
+    """Return how much of a disk is not for the root file system.
+
+    Raises:
+        UnsupportedMachine: there is no layout for ``machine``.
+    """
+    return _bios_boot_size_mib(machine) + ESP_SIZE_MIB + 2 * TABLE_SIZE_MIB
+
+
+def sfdisk_script(machine: str, label_id: uuid.UUID, root_size_mib: int | None) -> str:
+    """Return what ``sfdisk`` is told. The root takes what is left unless its size is given.
+
+    Raises:
+        UnsupportedMachine: there is no layout for ``machine``.
+    """
+    lines = ["label: gpt", f"label-id: {label_id}"]
+    if bios_boot_size_mib := _bios_boot_size_mib(machine):
+        lines.append(
+            f'size={bios_boot_size_mib}MiB, bootable, type={_BIOS_BOOT_TYPE}, name="BIOS-BOOT"'
+        )
+    lines.append(f'size={ESP_SIZE_MIB}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
+    size = "" if root_size_mib is None else f"size={root_size_mib}MiB, "
+    lines.append(f'{size}type={dps.root_type(machine)}, name="root"')
+    return "".join(f"{line}\n" for line in lines)
+
+
+def create_partitions(device: str, machine: str, root_size_mib: int | None) -> Layout:
+    """Write a new partition table to ``device`` and wait for its partitions.
+
+    Raises:
+        UnsupportedMachine: there is no layout for ``machine``.
+        PartitioningFailed: the partitions did not appear.
+        CommandFailed: sfdisk refused.
+    """
+    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib)
+    with doing(f"Partitioning {device}"):
+        process.run(["sfdisk", "--wipe=always", device], input=script.encode())
+        layout = find_layout(read_table(device), machine)
+        _wait_for_nodes(device, (layout.esp, layout.root))
+    return layout
+
+
+def read_table(device: str) -> tuple[Partition, ...]:
+    """Return the rows of the partition table on ``device``.
+
+    Raises:
+        CommandFailed: there is no table, or it cannot be read.
+    """
+    table = process.run_json(["sfdisk", "--json", device])["partitiontable"]
+    rows: list[dict[str, Any]] = table.get("partitions", [])
+    sector = table.get("sectorsize", _SECTOR_BYTES)
+    return tuple(Partition(row["node"], row["type"].lower(), row["size"] * sector) for row in rows)
+
+
+def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:
+    """Pick the ESP and the root out of a table that was just written.
+
+    Raises:
+        PartitioningFailed: one of them is missing.
+    """
+    by_type = {partition.type: partition for partition in table}
+    try:
+        return Layout(by_type[dps.ESP], by_type[dps.root_type(machine)])
+    except KeyError as exc:
+        raise PartitioningFailed(f"the new table has no partition of type {exc.args[0]}") from exc
+
+
+def settle() -> None:
+    """Wait until udev has handled what happened so far, if it runs at all."""
+    if os.path.exists(_UDEV_CONTROL):
+        process.run(["udevadm", "settle"])
+
+
+def _wait_for_nodes(device: str, partitions: tuple[Partition, ...]) -> None:
+    deadline_s = time.monotonic() + _NODE_TIMEOUT_S
+    settle()
+    while missing := [part.node for part in partitions if not _is_there(part)]:
+        if time.monotonic() > deadline_s:
+            raise PartitioningFailed(
+                f"{missing[0]} did not appear", hint="the kernel does not see the new partitions"
+            )
+        # It fails while somebody probes the device; the next round tries again.
+        process.run(["partx", "--update", device], ok=(0, 1))
+        settle()
+        time.sleep(_NODE_POLL_S)
+
+
+def _is_there(partition: Partition) -> bool:
+    """Tell whether the kernel has the partition; an older table's node has another size."""
+    try:
+        fd = os.open(partition.node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            return False
+        raise
+    try:
+        return (
+            stat.S_ISBLK(os.fstat(fd).st_mode)
+            and os.lseek(fd, 0, os.SEEK_END) == partition.size_bytes
+        )
+    finally:
+        os.close(fd)
+
+
+def _bios_boot_size_mib(machine: str) -> int:
+    try:
+        return _BIOS_BOOT_SIZE_MIB[machine]
+    except KeyError:
+        raise UnsupportedMachine(f"Unsupported architecture: {machine}") from None

@@ -1,0 +1,72 @@
+"""Secure Boot keys that an image brings for firmware in setup mode.
+
+``usr/lib/bootc/install/secureboot-keys/<set>/*.auth`` goes to ``loader/keys/<set>/``
+on the ESP, from where systemd-boot enrols them at the first start. A file in the
+wrong place is an error, because a machine that silently runs without the keys its
+maker shipped is what the keys were to prevent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bootc.errors import Error, doing
+from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+
+_SOURCE = "usr/lib/bootc/install/secureboot-keys"
+_TARGET = "loader/keys"
+_SUFFIX = b".auth"
+
+
+class BadSecureBootKeys(Error):
+    """The image's directory of Secure Boot keys is not laid out as it must be."""
+
+
+def find_keys(root: Directory) -> Iterator[tuple[str, str, Inline | External]]:
+    """Yield set, file name and content of every key.
+
+    Raises:
+        BadSecureBootKeys: something lies where it cannot be a key.
+    """
+    top = root.lookup(_SOURCE)
+    if top is None:
+        return
+    if not isinstance(top, Directory):
+        raise BadSecureBootKeys(f"{_SOURCE} is not a directory")
+    for raw_set, directory in top.sorted_entries():
+        key_set = _text(raw_set)
+        if not isinstance(directory, Directory):
+            raise BadSecureBootKeys(f"{_SOURCE}/{key_set} is not a directory of keys")
+        for raw_name, node in directory.sorted_entries():
+            if not raw_name.endswith(_SUFFIX):
+                continue
+            name = _text(raw_name)
+            if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+                raise BadSecureBootKeys(f"{_SOURCE}/{key_set}/{name} is not a regular file")
+            yield key_set, name, node.content
+
+
+def write_keys(
+    root: Directory, read: Callable[[Inline | External], bytes], esp: Dir
+) -> Iterator[str]:
+    """Write the keys to the ESP, and yield the path of each one there.
+
+    Raises:
+        BadSecureBootKeys: something lies where it cannot be a key.
+        OSError: reading or writing failed.
+    """
+    for key_set, name, content in find_keys(root):
+        path = f"{_TARGET}/{key_set}"
+        with doing(f"Writing Secure Boot key {path}/{name}"), esp.ensure_dir(path) as directory:
+            atomic.write_file(directory, name, read(content), durable=True)
+        yield f"{path}/{name}"
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        # FAT stores names as UTF-16; what is no text has no name there.
+        raise BadSecureBootKeys(f"{_SOURCE} holds the unusable name {raw!r}") from None

@@ -1,0 +1,75 @@
+"""The writable half of a deployment, ``state/deploy/<image id>/`` in the physical root.
+
+An image is read-only; what a machine may change lies here: ``etc``, a whole copy
+of the image's; ``var``, a link to the one ``/var`` that all deployments share;
+and the origin file, which says where the image came from and how it boots.
+
+Promises: the origin is written last and everything is on the disk when
+:func:`create_state` returns, so a deployment that has an origin is complete, and a
+boot entry may be written next. Nothing is overwritten: state that exists belongs
+to a machine's administrator.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+
+from bootc.errors import doing
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin, serialise_origin
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+from bootc.fs.scan import copy_tree
+from bootc.repository import layout
+
+#: systemd compares its time with that of ``/usr`` to learn of an update; a copy of
+#: the image's own would hide the very first one.
+_UPDATED_STAMP = ".updated"
+
+
+def create_state(root: Dir, image: Dir, image_id: Digest, origin: Origin) -> None:
+    """Make the state directory of a deployment.
+
+    Args:
+        root: The physical root.
+        image: The root of the mounted image.
+        image_id: What the deployment is called.
+        origin: Where it came from.
+
+    Raises:
+        FileExistsError: the deployment has state already.
+        OSError: reading the image or writing failed.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(doing(f"Creating the state of deployment {image_id}"))
+        deployments = stack.enter_context(root.ensure_dir(layout.STATE_DEPLOY))
+        deployments.mkdir(image_id.hex)
+        state = stack.enter_context(deployments.open_dir(image_id.hex))
+        _copy_etc(image, state)
+        state.symlink(layout.VAR_LINK, "var")
+        # All else is on the disk before the origin says that the deployment is complete.
+        state.sync()
+        name = layout.origin_name(image_id.hex)
+        atomic.write_file(state, name, serialise_origin(origin), durable=True)
+
+
+def create_var(root: Dir, image: Dir) -> None:
+    """Make the ``/var`` of all deployments from the image's, as the first installation does.
+
+    Raises:
+        OSError: reading the image or writing failed.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(doing("Creating /var"))
+        var = stack.enter_context(root.ensure_dir(layout.OS_VAR))
+        pristine = stack.enter_context(image.open_dir("var"))
+        copy_tree(pristine, var)
+        var.sync()
+
+
+def _copy_etc(image: Dir, state: Dir) -> None:
+    state.mkdir("etc")
+    with image.open_dir("etc") as pristine, state.open_dir("etc") as etc:
+        copy_tree(pristine, etc)
+        with suppress(FileNotFoundError):
+            etc.unlink(_UPDATED_STAMP)
