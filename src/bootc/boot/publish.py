@@ -25,6 +25,7 @@ from bootc.errors import Error, doing
 from bootc.formats.bls import Entry, serialise_entry
 from bootc.formats.digest import Digest
 from bootc.formats.tree import External, Inline, Leaf
+from bootc.formats.verity import VerityHasher
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
@@ -38,7 +39,7 @@ class NoSpaceOnEsp(Error):
 
 
 class DamagedKernel(Error):
-    """The stored kernel or initramfs is not what the image says."""
+    """The stored kernel or initramfs is not the one of the image."""
 
 
 class ObjectSource(Protocol):
@@ -56,7 +57,9 @@ def publish_kernel(esp: Dir, deployment: Digest, kernel: Kernel, objects: Object
 
     Raises:
         NoSpaceOnEsp: they do not fit. Nothing was written then.
-        DamagedKernel: a file is shorter or longer than the image says.
+        DamagedKernel: what is stored is not what the image names. The repository
+            does not notice where the file system has no fs-verity, and the firmware
+            would not either.
         OSError: reading or writing failed.
     """
     files = ((entries.VMLINUZ, kernel.vmlinuz), (entries.INITRD, kernel.initramfs))
@@ -65,8 +68,7 @@ def publish_kernel(esp: Dir, deployment: Digest, kernel: Kernel, objects: Object
         boot_digest = hashlib.sha256()
         with esp.ensure_dir(entries.artifact_dir(deployment)) as directory:
             for name, leaf in files:
-                with _open_content(_content(leaf), objects) as source:
-                    _copy(source, directory, name, _content(leaf).size_bytes, boot_digest)
+                _copy(_content(leaf), objects, directory, name, boot_digest)
         esp.sync()
     return boot_digest.hexdigest()
 
@@ -112,24 +114,29 @@ def _check_space(esp: Dir, sizes: list[int]) -> None:
 
 
 def _copy(
-    source: BinaryIO, directory: Dir, name: str, size_bytes: int, boot_digest: hashlib._Hash
+    content: Inline | External,
+    objects: ObjectSource,
+    directory: Dir,
+    name: str,
+    boot_digest: hashlib._Hash,
 ) -> None:
     """Copy a file into ``directory`` under its final name in one step, hashing on the way."""
+    verity = VerityHasher(content.digest.algorithm) if isinstance(content, External) else None
     temporary = f"{atomic.FILE_PREFIX}{name}"
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(temporary)
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        copied = 0
-        with open(fd, "wb") as target:
+        with open(fd, "wb") as target, _open_content(content, objects) as source:
             while chunk := source.read(_CHUNK_BYTES):
                 target.write(chunk)
                 boot_digest.update(chunk)
-                copied += len(chunk)
+                if verity is not None:
+                    verity.update(chunk)
             target.flush()
             os.fsync(target.fileno())
-        if copied != size_bytes:
-            raise DamagedKernel(f"the {name} of the image is {size_bytes} bytes, not {copied}")
+        if isinstance(content, External) and verity and verity.digest() != content.digest:
+            raise DamagedKernel(f"the {name} in the repository is not the one of the image")
         directory.rename(temporary, name)
     except BaseException:
         with contextlib.suppress(OSError):

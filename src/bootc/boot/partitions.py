@@ -1,0 +1,171 @@
+"""From a directory to its disk, and from there to the EFI system partition.
+
+Owns the search for the ESP and reading it without leaving a trace. The ESP of a
+system is the first on the disks which hold its root file system; those lie below
+any stack of encryption, volumes or RAID. Partition types come from ``lsblk``, and
+from ``blkid`` on a machine whose udev has not looked at them yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from bootc.errors import Error, doing
+from bootc.formats import dps
+from bootc.fs import mounts, process
+from bootc.fs.dir import Dir
+from bootc.kernel import mount
+
+#: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
+_ESP_TYPES = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
+#: Without NAME lsblk prints a list and no tree.
+_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE"
+#: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
+ESP_OPTIONS = "fmask=0177,dmask=0077"
+_ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
+
+
+class NoBackingDevice(Error):
+    """A directory does not lie on a block device."""
+
+
+def backing_device(directory: Dir) -> str:
+    """Return the path of the block device whose file system holds ``directory``.
+
+    Raises:
+        NoBackingDevice: it is of another kind, in memory or on a network for example.
+    """
+    with doing(f"Looking for the device of {directory.path}"):
+        number = os.fstat(directory.fileno()).st_dev
+        if os.major(number) == 0:
+            # btrfs invents numbers; its mount names the device.
+            source = _mount_source(directory)
+            if not source.startswith("/dev/"):
+                raise NoBackingDevice(f"{directory.path} lies on no block device ({source})")
+            return source
+        with open(f"{_sysfs(number)}/uevent") as uevent:
+            fields = dict(line.strip().split("=", 1) for line in uevent)
+        return f"/dev/{fields['DEVNAME']}"
+
+
+def is_read_only(device: str) -> bool:
+    """Tell whether a block device itself refuses writes, whatever is mounted how."""
+    with open(f"{_sysfs(os.stat(device).st_rdev)}/ro") as flag:
+        return flag.read().strip() == "1"
+
+
+def find_esp(device: str) -> str | None:
+    """Return the path of the ESP that belongs to the file system on ``device``.
+
+    Raises:
+        ToolMissing: there is no lsblk.
+        CommandFailed: lsblk cannot read the device.
+    """
+    with doing(f"Looking for the EFI system partition of {device}"):
+        disks = [row for row in _lsblk(device, "--inverse") if not row.get("children")]
+        # One disk may be reached through several parts of an array.
+        for path in dict.fromkeys(disk["path"] for disk in disks):
+            for row in _lsblk(path):
+                if row["type"] not in ("disk", "loop") and _is_esp(row):
+                    return str(row["path"])
+    return None
+
+
+@contextlib.contextmanager
+def open_esp(device: str) -> Iterator[Dir]:
+    """Yield the root directory of the ESP, for reading only and seen by nobody else.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    with open_read_only(device, "vfat", ESP_OPTIONS) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
+    """Mount a device read-only at no place at all and yield its root directory.
+
+    Neither the device nor the mounts it may have already are changed.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    with contextlib.ExitStack() as stack:
+        with doing(f"Mounting {device} ({fstype})"):
+            mount_fd = _detached_mount(device, fstype, options)
+            # The mount lives as long as this descriptor, which itself only names a place.
+            stack.callback(os.close, mount_fd)
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
+        yield stack.enter_context(Dir(fd, path=device))
+
+
+def _detached_mount(device: str, fstype: str, options: str) -> int:
+    try:
+        return _mount_instance(device, fstype, ["ro", *options.split(",")])
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+    # Mounted for writing somewhere: the kernel has one instance of it and does not make
+    # it read-only for us. Ours joins that one and is read-only as a mount. (Asking for
+    # this first would let FAT mark itself as in use, which is a write.)
+    return _mount_instance(device, fstype, options.split(","))
+
+
+def _mount_instance(device: str, fstype: str, options: list[str]) -> int:
+    fs_fd = mount.fsopen(fstype)
+    try:
+        mount.fsconfig_set_string(fs_fd, "source", device)
+        for option in filter(None, options):
+            key, equals, value = option.partition("=")
+            if equals:
+                mount.fsconfig_set_string(fs_fd, key, value)
+            else:
+                mount.fsconfig_set_flag(fs_fd, key)
+        mount.fsconfig_create(fs_fd)
+        return mount.fsmount(fs_fd, attrs=_ATTRIBUTES | mount.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(fs_fd)
+
+
+def _sysfs(number: int) -> str:
+    return f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
+
+
+def _mount_source(directory: Dir) -> str:
+    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
+        fields = dict(line.strip().split(":", 1) for line in info)
+    mount_id = int(fields["mnt_id"])
+    sources = (entry.source for entry in mounts.read_mounts() if entry.mount_id == mount_id)
+    return next(sources, "unknown")
+
+
+def _lsblk(device: str, *options: str) -> list[dict[str, Any]]:
+    """Return the device and all that is made of it, or with ``--inverse`` all it is made of."""
+    argv = ["lsblk", "--json", "--output", _COLUMNS, *options, device]
+    pending: list[dict[str, Any]] = process.run_json(argv)["blockdevices"]
+    rows = []
+    while pending:
+        row, *pending = pending
+        rows.append(row)
+        pending += row.get("children", [])
+    return rows
+
+
+def _is_esp(row: dict[str, Any]) -> bool:
+    table, kind = row["pttype"], row["parttype"]
+    if kind is None:
+        table, kind = _probe(row["path"])
+    return kind is not None and kind.lower() in _ESP_TYPES.get(table or "gpt", ())
+
+
+def _probe(path: str) -> tuple[str | None, str | None]:
+    # blkid says 2 when it knows nothing.
+    done = process.run(["blkid", "--probe", "--output", "export", path], ok=(0, 2))
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    return fields.get("PART_ENTRY_SCHEME"), fields.get("PART_ENTRY_TYPE")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootc.boot.partitions import NoBackingDevice, backing_device, find_esp
+from bootc.errors import one_line
+from bootc.fs.dir import Dir
+from bootc.fs.process import CommandFailed
+
+ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+
+Row = dict[str, Any]
+Fake = Callable[..., None]
+
+
+def row(
+    name: str,
+    kind: str = "part",
+    parttype: str | None = None,
+    children: tuple[Row, ...] = (),
+    *,
+    table: str | None = "gpt",
+) -> Row:
+    value: Row = {
+        "name": name,
+        "path": f"/dev/{name}",
+        "type": kind,
+        "pttype": table,
+        "parttype": parttype,
+    }
+    return value | {"children": list(children)} if children else value
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Put an lsblk and a blkid on PATH that know the given devices."""
+
+    def make(
+        below: dict[str, Row], above: dict[str, Row], probed: dict[str, str] | None = None
+    ) -> None:
+        tools = tmp_path / "bin"
+        tools.mkdir()
+        for option, rows in (("", below), ("--inverse", above)):
+            for name, tree in rows.items():
+                (tmp_path / f"{name}{option}").write_text(json.dumps({"blockdevices": [tree]}))
+        for name, text in (probed or {}).items():
+            (tmp_path / f"{name}.probe").write_text(text)
+        last = f'for a; do :; done\ncat "{tmp_path}/${{a##*/}}'
+        lsblk = f'case "$*" in *--inverse*) x=--inverse;; esac\n{last}$x"'
+        blkid = f'{last}.probe" || exit 2'
+        for name, script in (("lsblk", lsblk), ("blkid", blkid)):
+            (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tools / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+
+    return make
+
+
+DISK = row(
+    "vda", "disk", None, (row("vda1", parttype=ESP_TYPE.upper()), row("vda2", parttype=ROOT_TYPE))
+)
+ON_DISK = {"vda2": row("vda2", parttype=ROOT_TYPE, children=(row("vda", "disk"),))}
+
+
+def test_the_esp_is_beside_the_root_partition(machine: Fake) -> None:
+    machine({"vda": DISK}, ON_DISK)
+    assert find_esp("/dev/vda2") == "/dev/vda1"
+
+
+def test_the_disks_lie_below_encryption_and_arrays(machine: Fake) -> None:
+    array = row(
+        "md0", "raid1", None, (row("vdb2", children=(row("vdb", "disk"),)), ON_DISK["vda2"])
+    )
+    machine(
+        {"vdb": row("vdb", "disk", None, (row("vdb2"),)), "vda": DISK},
+        {"root": row("root", "crypt", None, (array,))},
+        {"vdb2": "PART_ENTRY_SCHEME=gpt\nPART_ENTRY_TYPE=" + ROOT_TYPE},
+    )
+    assert find_esp("/dev/root") == "/dev/vda1"
+
+
+def test_partitions_of_a_firmware_array(machine: Fake) -> None:
+    volume = row("md126", "raid1", None, (row("md126p1", parttype=ESP_TYPE),))
+    machine(
+        {"sda": row("sda", "disk", None, (volume,))},
+        {"x": row("x", children=(row("sda", "disk"),))},
+    )
+    assert find_esp("/dev/x") == "/dev/md126p1"
+
+
+@pytest.mark.parametrize(
+    ("table", "parttype", "found"),
+    [
+        ("dos", "0xef", True),
+        ("dos", "0x6", True),
+        ("dos", "0x83", False),
+        ("gpt", "0xef", False),
+        ("sun", "0xef", False),
+        (None, ESP_TYPE, True),
+    ],
+)
+def test_partition_tables(machine: Fake, table: str | None, parttype: str, found: bool) -> None:
+    disk = row("vda", "disk", None, (row("vda1", parttype=parttype, table=table),))
+    machine({"vda": disk}, ON_DISK)
+    assert find_esp("/dev/vda2") == ("/dev/vda1" if found else None)
+
+
+def test_blkid_is_asked_where_udev_knows_nothing(machine: Fake) -> None:
+    disk = row("vda", "disk", None, (row("vda1"), row("vda2")), table=None)
+    probe = f"DEVNAME=/dev/vda2\nPART_ENTRY_SCHEME=gpt\nPART_ENTRY_TYPE={ESP_TYPE}\n"
+    machine({"vda": disk}, ON_DISK, {"vda2": probe})
+    assert find_esp("/dev/vda2") == "/dev/vda2"
+
+
+def test_an_lsblk_that_fails_is_reported(machine: Fake) -> None:
+    machine({}, {})
+    with pytest.raises(CommandFailed) as caught:
+        find_esp("/dev/vda2")
+    assert one_line(caught.value).startswith(
+        "Looking for the EFI system partition of /dev/vda2: lsblk"
+    )
+
+
+def test_a_file_system_without_device_is_named() -> None:
+    with Dir.open("/proc") as directory, pytest.raises(NoBackingDevice, match="/proc lies on no"):
+        backing_device(directory)
