@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from bootc.boot.partitions import backing_device, find_esp, is_read_only, open_read_only
 from bootc.fs import mounts
 from support import require
