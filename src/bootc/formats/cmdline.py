@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMPOSEFS = "composefs"
 COMPOSEFS_DIGEST = "composefs.digest"
 
-_BLANKS = " \t\n\r\f\v"
+_BLANKS = " \t\n\r\f"
 _HEX = frozenset("0123456789abcdef")
 _HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 #: The forms a repository's digests come in: 4 KiB blocks.

@@ -225,22 +225,24 @@ def setup_root(options: Options) -> None:
                 parts[name] = _clone(state_fd, name)
 
     # Layers of an overlay must be attached before Linux 6.15, so the root comes first.
-    image_root_fd = root_fd
     _attach(root_fd, options)
+    stacked = [root_fd]
     try:
         for name, kind in kinds.items():
             if kind == TRANSIENT:
-                lower_fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=image_root_fd)
+                lower_fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
                 parts[name] = mount_transient(lower_fd, source=TRANSIENT)
         if config.transient_root:
-            root_fd = mount_transient(root_fd, source=f"transient:composefs={image.hex}")
-            _attach(root_fd, options)
+            view_fd = mount_transient(root_fd, source=f"transient:composefs={image.hex}")
+            _attach(view_fd, options)
+            stacked.append(view_fd)
         for name, part_fd in parts.items():
-            _attach_part(root_fd, name, part_fd)
+            _attach_part(stacked[-1], name, part_fd)
     except BaseException:
         if options.target is not None:
-            # With all that was mounted on it; a soft reboot must not find half a root.
-            umount2(f"/proc/self/fd/{image_root_fd}", MNT_DETACH)
+            # A soft reboot must not find half a root.
+            for _ in stacked:
+                umount2(options.target, MNT_DETACH)
         raise
     if options.target is None:
         umount2(options.sysroot, MNT_DETACH)

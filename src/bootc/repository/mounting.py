@@ -35,6 +35,10 @@ from bootc.kernel.mount import (
 )
 from bootc.repository.layout import image_path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _READ_SIZE = 1 << 20
 _NO_VERITY = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 _DIGEST_LENGTHS = {
@@ -51,11 +55,18 @@ class ImageNotTrusted(Error):
     """The image lacks fs-verity, or is not the one its name says."""
 
 
-def open_verified_image(repo_fd: int, image_hex: str, *, require_verity: bool) -> int:
+def open_verified_image(
+    repo_fd: int,
+    image_hex: str,
+    *,
+    require_verity: bool,
+    measure: Callable[[int], tuple[int, bytes]] = fsverity.measure,
+) -> int:
     """Open an image for reading and prove that it is the one named.
 
     Without ``require_verity`` an image that has no fs-verity is taken as it is; one
-    that has must still be the right one.
+    that has must still be the right one. ``measure`` is the kernel's answer, a seam
+    for tests.
 
     Raises:
         ImageNotFound: there is no such image.
@@ -73,8 +84,12 @@ def open_verified_image(repo_fd: int, image_hex: str, *, require_verity: bool) -
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ImageNotTrusted("not a regular file")
-            if _is_measured(fd, image_hex, require_verity=require_verity):
+            measured = _measured(fd, measure)
+            if measured is not None:
+                _check_digest(*measured, image_hex)
                 _read_through(fd)
+            elif require_verity:
+                raise ImageNotTrusted("not protected by fs-verity")
         except BaseException:
             os.close(fd)
             raise
@@ -135,19 +150,19 @@ def mount_transient(lower_fd: int, *, source: str) -> int:
             os.close(memory_fd)
 
 
-def _is_measured(fd: int, image_hex: str, *, require_verity: bool) -> bool:
+def _measured(fd: int, measure: Callable[[int], tuple[int, bytes]]) -> tuple[int, bytes] | None:
     try:
-        algorithm, digest = fsverity.measure(fd)
+        return measure(fd)
     except OSError as exc:
-        if exc.errno not in _NO_VERITY:
-            exc.add_note("fs-verity")
-            raise
-        if require_verity:
-            raise ImageNotTrusted(f"not protected by fs-verity: {exc.strerror}") from None
-        return False
+        if exc.errno in _NO_VERITY:
+            return None
+        exc.add_note("fs-verity")
+        raise
+
+
+def _check_digest(algorithm: int, digest: bytes, image_hex: str) -> None:
     if digest.hex() != image_hex or _DIGEST_LENGTHS.get(algorithm) != len(image_hex):
         raise ImageNotTrusted(f"fs-verity: digest mismatch: the file measures {digest.hex()}")
-    return True
 
 
 def _read_through(fd: int) -> None:
