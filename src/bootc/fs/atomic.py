@@ -116,6 +116,11 @@ class Tmpfile:
         except OSError as exc:
             if exc.errno not in _NO_TMPFILE:
                 raise
+        return cls.create_named(directory, mode)
+
+    @classmethod
+    def create_named(cls, directory: Dir, mode: int = 0o644) -> Self:
+        """Make an empty file with a temporary name, where nameless ones do not exist."""
 
         def create(name: str) -> int:
             return directory.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)

@@ -125,7 +125,7 @@ def read_mounts() -> list[Mount]:
 def parse_mount(line: str) -> Mount:
     r"""Parse one line of ``mountinfo``.
 
-    >>> parse_mount(r"36 35 98:0 /mnt1 /mnt\\\\0402 rw master:1 - ext3 /dev/root rw")
+    >>> parse_mount(r"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
     Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
     """
     before, _, after = line.rstrip("\n").partition(" - ")

@@ -22,9 +22,9 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
@@ -142,12 +142,18 @@ class Objects:
             writer.write(data)
             return writer.commit()
 
-    def writer(self) -> AbstractContextManager[ObjectWriter]:
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[ObjectWriter]:
         """Start an object whose content arrives in pieces.
 
         ``commit`` raises :class:`VerityMissing` like :meth:`put`.
         """
-        return _StoringWriter(self)
+        self.require_writable()
+        with self._storing():
+            tmpfile = Tmpfile.create(self._dir)
+        with tmpfile:
+            hasher = None if self._kernel_hashes else VerityHasher(self.algorithm)
+            yield _StoringWriter(self, tmpfile, hasher)
 
     def exists(self, digest: Digest) -> bool:
         """Tell whether there is an object of this name; its content is not looked at."""
@@ -208,8 +214,13 @@ class Objects:
     def _open(self, digest: Digest) -> tuple[int, bool]:
         """Return a descriptor, and whether the kernel vouches for the content."""
         with doing(f"Opening object {digest}"):
-            # O_NONBLOCK: a FIFO in an object's place must not hang us.
-            fd = self._dir.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                # O_NONBLOCK: a FIFO in an object's place must not hang us.
+                fd = self._dir.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
+            except OSError as exc:
+                if exc.errno != errno.ELOOP:
+                    raise
+                raise ObjectCorrupt(f"{self._path(digest)} is a symlink") from exc
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise ObjectCorrupt(f"{self._path(digest)} is not a regular file")
@@ -230,12 +241,6 @@ class Objects:
 
     def _storing(self) -> doing:
         return doing(f"Storing an object in {self._dir.path}")
-
-    def _new_tmpfile(self) -> tuple[Tmpfile, VerityHasher | None]:
-        self.require_writable()
-        hasher = None if self._kernel_hashes else VerityHasher(self.algorithm)
-        with self._storing():
-            return Tmpfile.create(self._dir), hasher
 
     def _seal(self, tmpfile: Tmpfile, hasher: VerityHasher | None) -> Digest:
         """Finish a file's content and return its digest."""
@@ -288,13 +293,12 @@ class Objects:
 
 
 class _StoringWriter:
-    """Writes one object of a store; a context manager that drops what was not committed."""
-
     __slots__ = ("_hasher", "_objects", "_tmpfile")
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, tmpfile: Tmpfile, hasher: VerityHasher | None) -> None:
         self._objects = objects
-        self._tmpfile, self._hasher = objects._new_tmpfile()
+        self._tmpfile = tmpfile
+        self._hasher = hasher
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         with self._objects._storing():
@@ -307,14 +311,3 @@ class _StoringWriter:
             digest = self._objects._seal(self._tmpfile, self._hasher)
             self._objects._publish(self._tmpfile, digest)
         return digest
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._tmpfile.close()

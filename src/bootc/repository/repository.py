@@ -10,8 +10,10 @@ shared lock that keeps garbage collection away while a handle is open
   repository that is not secure is refused, and a secure one stays secure for callers
   who demand nothing.
 
->>> with Dir.open("/sysroot") as root, Repository.open(root, require_verity=True) as repo:
-...     repo.images.names()                                          # doctest: +SKIP
+Use::
+
+    with Dir.open("/sysroot") as root, Repository.open(root, require_verity=True) as repository:
+        image_ids = repository.images.names()
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""Changes are whole, and leave nothing behind when they fail."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.fs.atomic import Tmpfile, exchange, replace_symlink, write_file
+from bootc.fs.dir import Dir
+
+CREATORS = [Tmpfile.create, Tmpfile.create_named]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Dir]:
+    with Dir.open(tmp_path) as directory:
+        yield directory
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_write_file_replaces(directory: Dir, durable: bool) -> None:
+    write_file(directory, "f", b"old", durable=durable)
+    write_file(directory, "f", b"new", mode=0o600, durable=durable)
+    assert directory.read_bytes("f") == b"new"
+    assert stat.S_IMODE(directory.stat("f").st_mode) == 0o600
+    assert directory.names() == ["f"]
+
+
+def test_write_file_that_fails_leaves_nothing(directory: Dir) -> None:
+    directory.mkdir("f")
+    with pytest.raises(IsADirectoryError):
+        write_file(directory, "f", b"new", durable=True)
+    assert directory.names() == ["f"]
+
+
+def test_replace_symlink(directory: Dir) -> None:
+    directory.mkdir("d")
+    for target in ("one", "two", "two"):
+        replace_symlink(directory, "d/link", target)
+        assert directory.readlink("d/link") == target
+    assert directory.names() == ["d"]
+    with directory.open_dir("d") as below:
+        assert below.names() == ["link"]
+
+
+def test_replace_symlink_keeps_its_hands_off_files(directory: Dir) -> None:
+    write_file(directory, "f", b"data", durable=False)
+    with pytest.raises(OSError, match="Invalid argument"):
+        replace_symlink(directory, "f", "target")
+    assert directory.read_bytes("f") == b"data"
+
+
+def test_replace_symlink_needs_the_directory(directory: Dir) -> None:
+    with pytest.raises(FileNotFoundError):
+        replace_symlink(directory, "no/link", "target")
+    assert directory.names() == []
+
+
+def test_exchange(directory: Dir) -> None:
+    write_file(directory, "a", b"1", durable=False)
+    write_file(directory, "b", b"2", durable=False)
+    exchange(directory, "a", "b")
+    assert (directory.read_bytes("a"), directory.read_bytes("b")) == (b"2", b"1")
+    with pytest.raises(FileNotFoundError):
+        exchange(directory, "a", "missing")
+
+
+@pytest.mark.parametrize("create", CREATORS)
+def test_tmpfile_publishes_once(directory: Dir, create: Callable[[Dir], Tmpfile]) -> None:
+    directory.mkdir("d")
+    for content, fresh in ((b"first", True), (b"second", False)):
+        with create(directory) as tmpfile:
+            tmpfile.write(content[:2])
+            tmpfile.write(memoryview(content)[2:])
+            fd = tmpfile.reopen()
+            assert os.pread(fd, 9, 0) == content
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.write(fd, b"x")
+            assert tmpfile.publish(directory, "d/name") is fresh
+    assert directory.read_bytes("d/name") == b"first"
+    assert stat.S_IMODE(directory.stat("d/name").st_mode) == 0o644
+    assert directory.names() == ["d"]
+
+
+@pytest.mark.parametrize("create", CREATORS)
+def test_tmpfile_replaces_when_told_to(directory: Dir, create: Callable[[Dir], Tmpfile]) -> None:
+    write_file(directory, "name", b"damaged", durable=False)
+    with create(directory) as tmpfile:
+        tmpfile.write(b"good")
+        tmpfile.replace(directory, "name")
+    assert directory.read_bytes("name") == b"good"
+    assert directory.names() == ["name"]
+
+
+@pytest.mark.parametrize("create", CREATORS)
+def test_tmpfile_unpublished_is_gone(directory: Dir, create: Callable[[Dir], Tmpfile]) -> None:
+    with create(directory) as tmpfile:
+        tmpfile.write(b"data")
+    tmpfile.close()
+    assert directory.names() == []
+    with pytest.raises(ValueError, match="closed"):
+        tmpfile.fileno()
+
+
+@pytest.mark.parametrize("create", CREATORS)
+def test_tmpfile_renewed_is_another_inode(
+    directory: Dir, create: Callable[[Dir, int], Tmpfile]
+) -> None:
+    content = os.urandom(300_000)
+    with create(directory, 0o640) as tmpfile:
+        tmpfile.write(content)
+        tmpfile.reopen()
+        before = os.fstat(tmpfile.fileno()).st_ino
+        tmpfile.renew()
+        assert os.fstat(tmpfile.fileno()).st_ino != before
+        tmpfile.write(b"end")
+        assert tmpfile.publish(directory, "name")
+    assert directory.read_bytes("name") == content + b"end"
+    assert stat.S_IMODE(directory.stat("name").st_mode) == 0o640
+    assert directory.names() == ["name"]

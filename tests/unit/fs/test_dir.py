@@ -1,0 +1,176 @@
+"""A Dir does what it says below itself, and nothing anywhere else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.fs.dir import Dir
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Dir]:
+    with Dir.open(tmp_path) as directory:
+        yield directory
+
+
+def test_read_write_and_list(directory: Dir) -> None:
+    fd = directory.open_file("f", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    os.write(fd, b"content")
+    os.close(fd)
+    directory.symlink("f", "link")
+    assert directory.read_bytes("f") == b"content"
+    assert directory.names() == ["f", "link"]
+    assert directory.readlink("link") == "f"
+    directory.rename("f", "g")
+    directory.unlink("link")
+    assert directory.names() == ["g"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_modes_are_exact_whatever_the_umask(directory: Dir, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        directory.mkdir("d", 0o751)
+        directory.ensure_dir("x/y", 0o710).close()
+        os.close(directory.open_file("f", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    finally:
+        os.umask(old)
+    modes = {p: stat.S_IMODE(directory.stat(p).st_mode) for p in ("d", "x", "x/y", "f")}
+    assert modes == {"d": 0o751, "x": 0o710, "x/y": 0o710, "f": 0o644}
+
+
+def test_ensure_dir_keeps_what_is_there(directory: Dir) -> None:
+    directory.mkdir("a", 0o700)
+    with directory.ensure_dir("a/b") as below:
+        assert below.path == f"{directory.path}/a/b"
+    with directory.ensure_dir("a/b"):
+        pass
+    assert stat.S_IMODE(directory.stat("a").st_mode) == 0o700
+
+
+def test_ensure_dir_stops_at_a_file(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(NotADirectoryError):
+        directory.ensure_dir("a/b")
+
+
+@pytest.mark.parametrize("relpath", ["/etc", "..", "a/../..", "a/..", ""])
+def test_paths_that_lead_out_are_bugs(directory: Dir, relpath: str) -> None:
+    with pytest.raises(ValueError, match="path"):
+        directory.stat(relpath)
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../../../../../../../../etc"])
+def test_a_symlink_on_the_way_cannot_lead_out(directory: Dir, target: str) -> None:
+    directory.symlink(target, "evil")
+    for attempt in (
+        lambda: directory.read_bytes("evil/passwd"),
+        lambda: directory.stat("evil/passwd"),
+        lambda: directory.unlink("evil/nothing"),
+        lambda: directory.mkdir("evil/made"),
+    ):
+        with pytest.raises(OSError, match="leads outside") as caught:
+            attempt()
+        assert caught.value.errno == errno.EXDEV
+        assert str(caught.value.filename).startswith(f"{directory.path}/evil/")
+
+
+def test_a_symlink_on_the_way_may_lead_elsewhere_inside(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "usr/f").write_bytes(b"1")
+    directory.symlink("usr", "alias")
+    assert directory.read_bytes("alias/f") == b"1"
+
+
+def test_the_last_component_is_never_followed(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    directory.symlink("f", "link")
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        directory.read_bytes("link")
+    assert caught.value.errno == errno.ELOOP
+    assert stat.S_ISLNK(directory.stat("link").st_mode)
+    directory.symlink(".", "here")
+    with pytest.raises(NotADirectoryError):
+        directory.open_dir("here")
+
+
+def test_exists(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    directory.symlink("nowhere", "dangling")
+    assert directory.exists("f")
+    assert directory.exists("dangling")
+    assert not directory.exists("g")
+    assert not directory.exists("f/below")
+    assert not directory.exists("no/such")
+
+
+def test_a_limit_refuses_larger_files(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    assert directory.read_bytes("f", 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes") as caught:
+        directory.read_bytes("f", 4)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_files_without_a_size_are_read_whole() -> None:
+    with Dir.open("/proc/self") as proc:
+        assert proc.read_bytes("mountinfo").endswith(b"\n")
+        with pytest.raises(OSError, match="larger than 3 bytes"):
+            proc.read_bytes("mountinfo", 3)
+
+
+def test_a_fifo_neither_hangs_nor_reads(directory: Dir, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"):
+        directory.read_bytes("fifo")
+
+
+def test_remove_tree(directory: Dir, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep").write_bytes(b"")
+    (tmp_path / "t/a/b").mkdir(parents=True)
+    (tmp_path / "t/a/f").write_bytes(b"")
+    (tmp_path / "t/link").symlink_to(outside)
+    directory.remove_tree("t")
+    directory.remove_tree("t")
+    assert directory.names() == ["outside"]
+    assert (outside / "keep").exists()
+
+
+def test_errors_name_the_whole_path(directory: Dir) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        directory.read_bytes("no/such/file")
+    assert caught.value.filename == f"{directory.path}/no/such/file"
+
+
+def test_names_that_are_not_utf8_survive(directory: Dir, tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/\xff", "wb"):
+        pass
+    assert directory.names() == ["\udcff"]
+    directory.unlink("\udcff")
+
+
+def test_a_forgotten_directory_warns(tmp_path: Path) -> None:
+    directories = [Dir.open(tmp_path)]
+    with pytest.warns(ResourceWarning, match="unclosed directory"):
+        directories.clear()
+
+
+def test_a_closed_directory_says_so(tmp_path: Path) -> None:
+    directory = Dir.open(tmp_path)
+    directory.close()
+    directory.close()
+    with pytest.raises(ValueError, match="is closed"):
+        directory.names()
+
+
+def test_the_path_of_a_bare_descriptor_is_found(tmp_path: Path) -> None:
+    with Dir(os.open(tmp_path, os.O_RDONLY)) as directory:
+        assert directory.path == str(tmp_path)
