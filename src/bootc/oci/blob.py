@@ -1,0 +1,93 @@
+"""Bytes of blobs, checked while they pass.
+
+Owns: the :class:`Blob` protocol and its check. Promises: who reads a
+:class:`VerifiedBlob` to its end has read exactly what its descriptor names, or
+got :class:`DigestMismatch`; until then the bytes are only claims, so nothing made
+of them may be published before the end was reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from bootc.errors import Error
+from bootc.formats.digest import OciDigest
+from bootc.formats.ocispec import Descriptor
+
+CHUNK_BYTES = 1 << 18
+
+
+class DigestMismatch(Error):
+    """Content is not what its digest or size says."""
+
+
+class Blob(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+
+
+class VerifiedBlob:
+    """The bytes of a blob, with the verdict at their end.
+
+    Args:
+        read: Returns at most as many bytes as asked for, none at the end.
+        descriptor: What the bytes should be.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], descriptor: Descriptor) -> None:
+        self._read = read
+        self._descriptor = descriptor
+        self._hash = descriptor.digest.new()
+        self._size_bytes = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end.
+
+        Raises:
+            DigestMismatch: the end was reached, or passed, and the bytes are others.
+        """
+        data = self._read(size)
+        self._hash.update(data)
+        self._size_bytes += len(data)
+        wanted = self._descriptor
+        if self._size_bytes > wanted.size_bytes or (not data and size):
+            if self._size_bytes != wanted.size_bytes:
+                found = "more" if data else f"{self._size_bytes} bytes"
+                raise DigestMismatch(
+                    f"blob {wanted.digest} should have {wanted.size_bytes} bytes and has {found}"
+                )
+            check_digest(f"blob {wanted.digest}", self._hash.hexdigest(), wanted.digest)
+        return data
+
+
+def check_digest(what: str, found_hex: str, wanted: OciDigest) -> None:
+    """Compare a digest with the one wanted.
+
+    Raises:
+        DigestMismatch: they differ.
+    """
+    if found_hex != wanted.hex:
+        raise DigestMismatch(
+            f"{what} has the digest {wanted.algorithm}:{found_hex} instead of {wanted}",
+            hint="the image is damaged, or was changed on its way here",
+        )
+
+
+def read_document(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:
+    """Read a small blob whole; ``blob`` is verified.
+
+    Raises:
+        DigestMismatch: it is not what its descriptor says, or larger than any such document.
+    """
+    if descriptor.size_bytes > limit:
+        raise DigestMismatch(
+            f"blob {descriptor.digest} of {descriptor.size_bytes} bytes is too large "
+            f"for {descriptor.media_type}"
+        )
+    parts = []
+    while part := blob.read(CHUNK_BYTES):
+        parts.append(part)
+    return b"".join(parts)

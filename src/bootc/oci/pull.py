@@ -1,0 +1,271 @@
+"""Images into the repository, and image ids without one.
+
+Owns: the order of a pull and the names it leaves in the repository. Promises: a
+layer is registered only when its digests were right and its objects are on disk,
+so an interrupted pull goes on where it stopped; the image's tag is set last, when
+all that it refers to is durable; pulling again changes nothing.
+
+Names (composefs, "Streams written for an OCI image"): ``oci-layer-<diff_id>``,
+``oci-config-<digest>``, ``oci-manifest-<digest>``, and the tag
+``localhost/bootc-<manifest digest>`` below ``streams/refs/oci/``. The config stream
+names the EROFS images made of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bootc.errors import doing
+from bootc.events import Done, Progress, Sink, Start, null_sink
+from bootc.formats import splitstream
+from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
+from bootc.formats.splitstream import StreamReader, StreamWriter
+from bootc.formats.tree import Directory, External, Inline
+from bootc.formats.verity import verity_digest
+from bootc.oci import unpack
+from bootc.oci.blob import Blob, DigestMismatch
+from bootc.oci.flatten import apply_layer
+from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.source import Source, host_architecture
+from bootc.repository.objects import DigestOnly, ObjectSink
+from bootc.repository.refs import encode_tag
+from bootc.repository.repository import Repository
+
+#: Names in the config stream of what was made of the image (EROFS format version 1).
+PLAIN_IMAGE = "composefs.image.v1"
+BOOT_IMAGE = "composefs.image.boot.v1"
+_ANY_IMAGE = "composefs.image"
+
+_IMAGE_TASK = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image in the repository."""
+
+    manifest_digest: OciDigest
+    config_digest: OciDigest
+    manifest: Manifest
+    config: ImageConfig
+    #: The image to mount: the boot image of a bootable image, else the plain one.
+    image_id: Digest
+    #: The tree before ``/boot`` was emptied: where kernels are found.
+    root: Directory
+
+
+def layer_id(diff_id: OciDigest) -> str:
+    """Return the content id of a layer's stream."""
+    return f"oci-layer-{diff_id}"
+
+
+def config_id(digest: OciDigest) -> str:
+    """Return the content id of a configuration's stream."""
+    return f"oci-config-{digest}"
+
+
+def manifest_id(digest: OciDigest) -> str:
+    """Return the content id of a manifest's stream."""
+    return f"oci-manifest-{digest}"
+
+
+def tag_of(manifest_digest: OciDigest) -> str:
+    """Return the name, below ``streams/refs/``, of the tag that keeps an image."""
+    return f"oci/{encode_tag(f'localhost/bootc-{manifest_digest}')}"
+
+
+def required_bytes(source: Source) -> int:
+    """Return how many bytes the layers have as they are served: the least a pull needs."""
+    return sum(descriptor.size_bytes for descriptor in source.layers)
+
+
+def pull(
+    repository: Repository,
+    source: Source,
+    sink: Sink = null_sink,
+    *,
+    bootable: bool = True,
+    architecture: str | None = None,
+) -> Pulled:
+    """Bring an image into the repository.
+
+    Args:
+        repository: Where to; writable.
+        source: The image.
+        sink: Told of each layer and of the making of the image.
+        bootable: Make the boot image too.
+        architecture: The machine that will run it, in images' spelling; this one if left out.
+
+    Raises:
+        WrongArchitecture: the image is for other machines.
+        Error: the image is damaged, malformed, or lacks what a bootable one needs.
+        OSError: the repository cannot be written; ENOSPC among others.
+    """
+    manifest, config = _check(source, architecture)
+    objects, streams = repository.objects, repository.streams
+    for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True):
+        if streams.exists(layer_id(diff_id)):
+            _announce_layer(sink, descriptor, diff_id)
+            sink(Done(_task(diff_id), cached=True))
+        else:
+            streams.write(
+                layer_id(diff_id), _unpack_layer(source, descriptor, diff_id, objects, sink)
+            )
+    sink(Start(_IMAGE_TASK, "Making the image"))
+    root = _flatten(
+        ((diff_id, streams.read(layer_id(diff_id))) for diff_id in config.diff_ids),
+        repository.algorithm,
+    )
+    booted = transform_for_boot(root, objects.read_content) if bootable else None
+    image_id = repository.images.add(mkfs_erofs(root))
+    made = {PLAIN_IMAGE: image_id}
+    if booted is not None:
+        image_id = made[BOOT_IMAGE] = repository.images.add(mkfs_erofs(booted))
+    _write_documents(repository, source, manifest, config, made)
+    sink(Done(_IMAGE_TASK))
+    return Pulled(source.manifest_digest, manifest.config.digest, manifest, config, image_id, root)
+
+
+def compute_image_id(
+    source: Source,
+    sink: Sink = null_sink,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    architecture: str | None = None,
+) -> Digest:
+    """Return the image id a pull would end with, storing nothing.
+
+    Raises:
+        Error: as :func:`pull`.
+    """
+    _, config = _check(source, architecture)
+    objects = DigestOnly(algorithm)
+    layers = [
+        (diff_id, _unpack_layer(source, descriptor, diff_id, objects, sink))
+        for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
+    ]
+    sink(Start(_IMAGE_TASK, "Making the image"))
+    root = _flatten(layers, algorithm)
+    if bootable:
+        root = transform_for_boot(root, lambda content: _read_again(source, layers, content))
+    image_id = verity_digest(mkfs_erofs(root), algorithm)
+    sink(Done(_IMAGE_TASK))
+    return image_id
+
+
+def _check(source: Source, architecture: str | None) -> tuple[Manifest, ImageConfig]:
+    manifest = Manifest.parse(source.manifest_raw)
+    config = ImageConfig.parse(source.config_raw)
+    config.check_platform(architecture or host_architecture())
+    if len(config.diff_ids) != len(source.layers):
+        raise ImageSpecError(
+            f"image configuration: rootfs.diff_ids: {len(config.diff_ids)} entries "
+            f"for {len(source.layers)} layers"
+        )
+    return manifest, config
+
+
+def _task(diff_id: OciDigest) -> str:
+    return f"layer:{diff_id.hex[:12]}"
+
+
+def _announce_layer(sink: Sink, descriptor: Descriptor, diff_id: OciDigest) -> None:
+    sink(Start(_task(diff_id), f"Layer {diff_id.hex[:12]}", descriptor.size_bytes))
+
+
+def _unpack_layer(
+    source: Source, descriptor: Descriptor, diff_id: OciDigest, objects: ObjectSink, sink: Sink
+) -> bytes:
+    _announce_layer(sink, descriptor, diff_id)
+    with doing(f"Unpacking layer {descriptor.digest}"), source.blob(descriptor) as blob:
+        stream = unpack.split_layer(_Counted(blob, _task(diff_id), sink), diff_id, objects)
+    sink(Done(_task(diff_id)))
+    return stream
+
+
+class _Counted:
+    """A blob that reports how much of it was read."""
+
+    def __init__(self, blob: Blob, task: str, sink: Sink) -> None:
+        self._blob = blob
+        self._task = task
+        self._sink = sink
+        self._done = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self._blob.read(size)
+        if data:
+            self._done += len(data)
+            self._sink(Progress(self._task, self._done))
+        return data
+
+
+def _flatten(layers: Iterable[tuple[OciDigest, bytes]], algorithm: Algorithm) -> Directory:
+    root = Directory()
+    for diff_id, data in layers:
+        with doing(f"Applying layer {diff_id}"):
+            apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm))
+    transform_for_oci(root)
+    return root
+
+
+def _read_again(
+    source: Source, layers: list[tuple[OciDigest, bytes]], content: Inline | External
+) -> bytes:
+    """Return a file's content from its layer, where no repository kept it."""
+    if isinstance(content, Inline):
+        return content.data
+    digest = content.digest
+    for descriptor, (_, data) in zip(source.layers, layers, strict=True):
+        for entry, found in unpack.entries(StreamReader(data), digest.algorithm):
+            if found == content:
+                with source.blob(descriptor) as blob:
+                    body = unpack.body_of(blob, entry)
+                if verity_digest(body, digest.algorithm) == digest:
+                    return body
+    raise DigestMismatch(f"the image {source.imgref} changed while it was read")
+
+
+def _write_documents(
+    repository: Repository,
+    source: Source,
+    manifest: Manifest,
+    config: ImageConfig,
+    made: dict[str, Digest],
+) -> None:
+    """Write config and manifest streams and then the tag."""
+    streams = repository.streams
+    layers = {str(d): streams.digest_of(layer_id(d)) for d in config.diff_ids}
+    config_name = config_id(manifest.config.digest)
+    # Images other tools made of this one (another format or filter) keep their references.
+    kept = {}
+    if streams.exists(config_name):
+        present = StreamReader(streams.read(config_name)).named_refs
+        kept = {name: ref for name, ref in present.items() if name.startswith(_ANY_IMAGE)}
+    config_stream = streams.write(
+        config_name,
+        _document(
+            repository, splitstream.OCI_CONFIG, source.config_raw, {**layers, **kept, **made}
+        ),
+    )
+    manifest_name = manifest_id(source.manifest_digest)
+    named = {f"config:{manifest.config.digest}": config_stream, **layers}
+    streams.write(
+        manifest_name,
+        _document(repository, splitstream.OCI_MANIFEST, source.manifest_raw, named),
+    )
+    streams.set_ref(tag_of(source.manifest_digest), manifest_name)
+
+
+def _document(
+    repository: Repository, content_type: bytes, raw: bytes, named_refs: dict[str, Digest]
+) -> bytes:
+    """Return a stream of one object, the document, and references."""
+    stream = StreamWriter(repository.algorithm, content_type)
+    for name, digest in named_refs.items():
+        stream.refer(name, digest)
+    stream.external(repository.objects.put(raw), len(raw))
+    return stream.finish()

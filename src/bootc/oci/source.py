@@ -1,0 +1,68 @@
+"""Where images come from.
+
+Owns: the :class:`Source` protocol and the choice of its implementation:
+:mod:`bootc.oci.layoutdir` reads ``oci:`` directories itself, everything else is
+served by skopeo (:mod:`bootc.oci.skopeo`). Promises: whichever it is, manifest
+and configuration have been checked against their digests when a source is open,
+and layers are checked while they are read.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from bootc.formats.digest import OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.ocispec import Descriptor, go_architecture
+from bootc.oci.blob import Blob
+from bootc.oci.layoutdir import open_layout
+from bootc.oci.skopeo import open_skopeo
+
+
+class Source(Protocol):
+    """One image, resolved to a manifest and ready to be read."""
+
+    @property
+    def imgref(self) -> ImageReference:
+        """What was asked for."""
+
+    @property
+    def manifest_digest(self) -> OciDigest:
+        """The identity of the image."""
+
+    @property
+    def manifest_raw(self) -> bytes:
+        """The manifest, byte for byte."""
+
+    @property
+    def config_raw(self) -> bytes:
+        """The configuration, byte for byte."""
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The layers as this source serves them, lowest first.
+
+        They are the manifest's, but local storage may hold them uncompressed.
+        """
+
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Blob]:
+        """Open a layer; reading it to its end checks it (:class:`bootc.oci.blob.VerifiedBlob`)."""
+
+
+def host_architecture() -> str:
+    """Return this machine's architecture as images spell it."""
+    return go_architecture(os.uname().machine)
+
+
+def open_source(imgref: ImageReference) -> AbstractContextManager[Source]:
+    """Open an image for this machine's architecture.
+
+    Raises:
+        Error: there is no such image, it is damaged, or for other machines only;
+            entering the context is what raises.
+    """
+    if imgref.transport == "oci":
+        return open_layout(imgref, host_architecture())
+    return open_skopeo(imgref)
