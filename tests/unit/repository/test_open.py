@@ -1,0 +1,199 @@
+"""Creating and opening: what the disk says never weakens what the caller demands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from bootc.errors import one_line
+from bootc.formats.digest import Algorithm
+from bootc.fs.dir import Dir
+from bootc.fs.lock import LockedByOther, lock_exclusive
+from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
+from bootc.repository.repository import NotARepository, Repository, RepositoryExists
+from bootc.repository.verity import VerityMissing
+from support.verity import FakeVerity
+
+
+def write_meta(parent: Dir, content: bytes) -> None:
+    Path(parent.path, "composefs").mkdir(exist_ok=True)
+    Path(parent.path, "composefs/meta.json").write_bytes(content)
+
+
+def test_a_new_repository(parent: Dir) -> None:
+    with Repository.create(parent, secure=True, verity=FakeVerity()) as repository:
+        assert repository.algorithm is Algorithm.SHA512
+        assert repository.secure
+        assert repository.dir.path == f"{parent.path}/composefs"
+        assert repository.dir.names() == ["meta.json", "objects"]
+        assert stat.S_IMODE(os.fstat(repository.dir.fileno()).st_mode) == 0o700
+        assert stat.S_IMODE(repository.dir.stat("meta.json").st_mode) == 0o644
+        assert repository.dir.read_bytes("meta.json") == Metadata().to_bytes()
+        repository.sync()
+
+
+def test_creating_again_opens(parent: Dir) -> None:
+    kernel = FakeVerity()
+    for _ in range(2):
+        with Repository.create(parent, secure=True, verity=kernel) as repository:
+            assert repository.objects.put(b"x" * 100) is not None
+    assert len(kernel.enabled) == 3
+
+
+def test_creating_again_asserts_the_mode(insecure: Repository, parent: Dir) -> None:
+    os.fchmod(insecure.dir.fileno(), 0o755)
+    Repository.create(parent, secure=False).close()
+    assert stat.S_IMODE(os.fstat(insecure.dir.fileno()).st_mode) == 0o700
+
+
+def test_another_configuration_is_refused(insecure: Repository, parent: Dir) -> None:
+    with pytest.raises(RepositoryExists, match=r"fsverity-sha512-12, .*not fsverity-sha256-12"):
+        Repository.create(parent, algorithm=Algorithm.SHA256, secure=False)
+
+
+def test_a_file_system_without_verity_cannot_be_secure(parent: Dir) -> None:
+    with pytest.raises(VerityMissing, match="does not support fs-verity") as caught:
+        Repository.create(parent, secure=True, verity=FakeVerity(error=errno.EOPNOTSUPP))
+    assert "--allow-missing-verity" in (caught.value.hint or "")
+    # Nothing that looks like a repository is left, so that a second attempt is a first one.
+    assert os.listdir(Path(parent.path, "composefs")) == []
+    Repository.create(parent, secure=False, verity=FakeVerity(error=errno.EOPNOTSUPP)).close()
+
+
+def test_an_insecure_repository_never_becomes_secure(parent: Dir) -> None:
+    kernel = FakeVerity()
+    Repository.create(parent, secure=False, verity=kernel).close()
+    assert kernel.enabled == []
+    for attempt in (
+        lambda: Repository.create(parent, secure=True, verity=kernel),
+        lambda: Repository.open(parent, require_verity=True, verity=kernel),
+    ):
+        with pytest.raises(VerityMissing, match=f"{parent.path}/composefs was made without"):
+            attempt()
+
+
+def test_a_secure_repository_stays_secure_for_those_who_demand_nothing(parent: Dir) -> None:
+    kernel = FakeVerity()
+    Repository.create(parent, secure=True, verity=kernel).close()
+    with Repository.open(parent, require_verity=False, verity=kernel) as repository:
+        assert repository.secure
+        assert repository.objects.secure
+
+
+def test_replacing_meta_json_does_not_help_an_attacker(parent: Dir) -> None:
+    kernel = FakeVerity()
+    Repository.create(parent, secure=True, verity=kernel).close()
+    meta = Path(parent.path, "composefs/meta.json")
+    content = meta.read_bytes()
+    meta.unlink()
+    meta.write_bytes(content)
+    with pytest.raises(VerityMissing):
+        Repository.open(parent, require_verity=True, verity=kernel)
+
+
+def test_verity_of_another_algorithm_is_none(parent: Dir) -> None:
+    kernel = FakeVerity()
+    write_meta(parent, Metadata().to_bytes())
+    Path(parent.path, "composefs/objects").mkdir()
+    with open(Path(parent.path, "composefs/meta.json"), "rb") as file:
+        kernel.enable(file.fileno(), Algorithm.SHA256.value)
+    with pytest.raises(VerityMissing):
+        Repository.open(parent, require_verity=True, verity=kernel)
+
+
+def test_no_repository(parent: Dir) -> None:
+    with pytest.raises(NotARepository) as caught:
+        Repository.open(parent, require_verity=False)
+    assert caught.value.message == f"there is no repository {parent.path}/composefs"
+    Path(parent.path, "composefs").write_bytes(b"")
+    with pytest.raises(NotARepository):
+        Repository.open(parent, require_verity=False)
+
+
+def test_an_empty_directory_is_none_but_can_become_one(parent: Dir) -> None:
+    Path(parent.path, "composefs").mkdir()
+    with pytest.raises(NotARepository, match=r"has no meta\.json"):
+        Repository.open(parent, require_verity=False)
+    Repository.create(parent, secure=False).close()
+
+
+def test_objects_without_meta_json_are_not_adopted(parent: Dir) -> None:
+    Path(parent.path, "composefs/objects").mkdir(parents=True)
+    for attempt in (
+        lambda: Repository.open(parent, require_verity=False),
+        lambda: Repository.create(parent, secure=False),
+    ):
+        with pytest.raises(NotARepository, match=r"has objects but no meta\.json") as caught:
+            attempt()
+        assert caught.value.hint is not None
+
+
+def test_meta_json_without_objects_is_an_unfinished_creation(parent: Dir) -> None:
+    write_meta(parent, Metadata().to_bytes())
+    with pytest.raises(NotARepository, match="no objects/"):
+        Repository.open(parent, require_verity=False)
+    with Repository.open(parent, require_verity=False, writable=True) as repository:
+        repository.objects.put(b"x")
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", MetadataError),
+        (b'{"version": 7}', UnsupportedRepository),
+        (Metadata(incompatible=("x",)).to_bytes(), UnsupportedRepository),
+    ],
+)
+def test_a_bad_meta_json_is_refused_by_name(
+    parent: Dir, content: bytes, error: type[Exception]
+) -> None:
+    write_meta(parent, content)
+    with pytest.raises(error, match=f"{parent.path}/composefs"):
+        Repository.open(parent, require_verity=False)
+
+
+def test_a_huge_meta_json_is_refused(parent: Dir) -> None:
+    write_meta(parent, b" " * 100_000)
+    with pytest.raises(OSError, match="larger than 65536 bytes"):
+        Repository.open(parent, require_verity=False)
+
+
+def test_unknown_read_only_features_allow_reading(parent: Dir) -> None:
+    write_meta(parent, Metadata(read_only_compatible=("v1_erofs", "new")).to_bytes())
+    Path(parent.path, "composefs/objects").mkdir()
+    Repository.open(parent, require_verity=False).close()
+    with pytest.raises(UnsupportedRepository, match="can only be read"):
+        Repository.open(parent, require_verity=False, writable=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root must give up its rights for this")
+@pytest.mark.parametrize(
+    ("mode", "writable", "message"),
+    [
+        (0o700, False, "Opening the repository {path}: {path}: Permission denied"),
+        (0o755, True, "Opening the repository {path}: {path}: Permission denied"),
+    ],
+)
+def test_missing_rights_are_said_plainly(
+    parent: Dir, insecure: Repository, mode: int, writable: bool, message: str
+) -> None:
+    os.fchmod(insecure.dir.fileno(), mode)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as caught:
+            Repository.open(parent, require_verity=False, writable=writable)
+    finally:
+        os.seteuid(0)
+    assert one_line(caught.value) == message.format(path=insecure.dir.path)
+
+
+def test_an_open_repository_is_locked_shared(insecure: Repository, parent: Dir) -> None:
+    with parent.open_dir("composefs") as other, pytest.raises(LockedByOther):
+        lock_exclusive(other)
+    insecure.close()
+    with parent.open_dir("composefs") as other:
+        lock_exclusive(other)
