@@ -1,0 +1,139 @@
+"""A repository on a file system of its own: it survives unmounting, and a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.errors import one_line
+from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.verity import verity_digest
+from bootc.fs.dir import Dir
+from bootc.fs.mounts import mounted
+from bootc.repository.repository import Repository
+from bootc.repository.verity import VerityMissing
+from support import require
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(params=["ext4", "xfs", "btrfs"])
+def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A loop device with an empty file system, and its type."""
+    require.root()
+    fstype: str = request.param
+    image = tmp_path / "image"
+    with open(image, "wb") as file:
+        file.truncate(320 << 20)
+    subprocess.run([require.tool(f"mkfs.{fstype}"), "-q", image], check=True)
+    losetup = require.tool("losetup")
+    done = subprocess.run([losetup, "--show", "-f", image], check=True, stdout=subprocess.PIPE)
+    device = done.stdout.decode().strip()
+    yield device, fstype
+    subprocess.run([losetup, "-d", device], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Dir]:
+    """A file system of 1 MiB."""
+    require.root()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], check=True)
+    with Dir.open(tmp_path) as root:
+        yield root
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_what_is_stored_is_there_after_mounting_again(device: tuple[str, str]) -> None:
+    contents = [os.urandom(size) for size in (0, 1, 4096, 100_000)]
+    with mounted(*device) as root, Repository.create(root, secure=False) as repository:
+        digests = [repository.objects.put(content) for content in contents]
+        repository.streams.write("oci-config-sha256:1", b"stream")
+        repository.streams.set_ref("oci/tag", "oci-config-sha256:1")
+        image = repository.images.add(b"image")
+    with (
+        mounted(*device, read_only=True) as root,
+        Repository.open(root, require_verity=False) as repository,
+    ):
+        assert [repository.objects.read(digest) for digest in digests] == contents
+        assert repository.streams.refs("oci") == {"oci/tag": "oci-config-sha256:1"}
+        assert repository.streams.read("oci-config-sha256:1") == b"stream"
+        assert repository.images.names() == [image.hex]
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            Repository.open(root, require_verity=False, writable=True)
+        assert caught.value.errno == errno.EROFS
+
+
+def test_a_file_system_without_verity_is_named(device: tuple[str, str]) -> None:
+    # Made without the feature (ext4) or never having it (xfs); btrfs has it if the kernel does.
+    path, fstype = device
+    if fstype == "btrfs":
+        pytest.skip("btrfs has fs-verity wherever the kernel does")
+    with mounted(path, fstype) as root, pytest.raises(VerityMissing) as caught:
+        Repository.create(root, secure=True)
+    assert f"file system ({fstype}) that does not support fs-verity" in caught.value.message
+
+
+def stored(root: Dir) -> list[str]:
+    objects = f"{root.path}/composefs/objects"
+    return sorted(
+        os.path.relpath(os.path.join(where, name), objects)
+        for where, _, names in os.walk(objects)
+        for name in names
+    )
+
+
+def test_a_full_disk_leaves_whole_objects_only(small: Dir) -> None:
+    with Repository.create(small, secure=False) as repository:
+        kept: dict[Digest, bytes] = {}
+
+        def store_much() -> None:
+            for number in range(100):
+                content = bytes([number]) * 50_000
+                kept[repository.objects.put(content)] = content
+
+        with pytest.raises(OSError, match="No space left") as caught:
+            store_much()
+        assert one_line(caught.value) == (
+            f"Storing an object in {small.path}/composefs/objects: No space left on device"
+        )
+        assert len(kept) > 10
+        assert stored(small) == sorted(digest.object_path for digest in kept)
+        assert {digest: repository.objects.read(digest) for digest in kept} == kept
+        # The space of the object that did not fit is free again.
+        usage = os.statvfs(small.fileno())
+        assert usage.f_bavail * usage.f_bsize > 0
+        assert repository.objects.put(b"small") == verity_digest(b"small", Algorithm.SHA512)
+
+
+def test_a_full_disk_while_streaming(small: Dir) -> None:
+    with Repository.create(small, secure=False) as repository:
+        with (
+            pytest.raises(OSError, match="No space left"),
+            repository.objects.writer() as writer,
+        ):
+            writer.write(bytes(4 << 20))
+        assert stored(small) == []
+
+
+def test_a_full_disk_keeps_the_old_stream(small: Dir) -> None:
+    with Repository.create(small, secure=False) as repository:
+        repository.streams.write("x", b"old")
+        with pytest.raises(OSError, match="No space left"):
+            repository.streams.write("x", os.urandom(2 << 20))
+        assert repository.streams.read("x") == b"old"
+
+
+def test_a_disk_too_full_for_a_repository(small: Dir) -> None:
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={small.path}/ballast"], stderr=subprocess.DEVNULL, check=False
+    )
+    with pytest.raises(OSError, match="No space left") as caught:
+        Repository.create(small, secure=False)
+    assert one_line(caught.value).startswith(f"Creating the repository {small.path}/composefs: ")
+    os.unlink(f"{small.path}/ballast")
+    Repository.create(small, secure=False).close()
