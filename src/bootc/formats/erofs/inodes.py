@@ -262,7 +262,7 @@ def _leaf_inode(leaf: Leaf, nlink: int, *, is_stub: bool) -> Inode:
     match content:
         case External() | Unverified() | Sparse():
             chunks = chunk_count(content.size_bytes)
-            if not 0 <= chunks <= _MAX_CHUNKS:
+            if content.size_bytes < 0 or chunks > _MAX_CHUNKS:
                 raise _LimitError(f"file size {content.size_bytes} is out of range")
             inode.size = content.size_bytes
             inode.chunked = True
