@@ -1,0 +1,115 @@
+"""A host as text: for people, as canonical JSON, and as YAML.
+
+The layout for people is scraped by tools too: labels, their order and the marks in
+front of the headings stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
+from bootc.errors import Error
+
+
+class YamlMissing(Error):
+    """YAML was asked for, and the library that writes it is not installed."""
+
+
+def render_json(value: dict[str, Any]) -> str:
+    """Return canonical JSON: sorted keys, no blanks, no newline at the end."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def render_yaml(value: dict[str, Any]) -> str:
+    """Return YAML, keys in the order of ``value``.
+
+    Raises:
+        YamlMissing: there is no PyYAML.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise YamlMissing(
+            "YAML output needs the Python module yaml",
+            hint="install python3-yaml, or use --format=json",
+        ) from None
+    text: str = yaml.safe_dump(
+        value, sort_keys=False, default_flow_style=False, allow_unicode=True, width=1000
+    )
+    return text
+
+
+def render_human(host: Host, *, verbose: bool) -> str:
+    """Return the host as text for people, with a newline at the end."""
+    status = host.status
+    slots = [
+        ("  Staged", status.staged),
+        ("● Booted", status.booted),
+        ("  Rollback", status.rollback),
+        *(("   Other", entry) for entry in status.other_deployments if entry.image is not None),
+    ]
+    sections = []
+    for heading, entry in slots:
+        if entry is None:
+            continue
+        rows = list(_rows(entry))
+        if entry is status.booted and status.usr_overlay is not None:
+            rows.append(("/usr overlay", _overlay(status.usr_overlay)))
+        if verbose:
+            rows += _verbose_rows(entry, staged=entry is status.staged)
+        sections.append(_section(heading, entry.image, rows))
+    return "\n".join(sections) or "System is not deployed via bootc.\n"
+
+
+def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, str]]) -> str:
+    if image is None:
+        heading = first_line = f"{heading} composefs"
+    else:
+        heading = f"{heading} image"
+        first_line = f"{heading}: {_short_reference(image.image)}"
+    # Values of all rows start below that of the heading.
+    return "\n".join([first_line, *(f"{k:>{len(heading)}}: {v}" for k, v in rows), ""])
+
+
+def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
+    verity = entry.composefs.verity.hex
+    image = entry.image
+    if image is None:
+        yield "Commit", verity
+        return
+    yield "Digest", f"{image.digest} ({image.architecture})"
+    yield "Verity", verity
+    if image.version is not None:
+        suffix = "" if image.timestamp is None else f" ({image.timestamp})"
+        yield "Version", f"{image.version}{suffix}"
+    elif image.timestamp is not None:
+        yield "Timestamp", str(image.timestamp)
+
+
+def _verbose_rows(entry: BootEntry, *, staged: bool) -> Iterator[tuple[str, str]]:
+    if entry.image is not None and entry.image.image.signature is not None:
+        remote = entry.image.image.signature.ostree_remote
+        yield "Signature", "container-policy" if remote is None else f"ostree-remote:{remote}"
+    yield "Soft-reboot", _yes_no(entry.soft_reboot_capable)
+    allowed = entry.composefs.missing_verity_allowed
+    yield "FsVerity", "Not Enforced" if allowed else "Enforced"
+    if staged:
+        yield "Download-only", _yes_no(entry.download_only)
+
+
+def _overlay(overlay: UsrOverlay) -> str:
+    return f"transient, {'read-only' if overlay.access_mode == 'readOnly' else 'read/write'}"
+
+
+def _short_reference(image: ImageSpec) -> str:
+    reference = image.reference
+    if reference.transport == "registry":
+        return reference.name
+    return f"{reference.transport}:{reference.name}"
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,231 @@
+"""The host as values: what is deployed, in the schema ``org.containers.bootc/v1``.
+
+Owns the vocabulary of ``bootc status`` and its JSON. The keys, their spelling and
+which of them may be missing are an interface that tools of others read: a key
+without a value is there as ``null``, except ``signature`` and
+``otherDeployments``, which are left out. Nothing here reads anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bootc.boot.systemd_boot import Bootloader
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType, Signature
+
+API_VERSION = "org.containers.bootc/v1"
+KIND = "BootcHost"
+
+Json = dict[str, Any]
+BootOrder = Literal["default", "rollback"]
+AccessMode = Literal["readOnly", "readWrite"]
+
+_BOOT_TYPE_NAMES = {BootType.BLS: "Bls", BootType.UKI: "Uki"}
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """An image as the user names it, and who vouches for it."""
+
+    reference: ImageReference
+    signature: Signature | None = None
+
+    def to_json(self) -> Json:
+        """Return the schema's ``ImageReference``."""
+        value: Json = {"image": self.reference.name, "transport": self.reference.transport}
+        if self.signature is not None:
+            remote = self.signature.ostree_remote
+            value["signature"] = "containerPolicy" if remote is None else {"ostreeRemote": remote}
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """A moment in UTC, to the nanosecond, as images carry it."""
+
+    seconds: datetime.datetime
+    nanoseconds: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Timestamp | None:
+        """Parse RFC 3339, or return None where the text is no moment of this calendar."""
+        match = _RFC3339.match(text)
+        if match is None:
+            return None
+        date, time, fraction, zone = match.groups(default="")
+        zone = "+00:00" if zone in "Zz" else zone
+        try:
+            moment = datetime.datetime.fromisoformat(f"{date}T{time}{zone}")
+            return cls(moment.astimezone(datetime.UTC), int(fraction.ljust(9, "0")))
+        except (ValueError, OverflowError):
+            return None
+
+    def to_json(self) -> str:
+        """Return RFC 3339 with as many groups of three decimals as are needed."""
+        fraction = f"{self.nanoseconds:09d}"
+        while fraction.endswith("000"):
+            fraction = fraction[:-3]
+        return self._seconds_text() + (f".{fraction}Z" if fraction else "Z")
+
+    def __str__(self) -> str:
+        return f"{self._seconds_text()}Z"
+
+    def _seconds_text(self) -> str:
+        # Not strftime: its %Y does not pad years on every platform.
+        return self.seconds.replace(tzinfo=None).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStatus:
+    """The image a deployment was made from."""
+
+    image: ImageSpec
+    digest: OciDigest
+    architecture: str
+    version: str | None = None
+    timestamp: Timestamp | None = None
+
+    def to_json(self) -> Json:
+        """Return the schema's ``ImageStatus``."""
+        return {
+            "image": self.image.to_json(),
+            "version": self.version,
+            "timestamp": None if self.timestamp is None else self.timestamp.to_json(),
+            "imageDigest": str(self.digest),
+            "architecture": self.architecture,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ComposefsStatus:
+    """How a deployment is stored and started. ``verity`` is its image id."""
+
+    verity: Digest
+    boot_type: BootType
+    bootloader: Bootloader
+    boot_digest: str | None
+    missing_verity_allowed: bool
+
+    def to_json(self) -> Json:
+        """Return the schema's ``BootEntryComposefs``."""
+        return {
+            "verity": self.verity.hex,
+            "bootType": _BOOT_TYPE_NAMES[self.boot_type],
+            "bootloader": self.bootloader.value,
+            "bootDigest": self.boot_digest,
+            "missingVerityAllowed": self.missing_verity_allowed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BootEntry:
+    """A deployment that can be booted."""
+
+    composefs: ComposefsStatus
+    image: ImageStatus | None = None
+    soft_reboot_capable: bool = False
+    download_only: bool = False
+
+    def to_json(self) -> Json:
+        """Return the schema's ``BootEntry``; what only ostree has is empty."""
+        return {
+            "image": None if self.image is None else self.image.to_json(),
+            "cachedUpdate": None,
+            "incompatible": False,
+            "pinned": False,
+            "softRebootCapable": self.soft_reboot_capable,
+            "downloadOnly": self.download_only,
+            "store": None,
+            "ostree": None,
+            "composefs": self.composefs.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class UsrOverlay:
+    """Something mounted over ``/usr``. It never survives a reboot."""
+
+    access_mode: AccessMode
+
+    def to_json(self) -> Json:
+        """Return the schema's ``FilesystemOverlay``."""
+        return {"accessMode": self.access_mode, "persistence": "transient"}
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """What the user wants booted."""
+
+    image: ImageSpec | None = None
+    boot_order: BootOrder = "default"
+
+    def to_json(self) -> Json:
+        """Return the schema's ``HostSpec``."""
+        return {
+            "image": None if self.image is None else self.image.to_json(),
+            "bootOrder": self.boot_order,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What is there: deployments by the part they play."""
+
+    staged: BootEntry | None = None
+    booted: BootEntry | None = None
+    rollback: BootEntry | None = None
+    other_deployments: tuple[BootEntry, ...] = ()
+    rollback_queued: bool = False
+    usr_overlay: UsrOverlay | None = None
+    read_only: bool = False
+
+    def to_json(self) -> Json:
+        """Return the schema's ``HostStatus``."""
+        value: Json = {
+            "staged": _json_or_none(self.staged),
+            "booted": _json_or_none(self.booted),
+            "rollback": _json_or_none(self.rollback),
+        }
+        if self.other_deployments:
+            value["otherDeployments"] = [entry.to_json() for entry in self.other_deployments]
+        return value | {
+            "rollbackQueued": self.rollback_queued,
+            "type": None,
+            "usrOverlay": None if self.usr_overlay is None else self.usr_overlay.to_json(),
+            "readOnly": self.read_only,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The whole of it: wanted and found."""
+
+    spec: HostSpec
+    status: HostStatus
+
+    @classmethod
+    def empty(cls) -> Host:
+        """Return the host of a machine that was not booted through composefs."""
+        return cls(HostSpec(), HostStatus())
+
+    def to_json(self) -> Json:
+        """Return the schema's ``Host``, its keys in the order of the schema."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": "host"},
+            "spec": self.spec.to_json(),
+            "status": self.status.to_json(),
+        }
+
+
+def _json_or_none(entry: BootEntry | None) -> Json | None:
+    return None if entry is None else entry.to_json()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from bootc.boot.systemd_boot import Bootloader
+from bootc.cli.output import YamlMissing, render_human, render_json, render_yaml
+from bootc.deploy.model import (
+    BootEntry,
+    ComposefsStatus,
+    Host,
+    HostSpec,
+    HostStatus,
+    ImageSpec,
+    ImageStatus,
+    Timestamp,
+    UsrOverlay,
+)
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType, Signature
+
+MANIFEST = OciDigest("sha256", "11" * 32)
+CREATED = Timestamp.parse("2026-08-01T00:00:00.5Z")
+
+
+def entry(
+    byte: str,
+    *,
+    name: str | None = "quay.io/example/os:43",
+    transport: str = "registry",
+    version: str | None = None,
+    timestamp: Timestamp | None = None,
+    signature: Signature | None = None,
+    optional: bool = False,
+    locked: bool = False,
+) -> BootEntry:
+    image = None
+    if name is not None:
+        spec = ImageSpec(ImageReference(transport, name), signature)
+        image = ImageStatus(spec, MANIFEST, "amd64", version, timestamp)
+    composefs = ComposefsStatus(
+        Digest.from_hex(byte * 64), BootType.BLS, Bootloader.SYSTEMD, None, optional
+    )
+    return BootEntry(composefs, image, download_only=locked)
+
+
+FULL = Host(
+    HostSpec(),
+    HostStatus(
+        staged=entry("aa", transport="oci", name="/new", version="44", locked=True),
+        booted=entry("bb", version="43", timestamp=CREATED, signature=Signature()),
+        rollback=entry("cc", timestamp=CREATED, optional=True, signature=Signature("fedora")),
+        other_deployments=(entry("dd"), entry("ee", name=None)),
+        usr_overlay=UsrOverlay("readWrite"),
+    ),
+)
+
+
+def test_for_people() -> None:
+    assert render_human(FULL, verbose=False) == (
+        "  Staged image: oci:/new\n"
+        f"        Digest: {MANIFEST} (amd64)\n"
+        f"        Verity: {'aa' * 64}\n"
+        "       Version: 44\n"
+        "\n"
+        "● Booted image: quay.io/example/os:43\n"
+        f"        Digest: {MANIFEST} (amd64)\n"
+        f"        Verity: {'bb' * 64}\n"
+        "       Version: 43 (2026-08-01T00:00:00Z)\n"
+        "  /usr overlay: transient, read/write\n"
+        "\n"
+        "  Rollback image: quay.io/example/os:43\n"
+        f"          Digest: {MANIFEST} (amd64)\n"
+        f"          Verity: {'cc' * 64}\n"
+        "       Timestamp: 2026-08-01T00:00:00Z\n"
+        "\n"
+        "   Other image: quay.io/example/os:43\n"
+        f"        Digest: {MANIFEST} (amd64)\n"
+        f"        Verity: {'dd' * 64}\n"
+    )
+
+
+def test_for_curious_people() -> None:
+    lines = [line.split(": ", 1) for line in render_human(FULL, verbose=True).splitlines() if line]
+    rows = [(label.strip(), value) for label, value in lines]
+    assert [row for row in rows if row[0] in ("Signature", "FsVerity", "Download-only")] == [
+        ("FsVerity", "Enforced"),
+        ("Download-only", "yes"),
+        ("Signature", "container-policy"),
+        ("FsVerity", "Enforced"),
+        ("Signature", "ostree-remote:fedora"),
+        ("FsVerity", "Not Enforced"),
+        ("FsVerity", "Enforced"),
+    ]
+    assert rows.count(("Soft-reboot", "no")) == 4
+
+
+def test_deployments_that_name_no_image() -> None:
+    status = HostStatus(
+        booted=entry("aa", name=None),
+        rollback=entry("bb", name=None),
+        usr_overlay=UsrOverlay("readOnly"),
+    )
+    assert render_human(Host(HostSpec(), status), verbose=False) == (
+        "● Booted composefs\n"
+        f"            Commit: {'aa' * 64}\n"
+        "      /usr overlay: transient, read-only\n"
+        "\n"
+        "  Rollback composefs\n"
+        f"              Commit: {'bb' * 64}\n"
+    )
+
+
+def test_a_machine_that_is_none_of_ours() -> None:
+    assert render_human(Host.empty(), verbose=True) == "System is not deployed via bootc.\n"
+
+
+def test_json_is_canonical() -> None:
+    assert render_json({"b": "é", "a": [1, None]}) == '{"a":[1,null],"b":"é"}'
+    assert json.loads(render_json(FULL.to_json())) == FULL.to_json()
+
+
+def test_yaml_keeps_the_order_of_the_schema() -> None:
+    assert render_yaml(Host.empty().to_json()) == (
+        "apiVersion: org.containers.bootc/v1\n"
+        "kind: BootcHost\n"
+        "metadata:\n"
+        "  name: host\n"
+        "spec:\n"
+        "  image: null\n"
+        "  bootOrder: default\n"
+        "status:\n"
+        "  staged: null\n"
+        "  booted: null\n"
+        "  rollback: null\n"
+        "  rollbackQueued: false\n"
+        "  type: null\n"
+        "  usrOverlay: null\n"
+        "  readOnly: false\n"
+    )
+
+
+def test_yaml_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(YamlMissing) as caught:
+        render_yaml({})
+    assert caught.value.hint == "install python3-yaml, or use --format=json"
