@@ -46,23 +46,18 @@ _INHERITED = (
 #: The Debian package of each tool this project calls.
 _PACKAGES = {
     "blkid": "util-linux",
-    "blockdev": "util-linux",
     "bootctl": "systemd-boot-tools",
-    "cryptsetup": "cryptsetup-bin",
     "findmnt": "util-linux",
-    "losetup": "mount",
+    "fstrim": "util-linux",
     "lsblk": "util-linux",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.fat": "dosfstools",
-    "mkfs.vfat": "dosfstools",
     "mkfs.xfs": "xfsprogs",
     "partx": "util-linux",
-    "setfattr": "attr",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "udevadm": "udev",
-    "ukify": "systemd-ukify",
     "wipefs": "util-linux",
 }
 
