@@ -153,7 +153,7 @@ class Repository:
             if require_verity and not secure:
                 raise VerityMissing(
                     f"the repository {path} was made without fs-verity, and fs-verity is required",
-                    hint="fs-verity cannot be added later; install again, or allow it to be missing",
+                    hint="fs-verity cannot be added later; install again or allow it to be missing",
                 )
             metadata.require_supported(path, writable=writable)
             if writable:
