@@ -1,0 +1,134 @@
+"""The status of a system put together from real mounts, all but booted."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.systemd_boot import Bootloader
+from bootc.deploy.model import Host, UsrOverlay
+from bootc.deploy.status import read_host
+from support import require
+from support.sysroot import FakeSysroot, image_id
+
+pytestmark = pytest.mark.host
+
+A, B = image_id("aa"), image_id("bb")
+TABLE = """\
+label: gpt
+size=8MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b
+type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
+"""
+
+
+def run(*argv: str, input: str | None = None) -> str:
+    done = subprocess.run(argv, input=input, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def mounts() -> Iterator[contextlib.ExitStack]:
+    require.root()
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def root(tmp_path: Path, mounts: contextlib.ExitStack) -> Path:
+    """Mount a root that says it is image A, booted with missing verity allowed."""
+    path = tmp_path / "root"
+    path.mkdir()
+    run("mount", "-t", "tmpfs", f"composefs:{A}", str(path))
+    mounts.callback(run, "umount", str(path))
+    for name in ("proc", "sysroot", "usr"):
+        (path / name).mkdir()
+    (path / "proc/cmdline").write_text(f"rw composefs=?{B}\n")
+    return path
+
+
+def add_deployments(place: Path) -> None:
+    """Put a system at ``place``, a deployment A in it."""
+    system = FakeSysroot(place / "made")
+    system.add_deployment(A)
+    for part in ("composefs", "state"):
+        (system.physical / part).rename(place / part)
+
+
+def check_booted(host: Host) -> None:
+    assert host.status.booted is not None
+    composefs = host.status.booted.composefs
+    assert composefs.verity == A
+    assert composefs.missing_verity_allowed
+    assert composefs.bootloader in Bootloader
+    assert host.status.rollback is None
+    assert not host.status.rollback_queued
+
+
+def test_a_root_in_memory_has_no_esp(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add_deployments(root / "sysroot")
+    host = read_host(root=str(root))
+    check_booted(host)
+    assert not host.status.read_only
+    assert caplog.messages == [
+        f"boot entries are unknown: Looking for the device of {root}/sysroot: "
+        f"{root}/sysroot lies on no block device (composefs:{A})"
+    ]
+
+
+@pytest.fixture
+def disk(tmp_path: Path, root: Path, mounts: contextlib.ExitStack) -> str:
+    """Mount the physical root from a disk whose ESP holds no file system."""
+    for tool in ("sfdisk", "losetup", "partx", "mkfs.ext4"):
+        require.tool(tool)
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    run("sfdisk", "--quiet", str(image), input=TABLE)
+    device = run("losetup", "--find", "--show", str(image))
+    mounts.callback(run, "losetup", "--detach", device)
+    run("partx", "--add", device)
+    mounts.callback(run, "partx", "--delete", device)
+    run("mkfs.ext4", "-q", f"{device}p2")
+    run("mount", f"{device}p2", str(root / "sysroot"))
+    mounts.callback(run, "umount", str(root / "sysroot"))
+    return device
+
+
+def test_an_esp_that_cannot_be_read(
+    root: Path, disk: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_deployments(root / "sysroot")
+    check_booted(read_host(root=str(root)))
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"boot entries are unknown: Mounting {disk}p1 (vfat): ")
+
+
+def test_a_disk_that_refuses_writes(root: Path, disk: str) -> None:
+    add_deployments(root / "sysroot")
+    run("mount", "-o", "remount,ro", str(root / "sysroot"))
+    assert not read_host(root=str(root)).status.read_only
+    run("blockdev", "--setro", f"{disk}p2")
+    assert read_host(root=str(root)).status.read_only
+
+
+@pytest.mark.parametrize(("options", "mode"), [("ro", "readOnly"), ("rw", "readWrite")])
+def test_an_overlay_over_usr(
+    root: Path, mounts: contextlib.ExitStack, options: str, mode: str
+) -> None:
+    add_deployments(root / "sysroot")
+    run("mount", "-t", "tmpfs", "-o", options, "overlay", str(root / "usr"))
+    mounts.callback(run, "umount", str(root / "usr"))
+    assert read_host(root=str(root)).status.usr_overlay == UsrOverlay(mode)  # type: ignore[arg-type]
+
+
+def test_the_staged_marker_is_read(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add_deployments(root / "sysroot")
+    marker = root / "run/composefs/staged-deployment"
+    marker.parent.mkdir(parents=True)
+    marker.write_text("{}")
+    check_booted(read_host(root=str(root)))
+    assert caplog.messages[0].startswith("ignoring the staged deployment")
