@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import signal
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from bootc.deploy.install import partition
 from bootc.deploy.install.request import InstallRefused
-from bootc.errors import doing
+from bootc.errors import Error, doing, one_line
+from bootc.events import Message, Sink
 from bootc.fs import mounts, process
+
+_log = logging.getLogger(__name__)
 
 _COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
@@ -66,7 +73,8 @@ def check_may_be_written(device: Device, *, wipe: bool) -> None:
         raise InstallRefused(f"Device {device.path} is read-only")
     for path in (device.path, *device.partitions):
         if mounts.is_mounted(path):
-            raise InstallRefused(f"Device {path} is mounted")
+            hint = None if path == device.path else f"its partition {path} is"
+            raise InstallRefused(f"Device {device.path} is mounted", hint=hint)
     _check_not_claimed(device.path)
     if wipe:
         return
@@ -100,6 +108,46 @@ def wipe(device: Device) -> None:
         # Where the kernel does not scan tables it would keep the partitions; it may have none.
         process.run(["partx", "--delete", device.path], ok=(0, 1))
         partition.settle()
+
+
+class BlankUnlessKept:
+    """Makes a disk blank again when the block fails before it said :meth:`keep`."""
+
+    __slots__ = ("_disk", "_kept", "_sink")
+
+    def __init__(self, disk: Device, sink: Sink) -> None:
+        self._disk = disk
+        self._sink = sink
+        self._kept = False
+
+    def keep(self) -> None:
+        """Whatever happens from here on, what is on the disk is worth keeping."""
+        self._kept = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is None or self._kept:
+            return
+        with _undisturbed():
+            try:
+                wipe(self._disk)
+            except (Error, OSError) as failure:
+                # The first failure is the one to report.
+                _log.warning("%s is not blank: %s", self._disk.path, one_line(failure))
+            else:
+                self._sink(Message(f"Wiped device {self._disk.path} after the failure"))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let an impatient second Ctrl-C wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_not_claimed(path: str) -> None:

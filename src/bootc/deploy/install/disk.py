@@ -12,28 +12,24 @@ The process is in a mount namespace of its own afterwards.
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from bootc.deploy.install import device, filesystem, preflight
 from bootc.deploy.install.config import read_config
-from bootc.deploy.install.device import Device
+from bootc.deploy.install.device import BlankUnlessKept
 from bootc.deploy.install.image import deploy_image
 from bootc.deploy.install.partition import Layout, create_partitions
 from bootc.deploy.install.preflight import Decisions
 from bootc.deploy.install.request import Installed, InstallRequest
-from bootc.errors import Error, doing, one_line
+from bootc.errors import Error, doing
 from bootc.events import Message, Sink, stage
 from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
 from bootc.oci.pull import Pulled, required_bytes
 from bootc.oci.source import Source, open_source
-
-_log = logging.getLogger(__name__)
 
 _UNKNOWN = "<unknown>"
 
@@ -84,10 +80,10 @@ def _announce(request: InstallRequest, decisions: Decisions, source: Source, sin
 def _write_disk(
     request: InstallRequest, decisions: Decisions, source: Source, sink: Sink
 ) -> Pulled:
-    with _Blank(decisions.device, sink) as blank:
-        disk = decisions.device.path
-        with stage(sink, "partition", f"Partitioning {disk}"):
-            layout = create_partitions(disk, decisions.machine, decisions.root_size_mib)
+    with BlankUnlessKept(decisions.device, sink) as disk:
+        path = decisions.device.path
+        with stage(sink, "partition", f"Partitioning {path}"):
+            layout = create_partitions(path, decisions.machine, decisions.root_size_mib)
         with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
             root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
             filesystem.make_esp(layout.esp.node)
@@ -101,7 +97,7 @@ def _write_disk(
                 esp=esp,
                 sink=sink,
             )
-            blank.keep()
+            disk.keep()
             with stage(sink, "finalize", "Finalizing the file systems"):
                 for directory in (root, esp):
                     _finalize(directory)
@@ -125,40 +121,3 @@ def _finalize(directory: Dir) -> None:
         with suppress(Error):
             process.run(["fstrim", "--quiet-unsupported", directory.path])
         mount.mount(None, directory.path, None, mount.MS_REMOUNT | mount.MS_RDONLY)
-
-
-class _Blank:
-    """Makes a disk blank again when the block fails, unless told to keep it."""
-
-    def __init__(self, disk: Device, sink: Sink) -> None:
-        self._disk = disk
-        self._sink = sink
-        self._kept = False
-
-    def keep(self) -> None:
-        """From here on the disk boots."""
-        self._kept = True
-
-    def __enter__(self) -> _Blank:
-        return self
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if exc is None or self._kept:
-            return
-        self._sink(Message(f"The installation failed: wiping device {self._disk.path}"))
-        with _undisturbed():
-            try:
-                device.wipe(self._disk)
-            except (Error, OSError) as failure:
-                # The first failure is the one to report.
-                _log.warning("%s is not blank: %s", self._disk.path, one_line(failure))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let an impatient second Ctrl-C wait until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -20,7 +20,7 @@ from bootc.deploy.install.device import Device
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
-from bootc.formats import ocispec
+from bootc.formats import cmdline, ocispec
 from bootc.fs import process
 from bootc.kernel import mount
 
@@ -66,6 +66,9 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     root_fs = _choose_filesystem(request, config)
     discoverable = _choose_bootloader(request, known)
     _choose_block_setup(request, known)
+    kargs = (*known.kargs, *request.kargs)
+    for karg in kargs:
+        _check_karg(karg)
     fixed_size_mib = partition.fixed_size_mib(machine)
     for tool in (*_TOOLS, root_fs.tool):
         process.find_tool(tool)
@@ -79,7 +82,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         discoverable=discoverable,
         allow_missing_verity=request.allow_missing_verity or not root_fs.supports_verity,
         root_size_mib=request.root_size_mib,
-        kargs=(*known.kargs, *request.kargs),
+        kargs=kargs,
     )
     _check_kernel(decisions)
     return decisions
@@ -145,6 +148,18 @@ def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
         raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
     if asked != BLOCK_SETUP:
         raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
+
+
+def _check_karg(text: str) -> None:
+    """Refuse what would break the command line, or boot something else than was installed."""
+    if not text.isprintable() or text.count('"') % 2:
+        raise InstallRefused(
+            f"bad kernel argument {text!r}", hint="it holds an open quote or a control character"
+        )
+    for parameter in cmdline.parse(text):
+        key = parameter.partition("=")[0]
+        if key == "composefs" or key.startswith("composefs."):
+            raise InstallRefused(f"the kernel argument {parameter!r} is for the installer to set")
 
 
 def _not_yet(what: str, instead: str) -> InstallRefused:

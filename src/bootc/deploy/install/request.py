@@ -70,4 +70,7 @@ def target_reference(
     """
     if imgref is None and transport is None:
         return source
-    return ImageReference.of(transport or DEFAULT_TRANSPORT, imgref or source.name)
+    return ImageReference.of(
+        DEFAULT_TRANSPORT if transport is None else transport,
+        source.name if imgref is None else imgref,
+    )

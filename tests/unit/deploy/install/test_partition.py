@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from pathlib import Path
+
+import pytest
+
+from bootc.deploy.install import partition
+from bootc.deploy.install.partition import (
+    Partition,
+    PartitioningFailed,
+    UnsupportedMachine,
+    find_layout,
+    fixed_size_mib,
+    parse_size,
+    read_table,
+    sfdisk_script,
+)
+from bootc.fs.process import CommandFailed
+from support import require
+from support.commands import Commands
+
+LABEL = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+MIB = 1 << 20
+
+
+def test_the_script_on_x86_64() -> None:
+    assert sfdisk_script("x86_64", LABEL, None) == (
+        "label: gpt\n"
+        "label-id: 0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0\n"
+        "size=1MiB, bootable, type=21686148-6449-6E6F-744E-656564454649, "
+        'name="BIOS-BOOT"\n'
+        'size=1024MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="EFI-SYSTEM"\n'
+        'type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, name="root"\n'
+    )
+
+
+def test_the_script_on_aarch64_with_a_size() -> None:
+    assert sfdisk_script("aarch64", LABEL, 10240) == (
+        "label: gpt\n"
+        "label-id: 0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0\n"
+        'size=1024MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="EFI-SYSTEM"\n'
+        'size=10240MiB, type=b921b045-1df0-41c3-af44-4c6f280d3fae, name="root"\n'
+    )
+
+
+@pytest.mark.parametrize("machine", ["s390x", "ppc64le", "riscv64", "i686", ""])
+def test_machines_without_systemd_boot_or_layout(machine: str) -> None:
+    with pytest.raises(UnsupportedMachine, match=f"^Unsupported architecture: {machine}$"):
+        sfdisk_script(machine, LABEL, None)
+    with pytest.raises(UnsupportedMachine):
+        fixed_size_mib(machine)
+
+
+def test_what_is_not_for_the_root() -> None:
+    assert fixed_size_mib("x86_64") == 1 + 1024 + 2
+    assert fixed_size_mib("aarch64") == 1024 + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "size_mib"),
+    [
+        ("1", 1),
+        ("512M", 512),
+        ("512MiB", 512),
+        ("10G", 10240),
+        ("10GiB", 10240),
+        ("2T", 2097152),
+        ("1TiB", 1048576),
+        ("10 G", 10240),
+    ],
+)
+def test_sizes(text: str, size_mib: int) -> None:
+    assert parse_size(text) == size_mib
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0G", "-1G", "1.5G", "10K", "10g", "G", "1GB", " 1G", "1G\n", "٣G", "0x10"]
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
+def test_a_table_as_sfdisk_tells_it(commands: Commands) -> None:
+    sfdisk = commands.mock(
+        "sfdisk",
+        """
+        echo '{"partitiontable": {"label": "gpt", "sectorsize": 4096, "partitions": [
+          {"node": "/dev/vda1", "start": 256, "size": 256,
+           "type": "21686148-6449-6E6F-744E-656564454649", "name": "BIOS-BOOT"},
+          {"node": "/dev/vda2", "start": 512, "size": 262144,
+           "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"}]}}'
+        """,
+    )
+    assert read_table("/dev/vda") == (
+        Partition("/dev/vda1", "21686148-6449-6e6f-744e-656564454649", MIB),
+        Partition("/dev/vda2", ESP_TYPE, 1024 * MIB),
+    )
+    assert sfdisk.calls == [["--json", "/dev/vda"]]
+
+
+def test_an_empty_table_and_old_sfdisk(commands: Commands) -> None:
+    commands.mock("sfdisk", """echo '{"partitiontable": {"label": "gpt"}}'""")
+    assert read_table("/dev/vda") == ()
+    commands.mock(
+        "sfdisk",
+        """echo '{"partitiontable": {"partitions": [
+           {"node": "/dev/vda1", "size": 2048, "type": "83"}]}}'""",
+    )
+    assert read_table("/dev/vda") == (Partition("/dev/vda1", "83", MIB),)
+
+
+def test_the_layout_of_a_table() -> None:
+    esp, root = Partition("/dev/a2", ESP_TYPE, MIB), Partition("/dev/a3", ROOT_TYPE, MIB)
+    layout = find_layout((Partition("/dev/a1", "x", MIB), esp, root), "x86_64")
+    assert (layout.esp, layout.root) == (esp, root)
+
+
+def test_a_table_that_lacks_what_was_asked_for() -> None:
+    with pytest.raises(PartitioningFailed, match=f"no partition of type {ROOT_TYPE}"):
+        find_layout((Partition("/dev/a2", ESP_TYPE, MIB),), "x86_64")
+
+
+def test_sfdisk_gets_the_script_and_says_no(commands: Commands) -> None:
+    sfdisk = commands.mock("sfdisk", "echo 'sfdisk: cannot open /dev/vda: Busy' >&2; exit 1")
+    with pytest.raises(CommandFailed, match="cannot open /dev/vda: Busy") as caught:
+        partition.create_partitions("/dev/vda", "x86_64", 4096)
+    assert caught.value.__notes__ == ["Partitioning /dev/vda"]
+    assert sfdisk.calls == [["--wipe=always", "/dev/vda"]]
+    label_id = uuid.UUID(sfdisk.stdin.splitlines()[1].removeprefix("label-id: "))
+    assert sfdisk.stdin == sfdisk_script("x86_64", label_id, 4096)
+
+
+def test_partitions_that_never_appear(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require.root()
+    monkeypatch.setattr(partition, "_NODE_TIMEOUT_S", 0.2)
+    # A node that is there but behind which there is nothing, as an old table leaves them.
+    os.mknod(tmp_path / "root", stat.S_IFBLK | 0o600, os.makedev(4000, 0))
+    commands.mock(
+        "sfdisk",
+        f"""[ "$1" = --json ] && echo '{{"partitiontable": {{"partitions": [
+            {{"node": "{tmp_path}/esp", "size": 8, "type": "{ESP_TYPE}"}},
+            {{"node": "{tmp_path}/root", "size": 8, "type": "{ROOT_TYPE}"}}]}}}}' || true""",
+    )
+    partx = commands.mock("partx", "exit 1")
+    with pytest.raises(PartitioningFailed, match=f"{tmp_path}/esp did not appear"):
+        partition.create_partitions("/dev/vda", "x86_64", None)
+    assert partx.calls[0] == ["--update", "/dev/vda"]
