@@ -175,7 +175,7 @@ class _Parser:
         if columns[2].startswith(b"@"):
             self._hard_link(path, columns[8])
             return
-        mode = _number(columns[2], "mode", base=8)
+        mode = _number(columns[2], "mode", base=8, bits=16)
         meta = _stat(mode, columns)
         if stat.S_ISDIR(mode):
             _only_for("a directory", columns)

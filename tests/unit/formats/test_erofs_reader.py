@@ -156,7 +156,7 @@ DOT_DOT = struct.pack("<QHBx", 36, 37, 2)
         (swap(METACOPY, METACOPY[:-3] + b"\x23\x00\x01"), "holds no fs-verity digest"),
         (swap(METACOPY, METACOPY[:-1] + b"\x02"), "holds no fs-verity digest"),
         (swap(METACOPY, METACOPY[:-2] + b"\x01\x01"), "holds no fs-verity digest"),
-        (swap(b"1e1f\xff\xff\xff\xff", b"1e1f\0\0\0\0"), "a file has chunks of data"),
+        (swap(b"1e1f\0\0\xff\xff\xff\xff", b"1e1f\0\0\0\0\0\0"), "a file has chunks of data"),
         (put_in(b"external", 0, "<H", 0), "content both here and elsewhere"),
         (swap(DOT, DOT_DOT[:8] + DOT[8:]), r"\. leads elsewhere"),
         (swap(DOT_DOT, DOT[:8] + DOT_DOT[8:]), r"\.\. leads elsewhere"),

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import pytest
+
+from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.dumpfile import DumpfileError, parse_dumpfile, write_dumpfile
+from bootc.formats.tree import (
+    BlockDevice,
+    CharDevice,
+    Content,
+    Directory,
+    External,
+    Fifo,
+    Inline,
+    Leaf,
+    Socket,
+    Sparse,
+    Stat,
+    Symlink,
+    Unverified,
+)
+
+HEX = "093756e4ea9683329106d4a16982682ed182c14bf076463a9e7f97305cbac743"
+OBJECT = HEX[:2] + "/" + HEX[2:]
+LONG_HEX = "ab" * 64
+ROOT = "/ 0 40755 2 0 0 0 0.0 - - -"
+
+#: Content, and how it stands in a line from SIZE on (uid 1, gid 2, mtime 3 s 5 ns).
+CONTENTS: list[tuple[Content, str]] = [
+    (Inline(b"hi\n"), "3 100644 1 1 2 0 3.5 - hi\\n -"),
+    (Inline(b"-"), "1 100644 1 1 2 0 3.5 - \\x2d -"),
+    (Inline(b""), "0 100644 1 1 2 0 3.5 - - -"),
+    (Inline(b"\\\t\r \xff="), "6 100644 1 1 2 0 3.5 - \\\\\\t\\r\\x20\\xff= -"),
+    (External(Digest.from_hex(HEX), 4097), f"4097 100644 1 1 2 0 3.5 {OBJECT} - {HEX}"),
+    (
+        External(Digest(Algorithm.SHA512, b"\xab" * 64), 65),
+        f"65 100644 1 1 2 0 3.5 ab/{LONG_HEX[2:]} - {LONG_HEX}",
+    ),
+    (Unverified(b"ab/cd.file", 7), "7 100644 1 1 2 0 3.5 ab/cd.file - -"),
+    (Sparse(7), "7 100644 1 1 2 0 3.5 - - -"),
+    (Symlink(b"a b"), "3 120644 1 1 2 0 3.5 a\\x20b - -"),
+    (Symlink(b"-"), "1 120644 1 1 2 0 3.5 \\x2d - -"),
+    (CharDevice(0), "0 20644 1 1 2 0 3.5 - - -"),
+    (CharDevice(10769), "0 20644 1 1 2 10769 3.5 - - -"),
+    (BlockDevice(107690), "0 60644 1 1 2 107690 3.5 - - -"),
+    (Fifo(), "0 10644 1 1 2 0 3.5 - - -"),
+    (Socket(), "0 140644 1 1 2 0 3.5 - - -"),
+]
+
+
+@pytest.mark.parametrize(("content", "columns"), CONTENTS)
+def test_each_content_both_ways(content: Content, columns: str) -> None:
+    leaf = Leaf(Stat(0o644, 1, 2, 3, 5), content)
+    lines = [ROOT.encode() + b"\n", f"/f {columns}\n".encode()]
+    assert list(write_dumpfile(Directory(Stat(0o755), {b"f": leaf}))) == lines
+    parsed = parse_dumpfile(lines).entries[b"f"]
+    assert isinstance(parsed, Leaf)
+    assert parsed.content == content
+    assert parsed.stat == leaf.stat
+
+
+def test_order_links_and_xattrs() -> None:
+    file = Leaf(Stat(0o4755, xattrs={b"user.b=": b"-", b"user.a b": b"=\0"}), Inline(b""))
+    root = Directory(
+        Stat(0o755),
+        {
+            b"z": file,
+            b"a-": Directory(Stat(0o1777)),
+            b"a": Directory(Stat(), {b"\xc3\xa4=": file}),
+        },
+    )
+    assert list(write_dumpfile(root)) == [
+        b"/ 0 40755 4 0 0 0 0.0 - - -\n",
+        b"/a 0 40000 2 0 0 0 0.0 - - -\n",
+        b"/a/\\xc3\\xa4= 0 104755 2 0 0 0 0.0 - - - user.a\\x20b=\\x3d\\x00 user.b\\x3d=-\n",
+        b"/a- 0 41777 2 0 0 0 0.0 - - -\n",
+        b"/z 0 @120000 - - - - 0.0 /a/\\xc3\\xa4= - -\n",
+    ]
+    again = parse_dumpfile(write_dumpfile(root))
+    assert again.lookup(b"z") is again.lookup(b"a/\xc3\xa4=")
+    assert again.entries[b"z"].stat == file.stat
+
+
+def test_what_strictness_still_allows() -> None:
+    lines = [
+        b"/ 4096 40755 99 0 0 0 -1.5 - - -",
+        b"/f 77 100644 9 0 0 0 0.0 - \\x41 - user.empty=",
+        b"/d 5 20644 1 0 0 1 0.0 - - -",
+        b"/l 142024 @100145 2 0 0 0 1633950376.0 /f - - user.ignored=x",
+    ]
+    root = parse_dumpfile(lines)
+    assert (root.stat.mtime_s, root.stat.mtime_ns) == (-1, 5)
+    leaf = root.entries[b"f"]
+    assert isinstance(leaf, Leaf)
+    assert leaf.content == Inline(b"A"), "the length of the content wins"
+    assert leaf.stat.xattrs == {b"user.empty": b""}
+    assert root.entries[b"l"] is leaf
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "1 columns, needs 11"),
+        ("/f 0 100644 1 0 0 0 0.0 - -", "10 columns, needs 11"),
+        ("f 0 100644 1 0 0 0 0.0 - - -", "impossible path 'f'"),
+        ("/f/ 0 100644 1 0 0 0 0.0 - - -", "impossible path '/f/'"),
+        ("// 0 100644 1 0 0 0 0.0 - - -", "impossible path '//'"),
+        ("/./f 0 100644 1 0 0 0 0.0 - - -", "impossible path"),
+        ("/.. 0 100644 1 0 0 0 0.0 - - -", "impossible path"),
+        ("/a\\x00 0 100644 1 0 0 0 0.0 - - -", "impossible path"),
+        (f"/{'n' * 4096} 0 100644 1 0 0 0 0.0 - - -", "impossible path"),
+        ("/\\q 0 100644 1 0 0 0 0.0 - - -", "a backslash that begins no escape"),
+        ("/\\x4 0 100644 1 0 0 0 0.0 - - -", "a backslash that begins no escape"),
+        ("/f\\ 0 100644 1 0 0 0 0.0 - - -", "a backslash that begins no escape"),
+        ("/ 0 40755 2 0 0 0 0.0 - - -", "/ is a directory and appears once"),
+        ("/no/f 0 100644 1 0 0 0 0.0 - - -", "the parent of '/no/f' is no directory"),
+        ("/old/f 0 100644 1 0 0 0 0.0 - - -", "the parent of '/old/f' is no directory"),
+        ("/old 0 100644 1 0 0 0 0.0 - - -", "'/old' appears twice"),
+        ("/f x 100644 1 0 0 0 0.0 - - -", "impossible size 'x'"),
+        ("/f 18446744073709551616 100644 1 0 0 0 0.0 - - -", "impossible size"),
+        (f"/f {'9' * 5000} 100644 1 0 0 0 0.0 - - -", "impossible size"),
+        ("/f 0 100648 1 0 0 0 0.0 - - -", "impossible mode"),
+        ("/f 0 0o644 1 0 0 0 0.0 - - -", "impossible mode"),
+        ("/f 0 20100644 1 0 0 0 0.0 - - -", "impossible mode"),
+        ("/f 0 644 1 0 0 0 0.0 - - -", "mode '644' has no file type"),
+        ("/f 0 100644 -1 0 0 0 0.0 - - -", "impossible nlink"),
+        ("/f 0 100644 1 4294967296 0 0 0.0 - - -", "impossible uid"),
+        ("/f 0 100644 1 0 1_0 0 0.0 - - -", "impossible gid"),
+        ("/f 0 100644 1 0 0 +1 0.0 - - -", "impossible rdev"),
+        ("/f 0 20644 1 0 0 4294967296 0.0 - - -", "impossible rdev"),
+        ("/f 0 100644 1 0 0 0 0 - - -", "impossible mtime"),
+        ("/f 0 100644 1 0 0 0 0.1000000000 - - -", "impossible mtime"),
+        ("/f 0 100644 1 0 0 0 9223372036854775808.0 - - -", "impossible mtime"),
+        ("/f 0 100644 1 0 0 0 --1.0 - - -", "impossible mtime"),
+        ("/f 0 100644 1 0 0 0 0.0  - -", "empty column"),
+        ("/f 0 100644 1 0 0 0 0.0 - - - ", "xattr '' is not key=value"),
+        ("/f 0 100644 1 0 0 0 0.0 - - - =v", "xattr '=v' is not key=value"),
+        ("/f 0 100644 1 0 0 0 0.0 - - - user.a", "xattr 'user.a' is not key=value"),
+        ("/f 0 100644 1 0 0 0 0.0 - - - a=1 \\x61=2", "xattr 'a' appears twice"),
+        ("/f 1 100644 1 0 0 0 0.0 ab/cd x -", "either content or a payload"),
+        (f"/f 1 100644 1 0 0 0 0.0 - x {HEX}", "either content or a payload"),
+        (f"/f 1 100644 1 0 0 0 0.0 - {'x' * 5001} -", "content of 5001 bytes"),
+        (f"/f 1 100644 1 0 0 0 0.0 - - {HEX}", "the payload is not the object"),
+        (f"/f 1 100644 1 0 0 0 0.0 ab/cd - {HEX}", "the payload is not the object"),
+        (f"/f 1 100644 1 0 0 0 0.0 {OBJECT} - {HEX.upper()}", "not an fs-verity digest"),
+        (f"/f 1 100644 1 0 0 0 0.0 {OBJECT} - {HEX[2:]}", "not an fs-verity digest"),
+        (f"/f 1 100644 1 0 0 0 0.0 {OBJECT} - \\xff", "not an fs-verity digest"),
+        ("/f 1 100644 1 0 0 5 0.0 - x -", "a regular file has no device number"),
+        ("/f 0 40644 1 0 0 5 0.0 - - -", "a directory has no device number"),
+        ("/f 0 40644 1 0 0 0 0.0 x - -", "a directory has no payload"),
+        ("/f 0 120644 1 0 0 0 0.0 - - -", "a symlink needs a target"),
+        ("/f 0 120644 1 0 0 0 0.0 x y -", "a symlink has no content"),
+        ("/f 0 60644 1 0 0 1 0.0 x - -", "a device has no payload"),
+        ("/f 0 20644 2 0 0 0 0.0 - - -", "a whiteout"),
+        ("/f 0 10644 1 0 0 1 0.0 - - -", "a fifo has no device number"),
+        (f"/f 0 140644 1 0 0 0 0.0 - - {HEX}", "a socket has no content"),
+        ("/f 0 @120000 - - - - 0.0 - - -", "impossible link target '-'"),
+        ("/f 0 @120000 - - - - 0.0 / - -", "'/': no file above"),
+        ("/f 0 @120000 - - - - 0.0 /later - -", "'/later': no file above"),
+        ("/f 0 @120000 - - - - 0.0 /link - -", "'/link': no file above"),
+        ("/f 0 @120000 - - - - 0.0 /gone - -", "a whiteout"),
+    ],
+)
+def test_broken_lines_are_named(line: str, message: str) -> None:
+    good = [
+        ROOT,
+        "/gone 0 20644 1 0 0 0 0.0 - - -",
+        "/old 0 100644 1 0 0 0 0.0 - - -",
+        "/link 0 @120000 - - - - 0.0 /old - -",
+    ]
+    lines = [text.encode() for text in [*good, line]]
+    with pytest.raises(DumpfileError, match=message) as caught:
+        parse_dumpfile(lines)
+    assert caught.value.message.startswith("dumpfile line 5: ")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "dumpfile: no lines"),
+        (["/f 0 100644 1 0 0 0 0.0 - - -"], "line 1: / must come first"),
+        (["/ 0 100644 1 0 0 0 0.0 - - -"], "line 1: / is a directory"),
+        (["/ 0 @120000 - - - - 0.0 /f - -"], "line 1: '/f': no file above"),
+    ],
+)
+def test_the_root_comes_first(lines: list[str], message: str) -> None:
+    with pytest.raises(DumpfileError, match=message):
+        parse_dumpfile([line.encode() for line in lines])
