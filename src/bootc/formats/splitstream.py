@@ -43,7 +43,7 @@ _CHUNK = struct.Struct("<q")
 _ZSTD_LEVEL = 3
 #: Inline data held back so that neighbours merge; beyond it a piece is written out.
 _MERGE_BYTES = 1 << 24
-#: Compressed bytes decompressed at a time: at worst they swell to some 32 MiB.
+#: Compressed bytes decompressed at a time: at worst they swell to 64 MiB.
 _FEED_BYTES = 1 << 10
 _MAX_REFS_BYTES = 1 << 26
 

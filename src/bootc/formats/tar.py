@@ -153,7 +153,7 @@ class HeaderReader:
             offset = self._offset
             block = self._block()
             if not block or block == _ZERO_BLOCK:
-                self._finish(block, orphaned=bool(extensions.values))
+                self._finish(block, offset, orphaned=bool(extensions.values))
                 return None
             fields = _HEADER.unpack(block)
             _check_sum(block, fields[6], offset)
@@ -193,11 +193,11 @@ class HeaderReader:
         self._raw.append(data)
         self._offset += len(data)
 
-    def _finish(self, block: bytes, *, orphaned: bool) -> None:
+    def _finish(self, block: bytes, offset: int, *, orphaned: bool) -> None:
         if orphaned:
-            raise TarError("extension header without an entry", self._offset)
+            raise TarError("extension header without an entry", offset)
         if block and self._block() != _ZERO_BLOCK:
-            raise TarError("a lone zero block", self._offset - BLOCK_BYTES)
+            raise TarError("a lone zero block", offset)
         self.trailer = b"".join(self._raw)
 
     def _entry(

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import images
-from support.images import directory, file, hardlink, layer, symlink
 
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Progress, Start, null_sink
@@ -28,6 +26,8 @@ from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import LabelsUnsupported, SealError
 from bootc.oci.unpack import LayerError
 from bootc.repository.repository import Repository
+from support import images
+from support.images import directory, file, hardlink, layer, symlink
 
 
 @contextmanager

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bootc.formats import ocispec
+from bootc.formats.digest import OciDigest
+from bootc.formats.ocispec import (
+    ImageConfig,
+    ImageSpecError,
+    Index,
+    Manifest,
+    Platform,
+    WrongArchitecture,
+    go_architecture,
+)
+
+DIGEST = "sha256:" + "ab" * 32
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def blob(media_type: str, **more: Any) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": DIGEST, "size": 5, **more}
+
+
+def manifest(**more: Any) -> bytes:
+    return json.dumps(
+        {"schemaVersion": 2, "config": blob(ocispec.CONFIG), "layers": [blob(LAYER)], **more}
+    ).encode()
+
+
+def config(**more: Any) -> bytes:
+    value = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+        **more,
+    }
+    return json.dumps(value).encode()
+
+
+def index(*manifests: Any, **more: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": manifests, **more}).encode()
+
+
+def test_manifest() -> None:
+    parsed = Manifest.parse(
+        manifest(
+            mediaType=ocispec.MANIFEST,
+            layers=[blob(LAYER, size=0), blob(LAYER, annotations={"a": "b"})],
+            annotations={"x": "y"},
+            unknown=[{}],
+        )
+    )
+    assert parsed.config.digest == OciDigest.parse(DIGEST)
+    assert parsed.config.media_type == ocispec.CONFIG
+    assert [layer.size_bytes for layer in parsed.layers] == [0, 5]
+    assert parsed.layers[1].annotations == {"a": "b"}
+    assert parsed.annotations == {"x": "y"}
+
+
+def test_docker_manifest() -> None:
+    prefix = "application/vnd.docker."
+    parsed = Manifest.parse(
+        manifest(
+            mediaType=f"{prefix}distribution.manifest.v2+json",
+            config=blob(f"{prefix}container.image.v1+json"),
+            layers=[blob(f"{prefix}image.rootfs.diff.tar.gzip")],
+        )
+    )
+    assert len(parsed.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "image manifest: not JSON"),
+        (b"\xff\xfe", "image manifest: not JSON"),
+        (b"[" * 100_000, "image manifest: not JSON"),
+        (b"[]", "image manifest: not an object"),
+        (b"null", "image manifest: missing"),
+        (manifest(schemaVersion=1), "schemaVersion: 1 instead of 2"),
+        (manifest(mediaType=ocispec.INDEX), "mediaType: unexpected 'application/vnd.oci.image.ind"),
+        (manifest(mediaType=3), "mediaType: not a string"),
+        (manifest(config=None), "config: missing"),
+        (manifest(config=[]), "config: not an object"),
+        (manifest(config=blob(ocispec.CONFIG, size=-1)), "config.size: not a size"),
+        (manifest(config=blob(ocispec.CONFIG, size=True)), "config.size: not a size"),
+        (manifest(config=blob(ocispec.CONFIG, size=1e3)), "config.size: not a size"),
+        (manifest(config=blob(ocispec.CONFIG, size=1 << 63)), "config.size: not a size"),
+        (manifest(config=blob(ocispec.CONFIG, digest="md5:1")), "config.digest: not a digest"),
+        (manifest(config=blob(ocispec.CONFIG, digest=None)), "config.digest: missing"),
+        (manifest(config={"digest": DIGEST, "size": 1}), "config.mediaType: missing"),
+        (manifest(layers=None), "layers: missing"),
+        (manifest(layers={}), "layers: not a list"),
+        (manifest(layers=[blob(LAYER), 7]), r"layers\[1\]: not an object"),
+        (manifest(layers=[blob("text/plain")]), r"layers\[0\].mediaType: unknown layer type"),
+        (manifest(annotations={"a": 1}), "annotations.a: not a string"),
+        (
+            manifest(config=blob("application/vnd.oci.empty.v1+json"), artifactType="x/y"),
+            "no container image but an artifact of type 'x/y'",
+        ),
+        (manifest(config=blob("application/x")), "an artifact of type 'application/x'"),
+    ],
+)
+def test_bad_manifests(raw: bytes, message: str) -> None:
+    with pytest.raises(ImageSpecError, match=message):
+        Manifest.parse(raw)
+
+
+def test_config() -> None:
+    parsed = ImageConfig.parse(
+        config(created="2024-01-01T00:00:00Z", config={"Labels": {"a": "b"}})
+    )
+    assert parsed.architecture == "amd64"
+    assert parsed.os == "linux"
+    assert parsed.created == "2024-01-01T00:00:00Z"
+    assert parsed.labels == {"a": "b"}
+    assert parsed.diff_ids == (OciDigest.parse(DIGEST),)
+    bare = ImageConfig.parse(config(config={"Labels": None}))
+    assert (bare.created, bare.labels) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"{}", "rootfs: missing"),
+        (config(architecture=None), "image configuration: architecture: missing"),
+        (config(os=1), "os: not a string"),
+        (config(rootfs={"type": "x", "diff_ids": []}), "rootfs.type: 'x' instead of 'layers'"),
+        (config(rootfs={"type": "layers"}), "rootfs.diff_ids: missing"),
+        (config(rootfs={"type": "layers", "diff_ids": [1]}), r"diff_ids\[0\]: not a digest"),
+        (config(rootfs={"type": "layers", "diff_ids": ["../x"]}), r"diff_ids\[0\]: not a digest"),
+        (config(config={"Labels": ["a"]}), "config.Labels: not an object"),
+    ],
+)
+def test_bad_configs(raw: bytes, message: str) -> None:
+    with pytest.raises(ImageSpecError, match=message):
+        ImageConfig.parse(raw)
+
+
+def test_platform_of_config() -> None:
+    parsed = ImageConfig.parse(config(architecture="arm64"))
+    parsed.check_platform("arm64")
+    with pytest.raises(WrongArchitecture, match="is for arm64, this machine is amd64"):
+        parsed.check_platform("amd64")
+    with pytest.raises(WrongArchitecture, match="operating system 'windows'"):
+        ImageConfig.parse(config(os="windows")).check_platform("amd64")
+
+
+def test_platform_selection() -> None:
+    def entry(architecture: str | None, size: int, os: str = "linux") -> dict[str, Any]:
+        more = {"platform": {"architecture": architecture, "os": os}} if architecture else {}
+        return blob(ocispec.MANIFEST, size=size, **more)
+
+    parsed = Index.parse(
+        index(
+            entry("amd64", 1),
+            entry("arm64", 2),
+            entry("arm64", 3, os="windows"),
+            entry(None, 4),
+            blob("application/x", size=5),
+            mediaType=ocispec.INDEX,
+        )
+    )
+    assert parsed.manifests[0].platform == Platform("amd64", "linux")
+    assert [m.size_bytes for m in parsed.for_platform("amd64")] == [1]
+    assert [m.size_bytes for m in parsed.for_platform("arm64")] == [2]
+    assert [m.size_bytes for m in parsed.for_platform("riscv64")] == [4]
+    assert parsed.architectures() == ["amd64", "arm64"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (index(3), r"image index: manifests\[0\]: not an object"),
+        (index(blob(ocispec.MANIFEST, platform={})), r"manifests\[0\].platform.architecture: mis"),
+        (index(mediaType=ocispec.MANIFEST), "image index: mediaType: unexpected"),
+    ],
+)
+def test_bad_indexes(raw: bytes, message: str) -> None:
+    with pytest.raises(ImageSpecError, match=message):
+        Index.parse(raw)
+
+
+def test_go_architecture() -> None:
+    assert go_architecture("x86_64") == "amd64"
+    assert go_architecture("aarch64") == "arm64"
+    assert go_architecture("riscv64") == "riscv64"

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import Any
+
+import pytest
+
+from bootc.formats.tar import BLOCK_BYTES, Entry, HeaderReader, Kind, TarError
+from support.images import MTIME, directory, file, hardlink, layer, member, symlink
+
+
+def read(data: bytes) -> list[Entry]:
+    stream = io.BytesIO(data)
+    entries = []
+    for entry in HeaderReader(stream.read):
+        stream.seek(entry.size_bytes + entry.padding_bytes, io.SEEK_CUR)
+        entries.append(entry)
+    return entries
+
+
+def header(**fields: bytes) -> bytes:
+    """Make a raw header; fields left out are those of an empty file ``f``."""
+    layout = {
+        "name": (0, 100, b"f"),
+        "mode": (100, 8, b"0000644\0"),
+        "uid": (108, 8, b"0000000\0"),
+        "gid": (116, 8, b"0000000\0"),
+        "size": (124, 12, b"00000000000\0"),
+        "mtime": (136, 12, b"00000000000\0"),
+        "typeflag": (156, 1, b"0"),
+        "linkname": (157, 100, b""),
+        "magic": (257, 8, b"ustar\x0000"),
+        "devmajor": (329, 8, b""),
+        "devminor": (337, 8, b""),
+        "prefix": (345, 155, b""),
+    }
+    block = bytearray(BLOCK_BYTES)
+    for name, (offset, size, default) in layout.items():
+        value = fields.get(name, default)
+        assert len(value) <= size
+        block[offset : offset + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = fields.get("checksum", b"%06o\0 " % sum(block))
+    return bytes(block)
+
+
+def extension(kind: bytes, data: bytes) -> bytes:
+    return header(typeflag=kind, size=b"%011o\0" % len(data)) + data + bytes(-len(data) % 512)
+
+
+def pax(**records: bytes | str) -> bytes:
+    text = b""
+    for key, value in records.items():
+        raw = value.encode() if isinstance(value, str) else value
+        body = b" " + key.replace("__", ".").encode() + b"=" + raw + b"\n"
+        length = len(body) + 1
+        while len(str(length)) + len(body) != length:
+            length += 1
+        text += b"%d" % length + body
+    return extension(b"x", text)
+
+
+END = bytes(1024)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_kind_in_every_format(format: int) -> None:
+    name = "d/" * 30 + "n" * 60
+    entries = read(
+        layer(
+            directory("usr/", 0o755, uid=1, gid=2),
+            file(name, b"content", 0o4755),
+            symlink("link", "../target"),
+            hardlink("hard", name[-90:]),
+            member("char", tarfile.CHRTYPE, devmajor=5, devminor=259),
+            member("block", tarfile.BLKTYPE, devmajor=259, devminor=1048575),
+            member("fifo", tarfile.FIFOTYPE),
+            format=format,
+        )
+    )
+    assert [(e.kind, e.path) for e in entries] == [
+        (Kind.DIRECTORY, b"usr/"),
+        (Kind.FILE, name.encode()),
+        (Kind.SYMLINK, b"link"),
+        (Kind.HARDLINK, b"hard"),
+        (Kind.CHAR_DEVICE, b"char"),
+        (Kind.BLOCK_DEVICE, b"block"),
+        (Kind.FIFO, b"fifo"),
+    ]
+    usr, regular, link, hard, char, block, _ = entries
+    assert (usr.mode, usr.uid, usr.gid, usr.mtime_s, usr.mtime_ns) == (0o755, 1, 2, MTIME, 0)
+    assert (regular.mode, regular.size_bytes, regular.padding_bytes) == (0o4755, 7, 505)
+    assert link.link_target == b"../target"
+    assert hard.link_target == name[-90:].encode()
+    assert char.rdev == 0x00100503
+    assert block.rdev == 0xFFF103FF
+    assert [e.rdev for e in (usr, regular, link, hard)] == [0] * 4
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names(format: int) -> None:
+    name, target = "n" * 3000, "t" * 2000
+    (entry,) = read(layer(symlink(name, target), format=format))
+    assert entry.path == name.encode()
+    assert entry.link_target == target.encode()
+    assert len(entry.raw) > 512
+    assert entry.offset == 0
+    assert entry.body_offset == len(entry.raw)
+
+
+def test_nothing_is_lost() -> None:
+    data = layer(file("a" * 200, b"x" * 1000), file("b"), format=tarfile.GNU_FORMAT)
+    stream = io.BytesIO(data)
+    headers = HeaderReader(stream.read)
+    again = b""
+    for entry in headers:
+        assert entry.offset == len(again)
+        again += entry.raw
+        again += stream.read(entry.size_bytes + entry.padding_bytes)
+    assert headers.trailer == END
+    assert again + headers.trailer + stream.read() == data
+
+
+def test_pax_wins_over_gnu_over_header() -> None:
+    gnu = extension(b"L", b"from gnu\0") + extension(b"K", b"gnu link\0")
+    (entry,) = read(gnu + header(typeflag=b"2", linkname=b"old") + END)
+    assert (entry.path, entry.link_target) == (b"from gnu", b"gnu link")
+    over = pax(path="from pax", linkpath="pax link", uid="70000", gid="4294967295")
+    (entry,) = read(over + gnu + header(typeflag=b"2", linkname=b"old") + END)
+    assert (entry.path, entry.link_target) == (b"from pax", b"pax link")
+    assert (entry.uid, entry.gid) == (70000, 4294967295)
+    # POSIX: an empty value undoes; the header counts again.
+    (entry,) = read(pax(path="", uid="", mtime="") + header() + END)
+    assert (entry.path, entry.uid, entry.mtime_s) == (b"f", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1.123456789", (1, 123456789)),
+        ("1.5", (1, 500000000)),
+        ("1.000000001", (1, 1)),
+        ("1.1234567899", (1, 123456789)),
+        ("1", (1, 0)),
+        ("1.", (1, 0)),
+        ("1.x", (1, 0)),
+        ("1.-5", (1, 0)),
+        (str((1 << 63) - 1), ((1 << 63) - 1, 0)),
+    ],
+)
+def test_pax_mtime(text: str, wanted: tuple[int, int]) -> None:
+    (entry,) = read(pax(mtime=text) + header(mtime=b"7") + END)
+    assert (entry.mtime_s, entry.mtime_ns) == wanted
+
+
+def test_pax_size_and_xattrs() -> None:
+    records = pax(
+        size="3",
+        SCHILY__xattr__user__b=b"\0\xff\n=",
+        SCHILY__xattr__empty=b"",
+        LIBARCHIVE__xattr__user__c="ignored",
+        comment="ignored",
+    )
+    (entry,) = read(records + header() + b"abc".ljust(512, b"\0") + END)
+    assert entry.size_bytes == 3
+    assert entry.xattrs == {b"user.b": b"\0\xff\n=", b"empty": b""}
+
+
+def test_later_pax_record_wins() -> None:
+    data = b"11 path=aa\n11 path=bb\n"
+    (entry,) = read(extension(b"x", data) + header() + END)
+    assert entry.path == b"bb"
+
+
+def test_global_headers_have_no_effect_but_stay() -> None:
+    marker = extension(b"g", b"12 path=xxx\n")
+    entries = read(marker + header() + marker + END)
+    assert [e.path for e in entries] == [b"f"]
+    assert entries[0].raw == marker + header()
+    stream = io.BytesIO(header() + marker + END)
+    headers = HeaderReader(stream.read)
+    assert len(list(headers)) == 1
+    assert headers.trailer == marker + END
+
+
+def test_base_256() -> None:
+    def encoded(value: int, size: int) -> bytes:
+        return (value | 0x80 << 8 * (size - 1)).to_bytes(size, "big")
+
+    (entry,) = read(
+        header(uid=encoded(3_000_000_000, 8), mtime=encoded(1 << 40, 12), size=encoded(0, 12))
+    )
+    assert (entry.uid, entry.mtime_s) == (3_000_000_000, 1 << 40)
+
+
+@pytest.mark.parametrize("mode", [b"644", b" 644 \0", b"\0\x30644", b"0000644 ", b"0100644\0"])
+def test_octal_spellings(mode: bytes) -> None:
+    (entry,) = read(header(mode=mode, uid=b"", gid=b" \0"))
+    assert (entry.mode, entry.uid, entry.gid) == (0o644, 0, 0)
+
+
+@pytest.mark.parametrize("end", [b"", END, END + b"anything"])
+def test_ends(end: bytes) -> None:
+    assert [e.path for e in read(header() + end)] == [b"f"]
+    assert read(end[:1024]) == []
+
+
+def test_prefix_belongs_to_ustar_only() -> None:
+    assert read(header(prefix=b"p/q"))[0].path == b"p/q/f"
+    # In GNU headers these bytes are times.
+    assert read(header(prefix=b"p/q", magic=b"ustar  \0"))[0].path == b"f"
+    assert read(header(prefix=b"p/q", magic=b""))[0].path == b"f"
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "offset"),
+    [
+        (b"x" * 100, "truncated header", 100),
+        (b"x" * 512, "checksum is no number", 0),
+        (header(checksum=b"000000\0 "), "wrong header checksum", 0),
+        (header() + header(checksum=b"000000\0 "), "wrong header checksum", 512),
+        (header(size=b"9"), "size is no number", 0),
+        (header(size=b"0o17"), "size is no number", 0),
+        (header(size=b"1_0"), "size is no number", 0),
+        (header(size=b"-1"), "size is no number", 0),
+        (header(size=b"\xff" * 12), "negative size", 0),
+        (header(size=b"\x80\xff" + bytes(10)), "size out of range", 0),
+        (header(uid=b"\x80\0\0\1\0\0\0\0"), "uid out of range", 0),
+        (header(mtime=b"\x80\xff" + bytes(10)), "mtime out of range", 0),
+        (header(typeflag=b"S"), "sparse file", 0),
+        (header(typeflag=b"V"), "unknown entry type b'V'", 0),
+        (header(typeflag=b"\xff"), r"unknown entry type b'\\xff'", 0),
+        (pax(GNU__sparse__major="1") + header(), "sparse file", 1024),
+        (header(name=b""), "empty path", 0),
+        (header(typeflag=b"2"), "empty link target", 0),
+        (header(typeflag=b"1"), "empty link target", 0),
+        (header(typeflag=b"5", size=b"1"), "directory with a body", 0),
+        (header(typeflag=b"1", linkname=b"x", size=b"1"), "hard link with a body", 0),
+        (header(typeflag=b"3", devmajor=b"10000"), "device major out of range", 0),
+        (header(typeflag=b"4", devminor=b"4000000"), "device minor out of range", 0),
+        (bytes(512), "a lone zero block", 0),
+        (header() + bytes(512) + header(), "a lone zero block", 512),
+        (pax(path="x") + END, "extension header without an entry", 1024),
+        (extension(b"L", b"x"), "extension header without an entry", 1024),
+        (extension(b"L", b"x")[:600], "truncated extension header", 600),
+        (extension(b"L", b"x") * 2, "second GNU long name", 1024),
+        (extension(b"K", b"x") * 2, "second GNU long link", 1024),
+        (pax(path="x") * 2, "second pax header", 1024),
+        (extension(b"g", b"") * 17, "too many extension headers", 16 * 512),
+        (header(typeflag=b"x", size=b"4000001"), "size out of range", 0),
+        (extension(b"L", b"x" * 5000) + header(), "path of 5000 bytes", 5632),
+        (extension(b"x", b"nonsense") + header(), "bad pax record length", 512),
+        (extension(b"x", b"0 a=b\n") + header(), "bad pax record length", 512),
+        (extension(b"x", b"99 a=b\n") + header(), "bad pax record length", 512),
+        (extension(b"x", b"6 a=b.") + header(), "bad pax record length", 512),
+        (extension(b"x", b"99999999999 a=b\n") + header(), "bad pax record length", 512),
+        (extension(b"x", b"6 a=b\n5 ab\n") + header(), "bad pax record", 518),
+        (extension(b"x", b"6 =ab\n") + header(), "bad pax record", 512),
+        (pax(path=b"a\0b") + header(), "zero byte in path", 1024),
+        (pax(mtime="-1") + header(), "pax mtime is no number in range", 1024),
+        (pax(mtime="1e5") + header(), "pax mtime is no number in range", 1024),
+        (pax(uid="4294967296") + header(), "pax uid is no number in range", 1024),
+        (pax(size="9" * 1000) + header(), "pax size is no number in range", 1536),
+        (pax(size="\u0663") + header(), "pax size is no number in range", 1024),
+        (pax(SCHILY__xattr__="x") + header(), "bad name of an extended attribute", 1024),
+    ],
+)
+def test_refused(data: bytes, message: str, offset: int) -> None:
+    with pytest.raises(TarError, match=message) as caught:
+        read(data)
+    assert caught.value.offset == offset
+    assert f"at offset {offset}" in caught.value.message
+
+
+def test_real_headers_agree_with_tarfile() -> None:
+    members: list[Any] = [
+        file("x" * n, bytes(n), n & 0o7777, uid=n, gid=n * 7, mtime=n * 1.25)
+        for n in (1, 99, 100, 101, 255, 256, 600, 3000)
+    ]
+    data = layer(*members)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        theirs = [(m.name, m.mode, m.uid, m.gid, m.size, float(m.mtime)) for m in archive]
+    ours = [
+        (e.path.decode(), e.mode, e.uid, e.gid, e.size_bytes, e.mtime_s + e.mtime_ns / 1e9)
+        for e in read(data)
+    ]
+    assert ours == theirs

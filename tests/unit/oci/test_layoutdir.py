@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootc.errors import Error, one_line
+from bootc.formats import ocispec
+from bootc.formats.digest import OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
+from bootc.oci.blob import DigestMismatch
+from bootc.oci.layoutdir import LayoutError, open_layout
+from bootc.oci.source import open_source
+from support import images
+from support.images import ARCHITECTURE, OTHER_ARCHITECTURE, Layout
+
+DATA = images.bootable()
+
+
+def manifest_of(layout: Layout, tag: str | None = None) -> str:
+    reference = ImageReference.parse(layout.reference(tag))
+    with open_layout(reference, ARCHITECTURE) as source:
+        assert OciDigest.of(source.manifest_raw) == source.manifest_digest
+        return str(source.manifest_digest)
+
+
+def platform(architecture: str) -> dict[str, object]:
+    return {"platform": {"architecture": architecture, "os": "linux"}}
+
+
+def read_all(layout: Layout) -> None:
+    with (
+        open_layout(ImageReference.parse(layout.reference()), ARCHITECTURE) as source,
+        source.blob(source.layers[0]) as blob,
+    ):
+        while blob.read(1000):
+            pass
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout")
+
+
+def test_one_image(layout: Layout) -> None:
+    entry = layout.image([DATA], tag="v1")
+    reference = ImageReference.parse(layout.reference())
+    with open_source(reference) as source:
+        assert source.imgref == reference
+        assert str(source.manifest_digest) == entry["digest"]
+        assert (
+            OciDigest.of(source.config_raw)
+            == ocispec.Manifest.parse(source.manifest_raw).config.digest
+        )
+        (descriptor,) = source.layers
+        with source.blob(descriptor) as blob:
+            parts = []
+            while part := blob.read(100):
+                parts.append(part)
+        assert b"".join(parts) == images.compress(DATA, "gzip")
+
+
+def test_tags(layout: Layout) -> None:
+    one = layout.image([DATA], tag="v1")
+    two = layout.image([images.bootable(images.file("x"))], tag="v2")
+    assert manifest_of(layout, "v1") == one["digest"]
+    assert manifest_of(layout, "v2") == two["digest"]
+    with pytest.raises(LayoutError, match="holds no image tagged 'v3'") as caught:
+        manifest_of(layout, "v3")
+    assert caught.value.hint == "its tags are v1, v2"
+    with pytest.raises(LayoutError, match="holds 2 images to choose from"):
+        manifest_of(layout)
+
+
+def test_platforms_side_by_side(layout: Layout) -> None:
+    layout.image([DATA], descriptor=platform(OTHER_ARCHITECTURE))
+    ours = layout.image([DATA], descriptor=platform(ARCHITECTURE), manifest={"annotations": {}})
+    assert manifest_of(layout) == ours["digest"]
+
+
+def test_index_within_the_index(layout: Layout) -> None:
+    other = layout.image([DATA], descriptor=platform(OTHER_ARCHITECTURE))
+    ours = layout.image([DATA], descriptor=platform(ARCHITECTURE), manifest={"annotations": {}})
+    inner = {"schemaVersion": 2, "mediaType": ocispec.INDEX, "manifests": [other, ours]}
+    layout.manifests.clear()
+    layout.add(layout.document(inner, ocispec.INDEX), tag="multi")
+    assert manifest_of(layout, "multi") == ours["digest"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_other_machines_only(layout: Layout, nested: bool) -> None:
+    entry = layout.image([DATA], descriptor=platform(OTHER_ARCHITECTURE))
+    if nested:
+        layout.manifests.clear()
+        inner = {"schemaVersion": 2, "manifests": [entry]}
+        layout.add(layout.document(inner, ocispec.INDEX))
+    message = f"is for {OTHER_ARCHITECTURE}, this machine is {ARCHITECTURE}"
+    with pytest.raises(WrongArchitecture, match=message):
+        manifest_of(layout)
+
+
+def test_endless_indexes(layout: Layout) -> None:
+    entry = layout.image([DATA])
+    for _ in range(5):
+        entry = layout.document({"schemaVersion": 2, "manifests": [entry]}, ocispec.INDEX)
+    layout.write_index([entry])
+    with pytest.raises(LayoutError, match="nested more than 4 deep"):
+        manifest_of(layout)
+
+
+def test_no_layout(tmp_path: Path) -> None:
+    def refused(path: Path) -> str:
+        with (
+            pytest.raises(LayoutError) as caught,
+            open_layout(ImageReference("oci", str(path)), ARCHITECTURE),
+        ):
+            pass
+        return one_line(caught.value)
+
+    assert refused(tmp_path / "none") == f"there is no directory {tmp_path}/none"
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") == f"there is no directory {tmp_path}/file"
+    (tmp_path / "empty").mkdir()
+    assert "is no OCI layout directory" in refused(tmp_path / "empty")
+    layout = Layout(tmp_path / "bare")
+    assert "holds no image" in refused(layout.path)
+
+
+@pytest.mark.parametrize("which", ["manifest", "config", "layer"])
+@pytest.mark.parametrize("how", ["changed", "longer", "shorter", "missing"])
+def test_damage_is_found(layout: Layout, which: str, how: str) -> None:
+    entry = layout.image([DATA])
+    with open_layout(ImageReference.parse(layout.reference()), ARCHITECTURE) as source:
+        manifest = ocispec.Manifest.parse(source.manifest_raw)
+    digest = {
+        "manifest": entry["digest"],
+        "config": str(manifest.config.digest),
+        "layer": str(manifest.layers[0].digest),
+    }[which]
+    path = layout.blob_path(digest)
+    data = path.read_bytes()
+    expected: type[Error] = DigestMismatch
+    match how:
+        case "changed":
+            path.write_bytes(b"X" + data[1:])
+            message = f"blob {digest} has the digest sha256:"
+        case "longer":
+            path.write_bytes(data + b"X")
+            message = f"should have {len(data)} bytes and has more"
+        case "shorter":
+            path.write_bytes(data[:-1])
+            message = f"should have {len(data)} bytes and has {len(data) - 1} bytes"
+        case _:
+            path.unlink()
+            expected, message = LayoutError, f"is incomplete: blob {digest} is missing"
+    with pytest.raises(expected, match=message):
+        read_all(layout)
+
+
+def test_bad_documents(layout: Layout) -> None:
+    layout.image([DATA], manifest={"layers": [{"mediaType": "text/plain"}]})
+    with pytest.raises(ImageSpecError, match=r"layers\[0\].digest: missing"):
+        manifest_of(layout)
+    (layout.path / "index.json").write_text("{")
+    with pytest.raises(ImageSpecError, match=r"index.json: not JSON"):
+        manifest_of(layout)
+    (layout.path / "index.json").write_bytes(b" " * (5 << 20))
+    with pytest.raises(LayoutError, match="more than 4194304 bytes"):
+        manifest_of(layout)
+
+
+def test_oversized_manifest(layout: Layout) -> None:
+    layout.add(layout.blob(b" " * (5 << 20), ocispec.MANIFEST))
+    with pytest.raises(DigestMismatch, match="too large for application/vnd"):
+        manifest_of(layout)
+
+
+def test_layouts_of_symlinks(tmp_path: Path, layout: Layout) -> None:
+    entry = layout.image([DATA])
+    (tmp_path / "cache").mkdir()
+    for path in (layout.path / "blobs" / "sha256").iterdir():
+        moved = path.rename(tmp_path / "cache" / path.name)
+        path.symlink_to(moved)
+    assert manifest_of(layout) == entry["digest"]
