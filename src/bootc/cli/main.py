@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser("bootc", COMMANDS, __version__).parse_args(argv)
         if args.run is None:
             raise UsageError("a command is missing", hint="see bootc --help")
-        with renderer(sys.stderr) as sink:
+        with renderer(sys.stderr, sys.stdout) as sink:
             args.run(args, Context(_write, sink, sys.stdout.isatty()))
         sys.stdout.flush()
     except BrokenPipeError:

@@ -2,7 +2,8 @@
 
 A terminal gets bars from ``rich`` where that is installed. Everything else (a
 log, a serial console, a pipe) gets plain lines: when a task starts, each tenth
-of a long one, and how long it took.
+of a long one, and how long it took. Progress goes to one stream (standard error),
+messages for the user to another (standard output).
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ class Renderer(Protocol):
 class Lines:
     """Plain lines on a stream."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, messages: TextIO) -> None:
         self._stream = stream
+        self._messages = messages
         self._open: dict[str, tuple[Start, float, int]] = {}
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
             case Message(text):
-                self._print(text)
+                print(text, file=self._messages, flush=True)
             case Start(task, description):
                 self._open[task] = (event, time.monotonic(), 0)
                 size = f" ({human_bytes(event.total)})" if _sized(event) else ""
@@ -72,8 +74,9 @@ class Lines:
 class Bars:
     """Bars on a terminal, drawn by rich."""
 
-    def __init__(self, bars: RichProgress) -> None:
+    def __init__(self, bars: RichProgress, messages: TextIO) -> None:
         self._bars = bars
+        self._messages = messages
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
@@ -91,8 +94,11 @@ class Bars:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
-            case Message(text):
+            case Message(text) if self._messages.isatty():
+                # Above the bars, which are redrawn below it.
                 self._bars.console.print(text, markup=False, highlight=False)
+            case Message(text):
+                print(text, file=self._messages, flush=True)
             case Start(task, description, total):
                 self._tasks[task] = self._bars.add_task(description, total=total)
             case Progress(task, done):
@@ -105,7 +111,7 @@ class Bars:
                     self._bars.update(bar, total=whole, completed=whole)
 
 
-def renderer(stream: TextIO) -> AbstractContextManager[Renderer]:
+def renderer(stream: TextIO, messages: TextIO) -> AbstractContextManager[Renderer]:
     """Return what suits the stream; enter it before sending events."""
     if stream.isatty():
         try:
@@ -121,8 +127,9 @@ def renderer(stream: TextIO) -> AbstractContextManager[Renderer]:
             pass
         else:
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            return Bars(Progress(*columns, console=Console(file=stream), refresh_per_second=5))
-    return nullcontext(Lines(stream))
+            bars = Progress(*columns, console=Console(file=stream), refresh_per_second=5)
+            return Bars(bars, messages)
+    return nullcontext(Lines(stream, messages))
 
 
 def _sized(start: Start) -> bool:

@@ -13,7 +13,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, Event]) -> list
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
-    lines = progress.Lines(stream)
+    lines = progress.Lines(stream, stream)
     for second, event in events:
         clock[0] = second
         lines(event)
@@ -53,6 +53,14 @@ def test_messages_pass_through_and_unknown_tasks_are_ignored(
     assert shown(
         monkeypatch, (0, Message("Bootloader: systemd")), (0, Progress("x", 1)), (0, Done("x"))
     ) == ["Bootloader: systemd"]
+
+
+def test_messages_go_where_output_goes() -> None:
+    err, out = io.StringIO(), io.StringIO()
+    with progress.renderer(err, out) as sink:
+        sink(Message("Installation complete!"))
+        sink(Start("x", "X"))
+    assert (err.getvalue(), out.getvalue()) == ("X …\n", "Installation complete!\n")
 
 
 @pytest.mark.parametrize(
