@@ -53,8 +53,6 @@ _log = logging.getLogger(__name__)
 AUTH_FILES = ("/run/ostree/auth.json", "/etc/ostree/auth.json", "/usr/lib/ostree/auth.json")
 #: What steers skopeo besides the environment every child gets.
 _VARIABLES = (
-    "CONTAINERS_CONF",
-    "CONTAINERS_REGISTRIES_CONF",
     "CONTAINERS_STORAGE_CONF",
     "DOCKER_CONFIG",
     "STORAGE_DRIVER",
