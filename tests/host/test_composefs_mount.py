@@ -124,7 +124,7 @@ def setup(
     )
 
 
-def test_the_image_takes_the_place_of_the_physical_root(physical: PhysicalRoot) -> None:
+def test_the_image_covers_the_physical_root(physical: PhysicalRoot) -> None:
     seen, stderr = setup(physical)
     assert (seen["status"], stderr) == (0, "")
     assert seen["program"] == PROGRAM.decode()
@@ -136,7 +136,6 @@ def test_the_image_takes_the_place_of_the_physical_root(physical: PhysicalRoot) 
     assert seen["physical"] == ["composefs", "state"]
     assert seen["left"] == []
 
-    # One mount at each place: the physical root is gone from under the image.
     root = str(physical.path)
     mounts = seen["mounts"]
     assert sorted(mounts) == [root, f"{root}/etc", f"{root}/sysroot", f"{root}/var"]
@@ -257,12 +256,15 @@ def test_a_sealed_argument_demands_verity(physical: PhysicalRoot) -> None:
     assert list(seen["mounts"]) == [str(physical.path)]
 
 
-def test_half_a_root_is_not_left_for_a_soft_reboot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", ["", "[root]\ntransient = true"])
+@pytest.mark.parametrize("place", ["", "nextroot"])
+def test_half_a_root_is_not_left_behind(tmp_path: Path, place: str, config: str) -> None:
     physical = make_physical_root(tmp_path / "root", without="etc")
-    target = physical.path / "nextroot"
-    target.mkdir()
-    seen, stderr = setup(physical, target=target, config="[root]\ntransient = true")
+    target = physical.path / place
+    target.mkdir(exist_ok=True)
+    seen, stderr = setup(physical, target=target, config=config)
     assert (seen["status"], stderr) == (1, "bootc: attaching /etc: No such file or directory\n")
+    assert seen["program"] == "No such file or directory"
     assert list(seen["mounts"]) == [str(physical.path)]
 
 

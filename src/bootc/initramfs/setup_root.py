@@ -7,7 +7,7 @@ root setup"), and again when a soft reboot is prepared, with another target. Pro
   Only ``?`` in that argument tolerates missing fs-verity; nothing on the disk does.
 - Configuration comes from the initramfs and the command line, never from the disk.
 - The image is verified and the deployment's state opened before anything is attached,
-  and the finished tree takes the physical root's place in one step.
+  over the physical root; should attaching fail half-way, it is undone.
 - A failure is one line on stderr and exit status 1. There is no fallback.
 
 Its imports are kept to os and ctypes and our own few modules; tomllib joins only when
@@ -27,7 +27,6 @@ from bootc.kernel.libc import AT_EMPTY_PATH, AT_FDCWD
 from bootc.kernel.mount import (
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
-    MOVE_MOUNT_BENEATH,
     OPEN_TREE_CLONE,
     mount_setattr,
     move_mount,
@@ -225,7 +224,8 @@ def setup_root(options: Options) -> None:
                 parts[name] = _clone(state_fd, name)
 
     # Layers of an overlay must be attached before Linux 6.15, so the root comes first.
-    _attach(root_fd, options)
+    target = options.target or options.sysroot
+    _attach(root_fd, target)
     stacked = [root_fd]
     try:
         for name, kind in kinds.items():
@@ -234,18 +234,14 @@ def setup_root(options: Options) -> None:
                 parts[name] = mount_transient(lower_fd, source=TRANSIENT)
         if config.transient_root:
             view_fd = mount_transient(root_fd, source=f"transient:composefs={image.hex}")
-            _attach(view_fd, options)
+            _attach(view_fd, target)
             stacked.append(view_fd)
         for name, part_fd in parts.items():
             _attach_part(stacked[-1], name, part_fd)
     except BaseException:
-        if options.target is not None:
-            # A soft reboot must not find half a root.
-            for _ in stacked:
-                umount2(options.target, MNT_DETACH)
+        for _ in stacked:
+            umount2(target, MNT_DETACH)
         raise
-    if options.target is None:
-        umount2(options.sysroot, MNT_DETACH)
 
 
 def _kernel_command_line() -> str:
@@ -265,18 +261,11 @@ def _clone(dir_fd: int, path: str) -> int:
     return open_tree(dir_fd, path, OPEN_TREE_CLONE | (0 if path else AT_EMPTY_PATH))
 
 
-def _attach(root_fd: int, options: Options) -> None:
-    """Attach the root at its target, or else beneath the physical root.
-
-    From there it appears complete when the physical root is unmounted: nobody sees half
-    a tree, and systemd's sysroot.mount never sees an empty mount point.
-    """
-    if options.target is None:
-        target, flags = options.sysroot, MOVE_MOUNT_BENEATH
-    else:
-        target, flags = options.target, 0
+def _attach(root_fd: int, target: str) -> None:
+    # Over the physical root and not beneath it, as MOVE_MOUNT_BENEATH could: that is refused
+    # for mounts on the initramfs itself.
     with doing(f"attaching the root at {target}"):
-        move_mount(root_fd, "", AT_FDCWD, target, flags=flags)
+        move_mount(root_fd, "", AT_FDCWD, target)
 
 
 def _attach_part(root_fd: int, name: str, part_fd: int) -> None:

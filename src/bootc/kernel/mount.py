@@ -38,7 +38,6 @@ OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MOVE_MOUNT_BENEATH = 0x200
 
 MOUNT_ATTR_RDONLY = 0x01
 MOUNT_ATTR_NOSUID = 0x02
@@ -136,12 +135,12 @@ def mount_setattr(
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
-    """Mount the classic way, as mount(2) does."""
+    """Mount the classic way."""
     call("mount", source, target, fstype, flags, data)
 
 
 def umount2(path: str, flags: int = 0) -> None:
-    """Unmount with flags, as umount2(2) does."""
+    """Unmount what is on top at a path."""
     call("umount2", path, flags)
 
 
