@@ -20,7 +20,8 @@ def main(initdir: str, *modules: str) -> None:
     """Write bytecode, print extension modules."""
     for name in (STEP, *modules):
         __import__(name)
-    specs = [module.__spec__ for module in sys.modules.values()]
+    # Some entries are no modules, as typing.io in Python 3.11.
+    specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
 
     # Only now: what this program needs for itself must not get in.
     import os
