@@ -20,6 +20,7 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Node,
     Socket,
     Sparse,
     Stat,
@@ -32,7 +33,6 @@ _XATTR_NAMES = [
     b"security.selinux",
     b"security.capability",
     b"user.foo",
-    b"user.",
     b"user.overlay.metacopy",
     b"trusted.foo",
     b"trusted.overlay.opaque",
@@ -66,8 +66,13 @@ def _stats() -> st.SearchStrategy[Stat]:
         gid=owners,
         mtime_s=st.sampled_from([0, 1, 1_700_000_000, 2**33]),
         mtime_ns=st.sampled_from([0, 5, 999_999_999]),
-        xattrs=st.dictionaries(st.sampled_from(_XATTR_NAMES), values, max_size=4),
+        xattrs=st.dictionaries(st.sampled_from(_XATTR_NAMES), values, max_size=4).map(_possible),
     )
+
+
+def _possible(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Fill empty ACLs: there are none, and the C tools do not see them."""
+    return {k: v or b"acl" if b"posix_acl" in k else v for k, v in xattrs.items()}
 
 
 def _contents(algorithm: Algorithm) -> st.SearchStrategy[Content]:
@@ -126,6 +131,9 @@ def trees(draw: st.DrawFn, algorithm: Algorithm = Algorithm.SHA256) -> Directory
                 leaves.append(leaf)
     if draw(st.booleans()):
         _crowd(draw, draw(st.sampled_from(directories)), draw(_stats()))
+    for directory in filter(holds_whiteouts, directories):
+        # Not to be told from the mark an image puts there itself.
+        directory.stat.xattrs.pop(b"trusted.overlay.opaque", None)
     return root
 
 
@@ -135,6 +143,14 @@ def _crowd(draw: st.DrawFn, directory: Directory, meta: Stat) -> None:
     for i in range(draw(st.integers(1, 9000 // (12 + width)))):
         name = b"%0*d" % (width, i)
         directory.entries.setdefault(name, Leaf(meta, Inline(b"")))
+
+
+def holds_whiteouts(node: Node) -> bool:
+    """Whether this is a directory with a whiteout in it."""
+    return isinstance(node, Directory) and any(
+        isinstance(child, Leaf) and child.content == CharDevice(0)
+        for child in node.entries.values()
+    )
 
 
 def text_of(root: Directory) -> list[bytes]:
