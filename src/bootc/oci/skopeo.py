@@ -186,14 +186,21 @@ class _Proxy:
 
 
 def _parse_reply(data: bytes, fd: int | None) -> _Reply:
+    reply = _json(data)
     try:
-        reply = json.loads(data)
         if reply["success"]:
             return _Reply(reply.get("value"), int(reply.get("pipeid") or 0), fd)
         text = " ".join(str(reply["error"]).split())
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}") from exc
     raise SkopeoError(f"skopeo: {text}")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}") from exc
 
 
 @contextlib.contextmanager
@@ -229,7 +236,10 @@ class _Image:
             # An image id is written with its algorithm elsewhere, but not here.
             name = f"containers-storage:{imgref.name.removeprefix('sha256:')}"
         with doing(f"Opening image {imgref}"):
-            return cls(proxy, int(proxy.call("OpenImage", name).value))
+            number = proxy.call("OpenImage", name).value
+            if not isinstance(number, int):
+                raise SkopeoError(f"skopeo's reply makes no sense: image {number!r}")
+            return cls(proxy, number)
 
     @contextlib.contextmanager
     def pipe(self, method: str, *args: int | str) -> Iterator[tuple[Any, Blob]]:
@@ -272,8 +282,7 @@ class _Image:
     def local_layers(self) -> tuple[Descriptor, ...]:
         """Ask for the layers as local storage holds them."""
         if self.proxy.version >= _PIPED_LAYER_INFO:
-            _, raw = self.document("GetLayerInfoPiped")
-            infos = json.loads(raw)
+            infos = _json(self.document("GetLayerInfoPiped")[1])
         elif self.proxy.version >= _LAYER_INFO:
             infos = self.proxy.call("GetLayerInfo", self.number).value
         else:
@@ -281,10 +290,13 @@ class _Image:
                 "this skopeo is too old to read local container storage",
                 hint="version 1.11 and later can; or copy the image to an oci: directory first",
             )
-        return tuple(
-            Descriptor(info["media_type"], _digest(info["digest"]), int(info["size"]), {})
-            for info in infos
-        )
+        try:
+            return tuple(
+                Descriptor(str(info["media_type"]), _digest(info["digest"]), int(info["size"]), {})
+                for info in infos
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise SkopeoError(f"skopeo's reply makes no sense: {exc!r}") from exc
 
 
 class _Pipe:

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import io
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+import zstandard
+
+from bootc.formats import splitstream
+from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
+from bootc.formats.tar import TarError
+from bootc.formats.tree import External, Inline
+from bootc.formats.verity import verity_digest
+from bootc.oci.blob import DigestMismatch
+from bootc.oci.unpack import LayerError, body_of, decompress, entries, split_layer
+from bootc.repository.objects import DigestOnly, ObjectWriter
+from support.images import directory, file, layer
+
+SHA256 = Algorithm.SHA256
+DATA = layer(directory("d"), file("d/small", b"s" * 64), file("d/large", b"l" * 65))
+
+
+def split(blob: bytes, data: bytes = DATA) -> StreamReader:
+    return StreamReader(split_layer(io.BytesIO(blob), OciDigest.of(data), DigestOnly(SHA256)))
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+SKIPPABLE = (0x184D2A5E).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"extra"
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        DATA,
+        gzip.compress(DATA),
+        gzip.compress(DATA[:700]) + gzip.compress(b"") + gzip.compress(DATA[700:]),
+        zstd(DATA),
+        zstd(DATA[:700]) + zstd(DATA[700:]),
+        SKIPPABLE + zstd(DATA) + SKIPPABLE,
+    ],
+    ids=["plain", "gzip", "gzip-members", "zstd", "zstd-frames", "zstd-skippable"],
+)
+def test_compressions(blob: bytes) -> None:
+    assert b"".join(decompress(io.BytesIO(blob))) == DATA
+    large = verity_digest(b"l" * 65, SHA256)
+    assert [(e.path, content) for e, content in entries(split(blob), SHA256)] == [
+        (b"d/", Inline(b"")),
+        (b"d/small", Inline(b"s" * 64)),
+        (b"d/large", External(large, 65)),
+    ]
+
+
+class Trickle:
+    """A blob that comes byte by byte, as from a slow pipe."""
+
+    def __init__(self, data: bytes) -> None:
+        self._stream = io.BytesIO(data)
+
+    def read(self, size: int, /) -> bytes:
+        return self._stream.read(min(size, 1))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
+def test_slow_blobs(compress: object) -> None:
+    blob = compress(DATA)  # type: ignore[operator]
+    stream = split_layer(Trickle(blob), OciDigest.of(DATA), DigestOnly(SHA256))
+    assert stream == split_layer(io.BytesIO(DATA), OciDigest.of(DATA), DigestOnly(SHA256))
+
+
+@pytest.mark.parametrize("blob", [b"", gzip.compress(b""), zstd(b"")])
+def test_empty_layers(blob: bytes) -> None:
+    assert list(entries(split(blob, b""), SHA256)) == []
+
+
+@pytest.mark.parametrize(
+    ("blob", "message"),
+    [
+        (b"\x1f\x8b", "truncated gzip"),
+        (b"\x1f\x8b" + b"x" * 50, "corrupt gzip"),
+        (gzip.compress(DATA) + gzip.compress(DATA)[:15], "truncated gzip"),
+        (zstd(DATA)[:4], "truncated zstd"),
+        (zstd(DATA) + zstd(DATA)[:8], "truncated zstd"),
+        (zstd(DATA) + b"x" * 20, "corrupt zstd"),
+    ],
+)
+def test_damaged_compression(blob: bytes, message: str) -> None:
+    with pytest.raises(LayerError, match=message):
+        split(blob)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd])
+def test_bombs_need_no_memory(compress: object) -> None:
+    size = 120 << 20
+    data = layer(file("zeros", bytes(size)))
+    blob, diff_id = compress(data), OciDigest.of(data)  # type: ignore[operator]
+    del data
+    tracemalloc.start()
+    try:
+        split_layer(io.BytesIO(blob), diff_id, DigestOnly(SHA256))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 80 << 20
+
+
+def test_wrong_diff_id() -> None:
+    with pytest.raises(DigestMismatch, match=f"instead of {OciDigest.of(b'x')}"):
+        split(DATA, b"x")
+
+
+def test_full_disk() -> None:
+    class Full:
+        """An object store without room (an ``ObjectSink``)."""
+
+        algorithm = SHA256
+
+        def put(self, data: bytes) -> Digest:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def writer(self) -> AbstractContextManager[ObjectWriter]:
+            @contextlib.contextmanager
+            def failing() -> Iterator[ObjectWriter]:
+                self.put(b"")
+                yield DigestOnly(SHA256).writer().__enter__()
+
+            return failing()
+
+    with pytest.raises(OSError, match="No space left"):
+        split_layer(io.BytesIO(DATA), OciDigest.of(DATA), Full())
+
+
+def test_body_of() -> None:
+    for entry, content in entries(split(DATA), SHA256):
+        if isinstance(content, External):
+            assert body_of(io.BytesIO(gzip.compress(DATA)), entry) == b"l" * 65
+            with pytest.raises(TarError, match="truncated body"):
+                body_of(io.BytesIO(DATA[: entry.body_offset + 10]), entry)
+
+
+def stream_of(*items: bytes | Digest, content_type: bytes = splitstream.OCI_LAYER) -> StreamReader:
+    writer = StreamWriter(SHA256, content_type)
+    for item in items:
+        if isinstance(item, Digest):
+            writer.external(item, 65)
+        else:
+            writer.inline(item)
+    return StreamReader(writer.finish())
+
+
+def test_streams_that_are_no_layers() -> None:
+    digest = verity_digest(b"", SHA256)
+    large = DATA.index(b"d/large")
+    small = DATA.index(b"d/small")
+
+    def consume(stream: StreamReader, algorithm: Algorithm = SHA256) -> None:
+        for _ in entries(stream, algorithm):
+            pass
+
+    consume(stream_of(DATA[: large + 512], digest, DATA[large + 577 :]))
+    with pytest.raises(SplitstreamError, match="content type b'ociconfg'"):
+        consume(stream_of(DATA, content_type=splitstream.OCI_CONFIG))
+    with pytest.raises(SplitstreamError, match="digests are sha256"):
+        consume(stream_of(DATA), Algorithm.SHA512)
+    # A large file inline, and a small one as an object.
+    with pytest.raises(SplitstreamError, match="no object where one belongs"):
+        consume(stream_of(DATA))
+    with pytest.raises(SplitstreamError, match="an object where inline bytes belong"):
+        consume(stream_of(DATA[: small + 512], digest))
+    with pytest.raises(TarError, match="truncated body"):
+        consume(stream_of(DATA[: small + 512 + 10]))
+    with pytest.raises(SplitstreamError, match="an object where inline bytes belong"):
+        consume(stream_of(digest))
