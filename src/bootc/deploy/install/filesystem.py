@@ -58,7 +58,8 @@ def mkfs_argv(filesystem: Filesystem, device: str, fs_uuid: uuid.UUID) -> list[s
     """
     match filesystem:
         case Filesystem.EXT4:
-            options = ["-q", "-U", str(fs_uuid), "-O", "verity"]
+            # A small disk would get blocks of 1 KiB, and the digests are over 4 KiB.
+            options = ["-q", "-b", "4096", "-U", str(fs_uuid), "-O", "verity"]
         case Filesystem.BTRFS:
             options = ["-q", "-f", "-U", str(fs_uuid)]
         case Filesystem.XFS:
