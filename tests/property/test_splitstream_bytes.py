@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootc.formats.digest import Algorithm, Digest, OciDigest
@@ -50,6 +50,7 @@ class Memory:
 contents = st.one_of(st.binary(max_size=66), st.binary(min_size=500, max_size=1100))
 
 
+@settings(deadline=None)
 @given(st.lists(contents, max_size=6), st.binary(max_size=600))
 def test_layers_come_back(files: list[bytes], trailing: bytes) -> None:
     data = layer(*(file(f"f{n}", content) for n, content in enumerate(files))) + trailing
@@ -66,6 +67,7 @@ def test_layers_come_back(files: list[bytes], trailing: bytes) -> None:
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(SHA256, raw))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.binary(min_size=1, max_size=200), digests), max_size=20),
     st.dictionaries(st.text(st.characters(exclude_characters="\0", codec="utf-8")), digests),
@@ -90,6 +92,7 @@ def test_streams_come_back(items: list[bytes | Digest], refs: dict[str, Digest])
     assert list(reader.chunks()) == merged
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 10_000), st.binary(min_size=1, max_size=16))
 def test_damaged_streams(content: bytes, at: int, damage: bytes) -> None:
     writer = StreamWriter(SHA256, b"whatever")

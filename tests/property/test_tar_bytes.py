@@ -6,7 +6,7 @@ import contextlib
 import io
 import tarfile
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootc.formats.tar import HeaderReader, TarError
@@ -43,6 +43,7 @@ archives = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(archives)
 def test_agrees_with_tarfile_and_keeps_every_byte(data: bytes) -> None:
     stream = io.BytesIO(data)
@@ -71,11 +72,13 @@ def test_agrees_with_tarfile_and_keeps_every_byte(data: bytes) -> None:
     assert ours == theirs
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes(data: bytes) -> None:
     consume(data)
 
 
+@settings(deadline=None)
 @given(archives, st.integers(0, 10_000), st.binary(min_size=1, max_size=20))
 def test_damaged_archives(data: bytes, at: int, damage: bytes) -> None:
     at %= len(data)
