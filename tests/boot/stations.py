@@ -20,8 +20,6 @@ GUEST_MEASURE = Path(__file__).with_name("guest_measure.py").read_bytes()
 BYSTANDER = "/usr/share/common-licenses/GPL-3"
 
 
-#: Every path with its kind, owner, mode, size and link target; not its times.
-LISTING = "find / -xdev -printf '%p %y %U:%G %m %s %l\\n' | sort"
 #: One write below each place, and how it must go.
 WRITES = {
     "/usr": "touch /usr/written",
@@ -62,7 +60,6 @@ class FirstBoot:
     status_json: str
     writes: dict[str, Result]
     bystander: bytes
-    listing: str
     console: str
 
     @property
@@ -154,7 +151,6 @@ def boot_installed(live_boot: LiveBoot, logs: Path) -> FirstBoot:
             status_json=machine.run("bootc status --json").stdout,
             writes={place: machine.run(write, check=False) for place, write in WRITES.items()},
             bystander=machine.run(f"cat {BYSTANDER}").stdout_bytes,
-            listing=machine.run(LISTING, timeout_s=300).stdout,
             console=machine.console_text(),
         )
         machine.power_off()

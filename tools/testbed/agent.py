@@ -18,6 +18,10 @@ class AgentError(Exception):
     """The machine went away, or does not answer."""
 
 
+class NoAnswerYetError(AgentError):
+    """It does not answer so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a command in the machine ended; ``rc`` is None when it ran out of time."""
@@ -50,7 +54,8 @@ class Agent:
         """Wait for the agent to greet; return the guest's boot id.
 
         Raises:
-            AgentError: It did not until the deadline (of ``time.monotonic``).
+            NoAnswerYetError: It did not until the deadline (of ``time.monotonic``).
+            AgentError: It will not.
         """
         message = self._receive(deadline)
         return str(message["ready"])
@@ -106,12 +111,12 @@ class Agent:
         while b"\n" not in self._buffer:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                raise AgentError("no answer in time")
+                raise NoAnswerYetError("no answer in time")
             self._connection.settimeout(remaining)
             try:
                 chunk = self._connection.recv(1 << 16)
             except TimeoutError as exc:
-                raise AgentError("no answer in time") from exc
+                raise NoAnswerYetError("no answer in time") from exc
             except OSError as exc:
                 raise AgentError(str(exc)) from exc
             if not chunk:

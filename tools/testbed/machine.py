@@ -26,13 +26,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from testbed.agent import Agent, AgentError, OnOutput, Result
+from testbed.agent import Agent, AgentError, NoAnswerYetError, OnOutput, Result
 from testbed.command import Hardware, qemu_command
 from testbed.credentials import agent_credentials, network_credentials
 from testbed.qemu import Qemu, find_qemu
 
 #: Emulated and on a busy host, a boot takes its time.
 BOOT_TIMEOUT_S = 400.0
+#: How a console says that the boot stopped.
+EMERGENCY = re.compile(r"(?i)reached target .*emergency|you are in (emergency|rescue) mode")
 _CONSOLE_TAIL_LINES = 40
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|\r|\x00")
 
@@ -147,13 +149,21 @@ class Machine:
         """Wait until commands can be run; return the guest's boot id.
 
         Raises:
-            MachineError: The machine ended or took too long.
+            MachineError: The machine ended, stopped in its emergency mode or took too long.
         """
         assert self._agent is not None
-        try:
-            return self._agent.wait_ready(time.monotonic() + timeout_s)
-        except AgentError as exc:
-            raise MachineError(f"not ready: {exc}\n{self._console_tail()}") from exc
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._agent.wait_ready(min(deadline, time.monotonic() + 2))
+            except NoAnswerYetError as exc:
+                stopped = EMERGENCY.search(self.console_text())
+                if time.monotonic() < deadline and not stopped:
+                    continue
+                why = stopped[0] if stopped else exc
+                raise MachineError(f"not ready: {why}\n{self._console_tail()}") from exc
+            except AgentError as exc:
+                raise MachineError(f"not ready: {exc}\n{self._console_tail()}") from exc
 
     def wait_running(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait until systemd has finished booting; return the state it is in."""
@@ -241,7 +251,8 @@ class Machine:
         self.wait_end(timeout_s)
 
     def _console_tail(self) -> str:
-        lines = self.console_text().splitlines()[-_CONSOLE_TAIL_LINES:]
+        lines = [line for line in self.console_text().splitlines() if line.strip()]
+        lines = lines[-_CONSOLE_TAIL_LINES:]
         errors = self._errors.read_text(errors="replace").strip()
         return "\n".join([*lines, errors] if errors else lines)
 
