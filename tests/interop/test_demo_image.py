@@ -190,7 +190,7 @@ def test_there_are_three_layers_and_whiteouts(v1: Image) -> None:
 
 
 def test_nothing_is_deleted_below_a_link(v2: Image) -> None:
-    """umoci would write that for a directory that became a link; bootc refuses such layers."""
+    """umoci writes that for a directory that became a link, and readers of layers differ on it."""
     links = {name for name, (member, _) in v2.tree.members.items() if member.issym()}
     for layer in v2.layers:
         assert [name for name in layer.whiteouts() if os.path.dirname(name) in links] == []
