@@ -24,7 +24,7 @@ class DigestError(Error):
 
 
 class Algorithm(enum.Enum):
-    """An fs-verity hash algorithm. ``value`` is its number in the kernel's and composefs's formats."""
+    """An fs-verity hash algorithm. ``value`` is its number for the kernel and for composefs."""
 
     SHA256 = 1
     SHA512 = 2
