@@ -14,6 +14,11 @@ check() {
 depends() {
     # initrd-root-fs.target and sysroot.mount are systemd's.
     echo systemd-initrd
+    # A failure isolates emergency.target, which starts nothing where its service is not there.
+    # dracut-systemd brings one, if it is not left out; newer dracuts have it by itself too.
+    if compgen -G "$dracutbasedir/modules.d/[0-9][0-9]systemd-emergency" >/dev/null; then
+        echo systemd-emergency
+    fi
 }
 
 installkernel() {
@@ -40,6 +45,8 @@ install() {
     }
     inst_multiple /usr/bin/python3 $modules $libraries
     inst_simple /usr/lib/bootc/initramfs-setup
+    # What the emergency service runs; it says that root is locked and waits.
+    inst_multiple -o sulogin
 
     inst_simple "$systemdsystemunitdir/bootc-root-setup.service"
     # Required, not only wanted: without it the physical root must not be switched to.
