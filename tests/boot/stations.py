@@ -93,8 +93,7 @@ def boot_live(demo_os: DemoOs, registry: int, directory: Path, logs: Path) -> Li
         "no such image": f"{INSTALL} --source-imgref docker://{host}/demo:none {TARGET_DEVICE}",
         "no registry": f"{INSTALL} --source-imgref docker://{HOST_ADDRESS}:1/demo:v1 "
         + TARGET_DEVICE,
-        "unbootable": f"{INSTALL} --wipe --source-imgref docker://{host}/unbootable:v1 "
-        + TARGET_DEVICE,
+        "unbootable": f"{INSTALL} --source-imgref docker://{host}/unbootable:v1 " + TARGET_DEVICE,
     }
     hardware = demo_os.live(disk, firmware_vars, Disk(small, "small"), network=True)
     with Machine(hardware, keep_console=logs / "live.txt") as machine:
@@ -111,7 +110,7 @@ def boot_live(demo_os: DemoOs, registry: int, directory: Path, logs: Path) -> Li
                 for name, command in attempts.items()
             },
             install=machine.run(
-                f"{INSTALL} --wipe --source-imgref {good} {TARGET_DEVICE}",
+                f"{INSTALL} --source-imgref {good} {TARGET_DEVICE}",
                 check=False,
                 timeout_s=1800,
             ),

@@ -16,7 +16,6 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.verity import verity_digest
 from bootc.oci.pull import compute_image_id
 from bootc.oci.source import open_source
-from bootc.repository.objects import DigestOnly
 from testbed.demo_os import DemoOs, installed
 from testbed.machine import EMERGENCY, Machine
 from testbed.tamper import Ext4, root_filesystem
@@ -34,6 +33,10 @@ REFUSALS = {
 }
 
 
+SWITCH_ROOT = "Reached target initrd-switch-root.target"
+PROGRESS = re.compile(r"\w.* …$|\w.*: \d+ %$|\w.*: done \(.* s\)$")
+
+
 class TestLiveMachine:
     def test_status_is_empty(self, live_boot: LiveBoot) -> None:
         assert live_boot.status.stdout == "System is not deployed via bootc.\n"
@@ -49,12 +52,13 @@ class TestLiveMachine:
     ) -> None:
         result = live_boot.refusals[case]
         assert result.rc == 1, result
-        lines = result.stderr.splitlines()
-        assert len(lines) == 1, result.stderr
-        assert lines[0].startswith("error: ")
-        assert words in lines[0]
+        # Progress may come before it, where the fault is found late.
+        errors = [line for line in result.stderr.splitlines() if not PROGRESS.match(line)]
+        assert len(errors) == 1, result.stderr
+        assert errors[0].startswith("error: ")
+        assert words in errors[0]
 
-    def test_installs_from_the_registry_afterwards(self, live_boot: LiveBoot) -> None:
+    def test_installs_on_the_disk_that_was_left_blank(self, live_boot: LiveBoot) -> None:
         assert live_boot.install.rc == 0, live_boot.install
         assert live_boot.install.stdout.endswith("Installation complete!\n")
 
@@ -69,7 +73,7 @@ class TestFirstBoot:
 
     def test_root_is_the_image_that_was_built(self, first_boot: FirstBoot, demo_os: DemoOs) -> None:
         with open_source(ImageReference.parse(f"oci:{demo_os.layout}:v1")) as source:
-            expected = compute_image_id(source, sink=DigestOnly(Algorithm.SHA512))
+            expected = compute_image_id(source)
         assert first_boot.root_source == f"composefs:{expected.hex}"
 
     def test_the_kernel_vouches_for_the_image(self, first_boot: FirstBoot) -> None:
@@ -152,7 +156,7 @@ class TestTampering:
     def test_the_console_of_a_healthy_boot_tells_of_the_new_root(
         self, first_boot: FirstBoot
     ) -> None:
-        assert "Switching root" in first_boot.console
+        assert SWITCH_ROOT in first_boot.console
 
     def test_a_changed_superblock_stops_the_boot(
         self, copied: tuple[Path, Path], first_boot: FirstBoot, logs: Path
@@ -218,7 +222,7 @@ def assert_boot_is_refused(copied: tuple[Path, Path], console: Path, cause: str)
         machine.wait_console(EMERGENCY.pattern)
         text = machine.console_text()
     assert re.search(rf"bootc: .*{cause}", text), text[-4000:]
-    assert "Switching root" not in text
+    assert SWITCH_ROOT not in text
 
 
 def object_path(digest: str) -> str:
