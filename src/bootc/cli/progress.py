@@ -96,7 +96,7 @@ class Bars:
         match event:
             case Message(text) if self._messages.isatty():
                 # Above the bars, which are redrawn below it.
-                self._bars.console.print(text, markup=False, highlight=False)
+                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
             case Message(text):
                 print(text, file=self._messages, flush=True)
             case Start(task, description, total):
@@ -127,7 +127,15 @@ def renderer(stream: TextIO, messages: TextIO) -> AbstractContextManager[Rendere
             pass
         else:
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            bars = Progress(*columns, console=Console(file=stream), refresh_per_second=5)
+            bars = Progress(
+                *columns,
+                console=Console(file=stream),
+                refresh_per_second=5,
+                # Results go to standard output as they are: not wrapped, and on a terminal if
+                # it is one, which rich's stand-in denies.
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             return Bars(bars, messages)
     return nullcontext(Lines(stream, messages))
 

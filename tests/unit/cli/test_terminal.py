@@ -1,0 +1,40 @@
+"""What the command does when its output really is a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from bootc.cli.progress import renderer
+from bootc.events import Message
+with renderer(sys.stderr, sys.stdout) as sink:
+    sink(Message("m" * 200))
+    sys.stdout.write(f"{sys.stdout.isatty()} {'r' * 200}\\n")
+"""
+
+
+def test_results_are_neither_wrapped_nor_denied_their_terminal() -> None:
+    pytest.importorskip("rich")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 4096):
+                shown += data
+        except OSError:  # EIO: how a terminal's end of file looks from here
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0
+    assert b"m" * 200 in shown
+    assert b"True " + b"r" * 200 in shown
