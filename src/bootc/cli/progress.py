@@ -8,6 +8,7 @@ messages for the user to another (standard output).
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
@@ -72,15 +73,15 @@ class Lines:
 
 
 class Bars:
-    """Bars on a terminal, drawn by rich."""
+    """Bars on a terminal, drawn by rich from the first task on; messages appear above them."""
 
-    def __init__(self, bars: RichProgress, messages: TextIO) -> None:
-        self._bars = bars
+    def __init__(self, stream: TextIO, messages: TextIO) -> None:
+        self._stream = stream
         self._messages = messages
+        self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -89,54 +90,66 @@ class Bars:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self._bars is not None:
+            self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         match event:
-            case Message(text) if self._messages.isatty():
-                # Above the bars, which are redrawn below it.
-                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
             case Message(text):
-                print(text, file=self._messages, flush=True)
+                self._say(text)
             case Start(task, description, total):
+                if self._bars is None:
+                    self._bars = _start_bars(self._stream)
                 self._tasks[task] = self._bars.add_task(description, total=total)
             case Progress(task, done):
-                if task in self._tasks:
-                    self._bars.update(self._tasks[task], completed=done)
+                self._update(task, done)
             case Done(task):
-                if task in self._tasks:
-                    bar = self._tasks.pop(task)
-                    whole = self._bars.tasks[bar].total or 1
-                    self._bars.update(bar, total=whole, completed=whole)
+                self._update(task, None)
+                self._tasks.pop(task, None)
+
+    def _say(self, text: str) -> None:
+        if self._bars is not None and self._messages.isatty():
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=self._messages, flush=True)
+
+    def _update(self, task: str, done: int | None) -> None:
+        """Move a bar; to its end when ``done`` is None."""
+        if self._bars is None or task not in self._tasks:
+            return
+        bar = self._tasks[task]
+        if done is None:
+            whole = self._bars.tasks[bar].total or 1
+            self._bars.update(bar, total=whole, completed=whole)
+        else:
+            self._bars.update(bar, completed=done)
+
+
+def _start_bars(stream: TextIO) -> RichProgress:
+    # Only a terminal that something is going to be shown on pays for this import.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(file=stream),
+        refresh_per_second=5,
+        # Results go to standard output as they are: not wrapped, and on a terminal if
+        # it is one, which rich's stand-in denies.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    bars.start()
+    return bars
 
 
 def renderer(stream: TextIO, messages: TextIO) -> AbstractContextManager[Renderer]:
     """Return what suits the stream; enter it before sending events."""
-    if stream.isatty():
-        try:
-            # Only a terminal pays for importing rich.
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                Progress,
-                TextColumn,
-                TimeElapsedColumn,
-            )
-        except ModuleNotFoundError:
-            pass
-        else:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            bars = Progress(
-                *columns,
-                console=Console(file=stream),
-                refresh_per_second=5,
-                # Results go to standard output as they are: not wrapped, and on a terminal if
-                # it is one, which rich's stand-in denies.
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            return Bars(bars, messages)
+    if stream.isatty() and importlib.util.find_spec("rich") is not None:
+        return Bars(stream, messages)
     return nullcontext(Lines(stream, messages))
 
 

@@ -12,9 +12,13 @@ import pytest
 PROGRAM = """
 import sys
 from bootc.cli.progress import renderer
-from bootc.events import Message
+from bootc.events import Done, Message, Start
 with renderer(sys.stderr, sys.stdout) as sink:
+    sink(Message("early"))
+    print("rich.progress" in sys.modules)
+    sink(Start("task", "Working"))
     sink(Message("m" * 200))
+    sink(Done("task"))
     sys.stdout.write(f"{sys.stdout.isatty()} {'r' * 200}\\n")
 """
 
@@ -36,5 +40,7 @@ def test_results_are_neither_wrapped_nor_denied_their_terminal() -> None:
         finally:
             os.close(ours)
     assert process.returncode == 0
+    assert shown.startswith(b"early\r\nFalse\r\n")
+    assert b"Working" in shown
     assert b"m" * 200 in shown
     assert b"True " + b"r" * 200 in shown
