@@ -21,7 +21,7 @@ test: check        ## Every test: units to real boots of virtual machines
 	tools/sid-chroot
 	tools/qemu-chroot
 	$(ROOT) examples/debian/build
-	$(PYTEST) tests
+	$(PYTEST) tests/vectors tests/interop tests/host tests/boot
 
 check: dev         ## Format, lint, strict types, import contract, unit tests
 	$(BIN)/ruff format --check src tests tools bench
