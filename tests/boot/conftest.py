@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 from stations import FirstBoot, LiveBoot, boot_installed, boot_live
 
 from support import images, require
+from support import registry as registries
 from testbed import disks
 from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
@@ -43,44 +41,12 @@ def demo_os() -> DemoOs:
 @pytest.fixture(scope="session")
 def registry(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real registry on the loopback interface that holds demo:v1 and unbootable:v1; its port."""
-    program, skopeo = require.tool("docker-registry"), require.tool("skopeo")
     directory = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    (directory / "config.yml").write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory / 'storage'}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "serve", str(directory / "config.yml")], stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.1)
-        unbootable = images.single(directory / "unbootable", images.bootable(), tag="v1")
-        for source, target in (
-            (f"oci:{demo_os.layout}:v1", "demo:v1"),
-            (unbootable.reference("v1"), "unbootable:v1"),
-        ):
-            subprocess.run(
-                [
-                    *(skopeo, "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"),
-                    *(source, f"docker://127.0.0.1:{port}/{target}"),
-                ],
-                check=True,
-            )
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+    unbootable = images.single(directory / "unbootable", images.bootable(), tag="v1")
+    with registries.running(directory / "registry") as server:
+        server.push(f"oci:{demo_os.layout}:v1", "demo:v1", "--preserve-digests")
+        server.push(unbootable.reference("v1"), "unbootable:v1", "--preserve-digests")
+        yield server.port
 
 
 @pytest.fixture(scope="session")

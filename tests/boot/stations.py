@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.registry import configuration
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS, Disk
@@ -69,7 +70,7 @@ class FirstBoot:
 
 def allow_plain_http(machine: Machine, host: str) -> None:
     """Tell the machine's container tools that this registry has no TLS."""
-    text = f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+    text = configuration(host)
     machine.run(
         "mkdir -p /etc/containers/registries.conf.d"
         " && cat >/etc/containers/registries.conf.d/test.conf",
