@@ -31,7 +31,7 @@ check: dev         ## Format, lint, strict types, import contract, unit tests
 
 dev: $(VENV)/stamp ## A virtual environment with the project, editable, and the checkers
 
-$(VENV)/stamp: pyproject.toml
+$(VENV)/stamp: pyproject.toml setup.py src/bootc/formats/_verity.c
 	tools/host-packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
