@@ -214,6 +214,8 @@ def _same_bytes(x: Content, y: Content) -> bool:
     if not isinstance(y, External):
         return False
     match x:
+        case External():
+            return (x.digest, x.size_bytes) == (y.digest, y.size_bytes)
         case Inline():
             size_fits = x.size_bytes == y.size_bytes
             return size_fits and verity_digest(x.data, y.digest.algorithm) == y.digest

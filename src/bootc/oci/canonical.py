@@ -1,0 +1,405 @@
+"""Canonicalisations: what makes trees equal that were meant to be.
+
+Owns: the list of known reasons why builder and machine see one image as two trees,
+each with the change that takes the difference away, and the search for the smallest
+set of them that explains two given trees. Promises: an explanation was tried out: the
+changes it names, made to both trees, leave no difference; the trees given are not
+changed. Only what differs is copied and tried, so the time it takes grows with the
+number of differences.
+
+Sources: composefs-rs 0.9, ``transform_for_oci`` and ``transform_for_boot``; reports of
+digests that differ: bootc issues 2194, 2334, 2353, composefs-rs issues 34, 107, 132,
+212, 337, 396, composefs issue 444.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bootc.errors import Error
+from bootc.formats.digest import Algorithm, Digest, DigestError
+from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Stat, Unverified
+from bootc.formats.treediff import Aspect, Difference, compare
+from bootc.formats.verity import verity_digest
+from bootc.oci.seal import transform_for_boot, transform_for_oci
+
+_SELINUX = b"security.selinux"
+_CAPABILITY = b"security.capability"
+#: What the transforms look at, whether it differs or not.
+_CONTEXT = (b"/usr", b"/run", b"/boot", b"/sysroot")
+_POLICY = b"/etc/selinux"
+_MAX_COMBINED = 3
+_MAX_TRIALS = 30
+
+ReadContent = Callable[[Inline | External], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicalisation:
+    """One known change. ``apply`` may change its argument and returns the tree to go on with."""
+
+    name: str
+    #: Completes "equal when …".
+    condition: str
+    #: Where it comes from and what to do, for the user.
+    advice: str
+    #: What it can remove.
+    removes: frozenset[Aspect]
+    apply: Callable[[Directory], Directory]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A canonicalisation that is part of an explanation, and the sides it changes."""
+
+    canonicalisation: Canonicalisation
+    changes_a: bool
+    changes_b: bool
+
+
+def explain_by(
+    pair: tuple[Directory, Directory],
+    differences: Sequence[Difference],
+    candidates: Sequence[Canonicalisation],
+    always: Sequence[Canonicalisation] = (),
+) -> tuple[Applied, ...] | None:
+    """Return the smallest set of canonicalisations that makes two trees equal.
+
+    Args:
+        pair: The trees.
+        differences: What :func:`bootc.formats.treediff.compare` found.
+        candidates: What to try, narrow ones before those that remove more; the first of
+            several equally small sets is taken.
+        always: What is part of every set, and applied last.
+
+    Returns:
+        The set in the order of use; None if no three candidates will do.
+    """
+    search = _Search(pair, differences)
+    aspects = {difference.aspect for difference in differences}
+    base = search.removed_by(always)
+    useful = [
+        (candidate, removed)
+        for candidate in candidates
+        if candidate.removes & aspects
+        and (removed := search.removed_by((candidate, *always))) & ~base
+    ]
+    trials = 0
+    for size in range(_MAX_COMBINED + 1):
+        for combination in itertools.combinations(useful, size):
+            covered = base
+            for _, removed in combination:
+                covered |= removed
+            if covered != search.everything or trials == _MAX_TRIALS:
+                continue
+            trials += 1
+            # Wide ones first: a label, say, is made by a transform before it is compared.
+            chosen = (*(candidate for candidate, _ in reversed(combination)), *always)
+            if (applied := search.attempt(chosen)) is not None:
+                return applied
+    return None
+
+
+class _Search:
+    """Tries canonicalisations on copies of what differs.
+
+    Sets of differences are integers, one byte a difference, so that a union costs nothing.
+    """
+
+    def __init__(
+        self, pair: tuple[Directory, Directory], differences: Sequence[Difference]
+    ) -> None:
+        paths = {path for d in differences for path in (d.path, *d.first_names)}
+        self._pair = tuple(_excerpt(tree, paths) for tree in pair)
+        self._numbers = {(d.path, d.aspect, d.name): number for number, d in enumerate(differences)}
+        self.everything = int.from_bytes(b"\1" * len(differences), "little")
+
+    def removed_by(self, chosen: Sequence[Canonicalisation]) -> int:
+        """Return which of the differences go away; none if a change cannot be made."""
+        a, b = map(_copy, self._pair)
+        try:
+            for change in chosen:
+                a, b = change.apply(a), change.apply(b)
+        except Error:
+            return 0
+        left = bytearray(len(self._numbers))
+        for d in compare(a, b):
+            number = self._numbers.get((d.path, d.aspect, d.name))
+            if number is not None:
+                left[number] = 1
+        return self.everything ^ int.from_bytes(left, "little")
+
+    def attempt(self, chosen: Sequence[Canonicalisation]) -> tuple[Applied, ...] | None:
+        """Return what each change did if the trees are equal after all of them, else None."""
+        a, b = map(_copy, self._pair)
+        applied = []
+        try:
+            for change in chosen:
+                before = _copy(a), _copy(b)
+                a, b = change.apply(a), change.apply(b)
+                changes = compare(before[0], a), compare(before[1], b)
+                applied.append(Applied(change, bool(changes[0]), bool(changes[1])))
+        except Error:
+            return None
+        return None if compare(a, b) else tuple(applied)
+
+
+def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
+    """Copy some entries, the directories they are in, and what the transforms look at."""
+    copy = Directory(root.stat.copy())
+    leaves: dict[int, Leaf] = {}
+    policy = root.lookup(_POLICY)
+    policy_paths = () if policy is None else _paths_below(policy)
+    for path in itertools.chain(paths, _CONTEXT, policy_paths):
+        source, target = root, copy
+        for name in path.split(b"/"):
+            node = source.entries.get(name) if name else source
+            if node is None:
+                break
+            if isinstance(node, Leaf):
+                leaf = leaves.setdefault(id(node), Leaf(node.stat.copy(), node.content))
+                target.entries[name] = leaf
+                break
+            if name:
+                below = target.entries.setdefault(name, Directory(node.stat.copy()))
+                assert isinstance(below, Directory)  # like the node it is a copy of
+                source, target = node, below
+    return copy
+
+
+def _paths_below(policy: Directory | Leaf) -> Iterator[bytes]:
+    if isinstance(policy, Directory):
+        for path, _ in policy.walk():
+            yield _POLICY + path
+
+
+def _copy(root: Directory) -> Directory:
+    copy = Directory(root.stat.copy())
+    leaves: dict[int, Leaf] = {}
+    stack = [(root, copy)]
+    while stack:
+        source, target = stack.pop()
+        for name, node in source.entries.items():
+            if isinstance(node, Directory):
+                below = target.entries[name] = Directory(node.stat.copy())
+                stack.append((node, below))
+            else:
+                leaf = leaves.get(id(node))
+                if leaf is None:
+                    leaf = leaves[id(node)] = Leaf(node.stat.copy(), node.content)
+                target.entries[name] = leaf
+    return copy
+
+
+def _on_each(change: Callable[[Stat], None]) -> Callable[[Directory], Directory]:
+    def apply(root: Directory) -> Directory:
+        for _, node in root.walk():
+            change(node.stat)
+        return root
+
+    return apply
+
+
+def _drop_nanoseconds(meta: Stat) -> None:
+    meta.mtime_ns = 0
+
+
+def _drop_mtime(meta: Stat) -> None:
+    meta.mtime_s = meta.mtime_ns = 0
+
+
+def _drop_label(meta: Stat) -> None:
+    meta.xattrs.pop(_SELINUX, None)
+
+
+def _keep_capability(meta: Stat) -> None:
+    meta.xattrs = {k: v for k, v in meta.xattrs.items() if k == _CAPABILITY}
+
+
+def _drop_directory_mtimes(root: Directory) -> Directory:
+    for _, node in root.walk():
+        if isinstance(node, Directory):
+            _drop_mtime(node.stat)
+    return root
+
+
+def _time_mount_points(root: Directory) -> Directory:
+    usr = root.lookup("usr")
+    for name in ("boot", "sysroot"):
+        node = root.lookup(name)
+        if usr is not None and node is not None:
+            node.stat.mtime_s, node.stat.mtime_ns = usr.stat.mtime_s, usr.stat.mtime_ns
+    return root
+
+
+def _root_from_usr(root: Directory) -> Directory:
+    usr = root.lookup("usr")
+    if usr is not None:
+        root.stat = usr.stat.copy()
+    return root
+
+
+def _break_links(root: Directory) -> Directory:
+    for _, node in root.walk():
+        if isinstance(node, Directory):
+            for name, below in node.entries.items():
+                if isinstance(below, Leaf):
+                    node.entries[name] = Leaf(below.stat.copy(), below.content)
+    return root
+
+
+def _name_objects(algorithm: Algorithm) -> Callable[[Directory], Directory]:
+    def as_object(content: Content) -> Content:
+        if isinstance(content, Inline) and content.data:
+            return External(verity_digest(content.data, algorithm), content.size_bytes)
+        if isinstance(content, External):
+            return External(content.digest, content.size_bytes)
+        if isinstance(content, Unverified):
+            try:
+                digest = Digest.from_hex(content.path.replace(b"/", b"").decode("ascii", "replace"))
+            except DigestError:
+                return content
+            return External(digest, content.size_bytes)
+        return content
+
+    def apply(root: Directory) -> Directory:
+        for _, node in root.walk():
+            if isinstance(node, Leaf):
+                node.content = as_object(node.content)
+        return root
+
+    return apply
+
+
+def _for_oci(root: Directory) -> Directory:
+    transform_for_oci(root)
+    return root
+
+
+_TIMES = frozenset({Aspect.MTIME, Aspect.MTIME_NS})
+_METADATA = _TIMES | {Aspect.MODE, Aspect.OWNER, Aspect.XATTR}
+
+
+def format_version(versions: tuple[int, int]) -> Canonicalisation:
+    """Return the canonicalisation of trees whose images have different format versions."""
+    whole_seconds = 2 in versions
+    return Canonicalisation(
+        "format-version",
+        "both are written in the same format version"
+        + (" (version 2 keeps whole seconds only)" if whole_seconds else ""),
+        "tools changed their default from version 2 to 1 in 2026: accept both digests, or make "
+        "one of the images again in the version of the other",
+        frozenset({Aspect.MTIME_NS}) if whole_seconds else frozenset(),
+        _on_each(_drop_nanoseconds) if whole_seconds else lambda root: root,
+    )
+
+
+def known_canonicalisations(
+    algorithm: Algorithm, read_content: ReadContent
+) -> tuple[Canonicalisation, ...]:
+    """Return all that trees can be tried with, narrow ones first.
+
+    Args:
+        algorithm: What objects are named by.
+        read_content: Reads the SELinux policy of either tree; may raise an ``Error``.
+    """
+
+    def for_boot(root: Directory) -> Directory:
+        return transform_for_boot(root, read_content)
+
+    return (
+        *_METADATA_CANONICALISATIONS,
+        Canonicalisation(
+            "storage",
+            "it does not matter which contents are in the image and which are objects",
+            "the tools disagree on how small a file in the image must be (here 64 bytes), or on "
+            "noting the digests of objects: use the same version of one tool",
+            frozenset({Aspect.STORAGE}),
+            _name_objects(algorithm),
+        ),
+        Canonicalisation(
+            "boot-transform",
+            "/boot and /sysroot are emptied and labels made by the image's SELinux policy",
+            "one side is the plain container tree, the other the bootable one: compute both with "
+            "or both without --plain",
+            _METADATA | {Aspect.ENTRY, Aspect.LINKS},
+            for_boot,
+        ),
+        Canonicalisation(
+            "oci-transform",
+            "the root is made like /usr, /run emptied, and no xattr kept but security.capability",
+            "one side is the tree before this transform: dump or measure it after",
+            _METADATA | {Aspect.ENTRY},
+            _for_oci,
+        ),
+    )
+
+
+_METADATA_CANONICALISATIONS = (
+    Canonicalisation(
+        "boot-times",
+        "/boot and /sysroot get the whole modification time of /usr",
+        "tools differ in whether they copy its nanoseconds: use the same version of one tool, or "
+        "give /usr a time of whole seconds",
+        _TIMES,
+        _time_mount_points,
+    ),
+    Canonicalisation(
+        "root-from-usr",
+        "the root directory gets the metadata of /usr",
+        "layers and extracted directories do not agree about the root: compute both digests with "
+        "a current tool, which takes it from /usr",
+        _METADATA,
+        _root_from_usr,
+    ),
+    Canonicalisation(
+        "nanoseconds",
+        "modification times are cut to whole seconds",
+        "archives without PAX times and images of version 2 lose the fractions: build both from "
+        "the same archive, or set whole seconds when building the image",
+        frozenset({Aspect.MTIME_NS}),
+        _on_each(_drop_nanoseconds),
+    ),
+    Canonicalisation(
+        "directory-mtimes",
+        "modification times of directories are ignored",
+        "extracting sets the times of directories the layers do not list, or of all: compute the "
+        "digest from the image and not from an extracted directory, or let the build set all "
+        "times (buildah: --source-date-epoch, --rewrite-timestamp)",
+        _TIMES,
+        _drop_directory_mtimes,
+    ),
+    Canonicalisation(
+        "mtimes",
+        "all modification times are ignored",
+        "the same content was built twice: let the build set all times (SOURCE_DATE_EPOCH; "
+        "buildah: --source-date-epoch, --rewrite-timestamp)",
+        _TIMES,
+        _on_each(_drop_mtime),
+    ),
+    Canonicalisation(
+        "selinux-labels",
+        "security.selinux is removed",
+        "labels come from a host's policy, or are missing on one side: compute both digests with "
+        "a tool that labels by the image's own policy",
+        frozenset({Aspect.XATTR}),
+        _on_each(_drop_label),
+    ),
+    Canonicalisation(
+        "xattr-allowlist",
+        "no xattr is kept but security.capability",
+        "one side was not filtered: compute both digests with a current tool",
+        frozenset({Aspect.XATTR}),
+        _on_each(_keep_capability),
+    ),
+    Canonicalisation(
+        "hard-links",
+        "every name counts as a file of its own",
+        "copying lost hard links: copy with them (cp -a, rsync -H, tar), or compute the digest "
+        "from the image",
+        frozenset({Aspect.LINKS}),
+        _break_links,
+    ),
+)
