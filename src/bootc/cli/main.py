@@ -17,10 +17,15 @@ from types import FrameType
 from bootc import __version__
 from bootc.cli.options import Command, Context, build_parser
 from bootc.cli.progress import renderer
-from bootc.cli.verbs import container, install, status
+from bootc.cli.verbs import container, install, internals, status
 from bootc.errors import Error, UsageError, one_line
 
-COMMANDS: tuple[Command, ...] = (install.COMMAND, status.COMMAND, container.COMMAND)
+COMMANDS: tuple[Command, ...] = (
+    install.COMMAND,
+    status.COMMAND,
+    container.COMMAND,
+    internals.COMMAND,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
