@@ -99,30 +99,29 @@ class Finding:
     examples: tuple[Difference, ...]
 
 
-def compare(a: Directory, b: Directory) -> list[Difference]:
-    """Return the differences, sorted like a dumpfile; none if the trees are equal."""
-    found: list[Difference] = []
+def compare(a: Directory, b: Directory) -> Iterator[Difference]:
+    """Yield the differences in the order of a dumpfile; none if the trees are equal."""
     first_a: dict[int, bytes] = {}
     first_b: dict[int, bytes] = {}
     stack: list[tuple[bytes, Node | None, Node | None]] = [(b"/", a, b)]
     while stack:
         path, x, y = stack.pop()
         if x is None or y is None:
-            found.append(_one_sided(path, x, y))
+            yield _one_sided(path, x, y)
             continue
         if x.stat != y.stat:
-            found.extend(_metadata(path, x.stat, y.stat, is_directory=isinstance(x, Directory)))
+            yield from _metadata(path, x.stat, y.stat, is_directory=isinstance(x, Directory))
         if isinstance(x, Leaf) and isinstance(y, Leaf):
             if x.content != y.content:
-                found.append(_content(path, x.content, y.content))
+                yield _content(path, x.content, y.content)
             link_x = first_a.setdefault(id(x), path)
             link_y = first_b.setdefault(id(y), path)
             if link_x != link_y:
-                found.append(_links(path, link_x, link_y))
+                yield _links(path, link_x, link_y)
             continue
         if isinstance(x, Leaf) or isinstance(y, Leaf):
             kinds = _kind(x), _kind(y)
-            found.append(Difference(path, Aspect.TYPE, *kinds, isinstance(x, Directory)))
+            yield Difference(path, Aspect.TYPE, *kinds, isinstance(x, Directory))
         below_x = x.entries if isinstance(x, Directory) else {}
         below_y = y.entries if isinstance(y, Directory) else {}
         prefix = b"/" if path == b"/" else path + b"/"
@@ -130,7 +129,6 @@ def compare(a: Directory, b: Directory) -> list[Difference]:
             (prefix + name, below_x.get(name), below_y.get(name))
             for name in sorted(below_x.keys() | below_y.keys(), reverse=True)
         ]
-    return found
 
 
 def summarise(differences: Iterable[Difference], examples: int = 5) -> tuple[Finding, ...]:

@@ -14,14 +14,15 @@ digests that differ: bootc issues 2194, 2334, 2353, composefs-rs issues 34, 107,
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bootc.errors import Error
 from bootc.formats.digest import Algorithm, Digest, DigestError
-from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Stat, Unverified
-from bootc.formats.treediff import Aspect, Difference, compare
+from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Node, Stat, Unverified
+from bootc.formats.treediff import Aspect, Difference, compare, summarise
 from bootc.formats.verity import verity_digest
 from bootc.oci.seal import transform_for_boot, transform_for_oci
 
@@ -32,6 +33,8 @@ _CONTEXT = (b"/usr", b"/run", b"/boot", b"/sysroot")
 _POLICY = b"/etc/selinux"
 _MAX_COMBINED = 3
 _MAX_TRIALS = 30
+_SAMPLE = 50
+_MAX_ROUNDS = 8
 
 ReadContent = Callable[[Inline | External], bytes]
 
@@ -67,6 +70,9 @@ def explain_by(
 ) -> tuple[Applied, ...] | None:
     """Return the smallest set of canonicalisations that makes two trees equal.
 
+    The set is found with a sample of each class of differences, and then tried with all of
+    them; what it leaves joins the sample.
+
     Args:
         pair: The trees.
         differences: What :func:`bootc.formats.treediff.compare` found.
@@ -77,73 +83,95 @@ def explain_by(
     Returns:
         The set in the order of use; None if no three candidates will do.
     """
-    search = _Search(pair, differences)
     aspects = {difference.aspect for difference in differences}
-    base = search.removed_by(always)
+    relevant = [candidate for candidate in candidates if candidate.removes & aspects]
+    whole = None
+    sample = [d for finding in summarise(differences, _SAMPLE) for d in finding.examples]
+    for _ in range(_MAX_ROUNDS):
+        chosen = _search(_Trial(pair, sample), relevant, always)
+        if chosen is None:
+            return None
+        whole = whole or _Trial(pair, differences)
+        applied, left = whole.apply(chosen)
+        if not left:
+            return applied
+        sample += left
+    return None
+
+
+def _search(
+    trial: _Trial, candidates: Iterable[Canonicalisation], always: Sequence[Canonicalisation]
+) -> tuple[Canonicalisation, ...] | None:
+    """Return the smallest set that leaves no difference in a trial, in the order of use."""
+    base = trial.removed_by(always)
     useful = [
         (candidate, removed)
         for candidate in candidates
-        if candidate.removes & aspects
-        and (removed := search.removed_by((candidate, *always))) & ~base
+        if (removed := trial.removed_by((candidate, *always))) - base
     ]
     trials = 0
     for size in range(_MAX_COMBINED + 1):
         for combination in itertools.combinations(useful, size):
-            covered = base
-            for _, removed in combination:
-                covered |= removed
-            if covered != search.everything or trials == _MAX_TRIALS:
+            if base.union(*(removed for _, removed in combination)) != trial.differences:
                 continue
-            trials += 1
             # Wide ones first: a label, say, is made by a transform before it is compared.
             chosen = (*(candidate for candidate, _ in reversed(combination)), *always)
-            if (applied := search.attempt(chosen)) is not None:
-                return applied
+            if not trial.apply(chosen)[1]:
+                return chosen
+            trials += 1
+            if trials == _MAX_TRIALS:
+                return None
     return None
 
 
-class _Search:
-    """Tries canonicalisations on copies of what differs.
+_Key = tuple[bytes, Aspect, bytes]
 
-    Sets of differences are integers, one byte a difference, so that a union costs nothing.
-    """
 
-    def __init__(
-        self, pair: tuple[Directory, Directory], differences: Sequence[Difference]
-    ) -> None:
-        paths = {path for d in differences for path in (d.path, *d.first_names)}
-        self._pair = tuple(_excerpt(tree, paths) for tree in pair)
-        self._numbers = {(d.path, d.aspect, d.name): number for number, d in enumerate(differences)}
-        self.everything = int.from_bytes(b"\1" * len(differences), "little")
+class _Trial:
+    """Canonicalises copies of the entries some differences are about."""
 
-    def removed_by(self, chosen: Sequence[Canonicalisation]) -> int:
-        """Return which of the differences go away; none if a change cannot be made."""
-        a, b = map(_copy, self._pair)
+    def __init__(self, pair: tuple[Directory, Directory], about: Iterable[Difference]) -> None:
+        paths = {path for d in about for path in (d.path, *d.first_names)}
+        self._a, self._b = (_excerpt(tree, paths) for tree in pair)
+
+    @functools.cached_property
+    def differences(self) -> frozenset[_Key]:
+        """All there are between the copies."""
+        return _keys(compare(self._a, self._b))
+
+    def removed_by(self, changes: Sequence[Canonicalisation]) -> frozenset[_Key]:
+        """Return which differences go away; none if a change cannot be made."""
+        a, b = self._a, self._b
         try:
-            for change in chosen:
-                a, b = change.apply(a), change.apply(b)
+            for change in changes:
+                a, b = change.apply(_copy(a)), change.apply(_copy(b))
         except Error:
-            return 0
-        left = bytearray(len(self._numbers))
-        for d in compare(a, b):
-            number = self._numbers.get((d.path, d.aspect, d.name))
-            if number is not None:
-                left[number] = 1
-        return self.everything ^ int.from_bytes(left, "little")
+            return frozenset()
+        return self.differences - _keys(compare(a, b))
 
-    def attempt(self, chosen: Sequence[Canonicalisation]) -> tuple[Applied, ...] | None:
-        """Return what each change did if the trees are equal after all of them, else None."""
-        a, b = map(_copy, self._pair)
+    def apply(
+        self, changes: Sequence[Canonicalisation]
+    ) -> tuple[tuple[Applied, ...], list[Difference]]:
+        """Return what each change does, and some of the differences left after all of them.
+
+        Raises:
+            Error: a change cannot be made.
+        """
+        a, b = self._a, self._b
         applied = []
-        try:
-            for change in chosen:
-                before = _copy(a), _copy(b)
-                a, b = change.apply(a), change.apply(b)
-                changes = compare(before[0], a), compare(before[1], b)
-                applied.append(Applied(change, bool(changes[0]), bool(changes[1])))
-        except Error:
-            return None
-        return None if compare(a, b) else tuple(applied)
+        for change in changes:
+            new_a, new_b = change.apply(_copy(a)), change.apply(_copy(b))
+            applied.append(Applied(change, _differ(a, new_a), _differ(b, new_b)))
+            a, b = new_a, new_b
+        return tuple(applied), list(itertools.islice(compare(a, b), _SAMPLE))
+
+
+def _keys(differences: Iterable[Difference]) -> frozenset[_Key]:
+    return frozenset((d.path, d.aspect, d.name) for d in differences)
+
+
+def _differ(a: Directory, b: Directory) -> bool:
+    return next(compare(a, b), None) is not None
 
 
 def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
@@ -155,18 +183,27 @@ def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
     for path in itertools.chain(paths, _CONTEXT, policy_paths):
         source, target = root, copy
         for name in path.split(b"/"):
-            node = source.entries.get(name) if name else source
+            if not name:
+                continue
+            node = source.entries.get(name)
             if node is None:
                 break
-            if isinstance(node, Leaf):
-                leaf = leaves.setdefault(id(node), Leaf(node.stat.copy(), node.content))
-                target.entries[name] = leaf
+            twin = target.entries.get(name) or leaves.get(id(node))
+            if twin is None:
+                twin = _twin(node)
+                if isinstance(twin, Leaf):
+                    leaves[id(node)] = twin
+            target.entries[name] = twin
+            if isinstance(node, Leaf) or isinstance(twin, Leaf):
                 break
-            if name:
-                below = target.entries.setdefault(name, Directory(node.stat.copy()))
-                assert isinstance(below, Directory)  # like the node it is a copy of
-                source, target = node, below
+            source, target = node, twin
     return copy
+
+
+def _twin(node: Node) -> Node:
+    """Copy an entry without what is below it."""
+    stat = node.stat.copy()
+    return Directory(stat) if isinstance(node, Directory) else Leaf(stat, node.content)
 
 
 def _paths_below(policy: Directory | Leaf) -> Iterator[bytes]:

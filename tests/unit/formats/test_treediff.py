@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from bootc.formats import treediff
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.tree import (
     BlockDevice,
@@ -18,7 +19,7 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
-from bootc.formats.treediff import Aspect, Difference, compare, summarise
+from bootc.formats.treediff import Aspect, Difference, summarise
 from bootc.formats.verity import verity_digest
 
 DATA = b"x" * 65
@@ -27,6 +28,10 @@ OBJECT = verity_digest(DATA, Algorithm.SHA256)
 
 def tree(**entries: Directory | Leaf) -> Directory:
     return Directory(Stat(0o755), {name.encode(): node for name, node in entries.items()})
+
+
+def compare(a: Directory, b: Directory) -> list[Difference]:
+    return list(treediff.compare(a, b))
 
 
 def told(differences: list[Difference]) -> list[tuple[bytes, Aspect, str | None, str | None]]:
