@@ -13,7 +13,7 @@ names the EROFS images made of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bootc.errors import doing
@@ -128,6 +128,46 @@ def pull(
     return Pulled(source.manifest_digest, manifest.config.digest, manifest, config, image_id, root)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageTree:
+    """The tree an image id is computed of."""
+
+    root: Directory
+    #: Reads a file of the tree; works as long as the source is open.
+    read_content: Callable[[Inline | External], bytes]
+
+
+def image_tree(
+    source: Source,
+    sink: Sink = null_sink,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    architecture: str | None = None,
+) -> ImageTree:
+    """Return the tree a pull would make an image of, storing nothing.
+
+    Raises:
+        Error: as :func:`pull`.
+    """
+    _, config = _check(source, architecture)
+    objects = DigestOnly(algorithm)
+    layers = [
+        (diff_id, _unpack_layer(source, descriptor, diff_id, objects, sink))
+        for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
+    ]
+
+    def read_content(content: Inline | External) -> bytes:
+        return _read_again(source, layers, content)
+
+    sink(Start(_IMAGE_TASK, "Making the image"))
+    root = _flatten(layers, algorithm)
+    if bootable:
+        root = transform_for_boot(root, read_content)
+    sink(Done(_IMAGE_TASK))
+    return ImageTree(root, read_content)
+
+
 def compute_image_id(
     source: Source,
     sink: Sink = null_sink,
@@ -141,19 +181,10 @@ def compute_image_id(
     Raises:
         Error: as :func:`pull`.
     """
-    _, config = _check(source, architecture)
-    objects = DigestOnly(algorithm)
-    layers = [
-        (diff_id, _unpack_layer(source, descriptor, diff_id, objects, sink))
-        for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
-    ]
-    sink(Start(_IMAGE_TASK, "Making the image"))
-    root = _flatten(layers, algorithm)
-    if bootable:
-        root = transform_for_boot(root, lambda content: _read_again(source, layers, content))
-    image_id = verity_digest(mkfs_erofs(root), algorithm)
-    sink(Done(_IMAGE_TASK))
-    return image_id
+    tree = image_tree(
+        source, sink, bootable=bootable, algorithm=algorithm, architecture=architecture
+    )
+    return verity_digest(mkfs_erofs(tree.root), algorithm)
 
 
 def _check(source: Source, architecture: str | None) -> tuple[Manifest, ImageConfig]:
