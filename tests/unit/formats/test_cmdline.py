@@ -156,6 +156,13 @@ def test_malformed_composefs_argument(value: str) -> None:
         cmdline.composefs_argument(f"composefs={value}")
 
 
+def test_errors_quote_what_was_wrong() -> None:
+    for key in ("composefs", "composefs.digest"):
+        with pytest.raises(CmdlineError) as caught:
+            cmdline.composefs_argument(f"{key}=\x1b[2J")
+        assert caught.value.message.startswith(f"kernel argument {key}='\\x1b[2J' is ")
+
+
 @pytest.mark.parametrize(
     "value",
     [
