@@ -29,7 +29,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 #: A tree of files is many small objects and no cycles. With Python's own thresholds the
-#: collector walks all of them again and again, and finds nothing: a quarter of the time of
+#: collector walks all of them again and again, and finds nothing: a fifth of the time of
 #: writing an image (``bench/erofs.py``).
 GC_THRESHOLDS = (100_000, 20, 20)
 
