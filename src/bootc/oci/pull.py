@@ -13,7 +13,7 @@ names the EROFS images made of the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bootc.errors import doing
@@ -23,12 +23,14 @@ from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader, StreamWriter
+from bootc.formats.tar import Entry
 from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
 from bootc.oci.blob import Blob, DigestMismatch
 from bootc.oci.flatten import apply_layer
-from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
 from bootc.repository.objects import DigestOnly, ObjectSink
 from bootc.repository.refs import encode_tag
@@ -134,7 +136,7 @@ class ImageTree:
 
     root: Directory
     #: Reads a file of the tree; works as long as the source is open.
-    read_content: Callable[[Inline | External], bytes]
+    read_content: ReadContent
 
 
 def image_tree(
@@ -144,8 +146,11 @@ def image_tree(
     bootable: bool = True,
     algorithm: Algorithm = Algorithm.SHA512,
     architecture: str | None = None,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
 ) -> ImageTree:
     """Return the tree a pull would make an image of, storing nothing.
+
+    A pull keeps the extended attributes of the default mode.
 
     Raises:
         Error: as :func:`pull`.
@@ -157,11 +162,19 @@ def image_tree(
         for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
     ]
 
-    def read_content(content: Inline | External) -> bytes:
-        return _read_again(source, layers, content)
-
     sink(Start(_IMAGE_TASK, "Making the image"))
-    root = _flatten(layers, algorithm)
+    root = _flatten(layers, algorithm, xattrs)
+    kept: dict[External, bytes] = {}
+
+    def read_content(content: Inline | External) -> bytes:
+        if isinstance(content, Inline):
+            return content.data
+        if content not in kept:
+            # With one file of a policy its other files, for layers are read from their start.
+            wanted = {content, *policy_contents(root)}
+            kept.update(_read_again(source, layers, wanted, algorithm))
+        return kept[content]
+
     if bootable:
         root = transform_for_boot(root, read_content)
     sink(Done(_IMAGE_TASK))
@@ -234,30 +247,40 @@ class _Counted:
         return data
 
 
-def _flatten(layers: Iterable[tuple[OciDigest, bytes]], algorithm: Algorithm) -> Directory:
+def _flatten(
+    layers: Iterable[tuple[OciDigest, bytes]],
+    algorithm: Algorithm,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+) -> Directory:
     root = Directory()
     for diff_id, data in layers:
         with doing(f"Applying layer {diff_id}"):
             apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm))
-    transform_for_oci(root)
+    transform_for_oci(root, xattrs)
     return root
 
 
 def _read_again(
-    source: Source, layers: list[tuple[OciDigest, bytes]], content: Inline | External
-) -> bytes:
-    """Return a file's content from its layer, where no repository kept it."""
-    if isinstance(content, Inline):
-        return content.data
-    digest = content.digest
+    source: Source,
+    layers: list[tuple[OciDigest, bytes]],
+    wanted: set[External],
+    algorithm: Algorithm,
+) -> dict[External, bytes]:
+    """Return the contents of files from their layers, where no repository kept them."""
+    found: dict[External, bytes] = {}
     for descriptor, (_, data) in zip(source.layers, layers, strict=True):
-        for entry, found in unpack.entries(StreamReader(data), digest.algorithm):
-            if found == content:
-                with source.blob(descriptor) as blob:
-                    body = unpack.body_of(blob, entry)
-                if verity_digest(body, digest.algorithm) == digest:
-                    return body
-    raise DigestMismatch(f"the image {source.imgref} changed while it was read")
+        held: dict[External, Entry] = {}
+        for entry, content in unpack.entries(StreamReader(data), algorithm):
+            if isinstance(content, External) and content in wanted and content not in found:
+                held.setdefault(content, entry)
+        if held:
+            with source.blob(descriptor) as blob:
+                bodies = unpack.bodies_of(blob, held.values())
+                found |= zip(held, (body for _, body in bodies), strict=True)
+    for content in wanted:
+        if verity_digest(found.get(content, b""), algorithm) != content.digest:
+            raise DigestMismatch(f"the image {source.imgref} changed while it was read")
+    return found
 
 
 def _write_documents(
