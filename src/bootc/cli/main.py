@@ -1,7 +1,8 @@
 """The command: parse, run one verb, turn errors into one line and an exit code.
 
 Exit codes: 0 done, 1 the operation failed, 2 the command line is wrong, 130
-interrupted. Output for the user goes to stdout; errors and warnings to stderr.
+interrupted; a comparison is like diff(1): 0 equal, 1 different, 2 failed. Output for
+the user goes to stdout; errors and warnings to stderr.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.run is None:
             raise UsageError("a command is missing", hint="see bootc --help")
         with renderer(sys.stderr, sys.stdout) as sink:
-            args.run(args, Context(_write, sink, sys.stdout.isatty()))
+            code: int | None = args.run(args, Context(_write, sink, sys.stdout.isatty()))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader left (``bootc status | head``); nothing more can be said to it.
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         _complain("this is a bug in bootc; please report it with the lines above")
         return 1
-    return 0
+    return code or 0
 
 
 def _write(text: str) -> None:

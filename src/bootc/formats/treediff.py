@@ -267,7 +267,7 @@ def _type(content: Content) -> str:
 def _show(content: Content) -> str:
     match content:
         case Inline():
-            return f"{content.size_bytes} bytes in the image"
+            return f"{content.size_bytes} inline bytes"
         case External():
             return f"{content.size_bytes} bytes, object {content.digest.hex[:_SHOWN_DIGITS]}…"
         case Unverified():
@@ -298,6 +298,14 @@ def _value(value: bytes | None) -> str | None:
 
 
 def _text(raw: bytes) -> str:
-    text = raw[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text if len(raw) <= _SHOWN_BYTES else f"{text}… ({len(raw)} bytes)"
+    if len(raw) <= _SHOWN_BYTES:
+        return printable(raw)
+    return f"{printable(raw[:_SHOWN_BYTES])}… ({len(raw)} bytes)"
+
+
+def printable(raw: bytes) -> str:
+    """Return bytes as text in one line that no terminal takes for a command."""
+    text = raw.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Node,
 from bootc.formats.treediff import Aspect, Difference, compare, summarise
 from bootc.formats.verity import verity_digest
 from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.selabel import ReadContent
 
 _SELINUX = b"security.selinux"
 _CAPABILITY = b"security.capability"
@@ -35,8 +37,6 @@ _MAX_COMBINED = 3
 _MAX_TRIALS = 30
 _SAMPLE = 50
 _MAX_ROUNDS = 8
-
-ReadContent = Callable[[Inline | External], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ class _Trial:
     """Canonicalises copies of the entries some differences are about."""
 
     def __init__(self, pair: tuple[Directory, Directory], about: Iterable[Difference]) -> None:
-        paths = {path for d in about for path in (d.path, *d.first_names)}
-        self._a, self._b = (_excerpt(tree, paths) for tree in pair)
+        self._paths = {path for d in about for path in (d.path, *d.first_names)}
+        self._a, self._b = (_excerpt(tree, self._paths) for tree in pair)
 
     @functools.cached_property
     def differences(self) -> frozenset[_Key]:
@@ -161,17 +161,29 @@ class _Trial:
         applied = []
         for change in changes:
             new_a, new_b = change.apply(_copy(a)), change.apply(_copy(b))
-            applied.append(Applied(change, _differ(a, new_a), _differ(b, new_b)))
+            applied.append(Applied(change, self._touched(a, new_a), self._touched(b, new_b)))
             a, b = new_a, new_b
         return tuple(applied), list(itertools.islice(compare(a, b), _SAMPLE))
+
+    def _touched(self, before: Directory, after: Directory) -> bool:
+        """Whether a change concerned what differs, and not only what else was copied."""
+        return any(
+            d.path in (self._above if d.aspect is Aspect.ENTRY else self._paths)
+            for d in compare(before, after)
+        )
+
+    @functools.cached_property
+    def _above(self) -> frozenset[bytes]:
+        """Paths with which something would vanish that differs."""
+        return frozenset(
+            path[: slash.start()]
+            for path in self._paths
+            for slash in re.finditer(rb"(?<=.)/|\Z", path, re.DOTALL)
+        )
 
 
 def _keys(differences: Iterable[Difference]) -> frozenset[_Key]:
     return frozenset((d.path, d.aspect, d.name) for d in differences)
-
-
-def _differ(a: Directory, b: Directory) -> bool:
-    return next(compare(a, b), None) is not None
 
 
 def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
@@ -271,6 +283,16 @@ def _time_mount_points(root: Directory) -> Directory:
     return root
 
 
+def _empty_mount_points(root: Directory) -> Directory:
+    usr = root.lookup("usr")
+    for name in ("boot", "sysroot"):
+        node = root.lookup(name)
+        if usr is not None and isinstance(node, Directory):
+            node.entries.clear()
+            node.stat.mtime_s = usr.stat.mtime_s
+    return root
+
+
 def _root_from_usr(root: Directory) -> Directory:
     usr = root.lookup("usr")
     if usr is not None:
@@ -315,19 +337,29 @@ def _for_oci(root: Directory) -> Directory:
     return root
 
 
+_BOTH_BOOTABLE = (
+    "one side is the plain container tree, the other the bootable one: compute both with or both "
+    "without --plain"
+)
 _TIMES = frozenset({Aspect.MTIME, Aspect.MTIME_NS})
 _METADATA = _TIMES | {Aspect.MODE, Aspect.OWNER, Aspect.XATTR}
 
 
-def format_version(versions: tuple[int, int]) -> Canonicalisation:
-    """Return the canonicalisation of trees whose images have different format versions."""
+def format_version(versions: tuple[int | None, int | None]) -> Canonicalisation:
+    """Return the canonicalisation of trees whose images have different format versions.
+
+    Args:
+        versions: What they have; None is an EROFS image that is no composefs image.
+    """
     whole_seconds = 2 in versions
     return Canonicalisation(
         "format-version",
         "both are written in the same format version"
         + (" (version 2 keeps whole seconds only)" if whole_seconds else ""),
-        "tools changed their default from version 2 to 1 in 2026: accept both digests, or make "
-        "one of the images again in the version of the other",
+        "make one image again in the version of the other"
+        if None in versions
+        else "composefs's default went from version 2 to 1 in 2026: accept both digests, or make "
+        "one image again in the version of the other",
         frozenset({Aspect.MTIME_NS}) if whole_seconds else frozenset(),
         _on_each(_drop_nanoseconds) if whole_seconds else lambda root: root,
     )
@@ -358,11 +390,18 @@ def known_canonicalisations(
         ),
         Canonicalisation(
             "boot-transform",
-            "/boot and /sysroot are emptied and labels made by the image's SELinux policy",
-            "one side is the plain container tree, the other the bootable one: compute both with "
-            "or both without --plain",
+            "/boot and /sysroot are emptied and labels made by the image's SELinux policy, if any",
+            _BOTH_BOOTABLE,
             _METADATA | {Aspect.ENTRY, Aspect.LINKS},
             for_boot,
+        ),
+        # For when the policy cannot be read.
+        Canonicalisation(
+            "boot-emptied",
+            "/boot and /sysroot are emptied",
+            _BOTH_BOOTABLE,
+            _METADATA | {Aspect.ENTRY},
+            _empty_mount_points,
         ),
         Canonicalisation(
             "oci-transform",
@@ -411,8 +450,8 @@ _METADATA_CANONICALISATIONS = (
     Canonicalisation(
         "mtimes",
         "all modification times are ignored",
-        "the same content was built twice: let the build set all times (SOURCE_DATE_EPOCH; "
-        "buildah: --source-date-epoch, --rewrite-timestamp)",
+        "the same content was built twice, or copied without its times: copy with them (cp -a), "
+        "or let the build set them all (buildah: --source-date-epoch, --rewrite-timestamp)",
         _TIMES,
         _on_each(_drop_mtime),
     ),
@@ -427,7 +466,8 @@ _METADATA_CANONICALISATIONS = (
     Canonicalisation(
         "xattr-allowlist",
         "no xattr is kept but security.capability",
-        "one side was not filtered: compute both digests with a current tool",
+        "one side was not filtered, or otherwise: compute both digests with a current tool and "
+        "the same --xattrs",
         frozenset({Aspect.XATTR}),
         _on_each(_keep_capability),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,14 @@ def test_several_causes_at_once() -> None:
     ]
 
 
+def test_a_change_that_takes_more_than_what_differs() -> None:
+    a, b = sealed(), sealed()
+    for root in (a, b):
+        folder(root, "run").entries[b"lock"] = directory()
+    folder(b, "run/lock").entries[b"x"] = directory()
+    assert explained(a, b) == [("oci-transform", True, True)]
+
+
 def test_both_transforms_in_their_order() -> None:
     b = sealed()
     plain(b)
@@ -241,6 +250,12 @@ def test_a_policy_that_is_no_directory() -> None:
         folder(root, "etc").entries[b"selinux"] = Leaf(stat(), Symlink(b"elsewhere"))
     extracted(b)
     assert explained(a, b) == [("directory-mtimes", True, True)]
+
+
+def test_the_guide_names_them_all() -> None:
+    guide = (Path(__file__).parents[3] / "docs/howto/digest-mismatch.md").read_text()
+    for canonicalisation in (*KNOWN, format_version((1, 2))):
+        assert f"`{canonicalisation.name}`" in guide
 
 
 def test_format_versions() -> None:

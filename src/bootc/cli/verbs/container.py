@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import doing
+from bootc.errors import Error, UsageError, doing, one_line
 
 if TYPE_CHECKING:
     from bootc.formats.tree import Directory
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
 
 
-def compute_composefs_digest(args: argparse.Namespace, context: Context) -> None:
+_DEFAULT_TARGET = "/target"
+
+
+def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
     """Print the deployment id a directory or an image would get, without storing anything."""
+    if args.explain is not None:
+        if args.target != _DEFAULT_TARGET or args.write_dumpfile_to is not None:
+            raise UsageError("--explain takes two names, and only --plain, --xattrs, --json")
+        return _explain(args, context)
+    if args.json:
+        raise UsageError("--json is for --explain")
     from bootc.formats.digest import Algorithm
     from bootc.formats.erofs.writer import mkfs_erofs
     from bootc.formats.verity import verity_digest
@@ -32,6 +41,22 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> None
     if args.write_dumpfile_to is not None:
         _write_dumpfile(args.write_dumpfile_to, root)
     context.write(f"{image_id.hex}\n")
+    return 0
+
+
+def _explain(args: argparse.Namespace, context: Context) -> int:
+    """Print why two digests differ; return 0 if they do not, 1 if they do."""
+    from bootc.cli.explain import ComparisonFailed, render_report_json, render_text
+    from bootc.oci.explain import explain
+    from bootc.oci.seal import XattrMode
+
+    xattrs = XattrMode(args.xattrs)
+    try:
+        report = explain(*args.explain, bootable=not args.plain, xattrs=xattrs, sink=context.sink)
+    except (Error, OSError) as exc:
+        raise ComparisonFailed(one_line(exc)) from exc
+    context.write(render_report_json(report) if args.json else render_text(report))
+    return 0 if report.equal else 1
 
 
 def _tree_of_image(
@@ -73,7 +98,7 @@ COMMAND = Command(
                     "A directory, or an image: oci:DIR:TAG, docker://HOST/REPO:TAG, … "
                     "(default: /target).",
                     metavar="PATH|IMAGE",
-                    default="/target",
+                    default=_DEFAULT_TARGET,
                     optional=True,
                 ),
                 Option(
@@ -93,6 +118,13 @@ COMMAND = Command(
                     "Write the tree the digest is computed of to a file, as a dumpfile.",
                     metavar="FILE",
                 ),
+                Option(
+                    ("--explain",),
+                    "Say why the digests of two directories, EROFS images, dumpfiles or images "
+                    "differ.",
+                    metavars=("A", "B"),
+                ),
+                Option(("--json",), "The explanation as JSON.", default=False),
             ),
             run=compute_composefs_digest,
         ),
