@@ -115,6 +115,28 @@ def test_equal_trees_in_other_bytes(tmp_path: Path) -> None:
     assert report.writers == (Dialect.RUST, None)
 
 
+def test_an_image_by_the_rules_of_the_c_tools(tmp_path: Path) -> None:
+    root = tree()
+    xattrs = {b"user.%03d" % i: b"" for i in range(130)}  # they share 128 of an inode
+    root.entries[b"usr"].stat.xattrs = xattrs
+    root.entries[b"run"].stat.xattrs = xattrs
+    report = explain(image(tmp_path / "a", root), image(tmp_path / "b", root, dialect=Dialect.C))
+    assert not report.equal
+    assert report.writers == (Dialect.RUST, Dialect.C)
+
+
+def test_an_erofs_image_that_is_no_composefs_image(tmp_path: Path) -> None:
+    a, b = image(tmp_path / "a", tree(), 2), image(tmp_path / "b", tree(), 2)
+    raw = bytearray((tmp_path / "b").read_bytes())
+    raw[:32] = bytes(32)
+    (tmp_path / "b").write_bytes(raw)
+    report = explain(a, b)
+    assert (report.a.format_version, report.b.format_version) == (2, None)
+    # Nothing in it means anything to composefs: a file of an object is a hole with xattrs.
+    assert (Aspect.CONTENT, b"") in [(f.aspect, f.name) for f in report.findings]
+    assert report.explanation is None
+
+
 def test_a_dumpfile_from_a_pipe(tmp_path: Path) -> None:
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
