@@ -33,10 +33,13 @@ _CAPABILITY = b"security.capability"
 #: What the transforms look at, whether it differs or not.
 _CONTEXT = (b"/usr", b"/run", b"/boot", b"/sysroot")
 _POLICY = b"/etc/selinux"
+#: More causes at once are a different tree.
 _MAX_COMBINED = 3
+#: Bounds on a search that does not find: sets tried on a sample, and samples.
 _MAX_TRIALS = 30
-_SAMPLE = 50
 _MAX_ROUNDS = 8
+#: Differences of each class in the first sample, and those that join it in a round.
+_SAMPLE = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -209,9 +210,18 @@ def _algorithm_of(root: Directory) -> Algorithm | None:
 
 
 def _read_file(name: str) -> _Tree | None:
-    """Read an image or a dumpfile; None if the name is neither."""
-    if _is_reference(name) or os.path.isdir(name) or not os.path.exists(name):
+    """Read an image or a dumpfile; None for a directory or an image reference."""
+    if _is_reference(name):
         return None
+    try:
+        if stat.S_ISDIR(os.stat(name).st_mode):
+            return None
+    except FileNotFoundError as exc:
+        raise NotATree(
+            f"there is no {name}",
+            hint="name a directory, an EROFS image, a dumpfile, or a container image by its "
+            "transport (oci:DIR:TAG, docker://HOST/REPOSITORY:TAG)",
+        ) from exc
     with doing(f"Reading {name}"), open(name, "rb") as file:
         # One read for all: it may be a pipe from a program that writes a dumpfile.
         data = file.read(MAX_IMAGE_BYTES + 1)
@@ -235,12 +245,6 @@ def _read_source(
             tree = image_tree(source, sink, bootable=bootable, algorithm=algorithm, xattrs=xattrs)
             yield _Tree(Kind.CONTAINER, tree.root, read_content=tree.read_content)
         return
-    if not os.path.exists(name):
-        raise NotATree(
-            f"there is no {name}",
-            hint="name a directory, an EROFS image, a dumpfile, or a container image by its "
-            "transport (oci:DIR:TAG, docker://HOST/REPOSITORY:TAG)",
-        )
     with Dir.open(name) as directory:
         tree = directory_tree(directory, bootable=bootable, algorithm=algorithm, xattrs=xattrs)
         yield _Tree(Kind.DIRECTORY, tree.root, read_content=tree.read_content)

@@ -298,6 +298,11 @@ def test_names_of_nothing(tmp_path: Path, name: str, error: type[Error], text: s
         explain(dump(tmp_path / "b", tree()), name)
 
 
+def test_a_name_below_a_file(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError):
+        explain(dump(tmp_path / "b", tree()), str(tmp_path / "b" / "c"))
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output error") as info:
         explain("/proc/self/mem", dump(tmp_path / "b", tree()))
