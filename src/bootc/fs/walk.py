@@ -229,6 +229,6 @@ def _xattrs(target: int | bytes) -> dict[bytes, bytes]:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError as exc:
         if exc.errno == errno.EOPNOTSUPP:
-            return {}
+            return {}  # a network or FUSE file system that knows none
         raise
     return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}

@@ -283,14 +283,3 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert one_line(caught.value) == (
         f"Reading {tmp_path}/d/secret: secret: {os.strerror(errno.EACCES)}"
     )
-
-
-def test_file_systems_without_xattrs() -> None:
-    with pytest.raises(OSError, match="not supported"):
-        os.listxattr("/proc/self/ns")
-    with Dir.open("/proc/self/ns") as top:
-        root = read_tree(top, Digests())
-    assert root.stat.xattrs == {}
-    target = leaf(root, "mnt").content
-    assert isinstance(target, Symlink)
-    assert target.target.startswith(b"mnt:[")
