@@ -280,7 +280,7 @@ class _Parser:
         names = path.split(b"/")
         if (
             path == b"/"
-            or names[0]
+            or not path.startswith(b"/")
             or any(name in _IMPOSSIBLE or b"\0" in name for name in names[1:])
             or len(path) > MAX_PATH_BYTES
         ):

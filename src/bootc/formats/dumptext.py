@@ -60,7 +60,8 @@ class LineError(Exception):
         """Return where in the line this is, for people."""
         before = line.split(b" ")[: self.column]
         number = sum(map(len, before)) + len(before) + self.at + 1
-        return f"column {number} ({NAMES[min(self.column, COLUMNS)]})"
+        # A column that is missing would begin behind the line.
+        return f"column {min(number, len(line) + 1)} ({NAMES[min(self.column, COLUMNS)]})"
 
 
 def escape(raw: bytes) -> bytes:
@@ -193,12 +194,15 @@ def complete(columns: list[bytes]) -> None:
     if len(columns) > COLUMNS and not columns[-1]:
         del columns[-1]  # a space at the end of the line
     columns += [b""] * (COLUMNS - len(columns))
-    columns[PATH] = normal_path(columns[PATH])
+    path = columns[PATH]
+    # What would be no path of a file stays as it is, to be refused.
+    if path and not path.endswith(b"/"):
+        columns[PATH] = normal_path(path)
 
 
 def normal_path(path: bytes) -> bytes:
-    """Return a path as the strict grammar has it, if ``mkcomposefs`` takes it at all."""
-    if (path.startswith(b"/") and b"//" not in path) or path.endswith(b"/") or not path:
+    """Return the strict form of a path as the C tools take it: slashes only separate."""
+    if path.startswith(b"/") and b"//" not in path and not path.endswith(b"/"):
         return path
     return b"/" + b"/".join(filter(None, path.split(b"/")))
 

@@ -83,7 +83,7 @@ def describe_image(raw: bytes) -> Iterator[str]:
     try:
         headers = unpack_headers(raw)
     except InvalidImage as exc:
-        yield _damage(exc).title
+        yield f"{exc.offset:#010x}  {_damage(exc).title}"
         return
     regions = list(_headers(headers))
     try:

@@ -175,7 +175,7 @@ class _Epoch1:
         for child in inode.children:
             if child.kind == DIRECTORY:
                 inode.nlink += 1
-            elif child.whiteout:
+            elif child.whiteout and not (self._c and _lives_elsewhere(child, directory)):
                 added = self._parent_marks
         if directory is self._root:
             added += ((OPAQUE, b"y"),)
@@ -221,6 +221,11 @@ class _Epoch1:
         entries.sort(key=itemgetter(0))
         root.names = [name for name, _ in entries]
         root.children = [child for _, child in entries]
+
+
+def _lives_elsewhere(inode: Inode, directory: Directory) -> bool:
+    stated = inode.node.stated if inode.node is not None else None
+    return stated is not None and stated.home not in (None, directory)
 
 
 def _check_as_c(pairs: list[tuple[bytes, bytes]]) -> None:

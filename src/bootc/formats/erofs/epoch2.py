@@ -47,7 +47,7 @@ from bootc.formats.erofs.structs import (
     align,
 )
 from bootc.formats.erofs.xattrs import XattrEncoder, split_entry
-from bootc.formats.tree import Directory, External, Leaf, Stat
+from bootc.formats.tree import Directory, External, Inline, Leaf, Stat
 
 #: composefs-rs writes longer ones but does not read them back.
 MAX_INLINE_BYTES = 512
@@ -96,7 +96,7 @@ class _Epoch2:
         content = leaf.content
         inode = self._inode(file_type_of(content), leaf.stat, overlay_facts(content))
         fill_content(inode, content, max_symlink=MAX_SYMLINK_BYTES)
-        if len(inode.data) > max(MAX_INLINE_BYTES, MAX_SYMLINK_BYTES):
+        if isinstance(content, Inline) and inode.size > MAX_INLINE_BYTES:
             raise LimitError(f"content of {inode.size} bytes is more than version 2 holds")
         if inode.chunked:
             inode.layout = CHUNK_BASED

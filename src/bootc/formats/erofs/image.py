@@ -51,7 +51,18 @@ from bootc.formats.erofs.structs import (
 PLAIN_FACTOR = 16
 
 _COMPOSEFS_COMPAT = COMPAT_CHECKSUM | COMPAT_MTIME | COMPAT_XATTR_FILTER
-#: Inode layouts this cannot read, and why.
+#: Incompatible features, and what they bring.
+_BEYOND = {
+    0x01: "compression",
+    0x02: "compression with settings",
+    0x08: "several devices or kinds of compression",
+    0x10: "compressed tails",
+    0x20: "fragments",
+    0x40: "more xattr prefixes",
+    0x80: "48-bit addresses",
+    0x100: "metadata elsewhere",
+}
+#: Inode layouts of compressed files.
 _COMPRESSED = (1, 3)
 #: Chunk format: log2 of the size beyond that of a block, and a flag for longer indexes.
 _CHUNK_BITS = 0x1F
@@ -141,30 +152,25 @@ def check_headers(headers: Headers, size: int) -> None:
     if headers.version not in (None, 0, 1, 2):
         raise InvalidImage(12, f"composefs version {headers.version}")
     if found.block_bits != 12:
-        raise InvalidImage(
-            SUPERBLOCK_OFFSET + 12, f"blocks of 2^{found.block_bits} bytes instead of 4096"
-        )
-    incompatible = found.feature_incompat & ~INCOMPAT_CHUNKED_FILE
-    if incompatible:
-        raise InvalidImage(
-            SUPERBLOCK_OFFSET + 80, f"incompatible features {incompatible:#x} are unknown here"
-        )
+        raise InvalidImage(SUPERBLOCK_OFFSET + 12, f"blocks of 2^{found.block_bits} bytes")
+    beyond = found.feature_incompat & ~INCOMPAT_CHUNKED_FILE
+    if beyond:
+        what = ", ".join(name for bit, name in _BEYOND.items() if beyond & bit) or "unknown"
+        why = f"incompatible features {beyond:#x} ({what})"
+        raise InvalidImage(SUPERBLOCK_OFFSET + 80, why)
     unused = found.feature_compat & ~_COMPOSEFS_COMPAT
     if headers.version is not None and unused:
-        raise InvalidImage(
-            SUPERBLOCK_OFFSET + 8, f"features {unused:#x}, which composefs does not use"
-        )
+        why = f"features {unused:#x}, which composefs does not use"
+        raise InvalidImage(SUPERBLOCK_OFFSET + 8, why)
     expected = Superblock()
     for name in _UNUSED_FIELDS:
         value = getattr(found, name)
         if value != getattr(expected, name):
-            raise InvalidImage(
-                SUPERBLOCK_OFFSET, f"unknown use of the superblock: {name} is {value}"
-            )
+            why = f"unknown use of the superblock: {name} is {value}"
+            raise InvalidImage(SUPERBLOCK_OFFSET, why)
     if found.blocks * BLOCK_SIZE != size:
-        raise InvalidImage(
-            SUPERBLOCK_OFFSET + 36, f"{found.blocks} blocks announced, {size} bytes found"
-        )
+        why = f"{found.blocks} blocks announced, {size} bytes found"
+        raise InvalidImage(SUPERBLOCK_OFFSET + 36, why)
 
 
 _UNUSED_FIELDS = (

@@ -63,6 +63,8 @@ __all__ = ["InvalidImage", "read_erofs"]
 _STUB_NAME = re.compile(rb"[0-9a-f]{2}\Z")
 #: Metacopy: version 0, length, flags 0, algorithm; then the digest.
 _METACOPY_HEADER = struct.Struct("<BBBB")
+#: Those of SHA-256 only.
+_C_METACOPY_BYTES = 36
 _TYPE_MASK = 0o170000
 
 
@@ -243,6 +245,8 @@ class _TreeReader:
         """Find out from its xattrs where the content of a file is."""
         metacopy = inode.xattrs.pop(METACOPY, None)
         redirect = inode.xattrs.pop(REDIRECT, None)
+        if self._c and metacopy and len(metacopy) != _C_METACOPY_BYTES:
+            metacopy = b""
         table = chunk_table_bytes(inode, version, has_digest=bool(metacopy))
         if table:
             self._image.check_holes(inode, table)
