@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from bootc.oci.seal import XattrMode
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
-
-
 _DEFAULT_TARGET = "/target"
 
 
