@@ -12,12 +12,13 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.walk import TreeChanged
+from bootc.fs.walk import TreeChanged, read_tree
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.local import ActiveRoot, directory_tree
 from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import SealError, XattrMode
 from bootc.oci.selabel import LabelError
+from bootc.repository.repository import Repository
 from support import images, require
 from support.images import directory, file, hardlink, symlink
 
@@ -85,6 +86,21 @@ def test_content_that_changed_since(root: Path) -> None:
         (root / "usr/bin/tool").write_bytes(b"TOOL" * 100)
         with pytest.raises(TreeChanged, match=f"^{root}/usr/bin/tool changed while"):
             tree.read_content(tool.content)
+
+
+def test_the_walk_can_store_what_it_reads(root: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    with (
+        Dir.open(store) as target,
+        Repository.create(target, algorithm=Algorithm.SHA512, secure=False) as repository,
+        Dir.open(root) as top,
+    ):
+        tree = read_tree(top, repository.objects)
+        tool = tree.lookup("usr/bin/tool")
+        assert isinstance(tool, Leaf)
+        assert isinstance(tool.content, External)
+        assert repository.objects.read(tool.content.digest) == b"tool" * 100
 
 
 def test_the_id_is_that_of_the_layers(root: Path, tmp_path: Path) -> None:
