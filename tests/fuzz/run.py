@@ -95,7 +95,7 @@ def fuzz_guided(name: str, seconds: float, output: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["bootc"]):
-        from fuzz.targets import CORPUS, TARGETS
+        from fuzz.targets import TARGETS
     target = TARGETS[name]
     (output / "corpus").mkdir(parents=True, exist_ok=True)
     # An empty dictionary is an error to libFuzzer, so each has at least a newline.
@@ -112,7 +112,7 @@ def fuzz_guided(name: str, seconds: float, output: Path) -> None:
         "dict": words,
     }
     argv = [sys.argv[0], *(f"-{flag}={value}" for flag, value in flags.items())]
-    atheris.Setup([*argv, str(output / "corpus"), str(CORPUS / name)], target.run)
+    atheris.Setup([*argv, str(output / "corpus"), str(target.corpus)], target.run)
     atheris.Fuzz()
 
 
@@ -123,7 +123,7 @@ def limit_memory() -> None:
 
 def hunt(target: Target, choose: random.Random, seconds: float, output: Path) -> Path | None:
     """Damage the seeds until the time is over or one is found that the target does not survive."""
-    seeds = [path.read_bytes()[:MAX_INPUT_BYTES] for path in target.seeds()] or [b""]
+    seeds = [path.read_bytes()[:MAX_INPUT_BYTES] for path in target.seeds()]
     end = time.monotonic() + seconds
     count = 0
     before = signal.signal(signal.SIGALRM, _too_slow)

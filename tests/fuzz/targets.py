@@ -35,8 +35,13 @@ from bootc.formats import (
     splitstream,
     tar,
 )
+from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs import reader as erofs_reader
+from bootc.formats.erofs.debug import describe_image
+from bootc.formats.erofs.inodes import Unrepresentable
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.tree import Directory
 from bootc.repository import metadata
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -70,9 +75,14 @@ class Target:
         except self.errors as exc:
             _check_message(exc, position=self.positions)
 
+    @property
+    def corpus(self) -> Path:
+        """The directory of its seeds; parsers of two dialects share theirs."""
+        return CORPUS / self.name.removesuffix("-c")
+
     def seeds(self) -> Iterator[Path]:
         """Yield the files of the corpus, in order."""
-        yield from sorted(path for path in (CORPUS / self.name).glob("*") if path.is_file())
+        yield from sorted(path for path in self.corpus.iterdir() if path.is_file())
 
 
 def _check_message(exc: Error, *, position: bool = False) -> None:
@@ -225,14 +235,36 @@ def _splitstream_unpacked(data: bytes) -> None:
 
 
 def _dumpfile(data: bytes) -> None:
-    root = dumpfile.parse_dumpfile(data.splitlines(keepends=True))
-    text = b"".join(dumpfile.write_dumpfile(root))
-    assert b"".join(dumpfile.write_dumpfile(dumpfile.parse_dumpfile(text.splitlines()))) == text
+    text = _dump(dumpfile.parse_dumpfile(data.splitlines(keepends=True)))
+    assert _dump(dumpfile.parse_dumpfile(text.splitlines())) == text
+
+
+def _dumpfile_c(data: bytes) -> None:
+    """As ``dumpfile``, by the rules of the C tools."""
+    root = dumpfile.parse_dumpfile(data.splitlines(keepends=True), dialect=Dialect.C)
+    b"".join(dumpfile.write_dumpfile(root, dialect=Dialect.C))
 
 
 def _erofs(data: bytes) -> None:
+    for line in describe_image(data):
+        assert line.isprintable()
     root = erofs_reader.read_erofs(data)
-    b"".join(dumpfile.write_dumpfile(root))
+    text = _dump(root)
+    try:
+        again = mkfs_erofs(root)
+    except Unrepresentable:
+        return
+    assert _dump(erofs_reader.read_erofs(again)) == text
+
+
+def _erofs_c(data: bytes) -> None:
+    """As ``erofs``, by the rules of the C tools."""
+    root = erofs_reader.read_erofs(data, dialect=Dialect.C)
+    b"".join(dumpfile.write_dumpfile(root, dialect=Dialect.C))
+
+
+def _dump(root: Directory) -> bytes:
+    return b"".join(dumpfile.write_dumpfile(root))
 
 
 _JSON_TOKENS = (b'"', b"{", b"[", b":", b",", b"null", b"1e999", b"-0", b'"\\ud800"', b"NaN")
@@ -256,7 +288,9 @@ TARGETS: dict[str, Target] = {
         ),
         Target("cmdline", _cmdline, (cmdline.CmdlineError,), tokens=_COMPOSEFS_TOKENS),
         Target("dumpfile", _dumpfile, (dumpfile.DumpfileError,), positions=True),
+        Target("dumpfile-c", _dumpfile_c, (dumpfile.DumpfileError,), positions=True),
         Target("erofs", _erofs, (erofs_reader.InvalidImage,), positions=True),
+        Target("erofs-c", _erofs_c, (erofs_reader.InvalidImage,), positions=True),
         Target(
             "grubcfg",
             _grubcfg,
