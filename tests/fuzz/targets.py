@@ -26,6 +26,7 @@ from bootc.formats import (
     bls,
     cmdline,
     dumpfile,
+    filecontexts,
     grubcfg,
     imgref,
     ocispec,
@@ -46,7 +47,7 @@ from bootc.repository import metadata
 
 CORPUS = Path(__file__).parent / "corpus"
 
-_POSITION = re.compile(r"offset (0x)?[0-9a-f]|line \d|no lines")
+_POSITION = re.compile(r"offset (0x)?[0-9a-f]|line \d|:\d+:|no lines")
 #: A bomb of compressed data is not unpacked beyond this.
 _MAX_BODY_BYTES = 1 << 22
 
@@ -267,6 +268,21 @@ def _dump(root: Directory) -> bytes:
     return b"".join(dumpfile.write_dumpfile(root))
 
 
+def _filecontexts(data: bytes) -> None:
+    """Parse lines of both kinds, and look up what they name."""
+    try:
+        aliases = filecontexts.parse_subs(data, "subs")
+    except filecontexts.FileContextsError as exc:
+        _check_message(exc, position=True)
+        aliases = {}
+    rules = filecontexts.parse_file_contexts(data, "file_contexts")
+    contexts = filecontexts.FileContexts(rules, aliases)
+    labels = {rule.context for rule in rules} - {b"<<none>>"}
+    for path in (b"/", b"/usr/bin/a", b"/etc/\xff\n", *(rule.pattern for rule in rules[:5])):
+        for file_type in filecontexts.FileType:
+            assert contexts.lookup(path, file_type) in {None, *labels}
+
+
 _JSON_TOKENS = (b'"', b"{", b"[", b":", b",", b"null", b"1e999", b"-0", b'"\\ud800"', b"NaN")
 _COMPOSEFS_TOKENS = (
     b"composefs=",
@@ -291,6 +307,13 @@ TARGETS: dict[str, Target] = {
         Target("dumpfile-c", _dumpfile_c, (dumpfile.DumpfileError,), positions=True),
         Target("erofs", _erofs, (erofs_reader.InvalidImage,), positions=True),
         Target("erofs-c", _erofs_c, (erofs_reader.InvalidImage,), positions=True),
+        Target(
+            "filecontexts",
+            _filecontexts,
+            (filecontexts.FileContextsError,),
+            positions=True,
+            tokens=(b"(/.*)?", b"[^/]*", b"{0,1000}", b"(?!", b"(?<=", b" -- ", b"<<none>>", b"\\"),
+        ),
         Target(
             "grubcfg",
             _grubcfg,

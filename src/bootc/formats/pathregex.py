@@ -331,7 +331,8 @@ def _escape(text: bytes) -> frozenset[int]:
 
 
 def _shown(text: bytes) -> str:
-    return text.decode("utf-8", "backslashreplace")
+    shown = text.decode("utf-8", "backslashreplace")
+    return shown if shown.isprintable() else repr(shown)
 
 
 class Simulation:
