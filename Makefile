@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
+FUZZ_SECONDS ?= 120
 PYTEST := $(ROOT) env CI=$(CI) $(BIN)/pytest
 
-.PHONY: demo test check dev boot bench install clean
+.PHONY: demo test check fuzz dev boot bench install clean
 
 demo: dev          ## Build a Debian image, install it on a blank disk, boot it
 	tools/qemu-chroot
@@ -16,7 +17,7 @@ demo: dev          ## Build a Debian image, install it on a blank disk, boot it
 boot:              ## Boot the demo's installed disk on this terminal
 	tools/run-vm
 
-test: check        ## Every test: units to real boots of virtual machines
+test: check fuzz   ## Every test: units to real boots of virtual machines
 	tools/host-packages
 	tools/sid-chroot
 	tools/qemu-chroot
@@ -29,9 +30,12 @@ check: dev         ## Format, lint, strict types, import contract, unit tests
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit tests/property
 
+fuzz: dev          ## Two minutes of bytes no parser expects; FUZZ_SECONDS=600 for more
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)
+
 dev: $(VENV)/stamp ## A virtual environment with the project, editable, and the checkers
 
-$(VENV)/stamp: pyproject.toml
+$(VENV)/stamp: pyproject.toml setup.py src/bootc/formats/_verity.c
 	tools/host-packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 import re
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import DumpfileError, parse_dumpfile, write_dumpfile
 from bootc.formats.tree import Directory
@@ -45,16 +45,38 @@ def test_lines_are_printable(tree: Directory) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(tree=trees(), data=st.data())
-def test_damaged_text_is_read_or_refused(tree: Directory, data: st.DataObject) -> None:
+@given(tree=trees(), dialect=st.sampled_from(Dialect), data=st.data())
+def test_damaged_text_is_read_or_refused(
+    tree: Directory, dialect: Dialect, data: st.DataObject
+) -> None:
     text = bytearray(b"".join(write_dumpfile(tree)))
     for _ in range(data.draw(st.integers(1, 3))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(DumpfileError):
-        parse_dumpfile(bytes(text).splitlines(keepends=True))
+    refuse_with_a_position(bytes(text).splitlines(keepends=True), dialect)
 
 
-@given(st.lists(st.lists(_COLUMN, max_size=13).map(b" ".join), max_size=4))
-def test_odd_columns_are_read_or_refused(lines: list[bytes]) -> None:
-    with contextlib.suppress(DumpfileError):
-        parse_dumpfile(lines)
+@given(
+    lines=st.lists(st.lists(_COLUMN, max_size=13).map(b" ".join), max_size=4),
+    dialect=st.sampled_from(Dialect),
+)
+def test_odd_columns_are_read_or_refused(lines: list[bytes], dialect: Dialect) -> None:
+    refuse_with_a_position([b"/ 0 40755 2 0 0 0 0.0 - - -", *lines], dialect)
+
+
+def refusal_of(lines: list[bytes], dialect: Dialect) -> str | None:
+    try:
+        parse_dumpfile(lines, dialect=dialect)
+    except DumpfileError as exc:
+        return exc.message
+    return None
+
+
+def refuse_with_a_position(lines: list[bytes], dialect: Dialect) -> None:
+    """Parse lines, or see that the error tells a line and a column there are."""
+    message = refusal_of(lines, dialect)
+    if message is not None:
+        match = re.match(r"dumpfile line (\d+), column (\d+) \(\w+\): .", message)
+        assert match
+        assert message.isprintable()
+        line = lines[int(match[1]) - 1].removesuffix(b"\n")
+        assert 1 <= int(match[2]) <= len(line) + 1

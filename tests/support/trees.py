@@ -45,14 +45,15 @@ _XATTR_NAMES = [
 ]
 
 
-def _names() -> st.SearchStrategy[bytes]:
-    free = st.binary(min_size=1, max_size=12).filter(
-        lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
-    )
-    return st.one_of(free, st.sampled_from(_ODD_NAMES))
+_NAMES = st.one_of(
+    st.binary(min_size=1, max_size=12)
+    .map(lambda name: name.replace(b"/", b"|").replace(b"\0", b"0"))
+    .filter(lambda name: name not in (b".", b"..")),
+    st.sampled_from(_ODD_NAMES),
+)
 
 
-def _stats() -> st.SearchStrategy[Stat]:
+def _stats(*, version_2: bool) -> st.SearchStrategy[Stat]:
     owners = st.sampled_from([0, 1, 1000, 65535, 65536, 2**32 - 1])
     values = st.one_of(
         st.sampled_from([b"", b"x", b"-", b"system_u:object_r:usr_t:s0\0"]),
@@ -65,7 +66,7 @@ def _stats() -> st.SearchStrategy[Stat]:
         uid=owners,
         gid=owners,
         mtime_s=st.sampled_from([0, 1, 1_700_000_000, 2**33]),
-        mtime_ns=st.sampled_from([0, 5, 999_999_999]),
+        mtime_ns=st.just(0) if version_2 else st.sampled_from([0, 5, 999_999_999]),
         xattrs=st.dictionaries(st.sampled_from(_XATTR_NAMES), values, max_size=4).map(_possible),
     )
 
@@ -75,16 +76,17 @@ def _possible(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return {k: v or b"acl" if b"posix_acl" in k else v for k, v in xattrs.items()}
 
 
-def _contents(algorithm: Algorithm) -> st.SearchStrategy[Content]:
+def _contents(algorithm: Algorithm, *, version_2: bool) -> st.SearchStrategy[Content]:
+    longest_inline, longest_link = (512, 1024) if version_2 else (5000, 4095)
     sizes = st.one_of(st.integers(1, 10_000), st.sampled_from([2**32 - 1, 2**32, 2**44, 2**50]))
     digests = st.binary(min_size=algorithm.digest_size, max_size=algorithm.digest_size)
     devices = st.sampled_from([1, 0x103, 2**32 - 1])
     return st.one_of(
-        st.builds(Inline, st.one_of(st.binary(max_size=64), _lengths(0, 5000))),
+        st.builds(Inline, st.one_of(st.binary(max_size=64), _lengths(0, longest_inline))),
         st.builds(External, digests.map(lambda raw: Digest(algorithm, raw)), sizes),
         st.builds(Unverified, st.sampled_from([b"ab/cd", b"ab/cd.file"]), sizes),
         st.builds(Sparse, sizes),
-        st.builds(Symlink, _lengths(1, 4095)),
+        st.builds(Symlink, _lengths(1, longest_link)),
         st.builds(CharDevice, devices),
         st.just(CharDevice(0)),
         st.builds(BlockDevice, st.one_of(st.just(0), devices)),
@@ -107,30 +109,34 @@ def _lengths(low: int, high: int) -> st.SearchStrategy[bytes]:
 
 
 @st.composite
-def trees(draw: st.DrawFn, algorithm: Algorithm = Algorithm.SHA256) -> Directory:
-    """A tree that composefs images and dumpfiles can both hold."""
-    root = Directory(draw(_stats()))
+def trees(
+    draw: st.DrawFn, algorithm: Algorithm = Algorithm.SHA256, *, version_2: bool = False
+) -> Directory:
+    """A tree that composefs images and dumpfiles can both hold, images of version 2, too."""
+    stats = _stats(version_2=version_2)
+    contents = _contents(algorithm, version_2=version_2)
+    root = Directory(draw(stats))
     directories = [root]
     leaves: list[Leaf] = []
     for _ in range(draw(st.integers(0, 12))):
         parent = draw(st.sampled_from(directories))
-        name = draw(_names())
+        name = draw(_NAMES)
         if name in parent.entries:
             continue
         kind = draw(st.sampled_from(["directory", "leaf", "leaf", "leaf", "link"]))
         if kind == "directory":
-            child = Directory(draw(_stats()))
+            child = Directory(draw(stats))
             directories.append(child)
             parent.entries[name] = child
         elif kind == "link" and leaves:
             parent.entries[name] = draw(st.sampled_from(leaves))
         else:
-            leaf = Leaf(draw(_stats()), draw(_contents(algorithm)))
+            leaf = Leaf(draw(stats), draw(contents))
             parent.entries[name] = leaf
             if leaf.content != CharDevice(0):  # whiteouts cannot be hard links
                 leaves.append(leaf)
     if draw(st.booleans()):
-        _crowd(draw, draw(st.sampled_from(directories)), draw(_stats()))
+        _crowd(draw, draw(st.sampled_from(directories)), draw(stats))
     for directory in filter(holds_whiteouts, directories):
         # Not to be told from the mark an image puts there itself.
         directory.stat.xattrs.pop(b"trusted.overlay.opaque", None)

@@ -15,12 +15,14 @@ from bootc.events import Sink
 class Option:
     """An option (flags start with ``-``) or a positional argument (a bare name).
 
-    ``default`` is ``False`` for a switch, ``()`` for an option that may repeat.
+    ``default`` is ``False`` for a switch, ``()`` for an option that may repeat. ``metavars``
+    name the values of an option that takes several.
     """
 
     flags: tuple[str, ...]
     help: str
     metavar: str | None = None
+    metavars: tuple[str, ...] = ()
     default: str | int | bool | tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
     parse: Callable[[str], object] | None = None
@@ -38,7 +40,8 @@ class Context:
     stdout_is_terminal: bool
 
 
-Run = Callable[[argparse.Namespace, Context], None]
+#: Returns the exit code, or None for 0.
+Run = Callable[[argparse.Namespace, Context], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,9 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
             arguments["choices"] = option.choices
         if option.metavar:
             arguments["metavar"] = option.metavar
+        if option.metavars:
+            arguments["metavar"] = option.metavars
+            arguments["nargs"] = len(option.metavars)
         if option.parse:
             arguments["type"] = option.parse
     if option.flags[0].startswith("-"):

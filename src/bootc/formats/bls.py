@@ -27,9 +27,11 @@ from bootc.errors import Error
 
 #: Characters an entry's file name cannot hold: FAT forbids them, or they end a line.
 _UNFIT_FOR_NAME = re.compile(r'["*/:<>?\\|\x00-\x1f\x7f]')
-_SEPARATORS = re.compile(r"\A[^A-Za-z0-9~^.-]+")
+_SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")
+#: Around values they mean nothing.
+_BLANKS = " \t\r"
 _SINGLE_KEYS = ("title", "version", "linux", "options", "machine-id", "sort-key", "efi", "uki")
 
 _Ordered = TypeVar("_Ordered", str, int)
@@ -72,7 +74,7 @@ def parse_entry(data: bytes) -> Entry:
     initrd: list[str] = []
     extra: list[tuple[str, str]] = []
     for line in text.split("\n"):
-        key, *rest = re.split(r"[ \t]+", line.strip(" \t\r"), maxsplit=1)
+        key, *rest = re.split(r"[ \t]+", line.strip(_BLANKS), maxsplit=1)
         if not rest or key.startswith("#"):
             continue
         value = rest[0]
@@ -106,7 +108,7 @@ def serialise_entry(entry: Entry) -> bytes:
     """Write an entry, one ``key value`` line each, in bootc's order of keys.
 
     Raises:
-        BlsError: a value is empty or would not stay on its line.
+        BlsError: a value is empty, would not come back from its line, or is no Unicode.
     """
     lines: list[tuple[str, str | None]] = [
         ("title", entry.title),
@@ -120,14 +122,21 @@ def serialise_entry(entry: Entry) -> bytes:
         ("sort-key", entry.sort_key),
         *entry.extra,
     ]
-    text: list[str] = []
+    text: list[bytes] = []
     for key, value in lines:
         if value is None:
             continue
-        if not value.strip() or "\n" in value:
-            raise BlsError(f"boot entry cannot hold {value!r} as '{key}'")
-        text.append(f"{key} {value}\n")
-    return "".join(text).encode()
+        if not value or value != value.strip(_BLANKS) or "\n" in value:
+            raise _cannot_hold(value, key)
+        try:
+            text.append(f"{key} {value}\n".encode())
+        except UnicodeEncodeError:  # options from a command line can have any bytes
+            raise _cannot_hold(value, key) from None
+    return b"".join(text)
+
+
+def _cannot_hold(value: str, key: str) -> BlsError:
+    return BlsError(f"boot entry cannot hold {value!r} as {key!r}")
 
 
 def entry_file_name(os_id: str, version: str, priority: int) -> str:
@@ -176,32 +185,33 @@ def compare_versions(a: str, b: str) -> int:
     >>> compare_versions("43~rc1", "43") < 0 < compare_versions("10", "9")
     True
     """
+    # By offsets and not by shrinking strings, which would make long versions quadratic.
+    i = j = 0
     while True:
-        a, b = (_SEPARATORS.sub("", text) for text in (a, b))
+        i += len(_leading(_SEPARATORS, a, i))
+        j += len(_leading(_SEPARATORS, b, j))
         for marker in ("~", "", "-", "^", "."):
             if not marker:  # an ended string is older than all that goes on but "~"
-                if not a or not b:
-                    return _compare(bool(a), bool(b))
+                if i == len(a) or j == len(b):
+                    return _compare(i < len(a), j < len(b))
                 continue
-            result = _compare(not a.startswith(marker), not b.startswith(marker))
-            if result:
-                return result
-            if a.startswith(marker):
-                a, b = a[1:], b[1:]
-        a_number, b_number = _leading(_DIGITS, a), _leading(_DIGITS, b)
-        if a_number or b_number:
-            a_head, b_head = a_number, b_number
+            in_a, in_b = a.startswith(marker, i), b.startswith(marker, j)
+            if in_a != in_b:
+                return _compare(in_b, in_a)
+            i, j = i + in_a, j + in_b
+        a_head, b_head = _leading(_DIGITS, a, i), _leading(_DIGITS, b, j)
+        if a_head or b_head:
             result = _compare(bool(a_head), bool(b_head)) or _compare_numbers(a_head, b_head)
         else:
-            a_head, b_head = _leading(_LETTERS, a), _leading(_LETTERS, b)
+            a_head, b_head = _leading(_LETTERS, a, i), _leading(_LETTERS, b, j)
             result = _compare(a_head, b_head)
         if result:
             return result
-        a, b = a[len(a_head) :], b[len(b_head) :]
+        i, j = i + len(a_head), j + len(b_head)
 
 
-def _leading(pattern: re.Pattern[str], text: str) -> str:
-    match = pattern.match(text)
+def _leading(pattern: re.Pattern[str], text: str, at: int) -> str:
+    match = pattern.match(text, at)
     return match.group() if match else ""
 
 

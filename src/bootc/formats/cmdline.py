@@ -166,7 +166,9 @@ def composefs_argument(text: str) -> ComposefsArgument:
         raise CmdlineError("no composefs image in the kernel command line")
     optional, hex_digest = _optional(value)
     if not _is_hex(hex_digest) or len(hex_digest) not in _HEX_LENGTHS.values():
-        raise CmdlineError(f"kernel argument {COMPOSEFS}={value[:140]} is not an image digest")
+        raise CmdlineError(
+            f"kernel argument {f'{COMPOSEFS}={value}'!r:.160} is not an image digest"
+        )
     return ComposefsArgument(hex_digest, optional=optional)
 
 
@@ -183,7 +185,7 @@ def _digest_form(value: str) -> ComposefsArgument | None:
         or len(hex_digest) != _HEX_LENGTHS.get(hash_name)
         or not _is_hex(hex_digest)
     ):
-        raise CmdlineError(f"kernel argument {COMPOSEFS_DIGEST}={value[:160]} is malformed")
+        raise CmdlineError(f"kernel argument {f'{COMPOSEFS_DIGEST}={value}'!r:.180} is malformed")
     if hash_name != "sha512" or lg_block_size != _LG_BLOCK_SIZE:
         return None
     return ComposefsArgument(hex_digest, optional=optional)

@@ -59,7 +59,7 @@ class Algorithm(enum.Enum):
         for algorithm in cls:
             if algorithm.label == label:
                 return algorithm
-        raise DigestError(f"unknown fs-verity algorithm {label!r}")
+        raise DigestError(f"unknown fs-verity algorithm {label!r:.80}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,55 @@
-r"""composefs dumpfiles: a tree as text, one line a name.
+"""composefs dumpfiles: a tree as text, one line a name.
 
 A line has eleven columns, then one ``key=value`` column for each xattr::
 
     PATH SIZE MODE NLINK UID GID RDEV MTIME PAYLOAD CONTENT DIGEST
 
-``-`` stands for "none". Bytes outside ``!`` to ``~`` are escaped as ``\xHH`` or
-``\\ \n \r \t``. A second name of a file has a mode that begins with ``@`` and the
-first name as payload. Lines are ordered depth first, names bytewise.
+A second name of a file has a mode that begins with ``@`` and the first name as
+payload. Lines are ordered depth first, names bytewise. ``dumptext`` has the escapes.
 
 Source: composefs-dump(5). Parsing is strict, as in composefs-rs, with two liberties of
-the C tools: content up to 5000 bytes, and times before 1970. What only concerns images
+the C tools: content up to 5000 bytes, and times before 1970. In the C dialect it takes
+what ``mkcomposefs`` takes, but for numbers that overflow, NULs in names and digests that
+are none, where C reads something else than is written. What only concerns images
 (lengths of names and values, sizes of files) is checked where images are written.
 """
 
 from __future__ import annotations
 
-import re
 import stat
-from collections.abc import Iterable, Iterator
-from typing import assert_never
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
 from bootc.errors import Error
+from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Digest, DigestError
+from bootc.formats.dumptext import (
+    COLUMNS,
+    CONTENT,
+    DIGEST,
+    GID,
+    MODE,
+    MTIME,
+    NAMES,
+    NLINK,
+    PATH,
+    PAYLOAD,
+    RDEV,
+    SIZE,
+    UID,
+    LineError,
+    columns_of,
+    complete,
+    escape,
+    format_line,
+    loosen,
+    normal_path,
+    optional,
+    show,
+    unescape,
+)
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
@@ -31,10 +59,10 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
-    Node,
     Socket,
     Sparse,
     Stat,
+    Stated,
     Symlink,
     Unverified,
 )
@@ -42,268 +70,351 @@ from bootc.formats.tree import (
 MAX_PATH_BYTES = 4096
 MAX_CONTENT_BYTES = 5000
 
-_COLUMNS = 11
-_NAMED_ESCAPES = {b"\\": b"\\", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([\\nrt])|)")
-_SPECIAL = re.compile(rb"[^!-~]|\\")
-_SPECIAL_IN_XATTR = re.compile(rb"[^!-~]|[\\=]")
-_BACK = {value: b"\\" + name for name, value in _NAMED_ESCAPES.items()}
+_MAX_U32 = 0xFFFFFFFF
+_MAX_U64 = 0xFFFFFFFFFFFFFFFF
+#: Also all the types there are.
+_WHAT = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symlink",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+}
+
+_T = TypeVar("_T")
 
 
 class DumpfileError(Error):
     """A dumpfile breaks its grammar."""
 
 
-def write_dumpfile(root: Directory) -> Iterator[bytes]:
-    """Yield the lines of the tree, each ending in a newline."""
-    links: dict[int, int] = {}
-    for _, node in root.walk():
-        links[id(node)] = links.get(id(node), 0) + 1
+def write_dumpfile(root: Directory, *, dialect: Dialect = Dialect.RUST) -> Iterator[bytes]:
+    """Yield the lines of the tree, each ending in a newline.
+
+    In the C dialect they are those of ``composefs-info dump``, given a tree that was read
+    in that dialect: sizes of directories, link counts and the order of xattrs as found,
+    and lines of second names that repeat everything.
+    """
+    as_c = dialect is Dialect.C
+    links = _count_links(root)
     first_names: dict[int, bytes] = {}
     for path, node in root.walk():
-        name = _escape(path)
+        name = escape(path)
+        nlink = links.get(id(node), 1)
         if isinstance(node, Directory):
-            nlink = 2 + sum(isinstance(child, Directory) for child in node.entries.values())
-            yield _line(name, 0, stat.S_IFDIR, nlink, 0, node.stat, (b"-", b"-", b"-"))
-        elif id(node) in first_names:
-            target = first_names[id(node)]
-            yield b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
+            size = node.stated.size_bytes if as_c and node.stated else 0
+            columns = size, stat.S_IFDIR, 0, b"-", b"-", b"-"
+            yield format_line(name, nlink, b"", node.stat, columns, as_c=as_c)
+            continue
+        first = first_names.setdefault(id(node), name)
+        if as_c:
+            columns = columns_of(node.content)
+            link = b""
+            if first is not name:
+                link = b"@"
+                columns = (*columns[:3], first, *columns[4:])
+            nlink = node.stated.nlink if node.stated else nlink
+            yield format_line(name, nlink, link, node.stat, columns, as_c=True)
+        elif first is not name:
+            yield b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, first)
         else:
-            first_names[id(node)] = name
-            yield _leaf_line(name, node, links[id(node)])
+            yield format_line(name, nlink, b"", node.stat, columns_of(node.content), as_c=False)
 
 
-def _leaf_line(name: bytes, leaf: Leaf, nlink: int) -> bytes:
-    size = 0
-    rdev = 0
-    payload = inline = digest = b"-"
-    content = leaf.content
-    match content:
-        case Inline():
-            file_type, size = stat.S_IFREG, len(content.data)
-            inline = _escape_optional(content.data)
-        case External():
-            file_type, size = stat.S_IFREG, content.size_bytes
-            payload = content.digest.object_path.encode()
-            digest = content.digest.hex.encode()
-        case Unverified():
-            file_type, size = stat.S_IFREG, content.size_bytes
-            payload = _escape_optional(content.path)
-        case Sparse():
-            file_type, size = stat.S_IFREG, content.size_bytes
-        case Symlink():
-            file_type, size = stat.S_IFLNK, len(content.target)
-            payload = _escape_optional(content.target)
-        case CharDevice():
-            file_type, rdev = stat.S_IFCHR, content.rdev
-        case BlockDevice():
-            file_type, rdev = stat.S_IFBLK, content.rdev
-        case Fifo():
-            file_type = stat.S_IFIFO
-        case Socket():
-            file_type = stat.S_IFSOCK
-        case _:
-            assert_never(content)
-    return _line(name, size, file_type, nlink, rdev, leaf.stat, (payload, inline, digest))
+def _count_links(root: Directory) -> dict[int, int]:
+    """Return link counts by identity: of directories, and of leaves with several names."""
+    links: dict[int, int] = {}
+    seen: set[int] = set()
+    pending = [root]
+    for directory in pending:
+        subdirectories = 0
+        for node in directory.entries.values():
+            if isinstance(node, Directory):
+                subdirectories += 1
+                pending.append(node)
+            elif id(node) in seen:
+                links[id(node)] = links.get(id(node), 1) + 1
+            else:
+                seen.add(id(node))
+        links[id(directory)] = 2 + subdirectories
+    return links
 
 
-def _line(
-    name: bytes,
-    size: int,
-    file_type: int,
-    nlink: int,
-    rdev: int,
-    meta: Stat,
-    columns: tuple[bytes, bytes, bytes],
-) -> bytes:
-    fields = [
-        b"%s %d %o %d" % (name, size, file_type | meta.mode & 0o7777, nlink),
-        b"%d %d %d %d.%d" % (meta.uid, meta.gid, rdev, meta.mtime_s, meta.mtime_ns),
-        *columns,
-    ]
-    fields += [
-        b"%s=%s" % (_escape(key, _SPECIAL_IN_XATTR), _escape(value, _SPECIAL_IN_XATTR))
-        for key, value in sorted(meta.xattrs.items())
-    ]
-    return b" ".join(fields) + b"\n"
-
-
-def _escape(raw: bytes, special: re.Pattern[bytes] = _SPECIAL) -> bytes:
-    return special.sub(lambda m: _BACK.get(m[0]) or b"\\x%02x" % m[0][0], raw)
-
-
-def _escape_optional(raw: bytes) -> bytes:
-    if raw == b"-":
-        return b"\\x2d"
-    return _escape(raw) or b"-"
-
-
-def parse_dumpfile(lines: Iterable[bytes]) -> Directory:
+def parse_dumpfile(lines: Iterable[bytes], *, dialect: Dialect = Dialect.RUST) -> Directory:
     """Read a tree; a line may or may not end in a newline.
+
+    In the C dialect the tree also holds what the C tools write down again
+    (:class:`bootc.formats.tree.Stated`).
 
     Raises:
         DumpfileError: a line breaks the grammar, or a path lacks its parent, appears
-            twice, or names an impossible link target.
+            twice, or names an impossible link target. The message has line and column.
     """
-    parser = _Parser()
+    parser = _Parser(as_c=dialect is Dialect.C)
     for number, line in enumerate(lines, 1):
+        text = line.removesuffix(b"\n")
         try:
-            parser.line(line.removesuffix(b"\n"))
-        except _LineError as exc:
-            raise DumpfileError(f"dumpfile line {number}: {exc}") from None
+            parser.line(text, number)
+        except LineError as exc:
+            raise _located(number, text, exc) from None
     if parser.root is None:
         raise DumpfileError("dumpfile: no lines")
+    parser.resolve_links()
     return parser.root
 
 
-class _LineError(Exception):
-    """What is wrong with a line; the caller knows which."""
+def _located(number: int, line: bytes, exc: LineError) -> DumpfileError:
+    return DumpfileError(f"dumpfile line {number}, {exc.position(line)}: {exc}")
+
+
+class _Memo(dict[bytes, _T], Generic[_T]):
+    """Values of a column by their text: few differ, and looking up is quicker than parsing."""
+
+    def __init__(self, parse: Callable[[bytes], _T]) -> None:
+        super().__init__()
+        self._parse = parse
+
+    def __missing__(self, text: bytes) -> _T:
+        value = self[text] = self._parse(text)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A hard link in the C dialect, whose target may come later."""
+
+    path: bytes
+    directory: Directory
+    name: bytes
+    target: bytes
+    #: For messages.
+    number: int
+    line: bytes
+
+
+#: Keeps the place of a hard link until all lines are read.
+_RESERVED = Leaf(Stat(), Fifo())
 
 
 class _Parser:
-    def __init__(self) -> None:
+    def __init__(self, *, as_c: bool) -> None:
         self.root: Directory | None = None
+        self._c = as_c
+        #: By path without slash at the end: the root is the empty one.
         self._directories: dict[bytes, Directory] = {}
         #: First names of everything a hard link may point at.
         self._leaves: dict[bytes, Leaf] = {}
+        self._links: list[_Link] = []
+        self._modes = _Memo(partial(_mode, bits=32 if as_c else 16))
+        self._nlinks = _Memo(partial(_number, column=NLINK, maximum=_MAX_U32))
+        self._uids = _Memo(partial(_number, column=UID, maximum=_MAX_U32))
+        self._gids = _Memo(partial(_number, column=GID, maximum=_MAX_U32))
+        self._mtimes = _Memo(_mtime)
 
-    def line(self, line: bytes) -> None:
+    def line(self, line: bytes, number: int) -> None:
         columns = line.split(b" ")
-        if len(columns) < _COLUMNS:
-            raise _LineError(f"{len(columns)} columns, needs {_COLUMNS}")
-        path = _path(_unescape(columns[0]), "path")
-        if columns[2].startswith(b"@"):
-            self._hard_link(path, columns[8])
+        if self._c:
+            complete(columns)
+        elif len(columns) < COLUMNS:
+            raise LineError(len(columns) - 1, f"{len(columns)} columns, needs {COLUMNS}")
+        path = unescape(columns[PATH], PATH)
+        parent, slash, name = path.rpartition(b"/")
+        directory = self._directories.get(parent)
+        if directory is None or not slash or not name:
+            directory = None
+            self._check_orphan(path)
+        elif name in _IMPOSSIBLE or b"\0" in name or len(path) > MAX_PATH_BYTES:
+            raise LineError(PATH, f"impossible path {show(path)}")
+        elif name in directory.entries:
+            raise LineError(PATH, f"{show(path)} appears twice")
+        if columns[MODE].startswith(b"@"):
+            if directory is None:
+                raise LineError(MODE, "/ is a directory")
+            target = unescape(columns[PAYLOAD], PAYLOAD)
+            if self._c:
+                link = _Link(path, directory, name, target, number, line)
+                self._postpone_link(columns[MODE], link)
+            else:
+                directory.entries[name] = self._link_target(target)
             return
-        mode = _number(columns[2], "mode", base=8, bits=16)
-        meta = _stat(mode, columns)
-        if stat.S_ISDIR(mode):
-            _only_for("a directory", columns)
-            directory = Directory(meta)
-            self._add(path, directory)
-            self._directories[path] = directory
-        else:
-            leaf = Leaf(meta, _content(mode, columns))
-            self._add(path, leaf)
-            self._leaves[path] = leaf
+        self._node(directory, name, path, columns)
 
-    def _add(self, path: bytes, node: Node) -> None:
-        if path == b"/":
-            if self.root is not None or not isinstance(node, Directory):
-                raise _LineError("/ is a directory and appears once")
-            self.root = node
+    def _node(
+        self, directory: Directory | None, name: bytes, path: bytes, columns: list[bytes]
+    ) -> None:
+        file_type, mode = self._modes[columns[MODE]]
+        size = _number(columns[SIZE], SIZE, _MAX_U64)
+        if self._c:
+            loosen(columns, file_type, size)
+        mtime_s, mtime_ns = self._mtimes[columns[MTIME]]
+        nlink = self._nlinks[columns[NLINK]]
+        meta = Stat(
+            mode,
+            self._uids[columns[UID]],
+            self._gids[columns[GID]],
+            mtime_s,
+            mtime_ns,
+            self._xattrs(columns) if len(columns) > COLUMNS else {},
+        )
+        if file_type == stat.S_IFDIR:
+            _only_for(file_type, columns)
+            node = Directory(meta)
+            if directory is None:
+                self.root = self._directories[b""] = node
+            else:
+                directory.entries[name] = self._directories[path] = node
             return
-        if self.root is None:
-            raise _LineError("/ must come first")
-        parent, _, name = path.rpartition(b"/")
-        directory = self._directories.get(parent or b"/")
         if directory is None:
-            raise _LineError(f"the parent of {_show(path)} is no directory above this line")
-        if name in directory.entries:
-            raise _LineError(f"{_show(path)} appears twice")
-        directory.entries[name] = node
+            raise LineError(MODE, "/ is a directory")
+        leaf = Leaf(meta, self._content(file_type, size, nlink, columns))
+        if self._c and nlink != 1:
+            leaf.stated = Stated(nlink, home=directory, name=name)
+        directory.entries[name] = self._leaves[path] = leaf
 
-    def _hard_link(self, path: bytes, payload: bytes) -> None:
-        target = _path(_unescape(payload), "link target")
+    def _check_orphan(self, path: bytes) -> None:
+        """Refuse a path that is not below a known directory, unless it is the root's."""
+        if path == b"/" and self.root is None:
+            return
+        names = path.split(b"/")
+        if (
+            path == b"/"
+            or not path.startswith(b"/")
+            or any(name in _IMPOSSIBLE or b"\0" in name for name in names[1:])
+            or len(path) > MAX_PATH_BYTES
+        ):
+            what = "/ appears twice" if path == b"/" else f"impossible path {show(path)}"
+            raise LineError(PATH, what)
+        if self.root is None:
+            raise LineError(PATH, "/ must come first")
+        raise LineError(PATH, f"the parent of {show(path)} is no directory above this line")
+
+    def _link_target(self, target: bytes) -> Leaf:
         leaf = self._leaves.get(target)
         if leaf is None:
-            raise _LineError(f"{_show(target)}: no file above this line has this as its first name")
+            what = f"{show(target)}: no file above this line has this as its first name"
+            raise LineError(PAYLOAD, what)
         if isinstance(leaf.content, CharDevice) and leaf.content.rdev == 0:
-            raise _LineError("a whiteout (device 0:0) cannot be a hard link")
-        self._add(path, leaf)
+            raise LineError(PAYLOAD, "a whiteout (device 0:0) cannot be a hard link")
+        return leaf
+
+    def _postpone_link(self, mode: bytes, link: _Link) -> None:
+        file_type, _ = self._modes[mode[1:]]
+        if file_type == stat.S_IFDIR:
+            raise LineError(MODE, "a directory cannot be a hard link")
+        link.directory.entries[link.name] = _RESERVED
+        self._links.append(link)
+
+    def resolve_links(self) -> None:
+        """Put the files where hard links of the C dialect stand.
+
+        Raises:
+            DumpfileError: a link leads nowhere, to a directory, or only to other links.
+        """
+        waiting: dict[bytes, list[_Link]] = {}
+        for link in self._links:
+            waiting.setdefault(normal_path(link.target), []).append(link)
+        # From the files outwards, so that links to links cost nothing more.
+        arrived = [(path, self._leaves[path]) for path in waiting if path in self._leaves]
+        for path, leaf in arrived:
+            parent, _, name = path.rpartition(b"/")
+            if leaf.stated is None:
+                leaf.stated = Stated(1, home=self._directories[parent], name=name)
+            for link in waiting.pop(path):
+                link.directory.entries[link.name] = leaf
+                if link.path in waiting:
+                    arrived.append((link.path, leaf))
+        for links in waiting.values():
+            exc = LineError(PAYLOAD, f"{show(links[0].target)}: no file has this as its name")
+            raise _located(links[0].number, links[0].line, exc)
+
+    def _xattrs(self, columns: list[bytes]) -> dict[bytes, bytes]:
+        xattrs: dict[bytes, bytes] = {}
+        for number in range(COLUMNS, len(columns)):
+            key, equals, value = columns[number].partition(b"=")
+            if not key or not equals:
+                raise LineError(number, f"xattr {show(columns[number])} is not key=value")
+            name = unescape(key, number)
+            if name in xattrs and not self._c:
+                raise LineError(number, f"xattr {show(name)} appears twice")
+            xattrs[name] = unescape(value, number, len(key) + 1)
+        return xattrs
+
+    def _content(self, file_type: int, size: int, nlink: int, columns: list[bytes]) -> Content:
+        if file_type == stat.S_IFREG:
+            return self._file_content(size, columns)
+        if file_type == stat.S_IFLNK:
+            _only_for(file_type, columns, payload=True)
+            target = optional(columns[PAYLOAD], PAYLOAD)
+            if not target:
+                raise LineError(PAYLOAD, "a symlink needs a target")
+            return Symlink(target)
+        if file_type in (stat.S_IFCHR, stat.S_IFBLK):
+            _only_for(file_type, columns, rdev=True)
+            rdev = _number(columns[RDEV], RDEV, _MAX_U32)
+            if file_type == stat.S_IFBLK:
+                return BlockDevice(rdev)
+            if rdev == 0 and nlink > 1 and not self._c:
+                raise LineError(NLINK, "a whiteout (device 0:0) cannot be a hard link")
+            return CharDevice(rdev)
+        _only_for(file_type, columns)
+        return Fifo() if file_type == stat.S_IFIFO else Socket()
+
+    def _file_content(
+        self, size: int, columns: list[bytes]
+    ) -> Inline | External | Unverified | Sparse:
+        _only_for(stat.S_IFREG, columns, payload=True, content=True)
+        payload = optional(columns[PAYLOAD], PAYLOAD)
+        content = optional(columns[CONTENT], CONTENT)
+        digest = optional(columns[DIGEST], DIGEST)
+        if content is not None:
+            if payload is not None or digest is not None:
+                raise LineError(CONTENT, "a file has either content or a payload")
+            if len(content) > MAX_CONTENT_BYTES:
+                what = f"content of {len(content)} bytes, more than {MAX_CONTENT_BYTES}"
+                raise LineError(CONTENT, what)
+            return Inline(content)
+        if digest is not None:
+            try:
+                parsed = Digest.from_hex(digest.decode("ascii", "replace"))
+            except DigestError as exc:
+                raise LineError(DIGEST, str(exc)) from None
+            if payload == parsed.object_path.encode():
+                return External(parsed, size)
+            if self._c:
+                return External(parsed, size, payload or b"")
+            raise LineError(PAYLOAD, "the payload is not the object its digest names")
+        if payload is not None:
+            return Unverified(payload, size)
+        return Sparse(size) if size else Inline(b"")
 
 
-def _path(path: bytes, what: str) -> bytes:
-    if not path.startswith(b"/") or len(path) > MAX_PATH_BYTES or b"\0" in path:
-        raise _LineError(f"impossible {what} {_show(path[:300])}")
-    names = path.split(b"/")[1:]
-    if path != b"/" and any(name in (b"", b".", b"..") for name in names):
-        raise _LineError(f"impossible {what} {_show(path)}")
-    return path
+#: No names of directory entries.
+_IMPOSSIBLE = (b"", b".", b"..")
 
 
-def _stat(mode: int, columns: list[bytes]) -> Stat:
-    seconds, dot, nanoseconds = columns[7].partition(b".")
-    mtime_s = _number(seconds.removeprefix(b"-"), "mtime", bits=63)
-    mtime_ns = _number(nanoseconds, "mtime", bits=32) if dot else 10**9
-    if mtime_ns >= 10**9:
-        raise _LineError(f"impossible mtime {_show(columns[7])}")
-    _number(columns[3], "nlink", bits=32)
-    return Stat(
-        mode=mode & 0o7777,
-        uid=_number(columns[4], "uid", bits=32),
-        gid=_number(columns[5], "gid", bits=32),
-        mtime_s=-mtime_s if seconds.startswith(b"-") else mtime_s,
-        mtime_ns=mtime_ns,
-        xattrs=_xattrs(columns[_COLUMNS:]),
-    )
-
-
-def _xattrs(columns: list[bytes]) -> dict[bytes, bytes]:
-    xattrs = {}
-    for column in columns:
-        key, equals, value = column.partition(b"=")
-        if not key or not equals:
-            raise _LineError(f"xattr {_show(column[:300])} is not key=value")
-        name = _unescape(key)
-        if name in xattrs:
-            raise _LineError(f"xattr {_show(name)} appears twice")
-        xattrs[name] = _unescape(value)
-    return xattrs
-
-
-def _content(mode: int, columns: list[bytes]) -> Content:
+def _mode(text: bytes, bits: int) -> tuple[int, int]:
+    """Return file type and permissions."""
+    mode = _number(text, MODE, (1 << bits) - 1, base=8)
     file_type = stat.S_IFMT(mode)
-    if file_type == stat.S_IFREG:
-        return _file_content(columns)
-    if file_type == stat.S_IFLNK:
-        _only_for("a symlink", columns, payload=True)
-        target = _optional(columns[8])
-        if not target:
-            raise _LineError("a symlink needs a target")
-        return Symlink(target)
-    if file_type in (stat.S_IFCHR, stat.S_IFBLK):
-        _only_for("a device", columns, rdev=True)
-        rdev = _number(columns[6], "rdev", bits=32)
-        if file_type == stat.S_IFBLK:
-            return BlockDevice(rdev)
-        if rdev == 0 and int(columns[3]) > 1:
-            raise _LineError("a whiteout (device 0:0) cannot be a hard link")
-        return CharDevice(rdev)
-    if file_type == stat.S_IFIFO:
-        _only_for("a fifo", columns)
-        return Fifo()
-    if file_type == stat.S_IFSOCK:
-        _only_for("a socket", columns)
-        return Socket()
-    raise _LineError(f"mode {_show(columns[2])} has no file type")
+    if file_type not in _WHAT:
+        raise LineError(MODE, f"mode {show(text)} has no file type")
+    return file_type, mode & 0o7777
 
 
-def _file_content(columns: list[bytes]) -> Inline | External | Unverified | Sparse:
-    size = _number(columns[1], "size")
-    payload, content, digest = (_optional(column) for column in columns[8:_COLUMNS])
-    _only_for("a regular file", columns, payload=True, content=True)
-    if content is not None:
-        if payload is not None or digest is not None:
-            raise _LineError("a file has either content or a payload")
-        if len(content) > MAX_CONTENT_BYTES:
-            raise _LineError(f"content of {len(content)} bytes, more than {MAX_CONTENT_BYTES}")
-        return Inline(content)
-    if digest is not None:
-        try:
-            parsed = Digest.from_hex(digest.decode("ascii", "replace"))
-        except DigestError as exc:
-            raise _LineError(str(exc)) from None
-        if payload != parsed.object_path.encode():
-            raise _LineError("the payload is not the object its digest names")
-        return External(parsed, size)
-    if payload is not None:
-        return Unverified(payload, size)
-    return Sparse(size) if size else Inline(b"")
+def _mtime(text: bytes) -> tuple[int, int]:
+    seconds, dot, nanoseconds = text.partition(b".")
+    if not dot:
+        raise LineError(MTIME, f"mtime {show(text)} is not SECONDS.NANOSECONDS")
+    negative = seconds.startswith(b"-")
+    mtime_s = _number(seconds[1:] if negative else seconds, MTIME, (1 << 63) - 1)
+    mtime_ns = _number(nanoseconds, MTIME, 10**9 - 1)
+    return -mtime_s if negative else mtime_s, mtime_ns
 
 
 def _only_for(
-    what: str,
+    file_type: int,
     columns: list[bytes],
     *,
     rdev: bool = False,
@@ -311,43 +422,23 @@ def _only_for(
     content: bool = False,
 ) -> None:
     """Refuse what this type of file cannot have."""
-    if not rdev and _number(columns[6], "rdev") != 0:
-        raise _LineError(f"{what} has no device number")
-    if not payload and columns[8] != b"-":
-        raise _LineError(f"{what} has no payload")
-    if not content and (columns[9] != b"-" or columns[10] != b"-"):
-        raise _LineError(f"{what} has no content")
+    if not rdev and columns[RDEV] != b"0" and _number(columns[RDEV], RDEV, _MAX_U64):
+        raise LineError(RDEV, f"{_WHAT[file_type]} has no device number")
+    if not payload and columns[PAYLOAD] != b"-":
+        raise LineError(PAYLOAD, f"{_WHAT[file_type]} has no payload")
+    if not content and columns[CONTENT] != b"-":
+        raise LineError(CONTENT, f"{_WHAT[file_type]} has no content")
+    if not content and columns[DIGEST] != b"-":
+        raise LineError(DIGEST, f"{_WHAT[file_type]} has no content")
 
 
-def _number(text: bytes, what: str, *, base: int = 10, bits: int = 64) -> int:
+def _number(text: bytes, column: int, maximum: int, *, base: int = 10) -> int:
     # bytes.isdigit() knows ASCII digits only; int() would also take signs and underscores.
     if text.isdigit() and len(text) <= 20:
         try:
             value = int(text, base)
         except ValueError:
-            value = 1 << bits
-        if value < 1 << bits:
+            value = maximum + 1
+        if value <= maximum:
             return value
-    raise _LineError(f"impossible {what} {_show(text[:40])}")
-
-
-def _optional(column: bytes) -> bytes | None:
-    if not column:
-        raise _LineError("empty column")
-    return None if column == b"-" else _unescape(column)
-
-
-def _unescape(text: bytes) -> bytes:
-    return _ESCAPE.sub(_unescape_one, text) if b"\\" in text else text
-
-
-def _unescape_one(match: re.Match[bytes]) -> bytes:
-    if match[1] is not None:
-        return bytes.fromhex(match[1].decode())
-    if match[2] is not None:
-        return _NAMED_ESCAPES[match[2]]
-    raise _LineError("a backslash that begins no escape")
-
-
-def _show(raw: bytes) -> str:
-    return repr(raw)[1:]
+    raise LineError(column, f"impossible {NAMES[column]} {show(text[:40])}")

@@ -35,6 +35,10 @@ _REMOTE_IMAGE = "ostree-remote-image:"
 _REMOTE_REGISTRY = "ostree-remote-registry:"
 
 
+#: Registries allow 255 characters to a name, file systems 4096 to a path.
+_MAX_TEXT = 4096 + 128
+
+
 class ImageReferenceError(Error):
     """Text that names no image."""
 
@@ -53,6 +57,9 @@ class ImageReference:
         Raises:
             ImageReferenceError: no transport, an unknown one, or no name.
         """
+        if len(text) > _MAX_TEXT or not text.isprintable():
+            # First of all, so that the errors and hints below can quote the text as it is.
+            raise ImageReferenceError(f"bad image reference {text[:300]!r}")
         bare = _without_signature_prefix(text)
         transport, colon, name = bare.partition(":")
         if transport == "docker":

@@ -14,6 +14,7 @@ Format: OCI image specification 1.1; Docker image manifest version 2, schema 2.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -55,6 +56,8 @@ REF_NAME = "org.opencontainers.image.ref.name"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CONFIG_BYTES = 16 << 20
 _MAX_SIZE = (1 << 63) - 1
+#: What JSON can escape, and no file or terminal takes.
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 #: Names of machines (``uname -m``) as the Go language, and so images, spell them.
 _GO_ARCHITECTURES = {
@@ -150,13 +153,15 @@ class Manifest:
         config = _descriptor(top.child("config"))
         if config.media_type not in CONFIG_TYPES:
             kind = artifact or config.media_type
-            raise ImageSpecError(f"this is no container image but an artifact of type {kind!r}")
+            raise ImageSpecError(
+                f"this is no container image but an artifact of type {kind!r:.200}"
+            )
         layers = top.items("layers", _descriptor)
         for number, layer in enumerate(layers):
             if layer.media_type not in LAYER_TYPES:
                 raise ImageSpecError(
                     f"image manifest: layers[{number}].mediaType: "
-                    f"unknown layer type {layer.media_type!r}"
+                    f"unknown layer type {layer.media_type!r:.200}"
                 )
         return cls(config, layers, top.texts("annotations"))
 
@@ -181,7 +186,9 @@ class ImageConfig:
         top = _document(raw, "image configuration", frozenset())
         rootfs = top.child("rootfs")
         if (kind := rootfs.text("type")) != "layers":
-            raise ImageSpecError(f"image configuration: rootfs.type: {kind!r} instead of 'layers'")
+            raise ImageSpecError(
+                f"image configuration: rootfs.type: {kind!r:.200} instead of 'layers'"
+            )
         runtime = top.child("config", optional=True)
         return cls(
             architecture=top.text("architecture"),
@@ -199,10 +206,14 @@ class ImageConfig:
         """
         if self.architecture != architecture:
             raise WrongArchitecture(
-                f"the image is for {self.architecture}, this machine is {architecture}"
+                f"the image is for {_shown(self.architecture)}, this machine is {architecture}"
             )
         if self.os != "linux":
-            raise WrongArchitecture(f"the image is for the operating system {self.os!r}")
+            raise WrongArchitecture(f"the image is for the operating system {self.os!r:.200}")
+
+
+def _shown(text: str) -> str:
+    return f"{text if text.isprintable() else repr(text):.200}"
 
 
 def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
@@ -214,11 +225,12 @@ def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
     top = _Field(what, "", value)
     top.mapping()
     if media_types:
-        if (version := top.get("schemaVersion").value) != 2:
-            raise ImageSpecError(f"{what}: schemaVersion: {version!r} instead of 2")
+        if (version := top.get("schemaVersion")).value != 2:
+            # Not quoted: what is nested as deeply as can be parsed, repr() may refuse.
+            raise version.wrong("2")
         media_type = top.text("mediaType", default="")
         if media_type and media_type not in media_types:
-            raise ImageSpecError(f"{what}: mediaType: unexpected {media_type!r}")
+            raise ImageSpecError(f"{what}: mediaType: unexpected {media_type!r:.200}")
     return top
 
 
@@ -255,7 +267,7 @@ class _Field:
         return self.value
 
     def get(self, key: str) -> _Field:
-        path = f"{self.path}.{key}" if self.path else key
+        path = f"{self.path}.{_shown(key)}" if self.path else _shown(key)
         return _Field(self.document, path, self.mapping().get(key))
 
     def child(self, key: str, *, optional: bool = False) -> _Field:
@@ -269,12 +281,14 @@ class _Field:
         field = self.get(key)
         if field.value is None and default is not None:
             return default
-        if not isinstance(field.value, str):
+        if not isinstance(field.value, str) or _HALF_CHARACTER.search(field.value):
             raise field.wrong("a string")
         return field.value
 
     def texts(self, key: str) -> Mapping[str, str]:
         field = self.child(key, optional=True)
+        if any(_HALF_CHARACTER.search(name) for name in field.mapping()):
+            raise field.wrong("keyed by strings")
         return {name: field.text(name) for name in field.mapping()}
 
     def items(self, key: str, parse: Callable[[_Field], _T]) -> tuple[_T, ...]:

@@ -36,6 +36,11 @@ class OsRelease:
         """The first of ``VERSION_ID``, ``VERSION``."""
         return self._first("VERSION_ID", "VERSION")
 
+    @property
+    def boot_label(self) -> str | None:
+        """Title of a unified kernel image in a boot menu: ``title``, then ``version`` if any."""
+        return f"{self.title} {self.version}" if self.title and self.version else self.title
+
     def _first(self, *names: str) -> str | None:
         values = (self.fields.get(name, "").strip() for name in names)
         return next((value for value in values if value), None)

@@ -52,6 +52,9 @@ class External:
 
     digest: Digest
     size_bytes: int
+    #: Where below the store it is instead of under its digest's name, empty for nowhere.
+    #: Only dumpfiles and images of the C tools say such things.
+    path: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +111,28 @@ Content = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a source said of an inode although the tree knows better.
+
+    The C tools write such numbers down again, right or wrong; nothing else looks at them.
+    """
+
+    nlink: int
+    #: Of a directory: the length of its entries where it was read.
+    size_bytes: int = 0
+    #: Of a leaf: the directory and the name that are not a hard link.
+    home: Directory | None = None
+    name: bytes = b""
+
+
 @dataclass(slots=True, eq=False)
 class Leaf:
     """Anything but a directory. Compared by identity: the same object twice is a hard link."""
 
     stat: Stat
     content: Content
+    stated: Stated | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +141,7 @@ class Directory:
 
     stat: Stat = field(default_factory=Stat)
     entries: dict[bytes, Node] = field(default_factory=dict)
+    stated: Stated | None = None
 
     def sorted_entries(self) -> list[tuple[bytes, Node]]:
         """Return the entries in the order every format uses: names bytewise."""
@@ -142,17 +162,17 @@ class Directory:
     def walk(self) -> Iterator[tuple[bytes, Node]]:
         """Yield every (absolute path, node) depth-first, names bytewise, itself first as ``/``."""
         yield b"/", self
-        stack = [(b"", self.sorted_entries()[::-1])]
+        stack = [(b"/", iter(self.sorted_entries()))]
         while stack:
             prefix, pending = stack[-1]
-            if not pending:
+            for name, node in pending:
+                path = prefix + name
+                yield path, node
+                if isinstance(node, Directory):
+                    stack.append((path + b"/", iter(node.sorted_entries())))
+                    break
+            else:
                 stack.pop()
-                continue
-            name, node = pending.pop()
-            path = prefix + b"/" + name
-            yield path, node
-            if isinstance(node, Directory):
-                stack.append((path, node.sorted_entries()[::-1]))
 
 
 Node = Directory | Leaf

@@ -1,7 +1,7 @@
 """The fs-verity digest of a byte stream, as the kernel computes it.
 
 Blocks of 4 KiB, no salt. The Merkle tree grows while the stream passes, so memory
-stays at one block a level however long the stream is.
+stays bounded however long the stream is. Blocks are hashed by :mod:`bootc.formats._speed`.
 
 Source: Linux Documentation/filesystems/fsverity.rst ("Merkle tree", "fs-verity
 descriptor"); composefs calls these parameters ``fsverity-<hash>-12``.
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Sequence
 
+from bootc.formats import _speed
 from bootc.formats.digest import Algorithm, Digest
 
 BLOCK_SIZE = 4096
@@ -21,6 +23,8 @@ BLOCK_SIZE = 4096
 _DESCRIPTOR = struct.Struct("<BBBB4xQ64s32x144x")
 assert _DESCRIPTOR.size == 256
 
+#: Shorter pieces are gathered to this length: enough blocks to be hashed at once.
+_GATHER = 16 * BLOCK_SIZE
 #: Bytes hashed between two feedings of the tree: bounds the leaf digests held at once.
 _BATCH = 256 * BLOCK_SIZE
 
@@ -52,27 +56,25 @@ class VerityHasher:
         with memoryview(data) as whole, whole.cast("B") as view:
             self.size_bytes += len(view)
             start = 0
-            if self._pending:
-                start = min(BLOCK_SIZE - len(self._pending), len(view))
+            if self._pending or len(view) < _GATHER:
+                start = min(_GATHER - len(self._pending), len(view))
                 self._pending += view[:start]
-                if len(self._pending) < BLOCK_SIZE:
+                if len(self._pending) < _GATHER:
                     return
-                self._push(0, self.algorithm.new(self._pending).digest())
+                self._push(0, self._hash(self._pending))
                 self._pending.clear()
-            end = len(view) - (len(view) - start) % BLOCK_SIZE
-            new = self.algorithm.new
-            for batch in range(start, end, _BATCH):
-                leaves = [
-                    new(view[offset : offset + BLOCK_SIZE]).digest()
-                    for offset in range(batch, min(batch + _BATCH, end), BLOCK_SIZE)
-                ]
-                self._push(0, b"".join(leaves))
+            end = len(view) - (len(view) - start) % _GATHER
+            for offset in range(start, end, _BATCH):
+                self._push(0, self._hash(view[offset : min(offset + _BATCH, end)]))
             self._pending += view[end:]
 
     def digest(self) -> Digest:
         """Return the digest of everything fed so far; feeding may go on afterwards."""
-        descriptor = _DESCRIPTOR.pack(1, self.algorithm.value, 12, 0, self.size_bytes, self._root())
+        descriptor = _descriptor(self.algorithm, self.size_bytes, self._root())
         return Digest(self.algorithm, self.algorithm.new(descriptor).digest())
+
+    def _hash(self, blocks: _speed.Buffer) -> bytes:
+        return _speed.leaves(blocks, self.algorithm, BLOCK_SIZE)
 
     def _push(self, level: int, digests: bytes) -> None:
         """Append digests to a level, hashing each block that gets full into the next."""
@@ -82,28 +84,24 @@ class VerityHasher:
         held += digests
         full = len(held) - len(held) % BLOCK_SIZE
         if full:
-            new = self.algorithm.new
-            blocks = [
-                new(held[offset : offset + BLOCK_SIZE]).digest()
-                for offset in range(0, full, BLOCK_SIZE)
-            ]
+            blocks = bytes(held[:full])
             del held[:full]
-            self._push(level + 1, b"".join(blocks))
+            self._push(level + 1, self._hash(blocks))
 
     def _root(self) -> bytes:
         """Close copies of all levels from the bottom, each partial block padded with zeros."""
-        new = self.algorithm.new
-        carry = b""
-        if self._pending:
-            carry = new(self._pending.ljust(BLOCK_SIZE, b"\0")).digest()
-        for level, held in enumerate(self._levels):
-            block = bytes(held) + carry
-            if level == len(self._levels) - 1 and len(block) == self.algorithm.digest_size:
-                return block
-            carry = new(block.ljust(BLOCK_SIZE, b"\0")).digest() if block else b""
-        # Either no level exists (the file is empty or one partial block), or the highest
-        # level held several digests and has just been hashed into one.
-        return carry
+        *lower, highest = self._levels or [bytearray()]
+        digests = self._hash(self._pending)
+        for held in lower:
+            digests = self._hash(held + digests)
+        digests = bytes(highest + digests)
+        while len(digests) > self.algorithm.digest_size:
+            digests = self._hash(digests)
+        return digests
+
+
+def _descriptor(algorithm: Algorithm, size_bytes: int, root: bytes) -> bytes:
+    return _DESCRIPTOR.pack(1, algorithm.value, 12, 0, size_bytes, root)
 
 
 def verity_digest(data: _Buffer, algorithm: Algorithm) -> Digest:
@@ -111,3 +109,33 @@ def verity_digest(data: _Buffer, algorithm: Algorithm) -> Digest:
     hasher = VerityHasher(algorithm)
     hasher.update(data)
     return hasher.digest()
+
+
+def verity_digests(files: Sequence[bytes], algorithm: Algorithm) -> list[Digest]:
+    """Return the digest of each of many small files, hashed together level by level.
+
+    A block of one file alone leaves most lanes of the compiled kernel empty; blocks of many
+    fill them. The contents are copied once: give large files to :class:`VerityHasher`.
+    """
+    size = algorithm.digest_size
+    levels = list(files)
+    # A file is done when its level is one digest; the empty one has the root of zeros. The
+    # content of a file is no digest, however long, so each is hashed at least once.
+    todo = [index for index, content in enumerate(files) if content]
+    while todo:
+        padded = b"".join(levels[i] + bytes(-len(levels[i]) % BLOCK_SIZE) for i in todo)
+        digests = _speed.leaves(padded, algorithm, BLOCK_SIZE)
+        start = 0
+        for i in todo:
+            end = start + size * -(-len(levels[i]) // BLOCK_SIZE)
+            levels[i] = digests[start:end]
+            start = end
+        todo = [i for i in todo if len(levels[i]) > size]
+    descriptors = b"".join(
+        _descriptor(algorithm, len(content), root)
+        for content, root in zip(files, levels, strict=True)
+    )
+    digests = _speed.leaves(descriptors, algorithm, _DESCRIPTOR.size)
+    return [
+        Digest(algorithm, digests[start : start + size]) for start in range(0, len(digests), size)
+    ]

@@ -23,12 +23,14 @@ from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader, StreamWriter
+from bootc.formats.tar import Entry
 from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
 from bootc.oci.blob import Blob, DigestMismatch
 from bootc.oci.flatten import apply_layer
-from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
 from bootc.repository.objects import DigestOnly, ObjectSink
 from bootc.repository.refs import encode_tag
@@ -128,6 +130,57 @@ def pull(
     return Pulled(source.manifest_digest, manifest.config.digest, manifest, config, image_id, root)
 
 
+@dataclass(frozen=True, slots=True)
+class ImageTree:
+    """The tree an image id is computed of."""
+
+    root: Directory
+    #: Reads a file of the tree; works as long as the source is open.
+    read_content: ReadContent
+
+
+def image_tree(
+    source: Source,
+    sink: Sink = null_sink,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    architecture: str | None = None,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+) -> ImageTree:
+    """Return the tree a pull would make an image of, storing nothing.
+
+    A pull keeps the extended attributes of the default mode.
+
+    Raises:
+        Error: as :func:`pull`.
+    """
+    _, config = _check(source, architecture)
+    objects = DigestOnly(algorithm)
+    layers = [
+        (diff_id, _unpack_layer(source, descriptor, diff_id, objects, sink))
+        for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
+    ]
+
+    sink(Start(_IMAGE_TASK, "Making the image"))
+    root = _flatten(layers, algorithm, xattrs)
+    kept: dict[External, bytes] = {}
+
+    def read_content(content: Inline | External) -> bytes:
+        if isinstance(content, Inline):
+            return content.data
+        if content not in kept:
+            # With one file of a policy its other files, for layers are read from their start.
+            wanted = {content, *policy_contents(root)}
+            kept.update(_read_again(source, layers, wanted, algorithm))
+        return kept[content]
+
+    if bootable:
+        root = transform_for_boot(root, read_content)
+    sink(Done(_IMAGE_TASK))
+    return ImageTree(root, read_content)
+
+
 def compute_image_id(
     source: Source,
     sink: Sink = null_sink,
@@ -141,19 +194,10 @@ def compute_image_id(
     Raises:
         Error: as :func:`pull`.
     """
-    _, config = _check(source, architecture)
-    objects = DigestOnly(algorithm)
-    layers = [
-        (diff_id, _unpack_layer(source, descriptor, diff_id, objects, sink))
-        for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
-    ]
-    sink(Start(_IMAGE_TASK, "Making the image"))
-    root = _flatten(layers, algorithm)
-    if bootable:
-        root = transform_for_boot(root, lambda content: _read_again(source, layers, content))
-    image_id = verity_digest(mkfs_erofs(root), algorithm)
-    sink(Done(_IMAGE_TASK))
-    return image_id
+    tree = image_tree(
+        source, sink, bootable=bootable, algorithm=algorithm, architecture=architecture
+    )
+    return verity_digest(mkfs_erofs(tree.root), algorithm)
 
 
 def _check(source: Source, architecture: str | None) -> tuple[Manifest, ImageConfig]:
@@ -203,30 +247,40 @@ class _Counted:
         return data
 
 
-def _flatten(layers: Iterable[tuple[OciDigest, bytes]], algorithm: Algorithm) -> Directory:
+def _flatten(
+    layers: Iterable[tuple[OciDigest, bytes]],
+    algorithm: Algorithm,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+) -> Directory:
     root = Directory()
     for diff_id, data in layers:
         with doing(f"Applying layer {diff_id}"):
             apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm))
-    transform_for_oci(root)
+    transform_for_oci(root, xattrs)
     return root
 
 
 def _read_again(
-    source: Source, layers: list[tuple[OciDigest, bytes]], content: Inline | External
-) -> bytes:
-    """Return a file's content from its layer, where no repository kept it."""
-    if isinstance(content, Inline):
-        return content.data
-    digest = content.digest
+    source: Source,
+    layers: list[tuple[OciDigest, bytes]],
+    wanted: set[External],
+    algorithm: Algorithm,
+) -> dict[External, bytes]:
+    """Return the contents of files from their layers, where no repository kept them."""
+    found: dict[External, bytes] = {}
     for descriptor, (_, data) in zip(source.layers, layers, strict=True):
-        for entry, found in unpack.entries(StreamReader(data), digest.algorithm):
-            if found == content:
-                with source.blob(descriptor) as blob:
-                    body = unpack.body_of(blob, entry)
-                if verity_digest(body, digest.algorithm) == digest:
-                    return body
-    raise DigestMismatch(f"the image {source.imgref} changed while it was read")
+        held: dict[External, Entry] = {}
+        for entry, content in unpack.entries(StreamReader(data), algorithm):
+            if isinstance(content, External) and content in wanted and content not in found:
+                held.setdefault(content, entry)
+        if held:
+            with source.blob(descriptor) as blob:
+                bodies = unpack.bodies_of(blob, held.values())
+                found |= zip(held, (body for _, body in bodies), strict=True)
+    for content in wanted:
+        if verity_digest(found.get(content, b""), algorithm) != content.digest:
+            raise DigestMismatch(f"the image {source.imgref} changed while it was read")
+    return found
 
 
 def _write_documents(

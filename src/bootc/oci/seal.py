@@ -1,28 +1,24 @@
 """Trees of container images made into trees to boot: what an image id is computed of.
 
-Owns: the two transforms between the flattened layers and the EROFS image.
-Promises: they match composefs-rs to the byte of the image (deliberately including
-that only the seconds of ``/boot`` and ``/sysroot`` are aligned), because builder
-and machine must come to the same digest.
-
-Labelling by an SELinux policy is part of the second transform and is not done yet:
-an image that selects a policy is refused rather than given an id that no other
-tool would compute.
+Owns: the two transforms between a tree (of flattened layers, or of a directory) and
+the EROFS image. Promises: they match composefs-rs to the byte of the image
+(deliberately including that only the seconds of ``/boot`` and ``/sysroot`` are
+aligned), because builder and machine must come to the same digest.
 
 Sources: composefs-rs 0.9, ``transform_for_oci`` (generic_tree.rs),
-``transform_for_boot`` and ``selabel.rs`` (composefs-boot).
+``transform_for_boot`` (composefs-boot).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
 
 from bootc.errors import Error
-from bootc.formats.tree import Directory, External, Inline
+from bootc.formats.tree import Directory
+from bootc.oci.selabel import ReadContent, find_policy, label_tree
 
-#: The only extended attribute that comes from the image; the rest is the builder's accident.
-_KEPT_XATTRS = frozenset({b"security.capability"})
-_SELINUX_CONFIG = "etc/selinux/config"
+_CAPABILITY = b"security.capability"
+_USER = b"user."
 _EMPTIED_FOR_BOOT = ("boot", "sysroot")
 
 
@@ -30,15 +26,27 @@ class SealError(Error):
     """The tree lacks what every bootable image has."""
 
 
-class LabelsUnsupported(Error):
-    """The image selects an SELinux policy."""
+class XattrMode(enum.Enum):
+    """Which extended attributes come from the image; the rest is the builder's accident.
+
+    ``value`` is the name on command lines. Digests made with different modes differ.
+    """
+
+    ALLOWLIST_ONLY = "allowlist-only"
+    KEEP_USER_XATTRS = "keep-user-xattrs"
+
+    def keeps(self, name: bytes) -> bool:
+        """Tell whether an attribute stays."""
+        if name == _CAPABILITY:
+            return True
+        return self is XattrMode.KEEP_USER_XATTRS and name.startswith(_USER)
 
 
-def transform_for_oci(root: Directory) -> None:
+def transform_for_oci(root: Directory, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY) -> None:
     """Make the tree independent of how its layers were built, in place.
 
     The root gets the metadata of ``/usr``, ``/run`` is emptied, and of the extended attributes
-    only file capabilities stay.
+    only those stay that ``xattrs`` keeps.
 
     Raises:
         SealError: there is no ``/usr`` directory.
@@ -51,18 +59,17 @@ def transform_for_oci(root: Directory) -> None:
         run.stat.mtime_s = usr.stat.mtime_s
         run.stat.mtime_ns = usr.stat.mtime_ns
     for _, node in root.walk():
-        xattrs = node.stat.xattrs
-        if xattrs:
-            node.stat.xattrs = {k: v for k, v in xattrs.items() if k in _KEPT_XATTRS}
+        present = node.stat.xattrs
+        if present:
+            node.stat.xattrs = {k: v for k, v in present.items() if xattrs.keeps(k)}
 
 
-def transform_for_boot(
-    root: Directory, read_content: Callable[[Inline | External], bytes]
-) -> Directory:
+def transform_for_boot(root: Directory, read_content: ReadContent) -> Directory:
     """Return the tree that is booted, from one that went through :func:`transform_for_oci`.
 
-    In it ``/boot`` and ``/sysroot`` are empty mount points. All else is shared with ``root``,
-    which stays as it is.
+    In it ``/boot`` and ``/sysroot`` are empty mount points, and everything has the label that the
+    image's SELinux policy gives it. ``root`` stays as it is; without a policy, all but what
+    differs is shared with it.
 
     Args:
         root: The tree.
@@ -70,7 +77,7 @@ def transform_for_boot(
 
     Raises:
         SealError: one of the two directories is missing.
-        LabelsUnsupported: the image selects an SELinux policy.
+        LabelError, FileContextsError: the policy cannot be used.
     """
     usr = _directory(root, "usr")
     entries = dict(root.entries)
@@ -78,26 +85,10 @@ def transform_for_boot(
         stat = _directory(root, name).stat.copy()
         stat.mtime_s = usr.stat.mtime_s
         entries[name.encode()] = Directory(stat)
+    booted = Directory(root.stat.copy(), entries)
+    policy = find_policy(root, read_content)
     # Without a policy labels are removed; the first transform has left none.
-    if policy := _selinux_policy(root, read_content):
-        raise LabelsUnsupported(
-            f"the image selects the SELinux policy {policy!r}, and labelling is not supported yet",
-            hint=f"remove SELINUXTYPE from /{_SELINUX_CONFIG} of the image",
-        )
-    return Directory(root.stat.copy(), entries)
-
-
-def _selinux_policy(root: Directory, read_content: Callable[[Inline | External], bytes]) -> str:
-    node = root.lookup(_SELINUX_CONFIG)
-    if node is None:
-        return ""
-    if isinstance(node, Directory) or not isinstance(node.content, Inline | External):
-        raise SealError(f"/{_SELINUX_CONFIG} is not a regular file")
-    for line in read_content(node.content).splitlines():
-        key, equals, value = line.partition(b"=")
-        if equals and key.strip().lower() == b"selinuxtype":
-            return value.strip().decode("utf-8", "backslashreplace")
-    return ""
+    return booted if policy is None else label_tree(booted, policy)
 
 
 def _directory(root: Directory, name: str) -> Directory:

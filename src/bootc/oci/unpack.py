@@ -17,7 +17,7 @@ OCI image").
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import zstandard
 
@@ -88,18 +88,24 @@ def entries(
         yield entry, content
 
 
-def body_of(blob: Blob, entry: Entry) -> bytes:
-    """Read the body of one entry of a layer again, for content that was not kept.
+def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+    """Read the bodies of some entries of a layer again, for content that was not kept.
+
+    Args:
+        blob: The layer.
+        wanted: The entries, in the order of the archive.
 
     Raises:
         DigestMismatch, LayerError, TarError: the layer is not what it was.
     """
     archive = _Chunks(decompress(blob))
-    for _ in archive.pieces(entry.body_offset, 0):
-        pass
-    body = b"".join(archive.pieces(entry.size_bytes, entry.body_offset))
+    at = 0
+    for entry in wanted:
+        for _ in archive.pieces(entry.body_offset - at, at):
+            pass
+        at = entry.body_offset + entry.size_bytes
+        yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset))
     _drain(blob)
-    return body
 
 
 def decompress(blob: Blob) -> Iterator[bytes]:

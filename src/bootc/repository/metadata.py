@@ -10,6 +10,7 @@ fs-verity on the file itself.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -24,6 +25,8 @@ EROFS_FORMATS = (0, 1, 2)
 #: Nobody's meta.json is larger.
 MAX_BYTES = 64 * 1024
 
+#: What JSON can escape and UTF-8 cannot express.
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _KNOWN_READ_ONLY_COMPATIBLE = frozenset({V1_EROFS})
 
 
@@ -146,7 +149,9 @@ def _algorithm(value: Any, where: str) -> Algorithm:
 
 def _strings(features: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
     value = features.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(
+        isinstance(item, str) and not _HALF_CHARACTER.search(item) for item in value
+    ):
         raise MetadataError(f"{where}: features.{name} is not a list of strings")
     return tuple(value)
 
@@ -170,4 +175,4 @@ def _is_integer(value: Any) -> TypeGuard[int]:
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    return f"{', '.join(repr(name) for name in names):.200}"

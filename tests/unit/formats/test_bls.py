@@ -70,6 +70,10 @@ def test_the_parser_forgives_what_loaders_forgive() -> None:
             "boot entry needs one of 'linux', 'efi' and 'uki', but has 'linux' and 'uki'",
         ),
         (b"version 1\nlinux /\xff\n", "boot entry is not UTF-8 at offset 17"),
+        (
+            b"version 1\nefi /v\nuki /u\n",
+            "boot entry needs one of 'linux', 'efi' and 'uki', but has 'efi' and 'uki'",
+        ),
         (b"", "boot entry has no 'version'"),
     ],
 )
@@ -84,6 +88,9 @@ def test_malformed_entries_are_named(text: bytes, message: str) -> None:
     [
         ("title", "a\nlinux /evil", "boot entry cannot hold 'a\\nlinux /evil' as 'title'"),
         ("options", " ", "boot entry cannot hold ' ' as 'options'"),
+        ("options", "", "boot entry cannot hold '' as 'options'"),
+        ("version", "1\r", "boot entry cannot hold '1\\r' as 'version'"),
+        ("options", "a=\udcff", "boot entry cannot hold 'a=\\udcff' as 'options'"),
     ],
 )
 def test_a_value_cannot_break_out_of_its_line(field: str, value: str, message: str) -> None:
@@ -178,6 +185,12 @@ def test_equal_versions(a: str, b: str) -> None:
     assert compare_versions(a, b) == 0
 
 
+@pytest.mark.timeout(20)
+def test_long_versions_take_no_longer_than_they_are() -> None:
+    text = "1." * 200_000
+    assert compare_versions(text, text) == 0
+
+
 versions = st.text(alphabet="019aB~^.-_ ", max_size=8)
 
 
@@ -186,6 +199,14 @@ def test_version_order_is_an_order(a: str, b: str, c: str) -> None:
     assert compare_versions(a, b) == -compare_versions(b, a)
     if compare_versions(a, b) == 0:
         assert compare_versions(a, c) == compare_versions(b, c)
+
+
+@pytest.mark.parametrize("blank", ["\u3000", "\x0b", "\x1f", "\x85"])
+def test_only_blanks_and_line_ends_mean_nothing(blank: str) -> None:
+    text = f"title {blank}\nversion {blank}1{blank}\nlinux /v\n".encode()
+    entry = parse_entry(text)
+    assert (entry.title, entry.version) == (blank, f"{blank}1{blank}")
+    assert serialise_entry(entry) == text
 
 
 @given(st.binary(max_size=200))

@@ -152,8 +152,17 @@ def test_no_composefs_argument(text: str) -> None:
     ],
 )
 def test_malformed_composefs_argument(value: str) -> None:
-    with pytest.raises(CmdlineError, match=r"^kernel argument composefs=.* is not an image digest"):
+    with pytest.raises(
+        CmdlineError, match=r"^kernel argument 'composefs=.* is not an image digest"
+    ):
         cmdline.composefs_argument(f"composefs={value}")
+
+
+def test_errors_quote_what_was_wrong() -> None:
+    for key in ("composefs", "composefs.digest"):
+        with pytest.raises(CmdlineError) as caught:
+            cmdline.composefs_argument(f"{key}=\x1b[2J")
+        assert caught.value.message.startswith(f"kernel argument '{key}=\\x1b[2J' is ")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +185,7 @@ def test_malformed_composefs_argument(value: str) -> None:
 def test_malformed_long_form_is_an_error_even_beside_a_good_one(value: str) -> None:
     good = f"composefs.digest=v1-sha512-12:{SHA512} composefs={SHA512}"
     for text in (f"composefs.digest={value}", f"{good} composefs.digest={value}"):
-        with pytest.raises(CmdlineError, match=r"^kernel argument composefs\.digest=.* malformed"):
+        with pytest.raises(CmdlineError, match=r"^kernel argument 'composefs\.digest=.* malformed"):
             cmdline.composefs_argument(text)
 
 

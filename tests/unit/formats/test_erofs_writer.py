@@ -77,6 +77,9 @@ def example() -> Directory:
         (empty, 1, 16384, "14a26c957c84f6eb774b91205476adc13196c7c33b9dd97d08d43725ecb90b63"),
         (simple, 0, 16384, "9f3f5620ee0c54708516467d0d58741e7963047c7106b245d94c298259d0fa01"),
         (simple, 1, 16384, "ad6db6427568a1e4fdc772cbab7b6063f5eb4b33cb62982a740ba9213e5962b5"),
+        (empty, 2, 4096, "086b702a519b57d6ef5aea6f8b3f2be24355cd1fb835cd80fb4e3d388b24d5a5"),
+        (simple, 2, 4096, "a8fcd41f8b313bede69f462f2af0a38d64b99a6333f5df884ea9ab4037fac722"),
+        (example, 2, 4096, "3b8f8bf06ab77a1d9d43508039a94cb1f58fbb9235149d2608b52de9d141de5f"),
         (example, 0, 16384, "3f1ad9e4feeda25b1b3b484d2b3322fbb6c527cedee0e1f587fb1c0a0d979dfc"),
         (example, 1, 16384, "1e8a5d90fed7e4d7200ccf843921c3ed26e7b7be8b2056eeb87c23a9802b4fdc"),
     ],
@@ -99,8 +102,8 @@ def test_version_1_is_the_default() -> None:
 
 
 def test_other_versions_are_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="version 2"):
-        mkfs_erofs(empty(), version=2)
+    with pytest.raises(ValueError, match="version 3"):
+        mkfs_erofs(empty(), version=3)
 
 
 @pytest.mark.parametrize(

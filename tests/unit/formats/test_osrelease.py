@@ -25,6 +25,11 @@ from bootc.formats.osrelease import parse_os_release
         (b'NAME="open\\"', {}),
         (b"ID=", {"ID": ""}),
         (b"A=b=c", {"A": "b=c"}),
+        (rb"NAME=a\ b", {"NAME": r"a\ b"}),
+        (b"NAME=\"a\"' b 'c", {"NAME": "a b c"}),
+        (b'NAME="it\'s"', {"NAME": "it's"}),
+        (b"NAME=a b", {"NAME": "a b"}),
+        (b"ID=a\r\nNAME=b\r\n", {"ID": "a", "NAME": "b"}),
         (b"ID=a\nID=b", {"ID": "b"}),
         (b'ID=a\nID="b', {}),
         (b"ID=\xff", {"ID": "\ufffd"}),
@@ -37,15 +42,16 @@ def test_assignments(line: bytes, fields: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"PRETTY_NAME=p\nNAME=n\nID=i\nVERSION_ID=1\nVERSION=2", ("i", "p", "1")),
-        (b"NAME=n\nID=i\nVERSION=2", ("i", "n", "2")),
-        (b"ID=i\nPRETTY_NAME=\nVERSION_ID=", ("i", "i", None)),
-        (b"", (None, None, None)),
+        (b"PRETTY_NAME=p\nNAME=n\nID=i\nVERSION_ID=1\nVERSION=2", ("i", "p", "1", "p 1")),
+        (b"NAME=n\nID=i\nVERSION=2", ("i", "n", "2", "n 2")),
+        (b"ID=i\nPRETTY_NAME=\nVERSION_ID=", ("i", "i", None, "i")),
+        (b"VERSION_ID=1", (None, None, "1", None)),
+        (b"", (None, None, None, None)),
     ],
 )
-def test_what_menus_use(text: bytes, expected: tuple[str | None, str | None, str | None]) -> None:
+def test_what_menus_use(text: bytes, expected: tuple[str | None, ...]) -> None:
     release = parse_os_release(text)
-    assert (release.id, release.title, release.version) == expected
+    assert (release.id, release.title, release.version, release.boot_label) == expected
 
 
 @given(st.binary(max_size=200))

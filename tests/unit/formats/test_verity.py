@@ -6,7 +6,9 @@ import tracemalloc
 import pytest
 
 from bootc.formats.digest import Algorithm
-from bootc.formats.verity import BLOCK_SIZE, VerityHasher, verity_digest
+from bootc.formats.verity import BLOCK_SIZE, VerityHasher, verity_digest, verity_digests
+
+pytestmark = pytest.mark.usefixtures("hashing")
 
 ZEROS_4097 = "093756e4ea9683329106d4a16982682ed182c14bf076463a9e7f97305cbac743"
 
@@ -76,9 +78,9 @@ def test_two_full_levels_of_sha256() -> None:
     assert verity_digest(data, Algorithm.SHA256).hex == by_the_book(data, Algorithm.SHA256)
 
 
-@pytest.mark.parametrize("step", [1, 4095, 4096, 4097, 10000, 70000])
+@pytest.mark.parametrize("step", [1, 4095, 4096, 4097, 10000, 65535, 65536, 65537, 70000])
 def test_slices_do_not_matter(step: int) -> None:
-    data = bytes(i * 7 % 256 for i in range(70_000))
+    data = bytes(i * 7 % 256 for i in range(140_000))
     hasher = VerityHasher(Algorithm.SHA256)
     for offset in range(0, len(data), step):
         hasher.update(data[offset : offset + step])
@@ -93,6 +95,23 @@ def test_digest_does_not_end_the_stream() -> None:
     hasher.update(bytes(1))
     assert first == verity_digest(bytes(4096), Algorithm.SHA256)
     assert hasher.digest().hex == ZEROS_4097
+
+
+def test_a_stream_can_be_asked_at_any_point() -> None:
+    data = bytes(i * 11 % 256 for i in range(300_000))
+    hasher = VerityHasher(Algorithm.SHA512)
+    for start in range(0, len(data), 9_973):
+        hasher.update(data[start : start + 9_973])
+        end = min(start + 9_973, len(data))
+        assert hasher.digest().hex == by_the_book(data[:end], Algorithm.SHA512)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_many_files_at_once(algorithm: Algorithm) -> None:
+    sizes = [0, 1, 32, 64, 65, 4095, 4096, 4097, 0, 64 * 4096, 64 * 4096 + 1, 129 * 4096]
+    files = [bytes(i % 256 for i in range(size)) for size in sizes]
+    assert verity_digests(files, algorithm) == [verity_digest(file, algorithm) for file in files]
+    assert verity_digests([], algorithm) == []
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

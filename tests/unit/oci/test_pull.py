@@ -23,7 +23,8 @@ from bootc.oci import pull
 from bootc.oci.blob import DigestMismatch
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.pull import compute_image_id
-from bootc.oci.seal import LabelsUnsupported, SealError
+from bootc.oci.seal import SealError, XattrMode
+from bootc.oci.selabel import LabelError
 from bootc.oci.unpack import LayerError
 from bootc.repository.repository import Repository
 from support import images
@@ -189,20 +190,60 @@ def test_not_bootable_image_is_pulled_plain(tmp_path: Path, repository: Reposito
     assert repository.images.names() == [pulled.image_id.hex]
 
 
+CONTEXTS = "etc/selinux/targeted/contexts/files"
+RULES = b"/.* s:default\n/usr(/.*)? s:usr\n/usr/bin/.* -- s:bin\n/bin/.* s:wrong\n"
+
+
 @pytest.mark.parametrize("padding", ["", "#" * 100])
-def test_selinux_policy_is_refused(tmp_path: Path, repository: Repository, padding: str) -> None:
-    # Inline, and as an object that a computation without repository has to fetch again.
-    config = f"{padding}\nSELINUX=enforcing\n SelinuxType = targeted\n".encode()
+def test_selinux_labels(tmp_path: Path, repository: Repository, padding: str) -> None:
+    # Inline, and as objects that a computation without repository has to fetch again.
+    note = f"{padding}\n".encode()
+    config = note + b"SELINUX=enforcing\n SelinuxType = targeted\n"
     layout = images.single(
         tmp_path / "layout",
-        images.bootable(),
-        layer(file("etc/first", b"1" * 1000), file("etc/selinux/config", config)),
+        images.bootable(directory("bin"), file("bin/tool", b"t" * 100)),
+        layer(
+            *(directory(d) for d in ("etc", "etc/selinux", "etc/selinux/targeted")),
+            file("etc/first", b"1" * 1000),
+            file("etc/selinux/config", config),
+            file(f"{CONTEXTS}/file_contexts", RULES + note),
+            file(f"{CONTEXTS}/file_contexts.bin", b"#" * 5000),
+        ),
+        layer(file(f"{CONTEXTS}/file_contexts.subs_dist", b"/bin /usr/bin\n" + note)),
     )
     with opened(layout) as source:
-        with pytest.raises(LabelsUnsupported, match="policy 'targeted'"):
+        pulled = pull.pull(repository, source)
+        assert compute_image_id(source) == pulled.image_id
+        tree = pull.image_tree(source).root
+    booted = read_erofs(repository.objects.read(pulled.image_id))
+    for root in (tree, booted):
+        labels = {path: node.stat.xattrs.get(b"security.selinux") for path, node in root.walk()}
+        assert labels[b"/"] == b"s:default"
+        assert labels[b"/boot"] == b"s:default"
+        assert labels[b"/bin"] == b"s:usr"
+        assert labels[b"/bin/tool"] == b"s:bin"
+    # What is not booted has no labels.
+    assert not any(node.stat.xattrs for _, node in pulled.root.walk())
+
+
+def test_selinux_policy_that_is_not_there(tmp_path: Path, repository: Repository) -> None:
+    config = file("etc/selinux/config", b"SELINUXTYPE=targeted\n")
+    layout = images.single(tmp_path / "layout", images.bootable(config))
+    with opened(layout) as source:
+        with pytest.raises(LabelError, match="'targeted' but has no /etc/selinux/targeted/"):
             pull.pull(repository, source)
-        with pytest.raises(LabelsUnsupported, match="policy 'targeted'"):
+        with pytest.raises(LabelError, match="'targeted' but has no /etc/selinux/targeted/"):
             compute_image_id(source)
+    assert repository.images.names() == []
+
+
+def test_user_xattrs_are_kept_on_demand(tmp_path: Path) -> None:
+    pax = {**images.xattr("user.x", "u"), **images.xattr("trusted.x", "t")}
+    layout = images.single(tmp_path / "layout", images.bootable(file("f", pax_headers=pax)))
+    with opened(layout) as source:
+        for mode, kept in (("allowlist-only", {}), ("keep-user-xattrs", {b"user.x": b"u"})):
+            node = pull.image_tree(source, xattrs=XattrMode(mode)).root.entries[b"f"]
+            assert node.stat.xattrs == kept
 
 
 def test_selinux_without_policy_is_fine(tmp_path: Path) -> None:

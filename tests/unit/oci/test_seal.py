@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from bootc.formats.filecontexts import FileContextsError
 from bootc.formats.tree import Directory, External, Inline, Leaf, Node, Stat, Symlink
-from bootc.oci.seal import LabelsUnsupported, SealError, transform_for_boot, transform_for_oci
+from bootc.oci.seal import SealError, XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.selabel import LabelError
 
 
 def stat(mtime_s: int, mtime_ns: int = 0, **xattrs: str) -> Stat:
@@ -92,23 +94,40 @@ def test_mount_points_must_exist(name: str) -> None:
         transform_for_boot(tree, read_content)
 
 
-def selinux(config: Node) -> Directory:
-    return bootable(etc=Directory(Stat(), {b"selinux": Directory(Stat(), {b"config": config})}))
+def with_policy(rules: bytes) -> Directory:
+    files = Directory(Stat(), {b"file_contexts": file(rules)})
+    contexts = Directory(Stat(), {b"contexts": Directory(Stat(), {b"files": files})})
+    selinux = {b"config": file(b"SELINUXTYPE=mine\n"), b"mine": contexts}
+    return bootable(etc=Directory(Stat(), {b"selinux": Directory(Stat(), selinux)}))
 
 
-@pytest.mark.parametrize(
-    "config", [b"SELINUXTYPE=targeted", b"#x\n selinuxtype \t=  targeted \nSELINUXTYPE=mls\n"]
-)
-def test_policies_are_refused(config: bytes) -> None:
-    with pytest.raises(LabelsUnsupported, match="policy 'targeted'"):
-        transform_for_boot(selinux(file(config)), read_content)
+def test_labels() -> None:
+    tree = with_policy(b"/.* any\n/usr usr\n/boot/.+ never\n")
+    booted = transform_for_boot(tree, read_content)
+    labels = {path: node.stat.xattrs.get(b"security.selinux") for path, node in booted.walk()}
+    assert labels[b"/boot"] == labels[b"/sysroot"] == labels[b"/etc/selinux/config"] == b"any"
+    assert labels[b"/usr"] == b"usr"
+    assert b"/boot/vmlinuz" not in labels
+    assert booted.entries[b"boot"].stat.mtime_s == 100
+    # The tree it was made from is as before.
+    assert not any(node.stat.xattrs for _, node in tree.walk())
+    assert isinstance(tree.lookup("boot/vmlinuz"), Leaf)
 
 
-@pytest.mark.parametrize("config", [b"", b"SELINUX=permissive\n", b"#SELINUXTYPE=targeted\n"])
-def test_no_policy(config: bytes) -> None:
-    assert b"boot" in transform_for_boot(selinux(file(config)), read_content).entries
+def test_policies_that_fail() -> None:
+    with pytest.raises(FileContextsError, match="/file_contexts:2: '\\[': not supported"):
+        transform_for_boot(with_policy(b"/a b\n[ c\n"), read_content)
+    tree = with_policy(b"")
+    tree.lookup("etc/selinux/mine/contexts/files").entries.clear()  # type: ignore[union-attr]
+    with pytest.raises(LabelError, match="has no /etc/selinux/mine/contexts/files/file_contexts"):
+        transform_for_boot(tree, read_content)
 
 
-def test_odd_selinux_config() -> None:
-    with pytest.raises(SealError, match="not a regular file"):
-        transform_for_boot(selinux(Leaf(stat(1), Symlink(b"x"))), read_content)
+def test_user_attributes_are_kept_on_demand() -> None:
+    ping = file(security__capability="c", security__selinux="s", user__x="y", userx="z")
+    transform_for_oci(
+        tree := root(usr=Directory(stat(1, user__d="e"), {b"ping": ping})),
+        XattrMode.KEEP_USER_XATTRS,
+    )
+    assert ping.stat.xattrs == {b"security.capability": b"c", b"user.x": b"y"}
+    assert tree.stat.xattrs == {b"user.d": b"e"}

@@ -14,11 +14,11 @@ import zstandard
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
-from bootc.formats.tar import TarError
+from bootc.formats.tar import Kind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci.blob import DigestMismatch
-from bootc.oci.unpack import LayerError, body_of, decompress, entries, split_layer
+from bootc.oci.unpack import LayerError, bodies_of, decompress, entries, split_layer
 from bootc.repository.objects import DigestOnly, ObjectWriter
 from support.images import directory, file, layer
 
@@ -138,12 +138,16 @@ def test_full_disk() -> None:
         split_layer(io.BytesIO(DATA), OciDigest.of(DATA), Full())
 
 
-def test_body_of() -> None:
-    for entry, content in entries(split(DATA), SHA256):
-        if isinstance(content, External):
-            assert body_of(io.BytesIO(gzip.compress(DATA)), entry) == b"l" * 65
-            with pytest.raises(TarError, match="truncated body"):
-                body_of(io.BytesIO(DATA[: entry.body_offset + 10]), entry)
+def test_bodies_of() -> None:
+    wanted = [e for e, content in entries(split(DATA), SHA256) if e.kind is Kind.FILE]
+    assert len(wanted) > 1
+    bodies = list(bodies_of(io.BytesIO(gzip.compress(DATA)), wanted))
+    assert [entry for entry, _ in bodies] == wanted
+    for entry, body in bodies:
+        assert body == DATA[entry.body_offset : entry.body_offset + entry.size_bytes]
+    assert bodies[-1] == next(bodies_of(io.BytesIO(DATA), wanted[-1:]))
+    with pytest.raises(TarError, match="truncated body"):
+        list(bodies_of(io.BytesIO(DATA[: wanted[-1].body_offset + 10]), wanted))
 
 
 def stream_of(*items: bytes | Digest, content_type: bytes = splitstream.OCI_LAYER) -> StreamReader:

@@ -122,6 +122,7 @@ def test_nonsense_is_named(data: bytes, complaint: str) -> None:
         {"features": []},
         {"features": {"incompatible": "x"}},
         {"features": {"compatible": [1]}},
+        {"features": {"compatible": ["\ud800"]}},
         {"erofs_formats": 1},
         {"erofs_formats": {}},
         {"erofs_formats": {"default": 3}},

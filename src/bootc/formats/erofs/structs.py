@@ -35,6 +35,9 @@ COMPAT_MTIME = 2
 COMPAT_XATTR_FILTER = 4
 INCOMPAT_CHUNKED_FILE = 4
 
+#: File types as directory entries have them.
+REGULAR, DIRECTORY, CHAR_DEVICE, BLOCK_DEVICE, FIFO, SOCKET, SYMLINK = range(1, 8)
+
 FLAT_PLAIN = 0
 FLAT_INLINE = 2
 CHUNK_BASED = 4
@@ -57,6 +60,10 @@ XATTR_PREFIXES = {
     6: b"security.",
 }
 XATTR_ACL_INDEXES = (2, 3)
+#: What the count fields of an inode's xattrs can express.
+MAX_XATTRS = 255
+MAX_XATTR_VALUE_BYTES = 0xFFFF
+MAX_XATTR_AREA_BYTES = 4 * 0xFFFE
 
 #: Overlayfs and composefs keep their own facts in these.
 OVERLAY = b"trusted.overlay."
@@ -139,7 +146,10 @@ def align(offset: int, to: int) -> int:
 
 def chunk_bits(size_bytes: int) -> int:
     """Return log2 of the chunk size used for a file of this size."""
-    return min(max(12, max(size_bytes - 1, 1).bit_length()), MAX_CHUNK_BITS)
+    if size_bytes <= BLOCK_SIZE:
+        return 12
+    bits = (size_bytes - 1).bit_length()
+    return bits if bits < MAX_CHUNK_BITS else MAX_CHUNK_BITS
 
 
 def chunk_count(size_bytes: int) -> int:

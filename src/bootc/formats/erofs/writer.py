@@ -1,229 +1,205 @@
-"""A file system tree as a composefs image: EROFS metadata, epoch 1, byte for byte.
+"""A file system tree as a composefs image: EROFS metadata, byte for byte.
 
 The image of a tree is fully determined, so its fs-verity digest names the tree: a
 digest in a kernel command line is checked against what other composefs
-implementations write. ``inodes`` decides what is stored, ``layout`` where, this
+implementations write. ``inodes`` and the epochs decide what is stored and where, this
 module writes it down.
 
 Version 1 is what composefs tools write by default; version 0 differs in the version
-number and in two marks on directories with a user's whiteouts.
+number and in two marks on directories with a user's whiteouts. Both are called epoch 1.
+Version 2, epoch 2, is composefs-rs's older and unrelated layout.
 """
 
 from __future__ import annotations
 
-import stat
+from collections.abc import Iterator
 
-from bootc.formats.erofs.inodes import Inode, Xattrs, inodes_of
-from bootc.formats.erofs.layout import Layout, lay_out, split_xattr_name
+from bootc.formats.dialect import Dialect
+from bootc.formats.erofs import epoch1, epoch2
+from bootc.formats.erofs.inodes import Inode
+from bootc.formats.erofs.layout import FIRST_INODE, Layout
 from bootc.formats.erofs.structs import (
     BLOCK_SIZE,
-    CHUNK_BASED,
     COMPACT_INODE,
     COMPOSEFS_HAS_ACL,
     COMPOSEFS_HEADER,
     COMPOSEFS_HEADER_VERSION,
     COMPOSEFS_MAGIC,
+    DIRECTORY,
     DIRENT,
     EXTENDED,
     EXTENDED_INODE,
-    FLAT_INLINE,
-    FLAT_PLAIN,
     SLOT_SIZE,
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
-    XATTR_ACL_INDEXES,
-    XATTR_ENTRY,
-    XATTR_FILTER_SEED,
     XATTR_HEADER,
     Superblock,
-    align,
-    chunk_bits,
 )
-from bootc.formats.tree import Directory
-from bootc.formats.xxh32 import xxh32
+from bootc.formats.tree import CharDevice, Directory, Leaf
 
-_DIRENT_TYPES = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
-_FORMAT_MASK = 0o170000
+#: Versions that :func:`mkfs_erofs` writes.
+VERSIONS = (0, 1, 2)
+
+_MASK_64 = (1 << 64) - 1
 
 
-def mkfs_erofs(root: Directory, *, version: int = 1) -> bytes:
-    """Return the image of ``root`` in composefs version 0 or 1.
+def mkfs_erofs(root: Directory, *, version: int = 1, dialect: Dialect = Dialect.RUST) -> bytes:
+    """Return the image of ``root``.
+
+    Args:
+        root: The tree; it is not changed.
+        version: One of :data:`VERSIONS`.
+        dialect: Whose rules decide what the implementations of versions 0 and 1 do
+            differently; ``C`` is for tools that must write what ``mkcomposefs`` writes.
 
     Raises:
         Unrepresentable: the tree holds something the format has no room for.
     """
-    if version not in (0, 1):
+    if version in (0, 1):
+        layout = epoch1.lay_out(root, version, dialect)
+    elif version == 2:
+        layout = epoch2.lay_out(root)
+    else:
         raise ValueError(f"composefs version {version}")
-    layout = lay_out(inodes_of(root, version))
-    image = bytearray(layout.size)
-    xattrs = _XattrWriter(layout)
-    for number, inode in enumerate(layout.inodes):
-        _write_inode(image, inode, number, xattrs)
-    xattrs.write_shared(image)
-    _write_headers(image, layout, version, has_acl=xattrs.has_acl)
-    return bytes(image)
+    pieces = [_headers(layout)]
+    blocks: list[bytes] = []
+    position = FIRST_INODE
+    body_of = _XattrBodies(layout).body
+    for inode in layout.inodes:
+        if inode.position != position:
+            pieces.append(bytes(inode.position - position))
+        record = _record(inode) + body_of(inode) if inode.xattrs else _record(inode)
+        tail = _content(inode, blocks) if inode.data or inode.names else b""
+        pieces.append(record)
+        pieces.append(tail)
+        position = inode.position + len(record) + len(tail)
+    pieces.append(bytes(layout.table - position))
+    pieces.extend(layout.shared)
+    pieces.append(bytes(layout.data_start - layout.table - sum(map(len, layout.shared))))
+    return b"".join(pieces + blocks)
 
 
-def _write_headers(image: bytearray, layout: Layout, version: int, *, has_acl: bool) -> None:
-    COMPOSEFS_HEADER.pack_into(
-        image,
-        0,
+def c_format_version(root: Directory, minimum: int = 0, maximum: int = 1) -> int:
+    """Return the version ``mkcomposefs`` chooses: the lowest that can show the whiteouts.
+
+    Raises:
+        ValueError: the range holds no version the C tools write.
+    """
+    if not (0 <= minimum <= 1 and maximum >= 0):
+        raise ValueError(f"composefs versions {minimum} to {maximum}")
+    if minimum == 0 and maximum >= 1 and any(map(_is_whiteout, _nodes(root))):
+        return 1
+    return minimum
+
+
+def _nodes(root: Directory) -> Iterator[Directory | Leaf]:
+    pending = [root]
+    for directory in pending:
+        yield from directory.entries.values()
+        pending += [node for node in directory.entries.values() if isinstance(node, Directory)]
+
+
+def _is_whiteout(node: Directory | Leaf) -> bool:
+    return isinstance(node, Leaf) and node.content == CharDevice(0)
+
+
+def _headers(layout: Layout) -> bytes:
+    header = COMPOSEFS_HEADER.pack(
         COMPOSEFS_MAGIC,
         COMPOSEFS_HEADER_VERSION,
-        COMPOSEFS_HAS_ACL if has_acl else 0,
-        version,
+        COMPOSEFS_HAS_ACL if layout.has_acl else 0,
+        layout.version,
     )
     build_time, build_time_ns = divmod(layout.build_time_ns, 10**9)
     superblock = Superblock(
         root_nid=layout.inodes[0].position // SLOT_SIZE,
         inodes=len(layout.inodes),
-        build_time=build_time,
+        build_time=build_time & _MASK_64,
         build_time_ns=build_time_ns,
         blocks=layout.size // BLOCK_SIZE,
-        xattr_block=layout.inodes_end // BLOCK_SIZE,
+        xattr_block=layout.xattr_block,
     )
-    SUPERBLOCK.pack_into(image, SUPERBLOCK_OFFSET, *superblock)
+    return header.ljust(SUPERBLOCK_OFFSET, b"\0") + SUPERBLOCK.pack(*superblock)
 
 
-def _write_inode(image: bytearray, inode: Inode, number: int, xattrs: _XattrWriter) -> None:
-    if inode.chunked:
-        # A table that went to a block leaves half of the block's number here.
-        u = inode.first_block & 0xFFFF0000 | chunk_bits(inode.size) - 12
-        layout = CHUNK_BASED
-    else:
-        u = inode.first_block or inode.rdev
-        layout = FLAT_INLINE if inode.tail_bytes else FLAT_PLAIN
+def _record(inode: Inode) -> bytes:
     icount = (inode.xattr_bytes - XATTR_HEADER.size) // 4 + 1 if inode.xattrs else 0
     if inode.compact:
-        COMPACT_INODE.pack_into(
-            image,
-            inode.position,
-            layout << 1,
+        return COMPACT_INODE.pack(
+            inode.layout << 1,
             icount,
             inode.mode,
             inode.nlink,
             inode.size,
-            u,
-            number,
+            inode.u,
+            inode.number,
             inode.uid,
             inode.gid,
         )
-        offset = inode.position + COMPACT_INODE.size
-    else:
-        EXTENDED_INODE.pack_into(
-            image,
-            inode.position,
-            layout << 1 | EXTENDED,
-            icount,
-            inode.mode,
-            inode.size,
-            u,
-            number,
-            inode.uid,
-            inode.gid,
-            *divmod(inode.mtime_ns, 10**9),
-            inode.nlink,
-        )
-        offset = inode.position + EXTENDED_INODE.size
-    if inode.xattrs:
-        body = xattrs.body(inode.xattrs)
-        image[offset : offset + len(body)] = body
-        offset += len(body)
-    if inode.entries:
-        _write_directory(image, inode, offset)
-    elif inode.data:
-        _write_data(image, inode, offset)
+    seconds, nanoseconds = divmod(inode.mtime_ns, 10**9)
+    return EXTENDED_INODE.pack(
+        inode.layout << 1 | EXTENDED,
+        icount,
+        inode.mode,
+        inode.size,
+        inode.u,
+        inode.number,
+        inode.uid,
+        inode.gid,
+        seconds & _MASK_64,
+        nanoseconds,
+        inode.nlink,
+    )
 
 
-def _write_data(image: bytearray, inode: Inode, tail: int) -> None:
-    data = inode.data
-    if inode.blocks:
-        if inode.chunked:
-            data = data.ljust(BLOCK_SIZE, b"\xff")
-        start = inode.first_block * BLOCK_SIZE
-        whole = data[: inode.blocks * BLOCK_SIZE]
-        image[start : start + len(whole)] = whole
-        data = data[len(whole) :]
-    image[tail : tail + len(data)] = data
+def _content(inode: Inode, blocks: list[bytes]) -> bytes:
+    """Add the inode's whole blocks to ``blocks``; return its tail."""
+    if inode.kind == DIRECTORY:
+        return _directory(inode, blocks)
+    if not inode.blocks:
+        return inode.data
+    whole = inode.data[: inode.blocks * BLOCK_SIZE]
+    fill = b"\xff" if inode.chunked else b"\0"
+    blocks.append(whole.ljust(inode.blocks * BLOCK_SIZE, fill))
+    return inode.data[len(whole) :]
 
 
-def _write_directory(image: bytearray, inode: Inode, tail: int) -> None:
+def _directory(inode: Inode, blocks: list[bytes]) -> bytes:
     """Each block, and the tail, is a run of records followed by their names."""
-    block = inode.first_block * BLOCK_SIZE
-    for i, start in enumerate((0, *inode.cuts)):
-        end = inode.cuts[i] if i < len(inode.cuts) else len(inode.entries)
-        piece = inode.entries[start:end]
-        name_offset = DIRENT.size * len(piece)
-        records = []
-        for name, child in piece:
-            nid = child.position // SLOT_SIZE
-            records.append(_pack_dirent(nid, name_offset, _DIRENT_TYPES[child.mode & _FORMAT_MASK]))
+    pack = DIRENT.pack
+    start = 0
+    tail = b""
+    for i, end in enumerate((*inode.cuts, len(inode.names))):
+        names = inode.names[start:end]
+        name_offset = DIRENT.size * len(names)
+        piece = []
+        for name, child in zip(names, inode.children[start:end], strict=True):
+            piece.append(pack(child.position // SLOT_SIZE, name_offset, child.kind))
             name_offset += len(name)
-        records += [name for name, _ in piece]
-        offset = block + i * BLOCK_SIZE if i < inode.blocks else tail
-        image[offset : offset + name_offset] = b"".join(records)
+        piece += names
+        if i < inode.blocks:
+            blocks.append(b"".join(piece).ljust(BLOCK_SIZE, b"\0"))
+        else:
+            tail = b"".join(piece)
+        start = end
+    return tail
 
 
-_pack_dirent = DIRENT.pack
-
-
-class _XattrWriter:
-    """Encodes xattrs: shared ones as numbers of words from the table's first block."""
+class _XattrBodies:
+    """Writes what stands between an inode's record and its tail."""
 
     def __init__(self, layout: Layout) -> None:
-        self.has_acl = False
-        self._table = layout.inodes_end
-        base = layout.inodes_end % BLOCK_SIZE
-        self._ids = {
-            pair: ((base + offset) // 4).to_bytes(4, "little")
-            for pair, offset in layout.shared.items()
-        }
-        self._bodies: dict[Xattrs, bytes] = {}
-        self._names: dict[bytes, tuple[int, bytes, int]] = {}
+        self._max_shared = layout.max_shared
+        self._ids = {entry: n.to_bytes(4, "little") for entry, n in layout.shared.items()}
 
-    def body(self, xattrs: Xattrs) -> bytes:
-        """Return what stands between an inode's record and its tail."""
-        body = self._bodies.get(xattrs)
-        if body is None:
-            taken = 0
-            ids = []
-            local = []
-            for pair in xattrs:
-                taken |= self._name(pair[0])[2]
-                shared = self._ids.get(pair)
-                if shared is not None:
-                    ids.append(shared)
-                else:
-                    local.append(self._entry(*pair))
-            header = XATTR_HEADER.pack(taken ^ 0xFFFFFFFF, len(ids))
-            body = b"".join((header, *ids, *local))
-            self._bodies[xattrs] = body
-        return body
-
-    def write_shared(self, image: bytearray) -> None:
-        """Write the table; its order is that of the layout."""
-        table = b"".join([self._entry(*pair) for pair in self._ids])
-        image[self._table : self._table + len(table)] = table
-
-    def _entry(self, name: bytes, value: bytes) -> bytes:
-        index, suffix, _ = self._name(name)
-        entry = XATTR_ENTRY.pack(len(suffix), index, len(value)) + suffix + value
-        return entry.ljust(align(len(entry), 4), b"\0")
-
-    def _name(self, name: bytes) -> tuple[int, bytes, int]:
-        """Return index, suffix and filter bit of a name."""
-        known = self._names.get(name)
-        if known is None:
-            index, suffix = split_xattr_name(name)
-            self.has_acl |= index in XATTR_ACL_INDEXES
-            known = index, suffix, 1 << xxh32(suffix, XATTR_FILTER_SEED + index) % 32
-            self._names[name] = known
-        return known
+    def body(self, inode: Inode) -> bytes:
+        ids: list[bytes] = []
+        local = []
+        shared = self._ids
+        for entry in inode.xattrs:
+            if entry in shared and len(ids) < self._max_shared:
+                ids.append(shared[entry])
+            else:
+                local.append(entry)
+        header = XATTR_HEADER.pack(inode.taken ^ 0xFFFFFFFF, len(ids))
+        return b"".join((header, *ids, *local))

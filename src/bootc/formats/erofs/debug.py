@@ -1,0 +1,233 @@
+"""What stands where in an image, for people.
+
+Every region with its offset, in the order of the offsets: headers, inodes with their
+xattrs, tails, shared xattrs, blocks of directories and files, and what is between. On
+damage it says where and goes on with the rest. Output grows with the image and not with
+what it claims; long values are cut.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bootc.formats.erofs.image import (
+    Headers,
+    Image,
+    InvalidImage,
+    Record,
+    block_entries,
+    check_headers,
+    chunk_table_bytes,
+    unpack_headers,
+)
+from bootc.formats.erofs.structs import (
+    BLOCK_DEVICE,
+    BLOCK_SIZE,
+    CHAR_DEVICE,
+    CHUNK_BASED,
+    COMPOSEFS_HAS_ACL,
+    COMPOSEFS_HEADER,
+    DIRECTORY,
+    EXTENDED,
+    FIFO,
+    FLAT_INLINE,
+    FLAT_PLAIN,
+    METACOPY,
+    REGULAR,
+    SOCKET,
+    SUPERBLOCK,
+    SUPERBLOCK_OFFSET,
+    SYMLINK,
+    XATTR_ENTRY,
+    align,
+)
+
+_LAYOUTS = {FLAT_PLAIN: "flat plain", FLAT_INLINE: "flat inline", CHUNK_BASED: "chunk based"}
+_KINDS = {
+    REGULAR: "file",
+    DIRECTORY: "directory",
+    CHAR_DEVICE: "char device",
+    BLOCK_DEVICE: "block device",
+    FIFO: "fifo",
+    SOCKET: "socket",
+    SYMLINK: "symlink",
+}
+_KIND_OF_MODE = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFCHR: CHAR_DEVICE,
+    stat.S_IFBLK: BLOCK_DEVICE,
+    stat.S_IFIFO: FIFO,
+    stat.S_IFSOCK: SOCKET,
+    stat.S_IFLNK: SYMLINK,
+}
+#: Paths and values are cut to this many bytes.
+_SHOWN_BYTES = 72
+_INDENT = " " * 12
+
+
+class _Region(NamedTuple):
+    """Some bytes of the image and what to say of them."""
+
+    start: int
+    end: int
+    title: str
+    details: tuple[str, ...] = ()
+
+
+def describe_image(raw: bytes) -> Iterator[str]:
+    """Yield lines that tell what stands where in an image, whatever state it is in."""
+    try:
+        headers = unpack_headers(raw)
+    except InvalidImage as exc:
+        yield f"{exc.offset:#010x}  {_damage(exc).title}"
+        return
+    regions = list(_headers(headers))
+    try:
+        check_headers(headers, len(raw))
+    except InvalidImage as exc:
+        regions.append(_damage(exc))
+    if headers.superblock.block_bits == 12:
+        regions += _Walk(raw, headers).regions()
+    regions.sort(key=lambda region: region[:2])
+    position = 0
+    for region in regions:
+        if region.start > position:
+            yield _unused(raw, position, region.start)
+        elif region.start < min(position, region.end):
+            yield f"{region.start:#010x}  overlap: this is part of what is above, too"
+        yield f"{region.start:#010x}  {region.title}"
+        for detail in region.details:
+            yield _INDENT + detail
+        position = max(position, region.end)
+    if position < len(raw):
+        yield _unused(raw, position, len(raw))
+    yield f"{len(raw):#010x}  end"
+
+
+def _unused(raw: bytes, start: int, end: int) -> str:
+    # Counting copies nothing, however long the gap is.
+    filled = end - start - raw.count(0, start, end)
+    what = f"{filled} of {end - start} bytes are not zero" if filled else f"{end - start} zeros"
+    return f"{start:#010x}  unused: {what}"
+
+
+def _damage(exc: InvalidImage) -> _Region:
+    return _Region(exc.offset, exc.offset, f"damage: {exc.why}")
+
+
+def _headers(headers: Headers) -> Iterator[_Region]:
+    if headers.version is not None:
+        acl = ", has ACLs" if headers.flags & COMPOSEFS_HAS_ACL else ""
+        title = f"composefs header: version {headers.version}, flags {headers.flags:#x}{acl}"
+        yield _Region(0, COMPOSEFS_HEADER.size, title)
+    fields = headers.superblock._asdict()
+    details = [
+        f"{name} {value.hex() if isinstance(value, bytes) else hex(value) if hexed else value}"
+        for name, value in fields.items()
+        for hexed in [name in ("magic", "checksum", "feature_compat", "feature_incompat")]
+        if value not in (0, bytes(16), bytes(24))
+    ]
+    end = SUPERBLOCK_OFFSET + SUPERBLOCK.size
+    yield _Region(SUPERBLOCK_OFFSET, end, "superblock", tuple(details))
+
+
+class _Walk:
+    """Finds the regions by walking from the root, breadth first, each inode once."""
+
+    def __init__(self, raw: bytes, headers: Headers) -> None:
+        self._raw = raw
+        self._version = headers.version
+        self._image = Image(raw, headers)
+        self._root_nid = headers.superblock.root_nid
+        self._regions: list[_Region] = []
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._seen: set[int] = set()
+
+    def regions(self) -> list[_Region]:
+        self._note(self._root_nid, b"/")
+        while self._pending:
+            nid, path = self._pending.popleft()
+            try:
+                self._inode(nid, path)
+            except InvalidImage as exc:
+                self._regions.append(_damage(exc))
+        for number, (name, value) in self._image.shared_xattrs.items():
+            start = self._image.shared_offset(number)
+            name_bytes, _, value_bytes = XATTR_ENTRY.unpack_from(self._raw, start)
+            end = align(start + XATTR_ENTRY.size + name_bytes + value_bytes, 4)
+            title = f"shared xattr {number}: {_show(name)}={_show(value)}"
+            self._regions.append(_Region(start, end, title))
+        return self._regions
+
+    def _note(self, nid: int, path: bytes) -> None:
+        if nid not in self._seen:
+            self._seen.add(nid)
+            self._pending.append((nid, path))
+
+    def _inode(self, nid: int, path: bytes) -> None:
+        inode = self._image.inode(nid)
+        kind = _KIND_OF_MODE.get(stat.S_IFMT(inode.mode), 0)
+        extended = self._raw[inode.offset] & EXTENDED
+        title = f"inode {nid} {_show(path)}: {_KINDS.get(kind, 'unknown type')}"
+        seconds = f"{inode.mtime_s}.{inode.mtime_ns:09}"
+        details = [
+            f"{'extended' if extended else 'compact'}, {_LAYOUTS[inode.layout]}, u {inode.u:#x}, "
+            f"number {inode.number}",
+            f"mode {inode.mode:o}, owner {inode.uid}:{inode.gid}, {inode.nlink} links, "
+            f"{inode.size} bytes, mtime {seconds}",
+        ]
+        for i, (name, value) in enumerate(inode.xattrs.items()):
+            shared = "shared xattr" if i < inode.shared_count else "xattr"
+            details.append(f"{shared} {_show(name)}={_show(value)}")
+        self._regions.append(_Region(inode.offset, inode.end, title, tuple(details)))
+        if kind == DIRECTORY:
+            self._directory(inode, path)
+        elif inode.layout == CHUNK_BASED:
+            self._chunks(inode, path)
+        elif kind in (REGULAR, SYMLINK):
+            for start, data in self._image.content(inode):
+                title = f"content of {_show(path)}: {_show(data)}"
+                self._regions.append(_Region(start, start + len(data), title))
+
+    def _directory(self, inode: Record, path: bytes) -> None:
+        for offset, piece in self._image.content(inode):
+            for at in range(0, len(piece), BLOCK_SIZE):
+                block = piece[at : at + BLOCK_SIZE]
+                try:
+                    self._entries(offset + at, block, path)
+                except InvalidImage as exc:
+                    self._regions.append(_damage(exc))
+
+    def _entries(self, start: int, block: bytes, path: bytes) -> None:
+        details = []
+        entries = block_entries(start, block)
+        prefix = path if path.endswith(b"/") else path + b"/"
+        for name, nid, kind in entries:
+            details.append(f"{nid} {_KINDS.get(kind, f'type {kind}')} {_show(name)}")
+            if name not in (b".", b".."):
+                self._note(nid, (prefix + name)[-_SHOWN_BYTES:])
+        title = f"{len(entries)} entries of {_show(path)}"
+        self._regions.append(_Region(start, start + len(block), title, tuple(details)))
+
+    def _chunks(self, inode: Record, path: bytes) -> None:
+        if self._version is not None:
+            has_digest = bool(inode.xattrs.get(METACOPY))
+            length = chunk_table_bytes(inode, self._version, has_digest=has_digest)
+            start = inode.end
+            if start % BLOCK_SIZE + length > BLOCK_SIZE:
+                return  # The table is in a block that nothing points at: see epoch1.
+        else:
+            start, length = self._image.chunk_table(inode)
+        if length:
+            self._image.take(start, length, "chunk table")
+            title = f"{length} bytes of chunk indexes of {_show(path)}"
+            self._regions.append(_Region(start, start + length, title))
+
+
+def _show(raw: bytes) -> str:
+    text = repr(raw[:_SHOWN_BYTES])[1:]
+    return text if len(raw) <= _SHOWN_BYTES else f"{text}... ({len(raw)} bytes)"

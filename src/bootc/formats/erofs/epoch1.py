@@ -1,0 +1,312 @@
+"""Epoch 1 (versions 0 and 1): what the C tools write, and composefs-rs by default.
+
+Inodes are numbered breadth first and as small as can be. composefs adds to the tree: a
+mark on the root and 256 stubs in it, which hide what is below; for a user's own
+whiteouts and ``trusted.overlay.*`` names, forms that overlayfs hands through.
+
+Where the two implementations disagree the dialect decides. In composefs-rs's: a
+hard-linked inode is numbered where a depth-first walk meets it first, link counts are
+counted, times before 1970 come after all others, a whiteout cannot be a hard link. In
+C's: the entry that is not a hard link in the source is numbered, link counts are the
+source's, at most 128 shared xattrs an inode. In both, and as C has it: marks that a
+tree already has are replaced, not doubled, and a user's whiteout in the root is one
+even if it is named like a stub.
+
+The placement rules are frozen: a byte elsewhere is another image digest.
+"""
+
+from __future__ import annotations
+
+import stat
+from operator import itemgetter
+
+from bootc.formats.dialect import Dialect
+from bootc.formats.erofs.inodes import (
+    FILE_TYPES,
+    Inode,
+    LimitError,
+    Pairs,
+    check_stat,
+    collect,
+    file_type_of,
+    fill_content,
+    overlay_facts,
+)
+from bootc.formats.erofs.layout import (
+    FIRST_INODE,
+    MAX_TAIL_BYTES,
+    Layout,
+    assign_blocks,
+    data_start,
+    measure_xattrs,
+    pack_entries,
+    shared_entries,
+    table_offsets,
+)
+from bootc.formats.erofs.structs import (
+    BLOCK_SIZE,
+    CHAR_DEVICE,
+    CHUNK_BASED,
+    COMPACT_INODE,
+    DIRECTORY,
+    EXTENDED_INODE,
+    FLAT_INLINE,
+    FLAT_PLAIN,
+    MAX_XATTRS,
+    NULL_CHUNK,
+    OPAQUE,
+    OPAQUE_MARKS,
+    OVERLAY,
+    OVERLAY_ESCAPED,
+    REGULAR,
+    SLOT_SIZE,
+    STUB_NAMES,
+    SYMLINK,
+    WHITEOUT_MARKS,
+    WHITEOUTS_MARKS,
+    XATTR_PREFIXES,
+    align,
+    chunk_bits,
+    chunk_count,
+)
+from bootc.formats.erofs.xattrs import XattrEncoder, full_name, split_entry
+from bootc.formats.tree import CharDevice, Directory, Leaf, Stat
+
+#: Index 5, ``lustre.``, is known only when reading.
+_PREFIXES = {index: prefix for index, prefix in XATTR_PREFIXES.items() if index != 5}
+_C_MAX_SHARED = 128
+#: What the C tools allow for an inode's xattrs, and count for each beside name and value.
+_C_MAX_XATTR_BYTES = 32767
+_C_XATTR_COST = 7
+_C_XATTR_HEADER = 12
+
+_MARKS_OF_WHITEOUT: Pairs = tuple((name, b"") for name in WHITEOUT_MARKS)
+_MARKS_OF_PARENT: Pairs = tuple((name, b"") for name in WHITEOUTS_MARKS)
+_MARKS_OF_OPAQUE_PARENT: Pairs = _MARKS_OF_PARENT + tuple((name, b"x") for name in OPAQUE_MARKS)
+
+
+def lay_out(root: Directory, version: int, dialect: Dialect) -> Layout:
+    """Decide everything about the image of ``root``.
+
+    Raises:
+        Unrepresentable: the tree holds something the format has no room for.
+    """
+    rules = _Epoch1(root, version, dialect)
+    inodes = collect(root, rules)
+    if dialect is Dialect.C:
+        _use_stated(inodes)
+    inodes = _breadth_first(inodes[0])
+    max_shared = _C_MAX_SHARED if dialect is Dialect.C else MAX_XATTRS
+    build_time_ns = min(inode.mtime_ns for inode in inodes)
+    offsets = table_offsets(sorted(shared_entries(inodes), key=_table_key, reverse=True))
+    measure_xattrs(inodes, offsets, max_shared)
+    position = FIRST_INODE
+    for inode in inodes:
+        _split_content(inode)
+        inode.compact = (
+            inode.mtime_ns == build_time_ns
+            and inode.nlink <= 0xFFFF
+            and inode.uid <= 0xFFFF
+            and inode.gid <= 0xFFFF
+            and inode.size <= 0xFFFFFFFF
+        )
+        position = _place(inode, position)
+    table = align(position, SLOT_SIZE)
+    start = data_start(table, offsets)
+    size = assign_blocks(inodes, start)
+    for inode in inodes:
+        if inode.chunked:
+            # A table that went to a block leaves half of the block's number here.
+            inode.u = inode.first_block & 0xFFFF0000 | chunk_bits(inode.size) - 12
+        elif inode.first_block:
+            inode.u = inode.first_block
+    base = table % BLOCK_SIZE
+    return Layout(
+        version,
+        inodes,
+        {entry: (base + offset) // 4 for entry, offset in offsets.items()},
+        max_shared,
+        table,
+        start,
+        size,
+        has_acl=rules.encoder.has_acl,
+        build_time_ns=build_time_ns,
+        xattr_block=table // BLOCK_SIZE,
+    )
+
+
+class _Epoch1:
+    """Implements :class:`bootc.formats.erofs.inodes.Rules`."""
+
+    def __init__(self, root: Directory, version: int, dialect: Dialect) -> None:
+        self.encoder = XattrEncoder(_PREFIXES)
+        self._root = root
+        self._parent_marks = _MARKS_OF_OPAQUE_PARENT if version >= 1 else _MARKS_OF_PARENT
+        self._c = dialect is Dialect.C
+        #: What takes the place of 2**64 in "negative times are huge": nothing in C.
+        self._time_base = 0 if self._c else 1 << 64
+
+    def directory(self, directory: Directory) -> Inode:
+        inode = self._inode(DIRECTORY, directory.stat)
+        inode.nlink = 2
+        return inode
+
+    def leaf(self, leaf: Leaf) -> Inode:
+        content = leaf.content
+        if isinstance(content, CharDevice) and content.rdev == 0:
+            inode = self._inode(REGULAR, leaf.stat)
+            inode.whiteout = True
+            self._set_xattrs(inode, leaf.stat.xattrs, _MARKS_OF_WHITEOUT)
+            return inode
+        inode = self._inode(file_type_of(content), leaf.stat)
+        fill_content(inode, content)
+        if inode.chunked:
+            inode.data = NULL_CHUNK * chunk_count(inode.size)
+        self._set_xattrs(inode, leaf.stat.xattrs, overlay_facts(content))
+        return inode
+
+    def linked(self, inode: Inode) -> None:
+        inode.nlink += 1
+        if inode.whiteout and not self._c:
+            raise LimitError("a whiteout (device 0:0) cannot be a hard link")
+
+    def complete(self, inode: Inode, directory: Directory) -> None:
+        added: Pairs = ()
+        for child in inode.children:
+            if child.kind == DIRECTORY:
+                inode.nlink += 1
+            elif child.whiteout and not (self._c and _lives_elsewhere(child, directory)):
+                added = self._parent_marks
+        if directory is self._root:
+            added += ((OPAQUE, b"y"),)
+            self._add_stubs(inode, directory.stat)
+        self._set_xattrs(inode, directory.stat.xattrs, added)
+
+    def _inode(self, kind: int, meta: Stat) -> Inode:
+        check_stat(meta)
+        seconds = meta.mtime_s
+        if seconds < 0:
+            seconds += self._time_base
+        mode = FILE_TYPES[kind] | meta.mode & 0o7777
+        return Inode(kind, mode, meta.uid, meta.gid, seconds * 10**9 + meta.mtime_ns)
+
+    def _set_xattrs(self, inode: Inode, own: dict[bytes, bytes], added: Pairs) -> None:
+        """Escape the tree's own xattrs, add composefs's, sort and encode."""
+        if not own:
+            pairs = sorted(added)
+        else:
+            merged = {
+                OVERLAY_ESCAPED + name[len(OVERLAY) :] if name.startswith(OVERLAY) else name: value
+                for name, value in own.items()
+            }
+            merged.update(added)
+            pairs = sorted(merged.items())
+        if pairs:
+            inode.xattrs, inode.taken = self.encoder.encode(pairs)
+            if self._c:
+                _check_as_c(pairs)
+
+    def _add_stubs(self, root: Inode, meta: Stat) -> None:
+        label = {k: v for k, v in meta.xattrs.items() if k == b"security.selinux"}
+        present = set(root.names)
+        entries = list(zip(root.names, root.children, strict=True))
+        for name in STUB_NAMES:
+            if name not in present:
+                stub = self._inode(CHAR_DEVICE, meta)
+                stub.mode = stat.S_IFCHR | 0o644
+                stub.home = root
+                stub.name = name
+                self._set_xattrs(stub, label, ())
+                entries.append((name, stub))
+        entries.sort(key=itemgetter(0))
+        root.names = [name for name, _ in entries]
+        root.children = [child for _, child in entries]
+
+
+def _lives_elsewhere(inode: Inode, directory: Directory) -> bool:
+    stated = inode.node.stated if inode.node is not None else None
+    return stated is not None and stated.home not in (None, directory)
+
+
+def _check_as_c(pairs: list[tuple[bytes, bytes]]) -> None:
+    cost = sum(_C_XATTR_COST + len(name) + len(value) for name, value in pairs)
+    if cost + _C_XATTR_HEADER > _C_MAX_XATTR_BYTES:
+        raise LimitError(f"{len(pairs)} xattrs of together {cost} bytes are more than C stores")
+
+
+def _use_stated(inodes: list[Inode]) -> None:
+    """Take link counts and the entries to number from where the tree came from."""
+    by_directory = {id(inode.node): inode for inode in inodes if inode.kind == DIRECTORY}
+    for inode in inodes:
+        stated = inode.node.stated if isinstance(inode.node, Leaf) else None
+        if stated is not None:
+            inode.nlink = stated.nlink
+            home = by_directory.get(id(stated.home))
+            if home is not None:
+                inode.home = home
+                inode.name = stated.name
+
+
+def _breadth_first(root: Inode) -> list[Inode]:
+    """Number the inodes, each where it is at home."""
+    order = [root]
+    queue = [root]
+    for directory in queue:
+        for name, child in zip(directory.names, directory.children, strict=True):
+            if child.home is directory and child.name == name:
+                child.number = len(order)
+                order.append(child)
+                if child.kind == DIRECTORY:
+                    queue.append(child)
+    return order
+
+
+def _table_key(entry: bytes) -> tuple[bytes, int, bytes]:
+    index, suffix, value = split_entry(entry)
+    return full_name(index, suffix), len(value), value
+
+
+def _split_content(inode: Inode) -> None:
+    """Decide what goes to whole blocks and what stays behind the inode."""
+    if inode.kind == DIRECTORY:
+        pack_entries(inode)
+    elif inode.chunked:
+        inode.layout = CHUNK_BASED
+        inode.tail_bytes = len(inode.data)
+    elif inode.kind == SYMLINK:
+        inode.tail_bytes = len(inode.data)
+    elif inode.data:
+        inode.blocks, inode.tail_bytes = divmod(len(inode.data), BLOCK_SIZE)
+        if inode.tail_bytes > MAX_TAIL_BYTES:
+            inode.blocks += 1
+            inode.tail_bytes = 0
+
+
+def _place(inode: Inode, position: int) -> int:
+    """Choose the inode's position at or after ``position``; return where it ends."""
+    position = align(position, SLOT_SIZE)
+    record = COMPACT_INODE.size if inode.compact else EXTENDED_INODE.size
+    head = record + inode.xattr_bytes
+    if inode.kind == SYMLINK:
+        last = position + head + inode.tail_bytes - 1
+        if head + inode.tail_bytes >= BLOCK_SIZE:
+            inode.blocks = 1
+            inode.tail_bytes = 0
+        if position // BLOCK_SIZE != last // BLOCK_SIZE:
+            position = align(position, BLOCK_SIZE)
+    elif inode.tail_bytes:
+        room = BLOCK_SIZE - (position + head) % BLOCK_SIZE
+        if room < inode.tail_bytes:
+            pad = align(room, SLOT_SIZE)
+            if inode.tail_bytes <= BLOCK_SIZE - (position + head + pad) % BLOCK_SIZE:
+                position += pad
+            else:
+                # Only a chunk table is this long. Kernels cannot find it in its block, but
+                # such files are hundreds of terabytes large.
+                inode.blocks += 1
+                inode.tail_bytes = 0
+                position = align(position, BLOCK_SIZE)
+    if not inode.chunked:
+        inode.layout = FLAT_INLINE if inode.tail_bytes else FLAT_PLAIN
+    inode.position = position
+    return position + head + inode.tail_bytes

@@ -1,0 +1,211 @@
+"""Unified kernel images: the sections of an EFI program, and what they say about an image.
+
+Owns: finding sections by name in a PE file, and the meaning of those which a UKI has:
+``.linux`` and ``.initrd`` are what boots, ``.cmdline`` names the image, ``.osrel`` the
+operating system. Nothing is read but headers until a section is asked for, and a large
+one comes in pieces, so that the memory needed does not grow with the kernel.
+
+Promises: bytes that are no such file raise :class:`PeError` with their offset. Of two
+sections with one name the first counts. A section is ``VirtualSize`` bytes at
+``PointerToRawData``: what the linker added to fill its last block does not belong to it.
+
+Text ends at its first zero byte, as it does for the EFI stub (dracut appends one), and
+nothing may hide behind that. composefs-rs keeps the zero and then fails on the
+``composefs=`` argument before it.
+
+Format: Microsoft PE/COFF, "COFF File Header" and "Section Table"; UAPI group, "Unified
+Kernel Image"; composefs-rs 0.9, ``composefs-boot/src/uki.rs``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from bootc.errors import Error
+from bootc.formats import cmdline
+from bootc.formats.cmdline import ComposefsArgument
+from bootc.formats.osrelease import OsRelease, parse_os_release
+
+LINUX = ".linux"
+INITRD = ".initrd"
+CMDLINE = ".cmdline"
+OSREL = ".osrel"
+UNAME = ".uname"
+
+#: The kernel takes a few thousand bytes of command line; no other text is long either.
+MAX_TEXT_BYTES = 1 << 20
+
+_PE_OFFSET = struct.Struct("<I")
+_PE_OFFSET_AT = 0x3C
+#: Signature, then of the COFF header: number of sections, size of the optional header.
+_HEADER = struct.Struct("<4s2xH12xH2x")
+_SIGNATURE = b"PE\0\0"
+#: Name, VirtualSize, PointerToRawData.
+_SECTION = struct.Struct("<8sI8xI16x")
+_PIECE_BYTES = 1 << 18
+
+
+class PeError(Error):
+    """A file is no EFI program, or lacks what a unified kernel image has."""
+
+
+class SeekableFile(Protocol):
+    """As much of a binary file as is needed here."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to an offset, and return it."""
+        ...
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Where the content of a section is, as the header has it: perhaps beyond the end."""
+
+    offset: int
+    size_bytes: int
+
+
+class Uki:
+    """An open unified kernel image. The file stays the caller's, and must stay open.
+
+    Attributes:
+        sections: By name, in the order of the file.
+    """
+
+    def __init__(
+        self, file: SeekableFile, size_bytes: int, sections: Mapping[str, Section]
+    ) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self.sections = sections
+
+    @classmethod
+    def read(cls, file: SeekableFile) -> Uki:
+        """Read the headers.
+
+        Raises:
+            PeError: the file is no EFI program.
+        """
+        size = file.seek(0, os.SEEK_END)
+        raw = _read(file, size, _PE_OFFSET_AT, _PE_OFFSET.size, "header")
+        (start,) = _PE_OFFSET.unpack(raw)
+        raw = _read(file, size, start, _HEADER.size, "header")
+        signature, count, optional_bytes = _HEADER.unpack(raw)
+        if signature != _SIGNATURE:
+            raise _invalid("no PE signature", start)
+        table = start + _HEADER.size + optional_bytes
+        raw = _read(file, size, table, count * _SECTION.size, "section table")
+        sections: dict[str, Section] = {}
+        for name, size_bytes, offset in _SECTION.iter_unpack(raw):
+            # Names are compared as bytes, and Latin-1 keeps different bytes different.
+            text = name.rstrip(b"\0").decode("latin-1")
+            sections.setdefault(text, Section(offset, size_bytes))
+        return cls(file, size, sections)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Return the content of a section in pieces.
+
+        Raises:
+            PeError: there is no such section, or it reaches beyond the end of the file.
+        """
+        section = self._section(name)
+        return _pieces(self._file, section.offset, section.size_bytes, f"section {name!r}")
+
+    def text(self, name: str) -> str:
+        """Return the content of a section of text, up to its first zero byte.
+
+        Raises:
+            PeError: there is no such section, or it holds no text.
+        """
+        section = self._section(name)
+        if section.size_bytes > MAX_TEXT_BYTES:
+            raise PeError(
+                f"UKI section {name!r} has {section.size_bytes} bytes, more than {MAX_TEXT_BYTES}"
+            )
+        text, _, rest = b"".join(self.chunks(name)).partition(b"\0")
+        if rest.strip(b"\0"):
+            at = section.offset + len(text)
+            raise PeError(f"UKI section {name!r} goes on after a zero byte at offset {at}")
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            at = section.offset + exc.start
+            raise PeError(f"UKI section {name!r} is not UTF-8 at offset {at}") from None
+
+    def composefs_argument(self) -> ComposefsArgument:
+        """Return which image the kernel command line names.
+
+        Raises:
+            PeError: there is no command line.
+            CmdlineError: it names no image, or is malformed.
+        """
+        return cmdline.composefs_argument(self.text(CMDLINE))
+
+    def os_release(self) -> OsRelease:
+        """Return what the operating system calls itself.
+
+        Raises:
+            PeError: there is no such section, or it holds no text.
+        """
+        return parse_os_release(self.text(OSREL).encode())
+
+    def boot_label(self) -> str:
+        """Return the title for a boot menu: name and version of the operating system.
+
+        Raises:
+            PeError: there is no ``.osrel`` section, or no name in it.
+        """
+        label = self.os_release().boot_label
+        if label is None:
+            raise PeError(f"No name information found in {OSREL} section")
+        return label
+
+    def boot_digest(self) -> str:
+        """Return what identifies kernel and initramfs: SHA-256 in hex over both.
+
+        Raises:
+            PeError: one of them is missing, or reaches beyond the end of the file.
+        """
+        digest = hashlib.sha256()
+        for name in (LINUX, INITRD):
+            for piece in self.chunks(name):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def _section(self, name: str) -> Section:
+        section = self.sections.get(name)
+        if section is None:
+            raise PeError(f"UKI doesn't contain a {name!r} section")
+        if section.offset + section.size_bytes > self._size_bytes:
+            raise _invalid(f"section {name!r} reaches beyond the end", section.offset)
+        return section
+
+
+def _read(file: SeekableFile, file_bytes: int, offset: int, size: int, what: str) -> bytes:
+    if offset + size > file_bytes:
+        raise _invalid(f"truncated {what}", offset)
+    return b"".join(_pieces(file, offset, size, what))
+
+
+def _pieces(file: SeekableFile, offset: int, size: int, what: str) -> Iterator[bytes]:
+    end = offset + size
+    while offset < end:
+        file.seek(offset)
+        piece = file.read(min(end - offset, _PIECE_BYTES))
+        if not piece:
+            raise _invalid(f"truncated {what}", offset)
+        offset += len(piece)
+        yield piece
+
+
+def _invalid(why: str, offset: int) -> PeError:
+    return PeError(f"UKI is not valid EFI executable: {why} at offset {offset}")

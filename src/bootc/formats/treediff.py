@@ -1,0 +1,311 @@
+"""What differs between two trees, told by class: the reasons why two digests differ.
+
+Owns: the comparison. Promises: no difference is reported exactly when every format
+would store the two trees alike, so equal trees have equal image ids; each name is
+compared by itself, in the order of a dumpfile; time and memory grow with the number
+of names and not with how they are nested.
+
+An entry that only one tree has is one difference, however much is below it;
+:attr:`Difference.entries` counts that. Hard links are compared among the names both
+trees have: each name by the first name of the same file.
+
+>>> from bootc.formats.tree import Directory, Stat
+>>> for found in compare(Directory(Stat(0o755)), Directory(Stat(0o700))):
+...     print(found.path, found.aspect.value, found.a, found.b)
+b'/' mode 0755 0700
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from bootc.formats.tree import (
+    BlockDevice,
+    CharDevice,
+    Content,
+    Directory,
+    External,
+    Fifo,
+    Inline,
+    Leaf,
+    Node,
+    Socket,
+    Sparse,
+    Stat,
+    Symlink,
+    Unverified,
+)
+from bootc.formats.verity import verity_digest
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHOWN_DIGITS = 12
+_SHOWN_BYTES = 120
+
+
+class Aspect(enum.Enum):
+    """What two entries may differ in, in the order of reports."""
+
+    ENTRY = "entry"
+    TYPE = "file-type"
+    CONTENT = "content"
+    #: The same content, kept in the image on one side and as an object on the other.
+    STORAGE = "storage"
+    #: Objects named by different hashes: whether the contents agree cannot be known.
+    ALGORITHM = "digest-algorithm"
+    TARGET = "symlink-target"
+    DEVICE = "device-number"
+    MODE = "mode"
+    OWNER = "owner"
+    MTIME = "mtime"
+    #: The seconds are equal.
+    MTIME_NS = "mtime-nanoseconds"
+    XATTR = "xattr"
+    LINKS = "hard-links"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One aspect of one name. A side is None when it has no such entry or xattr."""
+
+    path: bytes
+    aspect: Aspect
+    a: str | None
+    b: str | None
+    is_directory: bool
+    #: Of an xattr.
+    name: bytes = b""
+    #: How many entries this is about, and how many of them are directories.
+    entries: int = 1
+    directories: int = 0
+    #: The first names of the file on either side, if it is about hard links.
+    first_names: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """All differences of one class: of one aspect and, with xattrs, of one name."""
+
+    aspect: Aspect
+    name: bytes
+    entries: int
+    directories: int
+    #: Entries of which the other side has nothing.
+    only_a: int
+    only_b: int
+    examples: tuple[Difference, ...]
+
+
+def compare(a: Directory, b: Directory) -> Iterator[Difference]:
+    """Yield the differences in the order of a dumpfile; none if the trees are equal."""
+    first_a: dict[int, bytes] = {}
+    first_b: dict[int, bytes] = {}
+    stack: list[tuple[bytes, Node | None, Node | None]] = [(b"/", a, b)]
+    while stack:
+        path, x, y = stack.pop()
+        if x is None or y is None:
+            yield _one_sided(path, x, y)
+            continue
+        if x.stat != y.stat:
+            yield from _metadata(path, x.stat, y.stat, is_directory=isinstance(x, Directory))
+        if isinstance(x, Leaf) and isinstance(y, Leaf):
+            if x.content != y.content:
+                yield _content(path, x.content, y.content)
+            link_x = first_a.setdefault(id(x), path)
+            link_y = first_b.setdefault(id(y), path)
+            if link_x != link_y:
+                yield _links(path, link_x, link_y)
+            continue
+        if isinstance(x, Leaf) or isinstance(y, Leaf):
+            kinds = _kind(x), _kind(y)
+            yield Difference(path, Aspect.TYPE, *kinds, isinstance(x, Directory))
+        below_x = x.entries if isinstance(x, Directory) else {}
+        below_y = y.entries if isinstance(y, Directory) else {}
+        prefix = b"/" if path == b"/" else path + b"/"
+        stack += [
+            (prefix + name, below_x.get(name), below_y.get(name))
+            for name in sorted(below_x.keys() | below_y.keys(), reverse=True)
+        ]
+
+
+def summarise(differences: Iterable[Difference], examples: int = 5) -> tuple[Finding, ...]:
+    """Return the differences by class, each with its first ``examples``."""
+    classes: dict[tuple[Aspect, bytes], list[Difference]] = {}
+    for difference in differences:
+        classes.setdefault((difference.aspect, difference.name), []).append(difference)
+    order = list(Aspect)
+    return tuple(
+        Finding(
+            aspect,
+            name,
+            entries=sum(d.entries for d in members),
+            directories=sum(d.directories for d in members),
+            only_a=sum(d.entries for d in members if d.b is None),
+            only_b=sum(d.entries for d in members if d.a is None),
+            examples=tuple(members[:examples]),
+        )
+        for (aspect, name), members in sorted(
+            classes.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
+        )
+    )
+
+
+def _one_sided(path: bytes, x: Node | None, y: Node | None) -> Difference:
+    entries = directories = 0
+    for node in (x, y):
+        if isinstance(node, Directory):
+            for _, below in node.walk():
+                entries += 1
+                directories += isinstance(below, Directory)
+        elif node is not None:
+            entries += 1
+    return Difference(
+        path,
+        Aspect.ENTRY,
+        None if x is None else _kind(x),
+        None if y is None else _kind(y),
+        is_directory=directories > 0,
+        entries=entries,
+        directories=directories,
+    )
+
+
+def _metadata(path: bytes, x: Stat, y: Stat, *, is_directory: bool) -> Iterator[Difference]:
+    def differ(aspect: Aspect, a: str | None, b: str | None, name: bytes = b"") -> Difference:
+        return Difference(path, aspect, a, b, is_directory, name, directories=int(is_directory))
+
+    if x.mode != y.mode:
+        yield differ(Aspect.MODE, f"{x.mode:04o}", f"{y.mode:04o}")
+    if (x.uid, x.gid) != (y.uid, y.gid):
+        yield differ(Aspect.OWNER, f"{x.uid}:{x.gid}", f"{y.uid}:{y.gid}")
+    if x.mtime_s != y.mtime_s:
+        yield differ(Aspect.MTIME, _time(x), _time(y))
+    elif x.mtime_ns != y.mtime_ns:
+        yield differ(Aspect.MTIME_NS, _time(x), _time(y))
+    if x.xattrs != y.xattrs:
+        for name in sorted(x.xattrs.keys() | y.xattrs.keys()):
+            one, other = x.xattrs.get(name), y.xattrs.get(name)
+            if one != other:
+                yield differ(Aspect.XATTR, _value(one), _value(other), name)
+
+
+def _content(path: bytes, x: Content, y: Content) -> Difference:
+    if _type(x) != _type(y):
+        return Difference(path, Aspect.TYPE, _type(x), _type(y), is_directory=False)
+    aspect = Aspect.CONTENT
+    if isinstance(x, Symlink):
+        aspect = Aspect.TARGET
+    elif isinstance(x, CharDevice | BlockDevice):
+        aspect = Aspect.DEVICE
+    elif _same_bytes(x, y) or _same_bytes(y, x):
+        aspect = Aspect.STORAGE
+    elif _incomparable(x, y):
+        aspect = Aspect.ALGORITHM
+    return Difference(path, aspect, _show(x), _show(y), is_directory=False)
+
+
+def _same_bytes(x: Content, y: Content) -> bool:
+    """Whether ``x`` is known to be the content of the object ``y``."""
+    if not isinstance(y, External):
+        return False
+    match x:
+        case External():
+            return (x.digest, x.size_bytes) == (y.digest, y.size_bytes)
+        case Inline():
+            size_fits = x.size_bytes == y.size_bytes
+            return size_fits and verity_digest(x.data, y.digest.algorithm) == y.digest
+        case Unverified():
+            return (x.path, x.size_bytes) == (y.digest.object_path.encode(), y.size_bytes)
+        case _:
+            return False
+
+
+def _incomparable(x: Content, y: Content) -> bool:
+    return (
+        isinstance(x, External)
+        and isinstance(y, External)
+        and x.size_bytes == y.size_bytes
+        and x.digest.algorithm is not y.digest.algorithm
+    )
+
+
+def _links(path: bytes, first_x: bytes, first_y: bytes) -> Difference:
+    def told(first: bytes) -> str:
+        return "a file of its own" if first == path else f"the same file as {_text(first)}"
+
+    names = (first_x, first_y)
+    return Difference(
+        path, Aspect.LINKS, told(first_x), told(first_y), is_directory=False, first_names=names
+    )
+
+
+def _kind(node: Node) -> str:
+    return "directory" if isinstance(node, Directory) else _type(node.content)
+
+
+def _type(content: Content) -> str:
+    match content:
+        case Inline() | External() | Unverified() | Sparse():
+            return "regular file"
+        case Symlink():
+            return "symlink"
+        case CharDevice():
+            return "character device"
+        case BlockDevice():
+            return "block device"
+        case Fifo():
+            return "fifo"
+        case Socket():
+            return "socket"
+        case _:
+            assert_never(content)
+
+
+def _show(content: Content) -> str:
+    match content:
+        case Inline():
+            return f"{content.size_bytes} inline bytes"
+        case External():
+            return f"{content.size_bytes} bytes, object {content.digest.hex[:_SHOWN_DIGITS]}…"
+        case Unverified():
+            return f"{content.size_bytes} bytes, file {_text(content.path)} with no digest"
+        case Sparse():
+            return f"{content.size_bytes} bytes, all a hole"
+        case Symlink():
+            return _text(content.target)
+        case CharDevice() | BlockDevice():
+            return str(content.rdev)
+        case Fifo() | Socket():
+            return _type(content)
+        case _:
+            assert_never(content)
+
+
+def _time(meta: Stat) -> str:
+    fraction = f".{meta.mtime_ns:09}" if meta.mtime_ns else ""
+    try:
+        moment = _EPOCH + timedelta(seconds=meta.mtime_s)
+    except OverflowError:
+        return f"@{meta.mtime_s}{fraction}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def _value(value: bytes | None) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) <= _SHOWN_BYTES:
+        return printable(raw)
+    return f"{printable(raw[:_SHOWN_BYTES])}… ({len(raw)} bytes)"
+
+
+def printable(raw: bytes) -> str:
+    """Return bytes as text in one line that no terminal takes for a command."""
+    text = raw.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,74 @@
+"""Directories as images: the tree a pull would make of an extracted container.
+
+Owns: nothing but the order of steps. Promises: a directory that holds what the layers
+of an image hold, times and attributes included, gives the tree and so the image id
+that :mod:`bootc.oci.pull` computes from the layers. (Extraction often does not: a
+directory no layer lists gets the time of extraction, for one.)
+"""
+
+from __future__ import annotations
+
+import os
+
+from bootc.errors import Error
+from bootc.formats.digest import Algorithm
+from bootc.formats.tree import External, Inline, Leaf
+from bootc.formats.verity import verity_digest
+from bootc.fs.dir import Dir
+from bootc.fs.walk import TreeChanged, read_tree
+from bootc.oci.pull import ImageTree
+from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
+from bootc.repository.objects import DigestOnly
+
+
+class ActiveRoot(Error):
+    """The directory is the root of the running system, which never holds still."""
+
+    def __init__(self) -> None:
+        super().__init__("Cannot operate on active root filesystem; mount separate target instead")
+
+
+def directory_tree(
+    directory: Dir,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+) -> ImageTree:
+    """Return the tree an image would be made of.
+
+    Args:
+        directory: The root of the container; must stay open while content is read.
+        bootable: The tree to boot, not the plain one.
+        algorithm: What files are named by.
+        xattrs: Which extended attributes are kept.
+
+    Raises:
+        ActiveRoot: it is the root directory of this process.
+        TreeChanged: something is written to the directory meanwhile.
+        Error: it lacks what an image needs, or its SELinux policy cannot be used.
+        OSError: something cannot be read.
+    """
+    if os.path.samestat(os.fstat(directory.fileno()), os.stat("/")):
+        raise ActiveRoot
+    root = read_tree(directory, DigestOnly(algorithm))
+    paths: dict[External, bytes] = {}
+
+    def read_content(content: Inline | External) -> bytes:
+        if isinstance(content, Inline):
+            return content.data
+        if not paths:
+            for path, node in root.walk():
+                if isinstance(node, Leaf) and isinstance(node.content, External):
+                    paths.setdefault(node.content, path)
+        name = os.fsdecode(paths[content].lstrip(b"/"))
+        data = directory.read_bytes(name, content.size_bytes)
+        if verity_digest(data, algorithm) != content.digest:
+            raise TreeChanged(f"{directory.path.rstrip('/')}/{name}")
+        return data
+
+    transform_for_oci(root, xattrs)
+    return ImageTree(
+        transform_for_boot(root, read_content) if bootable else root,
+        read_content,
+    )

@@ -1,0 +1,204 @@
+"""SELinux labels of a tree, by the policy the tree holds itself.
+
+Owns: finding the policy, and the walk that labels. Promises: the labels are
+composefs-rs's, because they are part of the image and so of its id; the tree given
+stays as it is.
+
+- ``/etc/selinux/config`` names the policy (``SELINUXTYPE``). Without one there is
+  nothing to do.
+- The policy's ``contexts/files/`` says which label a path gets
+  (:mod:`bootc.formats.filecontexts`).
+- A path that is an alias counts, with all below it, as what the alias stands for.
+- Names of one file that get different labels become files of their own.
+
+Source: composefs-rs 0.9, ``composefs-boot/src/selabel.rs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import assert_never
+
+from bootc.errors import Error
+from bootc.formats.filecontexts import (
+    FileContexts,
+    FileType,
+    Rule,
+    parse_file_contexts,
+    parse_subs,
+)
+from bootc.formats.tree import (
+    BlockDevice,
+    CharDevice,
+    Content,
+    Directory,
+    External,
+    Fifo,
+    Inline,
+    Leaf,
+    Node,
+    Socket,
+    Sparse,
+    Stat,
+    Symlink,
+    Unverified,
+)
+
+_Entry = tuple[bytes, Node]
+ReadContent = Callable[[Inline | External], bytes]
+
+#: Files of a policy are read as a whole. Fedora's have less than a megabyte.
+MAX_FILE_BYTES = 1 << 24
+
+_XATTR = b"security.selinux"
+_CONFIG = "etc/selinux/config"
+# Later files are stronger.
+_RULES = ("file_contexts", "file_contexts.local", "file_contexts.homedirs")
+_ALIASES = ("file_contexts.subs", "file_contexts.subs_dist")
+
+
+class LabelError(Error):
+    """The policy of a tree cannot be used."""
+
+
+def policy_contents(root: Directory) -> set[External]:
+    """Return what :func:`find_policy` will probably want to read, for one who reads ahead.
+
+    Of several policies some may be left out, so that what is read ahead fits into memory.
+    """
+    names = {_CONFIG.rpartition("/")[2].encode(), *(name.encode() for name in _RULES + _ALIASES)}
+    directory = root.lookup("etc/selinux")
+    contents: set[External] = set()
+    left = MAX_FILE_BYTES
+    for path, node in directory.walk() if isinstance(directory, Directory) else ():
+        content = node.content if isinstance(node, Leaf) else None
+        if isinstance(content, External) and path.rpartition(b"/")[2] in names:
+            left -= content.size_bytes
+            if left >= 0:
+                contents.add(content)
+    return contents
+
+
+def find_policy(root: Directory, read_content: ReadContent) -> FileContexts | None:
+    """Read the policy a tree selects; None if it selects none.
+
+    Raises:
+        LabelError: the policy is missing, or what should be a file of it is none.
+        FileContextsError: it is malformed.
+    """
+    config = _read(root, _CONFIG, read_content)
+    name = None if config is None else _policy_name(config)
+    if name is None:
+        return None
+    prefix = f"etc/selinux/{name}/contexts/files/"
+    rules: list[Rule] = []
+    for file in _RULES:
+        data = _read(root, prefix + file, read_content)
+        if data is not None:
+            rules += parse_file_contexts(data, f"/{prefix}{file}")
+        elif file == _RULES[0]:
+            raise LabelError(
+                f"the image selects the SELinux policy {name!r} but has no /{prefix}{file}",
+                hint=f"install the policy, or remove SELINUXTYPE from /{_CONFIG} of the image",
+            )
+    aliases: dict[bytes, bytes] = {}
+    for file in _ALIASES:
+        data = _read(root, prefix + file, read_content)
+        if data is not None:
+            aliases |= parse_subs(data, f"/{prefix}{file}")
+    return FileContexts(rules, aliases)
+
+
+def label_tree(root: Directory, policy: FileContexts) -> Directory:
+    """Return a copy of the tree with the labels of ``policy``, and no others."""
+    #: Labels and copies of leaves, by identity of the original.
+    seen: dict[int, tuple[bytes | None, Leaf]] = {}
+
+    def labelled(leaf: Leaf, path: bytes) -> Leaf:
+        label = policy.lookup(path, _file_type(leaf.content))
+        first = seen.get(id(leaf))
+        # A name is compared with the first one only: a third like the second is a third file.
+        if first is not None and first[0] == label:
+            return first[1]
+        copy = Leaf(_with_label(leaf.stat, label), leaf.content)
+        seen.setdefault(id(leaf), (label, copy))
+        return copy
+
+    def enter(directory: Directory, path: bytes) -> tuple[Directory, bytes, Iterator[_Entry]]:
+        label = policy.lookup(path, FileType.DIRECTORY)
+        copy = Directory(_with_label(directory.stat, label))
+        prefix = path if path.endswith(b"/") else path + b"/"
+        return copy, prefix, iter(directory.sorted_entries())
+
+    levels = [enter(root, b"/")]
+    top = levels[0][0]
+    while levels:
+        copy, prefix, entries = levels[-1]
+        for name, node in entries:
+            path = policy.aliases.get(prefix + name, prefix + name)
+            if isinstance(node, Leaf):
+                copy.entries[name] = labelled(node, path)
+                continue
+            levels.append(enter(node, path))
+            copy.entries[name] = levels[-1][0]
+            break
+        else:
+            levels.pop()
+    return top
+
+
+def _with_label(stat: Stat, label: bytes | None) -> Stat:
+    labelled = stat.copy()
+    if label is None:
+        labelled.xattrs.pop(_XATTR, None)
+    else:
+        labelled.xattrs[_XATTR] = label
+    return labelled
+
+
+def _file_type(content: Content) -> FileType:
+    match content:
+        case Inline() | External() | Unverified() | Sparse():
+            return FileType.REGULAR
+        case Symlink():
+            return FileType.SYMLINK
+        case CharDevice():
+            return FileType.CHAR_DEVICE
+        case BlockDevice():
+            return FileType.BLOCK_DEVICE
+        case Fifo():
+            return FileType.FIFO
+        case Socket():
+            return FileType.SOCKET
+        case _:
+            assert_never(content)
+
+
+def _policy_name(config: bytes) -> str | None:
+    """Return what the first SELINUXTYPE line says."""
+    for line in config.split(b"\n"):
+        key, equals, value = line.partition(b"=")
+        if equals and key.strip().lower() == b"selinuxtype":
+            try:
+                return value.strip().decode()
+            except UnicodeDecodeError:
+                raise LabelError(f"/{_CONFIG}: SELINUXTYPE is not UTF-8") from None
+    return None
+
+
+def _read(root: Directory, path: str, read_content: ReadContent) -> bytes | None:
+    """Return a file's content; None if there is nothing of that name."""
+    node: Node = root
+    walked = ""
+    for name in path.split("/"):
+        if not isinstance(node, Directory):
+            raise LabelError(f"{walked} is not a directory")
+        below = node.entries.get(name.encode())
+        if below is None:
+            return None
+        node, walked = below, f"{walked}/{name}"
+    if isinstance(node, Directory) or not isinstance(node.content, Inline | External):
+        raise LabelError(f"{walked} is not a regular file")
+    if node.content.size_bytes > MAX_FILE_BYTES:
+        raise LabelError(f"{walked} is larger than {MAX_FILE_BYTES} bytes")
+    return read_content(node.content)

@@ -1,0 +1,244 @@
+"""Sections of unified kernel images (composefs, "UKI parsing")."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import struct
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootc.formats.cmdline import CmdlineError, ComposefsArgument
+from bootc.formats.pe import MAX_TEXT_BYTES, PeError, Section, Uki
+from support.pe import PE_OFFSET, SECTION_TABLE, UKI_SECTIONS, headers, program
+
+DIGEST = "ab" * 64
+NOT_PE = "UKI is not valid EFI executable: "
+
+
+def uki(*sections: tuple[bytes, bytes]) -> Uki:
+    return Uki.read(io.BytesIO(program(*sections)))
+
+
+def content(image: Uki, name: str) -> bytes:
+    return b"".join(image.chunks(name))
+
+
+def test_what_a_uki_says() -> None:
+    image = uki(*UKI_SECTIONS, (b".uname", b"6.12.1"))
+    assert list(image.sections) == [".osrel", ".cmdline", ".linux", ".initrd", ".uname"]
+    for name, expected in UKI_SECTIONS:
+        assert content(image, name.decode()) == expected
+    assert image.text(".uname") == "6.12.1"
+    assert image.composefs_argument() == ComposefsArgument(DIGEST, optional=False)
+    assert image.os_release().id == "fedora"
+    assert image.boot_label() == "Fedora Linux 43 43"
+    assert image.boot_digest() == hashlib.sha256(b"kernel" * 100 + b"initramfs" * 100).hexdigest()
+
+
+def test_the_size_is_the_virtual_one() -> None:
+    # 3 bytes of content, then 509 that only fill the block.
+    assert content(uki((b".uname", b"6.1")), ".uname") == b"6.1"
+
+
+def test_the_first_of_equal_names_counts() -> None:
+    assert uki((b".uname", b"1"), (b".uname", b"2")).text(".uname") == "1"
+
+
+def test_names_are_compared_to_the_last_byte() -> None:
+    image = uki((b".linux\0x", b"1"), (b".cmdline", b"2"), (b".linuxes", b"3"), (b"\xff", b"4"))
+    assert list(image.sections) == [".linux\0x", ".cmdline", ".linuxes", "\xff"]
+    with pytest.raises(PeError, match=r"^UKI doesn't contain a '\.linux' section$"):
+        image.chunks(".linux")
+
+
+def test_nothing_to_find_is_no_error() -> None:
+    assert uki().sections == {}
+
+
+def test_sections_without_content() -> None:
+    data = headers([(b".bss", 1 << 31, 0), (b".initrd", 0, 0)])
+    image = Uki.read(io.BytesIO(data))
+    assert image.sections == {".bss": Section(0, 1 << 31), ".initrd": Section(0, 0)}
+    assert content(image, ".initrd") == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "truncated header at offset 60"),
+        (bytes(63), "truncated header at offset 60"),
+        (bytes(64), "no PE signature at offset 0"),
+        (bytes(60) + b"\xff\xff\xff\xff", "truncated header at offset 4294967295"),
+        (bytes(60) + b"\x40\0\0\0PE\0\0" + bytes(19), "truncated header at offset 64"),
+        (bytes(60) + b"\x40\0\0\0PE\1\0" + bytes(20), "no PE signature at offset 64"),
+        (
+            bytes(60) + b"\x40\0\0\0PE\0\0" + bytes(2) + b"\xff\xff" + bytes(16),
+            "truncated section table at offset 88",
+        ),
+        (
+            program((b".linux", b"x"))[: SECTION_TABLE + 39],
+            f"truncated section table at offset {SECTION_TABLE}",
+        ),
+    ],
+)
+def test_what_is_no_efi_program(data: bytes, message: str) -> None:
+    with pytest.raises(PeError) as caught:
+        Uki.read(io.BytesIO(data))
+    assert caught.value.message == NOT_PE + message
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, SECTION_TABLE + 41), (SECTION_TABLE + 41, 1), (2**32 - 1, 2**32 - 512)]
+)
+def test_sections_beyond_the_end(offset: int, size: int) -> None:
+    image = Uki.read(io.BytesIO(headers([(b".linux", size, offset)])))
+    with pytest.raises(PeError) as caught:
+        image.boot_digest()
+    assert (
+        caught.value.message
+        == f"{NOT_PE}section '.linux' reaches beyond the end at offset {offset}"
+    )
+
+
+def test_a_file_that_shrinks_while_it_is_read() -> None:
+    file = io.BytesIO(program(*UKI_SECTIONS))
+    image = Uki.read(file)
+    at = image.sections[".initrd"].offset
+    file.truncate(at + 10)
+    with pytest.raises(PeError) as caught:
+        image.boot_digest()
+    assert caught.value.message == f"{NOT_PE}truncated section '.initrd' at offset {at + 10}"
+
+
+def test_a_file_that_returns_less_than_asked_for() -> None:
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 1, 7))
+
+    assert Uki.read(Trickle(program(*UKI_SECTIONS))).boot_label() == "Fedora Linux 43 43"
+
+
+@pytest.mark.parametrize("missing", [".osrel", ".cmdline", ".linux", ".initrd"])
+def test_missing_sections_are_named(missing: str) -> None:
+    image = uki(*(section for section in UKI_SECTIONS if section[0] != missing.encode()))
+    needs = {
+        ".osrel": image.boot_label,
+        ".cmdline": image.composefs_argument,
+        ".linux": image.boot_digest,
+        ".initrd": image.boot_digest,
+    }
+    for name, call in needs.items():
+        if call != needs[missing]:
+            call()
+            continue
+        with pytest.raises(PeError) as caught:
+            call()
+        assert caught.value.message == f"UKI doesn't contain a {missing!r} section", name
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\0", b" \n\0\0\0"])
+def test_a_command_line_may_end_in_zero_bytes(end: bytes) -> None:
+    argument = uki((b".cmdline", b"rw composefs=?" + DIGEST.encode() + end)).composefs_argument()
+    assert argument == ComposefsArgument(DIGEST, optional=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"rw\0 composefs=x", "goes on after a zero byte at offset 434"),
+        (b"rw\0\0\n", "goes on after a zero byte at offset 434"),
+        (b"quiet \xff", "is not UTF-8 at offset 438"),
+        (bytes(MAX_TEXT_BYTES + 1), "has 1048577 bytes, more than 1048576"),
+    ],
+)
+def test_what_is_no_text(text: bytes, message: str) -> None:
+    assert SECTION_TABLE + 40 == 432
+    with pytest.raises(PeError) as caught:
+        uki((b".cmdline", text)).composefs_argument()
+    assert caught.value.message == f"UKI section '.cmdline' {message}"
+
+
+def test_a_command_line_for_no_image() -> None:
+    with pytest.raises(CmdlineError, match="no composefs image in the kernel command line"):
+        uki((b".cmdline", b"rw quiet")).composefs_argument()
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        (b"NAME=prettyOS\nVERSION='Rocky Racoon'", "prettyOS Rocky Racoon"),
+        (b"ID=x", "x"),
+        (b"PRETTY_NAME=p\nNAME=n\nVERSION=1\nVERSION_ID=2", "p 2"),
+    ],
+)
+def test_boot_label(text: bytes, label: str) -> None:
+    assert uki((b".osrel", text)).boot_label() == label
+
+
+def test_no_boot_label() -> None:
+    with pytest.raises(PeError, match=r"^No name information found in \.osrel section$"):
+        uki((b".osrel", b"VERSION_ID=1\n")).boot_label()
+
+
+def test_a_large_uki_needs_little_memory(tmp_path: Path) -> None:
+    """300 MB of kernel and initramfs in 20 MB: here it takes less than one."""
+    path = tmp_path / "large.efi"
+    sizes = {b".linux": 15_000_000, b".initrd": 285_000_000}
+    small = UKI_SECTIONS[:2]
+    with path.open("wb") as file:
+        at = 4096
+        placed = []
+        for name, text in small:
+            placed.append((name, len(text), at))
+            file.seek(at)
+            file.write(text)
+            at += 4096
+        for name, size in sizes.items():
+            placed.append((name, size, at))
+            at += size
+        file.truncate(at)
+        file.seek(0)
+        file.write(headers(placed))
+    with path.open("rb") as file:
+        tracemalloc.start()
+        image = Uki.read(file)
+        assert image.boot_label() == "Fedora Linux 43 43"
+        assert image.composefs_argument().hex == DIGEST
+        digest = image.boot_digest()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    zeros = hashlib.sha256()
+    for _ in range(300):
+        zeros.update(bytes(1_000_000))
+    assert digest == zeros.hexdigest()
+    assert peak < 1_000_000
+
+
+names = st.binary(min_size=1, max_size=8).filter(lambda name: not name.endswith(b"\0"))
+
+
+@settings(deadline=None)
+@given(st.dictionaries(names, st.binary(max_size=700), max_size=6))
+def test_what_is_written_is_found(sections: dict[bytes, bytes]) -> None:
+    image = uki(*sections.items())
+    found = {name.encode("latin-1"): content(image, name) for name in image.sections}
+    assert found == sections
+
+
+@settings(deadline=None)
+@given(st.integers(PE_OFFSET, SECTION_TABLE + 160), st.integers(0, 2**32 - 1), st.integers(0, 900))
+def test_damage_is_refused_or_harmless(at: int, word: int, end: int) -> None:
+    data = bytearray(program(*UKI_SECTIONS))
+    struct.pack_into("<I", data, at, word)
+    for damaged in (data, data[:end]):
+        with contextlib.suppress(PeError, CmdlineError):
+            image = Uki.read(io.BytesIO(damaged))
+            image.boot_label()
+            image.composefs_argument()
+            image.boot_digest()
