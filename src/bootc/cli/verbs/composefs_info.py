@@ -1,6 +1,7 @@
 """``composefs-info``: what is in an image, as the C tool of that name tells it.
 
-Everything it prints is the same, and so are exit codes; messages are ours.
+Everything it prints is the same, and so are exit codes; messages are ours. Beyond that
+it takes what the reader takes: images of ``mkfs.erofs`` without a composefs header.
 
 Source: ``composefs-info`` of libcomposefs 1.0.8.
 """
@@ -82,8 +83,10 @@ def _read(path: str, names: list[str]) -> Directory:
     from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
     from bootc.fs.dir import read_all
 
-    with doing(f"Reading {path}"), open(path, "rb", buffering=0) as file:
-        root = read_erofs(read_all(file.fileno(), path, MAX_IMAGE_BYTES), dialect=Dialect.C)
+    with open(path, "rb", buffering=0) as file:
+        raw = read_all(file.fileno(), path, MAX_IMAGE_BYTES)
+    with doing(f"Reading {path}"):
+        root = read_erofs(raw, dialect=Dialect.C)
     return only(root, [os.fsencode(name) for name in names]) if names else root
 
 
@@ -111,7 +114,7 @@ def _digest_of(path: str) -> Digest:
     from bootc.kernel import fsverity
     from bootc.repository import verity
 
-    with doing(f"Measuring {path}"), open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0) as file, doing(f"Measuring {path}"):
         measured = verity.measure(file.fileno(), fsverity)
         if measured is not None and measured[0] == Algorithm.SHA256.value:
             return Digest(Algorithm.SHA256, measured[1])

@@ -32,17 +32,18 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.formats.digest import Algorithm
     from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
     from bootc.formats.verity import verity_digest
+    from bootc.fs.atomic import write_all
 
     _check(args, context)
     root = _read_dump(args.source) if args.from_file else _scan(args)
-    version = c_format_version(root, args.min_version, args.max_version)
+    version = c_format_version(root, *_versions(args))
     image = mkfs_erofs(root, version=version, dialect=Dialect.C)
     if args.image == "-":
         context.write_bytes(image)
     elif args.image is not None:
         # In place, as the C tool does: a device or a pipe is as good as a file.
-        with doing(f"Writing {args.image}"), open(args.image, "wb") as file:
-            file.write(image)
+        with open(args.image, "wb", buffering=0) as file, doing(f"Writing {args.image}"):
+            write_all(file.fileno(), image)
     if args.print_digest or args.print_digest_only:
         context.write(f"{verity_digest(image, Algorithm.SHA256)}\n")
 
@@ -59,6 +60,15 @@ def _check(args: argparse.Namespace, context: Context) -> None:
         raise Error("--skip-xattrs and --user-xattrs exclude each other")
 
 
+def _versions(args: argparse.Namespace) -> tuple[int, int]:
+    """Return the range asked for; a lowest version alone is the highest, too."""
+    low: int | None = args.min_version
+    high: int | None = args.max_version
+    if high is None:
+        high = 1 if low is None else low
+    return low or 0, high
+
+
 def _read_dump(source: str) -> Directory:
     from bootc.formats.dialect import Dialect
     from bootc.formats.dumpfile import parse_dumpfile
@@ -66,8 +76,8 @@ def _read_dump(source: str) -> Directory:
     # Standard input is not ours to close.
     is_stdin = source == "-"
     with (
-        doing(f"Reading {'standard input' if is_stdin else source}"),
         open(0 if is_stdin else source, "rb", closefd=not is_stdin) as lines,
+        doing(f"Reading {'standard input' if is_stdin else source}"),
     ):
         return parse_dumpfile(lines, dialect=Dialect.C)
 
@@ -130,12 +140,8 @@ COMMAND = Command(
         Option(("--skip-devices",), "Leave out devices, whiteouts too.", default=False),
         Option(("--skip-xattrs",), "Leave out extended attributes.", default=False),
         Option(("--user-xattrs",), "Keep only attributes named user.*.", default=False),
-        Option(
-            ("--min-version",), "Write at least this version (0).", "N", default=0, parse=_version
-        ),
-        Option(
-            ("--max-version",), "Write at most this version (1).", "N", default=1, parse=_version
-        ),
+        Option(("--min-version",), "Write this version, 0 or 1.", "N", parse=_version),
+        Option(("--max-version",), "If this is larger, it may be used.", "N", parse=_version),
         Option(("--digest-store",), "Store the content of files there.", metavar="DIR"),
         Option(("--threads",), "Accepted, and without effect.", "N", parse=_threads),
     ),
