@@ -1,7 +1,8 @@
-"""The kernel mounts our images and shows what the tree holds (raw, without overlayfs)."""
+"""The kernel mounts our images and shows what the tree holds: raw, and through overlayfs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
@@ -27,6 +28,7 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
+from bootc.formats.verity import verity_digest
 from support import require
 
 pytestmark = pytest.mark.host
@@ -95,18 +97,39 @@ def tree() -> Directory:
     )
 
 
-@pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[bytes]:
+def tree_for_version_2() -> Directory:
+    """The tree without what version 2 has no room for."""
+    root = tree()
+    for _, node in root.walk():
+        node.stat.mtime_ns = 0
+        if isinstance(node, Directory):
+            node.entries = {
+                name: child
+                for name, child in node.entries.items()
+                if isinstance(child, Directory)
+                or not isinstance(child.content, Inline | Symlink)
+                or size_of(child) <= 512
+            }
+    return root
+
+
+@contextlib.contextmanager
+def mounted(options: list[str | Path], point: Path) -> Iterator[bytes]:
     require.root()
-    image = tmp_path / "image"
-    image.write_bytes(mkfs_erofs(tree()))
-    point = tmp_path / "mnt"
     point.mkdir()
-    subprocess.run(["mount", "-t", "erofs", "-o", "loop,ro", image, point], check=True)
+    subprocess.run(["mount", *options, point], check=True)
     try:
         yield os.fsencode(point)
     finally:
         subprocess.run(["umount", point], check=True)
+
+
+@contextlib.contextmanager
+def mounted_image(image: bytes, directory: Path) -> Iterator[bytes]:
+    file = directory / "image"
+    file.write_bytes(image)
+    with mounted(["-t", "erofs", "-o", "loop,ro", file], directory / "mnt") as point:
+        yield point
 
 
 def xattrs_of(path: bytes) -> dict[bytes, bytes]:
@@ -169,36 +192,117 @@ def check(path: bytes, node: Directory | Leaf, nlink: int) -> None:
     assert xattrs_of(path) == stored_xattrs(node), path
 
 
-def test_the_kernel_shows_the_tree(mounted: bytes) -> None:
-    root = tree()
-    marks = {b"trusted.overlay.overlay.opaque": b"x", b"trusted.overlay.overlay.whiteouts": b""}
-    marks |= {b"user.overlay.opaque": b"x", b"user.overlay.whiteouts": b""}
+def link_counts(root: Directory) -> dict[int, int]:
     links = {id(node): 0 for _, node in root.walk()}
     for _, node in root.walk():
         links[id(node)] += 1
-    walked = 0
-    for path, node in root.walk():
-        if path in (b"/", b"/whiteouts", b"/whiteouts/gone"):
-            continue
-        nlink = links[id(node)]
         if isinstance(node, Directory):
-            nlink = 2
-            assert sorted(os.listdir(mounted + path)) == sorted(node.entries)
-        check(mounted + path, node, nlink)
-        walked += 1
+            subdirectories = [n for n in node.entries.values() if isinstance(n, Directory)]
+            links[id(node)] = 2 + len(subdirectories)
+    return links
+
+
+def test_the_kernel_shows_version_1(tmp_path: Path) -> None:
+    root = tree()
+    links = link_counts(root)
+    walked = 0
+    with mounted_image(mkfs_erofs(root), tmp_path) as point:
+        for path, node in root.walk():
+            if path in (b"/", b"/whiteouts", b"/whiteouts/gone"):
+                continue
+            if isinstance(node, Directory):
+                assert sorted(os.listdir(point + path)) == sorted(node.entries)
+            check(point + path, node, links[id(node)])
+            walked += 1
+        check_additions(point, root)
     assert walked == 1057
 
+
+def check_additions(point: bytes, root: Directory) -> None:
+    """See what version 1 adds to the tree."""
+    marks = {b"trusted.overlay.overlay.opaque": b"x", b"trusted.overlay.overlay.whiteouts": b""}
+    marks |= {b"user.overlay.opaque": b"x", b"user.overlay.whiteouts": b""}
     stubs = {b"%02x" % i for i in range(256)}
-    assert set(os.listdir(mounted)) == set(root.entries) | stubs
-    assert xattrs_of(mounted) == LABEL | {b"trusted.overlay.opaque": b"y"}
-    assert os.lstat(mounted).st_nlink == 2 + 6
-    stub = os.lstat(mounted + b"/7f")
+    assert set(os.listdir(point)) == set(root.entries) | stubs
+    assert xattrs_of(point) == LABEL | {b"trusted.overlay.opaque": b"y"}
+    assert os.lstat(point).st_nlink == 2 + 6
+    stub = os.lstat(point + b"/7f")
     assert (stub.st_mode, stub.st_rdev) == (stat.S_IFCHR | 0o644, 0)
-    assert xattrs_of(mounted + b"/7f") == LABEL
-    assert xattrs_of(mounted + b"/whiteouts") == marks
-    gone = os.lstat(mounted + b"/whiteouts/gone")
+    assert xattrs_of(point + b"/7f") == LABEL
+    assert xattrs_of(point + b"/whiteouts") == marks
+    gone = os.lstat(point + b"/whiteouts/gone")
     assert (gone.st_mode, gone.st_size) == (stat.S_IFREG | 0o600, 0)
-    assert xattrs_of(mounted + b"/whiteouts/gone") == {
+    assert xattrs_of(point + b"/whiteouts/gone") == {
         b"trusted.overlay.overlay.whiteout": b"",
         b"user.overlay.whiteout": b"",
     }
+
+
+def test_the_kernel_shows_version_2(tmp_path: Path) -> None:
+    root = tree_for_version_2()
+    links = link_counts(root)
+    walked = 0
+    with mounted_image(mkfs_erofs(root, version=2), tmp_path) as point:
+        for path, node in root.walk():
+            if isinstance(node, Directory):
+                assert sorted(os.listdir(point + path)) == sorted(node.entries), path
+            check(point + path, node, links[id(node)])
+            walked += 1
+    assert walked == 1053
+
+
+CONTENT = b"content of an object\n" * 1000
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_overlayfs_finds_contents_and_hides_what_composefs_added(
+    tmp_path: Path, version: int
+) -> None:
+    digest = verity_digest(CONTENT, Algorithm.SHA512)
+    objects = tmp_path / "objects"
+    (objects / digest.object_path).parent.mkdir(parents=True)
+    (objects / digest.object_path).write_bytes(CONTENT)
+    own = {b"trusted.overlay.metacopy": b"mine", b"user.text": b"value"} | LABEL
+    file = Leaf(Stat(0o640, 7, 8, 9, 0, dict(own)), External(digest, len(CONTENT)))
+    root = Directory(
+        Stat(0o755),
+        {
+            b"dir": Directory(Stat(0o750), {b"file": file}),
+            b"file": file,
+            b"small": Leaf(Stat(0o600), Inline(b"small")),
+            b"link": Leaf(Stat(0o777), Symlink(b"dir/file")),
+            b"ab": Directory(Stat(0o700)),
+            b"whiteouts": Directory(Stat(0o755), {b"gone": Leaf(Stat(0o600), CharDevice(0))}),
+        },
+    )
+    with contextlib.ExitStack() as stack:
+        lower = stack.enter_context(mounted_image(mkfs_erofs(root, version=version), tmp_path))
+        options = f"ro,metacopy=on,redirect_dir=on,lowerdir={os.fsdecode(lower)}::{objects}"
+        arguments: list[str | Path] = ["-t", "overlay", "-o", options, "composefs"]
+        point = stack.enter_context(mounted(arguments, tmp_path / "overlay"))
+        assert sorted(os.listdir(point)) == sorted(root.entries)
+        for name in (b"/file", b"/dir/file", b"/link"):
+            with open(point + name, "rb") as opened:
+                assert opened.read() == CONTENT
+        with open(point + b"/small", "rb") as opened:
+            assert opened.read() == b"small"
+        seen = os.lstat(point + b"/file")
+        assert (seen.st_mode, seen.st_uid, seen.st_gid) == (stat.S_IFREG | 0o640, 7, 8)
+        assert (seen.st_size, seen.st_mtime, seen.st_nlink) == (len(CONTENT), 9, 2)
+        assert xattrs_of(point + b"/file") == own
+        assert xattrs_of(point) == {}
+        gone = point + b"/whiteouts/gone"
+        if version == 2:
+            # Overlayfs takes the user's whiteout for its own.
+            assert not os.path.lexists(gone)
+        else:
+            # What overlayfs on top of this one takes for a whiteout.
+            assert xattrs_of(gone) == {
+                b"trusted.overlay.whiteout": b"",
+                b"user.overlay.whiteout": b"",
+            }
+            opaque = {b"trusted.overlay.opaque": b"x", b"user.overlay.opaque": b"x"}
+            assert xattrs_of(point + b"/whiteouts") == (opaque if version else {}) | {
+                b"trusted.overlay.whiteouts": b"",
+                b"user.overlay.whiteouts": b"",
+            }

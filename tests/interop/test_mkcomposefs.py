@@ -1,8 +1,4 @@
-"""Random trees give the image the C tools give, and real tools accept it.
-
-The C tools come from the chroot that ``tools/sid-chroot`` makes. They run by its
-dynamic loader rather than by chroot(2): no root, no /proc, no temporary copies.
-"""
+"""Random trees give the image the C tools give, and real tools accept it."""
 
 from __future__ import annotations
 
@@ -23,27 +19,17 @@ from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
 from bootc.formats.tree import Directory
 from support import require
+from support.ctools import c_tool
 from support.trees import holds_whiteouts, text_of, trees
 
 pytestmark = pytest.mark.interop
 
-CHROOT = Path(__file__).parents[2] / "build" / "sid-chroot"
 #: The files a test writes are overwritten by its next example.
 PER_EXAMPLE = settings(
     deadline=None,
     max_examples=500 if os.environ.get("CI") else 60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-def c_tool(name: str) -> list[str]:
-    """Return the command line that runs a program of the chroot."""
-    program = CHROOT / "usr" / "bin" / name
-    loaders = sorted((CHROOT / "usr").glob("lib*/ld-linux-*.so.*"))
-    libraries = sorted((CHROOT / "usr" / "lib").glob("*-linux-gnu"))
-    if not (program.exists() and loaders and libraries):
-        require.lacking(f"{program} is absent (tools/sid-chroot makes it)")
-    return [str(loaders[0]), "--library-path", str(libraries[0]), str(program)]
 
 
 def run(argv: list[str], data: bytes = b"") -> bytes:

@@ -21,6 +21,7 @@ from bootc.cli.options import Command, Context, build_parser
 from bootc.cli.progress import renderer
 from bootc.cli.verbs import container, install, internals, status
 from bootc.errors import Error, UsageError, one_line
+from bootc.events import Sink
 
 COMMANDS: tuple[Command, ...] = (
     install.COMMAND,
@@ -36,7 +37,12 @@ GC_THRESHOLDS = (100_000, 20, 20)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return the exit code."""
+    """Run the command line ``argv`` (default: the process's) and return the exit code.
+
+    A process called by the name of a composefs tool is that tool.
+    """
+    if argv is None:
+        argv = _as_called(sys.argv)
     _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(*GC_THRESHOLDS)
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.run is None:
             raise UsageError("a command is missing", hint="see bootc --help")
         with renderer(sys.stderr, sys.stdout) as sink:
-            code: int | None = args.run(args, Context(_write, sink, sys.stdout.isatty()))
+            code: int | None = args.run(args, _context(sink))
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader left (``bootc status | head``); nothing more can be said to it.
@@ -64,8 +70,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or 0
 
 
+def _as_called(argv: Sequence[str]) -> Sequence[str]:
+    name = os.path.basename(argv[0])
+    return [internals.COMMAND.name, name, *argv[1:]] if name in internals.TOOLS else argv[1:]
+
+
+def _context(sink: Sink) -> Context:
+    return Context(_write, _write_bytes, sink, sys.stdout.isatty())
+
+
 def _write(text: str) -> None:
     sys.stdout.write(text)
+
+
+def _write_bytes(data: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
 
 
 def _complain(text: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import getopt
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from bootc.errors import UsageError
+from bootc.errors import Error, UsageError
 from bootc.events import Sink
 
 
@@ -16,7 +17,8 @@ class Option:
     """An option (flags start with ``-``) or a positional argument (a bare name).
 
     ``default`` is ``False`` for a switch, ``()`` for an option that may repeat. ``metavars``
-    name the values of an option that takes several.
+    name the values of an option that takes several. A positional argument may be left out
+    (``optional``) or given several times (``repeated``).
     """
 
     flags: tuple[str, ...]
@@ -28,6 +30,7 @@ class Option:
     parse: Callable[[str], object] | None = None
     required: bool = False
     optional: bool = False
+    repeated: bool = False
     hidden: bool = False
 
 
@@ -36,6 +39,7 @@ class Context:
     """What a verb is given besides its own arguments."""
 
     write: Callable[[str], None]
+    write_bytes: Callable[[bytes], None]
     sink: Sink
     stdout_is_terminal: bool
 
@@ -46,7 +50,11 @@ Run = Callable[[argparse.Namespace, Context], int | None]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One verb, or a group of verbs when ``commands`` is not empty."""
+    """One verb, or a group of verbs when ``commands`` is not empty.
+
+    One that stands in for a tool written in C reads its arguments like ``getopt_long(3)``:
+    options may follow operands and be shortened, and wrong usage is exit code 1.
+    """
 
     name: str
     help: str
@@ -55,11 +63,45 @@ class Command:
     run: Run | None = None
     aliases: tuple[str, ...] = ()
     hidden: bool = False
+    like_getopt: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
+    """A parser that raises instead of exiting.
+
+    Args:
+        like_getopt: Whether arguments are read as :class:`Command` says.
+        **settings: Those of argparse.
+    """
+
+    def __init__(self, *, like_getopt: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._like_getopt = like_getopt
+        #: As the getopt module wants them: those that take a value end in ``=``.
+        self.long_options = ["help"]
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see {self.prog} --help")
+        kind = Error if self._like_getopt else UsageError
+        raise kind(message, hint=f"see {self.prog} --help")
+
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        if not self._like_getopt:
+            return super().parse_known_args(args, namespace)
+        # argparse's own way with mixed arguments, parse_intermixed_args, knows no commands.
+        try:
+            found, operands = getopt.gnu_getopt(list(args or ()), "h", self.long_options)
+        except getopt.GetoptError as exc:
+            self.error(exc.msg)
+        options = [
+            f"{name}={value}" if f"{name[2:]}=" in self.long_options else name
+            for name, value in found
+        ]
+        parsed, extra = super().parse_known_args([*options, "--", *operands], namespace)
+        if extra:
+            self.error(f"unrecognized arguments: {' '.join(extra)}")
+        return parsed, extra
 
 
 def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _Parser:
@@ -74,7 +116,7 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
     return parser
 
 
-def _add_commands(parser: argparse.ArgumentParser, commands: tuple[Command, ...]) -> None:
+def _add_commands(parser: _Parser, commands: tuple[Command, ...]) -> None:
     shown = [c.name for c in commands if not c.hidden]
     group = parser.add_subparsers(
         title="commands", metavar="|".join(shown), required=True, parser_class=_Parser
@@ -86,6 +128,7 @@ def _add_commands(parser: argparse.ArgumentParser, commands: tuple[Command, ...]
             description=command.help,
             aliases=command.aliases,
             allow_abbrev=False,
+            like_getopt=command.like_getopt,
             **text,
         )
         for option in command.options:
@@ -95,7 +138,7 @@ def _add_commands(parser: argparse.ArgumentParser, commands: tuple[Command, ...]
         child.set_defaults(run=command.run)
 
 
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+def _add_option(parser: _Parser, option: Option) -> None:
     arguments: dict[str, Any] = {"help": argparse.SUPPRESS if option.hidden else option.help}
     if option.default is False:
         arguments["action"] = "store_true"
@@ -117,6 +160,10 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.flags[0].startswith("-"):
         if option.required:
             arguments["required"] = True
+        value = "" if option.default is False else "="
+        parser.long_options += [flag[2:] + value for flag in option.flags if flag[:2] == "--"]
     elif option.optional:
         arguments["nargs"] = "?"
+    elif option.repeated:
+        arguments["nargs"] = "+"
     parser.add_argument(*option.flags, **arguments)

@@ -104,7 +104,10 @@ def write_dumpfile(root: Directory, *, dialect: Dialect = Dialect.RUST) -> Itera
         name = escape(path)
         nlink = links.get(id(node), 1)
         if isinstance(node, Directory):
-            size = node.stated.size_bytes if as_c and node.stated else 0
+            size = 0
+            if as_c and node.stated:
+                # What is shown may be a part of the image only.
+                size, nlink = node.stated.size_bytes, node.stated.nlink
             columns = size, stat.S_IFDIR, 0, b"-", b"-", b"-"
             yield format_line(name, nlink, b"", node.stat, columns, as_c=as_c)
             continue

@@ -51,7 +51,7 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
     temporary, fd = _with_temporary_name(FILE_PREFIX, create)
     try:
         with open(fd, "wb", buffering=0) as file:
-            _write_all(file.fileno(), data)
+            write_all(file.fileno(), data)
             if durable:
                 os.fsync(file.fileno())
         directory.rename(temporary, name)
@@ -136,7 +136,7 @@ class Tmpfile:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append ``data``, all of it."""
-        _write_all(self.fileno(), data)
+        write_all(self.fileno(), data)
 
     def reopen(self) -> int:
         """Trade the writable descriptor for a read-only one and return it (still owned here).
@@ -210,7 +210,8 @@ class Tmpfile:
         self.close()
 
 
-def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write ``data`` where the descriptor stands, however many calls that takes."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -59,6 +59,9 @@ class TreeChanged(Error):
 class ContentWriter(Protocol):
     """Takes the content of one file."""
 
+    def clone(self, fd: int) -> bool:
+        """Share the blocks of a file instead of any :meth:`write`; False if that cannot be."""
+
     def write(self, data: memoryview) -> None:
         """Append; ``data`` is not valid after the call."""
 
@@ -169,8 +172,9 @@ class _Walk:
             data = b"".join(bytes(piece) for piece in self._pieces(fd, size, path))
             return Inline(data)
         with self._sink.writer() as writer:
-            for piece in self._pieces(fd, size, path):
-                writer.write(piece)
+            if not writer.clone(fd):
+                for piece in self._pieces(fd, size, path):
+                    writer.write(piece)
             return External(writer.commit(), size)
 
     def _pieces(self, fd: int, size: int, path: str) -> Iterator[memoryview]:

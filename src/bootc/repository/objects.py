@@ -32,7 +32,7 @@ from bootc.formats.tree import External, Inline
 from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
-from bootc.kernel import fsverity
+from bootc.kernel import files, fsverity
 from bootc.repository import verity as sealing
 from bootc.repository.verity import Verity, VerityMissing
 
@@ -47,6 +47,13 @@ class ObjectCorrupt(Error):
 
 class ObjectWriter(Protocol):
     """Where the content of one object is written to."""
+
+    def clone(self, fd: int) -> bool:
+        """Share the blocks of a file as the whole content, before any :meth:`write`.
+
+        Returns:
+            False where that cannot be; nothing has changed then.
+        """
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append to the object."""
@@ -91,6 +98,9 @@ class _HashingWriter:
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._hasher = VerityHasher(algorithm)
+
+    def clone(self, fd: int) -> bool:
+        return False  # there is nothing to share them with
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._hasher.update(data)
@@ -299,6 +309,16 @@ class _StoringWriter:
         self._objects = objects
         self._tmpfile = tmpfile
         self._hasher = hasher
+
+    def clone(self, fd: int) -> bool:
+        try:
+            files.ficlone(self._tmpfile.fileno(), fd)
+        except OSError:
+            # Copying does the same, and meets what is really wrong by itself.
+            return False
+        # Nothing passes by here; what is hashed is the clone, which nobody else can change.
+        self._hasher = None
+        return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         with self._objects._storing():

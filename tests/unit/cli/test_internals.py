@@ -49,6 +49,6 @@ def test_a_library_that_is_absent(monkeypatch) -> None:
 
     monkeypatch.setitem(internals._LIBRARIES, "rich", "no-such-distribution")
     written: list[str] = []
-    context = Context(written.append, lambda event: None, False)
+    context = Context(written.append, lambda data: None, lambda event: None, False)
     internals.features(argparse.Namespace(json=False), context)
     assert "rich: absent\n" in written

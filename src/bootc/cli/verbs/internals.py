@@ -7,6 +7,10 @@ import json
 
 from bootc import __version__
 from bootc.cli.options import Command, Context, Option
+from bootc.cli.verbs import composefs_info, mkcomposefs
+
+#: The composefs tools this can be called as.
+TOOLS = {command.name: command for command in (mkcomposefs.COMMAND, composefs_info.COMMAND)}
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}
@@ -52,6 +56,7 @@ COMMAND = Command(
             options=(Option(("--json",), "As one JSON object.", default=False),),
             run=features,
         ),
+        *TOOLS.values(),
     ),
     hidden=True,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bootc.formats.erofs.image import (
@@ -75,7 +75,8 @@ class _Region(NamedTuple):
     start: int
     end: int
     title: str
-    details: tuple[str, ...] = ()
+    #: Often a generator: only what is printed is made.
+    details: Iterable[str] = ()
 
 
 def describe_image(raw: bytes) -> Iterator[str]:
@@ -171,19 +172,10 @@ class _Walk:
     def _inode(self, nid: int, path: bytes) -> None:
         inode = self._image.inode(nid)
         kind = _KIND_OF_MODE.get(stat.S_IFMT(inode.mode), 0)
-        extended = self._raw[inode.offset] & EXTENDED
         title = f"inode {nid} {_show(path)}: {_KINDS.get(kind, 'unknown type')}"
-        seconds = f"{inode.mtime_s}.{inode.mtime_ns:09}"
-        details = [
-            f"{'extended' if extended else 'compact'}, {_LAYOUTS[inode.layout]}, u {inode.u:#x}, "
-            f"number {inode.number}",
-            f"mode {inode.mode:o}, owner {inode.uid}:{inode.gid}, {inode.nlink} links, "
-            f"{inode.size} bytes, mtime {seconds}",
-        ]
-        for i, (name, value) in enumerate(inode.xattrs.items()):
-            shared = "shared xattr" if i < inode.shared_count else "xattr"
-            details.append(f"{shared} {_show(name)}={_show(value)}")
-        self._regions.append(_Region(inode.offset, inode.end, title, tuple(details)))
+        extended = bool(self._raw[inode.offset] & EXTENDED)
+        details = _inode_details(inode, extended=extended)
+        self._regions.append(_Region(inode.offset, inode.end, title, details))
         if kind == DIRECTORY:
             self._directory(inode, path)
         elif inode.layout == CHUNK_BASED:
@@ -203,15 +195,16 @@ class _Walk:
                     self._regions.append(_damage(exc))
 
     def _entries(self, start: int, block: bytes, path: bytes) -> None:
-        details = []
         entries = block_entries(start, block)
         prefix = path if path.endswith(b"/") else path + b"/"
-        for name, nid, kind in entries:
-            details.append(f"{nid} {_KINDS.get(kind, f'type {kind}')} {_show(name)}")
+        for name, nid, _ in entries:
             if name not in (b".", b".."):
                 self._note(nid, (prefix + name)[-_SHOWN_BYTES:])
+        details = (
+            f"{nid} {_KINDS.get(kind, f'type {kind}')} {_show(name)}" for name, nid, kind in entries
+        )
         title = f"{len(entries)} entries of {_show(path)}"
-        self._regions.append(_Region(start, start + len(block), title, tuple(details)))
+        self._regions.append(_Region(start, start + len(block), title, details))
 
     def _chunks(self, inode: Record, path: bytes) -> None:
         if self._version is not None:
@@ -226,6 +219,20 @@ class _Walk:
             self._image.take(start, length, "chunk table")
             title = f"{length} bytes of chunk indexes of {_show(path)}"
             self._regions.append(_Region(start, start + length, title))
+
+
+def _inode_details(inode: Record, *, extended: bool) -> Iterator[str]:
+    yield (
+        f"{'extended' if extended else 'compact'}, {_LAYOUTS[inode.layout]}, u {inode.u:#x}, "
+        f"number {inode.number}"
+    )
+    yield (
+        f"mode {inode.mode:o}, owner {inode.uid}:{inode.gid}, {inode.nlink} links, "
+        f"{inode.size} bytes, mtime {inode.mtime_s}.{inode.mtime_ns:09}"
+    )
+    for i, (name, value) in enumerate(inode.xattrs.items()):
+        shared = "shared xattr" if i < inode.shared_count else "xattr"
+        yield f"{shared} {_show(name)}={_show(value)}"
 
 
 def _show(raw: bytes) -> str:

@@ -1,0 +1,146 @@
+"""``composefs-info``: what is in an image, as the C tool of that name tells it.
+
+Everything it prints is the same, and so are exit codes; messages are ours. Beyond that
+it takes what the reader takes: images of ``mkfs.erofs`` without a composefs header.
+
+Source: ``composefs-info`` of libcomposefs 1.0.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.errors import Error, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Digest
+    from bootc.formats.tree import Directory
+    from bootc.fs.dir import Dir
+
+_CHUNK_BYTES = 1 << 20
+#: How the kernel says that there is nothing by a name.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+Work = Callable[[argparse.Namespace, "Dir | None", Context], None]
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Do what the second word of the command line says."""
+    from bootc.fs.dir import Dir
+
+    for name in args.filter:
+        if "/" in name:
+            raise Error(f"--filter {name}: the name of an entry has no slash")
+    with contextlib.ExitStack() as stack:
+        # It must be there even for commands that do not look into it, as in C.
+        basedir = None if args.basedir is None else stack.enter_context(Dir.open(args.basedir))
+        _WORK[args.command](args, basedir, context)
+
+
+def _list(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
+    from bootc.formats.ctree import list_lines
+
+    for path in args.images:
+        context.write_bytes(b"".join(list_lines(_read(path, args.filter))))
+
+
+def _dump(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
+    from bootc.formats.dialect import Dialect
+    from bootc.formats.dumpfile import write_dumpfile
+
+    for path in args.images:
+        lines = write_dumpfile(_read(path, args.filter), dialect=Dialect.C)
+        context.write_bytes(b"".join(lines))
+
+
+def _objects(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
+    found = _all_objects(args)
+    context.write_bytes(b"".join(path + b"\n" for path in found))
+
+
+def _missing_objects(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
+    # Without a directory none is anywhere.
+    found = _all_objects(args)
+    missing = [path for path in found if basedir is None or not _exists(path, basedir)]
+    context.write_bytes(b"".join(path + b"\n" for path in missing))
+
+
+def _measure(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
+    for path in args.images:
+        context.write(f"{_digest_of(path)}\n")
+
+
+def _read(path: str, names: list[str]) -> Directory:
+    from bootc.formats.ctree import only
+    from bootc.formats.dialect import Dialect
+    from bootc.formats.erofs.reader import read_erofs
+    from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+    from bootc.fs.dir import read_all
+
+    with open(path, "rb", buffering=0) as file:
+        raw = read_all(file.fileno(), path, MAX_IMAGE_BYTES)
+    with doing(f"Reading {path}"):
+        root = read_erofs(raw, dialect=Dialect.C)
+    return only(root, [os.fsencode(name) for name in names]) if names else root
+
+
+def _all_objects(args: argparse.Namespace) -> list[bytes]:
+    from bootc.formats.ctree import objects
+
+    return sorted(set[bytes]().union(*(objects(_read(path, args.filter)) for path in args.images)))
+
+
+def _exists(path: bytes, basedir: Dir) -> bool:
+    # Not through the Dir: an image may name any path, and the C tool looks there.
+    try:
+        os.stat(path, dir_fd=basedir.fileno())
+    except OSError as exc:
+        if exc.errno not in _ABSENT:
+            raise
+        return False
+    return True
+
+
+def _digest_of(path: str) -> Digest:
+    """Return what the kernel says, or else what it would say."""
+    from bootc.formats.digest import Algorithm, Digest
+    from bootc.formats.verity import VerityHasher
+    from bootc.kernel import fsverity
+    from bootc.repository import verity
+
+    with open(path, "rb", buffering=0) as file, doing(f"Measuring {path}"):
+        measured = verity.measure(file.fileno(), fsverity)
+        if measured is not None and measured[0] == Algorithm.SHA256.value:
+            return Digest(Algorithm.SHA256, measured[1])
+        hasher = VerityHasher(Algorithm.SHA256)
+        while chunk := file.read(_CHUNK_BYTES):
+            hasher.update(chunk)
+        return hasher.digest()
+
+
+_WORK: dict[str, Work] = {
+    "ls": _list,
+    "dump": _dump,
+    "objects": _objects,
+    "missing-objects": _missing_objects,
+    "measure-file": _measure,
+}
+
+COMMAND = Command(
+    name="composefs-info",
+    help="Tell what is in composefs images.",
+    options=(
+        Option(("command",), "What to tell.", choices=tuple(_WORK)),
+        Option(("images",), "Images; for measure-file any files.", "IMAGE", repeated=True),
+        Option(("--basedir",), "The object store that missing-objects looks at.", "DIR"),
+        Option(("--filter",), "Look only at this entry of the root.", "NAME", default=()),
+    ),
+    run=run,
+    like_getopt=True,
+)

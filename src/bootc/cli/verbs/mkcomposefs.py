@@ -1,0 +1,150 @@
+"""``mkcomposefs``: an image of a directory or a dump file, as the C tool of that name makes it.
+
+Images, stored objects and what is printed are the same, and so are exit codes; messages
+are ours. An image appears only after its source was read to the end.
+
+Source: ``mkcomposefs`` of libcomposefs 1.0.8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.errors import Error, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.tree import Directory
+    from bootc.fs.dir import Dir
+
+_OPEN_SOURCE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]{1,19}\Z")
+_MAX_THREADS = (1 << 31) - 1
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Write the image, print its digest, or both."""
+    from bootc.formats.dialect import Dialect
+    from bootc.formats.digest import Algorithm
+    from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
+    from bootc.formats.verity import verity_digest
+    from bootc.fs.atomic import write_all
+
+    _check(args, context)
+    root = _read_dump(args.source) if args.from_file else _scan(args)
+    version = c_format_version(root, *_versions(args))
+    image = mkfs_erofs(root, version=version, dialect=Dialect.C)
+    if args.image == "-":
+        context.write_bytes(image)
+    elif args.image is not None:
+        # In place, as the C tool does: a device or a pipe is as good as a file.
+        with open(args.image, "wb", buffering=0) as file, doing(f"Writing {args.image}"):
+            write_all(file.fileno(), image)
+    if args.print_digest or args.print_digest_only:
+        context.write(f"{verity_digest(image, Algorithm.SHA256)}\n")
+
+
+def _check(args: argparse.Namespace, context: Context) -> None:
+    if args.print_digest_only:
+        if args.image is not None:
+            raise Error("--print-digest-only writes no image", hint=f"leave out {args.image}")
+    elif args.image is None:
+        raise Error("no image is named", hint="- is standard output")
+    if args.image == "-" and context.stdout_is_terminal:
+        raise Error("an image is nothing for a terminal", hint="redirect the output")
+    if args.skip_xattrs and args.user_xattrs and not args.from_file:
+        raise Error("--skip-xattrs and --user-xattrs exclude each other")
+
+
+def _versions(args: argparse.Namespace) -> tuple[int, int]:
+    """Return the range asked for; a lowest version alone is the highest, too."""
+    low: int | None = args.min_version
+    high: int | None = args.max_version
+    if high is None:
+        high = 1 if low is None else low
+    return low or 0, high
+
+
+def _read_dump(source: str) -> Directory:
+    from bootc.formats.dialect import Dialect
+    from bootc.formats.dumpfile import parse_dumpfile
+
+    # Standard input is not ours to close.
+    is_stdin = source == "-"
+    with (
+        open(0 if is_stdin else source, "rb", closefd=not is_stdin) as lines,
+        doing(f"Reading {'standard input' if is_stdin else source}"),
+    ):
+        return parse_dumpfile(lines, dialect=Dialect.C)
+
+
+def _scan(args: argparse.Namespace) -> Directory:
+    from bootc.formats.ctree import Omissions, as_scanned
+    from bootc.formats.digest import Algorithm
+    from bootc.fs.dir import Dir
+    from bootc.fs.walk import read_tree
+    from bootc.repository.objects import DigestOnly, Objects
+
+    with contextlib.ExitStack() as stack:
+        # As in C, the source itself must not be a symlink.
+        top = stack.enter_context(Dir(os.open(args.source, _OPEN_SOURCE), args.source))
+        if args.digest_store is None:
+            root = read_tree(top, DigestOnly(Algorithm.SHA256))
+        else:
+            store = stack.enter_context(_store(args.digest_store))
+            objects = Objects(store, Algorithm.SHA256, secure=False, writable=True)
+            root = read_tree(top, objects)
+            store.sync()
+    omit = Omissions(args.use_epoch, args.skip_devices, args.skip_xattrs, args.user_xattrs)
+    as_scanned(root, omit)
+    return root
+
+
+def _store(path: str) -> Dir:
+    from bootc.fs.dir import Dir
+
+    with doing("Opening the digest store"):
+        os.makedirs(path, exist_ok=True)
+        return Dir.open(path)
+
+
+def _version(text: str) -> int:
+    return _number(text, 0, 1)
+
+
+def _threads(text: str) -> int:
+    return _number(text, 1, _MAX_THREADS)
+
+
+def _number(text: str, low: int, high: int) -> int:
+    # What strtol(3) takes; int() would take more.
+    if not _NUMBER.match(text) or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is no number from {low} to {high}")
+    return int(text)
+
+
+COMMAND = Command(
+    name="mkcomposefs",
+    help="Make a composefs image of a directory or a dump file.",
+    options=(
+        Option(("source",), "The directory, or with --from-file the dump.", metavar="SOURCE"),
+        Option(("image",), "The file to write, - for standard output.", "IMAGE", optional=True),
+        Option(("--from-file",), "SOURCE is a dump file, - for standard input.", default=False),
+        Option(("--print-digest",), "Print the fs-verity digest of the image.", default=False),
+        Option(("--print-digest-only",), "Print it, and write no image.", default=False),
+        Option(("--use-epoch",), "Make all times zero.", default=False),
+        Option(("--skip-devices",), "Leave out devices, whiteouts too.", default=False),
+        Option(("--skip-xattrs",), "Leave out extended attributes.", default=False),
+        Option(("--user-xattrs",), "Keep only attributes named user.*.", default=False),
+        Option(("--min-version",), "Write this version, 0 or 1.", "N", parse=_version),
+        Option(("--max-version",), "If this is larger, it may be used.", "N", parse=_version),
+        Option(("--digest-store",), "Store the content of files there.", metavar="DIR"),
+        Option(("--threads",), "Accepted, and without effect.", "N", parse=_threads),
+    ),
+    run=run,
+    like_getopt=True,
+)
