@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,37 +13,9 @@ from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWrit
 from bootc.formats.verity import verity_digest
 from bootc.oci.unpack import split_layer
 from support.images import file, layer
+from support.memory import Memory
 
 SHA256 = Algorithm.SHA256
-
-
-class Memory:
-    """An object store in a dictionary (an ``ObjectSink``)."""
-
-    algorithm = SHA256
-
-    def __init__(self) -> None:
-        self.objects: dict[Digest, bytes] = {}
-
-    def put(self, data: bytes) -> Digest:
-        digest = verity_digest(data, SHA256)
-        self.objects[digest] = data
-        return digest
-
-    @contextlib.contextmanager
-    def writer(self) -> Iterator[Memory.Writer]:
-        yield Memory.Writer(self)
-
-    class Writer:
-        def __init__(self, memory: Memory) -> None:
-            self._memory = memory
-            self._data = b""
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            self._data += data
-
-        def commit(self) -> Digest:
-            return self._memory.put(self._data)
 
 
 contents = st.one_of(st.binary(max_size=66), st.binary(min_size=500, max_size=1100))

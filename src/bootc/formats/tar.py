@@ -12,10 +12,11 @@ Promises: bytes that are no tar archive raise :class:`TarError` with their offse
 A header needs a right checksum; numbers are octal or base-256; pax wins over GNU
 long names, which win over the header. Global pax headers have no effect but keep
 their bytes. Two zero blocks, or the end of the stream between entries, end the
-archive. Sparse files and unknown types are refused.
+archive. Unknown types are refused. A sparse file's body stays packed, as the archive
+has it: this is a :attr:`Kind.SPARSE`, whose bytes are kept like any others.
 
 Format: POSIX.1-2017 ``pax``, "ustar Interchange Format" and "pax Interchange
-Format"; GNU tar manual, "Basic Tar Format".
+Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _CHECKSUM = slice(148, 156)
 _CHECKSUM_BLANK_SUM = 8 * ord(" ")
 _XATTR_PREFIX = b"SCHILY.xattr."
+_SPARSE_PREFIX = b"GNU.sparse."
+#: Old GNU sparse headers: whether a block with more of the map follows, in the header's
+#: prefix field and in such a block.
+_SPARSE_GOES_ON = 482 - 345
+_SPARSE_GOES_ON_AGAIN = 504
 _MAX_ID = (1 << 32) - 1
 _MAX_TIME = _MAX_SIZE = (1 << 63) - 1
 
@@ -61,6 +67,7 @@ class Kind(enum.Enum):
     CHAR_DEVICE = "character device"
     BLOCK_DEVICE = "block device"
     FIFO = "fifo"
+    SPARSE = "sparse file"
 
 
 _KINDS = {
@@ -73,7 +80,9 @@ _KINDS = {
     b"4": Kind.BLOCK_DEVICE,
     b"5": Kind.DIRECTORY,
     b"6": Kind.FIFO,
+    b"S": Kind.SPARSE,
 }
+_HAVE_BODIES = (Kind.FILE, Kind.SPARSE)
 _LINKS = (Kind.SYMLINK, Kind.HARDLINK)
 _DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
 _EXTENSIONS = {b"x": "pax header", b"L": "GNU long name", b"K": "GNU long link"}
@@ -193,6 +202,16 @@ class HeaderReader:
         self._raw.append(data)
         self._offset += len(data)
 
+    def _take_sparse_map(self, offset: int) -> None:
+        """Take the blocks between an old GNU sparse header and its body."""
+        for _ in range(MAX_EXTENSION_BYTES // BLOCK_BYTES):
+            block = self._block()
+            if not block:
+                raise TarError("truncated sparse map", self._offset)
+            if not block[_SPARSE_GOES_ON_AGAIN]:
+                return
+        raise TarError("sparse map too long", offset)
+
     def _finish(self, block: bytes, offset: int, *, orphaned: bool) -> None:
         if orphaned:
             raise TarError("extension header without an entry", offset)
@@ -206,8 +225,10 @@ class HeaderReader:
         (name, mode, uid, gid, size, mtime, _, typeflag, linkname, magic, _, _, *rest) = fields
         kind = _KINDS.get(typeflag)
         pax = extensions.pax
-        if typeflag == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
-            raise TarError("sparse file", offset)
+        if kind is Kind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
+            kind = Kind.SPARSE
+        elif kind is Kind.SPARSE and rest[2][_SPARSE_GOES_ON]:
+            self._take_sparse_map(offset)
         if kind is None:
             raise TarError(f"unknown entry type {typeflag!r}", offset)
         path = name.partition(b"\0")[0]
@@ -219,7 +240,7 @@ class HeaderReader:
             link = extensions.text(b"linkpath", b"K", linkname.partition(b"\0")[0])
             link_target = _path(link, "link target", offset)
         size_bytes = _pax_or_field(pax, b"size", size, offset, _MAX_SIZE)
-        if kind is not Kind.FILE and size_bytes:
+        if kind not in _HAVE_BODIES and size_bytes:
             raise TarError(f"{kind.value} with a body", offset)
         mtime_s, mtime_ns = _mtime(pax, mtime, offset)
         return Entry(

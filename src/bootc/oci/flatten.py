@@ -80,6 +80,9 @@ def _put(
 ) -> None:
     if len(parts[-1]) > _MAX_NAME_BYTES:
         raise FlattenError("name too long", entry, layer)
+    if entry.kind is Kind.SPARSE:
+        # composefs-rs refuses these as well; no tool that makes layers writes them.
+        raise FlattenError("a sparse file: make the layer without tar's --sparse", entry, layer)
     if entry.kind is Kind.HARDLINK:
         node = _link_target(root, entry, layer)
         _parent(root, parts, entry, layer).entries[parts[-1]] = node

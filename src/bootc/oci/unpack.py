@@ -25,7 +25,7 @@ from bootc.errors import Error
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, OciDigest
 from bootc.formats.splitstream import StreamReader, StreamWriter
-from bootc.formats.tar import Entry, HeaderReader, Kind, TarError
+from bootc.formats.tar import Entry, HeaderReader, TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
 from bootc.oci.blob import CHUNK_BYTES, Blob, check_digest
 from bootc.repository.objects import ObjectSink
@@ -225,7 +225,7 @@ def _split(archive: _Chunks, sink: ObjectSink) -> bytes:
     for entry in headers:
         stream.inline(entry.raw)
         body = archive.pieces(entry.size_bytes, entry.body_offset)
-        if entry.kind is Kind.FILE and entry.size_bytes > INLINE_MAX_BYTES:
+        if entry.size_bytes > INLINE_MAX_BYTES:
             with sink.writer() as writer:
                 for piece in body:
                     writer.write(piece)

@@ -49,6 +49,11 @@ def extension(kind: bytes, data: bytes) -> bytes:
     return header(typeflag=kind, size=b"%011o\0" % len(data)) + data + bytes(-len(data) % 512)
 
 
+def sparse_header(*, goes_on: bool) -> bytes:
+    """An old GNU header whose map of holes goes on in another block, or does not."""
+    return header(typeflag=b"S", prefix=bytes(137) + bytes([goes_on]))
+
+
 def pax(**records: bytes | str) -> bytes:
     text = b""
     for key, value in records.items():
@@ -228,10 +233,11 @@ def test_prefix_belongs_to_ustar_only() -> None:
         (header(size=b"\x80\xff" + bytes(10)), "size out of range", 0),
         (header(uid=b"\x80\0\0\1\0\0\0\0"), "uid out of range", 0),
         (header(mtime=b"\x80\xff" + bytes(10)), "mtime out of range", 0),
-        (header(typeflag=b"S"), "sparse file", 0),
+        (sparse_header(goes_on=True), "truncated sparse map", 512),
+        (sparse_header(goes_on=True) + b"x" * 99, "truncated header", 611),
+        (sparse_header(goes_on=True) + b"x" * 512 * 2048, "sparse map too long", 0),
         (header(typeflag=b"V"), "unknown entry type b'V'", 0),
         (header(typeflag=b"\xff"), r"unknown entry type b'\\xff'", 0),
-        (pax(GNU__sparse__major="1") + header(), "sparse file", 1024),
         (header(name=b""), "empty path", 0),
         (header(typeflag=b"2"), "empty link target", 0),
         (header(typeflag=b"1"), "empty link target", 0),
