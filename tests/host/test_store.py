@@ -101,6 +101,7 @@ def test_a_full_disk_leaves_whole_objects_only(small: Dir) -> None:
             f"Storing an object in {small.path}/composefs/objects: No space left on device"
         )
         assert len(kept) > 10
+        repository.objects.flush()
         assert stored(small) == sorted(digest.object_path for digest in kept)
         assert {digest: repository.objects.read(digest) for digest in kept} == kept
         # The space of the object that did not fit is free again.

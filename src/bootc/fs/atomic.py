@@ -179,6 +179,12 @@ class Tmpfile:
                 return False
         return True
 
+    def detach(self) -> Tmpfile:
+        """Hand the file on: the result owns it, and this one is closed."""
+        taken = Tmpfile(self._directory, self.fileno(), self._name)
+        self._fd, self._name = -1, None
+        return taken
+
     def replace(self, directory: Dir, relpath: str) -> None:
         """Give the file its name below ``directory``, in place of whatever has that name."""
         temporary, published = _with_temporary_name(

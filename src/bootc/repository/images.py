@@ -36,6 +36,7 @@ class Images:
         """
         digest = self._objects.put(data)
         with doing(f"Registering image {digest} in {self._dir.path}"):
+            self._objects.flush()
             self._dir.sync()
             self._dir.ensure_dir(layout.IMAGES).close()
             replace_symlink(

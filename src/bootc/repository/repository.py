@@ -169,13 +169,21 @@ class Repository:
 
     def sync(self) -> None:
         """Return when everything done so far, references too, is on the disk."""
+        self.objects.flush()
         with doing(f"Syncing {self.dir.path}"):
             self.dir.sync()
 
     def close(self) -> None:
-        """Let go of the lock and the directories; closing twice is fine."""
-        self._store.close()
-        self.dir.close()
+        """Let go of the lock and the directories; closing twice is fine.
+
+        Objects nothing refers to yet get their names first, unless a ``with`` block ends in an
+        exception.
+        """
+        try:
+            self.objects.flush()
+        finally:
+            self._store.close()
+            self.dir.close()
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +194,8 @@ class Repository:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self.objects.discard()
         self.close()
 
 
