@@ -1,0 +1,259 @@
+"""Objects measured again, each against its name.
+
+Owns: how one object is checked, and how all are, on several threads. Promises:
+
+- An object with fs-verity is measured by the kernel and then read to its end, so that
+  every byte passes the kernel's check; one without is hashed here. What the kernel
+  remembers of its content is dropped first where it lets go of it: the disk is checked.
+- Memory does not depend on sizes, and holes cost no time: an object of many terabytes
+  that is one hole is told from its name's content like any other.
+- What cannot be checked is a finding, and the check goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from bootc.events import Done, Progress, Sink, Start
+from bootc.formats.digest import Algorithm, Digest, DigestError
+from bootc.formats.verity import VerityHasher
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+from bootc.repository import verity as sealing
+from bootc.repository.findings import Count, Finding, Kind
+from bootc.repository.verity import Verity
+
+_CHUNK_BYTES = 1 << 20
+#: How often progress is told.
+_TICK_S = 0.1
+_BUCKETS = tuple(f"{number:02x}" for number in range(256))
+#: Errors that are the content's fault or the medium's, and come again: EINVAL is how ext4
+#: refuses a file whose fs-verity descriptor is damaged. Anything else says nothing about
+#: the object (permissions, memory), and must not be taken for damage.
+_DAMAGE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EINVAL})
+#: A symlink, a socket, a device without driver.
+_WRONG_TYPE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
+
+_TASK = "objects"
+
+
+class ObjectChecker:
+    """Checks single objects; one for each thread.
+
+    Args:
+        store: The repository's ``objects/``; belongs to the caller.
+        algorithm: What objects are named by.
+        secure: Demand fs-verity of every object.
+        verity: The kernel's ioctls.
+        advance: Told how many bytes were read; may raise to end the check.
+    """
+
+    def __init__(
+        self,
+        store: Dir,
+        algorithm: Algorithm,
+        *,
+        secure: bool,
+        verity: Verity,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._store = store
+        self._algorithm = algorithm
+        self._secure = secure
+        self._verity = verity
+        self._advance = advance
+        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+
+    def check(self, digest: Digest) -> Finding | None:
+        """Return what is wrong with an object, or None."""
+
+        def finding(kind: Kind, detail: str = "") -> Finding:
+            return Finding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
+
+        try:
+            # O_NONBLOCK: a FIFO in an object's place must not hang us.
+            fd = self._store.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as exc:
+            if exc.errno in _WRONG_TYPE:
+                return finding(Kind.UNEXPECTED_FILE_TYPE, "not a regular file")
+            kind = Kind.OBJECT_OPEN_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
+            return finding(kind, _strerror(exc))
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                return finding(Kind.UNEXPECTED_FILE_TYPE, "not a regular file")
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            measured = sealing.measure(fd, self._verity)
+            if measured is None:
+                found = self._hash(fd, info)
+                number, raw = found.algorithm.value, found.raw
+            else:
+                number, raw = measured
+            if (number, raw) != (digest.algorithm.value, digest.raw):
+                return finding(Kind.OBJECT_DIGEST_MISMATCH, f"measured {raw.hex()}")
+            if measured is None and self._secure:
+                return finding(Kind.OBJECT_VERITY_MISSING)
+            if measured is not None:
+                self._read(fd, 0, info.st_size, None)
+        except OSError as exc:
+            kind = Kind.OBJECT_VERITY_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
+            return finding(kind, _strerror(exc))
+        finally:
+            os.close(fd)
+        return None
+
+    def _hash(self, fd: int, info: os.stat_result) -> Digest:
+        hasher = VerityHasher(self._algorithm)
+        end = at = 0
+        # The size as it was: a file that grows meanwhile is wrong, and has an end.
+        while end < info.st_size:
+            if info.st_blocks * 512 < info.st_size:
+                at, end = _next_data(fd, end, info.st_size)
+                hasher.update_zeros(at - hasher.size_bytes)
+            else:
+                end = info.st_size
+            if not self._read(fd, at, end, hasher):
+                break
+        return hasher.digest()
+
+    def _read(self, fd: int, at: int, end: int, hasher: VerityHasher | None) -> bool:
+        """Read a part of a file; False if the file ends in it."""
+        while at < end:
+            count = os.preadv(fd, [self._buffer[: end - at]], at)
+            if not count:
+                return False
+            if hasher is not None:
+                hasher.update(self._buffer[:count])
+            at += count
+            self._advance(count)
+        return True
+
+
+class _Stopped(Exception):
+    """The check was given up."""
+
+
+def check_objects(
+    store: Dir,
+    algorithm: Algorithm,
+    sink: Sink,
+    *,
+    secure: bool,
+    verity: Verity,
+    workers: int,
+) -> tuple[Count, list[Finding]]:
+    """Check all objects.
+
+    Args:
+        store: The repository's ``objects/``.
+        algorithm: What objects are named by.
+        sink: Told of progress, from this thread only.
+        secure: Demand fs-verity of every object.
+        verity: The kernel's ioctls.
+        workers: How many threads hash.
+    """
+    lock = threading.Lock()
+    stopped = threading.Event()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        if stopped.is_set():
+            raise _Stopped
+        with lock:
+            done += count
+
+    def check_bucket(bucket: str) -> tuple[Count, list[Finding]]:
+        checker = ObjectChecker(store, algorithm, secure=secure, verity=verity, advance=advance)
+        return _check_bucket(store, bucket, algorithm, checker, advance)
+
+    total = sum(_weight(store, bucket) for bucket in _BUCKETS)
+    sink(Start(_TASK, "Checking objects", total))
+    with ThreadPoolExecutor(workers, thread_name_prefix="fsck") as pool:
+        try:
+            futures = [pool.submit(check_bucket, bucket) for bucket in _BUCKETS]
+            told = 0
+            while wait(futures, _TICK_S).not_done:
+                if done != told:
+                    told = done
+                    sink(Progress(_TASK, min(told, total)))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    sink(Done(_TASK))
+    counts, findings = zip(*(future.result() for future in futures), strict=True)
+    return (
+        Count(sum(c.checked for c in counts), sum(c.corrupted for c in counts)),
+        [finding for found in findings for finding in found],
+    )
+
+
+def _check_bucket(
+    store: Dir,
+    bucket: str,
+    algorithm: Algorithm,
+    checker: ObjectChecker,
+    advance: Callable[[int], None],
+) -> tuple[Count, list[Finding]]:
+    path = f"{layout.OBJECTS}/{bucket}"
+    try:
+        with store.open_dir(bucket) as below:
+            names = below.names()
+    except FileNotFoundError:
+        return Count(), []
+    except OSError as exc:
+        wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
+        kind = Kind.UNEXPECTED_FILE_TYPE if wrong else Kind.OBJECT_OPEN_FAILED
+        return Count(), [Finding(kind, path, "not a directory" if wrong else _strerror(exc))]
+    findings = []
+    for name in names:
+        advance(0)
+        digest = _parse_name(bucket, name, algorithm)
+        if digest is None:
+            findings.append(Finding(Kind.OBJECT_INVALID_NAME, f"{path}/{name}", "not a digest"))
+        elif found := checker.check(digest):
+            findings.append(found)
+    return Count(len(names), len(findings)), findings
+
+
+def _parse_name(bucket: str, name: str, algorithm: Algorithm) -> Digest | None:
+    try:
+        digest = Digest.from_hex(bucket + name)
+    except DigestError:
+        return None
+    return digest if digest.algorithm is algorithm else None
+
+
+def _weight(store: Dir, bucket: str) -> int:
+    """Return how many bytes there are to read in a bucket, as far as it can be told."""
+    try:
+        with store.open_dir(bucket) as below, os.scandir(below.fileno()) as entries:
+            return sum(_stored_bytes(entry) for entry in entries)
+    except OSError:
+        return 0
+
+
+def _stored_bytes(entry: os.DirEntry[str]) -> int:
+    info = entry.stat(follow_symlinks=False)
+    return min(info.st_size, info.st_blocks * 512) if stat.S_ISREG(info.st_mode) else 0
+
+
+def _next_data(fd: int, at: int, size: int) -> tuple[int, int]:
+    """Return where the next data begins and ends; both are ``size`` if only a hole is left."""
+    try:
+        start = os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            raise
+        return size, size
+    return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
+
+
+def _strerror(exc: OSError) -> str:
+    return exc.strerror or str(exc)
