@@ -12,7 +12,7 @@ import pytest
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.fs.dir import Dir
-from bootc.fs.lock import LockedByOther, lock_exclusive
+from bootc.fs.lock import LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.verity import VerityMissing
@@ -192,7 +192,7 @@ def test_missing_rights_are_said_plainly(
 
 
 def test_an_open_repository_is_locked_shared(insecure: Repository, parent: Dir) -> None:
-    with parent.open_dir("composefs") as other, pytest.raises(LockedByOther):
+    with parent.open_dir("composefs") as other, pytest.raises(LockedHere):
         lock_exclusive(other)
     insecure.close()
     with parent.open_dir("composefs") as other:
