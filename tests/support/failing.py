@@ -1,18 +1,19 @@
 """Disks that fail, and power that fails, at a chosen change.
 
 Every change the library makes to a directory goes through :class:`bootc.fs.dir.Dir` and
-:class:`bootc.fs.atomic.Tmpfile`; within :func:`failing` these count them. The n-th does not
-happen: it raises an ``OSError`` once, or :class:`PowerCut` from then on, since a process
-without power tidies nothing up. A power cut also empties the files that were named and
-whose content no sync had followed, as journalling file systems do.
+:class:`bootc.fs.atomic.Tmpfile`, where these count them. The n-th does not happen. With
+:func:`failing` it raises an ``OSError``, once. With :func:`dies` the process ends there
+and then, in a child, since nobody tidies up after a power cut; files that were named and
+whose content no sync had followed are empty after it, as a journal leaves them.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,39 +22,33 @@ from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 
 _CHANGES = ("mkdir", "symlink", "unlink", "rename", "remove_tree", "sync")
+_DEAD = 77
 _CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
 
 
-class PowerCut(BaseException):
-    """The machine is off."""
-
-
 class Changes:
-    """Counts changes, and prevents one or all from one on.
+    """Counts changes, and prevents one.
 
     Args:
-        at: The first that fails, counted from 1; 0 for none.
-        error: The ``errno`` it fails with, or None for a power cut.
+        at: Which one, counted from 1.
+        fail: Called instead of it.
     """
 
-    def __init__(self, at: int, error: int | None) -> None:
+    def __init__(self, at: int, fail: Callable[[Changes], object]) -> None:
         self.count = 0
-        self.failed = False
         self._at = at
-        self._error = error
+        self._fail = fail
         self._unsynced: set[int] = set()
         self._named: dict[int, str] = {}
 
+    @property
+    def failed(self) -> bool:
+        return self.count >= self._at
+
     def happen(self) -> None:
         self.count += 1
-        if self._error is None and self.failed:
-            raise PowerCut
         if self.count == self._at:
-            self.failed = True
-            if self._error is None:
-                self._lose_unsynced()
-                raise PowerCut
-            raise OSError(self._error, os.strerror(self._error))
+            self._fail(self)
 
     def wrote(self, fd: int) -> None:
         self._unsynced.add(os.fstat(fd).st_ino)
@@ -64,21 +59,41 @@ class Changes:
     def synced(self) -> None:
         self._unsynced.clear()
 
-    def _lose_unsynced(self) -> None:
+    def lose_unsynced(self) -> None:
         for inode in self._unsynced & self._named.keys():
             os.truncate(self._named[inode], 0)
 
 
 @contextmanager
-def failing(at: int, error: int | None = None) -> Iterator[Changes]:
-    """Let the ``at``-th change fail; a power cut ends the block quietly."""
-    changes = Changes(at, error)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in _CHANGES:
-            patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
-        _patch_files(patch, changes)
-        with suppress(PowerCut):
-            yield changes
+def failing(at: int, error: int) -> Iterator[Changes]:
+    """Let the ``at``-th change fail with this ``errno``."""
+
+    def fail(changes: Changes) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with _counting(Changes(at, fail)) as changes:
+        yield changes
+
+
+def dies(at: int, work: Callable[[], object]) -> bool:
+    """Do something in a child process that dies at its ``at``-th change; tell whether it did."""
+
+    def die(changes: Changes) -> None:
+        changes.lose_unsynced()
+        os._exit(_DEAD)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            with _counting(Changes(at, die)):
+                work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  (nothing may leave the child)
+            traceback.print_exc()
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, _DEAD), "the child failed"
+    return code == _DEAD
 
 
 @contextmanager
@@ -94,6 +109,15 @@ def without_nameless_files() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Dir, "open_file", open_file)
         yield
+
+
+@contextmanager
+def _counting(changes: Changes) -> Iterator[Changes]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _CHANGES:
+            patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
+        _patch_files(patch, changes)
+        yield changes
 
 
 def _counted(method: Callable[..., Any], changes: Changes, syncs: bool) -> Callable[..., Any]:
