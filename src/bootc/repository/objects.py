@@ -210,6 +210,26 @@ class Objects:
         with self._storing():
             return self._add(tmpfile, digest)
 
+    def link_file(self, fd: int) -> tuple[Digest, bool]:
+        """Make a file an object by giving its inode a second name.
+
+        fs-verity is enabled on it, which makes it immutable under its first name as well.
+
+        Returns:
+            The name, and whether the object is new.
+
+        Raises:
+            OSError: whatever forbids the link (EXDEV, EPERM, …) or fs-verity (ETXTBSY,
+                EOPNOTSUPP, …); the file is what it was.
+        """
+        self.require_writable()
+        with self._storing(), Tmpfile.link(self._dir, fd) as tmpfile:
+            sealing.enable_in_place(tmpfile.fileno(), self.algorithm, self._verity)
+            number, raw = self._verity.measure(tmpfile.fileno())
+            if number != self.algorithm.value:
+                raise OSError(errno.EOPNOTSUPP, "the file has fs-verity of another algorithm")
+            return self._stage(tmpfile, Digest(self.algorithm, raw))
+
     def flush(self) -> None:
         """Give everything stored so far its name, after its content is on the disk.
 
@@ -322,7 +342,9 @@ class Objects:
         return doing(f"Storing an object in {self._dir.path}")
 
     def _add(self, tmpfile: Tmpfile, digest: Digest | None) -> tuple[Digest, bool]:
-        digest = self._seal(tmpfile, digest)
+        return self._stage(tmpfile, self._seal(tmpfile, digest))
+
+    def _stage(self, tmpfile: Tmpfile, digest: Digest) -> tuple[Digest, bool]:
         if digest in self._nameless or self._holds(digest, _reader_of(tmpfile.fileno())):
             tmpfile.close()
             return digest, False
@@ -385,7 +407,8 @@ class Objects:
             fresh = tmpfile.publish(self._dir, digest.object_path)
         if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
             _log.warning("replacing damaged object %s", self._path(digest))
-            tmpfile.replace(self._dir, digest.object_path)
+            with doing(f"Replacing {self._path(digest)}"):
+                tmpfile.replace(self._dir, digest.object_path)
 
     def _holds(self, digest: Digest, content: _Reader) -> bool:
         """Tell whether the object is there and has this content."""
