@@ -12,12 +12,14 @@ Owns: how one object is checked, and how all are, on several threads. Promises:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
 
 from bootc.events import Done, Progress, Sink, Start
 from bootc.formats.digest import Algorithm, Digest, DigestError
@@ -168,15 +170,25 @@ def check_objects(
         with lock:
             done += count
 
-    def check_bucket(bucket: str) -> tuple[Count, list[Finding]]:
+    buckets: SimpleQueue[str] = SimpleQueue()
+    for bucket in _BUCKETS:
+        buckets.put(bucket)
+
+    def work() -> list[tuple[Count, list[Finding]]]:
         checker = ObjectChecker(store, algorithm, secure=secure, verity=verity, advance=advance)
-        return _check_bucket(store, bucket, algorithm, checker, advance)
+        found = []
+        with contextlib.suppress(Empty):
+            while True:
+                found.append(
+                    _check_bucket(store, buckets.get_nowait(), algorithm, checker, advance)
+                )
+        return found
 
     total = sum(_weight(store, bucket) for bucket in _BUCKETS)
     sink(Start(_TASK, "Checking objects", total))
     with ThreadPoolExecutor(workers, thread_name_prefix="fsck") as pool:
         try:
-            futures = [pool.submit(check_bucket, bucket) for bucket in _BUCKETS]
+            futures = [pool.submit(work) for _ in range(workers)]
             told = 0
             while wait(futures, _TICK_S).not_done:
                 if done != told:
@@ -184,13 +196,12 @@ def check_objects(
                     sink(Progress(_TASK, min(told, total)))
         except BaseException:
             stopped.set()
-            pool.shutdown(cancel_futures=True)
             raise
     sink(Done(_TASK))
-    counts, findings = zip(*(future.result() for future in futures), strict=True)
+    found = [result for future in futures for result in future.result()]
     return (
-        Count(sum(c.checked for c in counts), sum(c.corrupted for c in counts)),
-        [finding for found in findings for finding in found],
+        Count(sum(count.checked for count, _ in found), sum(count.corrupted for count, _ in found)),
+        sorted((finding for _, part in found for finding in part), key=lambda f: f.path),
     )
 
 
