@@ -17,13 +17,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 
 from bootc.events import Done, Progress, Sink, Start
 from bootc.formats.digest import Algorithm, Digest, DigestError
-from bootc.formats.verity import VerityHasher
+from bootc.formats.verity import VerityHasher, verity_digests
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository import verity as sealing
@@ -31,6 +31,9 @@ from bootc.repository.findings import Count, Finding, Kind
 from bootc.repository.verity import Verity
 
 _CHUNK_BYTES = 1 << 20
+#: Objects up to this size are hashed together, so many at a time.
+_SMALL_BYTES = 1 << 16
+_GATHER = 256
 #: How often progress is told.
 _TICK_S = 0.1
 _BUCKETS = tuple(f"{number:02x}" for number in range(256))
@@ -73,41 +76,74 @@ class ObjectChecker:
 
     def check(self, digest: Digest) -> Finding | None:
         """Return what is wrong with an object, or None."""
+        return next(self.check_all(self._store, [(digest.object_path, digest)]), None)
 
-        def finding(kind: Kind, detail: str = "") -> Finding:
-            return Finding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
+    def check_all(self, directory: Dir, objects: Iterable[tuple[str, Digest]]) -> Iterator[Finding]:
+        """Yield what is wrong with objects.
 
+        Args:
+            directory: Where they are.
+            objects: Their paths below it, and their names.
+        """
+        small: list[tuple[Digest, bytes]] = []
+        gathered = 0
+        for path, digest in objects:
+            outcome = self._examine(directory, path, digest)
+            if isinstance(outcome, Finding):
+                yield outcome
+            elif outcome is not None:
+                small.append((digest, outcome))
+                gathered += len(outcome)
+                if len(small) == _GATHER or gathered >= _CHUNK_BYTES:
+                    yield from self._judge_small(small)
+                    small.clear()
+                    gathered = 0
+        yield from self._judge_small(small)
+
+    def _examine(self, directory: Dir, path: str, digest: Digest) -> Finding | bytes | None:
+        """Return what is wrong with an object, or its content if that is to be hashed yet."""
         try:
             # O_NONBLOCK: a FIFO in an object's place must not hang us.
-            fd = self._store.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
+            fd = directory.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as exc:
             if exc.errno in _WRONG_TYPE:
-                return finding(Kind.UNEXPECTED_FILE_TYPE, "not a regular file")
+                return _finding(Kind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
             kind = Kind.OBJECT_OPEN_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
-            return finding(kind, _strerror(exc))
+            return _finding(kind, digest, _strerror(exc))
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                return finding(Kind.UNEXPECTED_FILE_TYPE, "not a regular file")
+                return _finding(Kind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             measured = sealing.measure(fd, self._verity)
             if measured is None:
-                found = self._hash(fd, info)
-                number, raw = found.algorithm.value, found.raw
-            else:
-                number, raw = measured
-            if (number, raw) != (digest.algorithm.value, digest.raw):
-                return finding(Kind.OBJECT_DIGEST_MISMATCH, f"measured {raw.hex()}")
-            if measured is None and self._secure:
-                return finding(Kind.OBJECT_VERITY_MISSING)
-            if measured is not None:
-                self._read(fd, 0, info.st_size, None)
+                if info.st_size <= _SMALL_BYTES:
+                    content = os.pread(fd, info.st_size, 0)
+                    self._advance(len(content))
+                    return content
+                return self._judge(digest, self._hash(fd, info))
+            if measured != (digest.algorithm.value, digest.raw):
+                return _mismatch(digest, measured[1])
+            self._read(fd, 0, info.st_size, None)
         except OSError as exc:
             kind = Kind.OBJECT_VERITY_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
-            return finding(kind, _strerror(exc))
+            return _finding(kind, digest, _strerror(exc))
         finally:
             os.close(fd)
         return None
+
+    def _judge_small(self, small: list[tuple[Digest, bytes]]) -> Iterator[Finding]:
+        """Hash many at once: that is several times as fast, and lets other threads run."""
+        found = verity_digests([content for _, content in small], self._algorithm) if small else []
+        for (digest, _), measured in zip(small, found, strict=True):
+            if finding := self._judge(digest, measured):
+                yield finding
+
+    def _judge(self, digest: Digest, found: Digest) -> Finding | None:
+        """Return what is wrong with an object that has no fs-verity and this content."""
+        if found != digest:
+            return _mismatch(digest, found.raw)
+        return _finding(Kind.OBJECT_VERITY_MISSING, digest) if self._secure else None
 
     def _hash(self, fd: int, info: os.stat_result) -> Digest:
         hasher = VerityHasher(self._algorithm)
@@ -179,9 +215,7 @@ def check_objects(
         found = []
         with contextlib.suppress(Empty):
             while True:
-                found.append(
-                    _check_bucket(store, buckets.get_nowait(), algorithm, checker, advance)
-                )
+                found.append(_check_bucket(store, buckets.get_nowait(), algorithm, checker))
         return found
 
     total = sum(_weight(store, bucket) for bucket in _BUCKETS)
@@ -210,27 +244,35 @@ def _check_bucket(
     bucket: str,
     algorithm: Algorithm,
     checker: ObjectChecker,
-    advance: Callable[[int], None],
 ) -> tuple[Count, list[Finding]]:
     path = f"{layout.OBJECTS}/{bucket}"
+    findings = []
     try:
         with store.open_dir(bucket) as below:
             names = below.names()
+            objects = []
+            for name in names:
+                if digest := _parse_name(bucket, name, algorithm):
+                    objects.append((name, digest))
+                else:
+                    where = f"{path}/{name}"
+                    findings.append(Finding(Kind.OBJECT_INVALID_NAME, where, "not a digest"))
+            findings += checker.check_all(below, objects)
     except FileNotFoundError:
         return Count(), []
     except OSError as exc:
         wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
         kind = Kind.UNEXPECTED_FILE_TYPE if wrong else Kind.OBJECT_OPEN_FAILED
         return Count(), [Finding(kind, path, "not a directory" if wrong else _strerror(exc))]
-    findings = []
-    for name in names:
-        advance(0)
-        digest = _parse_name(bucket, name, algorithm)
-        if digest is None:
-            findings.append(Finding(Kind.OBJECT_INVALID_NAME, f"{path}/{name}", "not a digest"))
-        elif found := checker.check(digest):
-            findings.append(found)
     return Count(len(names), len(findings)), findings
+
+
+def _finding(kind: Kind, digest: Digest, detail: str = "") -> Finding:
+    return Finding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
+
+
+def _mismatch(digest: Digest, measured: bytes) -> Finding:
+    return _finding(Kind.OBJECT_DIGEST_MISMATCH, digest, f"measured {measured.hex()}")
 
 
 def _parse_name(bucket: str, name: str, algorithm: Algorithm) -> Digest | None:
