@@ -170,11 +170,11 @@ class Objects:
             digest = None
             if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
                 digest = verity_digest(data, self.algorithm)
-                if digest in self._nameless or self._holds(digest, _reader_of(data)):
+                if self._has(digest, _reader_of(data)):
                     return digest
             with Tmpfile.create(self._dir) as tmpfile:
                 tmpfile.write(data)
-                return self._add(tmpfile, digest)[0]
+                return self._add(tmpfile, digest, absent=digest is not None)[0]
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[ObjectWriter]:
@@ -341,11 +341,15 @@ class Objects:
     def _storing(self) -> doing:
         return doing(f"Storing an object in {self._dir.path}")
 
-    def _add(self, tmpfile: Tmpfile, digest: Digest | None) -> tuple[Digest, bool]:
-        return self._stage(tmpfile, self._seal(tmpfile, digest))
+    def _add(
+        self, tmpfile: Tmpfile, digest: Digest | None, *, absent: bool = False
+    ) -> tuple[Digest, bool]:
+        return self._stage(tmpfile, self._seal(tmpfile, digest), absent=absent)
 
-    def _stage(self, tmpfile: Tmpfile, digest: Digest) -> tuple[Digest, bool]:
-        if digest in self._nameless or self._holds(digest, _reader_of(tmpfile.fileno())):
+    def _stage(
+        self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
+    ) -> tuple[Digest, bool]:
+        if not absent and self._has(digest, _reader_of(tmpfile.fileno())):
             tmpfile.close()
             return digest, False
         self._nameless[digest] = tmpfile.detach()
@@ -410,10 +414,10 @@ class Objects:
             with doing(f"Replacing {self._path(digest)}"):
                 tmpfile.replace(self._dir, digest.object_path)
 
-    def _holds(self, digest: Digest, content: _Reader) -> bool:
-        """Tell whether the object is there and has this content."""
+    def _has(self, digest: Digest, content: _Reader) -> bool:
+        """Tell whether the object is there, named or not, and has this content."""
         try:
-            return self._matches(digest, content)
+            return digest in self._nameless or self._matches(digest, content)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
