@@ -39,7 +39,7 @@ def check_image(data: bytes) -> None:
             raise InvalidImage(inode.offset, f"the root has no stub {missing.decode()}")
         if not epoch1 and WHITEOUT_MARKS[0] in inode.xattrs:
             raise InvalidImage(inode.offset, "an escaped whiteout, which this version has not")
-        if stat.S_ISLNK(inode.mode) and inode.layout == FLAT_INLINE:
+        if epoch1 and stat.S_ISLNK(inode.mode) and inode.layout == FLAT_INLINE:
             start = inode.offset % BLOCK_SIZE
             if start + inode.end - inode.offset + inode.size % BLOCK_SIZE > BLOCK_SIZE:
                 raise InvalidImage(
