@@ -223,11 +223,8 @@ def check_objects(
     with ThreadPoolExecutor(workers, thread_name_prefix="fsck") as pool:
         try:
             futures = [pool.submit(work) for _ in range(workers)]
-            told = 0
             while wait(futures, _TICK_S).not_done:
-                if done != told:
-                    told = done
-                    sink(Progress(_TASK, min(told, total)))
+                sink(Progress(_TASK, min(done, total)))
         except BaseException:
             stopped.set()
             raise

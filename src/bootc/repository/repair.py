@@ -118,13 +118,14 @@ def repair(
     repository.objects.require_writable()
     quarantined: list[Digest] = []
     resealed: list[Digest] = []
+    of_objects = [finding for finding in report.findings if _is_of_object(finding)]
+    left = [finding for finding in of_objects if finding.digest is None]
     with repository.alone(wait=wait, sink=sink), doing(f"Repairing {repository.dir.path}"):
-        suspects = {f.digest: None for f in report.findings if _is_of_object(f)}
         with repository.dir.open_dir(layout.OBJECTS) as store:
             checker = ObjectChecker(
                 store, repository.algorithm, secure=repository.secure, verity=verity
             )
-            for digest in filter(None, suspects):
+            for digest in {f.digest: None for f in of_objects if f.digest is not None}:
                 found = checker.check(digest)
                 if found is None:
                     continue
@@ -132,10 +133,10 @@ def repair(
                     _reseal(repository, store, digest)
                     resealed.append(digest)
                 elif found.kind in _DAMAGED:
-                    _quarantine(
-                        repository.dir, f"{layout.OBJECTS}/{digest.object_path}", digest.hex
-                    )
+                    _quarantine(repository.dir, found.path, digest.hex)
                     quarantined.append(digest)
+                else:
+                    left.append(found)
         repository.objects.flush()
         repository.sync()
         after = check(repository, sink, metadata_only=True, verity=verity)
@@ -147,7 +148,7 @@ def repair(
         tuple(resealed),
         set_aside,
         _needed_by(after),
-        after.findings,
+        (*left, *after.findings),
     )
 
 
@@ -195,6 +196,6 @@ def _set_aside(directory: Dir, report: Report) -> tuple[str, ...]:
 def _needed_by(report: Report) -> dict[Digest, tuple[str, ...]]:
     needed: dict[Digest, dict[str, None]] = {}
     for finding in report.findings:
-        if finding.digest is not None and not _is_of_object(finding):
+        if finding.digest is not None:
             needed.setdefault(finding.digest, {})[finding.path] = None
     return {digest: tuple(paths) for digest, paths in needed.items()}

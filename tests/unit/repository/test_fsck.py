@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,9 @@ def verity_of(repository: Repository) -> FakeVerity:
     return FakeVerity() if repository.secure else FakeVerity(error=errno.EOPNOTSUPP)
 
 
-def checked(repository: Repository, **options: bool) -> Report:
+def checked(repository: Repository, *, metadata_only: bool = False) -> Report:
     repository.objects.flush()
-    return check(repository, verity=verity_of(repository), workers=2, **options)
+    return check(repository, verity=verity_of(repository), workers=2, metadata_only=metadata_only)
 
 
 def kinds(report: Report) -> list[str]:
@@ -478,8 +479,17 @@ def test_repair_leaves_what_has_become_healthy(insecure: Repository) -> None:
 def test_repair_leaves_what_it_cannot_judge(insecure: Repository) -> None:
     digest = put(insecure)
     kernel = FakeVerity(error=errno.ENOMEM)
+    bucket = path_of(insecure, digest).parent.name
+    path_of(insecure, f"objects/{bucket}/README").write_text("x")
     repaired = repair(insecure, check(insecure, verity=kernel), verity=kernel)
     assert repaired.quarantined == ()
+    assert [finding.kind.value for finding in repaired.left] == [
+        "object-invalid-name",
+        "object-check-failed",
+    ]
+    assert repaired.to_text().splitlines()[0] == (
+        f"left: fsck: object-invalid-name: objects/{bucket}/README: not a digest"
+    )
     assert path_of(insecure, digest).exists()
 
 
@@ -522,3 +532,32 @@ def test_repair_needs_a_writable_repository(parent: Dir, insecure: Repository) -
     ):
         repair(repository, checked(repository))
     assert caught.value.errno == errno.EROFS
+
+
+def test_memory_does_not_depend_on_sizes(insecure: Repository) -> None:
+    with insecure.objects.writer() as writer:
+        for _ in range(64):
+            writer.write(bytes(1 << 20))
+        writer.commit()
+    insecure.objects.flush()
+    tracemalloc.start()
+    try:
+        assert checked(insecure).ok
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_repair_that_cannot_move_says_so_and_goes_on_later(
+    insecure: Repository,
+) -> None:
+    digest = put(insecure)
+    flip(path_of(insecure, digest))
+    report = checked(insecure)
+    obstacle = path_of(insecure, "quarantine")
+    obstacle.write_text("x")
+    with pytest.raises(NotADirectoryError) as caught:
+        repair(insecure, report, verity=verity_of(insecure))
+    assert caught.value.__notes__ == [f"Repairing {insecure.dir.path}"]
+    obstacle.unlink()
+    assert repair(insecure, report, verity=verity_of(insecure)).quarantined == (digest,)
