@@ -22,6 +22,7 @@ from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.pull import Pulled, pull, tag_of
 from bootc.repository.findings import Count
 from bootc.repository.fsck import check
+from bootc.repository.gc import collect
 from bootc.repository.refs import decode_tag
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
@@ -365,6 +366,22 @@ def test_a_damaged_layer_stream_costs_its_layer_only(
     damage(path_of(repository, repository.streams.digest_of(name)))
     heal(repository, source)
     assert source.opened == [source.layers[0].digest]
+
+
+def test_garbage_collection_in_between_takes_nothing_healthy(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    bad, *healthy = objects_of(repository, 1)
+    assert healthy
+    damage(path_of(repository, bad))
+    repair(repository, check(repository))
+    collect(repository)
+    assert all(map(repository.objects.exists, healthy))
+    pull(repository, source)
+    assert source.opened == [source.layers[1].digest]
+    assert checked(repository).ok
+    collect(repository)
+    assert checked(repository).ok
 
 
 @contextmanager
