@@ -8,11 +8,11 @@ Promises:
   collection; a reference to what is gone is reported, and does not.
 - What is not ours stays: anything whose name or type is not what the repository gives
   things is reported.
-- Links first, in order references, streams, images; then a sync; then objects. A pull
-  takes a stream or an image that has a link to be complete, so no link may outlive an
-  object it leads to, whatever power cut comes in between. (composefs-rs removes objects
-  first; after a crash a layer may be registered there whose files are gone.) What a crash
-  leaves is objects without a link, which the next collection finds.
+- Links first, then a sync, then objects. A pull takes a stream or an image that has a link
+  to be complete, so no link may outlive an object it leads to, wherever a power cut comes in
+  between. (composefs-rs removes objects first; after a crash a layer may be registered there
+  whose files are gone.) What a crash leaves is objects without a link, which the next
+  collection finds. ``docs/explanation/durability.md`` has the whole order.
 - A dry run does the same in the same order, but for removing and for the lock: beside a
   running pull it also counts what that has stored and not referred to yet.
 
@@ -43,7 +43,6 @@ _TASK = "gc"
 _MARK_TASK = "gc-mark"
 #: The first byte of each object's name.
 _BUCKETS = frozenset(f"{byte:02x}" for byte in range(256))
-#: In the order their links are removed.
 _KINDS = (layout.STREAMS, layout.IMAGES)
 
 
