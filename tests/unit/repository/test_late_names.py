@@ -17,7 +17,7 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.repository.objects import ObjectCorrupt
 from bootc.repository.repository import Repository
-from support.failing import dies, failing
+from support.failing import dies, failing, without_nameless_files
 from support.verity import FakeVerity
 
 CONTENTS = [bytes([number]) * (number * 700) for number in range(1, 12)]
@@ -213,3 +213,15 @@ def test_a_directory_in_place_of_an_object_is_named_and_kept(
     assert digest.object_path in one_line(caught.value)
     assert path.is_dir()
     assert named(parent) == {}
+
+
+def test_where_every_file_has_a_name_temporary_ones_go(repository: Repository, parent: Dir) -> None:
+    with without_nameless_files():
+        repository.objects.put(b"one")
+        repository.objects.put(b"one")
+        with suppress(KeyboardInterrupt), repository.objects.writer() as writer:
+            writer.write(b"two")
+            raise KeyboardInterrupt
+        assert [path.startswith(".tmp-object-") for path in named(parent)] == [True]
+        repository.objects.flush()
+    assert named(parent) == expected([b"one"])

@@ -197,3 +197,36 @@ def test_an_open_repository_is_locked_shared(insecure: Repository, parent: Dir) 
     insecure.close()
     with parent.open_dir("composefs") as other:
         lock_exclusive(other)
+
+
+def test_a_secure_repository_refuses_plain_objects_to_those_who_demand_nothing(
+    parent: Dir,
+) -> None:
+    # What "composefs=?<digest>" on the command line comes down to.
+    kernel = FakeVerity()
+    with Repository.create(parent, secure=True, verity=kernel) as repository:
+        digest = repository.objects.put(b"x")
+    path = Path(parent.path, "composefs/objects", digest.object_path)
+    path.unlink()
+    path.write_bytes(b"x")
+    with (
+        Repository.open(parent, require_verity=False, verity=kernel) as repository,
+        pytest.raises(VerityMissing, match="has no fs-verity"),
+    ):
+        repository.objects.read(digest)
+
+
+def test_a_directory_that_may_not_be_written_to_is_named(insecure: Repository) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root must give up its rights for this")
+    os.fchmod(insecure.dir.fileno(), 0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as caught:
+            insecure.objects.put(b"x")
+    finally:
+        os.seteuid(0)
+    assert one_line(caught.value) == (
+        f"Storing an object in {insecure.dir.path}/objects: {insecure.dir.path}/objects: "
+        "Permission denied"
+    )
