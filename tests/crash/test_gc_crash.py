@@ -11,6 +11,7 @@ import errno
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from bootc.repository.gc import GcReport, collect
 from bootc.repository.repository import Repository
 from support import images
 from support.failing import dies, failing, without_nameless_files
-from support.stored import check_registered
+from support.stored import IN_MEMORY, check_registered
 from support.verity import FakeVerity
 
 #: The power (None), a full disk, a bad one.
@@ -41,8 +42,19 @@ Work = Callable[[Repository], object]
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> images.Layout:
-    layout = images.Layout(tmp_path_factory.mktemp("oci") / "layout")
+def quick() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def where(quick: Path) -> Path:
+    return Path(tempfile.mkdtemp(dir=quick))
+
+
+@pytest.fixture(scope="module")
+def layout(quick: Path) -> images.Layout:
+    layout = images.Layout(quick / "layout")
     for tag in ("old", "new"):
         layout.image(
             [
@@ -55,17 +67,18 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> images.Layout:
 
 
 @pytest.fixture(scope="module")
-def base(layout: images.Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(layout: images.Layout, quick: Path) -> Path:
     """A physical root whose repository holds one image."""
-    base = tmp_path_factory.mktemp("base")
+    base = quick / "base"
+    base.mkdir()
     on(base, puller(layout, "old"))
     return base
 
 
 @pytest.fixture(scope="module")
-def garbage(layout: images.Layout, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def garbage(layout: images.Layout, base: Path, quick: Path) -> Path:
     """A physical root whose repository holds that image and what is left of another."""
-    garbage = tmp_path_factory.mktemp("garbage") / "root"
+    garbage = quick / "garbage"
     shutil.copytree(base, garbage, symlinks=True)
     kept = set(os.listdir(garbage / "composefs/streams/refs/oci"))
     on(garbage, puller(layout, "new"))
@@ -133,17 +146,17 @@ def state(root: Path) -> dict[str, str | bytes]:
 @FAILURES
 @pytest.mark.parametrize("nameless", [True, False], ids=["tmpfile", "named"])
 def test_a_pull_that_fails_anywhere(
-    base: Path, layout: images.Layout, tmp_path: Path, error: int | None, nameless: bool
+    base: Path, layout: images.Layout, where: Path, error: int | None, nameless: bool
 ) -> None:
     work = puller(layout, "new")
     before = state(base)
-    complete = tmp_path / "complete"
+    complete = where / "complete"
     shutil.copytree(base, complete, symlinks=True)
     on(complete, work)
     after = state(complete)
     assert after.items() > before.items()
     with nullcontext() if nameless else without_nameless_files():
-        for root in interrupted(base, work, error, tmp_path):
+        for root in interrupted(base, work, error, where):
             found = state(root)
             assert found.items() >= before.items()
             on(root, check_registered)
@@ -162,11 +175,11 @@ def leftovers(found: dict[str, str | bytes]) -> set[tuple[str, str | bytes]]:
 
 @FAILURES
 def test_what_a_failed_pull_leaves_is_collected(
-    base: Path, layout: images.Layout, tmp_path: Path, error: int | None
+    base: Path, layout: images.Layout, where: Path, error: int | None
 ) -> None:
     before = state(base)
     with without_nameless_files():
-        for root in interrupted(base, puller(layout, "new"), error, tmp_path):
+        for root in interrupted(base, puller(layout, "new"), error, where):
             planned = on(root, lambda repository: collect(repository, dry_run=True))
             assert on(root, collect) == planned
             assert state(root) == before
@@ -174,11 +187,11 @@ def test_what_a_failed_pull_leaves_is_collected(
 
 @FAILURES
 def test_a_collection_that_fails_anywhere(
-    base: Path, garbage: Path, layout: images.Layout, tmp_path: Path, error: int | None
+    base: Path, garbage: Path, layout: images.Layout, where: Path, error: int | None
 ) -> None:
     before = state(base)
     roots = 0
-    for root in interrupted(garbage, collect, error, tmp_path):
+    for root in interrupted(garbage, collect, error, where):
         roots += 1
         found = state(root)
         assert found.items() >= before.items()

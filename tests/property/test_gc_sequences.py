@@ -17,7 +17,7 @@ from bootc.fs.dir import Dir
 from bootc.repository.gc import collect
 from bootc.repository.repository import Repository
 from support.failing import dies
-from support.stored import Store, Stored, check_registered, object_names
+from support.stored import IN_MEMORY, Store, Stored, check_registered, object_names
 from support.verity import FakeVerity
 
 FILES = st.dictionaries(
@@ -43,7 +43,7 @@ class CollectionMachine(RuleBasedStateMachine):
 
     @initialize(algorithm=st.sampled_from(Algorithm))
     def create(self, algorithm: Algorithm) -> None:
-        root = self.stack.enter_context(tempfile.TemporaryDirectory())
+        root = self.stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))
         self.parent = self.stack.enter_context(Dir.open(root))
         self.algorithm = algorithm
         self.repository = self.opened()
