@@ -15,6 +15,7 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import mounted
+from bootc.repository.importing import Importer, Method
 from bootc.repository.repository import Repository
 from bootc.repository.verity import VerityMissing
 from support import require
@@ -101,6 +102,7 @@ def test_a_full_disk_leaves_whole_objects_only(small: Dir) -> None:
             f"Storing an object in {small.path}/composefs/objects: No space left on device"
         )
         assert len(kept) > 10
+        repository.objects.flush()
         assert stored(small) == sorted(digest.object_path for digest in kept)
         assert {digest: repository.objects.read(digest) for digest in kept} == kept
         # The space of the object that did not fit is free again.
@@ -136,3 +138,70 @@ def test_a_disk_too_full_for_a_repository(small: Dir) -> None:
     assert one_line(caught.value).startswith(f"Creating the repository {small.path}/composefs: ")
     os.unlink(f"{small.path}/ballast")
     Repository.create(small, secure=False).close()
+
+
+def fill(root: Dir, leave_bytes: int) -> str:
+    """Take all space but some; return the file to remove."""
+    usage = os.statvfs(root.fileno())
+    path = f"{root.path}/ballast"
+    with open(path, "wb") as file:
+        file.write(bytes(max(usage.f_bavail * usage.f_bsize - leave_bytes, 0)))
+    return path
+
+
+@pytest.mark.parametrize("pages", range(12))
+def test_a_disk_that_fills_up_at_any_step(small: Dir, pages: int) -> None:
+    with Repository.create(small, secure=False) as repository:
+        kept = repository.objects.put(b"kept")
+        repository.streams.write("old", b"old stream")
+        repository.streams.set_ref("ref", "old")
+        image = repository.images.add(b"old image")
+    ballast = fill(small, pages * 4096)
+
+    def change() -> None:
+        with Repository.open(small, require_verity=False, writable=True) as repository:
+            for number in range(4):
+                repository.objects.put(b"%d" % number)
+            repository.streams.write("old", b"new stream")
+            repository.streams.write("new", b"another")
+            repository.streams.set_ref("ref", "new")
+            repository.streams.set_ref("deep/er/ref", "new")
+            repository.images.add(b"new image")
+
+    failure = None
+    try:
+        change()
+    except OSError as exc:
+        failure = exc
+    assert (failure is None) or failure.errno == errno.ENOSPC
+    with Repository.open(small, require_verity=False) as repository:
+        assert repository.objects.read(kept) == b"kept"
+        assert repository.streams.read("old") in (b"old stream", b"new stream")
+        for content_id in repository.streams.refs().values():
+            assert repository.streams.read(content_id) in (b"old stream", b"new stream", b"another")
+        assert image.hex in repository.images.names()
+    for path in stored(small):
+        content = Path(small.path, "composefs/objects", path).read_bytes()
+        assert verity_digest(content, Algorithm.SHA512).object_path == path
+    os.unlink(ballast)
+    change()
+    with Repository.open(small, require_verity=False) as repository:
+        assert repository.streams.refs() == {"ref": "new", "deep/er/ref": "new"}
+        assert repository.streams.read("old") == b"new stream"
+
+
+@pytest.mark.parametrize("device", ["xfs", "btrfs"], indirect=True)
+def test_a_file_of_the_same_file_system_shares_its_blocks(device: tuple[str, str]) -> None:
+    content = os.urandom(300_000)
+    with mounted(*device) as root, Repository.create(root, secure=False) as repository:
+        Path(root.path, "source").write_bytes(content)
+        importer = Importer(repository.objects, zerocopy=True)
+        with open(f"{root.path}/source", "rb") as source:
+            first = importer.add(source.fileno())
+            repository.objects.flush()
+            second = importer.add(source.fileno())
+        assert first.method is Method.REFLINKED
+        assert second.method is Method.ALREADY_PRESENT
+        assert first.digest == verity_digest(content, Algorithm.SHA512)
+        Path(root.path, "source").write_bytes(b"changed")
+        assert repository.objects.read(first.digest) == content

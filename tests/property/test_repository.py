@@ -87,6 +87,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             return
         lost = digest.draw(st.sampled_from(sorted(self.objects, key=str)))
         path = f"{self.root}/composefs/objects/{lost.object_path}"
+        self.repository.objects.flush()
         os.unlink(path)
         with open(path, "wb"):  # as a power cut leaves it
             pass
@@ -95,6 +96,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     @invariant()
     def everything_is_there_and_nothing_else(self) -> None:
         repository = self.repository
+        repository.objects.flush()
         assert {d: repository.objects.read(d) for d in self.objects} == self.objects
         assert {i: repository.streams.read(i) for i in self.streams} == self.streams
         assert repository.streams.refs() == self.refs

@@ -128,6 +128,27 @@ class Tmpfile:
         name, fd = _with_temporary_name(OBJECT_PREFIX, create)
         return cls(directory, fd, name)
 
+    @classmethod
+    def link(cls, directory: Dir, fd: int) -> Self:
+        """Give a file of the same file system a second, temporary name, and open it read-only.
+
+        Raises:
+            OSError: also with EXDEV or EPERM, where such a link cannot be.
+        """
+        path = f"/proc/self/fd/{fd}"
+        read_only = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            name, _ = _with_temporary_name(
+                OBJECT_PREFIX,
+                lambda name: os.link(
+                    path, name, dst_dir_fd=directory.fileno(), follow_symlinks=True
+                ),
+            )
+        except BaseException:
+            os.close(read_only)
+            raise
+        return cls(directory, read_only, name)
+
     def fileno(self) -> int:
         """Return the descriptor: writable until :meth:`reopen`, read-only after."""
         if self._fd < 0:
@@ -179,6 +200,12 @@ class Tmpfile:
                 return False
         return True
 
+    def detach(self) -> Tmpfile:
+        """Hand the file on: the result owns it, and this one is closed."""
+        taken = Tmpfile(self._directory, self.fileno(), self._name)
+        self._fd, self._name = -1, None
+        return taken
+
     def replace(self, directory: Dir, relpath: str) -> None:
         """Give the file its name below ``directory``, in place of whatever has that name."""
         temporary, published = _with_temporary_name(
@@ -186,7 +213,12 @@ class Tmpfile:
         )
         if not published:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), temporary)
-        directory.rename(temporary, relpath)
+        try:
+            directory.rename(temporary, relpath)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                directory.unlink(temporary)
+            raise
 
     def close(self) -> None:
         """Close the file and drop it if it was not published; closing twice is fine."""

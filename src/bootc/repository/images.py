@@ -8,8 +8,13 @@ is :mod:`bootc.repository.mounting`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bootc.errors import doing
 from bootc.formats.digest import Digest
+from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+from bootc.formats.tree import Directory, External
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
@@ -36,6 +41,7 @@ class Images:
         """
         digest = self._objects.put(data)
         with doing(f"Registering image {digest} in {self._dir.path}"):
+            self._objects.flush()
             self._dir.sync()
             self._dir.ensure_dir(layout.IMAGES).close()
             replace_symlink(
@@ -47,6 +53,18 @@ class Images:
         """Tell whether the image is registered."""
         return self._dir.exists(layout.image_path(digest.hex))
 
+    def objects_of(self, digest: Digest) -> frozenset[Digest]:
+        """Return the objects an image refers to: what mounting it needs beside itself.
+
+        Raises:
+            FileNotFoundError: there is no such image.
+            VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+            InvalidImage: it is no image.
+        """
+        with doing(f"Reading image {digest}"):
+            root = read_erofs(self._objects.read(digest, limit=MAX_IMAGE_BYTES))
+            return frozenset(_external(root))
+
     def names(self) -> list[str]:
         """Return the digests of all registered images in hex, sorted."""
         try:
@@ -54,3 +72,13 @@ class Images:
                 return [name for name in images.names() if name != layout.REFS]
         except FileNotFoundError:
             return []
+
+
+def _external(root: Directory) -> Iterator[Digest]:
+    pending = [root]
+    while pending:
+        for node in pending.pop().entries.values():
+            if isinstance(node, Directory):
+                pending.append(node)
+            elif isinstance(node.content, External):
+                yield node.content.digest

@@ -2,17 +2,28 @@
 
 Owns: ``objects/XX/REST`` (composefs, "Writing objects"). Promises:
 
-- An object appears under its name complete or not at all; what an interrupted
-  run leaves behind has no name, or one that starts with ``.tmp-object-``.
+- An object appears under its name complete or not at all, and only after its content
+  is on the disk. What an interrupted run leaves behind has no name, or one that starts
+  with ``.tmp-object-``.
 - In a secure repository the kernel computes the digest, and an object without
   fs-verity, or with another digest than its name says, is never handed out. In an
   insecure one the kernel does so where it can; elsewhere :meth:`Objects.read`
   computes the digest of what it returns.
-- Storing what is already there changes nothing, unless what is there is damaged
-  (after a power cut, say, an empty file under the right name): then it is replaced.
+- Storing what is already there changes nothing, unless what is there is damaged: it is
+  read through and compared, and replaced if it differs. Other programs, and older
+  kernels after a power cut, leave zeros under the right name.
 
-Not promised: durability. The repository syncs once, before it makes a link that
-makes objects reachable, and not for each of a hundred thousand files.
+Why names come late. Enabling fs-verity hashes the page cache, not the disk. ext4 writes
+the data out before it sets the flag; btrfs and file systems without fs-verity do not,
+and a journal keeps the name of a file whose data a power cut has lost. An ``fsync`` for
+each of a hundred thousand files is no answer. So a finished object stays nameless, its
+descriptor open, until some hundreds are; then one ``syncfs`` makes content, Merkle trees
+and flags durable, and names follow. This handle finds its nameless objects; everybody
+else does after :meth:`Objects.flush`. A crash loses the last of them, as if they had not
+been stored. (On ext4 their blocks may stay lost until the next full check: enabling
+fs-verity takes a nameless inode off the list of those to clean up.)
+
+One thread stores at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +32,9 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -39,6 +51,12 @@ from bootc.repository.verity import Verity, VerityMissing
 _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
+#: Objects that wait for their names together. More cost descriptors, fewer cost time.
+_BATCH = 256
+#: Up to here hashing costs less than the file it saves when the object is there already.
+_HASH_FIRST_BYTES = 64 * 1024
+#: What opening or reading a damaged file may answer.
+_DAMAGE = (errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
 class ObjectCorrupt(Error):
@@ -136,11 +154,20 @@ class Objects:
         self._verity = verity
         # Until the kernel says otherwise. Once it has, writers hash while they write.
         self._kernel_hashes = True
+        self._nameless: dict[Digest, Tmpfile] = {}
+        self._batch = _batch_size()
+        self._failed = False
 
     def require_writable(self) -> None:
-        """Raise ``OSError`` (EROFS) unless the repository was opened for writing."""
+        """Raise ``OSError`` unless objects can be stored.
+
+        EROFS when the repository was opened for reading, EIO after a :meth:`flush` that failed:
+        objects that were promised are gone then, and nothing may come to refer to them.
+        """
         if not self.writable:
             raise OSError(errno.EROFS, "the repository is open for reading only", self._dir.path)
+        if self._failed:
+            raise OSError(errno.EIO, "earlier objects could not be written", self._dir.path)
 
     def put(self, data: bytes) -> Digest:
         """Store ``data`` and return its name.
@@ -148,9 +175,16 @@ class Objects:
         Raises:
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
-        with self.writer() as writer:
-            writer.write(data)
-            return writer.commit()
+        self.require_writable()
+        with self._storing():
+            digest = None
+            if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
+                digest = verity_digest(data, self.algorithm)
+                if self._has(digest, _reader_of(data)):
+                    return digest
+            with Tmpfile.create(self._dir) as tmpfile:
+                tmpfile.write(data)
+                return self._add(tmpfile, digest, absent=digest is not None)[0]
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[ObjectWriter]:
@@ -158,16 +192,76 @@ class Objects:
 
         ``commit`` raises :class:`VerityMissing` like :meth:`put`.
         """
-        self.require_writable()
-        with self._storing():
-            tmpfile = Tmpfile.create(self._dir)
-        with tmpfile:
+        with self.new_file() as tmpfile:
             hasher = None if self._kernel_hashes else VerityHasher(self.algorithm)
             yield _StoringWriter(self, tmpfile, hasher)
 
+    def new_file(self) -> Tmpfile:
+        """Return an empty file for :meth:`add_file`; the caller closes it in any case."""
+        self.require_writable()
+        with self._storing():
+            return Tmpfile.create(self._dir)
+
+    def add_file(self, tmpfile: Tmpfile, digest: Digest | None = None) -> tuple[Digest, bool]:
+        """Make a file in this file system an object, whatever it holds.
+
+        Args:
+            tmpfile: Complete. It is left closed to the caller: what is kept of it moves here.
+            digest: The name, where the caller has computed it.
+
+        Returns:
+            The name, and whether the object is new.
+
+        Raises:
+            VerityMissing: the repository is secure and the file system cannot do fs-verity.
+            ObjectCorrupt: the kernel read other content than the caller has hashed.
+        """
+        self.require_writable()
+        with self._storing():
+            return self._add(tmpfile, digest)
+
+    def link_file(self, fd: int) -> tuple[Digest, bool]:
+        """Make a file an object by giving its inode a second name.
+
+        fs-verity is enabled on it, which makes it immutable under its first name as well.
+
+        Returns:
+            The name, and whether the object is new.
+
+        Raises:
+            OSError: whatever forbids the link (EXDEV, EPERM, …) or fs-verity (ETXTBSY,
+                EOPNOTSUPP, …); the file is what it was.
+        """
+        self.require_writable()
+        with self._storing(), Tmpfile.link(self._dir, fd) as tmpfile:
+            sealing.enable_in_place(tmpfile.fileno(), self.algorithm, self._verity)
+            number, raw = self._verity.measure(tmpfile.fileno())
+            if number != self.algorithm.value:
+                raise OSError(errno.EOPNOTSUPP, "the file has fs-verity of another algorithm")
+            return self._stage(tmpfile, Digest(self.algorithm, raw))
+
+    def flush(self) -> None:
+        """Give everything stored so far its name, after its content is on the disk.
+
+        That the names are on the disk, too, takes a ``sync`` of the repository.
+
+        Raises:
+            OSError: the disk is full or fails. What had no name is lost, and nothing more can
+                be stored through this handle.
+        """
+        if not self._nameless:
+            return
+        with self._storing():
+            self._name_all()
+
+    def discard(self) -> None:
+        """Drop what has no name yet."""
+        while self._nameless:
+            self._nameless.popitem()[1].close()
+
     def exists(self, digest: Digest) -> bool:
         """Tell whether there is an object of this name; its content is not looked at."""
-        return self._dir.exists(digest.object_path)
+        return digest in self._nameless or self._dir.exists(digest.object_path)
 
     def open(self, digest: Digest) -> int:
         """Open an object for reading; the descriptor belongs to the caller.
@@ -223,6 +317,11 @@ class Objects:
 
     def _open(self, digest: Digest) -> tuple[int, bool]:
         """Return a descriptor, and whether the kernel vouches for the content."""
+        if digest in self._nameless:
+            self.flush()
+        return self._stored(digest)
+
+    def _stored(self, digest: Digest) -> tuple[int, bool]:
         with doing(f"Opening object {digest}"):
             try:
                 # O_NONBLOCK: a FIFO in an object's place must not hang us.
@@ -252,24 +351,57 @@ class Objects:
     def _storing(self) -> doing:
         return doing(f"Storing an object in {self._dir.path}")
 
-    def _seal(self, tmpfile: Tmpfile, hasher: VerityHasher | None) -> Digest:
-        """Finish a file's content and return its digest."""
-        if hasher is not None:
-            tmpfile.reopen()
-            return hasher.digest()
+    def _add(
+        self, tmpfile: Tmpfile, digest: Digest | None, *, absent: bool = False
+    ) -> tuple[Digest, bool]:
+        return self._stage(tmpfile, self._seal(tmpfile, digest), absent=absent)
+
+    def _stage(
+        self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
+    ) -> tuple[Digest, bool]:
+        if not absent and self._has(digest, _reader_of(tmpfile.fileno())):
+            tmpfile.close()
+            return digest, False
+        self._nameless[digest] = tmpfile.detach()
+        if len(self._nameless) >= self._batch:
+            self._name_all()
+        return digest, True
+
+    def _name_all(self) -> None:
         try:
-            sealing.enable(tmpfile, self.algorithm, self._verity)
-        except OSError as exc:
-            if exc.errno not in sealing.UNSUPPORTED:
-                raise
-            if self.secure:
-                raise VerityMissing(
-                    f"the file system of {self._dir.path} does not support fs-verity"
-                ) from exc
-            self._kernel_hashes = False
-            return self._hash(tmpfile.fileno())
+            self._dir.sync()
+            while self._nameless:
+                digest, tmpfile = next(iter(self._nameless.items()))
+                self._publish(tmpfile, digest)
+                del self._nameless[digest]
+                tmpfile.close()
+        except BaseException:
+            self._failed = True
+            self.discard()
+            raise
+
+    def _seal(self, tmpfile: Tmpfile, digest: Digest | None) -> Digest:
+        """Enable fs-verity where there is any, and return the file's digest."""
+        if self._kernel_hashes:
+            try:
+                return self._measured(tmpfile, digest)
+            except OSError as exc:
+                if exc.errno not in sealing.UNSUPPORTED:
+                    raise
+                if self.secure:
+                    raise VerityMissing(
+                        f"the file system of {self._dir.path} does not support fs-verity"
+                    ) from exc
+                self._kernel_hashes = False
+        return self._hash(tmpfile.fileno()) if digest is None else digest
+
+    def _measured(self, tmpfile: Tmpfile, expected: Digest | None) -> Digest:
+        sealing.enable(tmpfile, self.algorithm, self._verity)
         number, raw = self._verity.measure(tmpfile.fileno())
-        return Digest(Algorithm(number), raw)
+        digest = Digest(Algorithm(number), raw)
+        if expected not in (None, digest):
+            raise ObjectCorrupt(f"content changed while it was stored: {digest}, not {expected}")
+        return digest
 
     def _hash(self, fd: int) -> Digest:
         hasher = VerityHasher(self.algorithm)
@@ -287,19 +419,64 @@ class Objects:
             with contextlib.suppress(FileExistsError):
                 self._dir.mkdir(os.path.dirname(digest.object_path))
             fresh = tmpfile.publish(self._dir, digest.object_path)
-        if not fresh and not self._is_intact(digest, os.fstat(tmpfile.fileno()).st_size):
+        if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
             _log.warning("replacing damaged object %s", self._path(digest))
-            tmpfile.replace(self._dir, digest.object_path)
+            with doing(f"Replacing {self._path(digest)}"):
+                tmpfile.replace(self._dir, digest.object_path)
 
-    def _is_intact(self, digest: Digest, size_bytes: int) -> bool:
+    def _has(self, digest: Digest, content: _Reader) -> bool:
+        """Tell whether the object is there, named or not, and has this content."""
         try:
-            fd, _ = self._open(digest)
+            return digest in self._nameless or self._matches(digest, content)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def _matches(self, digest: Digest, content: _Reader) -> bool:
+        """Compare an object that exists; a name and a size survive what the content does not."""
+        try:
+            fd, _ = self._stored(digest)
         except (ObjectCorrupt, VerityMissing):
             return False
+        except OSError as exc:
+            if exc.errno in _DAMAGE:
+                return False
+            raise
+        with open(fd, "rb", buffering=0):
+            return _equal(_reader_of(fd), content)
+
+
+def _batch_size() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _BATCH if limit == resource.RLIM_INFINITY else min(_BATCH, limit // 4)
+
+
+#: Returns content from an offset, at most so many bytes, none at the end.
+_Reader = Callable[[int, int], bytes | memoryview]
+
+
+def _reader_of(source: bytes | int) -> _Reader:
+    if isinstance(source, int):
+        return lambda offset, count: os.pread(source, count, offset)
+    view = memoryview(source)
+    return lambda offset, count: view[offset : offset + count]
+
+
+def _equal(stored: _Reader, content: _Reader) -> bool:
+    """Compare, taking a stored file that cannot be read for a different one."""
+    offset = 0
+    while True:
+        expected = content(offset, _CHUNK_BYTES)
         try:
-            return os.fstat(fd).st_size == size_bytes
-        finally:
-            os.close(fd)
+            found = stored(offset, _CHUNK_BYTES)
+        except OSError as exc:
+            if exc.errno in _DAMAGE:
+                return False
+            raise
+        if found != expected:
+            return False
+        if not found:
+            return True
+        offset += len(found)
 
 
 class _StoringWriter:
@@ -327,7 +504,5 @@ class _StoringWriter:
             self._hasher.update(data)
 
     def commit(self) -> Digest:
-        with self._objects._storing():
-            digest = self._objects._seal(self._tmpfile, self._hasher)
-            self._objects._publish(self._tmpfile, digest)
-        return digest
+        digest = None if self._hasher is None else self._hasher.digest()
+        return self._objects.add_file(self._tmpfile, digest)[0]

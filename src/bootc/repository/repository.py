@@ -21,14 +21,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from bootc.errors import Error, doing
+from bootc.events import Sink, null_sink
 from bootc.formats.digest import Algorithm
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
-from bootc.fs.lock import lock_shared
+from bootc.fs.lock import lock_exclusive, lock_shared
 from bootc.fs.mounts import filesystem_of
 from bootc.kernel import fsverity
 from bootc.repository import layout
@@ -109,7 +111,7 @@ class Repository:
                 if not directory.exists(layout.META):
                     if directory.exists(layout.OBJECTS):
                         raise _headless(path)
-                    _write_metadata(directory, metadata, secure=secure, verity=verity)
+                    write_metadata(directory, metadata, secure=secure, verity=verity)
             repository = cls.open(parent, require_verity=secure, writable=True, verity=verity)
             if repository.metadata != metadata:
                 repository.close()
@@ -169,13 +171,42 @@ class Repository:
 
     def sync(self) -> None:
         """Return when everything done so far, references too, is on the disk."""
+        self.objects.flush()
         with doing(f"Syncing {self.dir.path}"):
             self.dir.sync()
 
+    @contextlib.contextmanager
+    def alone(self, *, wait: bool = True, sink: Sink = null_sink) -> Iterator[None]:
+        """Keep everybody else out for the length of a block, then hold the lock shared again.
+
+        Others may have changed anything up to the block's start: read it within.
+
+        Args:
+            wait: Wait until all others have closed the repository.
+            sink: Told when that takes more than a moment.
+
+        Raises:
+            LockedByOther: another process has it open, and ``wait`` is false.
+            LockedHere: this process has another handle of it.
+        """
+        try:
+            lock_exclusive(self.dir, wait=wait, sink=sink)
+            yield
+        finally:
+            # Also when it was refused, for the shared lock went first.
+            lock_shared(self.dir)
+
     def close(self) -> None:
-        """Let go of the lock and the directories; closing twice is fine."""
-        self._store.close()
-        self.dir.close()
+        """Let go of the lock and the directories; closing twice is fine.
+
+        Objects nothing refers to yet get their names first, unless a ``with`` block ends in an
+        exception.
+        """
+        try:
+            self.objects.flush()
+        finally:
+            self._store.close()
+            self.dir.close()
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +217,8 @@ class Repository:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is not None:
+            self.objects.discard()
         self.close()
 
 
@@ -204,7 +237,8 @@ def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:
     return metadata, measured is not None and measured[0] == metadata.algorithm.value
 
 
-def _write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: Verity) -> None:
+def write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: Verity) -> None:
+    """Write ``meta.json`` and sync it; one that is there already is left alone."""
     with Tmpfile.create(directory) as tmpfile:
         tmpfile.write(metadata.to_bytes())
         os.fsync(tmpfile.fileno())

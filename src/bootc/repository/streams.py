@@ -75,6 +75,7 @@ class Streams:
         path = self._path(content_id)
         digest = self._objects.put(data)
         with doing(f"Registering {content_id} in {self._dir.path}"):
+            self._objects.flush()
             self._dir.sync()
             self._dir.ensure_dir(layout.STREAMS).close()
             replace_symlink(self._dir, path, layout.link_to_object(digest.hex))

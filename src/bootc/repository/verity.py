@@ -62,6 +62,19 @@ def enable(tmpfile: Tmpfile, algorithm: Algorithm, verity: Verity) -> None:
     verity.enable(tmpfile.fileno(), algorithm.value)
 
 
+def enable_in_place(fd: int, algorithm: Algorithm, verity: Verity) -> None:
+    """Enable fs-verity on a file that is not ours to copy; having it already is fine.
+
+    Raises:
+        OSError: the kernel refused, also with ETXTBSY.
+    """
+    try:
+        verity.enable(fd, algorithm.value)
+    except OSError as exc:
+        if exc.errno != errno.EEXIST:
+            raise
+
+
 def measure(fd: int, verity: Verity) -> tuple[int, bytes] | None:
     """Return the kernel's algorithm number and digest, or None where the file has none."""
     try:

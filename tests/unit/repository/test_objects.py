@@ -25,10 +25,12 @@ DIGEST = verity_digest(DATA, Algorithm.SHA512)
 
 
 def path_of(repository: Repository, digest: Digest = DIGEST) -> Path:
+    repository.objects.flush()
     return Path(repository.dir.path, "objects", digest.object_path)
 
 
 def everything_below(repository: Repository) -> list[str]:
+    repository.objects.flush()
     root = Path(repository.dir.path, "objects")
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 

@@ -12,7 +12,7 @@ import pytest
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.fs.dir import Dir
-from bootc.fs.lock import LockedByOther, lock_exclusive
+from bootc.fs.lock import LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.verity import VerityMissing
@@ -41,7 +41,7 @@ def test_creating_again_opens(parent: Dir) -> None:
     for _ in range(2):
         with Repository.create(parent, secure=True, verity=kernel) as repository:
             assert repository.objects.put(b"x" * 100) is not None
-    assert len(kernel.enabled) == 3
+    assert len(kernel.enabled) == 2
 
 
 def test_creating_again_asserts_the_mode(insecure: Repository, parent: Dir) -> None:
@@ -192,8 +192,41 @@ def test_missing_rights_are_said_plainly(
 
 
 def test_an_open_repository_is_locked_shared(insecure: Repository, parent: Dir) -> None:
-    with parent.open_dir("composefs") as other, pytest.raises(LockedByOther):
+    with parent.open_dir("composefs") as other, pytest.raises(LockedHere):
         lock_exclusive(other)
     insecure.close()
     with parent.open_dir("composefs") as other:
         lock_exclusive(other)
+
+
+def test_a_secure_repository_refuses_plain_objects_to_those_who_demand_nothing(
+    parent: Dir,
+) -> None:
+    # What "composefs=?<digest>" on the command line comes down to.
+    kernel = FakeVerity()
+    with Repository.create(parent, secure=True, verity=kernel) as repository:
+        digest = repository.objects.put(b"x")
+    path = Path(parent.path, "composefs/objects", digest.object_path)
+    path.unlink()
+    path.write_bytes(b"x")
+    with (
+        Repository.open(parent, require_verity=False, verity=kernel) as repository,
+        pytest.raises(VerityMissing, match="has no fs-verity"),
+    ):
+        repository.objects.read(digest)
+
+
+def test_a_directory_that_may_not_be_written_to_is_named(insecure: Repository) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root must give up its rights for this")
+    os.fchmod(insecure.dir.fileno(), 0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as caught:
+            insecure.objects.put(b"x")
+    finally:
+        os.seteuid(0)
+    assert one_line(caught.value) == (
+        f"Storing an object in {insecure.dir.path}/objects: {insecure.dir.path}/objects: "
+        "Permission denied"
+    )

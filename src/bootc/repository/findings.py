@@ -1,0 +1,145 @@
+"""What a check of a repository found, as values.
+
+Owns: the kinds of findings, by composefs-rs's names, and the two ways a
+:class:`Report` is written down, both those of ``cfsctl fsck`` (composefs, "fsck").
+Promises: a report is in the order of paths whatever order the work was done in, and
+one finding is one line, whatever bytes a file name holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from bootc.formats.digest import Digest
+
+
+class Kind(StrEnum):
+    """What can be wrong with a repository."""
+
+    OBJECT_INVALID_NAME = "object-invalid-name"
+    OBJECT_OPEN_FAILED = "object-open-failed"
+    OBJECT_DIGEST_MISMATCH = "object-digest-mismatch"
+    OBJECT_VERITY_FAILED = "object-verity-failed"
+    OBJECT_VERITY_MISSING = "object-verity-missing"
+    ENTRY_NOT_SYMLINK = "entry-not-symlink"
+    BROKEN_SYMLINK = "broken-symlink"
+    STAT_FAILED = "stat-failed"
+    UNEXPECTED_FILE_TYPE = "unexpected-file-type"
+    STREAM_OPEN_FAILED = "stream-open-failed"
+    MISSING_OBJECT_REF = "missing-object-ref"
+    STREAM_READ_FAILED = "stream-read-failed"
+    MISSING_NAMED_REF = "missing-named-ref"
+    OBJECT_CHECK_FAILED = "object-check-failed"
+    IMAGE_OPEN_FAILED = "image-open-failed"
+    IMAGE_READ_FAILED = "image-read-failed"
+    IMAGE_INVALID = "image-invalid"
+    IMAGE_MISSING_OBJECT = "image-missing-object"
+    METADATA_PARSE_FAILED = "metadata-parse-failed"
+    METADATA_ALGORITHM_MISMATCH = "metadata-algorithm-mismatch"
+
+
+#: A reference to an object that is not there, from a stream or an image.
+MISSING = frozenset({Kind.MISSING_OBJECT_REF, Kind.MISSING_NAMED_REF, Kind.IMAGE_MISSING_OBJECT})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong. ``str()`` is its line in a report."""
+
+    kind: StrEnum
+    #: Below the repository; for an image, its name.
+    path: str
+    detail: str = ""
+    #: The object that is damaged, or missed.
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        text = f"fsck: {self.kind.value}: {self.path}"
+        return shown(f"{text}: {self.detail}" if self.detail else text)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many were looked at, and how many of them are damaged."""
+
+    checked: int = 0
+    corrupted: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.checked - self.corrupted}/{self.checked} ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a check."""
+
+    #: There is a ``meta.json``.
+    has_metadata: bool
+    objects: Count = Count()
+    streams: Count = Count()
+    images: Count = Count()
+    findings: tuple[Finding, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.findings
+
+    @property
+    def broken_links(self) -> int:
+        """Links that lead to nothing."""
+        return sum(finding.kind is Kind.BROKEN_SYMLINK for finding in self.findings)
+
+    @property
+    def missing_objects(self) -> int:
+        """References to objects that are not there; two to one object are two."""
+        return sum(finding.kind in MISSING for finding in self.findings)
+
+    def to_text(self) -> str:
+        """Return what ``cfsctl fsck`` prints."""
+        lines = [
+            f"meta.json: {self._metadata()}",
+            f"objects: {self.objects}",
+            f"streams: {self.streams}",
+            f"images: {self.images}",
+        ]
+        if self.broken_links:
+            lines.append(f"broken symlinks: {self.broken_links}")
+        if self.missing_objects:
+            lines.append(f"missing objects: {self.missing_objects}")
+        if self.ok:
+            lines.append("status: ok")
+        else:
+            lines.append(f"status: {len(self.findings)} error(s)")
+            lines += [f"  - {finding}" for finding in self.findings]
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, object]:
+        """Return what ``cfsctl fsck --json`` prints: a FsckReply."""
+        return {
+            "ok": self.ok,
+            "has_metadata": self.has_metadata,
+            "objects_checked": self.objects.checked,
+            "objects_corrupted": self.objects.corrupted,
+            "streams_checked": self.streams.checked,
+            "streams_corrupted": self.streams.corrupted,
+            "images_checked": self.images.checked,
+            "images_corrupted": self.images.corrupted,
+            "broken_links": self.broken_links,
+            "missing_objects": self.missing_objects,
+            "errors": [str(finding) for finding in self.findings],
+        }
+
+    def _metadata(self) -> str:
+        wrong = (Kind.METADATA_PARSE_FAILED, Kind.METADATA_ALGORITHM_MISMATCH)
+        if any(finding.kind in wrong for finding in self.findings):
+            return "error"
+        return "ok" if self.has_metadata else "absent"
+
+
+def shown(text: str) -> str:
+    """Return text from file names as one line that any terminal and JSON can take."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

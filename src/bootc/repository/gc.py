@@ -1,0 +1,350 @@
+"""Garbage collection: what no reference leads to is removed (composefs, "Garbage collection").
+
+Owns: the sweep of a repository. What is needed is found by :mod:`bootc.repository.reachable`.
+
+Promises:
+
+- Nothing is removed before everything is known. A root that cannot be read stops the
+  collection; a reference to what is gone is reported, and does not.
+- What is not ours stays: anything whose name or type is not what the repository gives
+  things is reported.
+- Links first, then a sync, then objects. A pull takes a stream or an image that has a link
+  to be complete, so no link may outlive an object it leads to, wherever a power cut comes in
+  between. (composefs-rs removes objects first; after a crash a layer may be registered there
+  whose files are gone.) What a crash leaves is objects without a link, which the next
+  collection finds. ``docs/explanation/durability.md`` has the whole order.
+- A dry run does the same in the same order, but for removing and for the lock: beside a
+  running pull it also counts what that has stored and not referred to yet.
+
+Memory grows with the number of objects that are needed, by some 150 bytes each, and with
+the largest single stream or image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from bootc.errors import Error, doing, one_line
+from bootc.events import Done, Progress, Sink, Start, null_sink, stage
+from bootc.formats.digest import Algorithm, Digest, DigestError
+from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+from bootc.repository.reachable import Needs, needs_of, reachable
+from bootc.repository.refs import BrokenReference, parse_object_link, parse_ref_target
+from bootc.repository.repository import Repository
+
+_TASK = "gc"
+_MARK_TASK = "gc-mark"
+#: The first byte of each object's name.
+_BUCKETS = frozenset(f"{byte:02x}" for byte in range(256))
+_KINDS = (layout.STREAMS, layout.IMAGES)
+
+
+class UnreadableRoot(Error):
+    """What is needed cannot be known, because something that is needed cannot be read."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} is needed and {why}; nothing was removed",
+            hint="bootc internals cfs fsck finds what is damaged",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What was removed, or would be."""
+
+    objects_removed: int
+    objects_bytes: int
+    #: Links in ``images/``, references included.
+    images_pruned: int
+    #: Links in ``streams/``, references included.
+    streams_pruned: int
+    #: Temporary files of interrupted runs.
+    leftovers_removed: int
+    #: What is not as it should be and was left alone, or led nowhere.
+    warnings: tuple[str, ...]
+
+
+def collect(
+    repository: Repository,
+    *,
+    roots: Iterable[str] = (),
+    dry_run: bool = False,
+    wait: bool = True,
+    sink: Sink = null_sink,
+) -> GcReport:
+    """Remove what neither a reference nor one of ``roots`` leads to.
+
+    Args:
+        repository: Where; writable unless ``dry_run``.
+        roots: Images (hex) and streams (content ids) to keep besides what references keep.
+        dry_run: Remove nothing, and take no lock beyond the one held.
+        wait: Wait until all other processes have closed the repository.
+        sink: Told of waiting and of progress.
+
+    Raises:
+        UnreadableRoot: something needed is damaged, or one of ``roots`` is not there.
+        LockedByOther: another process has the repository open, and ``wait`` is false.
+        LockedHere: this process has the repository open twice.
+        OSError: reading or removing failed; also EROFS, when it is open for reading only.
+    """
+    if dry_run:
+        return _Collection(repository, dry_run=True).run(roots, sink)
+    repository.objects.require_writable()
+    with repository.alone(wait=wait, sink=sink):
+        return _Collection(repository, dry_run=False).run(roots, sink)
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """What lies in ``streams/`` or ``images/``."""
+
+    #: The object each leads to; None for a link that does not say what ours say.
+    entries: dict[str, bytes | None]
+    #: The entries that references keep, by the path of the reference below ``refs/``.
+    refs: dict[str, str]
+    #: Entries kept by references of a form we do not write and will not remove.
+    foreign_refs: dict[str, str]
+
+
+class _Collection:
+    """One run of :func:`collect`."""
+
+    def __init__(self, repository: Repository, *, dry_run: bool) -> None:
+        self._repository = repository
+        self._dir = repository.dir
+        self._dry_run = dry_run
+        self._warnings: list[str] = []
+        self._links: dict[str, _Links] = {}
+        #: How messages call a stream or image.
+        self._titles: dict[bytes, str] = {}
+        #: The objects that ``roots`` ask for.
+        self._demanded: set[bytes] = set()
+        self._pruned = dict.fromkeys(_KINDS, 0)
+        self._objects = self._bytes = self._leftovers = 0
+
+    def run(self, roots: Iterable[str], sink: Sink) -> GcReport:
+        with doing(f"Collecting garbage in {self._dir.path}"):
+            # What this handle has stored and not named yet is an object like any other.
+            self._repository.objects.flush()
+            with stage(sink, _MARK_TASK, "Finding what is needed"):
+                live = self._mark(roots)
+            for kind in _KINDS:
+                self._prune(kind, live)
+            if not self._dry_run:
+                self._repository.sync()
+            self._sweep_leftovers()
+            self._sweep(live, sink)
+        return GcReport(
+            self._objects,
+            self._bytes,
+            images_pruned=self._pruned[layout.IMAGES],
+            streams_pruned=self._pruned[layout.STREAMS],
+            leftovers_removed=self._leftovers,
+            warnings=tuple(self._warnings),
+        )
+
+    # -- what is needed
+
+    def _mark(self, roots: Iterable[str]) -> set[bytes]:
+        for kind in _KINDS:
+            links = self._links[kind] = self._read_links(kind)
+            for name, raw in links.entries.items():
+                if raw is not None:
+                    self._titles.setdefault(raw, f"{kind}/{name}")
+        registered = frozenset(self._titles)
+        needed = {*self._referred(), *self._asked_for(roots)}
+        return reachable(needed, registered, lambda raw: self._examine(raw, raw in registered))
+
+    def _read_links(self, kind: str) -> _Links:
+        links = _Links({}, {}, {})
+        if self._dir.exists(kind):
+            with self._dir.open_dir(kind) as directory:
+                for name in directory.names():
+                    if name != layout.REFS:
+                        self._read_entry(directory, name, links)
+                if directory.exists(layout.REFS):
+                    with directory.open_dir(layout.REFS) as refs:
+                        self._read_refs(refs, links)
+        return links
+
+    def _read_entry(self, directory: Dir, name: str, links: _Links) -> None:
+        if not stat.S_ISLNK(directory.stat(name).st_mode):
+            self._leave(directory, name, "is not a link")
+            return
+        try:
+            links.entries[name] = parse_object_link(
+                directory.readlink(name), f"{directory.path}/{name}"
+            ).raw
+        except BrokenReference as exc:
+            links.entries[name] = None
+            self._warnings.append(f"{exc}: left alone")
+
+    def _read_refs(self, refs: Dir, links: _Links) -> None:
+        pending = [""]
+        while pending:
+            above = pending.pop()
+            with refs.open_dir(above or ".") as directory:
+                for name in directory.names():
+                    path = f"{above}/{name}" if above else name
+                    mode = directory.stat(name).st_mode
+                    if stat.S_ISDIR(mode):
+                        pending.append(path)
+                    elif stat.S_ISLNK(mode):
+                        self._read_ref(directory, name, path, links)
+                    else:
+                        self._leave(directory, name, "is not a link")
+
+    def _read_ref(self, directory: Dir, name: str, path: str, links: _Links) -> None:
+        target = directory.readlink(name)
+        try:
+            links.refs[path] = parse_ref_target(path, target, f"{directory.path}/{name}")
+        except BrokenReference as exc:
+            # composefs-rs looks at the last component only.
+            links.foreign_refs[path] = target.rpartition("/")[2]
+            self._warnings.append(f"{exc}: left alone")
+
+    def _referred(self) -> Iterator[bytes]:
+        """Yield the objects of entries that references keep."""
+        for kind, links in self._links.items():
+            for path, name in (*links.refs.items(), *links.foreign_refs.items()):
+                if name in links.entries:
+                    yield self._entry(kind, name)
+                elif path in links.refs:
+                    self._warnings.append(
+                        f"{kind}/{layout.REFS}/{path} refers to {name!r}, which does not exist"
+                    )
+
+    def _asked_for(self, roots: Iterable[str]) -> Iterator[bytes]:
+        for name in roots:
+            found = [
+                self._entry(kind, name)
+                for kind, links in self._links.items()
+                if name in links.entries
+            ]
+            if not found:
+                raise UnreadableRoot(f"{name!r}", "is no image or stream here")
+            self._demanded.update(found)
+            yield from found
+
+    def _entry(self, kind: str, name: str) -> bytes:
+        raw = self._links[kind].entries[name]
+        if raw is None:
+            raise UnreadableRoot(f"{kind}/{name}", "links to no object")
+        if kind == layout.IMAGES and raw.hex() != name:
+            raise UnreadableRoot(f"{kind}/{name}", f"links to another object, {raw.hex()}")
+        return raw
+
+    def _examine(self, raw: bytes, registered: bool) -> Needs | None:
+        algorithm = self._repository.algorithm
+        title = self._titles.get(raw) or f"object {raw.hex()}"
+        if len(raw) != algorithm.digest_size:
+            raise UnreadableRoot(title, f"is not named by {algorithm.hash_name}")
+        try:
+            data = self._repository.objects.read(Digest(algorithm, raw))
+            needs = needs_of(data, algorithm)
+        except FileNotFoundError:
+            if raw in self._demanded:
+                raise UnreadableRoot(title, "its object is missing") from None
+            self._warnings.append(f"{title} is referred to, and its object is missing")
+            return None
+        except Error as exc:
+            raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                exc.add_note(f"Reading {title}")
+                raise
+            # Also what fs-verity answers for damaged content.
+            raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
+        if needs is None:
+            if registered:
+                raise UnreadableRoot(title, "is neither a stream nor an image")
+            return Needs()
+        for named, name in needs.named.items():
+            self._titles.setdefault(named, f"{name!r} of {title}" if name else f"part of {title}")
+        return needs
+
+    # -- what is not
+
+    def _prune(self, kind: str, live: set[bytes]) -> None:
+        links = self._links[kind]
+        doomed = [
+            f"{layout.REFS}/{path}"
+            for path, name in links.refs.items()
+            if links.entries.get(name) not in live
+        ]
+        doomed += [
+            name for name, raw in links.entries.items() if raw is not None and raw not in live
+        ]
+        for path in doomed:
+            if not self._dry_run:
+                self._dir.unlink(f"{kind}/{path}")
+        self._pruned[kind] = len(doomed)
+
+    def _sweep_leftovers(self) -> None:
+        """Remove what interrupted writers left in the repository's own directory."""
+        for name in self._dir.names():
+            if name.startswith(SYMLINK_PREFIX):
+                self._remove_leftover(self._dir, name, stat.S_IFLNK)
+            elif name.startswith(OBJECT_PREFIX):
+                self._remove_leftover(self._dir, name, stat.S_IFREG)
+
+    def _sweep(self, live: set[bytes], sink: Sink) -> None:
+        sink(Start(_TASK, "Removing what is not needed", len(_BUCKETS), "steps"))
+        with self._dir.open_dir(layout.OBJECTS) as objects:
+            done = 0
+            for name in objects.names():
+                if name in _BUCKETS and stat.S_ISDIR(objects.stat(name).st_mode):
+                    with objects.open_dir(name) as bucket:
+                        self._sweep_bucket(name, bucket, live)
+                    done += 1
+                    sink(Progress(_TASK, done))
+                elif name.startswith(OBJECT_PREFIX):
+                    self._remove_leftover(objects, name, stat.S_IFREG)
+                else:
+                    self._leave(objects, name, "is no directory of objects")
+        sink(Done(_TASK))
+
+    def _sweep_bucket(self, first: str, bucket: Dir, live: set[bytes]) -> None:
+        for name in bucket.names():
+            raw = _digest(first + name, self._repository.algorithm)
+            if raw is None:
+                self._leave(bucket, name, "is no name of an object")
+            elif raw not in live:
+                info = bucket.stat(name)
+                if not stat.S_ISREG(info.st_mode):
+                    self._leave(bucket, name, "is not a regular file")
+                    continue
+                if not self._dry_run:
+                    bucket.unlink(name)
+                self._objects += 1
+                self._bytes += info.st_size
+
+    def _remove_leftover(self, directory: Dir, name: str, kind: int) -> None:
+        # Beside a dry run others write, and one of them may have finished.
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_IFMT(directory.stat(name).st_mode) != kind:
+                self._leave(directory, name, "is not what its name says")
+                return
+            if not self._dry_run:
+                directory.unlink(name)
+            self._leftovers += 1
+
+    def _leave(self, directory: Dir, name: str, why: str) -> None:
+        self._warnings.append(f"{directory.path}/{os.fsencode(name)!r} {why}: left alone")
+
+
+def _digest(name: str, algorithm: Algorithm) -> bytes | None:
+    """Return the digest an object's name stands for."""
+    with contextlib.suppress(DigestError):
+        digest = Digest.from_hex(name)
+        if digest.algorithm is algorithm:
+            return digest.raw
+    return None

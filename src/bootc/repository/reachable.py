@@ -1,0 +1,150 @@
+"""Which objects of a repository are needed: from bytes to ids, and from ids to ids, without IO.
+
+Owns: what a stream and an image refer to, and the closure over it (composefs, "Garbage
+collection" and "Reader rules"). Promises never to find less than composefs-rs does, and
+more in four cases:
+
+- An image that only a stream names (``composefs.image…`` of a configuration) is walked.
+- What a stream names is walked although its link in ``streams/`` has gone to a newer
+  stream; a manifest written before its configuration was keeps the old one's images.
+- What is registered as a stream or an image is walked, too, if it is reached as the mere
+  content of a file: as long as its link is there, a pull takes it to be complete.
+- An image is not refused for link counts that are wrong.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from bootc.formats.digest import Algorithm, Digest, DigestError
+from bootc.formats.erofs.image import Image, InvalidImage, check_headers, unpack_headers
+from bootc.formats.erofs.structs import EROFS_MAGIC, METACOPY, REDIRECT, SUPERBLOCK_OFFSET
+from bootc.formats.splitstream import MAGIC, SplitstreamError, StreamReader
+
+#: Where a stream's magic is: now, and in the older header.
+_STREAM_MAGIC_AT = (0, 18)
+_EROFS_MAGIC = EROFS_MAGIC.to_bytes(4, "little")
+_METACOPY_HEADER_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a stream or an image refers to, by the raw digests of objects."""
+
+    #: Content of files, which refers to nothing.
+    contents: frozenset[bytes] = frozenset()
+    #: Streams and images, with the name they are referred to by.
+    named: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def needs_of(data: bytes, algorithm: Algorithm) -> Needs | None:
+    """Return what an object refers to, or None if it is neither a stream nor an image.
+
+    Raises:
+        SplitstreamError, InvalidImage: it is one, and makes no sense.
+    """
+    if any(data.startswith(MAGIC, at) for at in _STREAM_MAGIC_AT):
+        return stream_needs(data, algorithm)
+    if data.startswith(_EROFS_MAGIC, SUPERBLOCK_OFFSET):
+        return Needs(image_objects(data))
+    return None
+
+
+def stream_needs(data: bytes, algorithm: Algorithm) -> Needs:
+    """Return what a stream refers to; its body is not looked at.
+
+    Raises:
+        SplitstreamError: it is no stream, or one of a repository with another algorithm.
+    """
+    stream = StreamReader(data)
+    if stream.algorithm is not algorithm:
+        raise SplitstreamError(f"digests are {stream.algorithm.hash_name}", 0)
+    named = {digest.raw: "" for digest in stream.stream_refs}
+    named.update((digest.raw, name) for name, digest in stream.named_refs.items())
+    return Needs(frozenset(digest.raw for digest in stream.object_refs), named)
+
+
+def image_objects(data: bytes) -> frozenset[bytes]:
+    """Return the objects that files of an image consist of.
+
+    These are the digests that overlayfs demands and those in the paths where it looks; in an
+    image of ours they are the same.
+
+    Raises:
+        InvalidImage: the bytes are no image, or a damaged one.
+    """
+    headers = unpack_headers(data)
+    check_headers(headers, len(data))
+    image = Image(data, headers)
+    found: set[bytes] = set()
+    root = headers.superblock.root_nid
+    seen = {root}
+    pending = [root]
+    while pending:
+        inode = image.inode(pending.pop())
+        if metacopy := inode.xattrs.get(METACOPY):
+            found.add(_digest_in(metacopy, inode.offset))
+        if redirect := inode.xattrs.get(REDIRECT):
+            found.update(_object_at(redirect))
+        if stat.S_ISDIR(inode.mode):
+            below = {nid for _, nid, _ in image.entries(inode)} - seen
+            seen |= below
+            pending += below
+    return frozenset(found)
+
+
+def reachable(
+    roots: Iterable[bytes],
+    registered: Container[bytes],
+    examine: Callable[[bytes], Needs | None],
+) -> set[bytes]:
+    """Return all objects that the roots need, themselves included.
+
+    Args:
+        roots: Streams and images to keep.
+        registered: Every object that has a link in ``streams/`` or ``images/``.
+        examine: What a stream or image refers to, or None if there is no such object.
+            Asked once for each.
+    """
+    live: set[bytes] = set()
+    examined: set[bytes] = set()
+    pending = list(roots)
+    while pending:
+        raw = pending.pop()
+        if raw in examined:
+            continue
+        examined.add(raw)
+        needs = examine(raw)
+        if needs is None:
+            continue
+        live.add(raw)
+        pending += needs.named
+        for content in needs.contents:
+            if content in registered:
+                pending.append(content)
+            else:
+                live.add(content)
+    return live
+
+
+def _digest_in(metacopy: bytes, offset: int) -> bytes:
+    raw = metacopy[_METACOPY_HEADER_BYTES:]
+    for algorithm in Algorithm:
+        # Version, length, flags, algorithm.
+        header = bytes((0, _METACOPY_HEADER_BYTES + algorithm.digest_size, 0, algorithm.value))
+        if len(raw) == algorithm.digest_size and metacopy.startswith(header):
+            return raw
+    raise InvalidImage(offset, "a file's metacopy xattr holds no fs-verity digest")
+
+
+def _object_at(redirect: bytes) -> list[bytes]:
+    """Return the object whose path this is, if it is that of one."""
+    bucket, slash, rest = redirect.removeprefix(b"/").partition(b"/")
+    if slash and len(bucket) == 2:
+        try:
+            return [Digest.from_hex((bucket + rest).decode("ascii")).raw]
+        except (DigestError, UnicodeDecodeError):
+            pass
+    return []

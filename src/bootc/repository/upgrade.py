@@ -1,0 +1,193 @@
+"""Repositories that have no ``meta.json``, or shall get another.
+
+Before 2026 a repository was its ``objects/`` and nothing said what they were
+(composefs, "init, ensure, upgrade, reset"). Owns: guessing that, from the objects
+themselves, once. Promises:
+
+- What is found never weakens what the caller demands: with ``secure``, objects without
+  fs-verity make no repository.
+- Objects are neither changed nor deleted.
+
+A repository upgraded here keeps the EROFS format its images have, which is 2. The
+reference implementation means to, and records 1; its images then get other digests than
+the deployments that are there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from bootc.errors import doing
+from bootc.formats.digest import Algorithm
+from bootc.fs.dir import Dir
+from bootc.fs.lock import lock_exclusive
+from bootc.kernel import fsverity
+from bootc.repository import layout
+from bootc.repository import verity as sealing
+from bootc.repository.metadata import ErofsFormats, Metadata
+from bootc.repository.repository import (
+    NotARepository,
+    Repository,
+    RepositoryExists,
+    write_metadata,
+)
+from bootc.repository.verity import Verity, VerityMissing
+
+_BUCKET = re.compile(r"[0-9a-f]{2}\Z")
+_REST = re.compile(r"[0-9a-f]+\Z")
+_ALGORITHMS = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorithm}
+
+
+class Outcome(enum.Enum):
+    """What :func:`ensure` had to do."""
+
+    OPENED = "opened"
+    CREATED = "created"
+    UPGRADED = "upgraded"
+
+
+def ensure(
+    parent: Dir,
+    *,
+    algorithm: Algorithm = Algorithm.SHA512,
+    secure: bool,
+    verity: Verity = fsverity,
+) -> tuple[Repository, Outcome]:
+    """Open the repository of a physical root for writing, whatever has to be done for it.
+
+    Unlike :meth:`Repository.create` this takes a repository whose images have another format.
+
+    Args:
+        parent: The directory that holds, or shall hold, ``composefs/``.
+        algorithm: What objects are named by, or shall be.
+        secure: Demand fs-verity of everything.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the file system has no fs-verity, or what is there was made without.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: there is an ``objects/``, but nothing in it tells what it is.
+        MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
+    """
+    outcome = Outcome.OPENED
+    with contextlib.ExitStack() as stack:
+        directory = None
+        with contextlib.suppress(FileNotFoundError):
+            directory = stack.enter_context(parent.open_dir(layout.REPOSITORY))
+        if directory is None or not directory.exists(layout.META):
+            if directory is None or not directory.exists(layout.OBJECTS):
+                created = Repository.create(
+                    parent, algorithm=algorithm, secure=secure, verity=verity
+                )
+                return created, Outcome.CREATED
+            _upgrade(directory, algorithm, secure=secure, verity=verity)
+            outcome = Outcome.UPGRADED
+    repository = Repository.open(parent, require_verity=secure, writable=True, verity=verity)
+    if repository.algorithm is not algorithm:
+        repository.close()
+        raise _named_otherwise(repository.dir.path, repository.algorithm, algorithm)
+    return repository, outcome
+
+
+def reset_metadata(
+    parent: Dir,
+    *,
+    algorithm: Algorithm = Algorithm.SHA512,
+    secure: bool,
+    verity: Verity = fsverity,
+) -> Repository:
+    """Forget all streams, images and the configuration, keep the objects, and begin anew.
+
+    There is no moment at which the repository can be opened and refers to nothing, so that no
+    garbage collection takes the objects meanwhile. Interrupted, it can be done again.
+
+    Raises:
+        NotARepository: there is none.
+        RepositoryExists: the objects are named by another algorithm.
+        VerityMissing: the file system has no fs-verity.
+        LockedByOther: another process uses the repository.
+    """
+    path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+    with doing(f"Resetting the repository {path}"):
+        try:
+            directory = parent.open_dir(layout.REPOSITORY)
+        except FileNotFoundError as exc:
+            raise NotARepository(f"there is no repository {path}") from exc
+        with directory:
+            lock_exclusive(directory)
+            found = {kind for kind, _ in _sample(directory, verity)}
+            if found - {algorithm}:
+                raise _named_otherwise(path, found.pop(), algorithm)
+            with contextlib.suppress(FileNotFoundError):
+                directory.unlink(layout.META)
+            directory.remove_tree(layout.STREAMS)
+            directory.remove_tree(layout.IMAGES)
+            write_metadata(directory, Metadata(algorithm), secure=secure, verity=verity)
+    return Repository.open(parent, require_verity=secure, writable=True, verity=verity)
+
+
+def _upgrade(directory: Dir, algorithm: Algorithm, *, secure: bool, verity: Verity) -> None:
+    with doing(f"Upgrading the repository {directory.path}"):
+        sample = set(_sample(directory, verity))
+        kinds = {kind for kind, _ in sample}
+        if len(kinds) != 1:
+            raise NotARepository(
+                f"{directory.path} has no meta.json, and its objects do not tell what it is",
+                hint="remove the directory if nothing needs it",
+            )
+        found = kinds.pop()
+        if found is not algorithm:
+            raise _named_otherwise(directory.path, found, algorithm)
+        sealed = {has_verity for _, has_verity in sample}
+        if secure and True not in sealed:
+            raise VerityMissing(
+                f"the objects of {directory.path} have no fs-verity, and fs-verity is required",
+                hint="fs-verity cannot be added later; install again or allow it to be missing",
+            )
+        # Some with, some without: that is a secure one to those who demand it, since objects
+        # without are refused one by one, and to nobody else.
+        write_metadata(
+            directory,
+            Metadata(found, read_only_compatible=(), erofs_formats=ErofsFormats(2)),
+            secure=secure or sealed == {True},
+            verity=verity,
+        )
+
+
+def _sample(directory: Dir, verity: Verity) -> Iterator[tuple[Algorithm, bool]]:
+    """Yield of an object from each directory what names it, and whether it has fs-verity."""
+    try:
+        store = directory.open_dir(layout.OBJECTS)
+    except FileNotFoundError:
+        return
+    with store:
+        for bucket in filter(_BUCKET.match, store.names()):
+            try:
+                below = store.open_dir(bucket)
+            except OSError as exc:
+                if exc.errno in (errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            with below:
+                for name in filter(_REST.match, below.names()):
+                    algorithm = _ALGORITHMS.get(len(name))
+                    if algorithm and stat.S_ISREG(below.stat(name).st_mode):
+                        yield algorithm, _has_verity(below, name, algorithm, verity)
+                        break
+
+
+def _has_verity(below: Dir, name: str, algorithm: Algorithm, verity: Verity) -> bool:
+    fd = below.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, "rb", buffering=0):
+        measured = sealing.measure(fd, verity)
+    return measured is not None and measured[0] == algorithm.value
+
+
+def _named_otherwise(path: str, found: Algorithm, wanted: Algorithm) -> RepositoryExists:
+    return RepositoryExists(f"{path} names objects by {found.label} and not {wanted.label}")

@@ -1,0 +1,156 @@
+"""Disks that fail, and power that fails, at a chosen change.
+
+Every change the library makes to a directory goes through :class:`bootc.fs.dir.Dir` and
+:class:`bootc.fs.atomic.Tmpfile`, where these count them. The n-th does not happen. With
+:func:`failing` it raises an ``OSError``, once. With :func:`dies` the process ends there
+and then, in a child, since nobody tidies up after a power cut; files that were named and
+whose content no sync had followed are empty after it, as a journal leaves them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from bootc.fs.atomic import Tmpfile
+from bootc.fs.dir import Dir
+
+_CHANGES = ("mkdir", "symlink", "unlink", "rename", "remove_tree", "sync")
+_DEAD = 77
+_CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
+
+
+class Changes:
+    """Counts changes, and prevents one.
+
+    Args:
+        at: Which one, counted from 1.
+        fail: Called instead of it.
+    """
+
+    def __init__(self, at: int, fail: Callable[[Changes], object]) -> None:
+        self.count = 0
+        self._at = at
+        self._fail = fail
+        self._unsynced: set[int] = set()
+        self._named: dict[int, str] = {}
+
+    @property
+    def failed(self) -> bool:
+        return self.count >= self._at
+
+    def happen(self) -> None:
+        self.count += 1
+        if self.count == self._at:
+            self._fail(self)
+
+    def wrote(self, fd: int) -> None:
+        self._unsynced.add(os.fstat(fd).st_ino)
+
+    def named(self, fd: int, path: str) -> None:
+        self._named[os.fstat(fd).st_ino] = path
+
+    def synced(self) -> None:
+        self._unsynced.clear()
+
+    def lose_unsynced(self) -> None:
+        for inode in self._unsynced & self._named.keys():
+            os.truncate(self._named[inode], 0)
+
+
+@contextmanager
+def failing(at: int, error: int) -> Iterator[Changes]:
+    """Let the ``at``-th change fail with this ``errno``."""
+
+    def fail(changes: Changes) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with _counting(Changes(at, fail)) as changes:
+        yield changes
+
+
+def dies(at: int, work: Callable[[], object]) -> bool:
+    """Do something in a child process that dies at its ``at``-th change; tell whether it did."""
+
+    def die(changes: Changes) -> None:
+        changes.lose_unsynced()
+        os._exit(_DEAD)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            with _counting(Changes(at, die)):
+                work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  (nothing may leave the child)
+            traceback.print_exc()
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, _DEAD), "the child failed"
+    return code == _DEAD
+
+
+@contextmanager
+def without_nameless_files() -> Iterator[None]:
+    """Be a file system without ``O_TMPFILE``, where temporary files have names."""
+    opened = Dir.open_file
+
+    def open_file(self: Dir, relpath: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(self, relpath, flags, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dir, "open_file", open_file)
+        yield
+
+
+@contextmanager
+def _counting(changes: Changes) -> Iterator[Changes]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _CHANGES:
+            patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
+        _patch_files(patch, changes)
+        yield changes
+
+
+def _counted(method: Callable[..., Any], changes: Changes, syncs: bool) -> Callable[..., Any]:
+    def changing(self: Dir, *args: Any, **kwargs: Any) -> Any:
+        changes.happen()
+        result = method(self, *args, **kwargs)
+        if syncs:
+            changes.synced()
+        return result
+
+    return changing
+
+
+def _patch_files(patch: pytest.MonkeyPatch, changes: Changes) -> None:
+    open_file, write, publish = Dir.open_file, Tmpfile.write, Tmpfile.publish
+
+    def opening(self: Dir, relpath: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        if flags & _CREATES:
+            changes.happen()
+        return open_file(self, relpath, flags, mode)
+
+    def writing(self: Tmpfile, data: bytes) -> None:
+        changes.happen()
+        write(self, data)
+        changes.wrote(self.fileno())
+
+    def publishing(self: Tmpfile, directory: Dir, relpath: str) -> bool:
+        changes.happen()
+        done = publish(self, directory, relpath)
+        if done:
+            changes.named(self.fileno(), f"{directory.path}/{relpath}")
+        return done
+
+    patch.setattr(Dir, "open_file", opening)
+    patch.setattr(Tmpfile, "write", writing)
+    patch.setattr(Tmpfile, "publish", publishing)

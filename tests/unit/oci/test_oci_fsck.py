@@ -1,0 +1,406 @@
+"""Images that are damaged are found, and one pull after a repair heals them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bootc.formats import splitstream
+from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.ocispec import Descriptor
+from bootc.formats.splitstream import StreamReader, StreamWriter
+from bootc.fs.dir import Dir
+from bootc.oci.blob import Blob
+from bootc.oci.fsck import OciReport, check_images
+from bootc.oci.layoutdir import LayoutSource, open_layout
+from bootc.oci.pull import Pulled, pull, tag_of
+from bootc.repository.findings import Count
+from bootc.repository.fsck import check
+from bootc.repository.gc import collect
+from bootc.repository.refs import decode_tag
+from bootc.repository.repair import repair
+from bootc.repository.repository import Repository
+from support import images
+from support.images import file, layer
+
+LAYERS = (
+    images.bootable(kernel=b"kernel" * 1000),
+    layer(file("usr/one", b"one" * 1000), file("usr/shared", b"shared" * 100)),
+    layer(file("usr/two", b"two" * 1000)),
+)
+
+
+@dataclass
+class CountingSource:
+    """A source that tells which layers were opened."""
+
+    source: LayoutSource
+    opened: list[OciDigest] = field(default_factory=list)
+
+    @property
+    def imgref(self) -> ImageReference:
+        return self.source.imgref
+
+    @property
+    def manifest_digest(self) -> OciDigest:
+        return self.source.manifest_digest
+
+    @property
+    def manifest_raw(self) -> bytes:
+        return self.source.manifest_raw
+
+    @property
+    def config_raw(self) -> bytes:
+        return self.source.config_raw
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        return self.source.layers
+
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Blob]:
+        self.opened.append(descriptor.digest)
+        return self.source.blob(descriptor)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[CountingSource]:
+    layout = images.single(tmp_path / "layout", *LAYERS)
+    with open_layout(ImageReference.parse(layout.reference()), images.ARCHITECTURE) as source:
+        yield CountingSource(source)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    target = tmp_path / "target"
+    target.mkdir()
+    with Dir.open(target) as root, Repository.create(root, secure=False) as repository:
+        yield repository
+
+
+@pytest.fixture
+def pulled(repository: Repository, source: CountingSource) -> Pulled:
+    pulled = pull(repository, source)
+    assert len(source.opened) == 3
+    source.opened.clear()
+    return pulled
+
+
+def checked(repository: Repository) -> OciReport:
+    repository.objects.flush()
+    return check_images(repository, check(repository))
+
+
+def kinds(report: OciReport) -> list[str]:
+    return [finding.kind.value for finding in report.findings]
+
+
+def path_of(repository: Repository, digest: Digest) -> Path:
+    return Path(repository.dir.path, "objects", digest.object_path)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def objects_of(repository: Repository, number: int) -> tuple[Digest, ...]:
+    stream = repository.streams.read(f"oci-layer-{images.sha256(LAYERS[number])}")
+    return StreamReader(stream).object_refs
+
+
+def put_document(
+    repository: Repository, content_id: str, kind: bytes, raw: bytes, **refs: Digest
+) -> Digest:
+    stream = StreamWriter(Algorithm.SHA512, kind)
+    for name, digest in refs.items():
+        stream.refer(name, digest)
+    stream.external(repository.objects.put(raw), len(raw))
+    return repository.streams.write(content_id, stream.finish())
+
+
+def test_a_sound_image(repository: Repository, pulled: Pulled) -> None:
+    report = checked(repository)
+    assert report.ok
+    assert report.images == Count(1, 0)
+    assert report.to_text() == report.repository.to_text() + "oci images: 1/1 ok\n"
+    assert report.to_text().endswith("status: ok\noci images: 1/1 ok\n")
+    assert json.loads(json.dumps(report.to_json())) == {
+        "ok": True,
+        "images_checked": 1,
+        "images_corrupted": 0,
+        "errors": [],
+        "repo": report.repository.to_json(),
+    }
+
+
+def test_no_images(repository: Repository) -> None:
+    assert checked(repository).images == Count(0, 0)
+
+
+def test_one_image_by_its_tag(repository: Repository, pulled: Pulled) -> None:
+    name = decode_tag(tag_of(pulled.manifest_digest).removeprefix("oci/"))
+    report = check(repository)
+    assert check_images(repository, report, tag=name).images == Count(1, 0)
+    for absent in ("absent", "..", "nul\0"):
+        found = check_images(repository, report, tag=absent)
+        assert kinds(found) == ["ref-resolve-failed"]
+        assert found.images == Count(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("../../oci-manifest-sha256:short", ["ref-resolve-failed"]),
+        ("../../ostree-commit-0", []),
+    ],
+)
+def test_tags_of_something_else(repository: Repository, target: str, found: list[str]) -> None:
+    tags = Path(repository.dir.path, "streams/refs/oci")
+    tags.mkdir(parents=True)
+    (tags / "tag").symlink_to(target)
+    assert kinds(checked(repository)) == found
+    assert kinds(check_images(repository, check(repository), tag="tag")) == ["ref-resolve-failed"]
+
+
+def test_a_reserved_name(repository: Repository, pulled: Pulled) -> None:
+    repository.streams.set_ref("oci/@sha256:0", f"oci-manifest-{pulled.manifest_digest}")
+    report = checked(repository)
+    assert [str(finding) for finding in report.findings] == [
+        "fsck: invalid-ref-name: @sha256:0: leading '@' is reserved for digest references"
+    ]
+    assert report.to_text().endswith(
+        f"oci images: 1/2 ok\noci errors: 1\n  - {report.findings[0]}\n"
+    )
+
+
+def manifest_object(repository: Repository, pulled: Pulled) -> None:
+    stream = StreamReader(repository.streams.read(f"oci-manifest-{pulled.manifest_digest}"))
+    damage(path_of(repository, stream.object_refs[0]))
+
+
+def manifest_link(repository: Repository, pulled: Pulled) -> None:
+    Path(repository.dir.path, f"streams/oci-manifest-{pulled.manifest_digest}").unlink()
+
+
+def manifest_content(repository: Repository, pulled: Pulled) -> None:
+    name = f"oci-manifest-{pulled.manifest_digest}"
+    put_document(repository, name, splitstream.OCI_MANIFEST, b"{}")
+
+
+def manifest_type(repository: Repository, pulled: Pulled) -> None:
+    name = f"oci-manifest-{pulled.manifest_digest}"
+    put_document(repository, name, splitstream.OCI_CONFIG, b"{}")
+
+
+def manifest_refs(repository: Repository, pulled: Pulled) -> None:
+    name = f"oci-manifest-{pulled.manifest_digest}"
+    raw = StreamReader(repository.streams.read(name)).object_refs[0]
+    data = repository.objects.read(raw)
+    put_document(repository, name, splitstream.OCI_MANIFEST, data)
+
+
+def config_link(repository: Repository, pulled: Pulled) -> None:
+    Path(repository.dir.path, f"streams/oci-config-{pulled.config_digest}").unlink()
+
+
+def config_other(repository: Repository, pulled: Pulled) -> None:
+    put_document(repository, f"oci-config-{pulled.config_digest}", splitstream.OCI_CONFIG, b"{}")
+
+
+def config_content(repository: Repository, pulled: Pulled) -> None:
+    name = f"oci-manifest-{pulled.manifest_digest}"
+    raw = repository.objects.read(StreamReader(repository.streams.read(name)).object_refs[0])
+    config = put_document(
+        repository, f"oci-config-{pulled.config_digest}", splitstream.OCI_CONFIG, b"{}"
+    )
+    refs = {f"config:{pulled.config_digest}": config}
+    put_document(repository, name, splitstream.OCI_MANIFEST, raw, **refs)
+
+
+def layer_link(repository: Repository, pulled: Pulled) -> None:
+    Path(repository.dir.path, f"streams/oci-layer-{images.sha256(LAYERS[1])}").unlink()
+
+
+def layer_object(repository: Repository, pulled: Pulled) -> None:
+    digest = repository.streams.digest_of(f"oci-layer-{images.sha256(LAYERS[1])}")
+    path_of(repository, digest).unlink()
+
+
+def layer_other(repository: Repository, pulled: Pulled) -> None:
+    link = Path(repository.dir.path, f"streams/oci-layer-{images.sha256(LAYERS[1])}")
+    link.unlink()
+    link.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (manifest_object, ["manifest-read-failed"]),
+        (manifest_link, ["manifest-read-failed"]),
+        (manifest_type, ["manifest-read-failed"]),
+        (manifest_content, ["manifest-digest-mismatch"]),
+        (manifest_refs, ["config-ref-missing"]),
+        (config_link, ["config-read-failed"]),
+        (config_other, ["config-read-failed"]),
+        (config_content, ["config-digest-mismatch"]),
+        (layer_link, ["layer-stream-missing"]),
+        (layer_object, ["layer-stream-missing", "layer-object-missing"]),
+        (layer_other, ["layer-check-failed"]),
+    ],
+)
+def test_damaged_images(
+    repository: Repository,
+    pulled: Pulled,
+    spoil: Callable[[Repository, Pulled], None],
+    found: list[str],
+) -> None:
+    spoil(repository, pulled)
+    report = checked(repository)
+    assert kinds(report) == found
+    assert report.images == Count(1, 1)
+    assert not report.ok
+
+
+def put_image(
+    repository: Repository, manifest: dict[str, object], config: dict[str, object], *refs: str
+) -> None:
+    """Store documents with references that all lead to the one object there is."""
+    some = repository.objects.put(b"layer" * 100)
+    config_raw = json.dumps(config).encode()
+    digest = OciDigest.of(config_raw)
+    stream = put_document(
+        repository,
+        f"oci-config-{digest}",
+        splitstream.OCI_CONFIG,
+        config_raw,
+        **dict.fromkeys(refs, some),
+    )
+    descriptor = {"mediaType": images.ocispec.CONFIG, "digest": str(digest), "size": 1}
+    raw = json.dumps({"schemaVersion": 2, "config": descriptor, "layers": [], **manifest}).encode()
+    raw = raw.replace(b"CONFIG", str(digest).encode())
+    named = {f"config:{digest}": stream, **dict.fromkeys(refs, some)}
+    name = f"oci-manifest-{OciDigest.of(raw)}"
+    put_document(repository, name, splitstream.OCI_MANIFEST, raw, **named)
+    repository.streams.set_ref("oci/tag", name)
+
+
+CONFIG = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+
+
+def test_documents_that_make_no_sense(repository: Repository) -> None:
+    put_image(repository, {"layers": 1}, CONFIG)
+    assert kinds(checked(repository)) == ["manifest-parse-failed"]
+    put_image(repository, {}, {**CONFIG, "rootfs": 1})
+    assert kinds(checked(repository)) == ["config-parse-failed"]
+
+
+def test_a_layer_nobody_refers_to(repository: Repository) -> None:
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]}
+    put_image(repository, {}, {**CONFIG, "rootfs": rootfs})
+    report = checked(repository)
+    assert kinds(report) == ["layer-ref-missing"]
+    assert report.findings[0].detail == f"sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize("seal", ["no digest", "0" * 128])
+def test_a_seal_that_is_broken(repository: Repository, seal: str) -> None:
+    labels = {"Labels": {"containers.composefs.fsverity": seal}}
+    put_image(repository, {}, {**CONFIG, "config": labels})
+    assert kinds(checked(repository)) == ["seal-image-missing"]
+
+
+def test_a_seal_that_holds(repository: Repository, pulled: Pulled) -> None:
+    labels = {"Labels": {"containers.composefs.fsverity": pulled.image_id.hex}}
+    put_image(repository, {}, {**CONFIG, "config": labels})
+    assert checked(repository).ok
+
+
+def test_artifacts(repository: Repository) -> None:
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": "CONFIG", "size": 2}
+    digest = f"sha256:{'1' * 64}"
+    blob = {"mediaType": "application/x-blob", "digest": digest, "size": 1}
+    put_image(repository, {"config": config, "layers": [blob]}, {}, digest)
+    assert checked(repository).ok
+    path_of(repository, repository.objects.put(b"layer" * 100)).unlink()
+    assert kinds(checked(repository)) == ["artifact-layer-object-missing"]
+    put_image(repository, {"config": config, "layers": [blob]}, {})
+    assert kinds(checked(repository)) == ["artifact-layer-ref-missing"]
+
+
+def heal(repository: Repository, source: CountingSource) -> None:
+    report = check(repository)
+    assert not report.ok
+    repair(repository, report)
+    pull(repository, source)
+    assert checked(repository).ok
+
+
+def test_a_damaged_file_costs_its_layer_only(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    for digest in objects_of(repository, 1):
+        damage(path_of(repository, digest))
+    heal(repository, source)
+    assert source.opened == [source.layers[1].digest]
+
+
+def test_a_missing_file_costs_its_layer_only(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    path_of(repository, objects_of(repository, 2)[0]).unlink()
+    heal(repository, source)
+    assert source.opened == [source.layers[2].digest]
+
+
+def test_a_damaged_layer_stream_costs_its_layer_only(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    name = f"oci-layer-{images.sha256(LAYERS[0])}"
+    damage(path_of(repository, repository.streams.digest_of(name)))
+    heal(repository, source)
+    assert source.opened == [source.layers[0].digest]
+
+
+def test_garbage_collection_in_between_takes_nothing_healthy(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    bad, *healthy = objects_of(repository, 1)
+    assert healthy
+    damage(path_of(repository, bad))
+    repair(repository, check(repository))
+    collect(repository)
+    assert all(map(repository.objects.exists, healthy))
+    pull(repository, source)
+    assert source.opened == [source.layers[1].digest]
+    assert checked(repository).ok
+    collect(repository)
+    assert checked(repository).ok
+
+
+@contextmanager
+def damaged(repository: Repository, digest: Digest) -> Iterator[None]:
+    damage(path_of(repository, digest))
+    yield
+    assert path_of(repository, digest).exists()
+
+
+def test_damaged_images_and_documents_cost_no_layer(
+    repository: Repository, source: CountingSource, pulled: Pulled
+) -> None:
+    streams = repository.streams
+    manifest = streams.digest_of(f"oci-manifest-{pulled.manifest_digest}")
+    config = streams.digest_of(f"oci-config-{pulled.config_digest}")
+    with (
+        damaged(repository, pulled.image_id),
+        damaged(repository, manifest),
+        damaged(repository, config),
+    ):
+        heal(repository, source)
+    assert source.opened == []

@@ -1,0 +1,18 @@
+"""What the tutorials show is what happens."""
+
+from __future__ import annotations
+
+import doctest
+import logging
+from pathlib import Path
+
+import pytest
+
+TUTORIALS = sorted((Path(__file__).parents[2] / "docs/tutorial").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.name)
+def test_every_example_runs(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    failed, tried = doctest.testfile(str(path), module_relative=False)
+    assert (failed, tried > 10) == (0, True)
