@@ -26,7 +26,7 @@ from bootc.formats.verity import verity_digest
 from bootc.oci.flatten import apply_layer
 from bootc.oci.source import open_source
 from bootc.oci.unpack import entries, split_layer
-from bootc.repository.objects import DigestOnly
+from bootc.repository.sink import DigestOnly
 from support import require
 
 pytestmark = pytest.mark.interop

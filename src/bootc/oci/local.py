@@ -18,7 +18,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.walk import TreeChanged, read_tree
 from bootc.oci.pull import ImageTree
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
-from bootc.repository.objects import DigestOnly
+from bootc.repository.sink import DigestOnly
 
 
 class ActiveRoot(Error):

@@ -32,9 +32,9 @@ from bootc.oci.flatten import apply_layer
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
-from bootc.repository.objects import DigestOnly, ObjectSink
 from bootc.repository.refs import encode_tag
 from bootc.repository.repository import Repository
+from bootc.repository.sink import DigestOnly, ObjectSink
 
 #: Names in the config stream of what was made of the image (EROFS format version 1).
 PLAIN_IMAGE = "composefs.image.v1"

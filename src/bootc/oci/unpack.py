@@ -28,7 +28,7 @@ from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader, TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
 from bootc.oci.blob import CHUNK_BYTES, Blob, check_digest
-from bootc.repository.objects import ObjectSink
+from bootc.repository.sink import ObjectSink
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

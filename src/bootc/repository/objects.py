@@ -35,8 +35,6 @@ import os
 import resource
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
@@ -46,6 +44,7 @@ from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.kernel import files, fsverity
 from bootc.repository import verity as sealing
+from bootc.repository.sink import ObjectWriter
 from bootc.repository.verity import Verity, VerityMissing
 
 _log = logging.getLogger(__name__)
@@ -61,70 +60,6 @@ _DAMAGE = (errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 class ObjectCorrupt(Error):
     """An object is not what its name says."""
-
-
-class ObjectWriter(Protocol):
-    """Where the content of one object is written to."""
-
-    def clone(self, fd: int) -> bool:
-        """Share the blocks of a file as the whole content, before any :meth:`write`.
-
-        Returns:
-            False where that cannot be; nothing has changed then.
-        """
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append to the object."""
-
-    def commit(self) -> Digest:
-        """Finish the object and return its name; nothing may be written after."""
-
-
-class ObjectSink(Protocol):
-    """Where objects go to: a repository, or nowhere but through the hash."""
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """What objects are named by."""
-
-    def put(self, data: bytes) -> Digest:
-        """Store an object that is at hand as a whole."""
-
-    def writer(self) -> AbstractContextManager[ObjectWriter]:
-        """Start an object whose content arrives in pieces; without a commit it never existed."""
-
-
-class DigestOnly:
-    """An :class:`ObjectSink` that stores nothing."""
-
-    __slots__ = ("algorithm",)
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self.algorithm = algorithm
-
-    def put(self, data: bytes) -> Digest:
-        """Return the name ``data`` would have."""
-        return verity_digest(data, self.algorithm)
-
-    def writer(self) -> AbstractContextManager[ObjectWriter]:
-        """Return a writer that only hashes."""
-        return contextlib.nullcontext(_HashingWriter(self.algorithm))
-
-
-class _HashingWriter:
-    __slots__ = ("_hasher",)
-
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._hasher = VerityHasher(algorithm)
-
-    def clone(self, fd: int) -> bool:
-        return False  # there is nothing to share them with
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._hasher.update(data)
-
-    def commit(self) -> Digest:
-        return self._hasher.digest()
 
 
 class Objects:

@@ -25,7 +25,7 @@ from bootc.oci.local import ActiveRoot, directory_tree
 from bootc.oci.pull import compute_image_id, image_tree
 from bootc.oci.seal import XattrMode
 from bootc.oci.source import open_source
-from bootc.repository.objects import DigestOnly
+from bootc.repository.sink import DigestOnly
 from support import images
 
 MTIME = 1_700_000_000

@@ -19,7 +19,7 @@ from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci.blob import DigestMismatch
 from bootc.oci.unpack import LayerError, bodies_of, decompress, entries, split_layer
-from bootc.repository.objects import DigestOnly, ObjectWriter
+from bootc.repository.sink import DigestOnly, ObjectWriter
 from support.images import directory, file, layer
 
 SHA256 = Algorithm.SHA256

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,25 @@ def test_an_object_that_cannot_be_measured(insecure: Repository, error: int, kin
     assert report.findings[0].detail == os.strerror(error)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_object_that_may_not_be_read(insecure: Repository) -> None:
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Not root, who may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_object_that_may_not_be_read(
+    insecure: Repository, request: pytest.FixtureRequest
+) -> None:
     path_of(insecure, put(insecure)).chmod(0)
+    os.fchmod(insecure.dir.fileno(), 0o755)
+    request.getfixturevalue("unprivileged")
     report = checked(insecure)
     assert kinds(report) == ["object-check-failed"]
     assert report.findings[0].detail == "Permission denied"

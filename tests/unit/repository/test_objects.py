@@ -15,8 +15,9 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.repository.objects import DigestOnly, ObjectCorrupt, Objects, ObjectSink
+from bootc.repository.objects import ObjectCorrupt, Objects
 from bootc.repository.repository import Repository
+from bootc.repository.sink import DigestOnly, ObjectSink
 from bootc.repository.verity import VerityMissing
 from support.verity import FakeVerity
 

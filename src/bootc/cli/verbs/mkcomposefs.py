@@ -87,7 +87,8 @@ def _scan(args: argparse.Namespace) -> Directory:
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir
     from bootc.fs.walk import read_tree
-    from bootc.repository.objects import DigestOnly, Objects
+    from bootc.repository.objects import Objects
+    from bootc.repository.sink import DigestOnly
 
     with contextlib.ExitStack() as stack:
         # As in C, the source itself must not be a symlink.
@@ -98,6 +99,7 @@ def _scan(args: argparse.Namespace) -> Directory:
             store = stack.enter_context(_store(args.digest_store))
             objects = Objects(store, Algorithm.SHA256, secure=False, writable=True)
             root = read_tree(top, objects)
+            objects.flush()
             store.sync()
     omit = Omissions(args.use_epoch, args.skip_devices, args.skip_xattrs, args.user_xattrs)
     as_scanned(root, omit)
