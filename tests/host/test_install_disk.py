@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.device import BlankUnlessKept, check_may_be_written, inspect, wipe
+from bootc.deploy.install import device
+from bootc.deploy.install.device import (
+    BlankUnlessKept,
+    StillInUse,
+    check_may_be_written,
+    inspect,
+    wipe,
+)
 from bootc.deploy.install.filesystem import Filesystem, make_esp, make_root
 from bootc.deploy.install.partition import create_partitions, read_table
 from bootc.deploy.install.preflight import check_host
@@ -176,6 +184,28 @@ def test_wiping_leaves_a_blank_disk(disk: str) -> None:
     check_may_be_written(inspect(disk), wipe=False)
     layout = create_partitions(disk, "x86_64", None)
     assert signatures(layout.root.node) == []
+
+
+def test_wiping_waits_for_whoever_still_looks_at_a_partition(disk: str) -> None:
+    node = create_partitions(disk, "x86_64", None).root.node
+    held = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    release = threading.Timer(1.0, os.close, (held,))
+    release.start()
+    wipe(inspect(disk))
+    assert release.finished.is_set()
+    assert inspect(disk).partitions == ()
+
+
+def test_wiping_gives_up_on_a_partition_that_stays_in_use(
+    disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = create_partitions(disk, "x86_64", None).root.node
+    monkeypatch.setattr(device, "_FORGET_TIMEOUT_S", 0.5)
+    with (
+        open(node, "rb"),
+        pytest.raises(StillInUse, match=f"^the partition {node} is still in use"),
+    ):
+        wipe(inspect(disk))
 
 
 def test_wiping_a_blank_disk(disk: str) -> None:

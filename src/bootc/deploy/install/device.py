@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ _log = logging.getLogger(__name__)
 
 _COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
+
+
+_FORGET_TIMEOUT_S = 20.0
+_FORGET_POLL_S = 0.2
+
+
+class StillInUse(Error):
+    """Somebody holds a partition that is no longer there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +109,29 @@ def wipe(device: Device) -> None:
 
     Raises:
         CommandFailed: the disk could not be written.
+        StillInUse: the disk is blank, but the kernel keeps a partition that somebody holds.
     """
     with doing(f"Wiping {device.path}"):
         for path in (*inspect(device.path).partitions, device.path):
             # By force, because a lazily unmounted file system may still hold it for a moment.
             process.run(["wipefs", "--all", "--force", path])
-        # Where the kernel does not scan tables it would keep the partitions; it may have none.
-        process.run(["partx", "--delete", device.path], ok=(0, 1))
+        _forget_partitions(device.path)
+
+
+def _forget_partitions(path: str) -> None:
+    """Make the kernel forget the partitions it knows of, as the next installation expects.
+
+    That fails while anybody still holds one: a file system on its way out, or udev, which
+    looks at each device that was written to. Both let go soon.
+    """
+    deadline_s = time.monotonic() + _FORGET_TIMEOUT_S
+    partition.settle()
+    while left := inspect(path).partitions:
+        if time.monotonic() > deadline_s:
+            raise StillInUse(f"the partition {left[0]} is still in use", hint="see lsblk")
+        process.run(["partx", "--delete", path], ok=(0, 1))
         partition.settle()
+        time.sleep(_FORGET_POLL_S)
 
 
 class BlankUnlessKept:
