@@ -23,7 +23,7 @@ test: check fuzz   ## Every test: units to real boots of virtual machines
 	tools/qemu-chroot
 	$(ROOT) examples/debian/build
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/unit tests/property tests/vectors
-	$(PYTEST) tests/vectors tests/interop tests/host tests/boot
+	$(PYTEST) tests/vectors tests/crash tests/interop tests/host tests/boot
 
 check: dev         ## Format, lint, strict types, import contract, unit tests
 	$(BIN)/ruff format --check src tests tools bench
