@@ -13,7 +13,6 @@ import pytest
 from bootc.errors import one_line
 from bootc.fs import mounts
 from bootc.fs.atomic import write_file
-from bootc.kernel import files
 from bootc.kernel.mount import fsconfig_create, fsconfig_set_string, fsmount, fsopen
 from support import require
 
@@ -118,12 +117,3 @@ def test_a_private_namespace_hides_its_mounts(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
     assert not os.path.ismount(tmp_path)
-
-
-def test_freeze_and_thaw(device: str) -> None:
-    with mounts.mounted(device, "ext4") as root:
-        files.freeze(root.fileno())
-        with pytest.raises(OSError, match="busy"):
-            files.freeze(root.fileno())
-        files.thaw(root.fileno())
-        write_file(root, "f", b"1", durable=True)

@@ -21,8 +21,6 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 FICLONE = 0x40049409
-FIFREEZE = 0xC0045877
-FITHAW = 0xC0045878
 
 _OPEN_HOW = struct.Struct("=QQQ")
 _EAGAIN_ATTEMPTS = 64
@@ -59,13 +57,3 @@ def syncfs(fd: int) -> None:
 def ficlone(dst_fd: int, src_fd: int) -> None:
     """Make the destination share the source's blocks (EOPNOTSUPP, EXDEV where it cannot)."""
     fcntl.ioctl(dst_fd, FICLONE, src_fd)
-
-
-def freeze(fd: int) -> None:
-    """Stop writes to a file system and flush its journal (FIFREEZE)."""
-    fcntl.ioctl(fd, FIFREEZE, 0)
-
-
-def thaw(fd: int) -> None:
-    """Allow writes again after :func:`freeze` (FITHAW)."""
-    fcntl.ioctl(fd, FITHAW, 0)

@@ -30,7 +30,6 @@ FSMOUNT_CLOEXEC = 1
 
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
-FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 
 OPEN_TREE_CLONE = 1
@@ -79,11 +78,6 @@ def fsconfig_set_string(fs_fd: int, key: str, value: str) -> None:
 def fsconfig_set_flag(fs_fd: int, key: str) -> None:
     """Set an option that has no value."""
     _fsconfig(fs_fd, FSCONFIG_SET_FLAG, key, None, 0)
-
-
-def fsconfig_set_fd(fs_fd: int, key: str, value_fd: int) -> None:
-    """Set an option to an open file."""
-    _fsconfig(fs_fd, FSCONFIG_SET_FD, key, None, value_fd)
 
 
 def fsconfig_create(fs_fd: int) -> None:
