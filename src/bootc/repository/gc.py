@@ -52,7 +52,7 @@ class UnreadableRoot(Error):
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
             f"{what} is needed and {why}; nothing was removed",
-            hint="bootc internals cfs fsck finds what is damaged",
+            hint="check and repair the repository first (bootc.repository.fsck, repair)",
         )
 
 
