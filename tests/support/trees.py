@@ -78,7 +78,10 @@ def _possible(xattrs: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _contents(algorithm: Algorithm, *, version_2: bool) -> st.SearchStrategy[Content]:
     longest_inline, longest_link = (512, 1024) if version_2 else (5000, 4095)
-    sizes = st.one_of(st.integers(1, 10_000), st.sampled_from([2**32 - 1, 2**32, 2**44, 2**50]))
+    # Version 2 is frozen with one chunk index a file, which is enough for 2**43 bytes. Of
+    # larger files fsck.erofs misses the others.
+    large = [2**32 - 1, 2**32, 2**43] + ([] if version_2 else [2**44, 2**50])
+    sizes = st.one_of(st.integers(1, 10_000), st.sampled_from(large))
     digests = st.binary(min_size=algorithm.digest_size, max_size=algorithm.digest_size)
     devices = st.sampled_from([1, 0x103, 2**32 - 1])
     return st.one_of(
