@@ -22,6 +22,8 @@ VERSION = 1
 V1_EROFS = "v1_erofs"
 #: Formats there are; 0 and 1 are the layout of C's mkcomposefs.
 EROFS_FORMATS = (0, 1, 2)
+#: What new repositories have.
+DEFAULT_EROFS_FORMAT = 1
 #: Nobody's meta.json is larger.
 MAX_BYTES = 64 * 1024
 
@@ -54,7 +56,15 @@ class Metadata:
     compatible: tuple[str, ...] = ()
     read_only_compatible: tuple[str, ...] = (V1_EROFS,)
     incompatible: tuple[str, ...] = ()
-    erofs_formats: ErofsFormats | None = ErofsFormats(1)
+    erofs_formats: ErofsFormats | None = ErofsFormats(DEFAULT_EROFS_FORMAT)
+
+    @classmethod
+    def new(cls, algorithm: Algorithm, erofs_format: int = DEFAULT_EROFS_FORMAT) -> Metadata:
+        """Return what a new repository says whose images have a certain format."""
+        features = (V1_EROFS,) if erofs_format == 1 else ()
+        return cls(
+            algorithm, read_only_compatible=features, erofs_formats=ErofsFormats(erofs_format)
+        )
 
     def effective_erofs_formats(self) -> ErofsFormats:
         """Return the formats that count, where the field and the feature disagree.

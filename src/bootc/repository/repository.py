@@ -36,7 +36,7 @@ from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository import verity as sealing
 from bootc.repository.images import Images
-from bootc.repository.metadata import MAX_BYTES, Metadata
+from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, MAX_BYTES, Metadata
 from bootc.repository.objects import Objects
 from bootc.repository.streams import Streams
 from bootc.repository.verity import Verity, VerityMissing
@@ -85,16 +85,24 @@ class Repository:
         cls,
         parent: Dir,
         *,
+        name: str = layout.REPOSITORY,
         algorithm: Algorithm = Algorithm.SHA512,
+        erofs_format: int = DEFAULT_EROFS_FORMAT,
         secure: bool,
+        wait: bool = True,
+        sink: Sink = null_sink,
         verity: Verity = fsverity,
     ) -> Self:
         """Make the repository of a physical root, or open the one that is there, for writing.
 
         Args:
-            parent: The directory that holds, or shall hold, ``composefs/``.
+            parent: The directory that holds, or shall hold, the repository.
+            name: The repository's name in it.
             algorithm: What objects are named by.
+            erofs_format: The format version its images have by default.
             secure: Demand fs-verity of everything, now and later.
+            wait: As for :meth:`open`.
+            sink: As for :meth:`open`.
             verity: The kernel's ioctls.
 
         Raises:
@@ -102,17 +110,26 @@ class Repository:
                 was made without.
             RepositoryExists: the repository that is there has another configuration.
             NotARepository: objects lie there that no ``meta.json`` speaks for.
+            LockedByOther: as :meth:`open`.
         """
-        metadata = Metadata(algorithm)
-        path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+        metadata = Metadata.new(algorithm, erofs_format)
+        path = f"{parent.path.rstrip('/')}/{name}"
         with doing(f"Creating the repository {path}"):
-            with parent.ensure_dir(layout.REPOSITORY, layout.REPOSITORY_MODE) as directory:
+            with parent.ensure_dir(name, layout.REPOSITORY_MODE) as directory:
                 os.fchmod(directory.fileno(), layout.REPOSITORY_MODE)
                 if not directory.exists(layout.META):
                     if directory.exists(layout.OBJECTS):
                         raise _headless(path)
                     write_metadata(directory, metadata, secure=secure, verity=verity)
-            repository = cls.open(parent, require_verity=secure, writable=True, verity=verity)
+            repository = cls.open(
+                parent,
+                name=name,
+                require_verity=secure,
+                writable=True,
+                wait=wait,
+                sink=sink,
+                verity=verity,
+            )
             if repository.metadata != metadata:
                 repository.close()
                 raise RepositoryExists(
@@ -126,31 +143,38 @@ class Repository:
         cls,
         parent: Dir,
         *,
+        name: str = layout.REPOSITORY,
         require_verity: bool,
         writable: bool = False,
+        wait: bool = True,
+        sink: Sink = null_sink,
         verity: Verity = fsverity,
     ) -> Self:
         """Open the repository of a physical root and hold its lock shared.
 
         Args:
-            parent: The directory that holds ``composefs/``.
+            parent: The directory that holds the repository.
+            name: The repository's name in it.
             require_verity: Refuse a repository that is not secure.
             writable: Objects, streams and images may be added.
+            wait: Wait for a process that has it alone, which is one that collects garbage.
+            sink: Told when that takes more than a moment.
             verity: The kernel's ioctls.
 
         Raises:
             NotARepository: there is none.
+            LockedByOther: another process has it alone, and ``wait`` is false.
             VerityMissing: it is not secure though ``require_verity`` was demanded.
             MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
             OSError: also with EROFS or EACCES, when it shall be writable and is not.
         """
-        path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+        path = f"{parent.path.rstrip('/')}/{name}"
         with contextlib.ExitStack() as stack, doing(f"Opening the repository {path}"):
             try:
-                directory = stack.enter_context(parent.open_dir(layout.REPOSITORY))
+                directory = stack.enter_context(parent.open_dir(name))
             except (FileNotFoundError, NotADirectoryError) as exc:
                 raise NotARepository(f"there is no repository {path}") from exc
-            lock_shared(directory)
+            lock_shared(directory, wait=wait, sink=sink)
             metadata, secure = _read_metadata(directory, verity)
             if require_verity and not secure:
                 raise VerityMissing(

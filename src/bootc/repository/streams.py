@@ -92,6 +92,18 @@ class Streams:
             self._dir.ensure_dir(parent).close()
             replace_symlink(self._dir, f"{_REFS}/{name}", ref_target(name, content_id))
 
+    def remove_ref(self, name: str) -> None:
+        """Remove ``streams/refs/<name>``; what it referred to stays until the next collection.
+
+        Raises:
+            FileNotFoundError: there is no such reference.
+        """
+        if not is_ref_name(name):
+            raise ValueError(f"{name!r} cannot name a reference")
+        self._objects.require_writable()
+        with doing(f"Removing reference {name} in {self._dir.path}"):
+            self._dir.unlink(f"{_REFS}/{name}")
+
     def refs(self, prefix: str = "") -> dict[str, str]:
         """Return content ids by the names of the references in the directory ``prefix``.
 

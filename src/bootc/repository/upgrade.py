@@ -22,15 +22,17 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from typing import TypedDict
 
 from bootc.errors import doing
+from bootc.events import Sink, null_sink
 from bootc.formats.digest import Algorithm
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_exclusive
 from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository import verity as sealing
-from bootc.repository.metadata import ErofsFormats, Metadata
+from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, Metadata
 from bootc.repository.repository import (
     NotARepository,
     Repository,
@@ -52,11 +54,24 @@ class Outcome(enum.Enum):
     UPGRADED = "upgraded"
 
 
+class _Settings(TypedDict):
+    """What goes on unchanged to whoever opens the repository."""
+
+    name: str
+    wait: bool
+    sink: Sink
+    verity: Verity
+
+
 def ensure(
     parent: Dir,
     *,
+    name: str = layout.REPOSITORY,
     algorithm: Algorithm = Algorithm.SHA512,
+    erofs_format: int = DEFAULT_EROFS_FORMAT,
     secure: bool,
+    wait: bool = True,
+    sink: Sink = null_sink,
     verity: Verity = fsverity,
 ) -> tuple[Repository, Outcome]:
     """Open the repository of a physical root for writing, whatever has to be done for it.
@@ -64,9 +79,13 @@ def ensure(
     Unlike :meth:`Repository.create` this takes a repository whose images have another format.
 
     Args:
-        parent: The directory that holds, or shall hold, ``composefs/``.
+        parent: The directory that holds, or shall hold, the repository.
+        name: The repository's name in it.
         algorithm: What objects are named by, or shall be.
+        erofs_format: The format version images have by default, when it is made now.
         secure: Demand fs-verity of everything.
+        wait: As for :meth:`Repository.open`.
+        sink: As for :meth:`Repository.open`.
         verity: The kernel's ioctls.
 
     Raises:
@@ -75,20 +94,21 @@ def ensure(
         NotARepository: there is an ``objects/``, but nothing in it tells what it is.
         MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
     """
-    outcome = Outcome.OPENED
     with contextlib.ExitStack() as stack:
-        directory = None
+        outcome = Outcome.CREATED
         with contextlib.suppress(FileNotFoundError):
-            directory = stack.enter_context(parent.open_dir(layout.REPOSITORY))
-        if directory is None or not directory.exists(layout.META):
-            if directory is None or not directory.exists(layout.OBJECTS):
-                created = Repository.create(
-                    parent, algorithm=algorithm, secure=secure, verity=verity
-                )
-                return created, Outcome.CREATED
-            _upgrade(directory, algorithm, secure=secure, verity=verity)
-            outcome = Outcome.UPGRADED
-    repository = Repository.open(parent, require_verity=secure, writable=True, verity=verity)
+            directory = stack.enter_context(parent.open_dir(name))
+            if directory.exists(layout.META):
+                outcome = Outcome.OPENED
+            elif directory.exists(layout.OBJECTS):
+                _upgrade(directory, algorithm, secure=secure, verity=verity)
+                outcome = Outcome.UPGRADED
+    settings = _Settings(name=name, wait=wait, sink=sink, verity=verity)
+    if outcome is Outcome.CREATED:
+        return Repository.create(
+            parent, algorithm=algorithm, erofs_format=erofs_format, secure=secure, **settings
+        ), outcome
+    repository = Repository.open(parent, require_verity=secure, writable=True, **settings)
     if repository.algorithm is not algorithm:
         repository.close()
         raise _named_otherwise(repository.dir.path, repository.algorithm, algorithm)
@@ -98,7 +118,9 @@ def ensure(
 def reset_metadata(
     parent: Dir,
     *,
+    name: str = layout.REPOSITORY,
     algorithm: Algorithm = Algorithm.SHA512,
+    erofs_format: int = DEFAULT_EROFS_FORMAT,
     secure: bool,
     verity: Verity = fsverity,
 ) -> Repository:
@@ -113,10 +135,10 @@ def reset_metadata(
         VerityMissing: the file system has no fs-verity.
         LockedByOther: another process uses the repository.
     """
-    path = f"{parent.path.rstrip('/')}/{layout.REPOSITORY}"
+    path = f"{parent.path.rstrip('/')}/{name}"
     with doing(f"Resetting the repository {path}"):
         try:
-            directory = parent.open_dir(layout.REPOSITORY)
+            directory = parent.open_dir(name)
         except FileNotFoundError as exc:
             raise NotARepository(f"there is no repository {path}") from exc
         with directory:
@@ -128,8 +150,9 @@ def reset_metadata(
                 directory.unlink(layout.META)
             directory.remove_tree(layout.STREAMS)
             directory.remove_tree(layout.IMAGES)
-            write_metadata(directory, Metadata(algorithm), secure=secure, verity=verity)
-    return Repository.open(parent, require_verity=secure, writable=True, verity=verity)
+            metadata = Metadata.new(algorithm, erofs_format)
+            write_metadata(directory, metadata, secure=secure, verity=verity)
+    return Repository.open(parent, name=name, require_verity=secure, writable=True, verity=verity)
 
 
 def _upgrade(directory: Dir, algorithm: Algorithm, *, secure: bool, verity: Verity) -> None:
@@ -154,7 +177,7 @@ def _upgrade(directory: Dir, algorithm: Algorithm, *, secure: bool, verity: Veri
         # without are refused one by one, and to nobody else.
         write_metadata(
             directory,
-            Metadata(found, read_only_compatible=(), erofs_formats=ErofsFormats(2)),
+            Metadata.new(found, erofs_format=2),
             secure=secure or sealed == {True},
             verity=verity,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.fs.dir import Dir
-from bootc.fs.lock import LockedHere, lock_exclusive
+from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.verity import VerityMissing
@@ -230,3 +232,31 @@ def test_a_directory_that_may_not_be_written_to_is_named(insecure: Repository) -
         f"Storing an object in {insecure.dir.path}/objects: {insecure.dir.path}/objects: "
         "Permission denied"
     )
+
+
+def test_a_repository_may_have_any_name_and_an_erofs_format_of_choice(parent: Dir) -> None:
+    for erofs_format, features in ((0, ()), (1, ("v1_erofs",)), (2, ())):
+        name = f"store{erofs_format}"
+        Repository.create(parent, name=name, erofs_format=erofs_format, secure=False).close()
+        with Repository.open(parent, name=name, require_verity=False) as repository:
+            assert repository.dir.path.endswith(name)
+            assert repository.metadata.effective_erofs_formats().default == erofs_format
+            assert repository.metadata.read_only_compatible == features
+
+
+def test_who_will_not_wait_is_told_of_the_lock(parent: Dir) -> None:
+    Repository.create(parent, secure=False).close()
+    code = (
+        "import fcntl,os,sys; f=os.open(sys.argv[1],0); fcntl.flock(f,2); print(); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"{parent.path}/composefs"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(LockedByOther, match="in use by another process"):
+            Repository.open(parent, require_verity=False, wait=False)
+        holder.communicate()
+    Repository.open(parent, require_verity=False, wait=False).close()
