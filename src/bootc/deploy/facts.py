@@ -1,0 +1,116 @@
+"""What is found on an installed system, as values: all that decisions are made from.
+
+Gathering reads (:mod:`bootc.deploy.gather`); from here on nothing does. Status
+(:mod:`bootc.deploy.status`) and every plan are functions of a :class:`Facts`, so that
+whatever state a machine can be in can be written down in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bootc.boot.findings import Finding
+from bootc.boot.menu import Item, Menu
+from bootc.boot.scheme import Scheme
+from bootc.deploy.booted import BootedState
+from bootc.deploy.model import ImageStatus, Timestamp
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.origin import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class FinalizeFailure:
+    """Why a staged deployment did not become the default when the machine went down."""
+
+    reason: str
+    time: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateFacts:
+    """The state directory of a deployment.
+
+    Without ``origin`` it is damaged, or what an interruption left; a finding says which.
+    """
+
+    image_id: Digest
+    origin: Origin | None
+    pinned: bool = False
+    #: What the last look at the registry found, for the booted deployment.
+    cached_update: ImageStatus | None = None
+    failure: FinalizeFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What the documents of an image in the repository say."""
+
+    architecture: str
+    version: str | None = None
+    timestamp: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A system that was booted through composefs.
+
+    Attributes:
+        booted: What volatile state says.
+        scheme: Where and how this system's boot menu is kept.
+        active: The menu the boot loader reads.
+        staged: The menu that finalizing exchanges with it.
+        states: State directories, by deployment.
+        images: Documents of those images whose documents can be read, by manifest.
+        read_only: The disk refuses writes.
+        findings: What was found damaged, foreign or unreadable. None of it stops a command.
+    """
+
+    booted: BootedState
+    scheme: Scheme
+    active: Menu
+    staged: Menu
+    states: Mapping[Digest, StateFacts]
+    images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
+    read_only: bool = False
+    findings: tuple[Finding, ...] = ()
+
+    def staged_id(self) -> Digest | None:
+        """Return the deployment that is announced for the next boot, if it can become that.
+
+        After a soft reboot the announcement stays and names what runs. Without an entry, or
+        without state, nothing would become of it.
+        """
+        marker = self.booted.staged
+        if marker is None or marker.image_id == self.booted.image_id:
+            return None
+        found = self.staged_item(marker.image_id) or self.active_item(marker.image_id)
+        if found is None or self.origin(marker.image_id) is None:
+            return None
+        return marker.image_id
+
+    def origin(self, deployment: Digest) -> Origin | None:
+        """Return what is known of where a deployment came from."""
+        state = self.states.get(deployment)
+        return None if state is None else state.origin
+
+    def is_pinned(self, deployment: Digest) -> bool:
+        """Tell whether the user wants a deployment kept."""
+        state = self.states.get(deployment)
+        return state is not None and state.pinned
+
+    def active_item(self, deployment: Digest) -> Item | None:
+        """Return the entry that starts a deployment, if there is one."""
+        return _find(self.active, deployment)
+
+    def staged_item(self, deployment: Digest) -> Item | None:
+        """Return the entry that shall start a deployment, if there is one."""
+        return _find(self.staged, deployment)
+
+    def bootable(self) -> list[Digest]:
+        """Return the deployments of the active menu that have state, in its order."""
+        return [item.deployment for item in self.active.items if self.origin(item.deployment)]
+
+
+def _find(menu: Menu, deployment: Digest) -> Item | None:
+    return next((item for item in menu.items if item.deployment == deployment), None)
