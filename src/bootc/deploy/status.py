@@ -36,7 +36,7 @@ from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, ImageConfig, Manifest
 from bootc.formats.origin import Origin, OriginError, parse_origin
 from bootc.formats.splitstream import StreamReader
-from bootc.oci.pull import config_id, manifest_id
+from bootc.oci.names import config_id, manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
 

@@ -21,7 +21,7 @@ from bootc.formats import ocispec, splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader
-from bootc.oci.pull import config_id, layer_id, manifest_id
+from bootc.oci.names import config_id, layer_id, manifest_id
 from bootc.repository import layout
 from bootc.repository.findings import Count, Finding, Report
 from bootc.repository.refs import decode_tag, encode_tag

@@ -5,10 +5,8 @@ layer is registered only when its digests were right and its objects are on disk
 so an interrupted pull goes on where it stopped; the image's tag is set last, when
 all that it refers to is durable; pulling again changes nothing.
 
-Names (composefs, "Streams written for an OCI image"): ``oci-layer-<diff_id>``,
-``oci-config-<digest>``, ``oci-manifest-<digest>``, and the tag
-``localhost/bootc-<manifest digest>`` below ``streams/refs/oci/``. The config stream
-names the EROFS images made of the image.
+Names are those of :mod:`bootc.oci.names`; the tag is ``localhost/bootc-<manifest digest>``
+below ``streams/refs/oci/``. The config stream names the EROFS images made of the image.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
 from bootc.oci.blob import Blob, DigestMismatch
 from bootc.oci.flatten import apply_layer
+from bootc.oci.names import config_id, layer_id, manifest_id, tag_of
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
-from bootc.repository.refs import encode_tag
 from bootc.repository.repository import Repository
 from bootc.repository.sink import DigestOnly, ObjectSink
 
@@ -56,26 +54,6 @@ class Pulled:
     image_id: Digest
     #: The tree before ``/boot`` was emptied: where kernels are found.
     root: Directory
-
-
-def layer_id(diff_id: OciDigest) -> str:
-    """Return the content id of a layer's stream."""
-    return f"oci-layer-{diff_id}"
-
-
-def config_id(digest: OciDigest) -> str:
-    """Return the content id of a configuration's stream."""
-    return f"oci-config-{digest}"
-
-
-def manifest_id(digest: OciDigest) -> str:
-    """Return the content id of a manifest's stream."""
-    return f"oci-manifest-{digest}"
-
-
-def tag_of(manifest_digest: OciDigest) -> str:
-    """Return the name, below ``streams/refs/``, of the tag that keeps an image."""
-    return f"oci/{encode_tag(f'localhost/bootc-{manifest_digest}')}"
 
 
 def required_bytes(source: Source) -> int:

@@ -19,7 +19,8 @@ from bootc.fs.dir import Dir
 from bootc.oci.blob import Blob
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.layoutdir import LayoutSource, open_layout
-from bootc.oci.pull import Pulled, pull, tag_of
+from bootc.oci.names import tag_of
+from bootc.oci.pull import Pulled, pull
 from bootc.repository.findings import Count
 from bootc.repository.fsck import check
 from bootc.repository.gc import collect
