@@ -11,6 +11,8 @@ from stations import FirstBoot, LiveBoot, boot_installed, boot_live
 
 from support import images, require
 from support import registry as registries
+from support import variants as variant_images
+from support.variants import Variant
 from testbed import disks
 from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
@@ -36,6 +38,12 @@ def demo_os() -> DemoOs:
     if demo.missing():
         require.lacking(f"{demo.missing()[0]} is not built (examples/debian/build)")
     return demo
+
+
+@pytest.fixture(scope="session")
+def variants(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
+    """The images of the journeys, by tag."""
+    return variant_images.build(demo_os, tmp_path_factory.mktemp("variants"))
 
 
 @pytest.fixture(scope="session")

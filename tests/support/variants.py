@@ -1,0 +1,329 @@
+"""Images to upgrade to and to switch to: the demo image with one small layer more.
+
+======== ======= ============= ==========================================================
+tag      version os-release ID what it has
+======== ======= ============= ==========================================================
+v1       1       debian-demo   the demo image itself
+v2       9       debian-demo   files changed in ``/usr``, an argument in ``kargs.d``, a
+                               changed default and two new ones in ``/etc``; v1's kernel
+v2-meta  9.1     debian-demo   v2's tree; only what the image says of itself is new
+v3       10      renamed-demo  another kernel set, another argument; of the defaults v2
+                               brought one is gone and one has become a directory
+v3-plain 10      renamed-demo  v3, but nothing has become a directory
+v4       11      renamed-demo  v3-plain with a third kernel set
+u1 … u3                        v1 … v3 with a unified kernel image in place of the kernel
+======== ======= ============= ==========================================================
+
+A kernel set differs from another in its initramfs, which begins with one more archive:
+it boots alike and has another boot digest. What is said of a variant (:class:`Variant`)
+comes from pulling it into a repository, not from how it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootc.boot.kargs import read_kargs_d
+from bootc.formats import cmdline
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.pe import Uki
+from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.fs.dir import Dir
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.source import open_source
+from bootc.repository.repository import Repository
+from support import ukify
+from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
+from support.registry import Registry
+from testbed.demo_os import DemoOs
+
+VERSION = "org.opencontainers.image.version"
+KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
+#: Changed in v2; text that names the version.
+CHANGED = "usr/share/demo/changed.txt"
+#: A default that every version brings; v2 changes it.
+CHANGED_DEFAULT = "etc/demo.conf"
+#: Defaults that v2 brings; the one is gone in v3, the other a directory.
+REMOVED_DEFAULT = "etc/removed.conf"
+CONFLICT = "etc/conflict.d"
+UKI_DIRECTORY = "boot/EFI/Linux"
+
+_PADDING_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An image in an OCI layout, and what a system that runs it is to show."""
+
+    tag: str
+    #: For skopeo and bootc: ``oci:DIRECTORY:TAG``.
+    reference: str
+    version: str
+    os_id: str
+    manifest_digest: OciDigest
+    image_id: Digest
+    boot_digest: str
+    #: The name of its files for the boot loader in the image, and their sizes.
+    boot_files: Mapping[str, int]
+    #: The arguments of its kargs.d.
+    kargs: list[str]
+
+    @property
+    def is_uki(self) -> bool:
+        """Whether it boots a unified kernel image."""
+        return any(name.endswith(".efi") for name in self.boot_files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    version: str
+    os_id: str
+    members: tuple[Member, ...] = ()
+    #: What the initramfs is padded with; none leaves it as it is.
+    padding: bytes = b""
+    uki: bool = False
+
+
+def build(demo_os: DemoOs, path: Path) -> dict[str, Variant]:
+    """Make all variants in one OCI layout below ``path``; return them by tag."""
+    return _Builder(demo_os, path).build()
+
+
+def push_all(registry: Registry, variants: Mapping[str, Variant], name: str = "demo") -> None:
+    """Push every variant as ``NAME:TAG``. Push one again as another tag to move that tag."""
+    for variant in variants.values():
+        registry.push(variant.reference, f"{name}:{variant.tag}", "--preserve-digests")
+
+
+def _recipes() -> dict[str, _Recipe]:
+    second = _changes("9", "debian-demo", "second")
+    third = _changes("10", "renamed-demo", "third")
+    fourth = _changes("11", "renamed-demo", "fourth")
+    brought = file(REMOVED_DEFAULT, b"brought by version 9\n")
+    still_a_file = file(CONFLICT, b"a file\n")
+    now_a_directory = (directory(CONFLICT), file(f"{CONFLICT}/default.conf", b"in a directory\n"))
+    v1 = _Recipe("1", "debian-demo")
+    v2 = _Recipe("9", "debian-demo", (*second, brought, still_a_file))
+    v3 = _Recipe("10", "renamed-demo", (*third, *now_a_directory), b"third")
+    return {
+        "v1": v1,
+        "v2": v2,
+        "v2-meta": _Recipe("9.1", v2.os_id, v2.members),
+        "v3": v3,
+        "v3-plain": _Recipe("10", v3.os_id, (*third, still_a_file), v3.padding),
+        "v4": _Recipe("11", v3.os_id, (*fourth, still_a_file), b"fourth"),
+        "u1": _Recipe("1", v1.os_id, v1.members, uki=True),
+        "u2": _Recipe("9", v2.os_id, v2.members, uki=True),
+        "u3": _Recipe("10", v3.os_id, v3.members, v3.padding, uki=True),
+    }
+
+
+def _changes(version: str, os_id: str, word: str) -> tuple[Member, ...]:
+    os_release = (
+        f'PRETTY_NAME="Demo image {version}"\nNAME="Demo image"\nID={os_id}\nID_LIKE=debian\n'
+        f'VERSION_ID={version}\nVERSION="{version} ({word})"\n'
+    )
+    return (
+        file("usr/lib/os-release", os_release.encode()),
+        file(CHANGED, f"This line is version {version}'s.\n".encode()),
+        file(KARGS_D, f'kargs = ["variant={word}"]\n'.encode()),
+        file(CHANGED_DEFAULT, f'greeting = "hello from version {version}"\n'.encode()),
+    )
+
+
+class _Builder:
+    """The layout under construction, and a repository to look at the images with."""
+
+    def __init__(self, demo_os: DemoOs, path: Path) -> None:
+        self._path = path
+        self._layout = Layout(path / "oci")
+        self._demo = demo_os
+        self._vmlinuz = (demo_os.directory / "vmlinuz").read_bytes()
+        self._initramfs = (demo_os.directory / "initramfs.img").read_bytes()
+        index = json.loads((demo_os.layout / "index.json").read_text())
+        (self._v1,) = (
+            entry
+            for entry in index["manifests"]
+            if entry["annotations"]["org.opencontainers.image.ref.name"] == "v1"
+        )
+        self._manifest = self._take_json(self._v1)
+        self._config = self._take_json(self._manifest["config"])
+        for descriptor in self._manifest["layers"]:
+            self._take(descriptor)
+
+    def build(self) -> dict[str, Variant]:
+        with self._repository() as repository:
+            self._layout.add(self._v1, tag="v1")
+            root = self._pull(repository, "v1").root
+            self._modules = _only_directory(root, "usr/lib/modules")
+            variants = {}
+            for tag, recipe in _recipes().items():
+                if tag != "v1":
+                    self._add(repository, tag, recipe)
+                variants[tag] = self._variant(repository, tag, recipe)
+        shutil.rmtree(self._path / "repository")
+        return variants
+
+    @contextmanager
+    def _repository(self) -> Iterator[Repository]:
+        path = self._path / "repository"
+        path.mkdir()
+        with Dir.open(path) as parent, Repository.create(parent, secure=False) as repository:
+            yield repository
+
+    def _pull(self, repository: Repository, tag: str) -> Pulled:
+        reference = ImageReference.parse(self._layout.reference(tag))
+        with open_source(reference) as source:
+            return pull(repository, source)
+
+    def _add(self, repository: Repository, tag: str, recipe: _Recipe) -> None:
+        layers = [layer(*recipe.members)] if recipe.members else []
+        initramfs = _padding(recipe.padding) + self._initramfs
+        if recipe.uki:
+            gone = (f"{self._modules}/.wh.vmlinuz", f"{self._modules}/.wh.initramfs.img")
+            layers.append(layer(*(file(name) for name in gone)))
+            # Nothing below /boot counts for the image's id.
+            self._add_image(tag, recipe, layers)
+            pulled = self._pull(repository, tag)
+            self._layout.manifests.pop()
+            layers.append(layer(*self._unified(repository, pulled, initramfs)))
+        elif recipe.padding:
+            layers.append(layer(file(f"{self._modules}/initramfs.img", initramfs)))
+        self._add_image(tag, recipe, layers)
+
+    def _add_image(self, tag: str, recipe: _Recipe, layers: Sequence[bytes]) -> None:
+        more = [self._layout.blob(data, LAYER_TYPE) for data in layers]
+        rootfs = self._config["rootfs"]
+        config = self._config["config"]
+        labels = {**config["Labels"], VERSION: recipe.version}
+        self._layout.image(
+            [],
+            tag=tag,
+            config={
+                **self._config,
+                "config": {**config, "Labels": labels},
+                "rootfs": {
+                    **rootfs,
+                    "diff_ids": rootfs["diff_ids"] + [sha256(data) for data in layers],
+                },
+            },
+            manifest={
+                "layers": self._manifest["layers"] + more,
+                "annotations": {VERSION: recipe.version},
+            },
+        )
+
+    def _unified(
+        self, repository: Repository, pulled: Pulled, initramfs: bytes
+    ) -> tuple[Member, ...]:
+        (self._path / "vmlinuz").write_bytes(self._vmlinuz)
+        (self._path / "initramfs").write_bytes(initramfs)
+        os_release = _content(repository, pulled.root, "usr/lib/os-release")
+        (self._path / "os-release").write_bytes(os_release)
+        composefs = cmdline.composefs_karg(pulled.image_id.hex, optional=False)
+        kver = self._modules.rpartition("/")[2]
+        uki = ukify.build(
+            self._path / "uki.efi",
+            {
+                "linux": str(self._path / "vmlinuz"),
+                "initrd": str(self._path / "initramfs"),
+                "uname": kver,
+                "os-release": f"@{self._path / 'os-release'}",
+                "cmdline": cmdline.join([*_kargs(repository, pulled.root), composefs, "rw"]),
+            },
+        )
+        parents = ("boot/EFI", UKI_DIRECTORY)
+        return (
+            *(directory(name) for name in parents),
+            file(f"{UKI_DIRECTORY}/{kver}.efi", uki.read_bytes()),
+        )
+
+    def _variant(self, repository: Repository, tag: str, recipe: _Recipe) -> Variant:
+        pulled = self._pull(repository, tag)
+        if recipe.uki:
+            (name,) = _directory(pulled.root, UKI_DIRECTORY).entries
+            data = _content(repository, pulled.root, f"{UKI_DIRECTORY}/{name.decode()}")
+            boot_files = {name.decode(): len(data)}
+            boot_digest = Uki.read(io.BytesIO(data)).boot_digest()
+        else:
+            contents = {
+                name: _content(repository, pulled.root, f"{self._modules}/{name}")
+                for name in ("vmlinuz", "initramfs.img")
+            }
+            boot_files = {name: len(data) for name, data in contents.items()}
+            boot_digest = hashlib.sha256(b"".join(contents.values())).hexdigest()
+        return Variant(
+            tag=tag,
+            reference=self._layout.reference(tag),
+            version=recipe.version,
+            os_id=recipe.os_id,
+            manifest_digest=pulled.manifest_digest,
+            image_id=pulled.image_id,
+            boot_digest=boot_digest,
+            boot_files=boot_files,
+            kargs=_kargs(repository, pulled.root),
+        )
+
+    def _take(self, descriptor: Mapping[str, Any]) -> Path:
+        """Copy a blob of the demo's layout."""
+        target = self._layout.blob_path(descriptor["digest"])
+        source = self._demo.layout / target.relative_to(self._layout.path)
+        shutil.copyfile(source, target)
+        return target
+
+    def _take_json(self, descriptor: Mapping[str, Any]) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._take(descriptor).read_text())
+        return document
+
+
+def _padding(content: bytes) -> bytes:
+    """A cpio archive to precede an initramfs: what is made of ``content``, a file nobody reads."""
+    if not content:
+        return b""
+    data = hashlib.shake_256(content).digest(_PADDING_BYTES)
+    archive = _cpio("padding", data) + _cpio("TRAILER!!!", b"")
+    return archive + bytes(-len(archive) % 512)
+
+
+def _cpio(name: str, content: bytes) -> bytes:
+    """A member of a cpio archive in the kernel's format (buffer-format.rst)."""
+    mode, links = (0o100644, 1) if content else (0, 1)
+    numbers = (0, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    header = b"070701" + b"".join(b"%08x" % number for number in numbers)
+    return _aligned(header + name.encode() + b"\0") + _aligned(content)
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _kargs(repository: Repository, root: Directory) -> list[str]:
+    return read_kargs_d(root, repository.objects.read_content, os.uname().machine)
+
+
+def _directory(root: Directory, path: str) -> Directory:
+    node = root.lookup(path)
+    assert isinstance(node, Directory), path
+    return node
+
+
+def _only_directory(root: Directory, path: str) -> str:
+    (name,) = _directory(root, path).entries
+    return f"{path}/{name.decode()}"
+
+
+def _content(repository: Repository, root: Directory, path: str) -> bytes:
+    node = root.lookup(path)
+    assert isinstance(node, Leaf), path
+    assert isinstance(node.content, Inline | External), path
+    return repository.objects.read_content(node.content)
