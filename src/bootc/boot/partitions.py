@@ -1,9 +1,10 @@
-"""From a directory to its disk, and from there to the EFI system partition.
+"""From a directory to its disk, and from there to the partitions that are booted from.
 
-Owns the search for the ESP and reading it without leaving a trace. The ESP of a
-system is the first on the disks which hold its root file system; those lie below
-any stack of encryption, volumes or RAID. Partition types come from ``lsblk``, and
-from ``blkid`` on a machine whose udev has not looked at them yet.
+Owns the search for the ESP, and for a boot partition beside it, and reading them
+without leaving a trace. Those of a system are the first on the disks which hold its
+root file system; the disks lie below any stack of encryption, volumes or RAID.
+Partition types come from ``lsblk``, and from ``blkid`` on a machine whose udev has
+not looked at them yet.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from bootc.errors import Error, doing
@@ -20,8 +21,12 @@ from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
 
+#: Partition types by the kind of partition table.
+_Types = Mapping[str, Collection[str]]
+
 #: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
-_ESP_TYPES = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
+_ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
+_XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
 #: Without NAME lsblk prints a list and no tree.
 _COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE"
 #: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
@@ -66,13 +71,29 @@ def find_esp(device: str) -> str | None:
         CommandFailed: lsblk cannot read the device.
     """
     with doing(f"Looking for the EFI system partition of {device}"):
-        disks = [row for row in _lsblk(device, "--inverse") if not row.get("children")]
-        # One disk may be reached through several parts of an array.
-        for path in dict.fromkeys(disk["path"] for disk in disks):
-            for row in _lsblk(path):
-                if row["type"] not in ("disk", "loop") and _is_esp(row):
-                    return str(row["path"])
-    return None
+        return _find(device, _ESP_TYPES)
+
+
+def find_xbootldr(device: str) -> str | None:
+    """Return the path of the extended boot loader partition beside the file system on ``device``.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`find_esp`.
+    """
+    with doing(f"Looking for the boot partition of {device}"):
+        return _find(device, _XBOOTLDR_TYPES)
+
+
+def filesystem_on(device: str) -> str:
+    """Return the type of the file system on a device, by its own bytes.
+
+    Raises:
+        ToolMissing: there is no blkid.
+        CommandFailed: there is none, or the device cannot be read.
+    """
+    with doing(f"Looking for the file system on {device}"):
+        argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
+        return process.run(argv).stdout.decode("utf-8", "replace").strip()
 
 
 @contextlib.contextmanager
@@ -156,11 +177,21 @@ def _lsblk(device: str, *options: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_esp(row: dict[str, Any]) -> bool:
+def _find(device: str, types: _Types) -> str | None:
+    disks = [row for row in _lsblk(device, "--inverse") if not row.get("children")]
+    # One disk may be reached through several parts of an array.
+    for path in dict.fromkeys(disk["path"] for disk in disks):
+        for row in _lsblk(path):
+            if row["type"] not in ("disk", "loop") and _is_of(row, types):
+                return str(row["path"])
+    return None
+
+
+def _is_of(row: dict[str, Any], types: _Types) -> bool:
     table, kind = row["pttype"], row["parttype"]
     if kind is None:
         table, kind = _probe(row["path"])
-    return kind is not None and kind.lower() in _ESP_TYPES.get(table or "gpt", ())
+    return kind is not None and kind.lower() in types.get(table or "gpt", ())
 
 
 def _probe(path: str) -> tuple[str | None, str | None]:

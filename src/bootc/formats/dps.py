@@ -10,6 +10,8 @@ from bootc.errors import Error
 
 #: EFI system partition.
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+#: Extended boot loader partition: a ``/boot`` of its own.
+XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 
 _ROOT = {
     "aarch64": "b921b045-1df0-41c3-af44-4c6f280d3fae",

@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.partitions import NoBackingDevice, backing_device, find_esp
+from bootc.boot.partitions import (
+    NoBackingDevice,
+    backing_device,
+    filesystem_on,
+    find_esp,
+    find_xbootldr,
+)
 from bootc.errors import one_line
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
 
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+XBOOTLDR_TYPE = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 
 Row = dict[str, Any]
@@ -116,6 +123,26 @@ def test_blkid_is_asked_where_udev_knows_nothing(machine: Fake) -> None:
     probe = f"DEVNAME=/dev/vda2\nPART_ENTRY_SCHEME=gpt\nPART_ENTRY_TYPE={ESP_TYPE}\n"
     machine({"vda": disk}, ON_DISK, {"vda2": probe})
     assert find_esp("/dev/vda2") == "/dev/vda2"
+
+
+@pytest.mark.parametrize(
+    ("table", "parttype", "found"),
+    [("gpt", XBOOTLDR_TYPE, True), ("dos", "0xea", True), ("gpt", ESP_TYPE, False)],
+)
+def test_a_boot_partition_is_beside_the_root_partition(
+    machine: Fake, table: str, parttype: str, found: bool
+) -> None:
+    disk = row("vda", "disk", None, (row("vda1", parttype=parttype, table=table),))
+    machine({"vda": disk}, ON_DISK)
+    assert find_xbootldr("/dev/vda2") == ("/dev/vda1" if found else None)
+
+
+def test_the_file_system_of_a_device(machine: Fake) -> None:
+    machine({}, {}, {"vda1": "ext4\n"})
+    assert filesystem_on("/dev/vda1") == "ext4"
+    with pytest.raises(CommandFailed) as caught:
+        filesystem_on("/dev/vda3")
+    assert one_line(caught.value).startswith("Looking for the file system on /dev/vda3: blkid")
 
 
 def test_an_lsblk_that_fails_is_reported(machine: Fake) -> None:
