@@ -1,7 +1,7 @@
-"""Sent into the machine: what the kernel says of every object of the repository, as JSON.
+"""Sent into the machine: what the kernel says of every object of a repository, as JSON.
 
-Independent of bootc on purpose. Maps each path below ``objects`` to the hex of its
-fs-verity digest, or to null where the file has none.
+Independent of bootc on purpose. The argument is the repository's ``objects``: each path
+below is mapped to the hex of its fs-verity digest, or to null where the file has none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 FS_IOC_MEASURE_VERITY = 0xC0046686
 SHA512 = 2
-OBJECTS = "/sysroot/composefs/objects"
+OBJECTS = sys.argv[1]
 
 
 def measure(path: str) -> str | None:

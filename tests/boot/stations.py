@@ -16,7 +16,7 @@ from testbed.machine import Machine
 from testbed.qemu import find_qemu
 
 INSTALL = "bootc install to-disk --composefs-backend --bootloader systemd --filesystem ext4"
-GUEST_MEASURE = Path(__file__).with_name("guest_measure.py").read_bytes()
+_GUEST_MEASURE = Path(__file__).with_name("guest_measure.py").read_bytes()
 #: A file that no boot needs, for the test that damages it.
 BYSTANDER = "/usr/share/common-licenses/GPL-3"
 
@@ -66,6 +66,15 @@ class FirstBoot:
     @property
     def image_id(self) -> str:
         return self.root_source.removeprefix("composefs:")
+
+
+def measure(machine: Machine, repository: str) -> dict[str, str | None]:
+    """Ask the kernel for the fs-verity digest of every object of a repository in a machine."""
+    result = machine.run(
+        f"python3 - {repository}/objects", input_bytes=_GUEST_MEASURE, timeout_s=600
+    )
+    found: dict[str, str | None] = json.loads(result.stdout)
+    return found
 
 
 def allow_plain_http(machine: Machine, host: str) -> None:
@@ -140,9 +149,7 @@ def boot_installed(live_boot: LiveBoot, logs: Path) -> FirstBoot:
                 path: machine.run(f"findmnt -no FSTYPE,OPTIONS {path}").stdout.strip()
                 for path in ("/", "/etc", "/var", "/sysroot")
             },
-            measured=json.loads(
-                machine.run("python3 -", input_bytes=GUEST_MEASURE, timeout_s=600).stdout
-            ),
+            measured=measure(machine, "/sysroot/composefs"),
             image_link=machine.run(f"readlink {image}", check=False).stdout.strip(),
             meta_has_verity="Verity"
             in machine.run("lsattr -l /sysroot/composefs/meta.json").stdout,

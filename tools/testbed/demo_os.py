@@ -2,12 +2,14 @@
 
 ``examples/debian`` builds into ``build/demo``: ``oci`` (an OCI layout with the tags
 ``v1`` and ``v2``), and from the same tree ``live.img`` (an ext4 file system without
-partitions), ``vmlinuz`` and ``initramfs.img``.
+partitions), ``vmlinuz`` and ``initramfs.img``. ``$BOOTC_DEMO_IMAGE`` names another
+directory it was built into.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed import disks
@@ -25,7 +27,9 @@ TARGET_DEVICE = "/dev/vdb"
 class DemoOs:
     """The files of a built example."""
 
-    directory: Path = BUILD / "demo"
+    directory: Path = field(
+        default_factory=lambda: Path(os.environ.get("BOOTC_DEMO_IMAGE", BUILD / "demo"))
+    )
 
     @property
     def layout(self) -> Path:
