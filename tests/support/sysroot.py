@@ -7,15 +7,17 @@ them in earnest; only what a kernel would have mounted is made up.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bootc.boot.entries import ENTRIES, STAGED_ENTRIES, primary_entry
-from bootc.boot.publish import publish_primary_entry
+from bootc.boot.entries import new_item
+from bootc.boot.scheme import Scheme
+from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.sysroot import Sysroot
-from bootc.formats.bls import entry_file_name, serialise_entry, sort_key
+from bootc.formats.bls import Entry, entry_file_name, serialise_entry, sort_key
 from bootc.formats.cmdline import composefs_karg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
@@ -29,6 +31,7 @@ from bootc.repository.repository import Repository
 
 IMAGE = ImageReference("registry", "quay.io/example/os:43")
 BOOT_DIGEST = "b0" * 32
+SCHEME = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 
 
 def image_id(byte: str) -> Digest:
@@ -114,23 +117,20 @@ class FakeSysroot:
 
     def add_entry(self, deployment: Digest, *, rank: int = 0, staged: bool = False) -> None:
         """Put a deployment in the menu; rank 0 boots by default."""
-        name, entry = primary_entry(
+        item = new_item(
+            SCHEME,
             deployment,
             OsRelease({"ID": "fedora", "VERSION_ID": "43"}),
-            composefs_karg(deployment.hex, optional=False),
+            options=composefs_karg(deployment.hex, optional=False),
         )
-        with Dir.open(self.esp) as esp:
-            if rank == 0 and not staged:
-                publish_primary_entry(esp, name, entry)
-                return
-        data = serialise_entry(entry).replace(
-            sort_key("fedora", 0).encode(), sort_key("fedora", rank).encode()
-        )
-        self.add_entry_file(entry_file_name("fedora", "43", 1 - rank), data, staged=staged)
+        assert isinstance(item.entry, Entry)
+        entry = dataclasses.replace(item.entry, sort_key=sort_key("fedora", rank))
+        name = entry_file_name("fedora", "43", 1 - rank)
+        self.add_entry_file(name, serialise_entry(entry), staged=staged)
 
     def add_entry_file(self, name: str, data: bytes, *, staged: bool = False) -> None:
         """Put any bytes where an entry belongs."""
-        directory = self.esp / (STAGED_ENTRIES if staged else ENTRIES)
+        directory = self.esp / (SCHEME.staged if staged else SCHEME.entries)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)
 

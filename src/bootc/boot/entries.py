@@ -1,72 +1,214 @@
-"""The menu entry of a deployment, as a value.
+"""The boot menu to be: which entries it has, what they say and what they are called.
 
-Owns the names which tie a deployment to its files on the ESP. Pure: nothing
-here reads or writes a file system. A kernel and its initramfs lie in
-``EFI/Linux/bootc_composefs-<image id>/`` as ``vmlinuz`` and ``initrd``, and the
-entry in ``loader/entries/bootc_<os id>-<version>-<priority>.conf`` names them.
-Several deployments may use one kernel, so a deployment is told from an entry by
-its ``composefs=`` argument and never by the path of the kernel.
+Owns the order. A menu is composed as a whole from the deployments in their order, for
+any number of them; the first one, rank 0, boots by default. Every entry of ours is
+named and sorted anew, so that names given for other images, by other versions or under
+another os-release ID never meet in one menu. Pure.
+
+systemd-boot sorts by ``sort-key``, which is ``bootc-<os id>-<rank>`` with the os id of
+rank 0 for all. Its file names are upstream's, ``bootc_<os id>-<version>-1.conf`` for
+rank 0 and ``-0.conf`` for rank 1 and, with the rank in the middle, all others.
+
+GRUB sorts by file name, the middle part before the last. Upstream puts the version
+there, by which it decides what boots whatever is asked for; here it is a number that
+falls with the rank. In ``user.cfg`` the order is that of the file.
+
+What entries of deployments that stay say is kept but for the sort key: arguments that
+somebody added to one, and keys that only other tools know.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bootc.boot import scheme as schemes
+from bootc.boot.menu import Item
+from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
+from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error
-from bootc.formats import bls, cmdline
-from bootc.formats.bls import Entry
-from bootc.formats.cmdline import CmdlineError
+from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease
 
-ENTRIES = "loader/entries"
-#: Entries which finalising the next boot will exchange with :data:`ENTRIES`.
-STAGED_ENTRIES = "loader/entries.staged"
-VMLINUZ = "vmlinuz"
-INITRD = "initrd"
-
-_BINARIES = "EFI/Linux"
-_PREFIX = "bootc_composefs-"
 #: Who an image is that does not say.
 _DEFAULT_OS_ID = "bootc"
+#: The first systemd whose boot loader knows entries of unified kernel images as such.
+_UKI_KEY_SYSTEMD = 258
+#: Middle part of the file name of rank 0 for GRUB; of one length for all ranks.
+_GRUB_FIRST = 9999
+_UNFIT_FOR_ID = re.compile(r"[^A-Za-z0-9._-]")
+_UNFIT_FOR_VERSION = re.compile(r"[^A-Za-z0-9._~^+]")
+#: A file name has 255 bytes at most.
+_MAX_ID = 80
+_MAX_VERSION = 128
+_SORT_KEY = re.compile(r"bootc-(.+)-[0-9a-z]+\Z", re.DOTALL)
+_FILE_NAME = re.compile(r"bootc_([^-]+)-.+\.conf\Z", re.DOTALL)
 
 
-class NotOurEntry(Error):
-    """A boot entry that starts no deployment of composefs."""
+class CannotCompose(Error):
+    """A boot menu cannot have the entries it should have."""
 
 
-def artifact_dir(deployment: Digest) -> str:
-    """Directory of a deployment's kernel and initramfs, below the ESP."""
-    return f"{_BINARIES}/{_PREFIX}{deployment.hex}"
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A deployment that has no entry yet.
 
-
-def primary_entry(deployment: Digest, os_release: OsRelease, options: str) -> tuple[str, Entry]:
-    """Return file name and content of the entry that boots ``deployment`` by default.
-
-    ``options`` is the whole kernel command line, ``composefs=`` included. An image
-    without os-release (``OsRelease({})``) is titled by its image id.
+    Attributes:
+        deployment: What is to be booted.
+        artifact: Name of the kernel it boots with.
+        os_id: Who the image is; matters when it is to boot by default.
+        entry: All but the name and the sort key, which depend on the rank.
     """
-    os_id = os_release.id or _DEFAULT_OS_ID
+
+    deployment: Digest
+    artifact: str
+    os_id: str
+    entry: bls.Entry | grubcfg.MenuEntry
+
+
+def new_item(
+    scheme: Scheme,
+    deployment: Digest,
+    os_release: OsRelease,
+    *,
+    options: str | None = None,
+    artifact: str | None = None,
+    systemd_version: int = 0,
+) -> NewItem:
+    """Return the menu item of a new deployment.
+
+    Args:
+        scheme: Of the machine.
+        deployment: What is to be booted.
+        os_release: Of the image, or of its unified kernel image. One that says nothing
+            (``OsRelease({})``) gives the image id for title and version.
+        options: The whole kernel command line, ``composefs=`` included. A unified
+            kernel image has its own, and takes none.
+        artifact: The kernel to boot with, if it is not the deployment's own.
+        systemd_version: Of the boot loader installed, 0 where that is unknown.
+    """
+    assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
+    own = artifact or deployment.hex
+    os_id = _UNFIT_FOR_ID.sub("_", os_release.id or _DEFAULT_OS_ID)[:_MAX_ID]
     version = os_release.version or deployment.hex
-    directory = artifact_dir(deployment)
-    entry = Entry(
-        title=os_release.title or deployment.hex,
-        version=version,
-        linux=f"/{directory}/{VMLINUZ}",
-        initrd=(f"/{directory}/{INITRD}",),
-        options=options,
-        sort_key=bls.sort_key(os_id, 0),
-    )
-    return bls.entry_file_name(os_id, version, 1), entry
+    entry: bls.Entry | grubcfg.MenuEntry
+    if scheme.boot_type is BootType.BLS:
+        path = scheme.entry_path(schemes.kernel_dir(own))
+        entry = bls.Entry(
+            title=os_release.title or deployment.hex,
+            version=version,
+            linux=f"{path}/{VMLINUZ}",
+            initrd=(f"{path}/{INITRD}",),
+            options=options,
+        )
+        return NewItem(deployment, own, os_id, entry)
+    path = scheme.entry_path(schemes.uki_file(own))
+    label = os_release.boot_label or deployment.hex
+    if scheme.menu_is_file:
+        entry = grubcfg.uki_entry(label, deployment, path)
+    elif scheme.bootloader is Bootloader.SYSTEMD and systemd_version >= _UKI_KEY_SYSTEMD:
+        entry = bls.Entry(title=label, version=version, uki=path)
+    else:
+        entry = bls.Entry(title=label, version=version, efi=path)
+    return NewItem(deployment, own, os_id, entry)
 
 
-def deployment_of(entry: Entry) -> Digest:
-    """Tell which deployment an entry boots.
+def compose_menu(
+    scheme: Scheme, ordered: Sequence[NewItem | Item]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return name and content of every file of the menu that boots these, the first by default.
 
     Raises:
-        NotOurEntry: it boots something else, or something this version cannot read.
+        CannotCompose: there is none, one is there twice, or one needs a menu of another kind.
+        BlsError, GrubCfgError: an entry cannot be written as text.
     """
-    if entry.linux is None:
-        raise NotOurEntry("it starts an EFI program and not a kernel")
-    try:
-        return Digest.from_hex(cmdline.composefs_argument(entry.options or "").hex)
-    except CmdlineError as exc:
-        raise NotOurEntry(exc.message) from None
+    if not ordered:
+        raise CannotCompose("a boot menu cannot be empty: nothing would boot")
+    if len({item.deployment for item in ordered}) != len(ordered):
+        raise CannotCompose("a boot menu cannot have a deployment twice")
+    if scheme.menu_is_file:
+        entries = [item.entry for item in ordered if isinstance(item.entry, grubcfg.MenuEntry)]
+        _check_kind(scheme, ordered, len(entries))
+        return ((schemes.USER_CFG.rpartition("/")[2], grubcfg.serialise_menu(entries)),)
+    os_id = _os_id(ordered[0])
+    files: list[tuple[str, bytes]] = []
+    for rank, item in enumerate(ordered):
+        if isinstance(item.entry, bls.Entry):
+            entry = dataclasses.replace(item.entry, sort_key=bls.sort_key(os_id, rank))
+            name = _file_name(scheme, os_id, entry.version, rank, {name for name, _ in files})
+            files.append((name, bls.serialise_entry(entry)))
+    _check_kind(scheme, ordered, len(files))
+    return tuple(files)
+
+
+def upgraded_options(
+    booted_options: str | None,
+    new_id: Digest,
+    old_kargs_d: Sequence[str],
+    new_kargs_d: Sequence[str],
+    *,
+    optional: bool,
+) -> str:
+    """Return the kernel arguments of the next deployment.
+
+    Those of the booted one with what somebody changed in its entry, less the arguments
+    that the old image asked for and the new one does not, and more those that only the new one
+    asks for. ``optional`` says that missing fs-verity is tolerated, as it was until now.
+
+    Raises:
+        CannotCompose: the booted entry has no arguments to start from.
+    """
+    if booted_options is None:
+        raise CannotCompose("the boot entry of the running system has no kernel arguments")
+    # It would win over the argument set below, and boot the old image for ever.
+    kept = [p for p in cmdline.parse(booted_options) if not _is_digest_form(p)]
+    argument = cmdline.composefs_karg(new_id.hex, optional=optional)
+    arguments = cmdline.add_or_modify(kept, argument)
+    for removed in _without(old_kargs_d, new_kargs_d):
+        arguments = cmdline.remove_exact(arguments, removed)
+    return cmdline.join(cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d)))
+
+
+def _check_kind(scheme: Scheme, ordered: Sequence[NewItem | Item], fitting: int) -> None:
+    if fitting == len(ordered):
+        return
+    kind = grubcfg.MenuEntry if scheme.menu_is_file else bls.Entry
+    odd = next(item for item in ordered if not isinstance(item.entry, kind))
+    raise CannotCompose(
+        f"deployment {odd.deployment} is in another boot menu than {scheme.entries}",
+        hint=f"delete it first: bootc delete-deployment {odd.deployment}",
+    )
+
+
+def _os_id(item: NewItem | Item) -> str:
+    if isinstance(item, NewItem):
+        return item.os_id
+    key = item.entry.sort_key if isinstance(item.entry, bls.Entry) else None
+    match = _SORT_KEY.match(key or "") or _FILE_NAME.match(item.name)
+    return _UNFIT_FOR_ID.sub("_", match[1])[:_MAX_ID] if match else _DEFAULT_OS_ID
+
+
+def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[str]) -> str:
+    priority = 0 if rank else 1
+    if scheme.bootloader is not Bootloader.SYSTEMD:
+        return bls.entry_file_name(os_id, str(_GRUB_FIRST - rank), priority)
+    middle = _UNFIT_FOR_VERSION.sub("_", version)[:_MAX_VERSION]
+    if rank > 1:
+        middle += f"_{rank}"
+    # FAT does not know the case of letters.
+    known = {name.casefold() for name in taken}
+    while (name := bls.entry_file_name(os_id, middle, priority)).casefold() in known:
+        middle += "_"
+    return name
+
+
+def _is_digest_form(param: str) -> bool:
+    return cmdline.find([param], cmdline.COMPOSEFS_DIGEST) is not None
+
+
+def _without(params: Iterable[str], others: Sequence[str]) -> list[str]:
+    return [param for param in params if cmdline.remove_exact(others, param) == list(others)]

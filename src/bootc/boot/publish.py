@@ -1,45 +1,58 @@
-"""Putting a deployment on the ESP: the kernel, the initramfs, then the entry.
+"""Putting a deployment where the machine boots from, and taking it away again.
 
-Promises, on FAT, which has no journal:
+Kernels first, then the menu that names them. Promises, on FAT, which has no journal:
 
-* a file under its final name is whole: each is written under a temporary name,
-  flushed and renamed;
-* an entry is written last, after everything it names is on the disk. The rename
-  of the entry is the point from which the machine can boot the deployment; a cut
-  before it leaves files that nothing refers to, and the same call again replaces
-  them.
+* a file under its final name is whole, and on the disk when the call returns;
+* what the boot loader reads as the menu is never written to. The next menu is written
+  beside it and takes its place in one step, :func:`commit_staged`, the moment from which
+  the machine boots otherwise;
+* everything here can be interrupted anywhere and done again. Committing twice is
+  committing once, although exchanging directories twice would be nothing;
+* what is not ours in a menu comes along, as it is at the moment of the commit.
+
+A file in the staged directory marks it as complete; with the exchange the mark comes
+into the live one, where it says that the other is the menu of before, to be deleted.
+GRUB's ``user.cfg`` is a file, which a rename replaces.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import hashlib
-import io
+import logging
 import os
-from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
-from bootc.boot import entries
+from bootc.boot import scheme as schemes
 from bootc.boot.discover import Kernel
-from bootc.errors import Error, doing
-from bootc.formats.bls import Entry, serialise_entry
+from bootc.boot.foreign import carry_foreign
+from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, is_foreign
+from bootc.boot.scheme import INITRD, UKIS, VMLINUZ, BootDirs
+from bootc.boot.writing import write_stream
+from bootc.errors import Error, doing, one_line
+from bootc.formats import grubcfg
 from bootc.formats.digest import Digest
+from bootc.formats.grubcfg import GrubCfgError, MenuEntry
 from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import VerityHasher
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
+_log = logging.getLogger(__name__)
+
 _CHUNK_BYTES = 1 << 20
-#: Clusters for directories and the entry, on top of the files.
-_SPARE_CLUSTERS = 16
-
-
-class NoSpaceOnEsp(Error):
-    """The EFI system partition cannot take another kernel."""
 
 
 class DamagedKernel(Error):
     """The stored kernel or initramfs is not the one of the image."""
+
+
+class StagedMenuIncomplete(Error):
+    """The staged menu was not written to its end, so that it cannot be committed."""
 
 
 class ObjectSource(Protocol):
@@ -49,97 +62,363 @@ class ObjectSource(Protocol):
         """Return a read-only descriptor of an object."""
 
 
-def publish_kernel(esp: Dir, deployment: Digest, kernel: Kernel, objects: ObjectSource) -> str:
+class ArtifactKind(enum.StrEnum):
+    """What an artifact is."""
+
+    #: A directory with a kernel and its initramfs.
+    KERNEL = "kernel"
+    #: A unified kernel image, with what is added to it.
+    UKI = "uki"
+    #: What an interrupted call left under a temporary name.
+    LEFTOVER = "leftover"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Something of ours on a boot partition.
+
+    Attributes:
+        name: Id of the image that brought it; the file name of a leftover.
+        kind: What it is.
+        path: Where it is, in the file system that has artifacts of its kind.
+        size_bytes: Content of all its files.
+        mtime_ns: When the newest of them was written.
+    """
+
+    name: str
+    kind: ArtifactKind
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+def publish_kernel(
+    dirs: BootDirs, deployment: Digest, kernel: Kernel, objects: ObjectSource
+) -> str:
     """Write a deployment's kernel and initramfs, and return their boot digest.
 
     The boot digest is the SHA-256 of both files, one after the other, in hex;
     deployments with equal ones start alike.
 
     Raises:
-        NoSpaceOnEsp: they do not fit. Nothing was written then.
         DamagedKernel: what is stored is not what the image names. The repository
             does not notice where the file system has no fs-verity, and the firmware
             would not either.
         OSError: reading or writing failed.
     """
-    files = ((entries.VMLINUZ, kernel.vmlinuz), (entries.INITRD, kernel.initramfs))
-    with doing("Writing the kernel to the EFI system partition"):
-        _check_space(esp, [_content(leaf).size_bytes for _, leaf in files])
+    files = ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs))
+    path = f"{dirs.scheme.kernels}/{schemes.kernel_dir(deployment.hex)}"
+    with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
         boot_digest = hashlib.sha256()
-        with esp.ensure_dir(entries.artifact_dir(deployment)) as directory:
+        with dirs.menu.ensure_dir(path) as directory:
             for name, leaf in files:
-                _copy(_content(leaf), objects, directory, name, boot_digest)
-        esp.sync()
+                write_stream(directory, name, _checked(leaf, objects, name, boot_digest))
+        dirs.menu.sync()
     return boot_digest.hexdigest()
 
 
-def publish_primary_entry(esp: Dir, name: str, entry: Entry) -> None:
-    """Write the only entry of a fresh installation; from here on the machine can boot it.
+def boot_digest_of(kernel: Kernel, objects: ObjectSource) -> str:
+    """Return the boot digest of a kernel in the repository, without writing it anywhere.
 
     Raises:
-        BlsError: the entry cannot be written as text.
-        OSError: writing failed.
+        DamagedKernel: as from :func:`publish_kernel`.
+        OSError: reading failed.
     """
-    data = serialise_entry(entry)
-    with doing(f"Writing boot entry {name}"), esp.ensure_dir(entries.ENTRIES) as directory:
-        # The directory itself must not be news to the disk when the entry is.
-        esp.sync()
-        atomic.write_file(directory, name, data, durable=True)
+    boot_digest = hashlib.sha256()
+    with doing("Reading the kernel of the image"):
+        for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
+            for _ in _checked(leaf, objects, name, boot_digest):
+                pass
+    return boot_digest.hexdigest()
 
 
-def _content(leaf: Leaf) -> Inline | External:
+def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[str]) -> str | None:
+    """Return the first of these artifacts that holds a kernel with this boot digest.
+
+    The files are read and hashed. One that is missing, damaged or half-written is no
+    candidate, and neither is a directory with an old name, for which entries are not made.
+    """
+    for artifact in candidates:
+        path = f"{dirs.scheme.kernels}/{schemes.kernel_dir(artifact)}"
+        digest = hashlib.sha256()
+        try:
+            for name in (VMLINUZ, INITRD):
+                with open(dirs.menu.open_file(f"{path}/{name}"), "rb") as file:
+                    while chunk := file.read(_CHUNK_BYTES):
+                        digest.update(chunk)
+        except OSError:
+            continue
+        if digest.hexdigest() == boot_digest:
+            return artifact
+    return None
+
+
+def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return every artifact there is, of either kind and whatever the boot type, by path.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    found: list[Artifact] = []
+    with doing("Listing what is on the boot partition"):
+        kernels = dirs.scheme.kernels
+        for name in _names(dirs.menu, kernels):
+            path = f"{kernels}/{name}"
+            if schemes.artifact_name(name) and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
+                found.append(_artifact(dirs.menu, ArtifactKind.KERNEL, name, path))
+        for name in _names(dirs.binaries, UKIS):
+            path = f"{UKIS}/{name}"
+            if name.startswith(atomic.FILE_PREFIX):
+                found.append(_artifact(dirs.binaries, ArtifactKind.LEFTOVER, name, path))
+            elif name.endswith(schemes.UKI_SUFFIX) and schemes.artifact_name(name):
+                found.append(_artifact(dirs.binaries, ArtifactKind.UKI, name, path))
+    return tuple(found)
+
+
+def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
+    """Remove an artifact and what belongs to it. What is gone already is fine.
+
+    The caller has made sure, on the disk, that no menu names it any more.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    root = dirs.menu if artifact.kind is ArtifactKind.KERNEL else dirs.binaries
+    paths = [artifact.path]
+    if artifact.kind is ArtifactKind.UKI:
+        # The image goes first: a start without its additions would be another start.
+        paths.append(_addons(artifact.path))
+    with doing(f"Removing {root.path}/{artifact.path}"):
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                root.remove_tree(path)
+
+
+def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write the staged menu, in place of an older one; it is on the disk afterwards.
+
+    Args:
+        dirs: Where.
+        files: What :func:`bootc.boot.entries.compose_menu` returned.
+
+    Raises:
+        OSError: writing failed. There is no staged menu then.
+    """
+    discard_staged(dirs)
+    menu, path = dirs.menu, dirs.scheme.staged
+    with doing(f"Writing the next boot menu to {menu.path}/{path}"):
+        try:
+            if dirs.scheme.menu_is_file:
+                _write_file(dirs, files)
+            else:
+                _write_directory(dirs, files)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                menu.remove_tree(path)
+            raise
+
+
+def commit_staged(dirs: BootDirs) -> bool:
+    """Put the staged menu in the place of the live one.
+
+    When it returns the change is on the disk. That the menu of before cannot be
+    deleted does not make it fail; the next one to be staged tries again.
+
+    Returns:
+        False when nothing was staged, or all that was has been committed.
+
+    Raises:
+        StagedMenuIncomplete: what is staged is not whole.
+        OSError: reading or writing failed; the live menu is the old one then, unless it
+            was the last sync that failed.
+    """
+    with doing(f"Replacing the boot menu {dirs.menu.path}/{dirs.scheme.entries}"):
+        if dirs.scheme.menu_is_file:
+            return _commit_file(dirs)
+        committed = _commit_directory(dirs)
+    try:
+        _clean_up(dirs)
+    except OSError as exc:
+        _log.warning("the boot menu of before stays for now: %s", one_line(exc))
+    return committed
+
+
+def discard_staged(dirs: BootDirs) -> None:
+    """Delete the staged menu, whatever state it is in; none is fine.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    with doing(f"Deleting {dirs.menu.path}/{dirs.scheme.staged}"):
+        if not dirs.scheme.menu_is_file:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                # Unmarked first: half of a menu must not look like one.
+                dirs.menu.unlink(f"{dirs.scheme.staged}/{MARK}")
+        _clean_up(dirs)
+
+
+def remove_entry(dirs: BootDirs, item: Item) -> None:
+    """Remove an entry of the live menu.
+
+    That the rest still has one to boot by default is up to the caller.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    menu, live = dirs.menu, dirs.scheme.entries
+    with doing(f"Removing the boot entry {item.name!a}"):
+        if dirs.scheme.menu_is_file:
+            entries = grubcfg.parse_menu(menu.read_bytes(live, MAX_MENU_BYTES))
+            kept = [entry for entry in entries if entry != item.entry]
+            parent, _, name = live.rpartition("/")
+            with menu.open_dir(parent) as directory:
+                data = grubcfg.serialise_menu(kept)
+                atomic.write_file(directory, name, data, durable=True)
+        else:
+            with menu.open_dir(live) as directory:
+                directory.unlink(item.name)
+                os.fsync(directory.fileno())
+
+
+def _checked(
+    leaf: Leaf, objects: ObjectSource, name: str, boot_digest: hashlib._Hash
+) -> Iterator[bytes]:
+    """Yield the content of a file, hashing on the way; fail at the end if it is another one."""
     content = leaf.content
-    assert isinstance(content, Inline | External), "find_kernel returns regular files"
-    return content
-
-
-def _open_content(
-    content: Inline | External, objects: ObjectSource
-) -> AbstractContextManager[BinaryIO]:
+    assert isinstance(content, Inline | External), "discover returns regular files"
     if isinstance(content, Inline):
-        return io.BytesIO(content.data)
-    return open(objects.open(content.digest), "rb")
-
-
-def _check_space(esp: Dir, sizes: list[int]) -> None:
-    volume = os.statvfs(esp.fileno())
-    cluster = volume.f_frsize
-    needed = sum(-(-size // cluster) for size in sizes) + _SPARE_CLUSTERS
-    if volume.f_bavail < needed:
-        raise NoSpaceOnEsp(
-            f"the EFI system partition has {volume.f_bavail * cluster} bytes free, "
-            f"but the kernel needs {needed * cluster}",
-            hint="make the partition larger or remove files from it",
+        boot_digest.update(content.data)
+        yield content.data
+        return
+    verity = VerityHasher(content.digest.algorithm)
+    with open(objects.open(content.digest), "rb") as source:
+        while chunk := source.read(_CHUNK_BYTES):
+            boot_digest.update(chunk)
+            verity.update(chunk)
+            yield chunk
+    if verity.digest() != content.digest:
+        raise DamagedKernel(
+            f"the {name} in the repository is not the one of the image",
+            hint="bootc internals cfs fsck --repair, then pull again",
         )
 
 
-def _copy(
-    content: Inline | External,
-    objects: ObjectSource,
-    directory: Dir,
-    name: str,
-    boot_digest: hashlib._Hash,
-) -> None:
-    """Copy a file into ``directory`` under its final name in one step, hashing on the way."""
-    verity = VerityHasher(content.digest.algorithm) if isinstance(content, External) else None
-    temporary = f"{atomic.FILE_PREFIX}{name}"
-    with contextlib.suppress(FileNotFoundError):
-        directory.unlink(temporary)
-    fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+def _names(root: Dir, path: str) -> list[str]:
     try:
-        with open(fd, "wb") as target, _open_content(content, objects) as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                target.write(chunk)
-                boot_digest.update(chunk)
-                if verity is not None:
-                    verity.update(chunk)
-            target.flush()
-            os.fsync(target.fileno())
-        if isinstance(content, External) and verity and verity.digest() != content.digest:
-            raise DamagedKernel(f"the {name} in the repository is not the one of the image")
-        directory.rename(temporary, name)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            directory.unlink(temporary)
-        raise
-    os.fsync(directory.fileno())
+        with root.open_dir(path) as directory:
+            return directory.names()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
+    paths = [path, _addons(path)] if kind is ArtifactKind.UKI else [path]
+    sizes, times = [0], [0]
+    for part in paths:
+        for info in _files(root, part):
+            sizes.append(info.st_size)
+            times.append(info.st_mtime_ns)
+    artifact = schemes.artifact_name(name) or name
+    return Artifact(artifact, kind, path, sum(sizes), max(times))
+
+
+def _files(root: Dir, path: str) -> Iterator[os.stat_result]:
+    try:
+        info = root.stat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        yield info
+        return
+    for name in _names(root, path):
+        yield from _files(root, f"{path}/{name}")
+
+
+def _addons(path: str) -> str:
+    return path.removesuffix(schemes.UKI_SUFFIX) + schemes.ADDONS_SUFFIX
+
+
+def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
+    with dirs.menu.ensure_dir(dirs.scheme.staged) as staged:
+        for name, data in files:
+            atomic.write_file(staged, name, data, durable=True)
+        _carry(dirs, staged)
+        dirs.menu.sync()
+        atomic.write_file(staged, MARK, b"", durable=True)
+
+
+def _commit_directory(dirs: BootDirs) -> bool:
+    menu, live, path = dirs.menu, dirs.scheme.entries, dirs.scheme.staged
+    if not menu.exists(f"{path}/{MARK}"):
+        if menu.exists(path) and not menu.exists(f"{live}/{MARK}"):
+            raise StagedMenuIncomplete(
+                f"the staged boot menu {menu.path}/{path} is not complete",
+                hint="stage the update again",
+            )
+        return False
+    menu.ensure_dir(live).close()
+    with menu.open_dir(path) as staged:
+        _carry(dirs, staged)
+    menu.sync()
+    parent, _, name = live.rpartition("/")
+    with menu.open_dir(parent) as directory:
+        atomic.exchange(directory, path.rpartition("/")[2], name)
+        os.fsync(directory.fileno())
+    return True
+
+
+def _clean_up(dirs: BootDirs) -> None:
+    """Delete what has the name of the staged menu, and then the mark of a commit."""
+    with contextlib.suppress(FileNotFoundError):
+        dirs.menu.remove_tree(dirs.scheme.staged)
+    if not dirs.scheme.menu_is_file:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            dirs.menu.unlink(f"{dirs.scheme.entries}/{MARK}")
+
+
+def _carry(dirs: BootDirs, staged: Dir) -> None:
+    with contextlib.suppress(FileNotFoundError), dirs.menu.open_dir(dirs.scheme.entries) as live:
+        carry_foreign(live, staged)
+
+
+def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
+    entries = [entry for _, data in files for entry in grubcfg.parse_menu(data)]
+    parent, _, name = dirs.scheme.staged.rpartition("/")
+    with dirs.menu.ensure_dir(parent) as directory:
+        data = grubcfg.serialise_menu([*entries, *_foreign_entries(dirs)])
+        atomic.write_file(directory, name, data, durable=True)
+
+
+def _commit_file(dirs: BootDirs) -> bool:
+    menu, path = dirs.menu, dirs.scheme.staged
+    try:
+        data = menu.read_bytes(path, MAX_MENU_BYTES)
+    except FileNotFoundError:
+        return False
+    try:
+        entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]
+    except GrubCfgError as exc:
+        raise StagedMenuIncomplete(
+            f"the staged boot menu {menu.path}/{path} is damaged: {exc.message}",
+            hint="stage the update again",
+        ) from None
+    parent, _, name = path.rpartition("/")
+    with menu.open_dir(parent) as directory:
+        current = grubcfg.serialise_menu([*entries, *_foreign_entries(dirs)])
+        if current != data:
+            atomic.write_file(directory, name, current, durable=True)
+        directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
+        os.fsync(directory.fileno())
+    return True
+
+
+def _foreign_entries(dirs: BootDirs) -> list[MenuEntry]:
+    try:
+        data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
+        return [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
+    except FileNotFoundError:
+        return []
+    except GrubCfgError as exc:
+        # GRUB stops at the error too, so that nothing is lost which could be booted.
+        _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
+        return []

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import logging
 
-from bootc.boot.entries import ENTRIES, STAGED_ENTRIES
-from bootc.boot.menu import deployments, read_menu
+from bootc.boot.findings import FindingKind
+from bootc.boot.menu import read_menu
+from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.booted import BootedState, read_booted_state
 from bootc.deploy.model import (
     BootEntry,
@@ -34,7 +35,7 @@ from bootc.errors import Error, one_line
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, ImageConfig, Manifest
-from bootc.formats.origin import Origin, OriginError, parse_origin
+from bootc.formats.origin import BootType, Origin, OriginError, parse_origin
 from bootc.formats.splitstream import StreamReader
 from bootc.oci.names import config_id, manifest_id
 from bootc.repository import layout
@@ -64,13 +65,13 @@ def read_host(*, root: str = "/") -> Host:
 
 def compose_host(sysroot: Sysroot, booted: BootedState) -> Host:
     """Decide which deployment plays which part."""
-    active = _menu(sysroot, ENTRIES)
+    active = _menu(sysroot, booted, staged=False)
     staged = booted.staged
     if staged is not None and (
         # After a soft reboot the marker stays and names what runs now.
         staged.image_id == booted.image_id
         # Without an entry nothing would become of it at the next boot.
-        or staged.image_id not in (*active, *_menu(sysroot, STAGED_ENTRIES))
+        or staged.image_id not in (*active, *_menu(sysroot, booted, staged=True))
     ):
         staged = None
     booted_entry = _describe(sysroot, booted, booted.image_id)
@@ -99,8 +100,15 @@ def compose_host(sysroot: Sysroot, booted: BootedState) -> Host:
     )
 
 
-def _menu(sysroot: Sysroot, relpath: str) -> list[Digest]:
-    return [] if sysroot.esp is None else deployments(read_menu(sysroot.esp, relpath))
+def _menu(sysroot: Sysroot, booted: BootedState, *, staged: bool) -> list[Digest]:
+    if sysroot.esp is None:
+        return []
+    scheme = Scheme(booted.bootloader, BootType.BLS)
+    menu = read_menu(BootDirs(scheme, sysroot.esp, sysroot.esp), staged=staged)
+    for finding in menu.findings:
+        level = logging.DEBUG if finding.kind is FindingKind.FOREIGN else logging.WARNING
+        _log.log(level, "ignoring boot entry %s: %s", ascii(finding.subject), finding.text)
+    return [item.deployment for item in menu.items]
 
 
 def _describe(

@@ -151,8 +151,16 @@ def entry_file_name(os_id: str, version: str, priority: int) -> str:
 
 
 def sort_key(os_id: str, rank: int) -> str:
-    """Return the ``sort-key`` of the entry in place ``rank`` (0 boots by default, 1 is second)."""
-    return f"bootc-{os_id}-{rank}"
+    """Return the ``sort-key`` of the entry in place ``rank`` (0 boots by default, 1 is second).
+
+    Keys are compared as text: from 10 on a letter for the number of digits comes first.
+
+    >>> sort_key("fedora", 9) < sort_key("fedora", 10) < sort_key("fedora", 100)
+    True
+    """
+    digits = str(rank)
+    longer = chr(ord("a") + len(digits) - 2) if len(digits) > 1 else ""
+    return f"bootc-{os_id}-{longer}{digits}"
 
 
 def menu_order(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:

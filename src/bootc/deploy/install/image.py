@@ -15,9 +15,12 @@ from contextlib import ExitStack, contextmanager
 
 from bootc.boot import bootctl, publish
 from bootc.boot.discover import find_kernel
-from bootc.boot.entries import primary_entry
+from bootc.boot.entries import compose_menu, new_item
 from bootc.boot.kargs import read_kargs_d
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy import state
+from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.install.preflight import Decisions
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.secureboot import write_keys
@@ -69,6 +72,7 @@ def deploy_image(
         Error, OSError: whatever pulling, mounting and writing raise.
     """
     secure = not decisions.allow_missing_verity
+    boot = BootDirs(Scheme(Bootloader.SYSTEMD, BootType.BLS), menu=esp, binaries=esp)
     with Repository.create(root, secure=secure) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
@@ -87,7 +91,7 @@ def deploy_image(
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
                 boot_digest = publish.publish_kernel(
-                    esp, pulled.image_id, kernel, repository.objects
+                    boot, pulled.image_id, kernel, repository.objects
                 )
             origin = Origin(
                 image=request.target,
@@ -98,13 +102,17 @@ def deploy_image(
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 state.create_var(root, image)
-                state.create_state(root, image, pulled.image_id, origin)
+                _create_state(root, repository, pulled.image_id, origin)
         repository.sync()
         with stage(sink, "entry", "Writing the boot entry"):
-            name, entry = primary_entry(
-                pulled.image_id, _os_release(repository, pulled), cmdline.join(options)
+            item = new_item(
+                boot.scheme,
+                pulled.image_id,
+                _os_release(repository, pulled),
+                options=cmdline.join(options),
             )
-            publish.publish_primary_entry(esp, name, entry)
+            publish.write_staged(boot, compose_menu(boot.scheme, [item]))
+            publish.commit_staged(boot)
     return pulled
 
 
@@ -196,6 +204,13 @@ def _lay_out_root(root: Dir) -> None:
         directory, name, target = _BOUND_IMAGES_LINK
         with root.ensure_dir(directory) as ostree:
             atomic.replace_symlink(ostree, name, target)
+
+
+def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: Origin) -> None:
+    objects = repository.objects
+    # Of the image itself: the labels of its files are not in the tree that was pulled.
+    etc = image_etc(objects, image_id)
+    state.create_state(root, image_id, origin, etc, lambda content: objects.open(content.digest))
 
 
 def _os_release(repository: Repository, pulled: Pulled) -> OsRelease:
