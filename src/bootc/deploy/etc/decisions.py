@@ -1,0 +1,147 @@
+"""What was decided about paths of ``/etc``, remembered until the next update is merged.
+
+Owns ``etc-decisions.json`` in the state directory of the deployment whose ``/etc`` it is
+about, and how a path is given by a user. The file is a JSON object::
+
+    {"version": 1, "decisions": {"ssh/sshd_config": "keep", "caf%E9": "take"}}
+
+Paths are relative to ``/etc``; ``.`` is all of it. JSON knows characters and no bytes, so
+``%`` and whatever is not printable text is written as ``%`` and two hex digits for each
+byte of it (in UTF-8). Any ``%XX`` is read as that byte.
+
+Promises: a reader sees the decisions before or after a change, and after a change they
+are on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+
+from bootc.deploy.etc.merge import Choice
+from bootc.errors import Error, doing
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+
+DECISIONS_FILE = "etc-decisions.json"
+
+_VERSION = 1
+_MAX_BYTES = 1 << 20
+_ETC = b"/etc"
+_ALL_OF_ETC = "."
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
+
+
+class MalformedDecisions(Error):
+    """The file of decisions cannot be understood."""
+
+
+class InvalidEtcPath(Error):
+    """A path names nothing that could be in ``/etc``."""
+
+
+def etc_path(given: str | bytes) -> bytes:
+    """Return a path relative to ``/etc`` from how a user gives it: below ``/etc``, or absolute.
+
+    All of ``/etc`` is the empty path.
+
+    Raises:
+        InvalidEtcPath: it is empty, outside ``/etc``, contains ``..``, or no path at all.
+    """
+    raw = os.fsencode(given)
+    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+    if not raw or b"\0" in raw or b".." in parts:
+        raise _invalid(raw)
+    if raw.startswith(b"/"):
+        if parts[:1] != [_ETC[1:]]:
+            raise _invalid(raw)
+        del parts[0]
+    return b"/".join(parts)
+
+
+def read_decisions(state: Dir) -> dict[bytes, Choice]:
+    """Return the decisions stored in a state directory, by path relative to ``/etc``.
+
+    Raises:
+        MalformedDecisions: the file is damaged; the hint says the way out.
+        OSError: it cannot be read.
+    """
+    where = f"{state.path}/{DECISIONS_FILE}"
+    with doing("Reading what was decided about /etc"):
+        try:
+            data = state.read_bytes(DECISIONS_FILE, limit=_MAX_BYTES)
+        except FileNotFoundError:
+            return {}
+    try:
+        return _parse(data)
+    # Nested deeply enough, JSON is too much for its reader.
+    except (ValueError, RecursionError, InvalidEtcPath) as exc:
+        reason = str(exc) if not isinstance(exc, RecursionError) else "nested too deeply"
+        raise MalformedDecisions(
+            f"{where} is malformed: {reason}",
+            hint="correct the file, or remove it to decide nothing",
+        ) from exc
+
+
+def write_decisions(state: Dir, decisions: Mapping[bytes, Choice]) -> None:
+    """Store decisions in a state directory in place of all that were there.
+
+    Raises:
+        OSError: writing failed; what was stored is still there.
+    """
+    stored = {_to_text(path): choice.value for path, choice in sorted(decisions.items())}
+    document = {"version": _VERSION, "decisions": stored}
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    with doing("Storing what was decided about /etc"):
+        atomic.write_file(state, DECISIONS_FILE, text.encode() + b"\n", durable=True)
+
+
+def _parse(data: bytes) -> dict[bytes, Choice]:
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise ValueError(f"no decisions of version {_VERSION}")
+    stored = document.get("decisions")
+    if not isinstance(stored, dict):
+        raise ValueError('"decisions" is no object')
+    decisions: dict[bytes, Choice] = {}
+    for text, value in stored.items():
+        path = _from_text(text)
+        if value not in (Choice.KEEP.value, Choice.TAKE.value):
+            raise ValueError(f"the decision about {text!r} is neither keep nor take")
+        if decisions.setdefault(path, Choice(value)) is not Choice(value):
+            raise ValueError(f"two decisions about {text!r}")
+    return decisions
+
+
+def _to_text(path: bytes) -> str:
+    if not path:
+        return _ALL_OF_ETC
+    pieces = []
+    for char in path.decode("utf-8", "surrogateescape"):
+        if char.isprintable() and char != "%":
+            pieces.append(char)
+        else:
+            raw = char.encode("utf-8", "surrogateescape")
+            pieces.append("".join(f"%{byte:02X}" for byte in raw))
+    return "".join(pieces)
+
+
+def _from_text(text: str) -> bytes:
+    def byte(match: re.Match[bytes]) -> bytes:
+        if match[1] is None:
+            raise ValueError(f"{text!r} has a % without two hex digits")
+        return bytes.fromhex(match[1].decode())
+
+    if text.startswith("/"):
+        raise ValueError(f"{text!r} is not relative to /etc")
+    # Encoding fails for the half of a character, which JSON can spell.
+    return etc_path(_ESCAPE.sub(byte, text.encode("utf-8")))
+
+
+def _invalid(path: bytes) -> InvalidEtcPath:
+    return InvalidEtcPath(
+        f"{path.decode('utf-8', 'backslashreplace')!r} is not a path in /etc",
+        hint="give it as /etc/NAME, or as NAME relative to /etc, without ..",
+    )

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bootc.errors import one_line
+from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.tree import (
+    BlockDevice,
+    CharDevice,
+    Content,
+    Directory,
+    External,
+    Fifo,
+    Inline,
+    Leaf,
+    Socket,
+    Sparse,
+    Stat,
+    Symlink,
+    Unverified,
+)
+from bootc.formats.verity import verity_digest
+from bootc.fs.dir import Dir
+from bootc.fs.materialise import ContentChanged, ContentUnknown, write_tree
+from bootc.fs.walk import read_tree
+from bootc.repository.sink import DigestOnly
+from support import require
+from support.trees import text_of
+
+SHA512 = Algorithm.SHA512
+LARGE = b"0123456789" * 100_000
+#: cap_net_raw+ep, version 2.
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+#: rw for the owner and user 7, r for the group and others, mask rw.
+ACL = bytes.fromhex(
+    "0200000001000600ffffffff020006000700000004000400ffffffff10000600ffffffff20000400ffffffff"
+)
+
+
+def external(data: bytes, algorithm: Algorithm = SHA512) -> External:
+    return External(verity_digest(data, algorithm), len(data))
+
+
+def meta(mode: int = 0o644, uid: int = 0, gid: int = 0, **xattrs: bytes) -> Stat:
+    names = {name.replace("__", ".").encode(): value for name, value in xattrs.items()}
+    return Stat(mode, uid, gid, 1_600_000_000, 123_456_789, names)
+
+
+def tree(**entries: Directory | Leaf) -> Directory:
+    return Directory(meta(0o755), {name.encode(): node for name, node in entries.items()})
+
+
+def file(content: Content, mode: int = 0o644) -> Leaf:
+    return Leaf(Stat(mode, os.getuid(), os.getgid()), content)
+
+
+def opener(directory: Path, *contents: bytes) -> Callable[[External], int]:
+    """Serve contents by their digest."""
+    for data in contents:
+        (directory / external(data).digest.hex[:16]).write_bytes(data)
+
+    def open_content(content: External) -> int:
+        return os.open(directory / content.digest.hex[:16], os.O_RDONLY)
+
+    return open_content
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "target").mkdir()
+    return tmp_path / "target"
+
+
+def write(root: Directory, target: Path, open_content: Callable[[External], int]) -> None:
+    with Dir.open(target) as directory:
+        write_tree(root, directory, open_content)
+
+
+def read(top: Path, algorithm: Algorithm = SHA512) -> Directory:
+    with Dir.open(top) as directory:
+        return read_tree(directory, DigestOnly(algorithm))
+
+
+def test_everything_an_inode_can_say(target: Path, store: Path) -> None:
+    require.root()
+    linked = Leaf(meta(0o4755, 12, 34, security__capability=CAPABILITY), external(LARGE))
+    acls = {b"system.posix_acl_access": ACL, b"user.large": b"v" * 300}
+    root = tree(
+        a=linked,
+        below=Directory(
+            Stat(0o3711, 5, 6, 1, 2, {b"system.posix_acl_default": ACL, b"user.x": b""}),
+            {
+                b"again": linked,
+                b"small": Leaf(meta(0o400, 7), Inline(b"s")),
+                b"acl": Leaf(Stat(0o664, 0, 0, 3, 4, acls), Inline(b"")),
+                b"\xff\n": Leaf(meta(0o2755, 1, 1), Inline(b"setgid")),
+            },
+        ),
+        link=Leaf(meta(0o777, 8, 9), Symlink(b"/nowhere/\xfe")),
+        null=Leaf(meta(0o666), CharDevice(os.makedev(1, 3))),
+        loop=Leaf(meta(0o660, 0, 6), BlockDevice(os.makedev(7, 300))),
+        pipe=Leaf(meta(0o622, 1), Fifo()),
+        socket=Leaf(meta(0o755), Socket()),
+    )
+    root.stat = meta(0o1751, 3, 4, user__top=b"t")
+
+    write(root, target, opener(store, LARGE))
+
+    assert text_of(read(target)) == text_of(root)
+    assert (target / "a").read_bytes() == LARGE
+    assert os.stat(target / "a").st_ino == os.stat(target / "below/again").st_ino
+
+
+def test_as_nobody_in_particular(target: Path, store: Path) -> None:
+    root = Directory(Stat(0o700, os.getuid(), os.getgid()), {b"f": file(external(LARGE), 0o444)})
+    write(root, target, opener(store, LARGE))
+    assert text_of(read(target)) == text_of(root)
+
+
+def test_a_hole_stays_one(target: Path, store: Path) -> None:
+    write(tree(f=file(Sparse(1 << 30))), target, opener(store))
+    info = os.stat(target / "f")
+    assert (info.st_size, info.st_blocks) == (1 << 30, 0)
+
+
+def test_nested_deeper_than_python_calls(target: Path, store: Path) -> None:
+    depth = 300
+    root = top = tree()
+    for _ in range(depth):
+        below = Directory(meta(0o755))
+        top.entries[b"d"] = below
+        top = below
+    top.entries[b"f"] = file(Inline(b"x"))
+    write(root, target, opener(store))
+    assert (target / "/".join(["d"] * depth) / "f").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    "now", [LARGE[:-1] + b"X", LARGE[:-1], LARGE + b"X", b""], ids=["other", "short", "long", "no"]
+)
+def test_content_that_is_another_one_now(target: Path, store: Path, now: bytes) -> None:
+    open_content = opener(store, LARGE)
+    (store / external(LARGE).digest.hex[:16]).write_bytes(now)
+    with pytest.raises(ContentChanged) as caught:
+        write(tree(d=tree(file=file(external(LARGE)))), target, open_content)
+    assert one_line(caught.value) == (
+        "Writing 'd/file': 'd/file' no longer has the content it had "
+        "(hint: it was changed meanwhile or is damaged: repeat the command)"
+    )
+
+
+def test_content_nobody_has(target: Path, store: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write(tree(file=file(external(LARGE))), target, opener(store))
+    assert one_line(caught.value).startswith("Writing 'file': ")
+
+
+def test_content_without_a_digest(target: Path, store: Path) -> None:
+    with pytest.raises(ContentUnknown, match="'file' cannot be checked"):
+        write(tree(file=file(Unverified(b"ab/cd", 5))), target, opener(store))
+
+
+def test_what_exists_is_not_written_to(target: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("precious")
+    (target / "file").symlink_to("../other")
+    with pytest.raises(FileExistsError) as caught:
+        write(tree(file=file(Inline(b"x"))), target, opener(store))
+    assert one_line(caught.value).startswith("Writing 'file': ")
+    assert (tmp_path / "other").read_text() == "precious"
+
+
+def test_no_directory_is_followed_through_a_link(target: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (target / "d").symlink_to("../other")
+    with pytest.raises(FileExistsError):
+        write(tree(d=tree(file=file(Inline(b"x")))), target, opener(store))
+    assert os.listdir(tmp_path / "other") == []
+
+
+def test_nobody_can_enter_before_the_end(target: Path, store: Path) -> None:
+    require.root()
+    target.chmod(0o777)
+    serve = opener(store, LARGE)
+    modes: list[int] = []
+
+    def open_content(content: External) -> int:
+        modes.extend(stat.S_IMODE((target / name).stat().st_mode) for name in (".", "z", "a/b"))
+        return serve(content)
+
+    users = Directory(Stat(0o777, 1000, 1000), {b"b": file(Inline(b""), 0o666)})
+    last = Directory(Stat(0o777, 1000, 1000), {b"file": file(external(LARGE), 0o666)})
+    write(tree(a=users, z=last), target, open_content)
+    assert modes == [0o700, 0o700, 0o666]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+def test_a_full_disk_names_the_file(target: Path) -> None:
+    def open_content(content: External) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tree(big=file(external(LARGE))), target, open_content)
+    assert one_line(caught.value) == "Writing 'big': No space left on device"
+
+
+def test_an_attribute_that_cannot_be(target: Path, store: Path) -> None:
+    wrong = Leaf(Stat(0o644, os.getuid(), os.getgid(), xattrs={b"nonsense.x": b"v"}), Inline(b""))
+    with pytest.raises(OSError, match="not supported") as caught:
+        write(tree(file=wrong), target, opener(store))
+    assert one_line(caught.value).startswith(
+        "Writing 'file': Setting the extended attribute nonsense.x: "
+    )
+
+
+def test_the_digest_decides_the_hash(target: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(LARGE)
+    content = external(LARGE, Algorithm.SHA256)
+    write(tree(f=file(content)), target, lambda _: os.open(tmp_path / "data", os.O_RDONLY))
+    assert isinstance(content.digest, Digest)
+    assert (target / "f").read_bytes() == LARGE
