@@ -22,6 +22,8 @@ class FindingKind(enum.StrEnum):
     DUPLICATE = "duplicate"
     #: It is there and cannot be read.
     UNREADABLE = "unreadable"
+    #: Something was to be done to it, and could not be done.
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A host as text: for people, as canonical JSON, and as YAML.
 
 The layout for people is scraped by tools too: labels, their order and the marks in
-front of the headings stay as they are.
+front of the headings stay as they are. What is not as it should be follows at the end;
+what merely belongs to others is shown to those only who ask for more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
+from bootc.boot.findings import Finding, FindingKind
+from bootc.deploy.model import (
+    BootEntry,
+    Host,
+    ImageSpec,
+    ImageStatus,
+    UsrOverlay,
+    on_one_line,
+)
 from bootc.errors import Error
 
 
@@ -61,7 +70,16 @@ def render_human(host: Host, *, verbose: bool) -> str:
         if verbose:
             rows += _verbose_rows(entry, staged=entry is status.staged)
         sections.append(_section(heading, entry.image, rows))
-    return "\n".join(sections) or "System is not deployed via bootc.\n"
+    if not sections:
+        return "System is not deployed via bootc.\n"
+    shown = [f for f in status.findings if verbose or f.kind is not FindingKind.FOREIGN]
+    if shown:
+        sections.append("".join(f"{_finding(finding)}\n" for finding in shown))
+    return "\n".join(sections)
+
+
+def _finding(finding: Finding) -> str:
+    return f"{finding.kind.value}: {on_one_line(finding.subject)}: {on_one_line(finding.text)}"
 
 
 def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, str]]) -> str:
@@ -79,14 +97,31 @@ def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
     image = entry.image
     if image is None:
         yield "Commit", verity
+        if entry.pinned:
+            yield "Pinned", "yes"
         return
     yield "Digest", f"{image.digest} ({image.architecture})"
     yield "Verity", verity
     if image.version is not None:
-        suffix = "" if image.timestamp is None else f" ({image.timestamp})"
-        yield "Version", f"{image.version}{suffix}"
+        yield "Version", _version(image.version, image)
     elif image.timestamp is not None:
         yield "Timestamp", str(image.timestamp)
+    if entry.pinned:
+        yield "Pinned", "yes"
+    if entry.cached_update is not None:
+        yield from _update_rows(entry.cached_update)
+
+
+def _update_rows(update: ImageStatus) -> Iterator[tuple[str, str]]:
+    if update.version is None:
+        yield "Update", "Available"
+    else:
+        yield "UpdateVersion", _version(update.version, update)
+    yield "UpdateDigest", str(update.digest)
+
+
+def _version(version: str, image: ImageStatus) -> str:
+    return version if image.timestamp is None else f"{version} ({image.timestamp})"
 
 
 def _verbose_rows(entry: BootEntry, *, staged: bool) -> Iterator[tuple[str, str]]:

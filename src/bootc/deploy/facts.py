@@ -40,6 +40,8 @@ class StateFacts:
     #: What the last look at the registry found, for the booted deployment.
     cached_update: ImageStatus | None = None
     failure: FinalizeFailure | None = None
+    #: The image, where an old bootc has put it beside an origin that names no manifest.
+    legacy_image: ImageStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

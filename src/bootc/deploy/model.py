@@ -3,7 +3,9 @@
 Owns the vocabulary of ``bootc status`` and its JSON. The keys, their spelling and
 which of them may be missing are an interface that tools of others read: a key
 without a value is there as ``null``, except ``signature`` and
-``otherDeployments``, which are left out. Nothing here reads anything.
+``otherDeployments``, which are left out. ``findings`` is a key of ours; who knows
+the schema only never sees it on a machine where nothing is odd. Nothing here reads
+anything.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bootc.boot.findings import Finding
 from bootc.boot.systemd_boot import Bootloader
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
@@ -20,6 +23,8 @@ from bootc.formats.origin import BootType, Signature
 
 API_VERSION = "org.containers.bootc/v1"
 KIND = "BootcHost"
+#: Of a machine that was booted through composefs.
+HOST_TYPE = "bootcHost"
 
 Json = dict[str, Any]
 BootOrder = Literal["default", "rollback"]
@@ -127,10 +132,21 @@ class ComposefsStatus:
 
 @dataclass(frozen=True, slots=True)
 class BootEntry:
-    """A deployment that can be booted."""
+    """A deployment that can be booted.
+
+    Attributes:
+        composefs: How it is stored and started.
+        image: What it was made from, where that is known.
+        cached_update: What the registry had last instead, where it is something else.
+        pinned: The user wants it kept.
+        soft_reboot_capable: Its kernel and command line run already.
+        download_only: It is staged, and shall not boot before it is asked for.
+    """
 
     composefs: ComposefsStatus
     image: ImageStatus | None = None
+    cached_update: ImageStatus | None = None
+    pinned: bool = False
     soft_reboot_capable: bool = False
     download_only: bool = False
 
@@ -138,9 +154,9 @@ class BootEntry:
         """Return the schema's ``BootEntry``; what only ostree has is empty."""
         return {
             "image": None if self.image is None else self.image.to_json(),
-            "cachedUpdate": None,
+            "cachedUpdate": None if self.cached_update is None else self.cached_update.to_json(),
             "incompatible": False,
-            "pinned": False,
+            "pinned": self.pinned,
             "softRebootCapable": self.soft_reboot_capable,
             "downloadOnly": self.download_only,
             "store": None,
@@ -177,7 +193,19 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """What is there: deployments by the part they play."""
+    """What is there: deployments by the part they play.
+
+    Attributes:
+        staged: Boots next, once finalized.
+        booted: Runs.
+        rollback: What there is to go back to.
+        other_deployments: All others in the menu, in its order.
+        rollback_queued: The menu starts another deployment than the running one.
+        usr_overlay: What is mounted over ``/usr``.
+        read_only: The disk refuses writes.
+        is_bootc: The machine was booted through composefs.
+        findings: What is not as it should be.
+    """
 
     staged: BootEntry | None = None
     booted: BootEntry | None = None
@@ -186,6 +214,8 @@ class HostStatus:
     rollback_queued: bool = False
     usr_overlay: UsrOverlay | None = None
     read_only: bool = False
+    is_bootc: bool = False
+    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> Json:
         """Return the schema's ``HostStatus``."""
@@ -196,12 +226,15 @@ class HostStatus:
         }
         if self.other_deployments:
             value["otherDeployments"] = [entry.to_json() for entry in self.other_deployments]
-        return value | {
+        value |= {
             "rollbackQueued": self.rollback_queued,
-            "type": None,
+            "type": HOST_TYPE if self.is_bootc else None,
             "usrOverlay": None if self.usr_overlay is None else self.usr_overlay.to_json(),
             "readOnly": self.read_only,
         }
+        if self.findings:
+            value["findings"] = [_finding_to_json(finding) for finding in self.findings]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +262,16 @@ class Host:
 
 def _json_or_none(entry: BootEntry | None) -> Json | None:
     return None if entry is None else entry.to_json()
+
+
+def _finding_to_json(finding: Finding) -> Json:
+    return {
+        "kind": finding.kind.value,
+        "subject": on_one_line(finding.subject),
+        "text": on_one_line(finding.text),
+    }
+
+
+def on_one_line(text: str) -> str:
+    """Return text that terminals and encoders take as it is: file names can hold anything."""
+    return text if text.isprintable() else ascii(text)[1:-1]

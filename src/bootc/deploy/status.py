@@ -1,25 +1,31 @@
-"""Reading the host: which deployments there are and what part each plays.
+"""The host from the facts: which deployments there are and what part each plays.
 
-:func:`read_host` gathers and :func:`compose_host` decides. A deployment is one that
-a boot entry starts and that has an origin file; the booted one needs no entry.
-What is damaged is left out with a warning and the rest is shown, since this is
-what people turn to when something is damaged.
+:func:`read_host` reads and :func:`compose_host` decides; it is pure, and has an answer for
+any facts, since this is what people turn to when something is damaged. A deployment is one
+that a boot entry starts and whose origin is known; the booted one needs neither. It is
 
-Where upstream's status is known to be wrong, this one follows the intention: a
-rollback is queued exactly when the menu would start another deployment than the
-running one, one bad entry does not hide the others, and looking changes nothing.
-The version of an image is the manifest's annotation, and failing that, which is
-usual, the label of the same name in its configuration.
+- *booted* if it runs, or else
+- *staged* if it is announced for the next boot and has an entry in either menu, or else
+- the *rollback* if it is the first of the others in the menu, or else one of the rest.
+
+Where upstream's status is known to be wrong, this one follows the intention. A rollback is
+queued exactly when the first deployment of the menu is neither the booted one nor the one
+that is staged, on every boot loader. Whether missing fs-verity is tolerated is told by each
+entry's own ``composefs=`` argument, as far as that can be seen: a unified kernel image keeps
+its own to itself, and counts as the booted one. One bad entry does not hide the others, and
+looking changes nothing.
 """
 
 from __future__ import annotations
 
-import logging
+import dataclasses
+from collections.abc import Iterator
 
-from bootc.boot.findings import FindingKind
-from bootc.boot.menu import read_menu
-from bootc.boot.scheme import BootDirs, Scheme
-from bootc.deploy.booted import BootedState, read_booted_state
+from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.menu import Item
+from bootc.deploy.booted import read_booted_state
+from bootc.deploy.facts import Facts, FinalizeFailure, ImageFacts
+from bootc.deploy.gather import gather, image_status
 from bootc.deploy.model import (
     BootEntry,
     ComposefsStatus,
@@ -28,64 +34,57 @@ from bootc.deploy.model import (
     HostStatus,
     ImageSpec,
     ImageStatus,
-    Timestamp,
 )
-from bootc.deploy.sysroot import Sysroot, open_sysroot
-from bootc.errors import Error, one_line
-from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
-from bootc.formats.ocispec import MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, ImageConfig, Manifest
-from bootc.formats.origin import BootType, Origin, OriginError, parse_origin
-from bootc.formats.splitstream import StreamReader
-from bootc.oci.names import config_id, manifest_id
-from bootc.repository import layout
-from bootc.repository.repository import Repository
+from bootc.deploy.sysroot import open_sysroot
+from bootc.formats import bls, cmdline
+from bootc.formats.cmdline import CmdlineError
+from bootc.formats.digest import Digest
 
-_log = logging.getLogger(__name__)
-
-_VERSION = "org.opencontainers.image.version"
 #: In place of the architecture of an image whose documents cannot be read.
-_UNKNOWN = "unknown"
-_MAX_ORIGIN_BYTES = 1 << 16
+_UNKNOWN = ImageFacts("unknown")
 
 
 def read_host(*, root: str = "/") -> Host:
     """Return the host that runs with its root at ``root``; empty if not booted by composefs.
 
     Raises:
-        Error: the system contradicts itself, or its repository cannot be honoured.
+        Error: the system contradicts itself, or has no repository.
         OSError: something that must be there cannot be read.
     """
     booted = read_booted_state(root=root)
     if booted is None:
         return Host.empty()
-    with open_sysroot(root=root) as sysroot:
-        return compose_host(sysroot, booted)
+    with open_sysroot(booted, root=root) as sysroot:
+        facts = gather(sysroot)
+    return compose_host(
+        dataclasses.replace(
+            facts,
+            read_only=sysroot.read_only,
+            findings=(*sysroot.findings, *facts.findings),
+        )
+    )
 
 
-def compose_host(sysroot: Sysroot, booted: BootedState) -> Host:
-    """Decide which deployment plays which part."""
-    active = _menu(sysroot, booted, staged=False)
-    staged = booted.staged
-    if staged is not None and (
-        # After a soft reboot the marker stays and names what runs now.
-        staged.image_id == booted.image_id
-        # Without an entry nothing would become of it at the next boot.
-        or staged.image_id not in (*active, *_menu(sysroot, booted, staged=True))
-    ):
-        staged = None
-    booted_entry = _describe(sysroot, booted, booted.image_id)
+def compose_host(facts: Facts) -> Host:
+    """Decide which deployment plays which part. There is nothing this raises for."""
+    booted, staged = facts.booted.image_id, facts.staged_id()
+    booted_entry = dataclasses.replace(
+        _describe(facts, booted), cached_update=_cached_update(facts, booted)
+    )
     staged_entry = None
     if staged is not None:
-        staged_entry = _describe(sysroot, booted, staged.image_id, download_only=staged.locked)
-    taken = (booted.image_id, staged and staged.image_id)
-    described = (_describe(sysroot, booted, i) for i in active if i not in taken)
-    others = [entry for entry in described if entry is not None]
-    rollback_queued = bool(active) and active[0] != booted.image_id
-    wanted = staged_entry or booted_entry
+        marker = facts.booted.staged
+        locked = marker is not None and marker.locked
+        staged_entry = dataclasses.replace(_describe(facts, staged), download_only=locked)
+    others = [
+        _describe(facts, deployment)
+        for deployment in dict.fromkeys(facts.bootable())
+        if deployment not in (booted, staged)
+    ]
+    rollback_queued = _is_rollback_queued(facts)
     return Host(
         HostSpec(
-            image=None if wanted is None or wanted.image is None else wanted.image.image,
+            image=wanted_image(facts),
             boot_order="rollback" if rollback_queued else "default",
         ),
         HostStatus(
@@ -94,86 +93,135 @@ def compose_host(sysroot: Sysroot, booted: BootedState) -> Host:
             rollback=others[0] if others else None,
             other_deployments=tuple(others[1:]),
             rollback_queued=rollback_queued,
-            usr_overlay=booted.usr_overlay,
-            read_only=sysroot.read_only,
+            usr_overlay=facts.booted.usr_overlay,
+            read_only=facts.read_only,
+            is_bootc=True,
+            findings=(*facts.findings, *_failures(facts)),
         ),
     )
 
 
-def _menu(sysroot: Sysroot, booted: BootedState, *, staged: bool) -> list[Digest]:
-    if sysroot.esp is None:
-        return []
-    scheme = Scheme(booted.bootloader, BootType.BLS)
-    menu = read_menu(BootDirs(scheme, sysroot.esp, sysroot.esp), staged=staged)
-    for finding in menu.findings:
-        level = logging.DEBUG if finding.kind is FindingKind.FOREIGN else logging.WARNING
-        _log.log(level, "ignoring boot entry %s: %s", ascii(finding.subject), finding.text)
-    return [item.deployment for item in menu.items]
-
-
-def _describe(
-    sysroot: Sysroot, booted: BootedState, image_id: Digest, *, download_only: bool = False
-) -> BootEntry | None:
-    origin = _read_origin(sysroot, image_id)
-    if origin is None:
-        return None
-    return BootEntry(
-        composefs=ComposefsStatus(
-            verity=image_id,
-            boot_type=origin.boot_type,
-            bootloader=booted.bootloader,
-            boot_digest=origin.boot_digest,
-            missing_verity_allowed=booted.missing_verity_allowed,
-        ),
-        image=_describe_image(sysroot.repository, origin),
-        download_only=download_only,
-    )
-
-
-def _read_origin(sysroot: Sysroot, image_id: Digest) -> Origin | None:
-    path = f"{layout.state_dir(image_id.hex)}/{layout.origin_name(image_id.hex)}"
-    try:
-        return parse_origin(sysroot.physical.read_bytes(path, _MAX_ORIGIN_BYTES))
-    except FileNotFoundError:
-        _log.warning("No origin file for deployment %s", image_id)
-    except (OriginError, OSError) as exc:
-        _log.warning("ignoring deployment %s: %s", image_id, one_line(exc))
+def wanted_image(facts: Facts) -> ImageSpec | None:
+    """Return the image that updates are looked for under: the staged, else the booted one's."""
+    for deployment in (facts.staged_id(), facts.booted.image_id):
+        origin = None if deployment is None else facts.origin(deployment)
+        if origin is not None and origin.image is not None:
+            return ImageSpec(origin.image, origin.signature)
     return None
 
 
-def _describe_image(repository: Repository, origin: Origin) -> ImageStatus | None:
-    if origin.image is None or origin.manifest_digest is None:
+def _is_rollback_queued(facts: Facts) -> bool:
+    running_or_next = (facts.booted.image_id, facts.staged_id())
+    for item in facts.active.items:
+        if item.deployment in running_or_next:
+            return False
+        if facts.origin(item.deployment) is not None:
+            return True
+    return False
+
+
+def _describe(facts: Facts, deployment: Digest) -> BootEntry:
+    origin = facts.origin(deployment)
+    item = _item(facts, deployment)
+    return BootEntry(
+        composefs=ComposefsStatus(
+            verity=deployment,
+            boot_type=facts.scheme.boot_type if origin is None else origin.boot_type,
+            bootloader=facts.scheme.bootloader,
+            boot_digest=None if origin is None else origin.boot_digest,
+            missing_verity_allowed=_tolerates_missing_verity(facts, deployment, item),
+        ),
+        image=_image(facts, deployment),
+        pinned=facts.is_pinned(deployment),
+        soft_reboot_capable=_is_soft_reboot_capable(facts, deployment, item),
+    )
+
+
+def _item(facts: Facts, deployment: Digest) -> Item | None:
+    # What is staged boots by the entry that will be, should it have two.
+    menus = [facts.active_item, facts.staged_item]
+    if deployment == facts.staged_id():
+        menus.reverse()
+    return menus[0](deployment) or menus[1](deployment)
+
+
+def _image(facts: Facts, deployment: Digest) -> ImageStatus | None:
+    state = facts.states.get(deployment)
+    if state is None or state.origin is None or state.origin.image is None:
         return None
-    image = ImageSpec(origin.image, origin.signature)
+    digest = state.origin.manifest_digest
+    if digest is None:
+        return state.legacy_image
+    spec = ImageSpec(state.origin.image, state.origin.signature)
+    return image_status(spec, digest, facts.images.get(digest, _UNKNOWN))
+
+
+def _cached_update(facts: Facts, booted: Digest) -> ImageStatus | None:
+    state = facts.states.get(booted)
+    if state is None or state.cached_update is None:
+        return None
+    running = _image(facts, booted)
+    if running is not None and running.digest == state.cached_update.digest:
+        return None
+    return state.cached_update
+
+
+def _tolerates_missing_verity(facts: Facts, deployment: Digest, item: Item | None) -> bool:
+    options = None if item is None else _options(item)
+    if deployment == facts.booted.image_id or options is None:
+        return facts.booted.missing_verity_allowed
     try:
-        manifest, config = _read_documents(repository, origin.manifest_digest)
-    except (Error, OSError) as exc:
-        _log.warning("the documents of image %s cannot be read: %s", origin.image, one_line(exc))
-        return ImageStatus(image, origin.manifest_digest, _UNKNOWN)
-    return ImageStatus(
-        image=image,
-        digest=origin.manifest_digest,
-        architecture=config.architecture,
-        version=manifest.annotations.get(_VERSION) or config.labels.get(_VERSION),
-        timestamp=None if config.created is None else Timestamp.parse(config.created),
+        return cmdline.composefs_argument(options).optional
+    except CmdlineError:
+        return facts.booted.missing_verity_allowed
+
+
+def _is_soft_reboot_capable(facts: Facts, deployment: Digest, item: Item | None) -> bool:
+    """Tell whether the running kernel, as it was started, is the deployment's own.
+
+    With SELinux the policy would have to be the same as well, which facts do not tell.
+    """
+    booted = facts.booted.image_id
+    if deployment == booted or facts.booted.selinux:
+        return False
+    mine, running = facts.origin(deployment), facts.origin(booted)
+    if mine is None or running is None or mine.boot_digest is None:
+        return False
+    if mine.boot_digest != running.boot_digest:
+        return False
+    wanted, present = _parameters(item), _parameters(_item(facts, booted))
+    return wanted is not None and wanted == present
+
+
+def _parameters(item: Item | None) -> list[str] | None:
+    """Return what an entry tells the kernel but for the image, in no particular order."""
+    options = None if item is None else _options(item)
+    if options is None:
+        return None
+    keys = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
+    return sorted(p for p in cmdline.parse(options) if p.partition("=")[0] not in keys)
+
+
+def _options(item: Item) -> str | None:
+    """Return an entry's kernel command line; that of a unified kernel image is inside of it."""
+    if isinstance(item.entry, bls.Entry) and item.entry.linux is not None:
+        return item.entry.options or ""
+    return None
+
+
+def _failures(facts: Facts) -> Iterator[Finding]:
+    for deployment, state in facts.states.items():
+        if state.failure is not None and deployment not in (
+            facts.booted.image_id,
+            facts.staged_id(),
+        ):
+            text = _failure_text(state.failure)
+            yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)
+
+
+def _failure_text(failure: FinalizeFailure) -> str:
+    when = "when the machine went down" if failure.time is None else f"at {failure.time}"
+    return (
+        f"it did not become the default {when}: {failure.reason} "
+        "(bootc upgrade stages it again, bootc upgrade --cancel drops it)"
     )
-
-
-def _read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest, ImageConfig]:
-    manifest_raw = _read_document(
-        repository, manifest_id(digest), splitstream.OCI_MANIFEST, MAX_MANIFEST_BYTES
-    )
-    manifest = Manifest.parse(manifest_raw)
-    config_raw = _read_document(
-        repository, config_id(manifest.config.digest), splitstream.OCI_CONFIG, MAX_CONFIG_BYTES
-    )
-    return manifest, ImageConfig.parse(config_raw)
-
-
-def _read_document(
-    repository: Repository, content_id: str, content_type: bytes, limit: int
-) -> bytes:
-    """Return the JSON document that a stream consists of."""
-    stream = StreamReader(repository.streams.read(content_id))
-    stream.expect(content_type, repository.algorithm)
-    return repository.objects.read(stream.external(), limit=limit)

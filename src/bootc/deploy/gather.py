@@ -1,0 +1,284 @@
+"""Reading all that there is to know of a running system, into :class:`Facts`.
+
+Promises: whatever is damaged, foreign, said twice, half-written or unreadable costs that
+thing and becomes a finding; :func:`gather` raises for none of it. Nothing large is read:
+of an image only its manifest and its configuration.
+
+A deployment that was installed by an old bootc names no manifest in its origin; what it
+was made from is in a file beside that, ``<id>.imginfo``, as JSON. The version of an image
+is the manifest's annotation, and failing that, which is usual, the label of the same name
+in its configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.menu import Item, Menu, read_menu
+from bootc.boot.scheme import BootDirs
+from bootc.deploy import records
+from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
+from bootc.deploy.facts import Facts, ImageFacts, StateFacts
+from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
+from bootc.deploy.records import RecordError
+from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
+from bootc.errors import Error
+from bootc.formats import splitstream
+from bootc.formats.digest import Digest, DigestError, OciDigest
+from bootc.formats.ocispec import (
+    MAX_CONFIG_BYTES,
+    MAX_MANIFEST_BYTES,
+    ImageConfig,
+    ImageSpecError,
+    Manifest,
+)
+from bootc.formats.origin import Origin, OriginError
+from bootc.formats.splitstream import StreamReader
+from bootc.fs.dir import Dir
+from bootc.oci.names import config_id, manifest_id
+from bootc.repository import layout
+from bootc.repository.repository import Repository
+
+_VERSION = "org.opencontainers.image.version"
+
+_T = TypeVar("_T")
+
+
+class Documents(Protocol):
+    """The documents of an image, wherever it is."""
+
+    @property
+    def manifest_raw(self) -> bytes:
+        """The manifest as it is served."""
+
+    @property
+    def config_raw(self) -> bytes:
+        """The configuration as it is served."""
+
+    @property
+    def manifest_digest(self) -> OciDigest:
+        """The digest of the manifest."""
+
+
+class Opened(Protocol):
+    """An open system, for reading or for more."""
+
+    @property
+    def booted(self) -> BootedState:
+        """How it was booted. What is staged is read anew."""
+
+    @property
+    def physical(self) -> Dir:
+        """The physical root."""
+
+    @property
+    def repository(self) -> Repository | None:
+        """Its repository, if that can be read."""
+
+    @property
+    def boot(self) -> BootDirs | None:
+        """Where the boot menu is, if that can be read."""
+
+    @property
+    def run(self) -> Dir | None:
+        """Where a staged deployment is announced, if there is such a place."""
+
+
+def gather(system: Opened) -> Facts:
+    """Read a system. It raises for nothing that is wrong with one."""
+    findings: list[Finding] = []
+    booted = dataclasses.replace(system.booted, staged=_read_marker(system.run, findings))
+    findings = [*booted.findings, *findings]
+    active = staged = Menu()
+    if system.boot is None:
+        scheme = find_scheme(system.physical, booted)
+    else:
+        scheme = system.boot.scheme
+        active = read_menu(system.boot, staged=False)
+        staged = read_menu(system.boot, staged=True)
+        findings += [*active.findings, *staged.findings]
+    states = _read_states(system.physical, findings)
+    if booted.image_id not in states:
+        subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
+        text = "the booted deployment has no state directory"
+        findings.append(Finding(FindingKind.MALFORMED, subject, text))
+    findings += [_stateless(item) for item in active.items if item.deployment not in states]
+    return Facts(
+        booted=booted,
+        scheme=scheme,
+        active=active,
+        staged=staged,
+        states=states,
+        images=_read_images(system.repository, states, findings),
+        findings=tuple(findings),
+    )
+
+
+def read_image(image: ImageSpec, documents: Documents) -> ImageStatus:
+    """Return what the documents of an image say.
+
+    Raises:
+        ImageSpecError: they are malformed.
+    """
+    manifest = Manifest.parse(documents.manifest_raw)
+    facts = _facts_of(manifest, ImageConfig.parse(documents.config_raw))
+    return image_status(image, documents.manifest_digest, facts)
+
+
+def image_status(image: ImageSpec, digest: OciDigest, facts: ImageFacts) -> ImageStatus:
+    """Put together what is known of an image."""
+    return ImageStatus(image, digest, facts.architecture, facts.version, facts.timestamp)
+
+
+def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
+    if run is None:
+        return None
+    return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
+
+
+def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts]:
+    subject = f"{physical.path}/{layout.STATE_DEPLOY}"
+    try:
+        with physical.open_dir(layout.STATE_DEPLOY) as directory:
+            names = directory.names()
+    except OSError as exc:
+        findings.append(unreadable(subject, exc))
+        return {}
+    states = {}
+    for name in names:
+        try:
+            deployment = Digest.from_hex(name)
+        except DigestError:
+            text = "it is no deployment: its name is no image id"
+            findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
+            continue
+        state = _read_state(physical, deployment, findings)
+        if state is not None:
+            states[deployment] = state
+    return states
+
+
+def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> StateFacts | None:
+    path = layout.state_dir(deployment.hex)
+    try:
+        state_dir = physical.open_dir(path)
+    except OSError as exc:
+        findings.append(unreadable(f"{physical.path}/{path}", exc))
+        return None
+    with state_dir:
+        origin = _read_origin(physical, state_dir, deployment, findings)
+
+        def record(name: str, read: Callable[[Dir], _T]) -> _T | None:
+            return _tried(lambda: read(state_dir), f"{state_dir.path}/{name}", findings)
+
+        legacy = None
+        if origin is not None and origin.image is not None and origin.manifest_digest is None:
+            spec = ImageSpec(origin.image, origin.signature)
+            name = f"{deployment.hex}.imginfo"
+            legacy = record(name, lambda directory: _read_imginfo(directory, name, spec))
+        return StateFacts(
+            image_id=deployment,
+            origin=origin,
+            pinned=record(records.PINNED, records.is_pinned) or False,
+            cached_update=record(records.CACHED_UPDATE, records.read_cached_update),
+            failure=record(records.FINALIZE_FAILURE, records.read_failure),
+            legacy_image=legacy,
+        )
+
+
+def _read_origin(
+    physical: Dir, state_dir: Dir, deployment: Digest, findings: list[Finding]
+) -> Origin | None:
+    try:
+        return read_origin(physical, deployment)
+    except FileNotFoundError:
+        text = "No origin file for this deployment; it is damaged, or left by an interruption"
+        findings.append(Finding(FindingKind.MALFORMED, state_dir.path, text))
+    except OriginError as exc:
+        findings.append(Finding(FindingKind.MALFORMED, state_dir.path, exc.message))
+    except OSError as exc:
+        findings.append(unreadable(state_dir.path, exc))
+    return None
+
+
+def _read_imginfo(state_dir: Dir, name: str, image: ImageSpec) -> ImageStatus | None:
+    try:
+        raw = state_dir.read_bytes(name, MAX_MANIFEST_BYTES + MAX_CONFIG_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        value = json.loads(raw)
+        manifest, config = _compact(value["manifest"]), _compact(value["config"])
+    except (ValueError, RecursionError, LookupError, TypeError) as exc:
+        raise RecordError(f"it holds no manifest and configuration: {exc!r:.200}") from None
+    facts = _facts_of(Manifest.parse(manifest), ImageConfig.parse(config))
+    # Nobody knows the digest it had in its registry; the old bootc names this one.
+    return image_status(image, OciDigest.of(manifest), facts)
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _read_images(
+    repository: Repository | None, states: dict[Digest, StateFacts], findings: list[Finding]
+) -> dict[OciDigest, ImageFacts]:
+    images: dict[OciDigest, ImageFacts] = {}
+    if repository is None:
+        return images
+    origins = (state.origin for state in states.values() if state.origin is not None)
+    digests = dict.fromkeys(o.manifest_digest for o in origins if o.manifest_digest is not None)
+    for digest in digests:
+        try:
+            images[digest] = _facts_of(*_read_documents(repository, digest))
+        except (Error, OSError) as exc:
+            subject = f"{repository.dir.path}/{layout.stream_path(manifest_id(digest))}"
+            findings.append(unreadable(subject, exc))
+    return images
+
+
+def _facts_of(manifest: Manifest, config: ImageConfig) -> ImageFacts:
+    return ImageFacts(
+        architecture=config.architecture,
+        version=manifest.annotations.get(_VERSION) or config.labels.get(_VERSION),
+        timestamp=None if config.created is None else Timestamp.parse(config.created),
+    )
+
+
+def _read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest, ImageConfig]:
+    manifest_raw = _read_document(
+        repository, manifest_id(digest), splitstream.OCI_MANIFEST, MAX_MANIFEST_BYTES
+    )
+    manifest = Manifest.parse(manifest_raw)
+    config_raw = _read_document(
+        repository, config_id(manifest.config.digest), splitstream.OCI_CONFIG, MAX_CONFIG_BYTES
+    )
+    return manifest, ImageConfig.parse(config_raw)
+
+
+def _read_document(
+    repository: Repository, content_id: str, content_type: bytes, limit: int
+) -> bytes:
+    """Return the JSON document that a stream consists of."""
+    stream = StreamReader(repository.streams.read(content_id))
+    stream.expect(content_type, repository.algorithm)
+    return repository.objects.read(stream.external(), limit=limit)
+
+
+def _stateless(item: Item) -> Finding:
+    text = f"it starts deployment {item.deployment}, which has no state directory"
+    return Finding(FindingKind.MALFORMED, item.name, text)
+
+
+def _tried(read: Callable[[], _T], subject: str, findings: list[Finding]) -> _T | None:
+    try:
+        return read()
+    except (RecordError, MarkerError, ImageSpecError) as exc:
+        findings.append(Finding(FindingKind.MALFORMED, subject, exc.message))
+    except OSError as exc:
+        findings.append(unreadable(subject, exc))
+    return None

@@ -1,0 +1,167 @@
+"""Small notes about a deployment, kept in its state directory beside the origin.
+
+Owns three files, additions of ours that other implementations pass over: ``pinned``, empty,
+says that the user wants the deployment kept; ``cached-update.json`` is what the last look at
+the registry found, as the Host schema writes an image; ``finalize-failure.json`` says why a
+staged deployment did not become the default. Promises: a note is there wholly or not at all,
+it survives a power cut once the call has returned, and writing what is there already, or
+removing what is not, is fine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from bootc.deploy.facts import FinalizeFailure
+from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
+from bootc.errors import Error, doing
+from bootc.formats.digest import OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import Signature
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+
+PINNED = "pinned"
+CACHED_UPDATE = "cached-update.json"
+FINALIZE_FAILURE = "finalize-failure.json"
+
+_MAX_BYTES = 1 << 16
+
+
+class RecordError(Error):
+    """A note in a state directory is malformed."""
+
+
+def is_pinned(state_dir: Dir) -> bool:
+    """Tell whether the user wants a deployment kept. Whatever has that name says so."""
+    return state_dir.exists(PINNED)
+
+
+def set_pinned(state_dir: Dir, pinned: bool) -> None:
+    """Write down that the user wants a deployment kept, or no longer wants it kept."""
+    if is_pinned(state_dir) == pinned:
+        return
+    with doing(f"{'Pinning' if pinned else 'Unpinning'} {state_dir.path}"):
+        if pinned:
+            atomic.write_file(state_dir, PINNED, b"", durable=True)
+        else:
+            _remove(state_dir, PINNED)
+
+
+def read_cached_update(state_dir: Dir) -> ImageStatus | None:
+    """Return what the last look at the registry found, or None if nobody looked.
+
+    Raises:
+        RecordError: the note is malformed.
+    """
+    value = _read(state_dir, CACHED_UPDATE)
+    if value is None:
+        return None
+    try:
+        return _parse_image(value)
+    except _MALFORMED as exc:
+        raise _malformed(CACHED_UPDATE, exc) from None
+
+
+def write_cached_update(state_dir: Dir, update: ImageStatus) -> None:
+    """Write down what a look at the registry found, also when it is what runs already."""
+    with doing(f"Recording the available update in {state_dir.path}"):
+        _write(state_dir, CACHED_UPDATE, update.to_json())
+
+
+def read_failure(state_dir: Dir) -> FinalizeFailure | None:
+    """Return why a staged deployment did not become the default, or None if nothing failed.
+
+    Raises:
+        RecordError: the note is malformed.
+    """
+    value = _read(state_dir, FINALIZE_FAILURE)
+    if value is None:
+        return None
+    try:
+        time = value.get("time")
+        return FinalizeFailure(_text(value["reason"]), None if time is None else _moment(time))
+    except _MALFORMED as exc:
+        raise _malformed(FINALIZE_FAILURE, exc) from None
+
+
+def write_failure(state_dir: Dir, failure: FinalizeFailure) -> None:
+    """Write down why a staged deployment does not become the default."""
+    time = None if failure.time is None else failure.time.to_json()
+    with doing(f"Recording the failure in {state_dir.path}"):
+        _write(state_dir, FINALIZE_FAILURE, {"reason": failure.reason, "time": time})
+
+
+def clear_failure(state_dir: Dir) -> None:
+    """Forget why a staged deployment did not become the default."""
+    with doing(f"Clearing the failure in {state_dir.path}"):
+        _remove(state_dir, FINALIZE_FAILURE)
+
+
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Error)
+
+
+def _malformed(name: str, exc: Exception) -> RecordError:
+    said = exc.message if isinstance(exc, Error) else repr(exc)
+    return RecordError(f"{name} is malformed: {said[:200]}")
+
+
+def _read(state_dir: Dir, name: str) -> Any:
+    try:
+        data = state_dir.read_bytes(name, _MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise _malformed(name, exc) from None
+    if not isinstance(value, dict):
+        raise RecordError(f"{name} is malformed: it holds no JSON object")
+    return value
+
+
+def _write(state_dir: Dir, name: str, value: dict[str, Any]) -> None:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    atomic.write_file(state_dir, name, text.encode(), durable=True)
+
+
+def _remove(state_dir: Dir, name: str) -> None:
+    state_dir.remove_tree(name)
+    os.fsync(state_dir.fileno())
+
+
+def _parse_image(value: Any) -> ImageStatus:
+    spec = value["image"]
+    version, timestamp = value.get("version"), value.get("timestamp")
+    return ImageStatus(
+        image=ImageSpec(
+            ImageReference.of(_text(spec["transport"]), _text(spec["image"])),
+            _parse_signature(spec.get("signature")),
+        ),
+        digest=OciDigest.parse(_text(value["imageDigest"])),
+        architecture=_text(value["architecture"]),
+        version=None if version is None else _text(version),
+        timestamp=None if timestamp is None else _moment(timestamp),
+    )
+
+
+def _parse_signature(value: Any) -> Signature | None:
+    if value is None:
+        return None
+    return Signature() if value == "containerPolicy" else Signature(_text(value["ostreeRemote"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        # What is written down ends up on terminals.
+        raise TypeError(f"{value!r} is no text of one line")
+    return value
+
+
+def _moment(value: object) -> Timestamp:
+    moment = Timestamp.parse(_text(value))
+    if moment is None:
+        raise ValueError(f"{value!r} is no moment")
+    return moment
