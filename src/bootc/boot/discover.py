@@ -1,21 +1,27 @@
-"""What an image brings to boot with: its kernel and initramfs.
+"""What an image brings to boot with: a kernel and its initramfs, or both in one.
 
-Owns the search through an image's tree. A kernel is
-``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it. An image that
-carries anything which would rank before that (a unified kernel image, or boot
-entries of its own) is refused rather than booted in a way its maker did not mean:
-starting the bare kernel of a sealed image would lose the seal.
+Owns the search through an image's tree. A unified kernel image is a file
+``boot/EFI/Linux/*.efi`` or ``usr/lib/modules/<kver>/*.efi``, and deeper in there are the
+``*.addon.efi`` that may be added to it. Otherwise a kernel is
+``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it. A unified image goes
+first: starting the bare kernel of a sealed image would lose the seal. An image with
+boot entries of its own is refused rather than booted in a way its maker did not mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from bootc.boot.content import size_of
+from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.errors import Error
 from bootc.formats.tree import Directory, External, Inline, Leaf
 
 _MODULES = "usr/lib/modules"
+_UKIS = "boot/EFI/Linux"
+_INITRAMFS = "initramfs.img"
 
 
 class ImageNotBootable(Error):
@@ -30,31 +36,99 @@ class Kernel:
     vmlinuz: Leaf
     initramfs: Leaf
 
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file that will be written."""
+        return {VMLINUZ: size_of(self.vmlinuz), INITRD: size_of(self.initramfs)}
 
-def find_kernel(root: Directory) -> Kernel:
-    """Find the one kernel of an image. ``root`` still has the content of ``/boot``.
+
+@dataclass(frozen=True, slots=True)
+class UkiFile:
+    """A unified kernel image, a regular file of the tree.
+
+    Attributes:
+        path: Where it is in the image.
+        leaf: The file.
+        addons: What may be added to it, by file name.
+    """
+
+    path: str
+    leaf: Leaf
+    addons: Mapping[str, Leaf]
+
+    def with_addons(self, names: Collection[str]) -> UkiFile:
+        """Return the image with those of its add-ons that have one of these file names."""
+        chosen = {name: leaf for name, leaf in self.addons.items() if name in names}
+        return dataclasses.replace(self, addons=chosen)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file that will be written."""
+        return {self.path: size_of(self.leaf)} | {n: size_of(f) for n, f in self.addons.items()}
+
+
+def find_boot_resource(root: Directory) -> Kernel | UkiFile:
+    """Find what an image boots with. ``root`` still has the content of ``/boot``.
 
     Raises:
-        ImageNotBootable: no kernel, several, one without initramfs, or one that
-            should be started by other means.
+        ImageNotBootable: there is nothing or too much, or it is not what it should be.
     """
     _refuse_entries(root)
-    modules = root.lookup(_MODULES)
-    directories = modules.sorted_entries() if isinstance(modules, Directory) else []
-    found: list[Kernel] = []
-    for name, directory in directories:
+    return _find_uki(root) or _find_kernel(root)
+
+
+def _refuse_entries(root: Directory) -> None:
+    entries = root.lookup("boot/loader/entries")
+    if isinstance(entries, Directory) and any(n.endswith(b".conf") for n in entries.entries):
+        raise ImageNotBootable(
+            "the image carries boot entries of its own in boot/loader/entries",
+            hint="remove them: entries are written at installation",
+        )
+
+
+def _find_uki(root: Directory) -> UkiFile | None:
+    found: dict[str, Leaf] = {}
+    addons: dict[str, Leaf] = {}
+    for home in (_UKIS, *(f"{_MODULES}/{kver}" for kver, _ in _kernel_dirs(root))):
+        directory = root.lookup(home.encode("utf-8", "surrogateescape"))
         if not isinstance(directory, Directory):
             continue
-        kver = _text(name)
-        _refuse_unified(directory, f"{_MODULES}/{kver}")
-        if b"vmlinuz" in directory.entries:
-            found.append(
-                Kernel(
-                    kver,
-                    _regular_file(directory, kver, "vmlinuz"),
-                    _regular_file(directory, kver, "initramfs.img"),
-                )
+        for raw_path, node in directory.walk():
+            path = raw_path.decode("utf-8", "surrogateescape")[1:]
+            if not path.endswith(UKI_SUFFIX) or isinstance(node, Directory):
+                continue
+            where, _, name = f"{home}/{path}".rpartition("/")
+            if where == home:
+                found[f"{home}/{path}"] = _regular_file(node, f"{home}/{path}")
+            elif name.endswith(ADDON_SUFFIX):
+                addons[name] = _regular_file(node, f"{home}/{path}")
+    if len(found) > 1:
+        names = ", ".join(_printable(path) for path in found)
+        raise ImageNotBootable(
+            f"the image holds {len(found)} unified kernel images: {names}", hint="leave one of them"
+        )
+    return next((UkiFile(path, leaf, addons) for path, leaf in found.items()), None)
+
+
+def _find_kernel(root: Directory) -> Kernel:
+    found: list[Kernel] = []
+    for kver, directory in _kernel_dirs(root):
+        path = f"{_MODULES}/{_printable(kver)}"
+        vmlinuz, initramfs = (directory.entries.get(n.encode()) for n in (VMLINUZ, _INITRAMFS))
+        if vmlinuz is None:
+            continue
+        if initramfs is None:
+            raise ImageNotBootable(
+                f"kernel {_printable(kver)} has no initramfs: {path}/{_INITRAMFS} is missing",
+                hint="build it into the image with dracut",
             )
+        found.append(
+            Kernel(
+                _printable(kver),
+                _regular_file(vmlinuz, f"{path}/{VMLINUZ}"),
+                _regular_file(initramfs, f"{path}/{_INITRAMFS}"),
+            )
+        )
     if not found:
         raise ImageNotBootable(
             f"no kernel: the image has no {_MODULES}/<version>/vmlinuz",
@@ -69,43 +143,19 @@ def find_kernel(root: Directory) -> Kernel:
     return found[0]
 
 
-def _refuse_entries(root: Directory) -> None:
-    entries = root.lookup("boot/loader/entries")
-    if isinstance(entries, Directory) and any(n.endswith(b".conf") for n in entries.entries):
-        raise ImageNotBootable(
-            "the image carries boot entries of its own in boot/loader/entries",
-            hint="remove them: entries are written at installation",
-        )
-    efi = root.lookup("boot/EFI/Linux")
-    if isinstance(efi, Directory):
-        _refuse_unified(efi, "boot/EFI/Linux")
+def _kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
+    modules = root.lookup(_MODULES)
+    if isinstance(modules, Directory):
+        for name, node in modules.sorted_entries():
+            if isinstance(node, Directory):
+                yield name.decode("utf-8", "surrogateescape"), node
 
 
-def _refuse_unified(directory: Directory, where: str) -> None:
-    for path in _files(directory):
-        if path.endswith(b".efi"):
-            raise ImageNotBootable(
-                f"the image boots a unified kernel image, {where}/{_text(path)}, "
-                "which is not supported",
-            )
-
-
-def _files(directory: Directory) -> Iterator[bytes]:
-    return (path[1:] for path, node in directory.walk() if isinstance(node, Leaf))
-
-
-def _regular_file(directory: Directory, kver: str, name: str) -> Leaf:
-    node = directory.entries.get(name.encode())
-    path = f"{_MODULES}/{kver}/{name}"
-    if node is None:
-        raise ImageNotBootable(
-            f"kernel {kver} has no initramfs: {path} is missing",
-            hint="build it into the image with dracut",
-        )
+def _regular_file(node: Directory | Leaf, path: str) -> Leaf:
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-        raise ImageNotBootable(f"{path} is not a regular file")
+        raise ImageNotBootable(f"{_printable(path)} is not a regular file")
     return node
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -25,41 +25,27 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from bootc.boot import scheme as schemes
-from bootc.boot.discover import Kernel
+from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks
+from bootc.boot.discover import Kernel, UkiFile
 from bootc.boot.foreign import carry_foreign
 from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, is_foreign
 from bootc.boot.scheme import INITRD, UKIS, VMLINUZ, BootDirs
+from bootc.boot.uki import publish_uki
 from bootc.boot.writing import write_stream
 from bootc.errors import Error, doing, one_line
 from bootc.formats import grubcfg
 from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import GrubCfgError, MenuEntry
-from bootc.formats.tree import External, Inline, Leaf
-from bootc.formats.verity import VerityHasher
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
-
-
-class DamagedKernel(Error):
-    """The stored kernel or initramfs is not the one of the image."""
-
 
 class StagedMenuIncomplete(Error):
     """The staged menu was not written to its end, so that it cannot be committed."""
-
-
-class ObjectSource(Protocol):
-    """Where the content of large files comes from; a repository's ``objects`` are one."""
-
-    def open(self, digest: Digest) -> int:
-        """Return a read-only descriptor of an object."""
 
 
 class ArtifactKind(enum.StrEnum):
@@ -92,6 +78,19 @@ class Artifact:
     mtime_ns: int
 
 
+def publish_resource(
+    dirs: BootDirs, deployment: Digest, resource: Kernel | UkiFile, objects: ObjectSource
+) -> str:
+    """Write what a deployment boots with, and return its boot digest.
+
+    Raises:
+        Error, OSError: as from :func:`publish_kernel` and :func:`bootc.boot.uki.publish_uki`.
+    """
+    if isinstance(resource, UkiFile):
+        return publish_uki(dirs, deployment, resource, objects)
+    return publish_kernel(dirs, deployment, resource, objects)
+
+
 def publish_kernel(
     dirs: BootDirs, deployment: Digest, kernel: Kernel, objects: ObjectSource
 ) -> str:
@@ -101,18 +100,15 @@ def publish_kernel(
     deployments with equal ones start alike.
 
     Raises:
-        DamagedKernel: what is stored is not what the image names. The repository
-            does not notice where the file system has no fs-verity, and the firmware
-            would not either.
+        DamagedKernel: what is stored is not what the image names.
         OSError: reading or writing failed.
     """
-    files = ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs))
     path = f"{dirs.scheme.kernels}/{schemes.kernel_dir(deployment.hex)}"
     with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
         boot_digest = hashlib.sha256()
         with dirs.menu.ensure_dir(path) as directory:
-            for name, leaf in files:
-                write_stream(directory, name, _checked(leaf, objects, name, boot_digest))
+            for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
+                write_stream(directory, name, chunks)
         dirs.menu.sync()
     return boot_digest.hexdigest()
 
@@ -126,8 +122,8 @@ def boot_digest_of(kernel: Kernel, objects: ObjectSource) -> str:
     """
     boot_digest = hashlib.sha256()
     with doing("Reading the kernel of the image"):
-        for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
-            for _ in _checked(leaf, objects, name, boot_digest):
+        for _, chunks in _kernel_chunks(kernel, objects, boot_digest):
+            for _ in chunks:
                 pass
     return boot_digest.hexdigest()
 
@@ -144,7 +140,7 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
         try:
             for name in (VMLINUZ, INITRD):
                 with open(dirs.menu.open_file(f"{path}/{name}"), "rb") as file:
-                    while chunk := file.read(_CHUNK_BYTES):
+                    while chunk := file.read(CHUNK_BYTES):
                         digest.update(chunk)
         except OSError:
             continue
@@ -187,7 +183,7 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     paths = [artifact.path]
     if artifact.kind is ArtifactKind.UKI:
         # The image goes first: a start without its additions would be another start.
-        paths.append(_addons(artifact.path))
+        paths.append(schemes.addons_dir(artifact.path))
     with doing(f"Removing {root.path}/{artifact.path}"):
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
@@ -280,27 +276,18 @@ def remove_entry(dirs: BootDirs, item: Item) -> None:
                 os.fsync(directory.fileno())
 
 
-def _checked(
-    leaf: Leaf, objects: ObjectSource, name: str, boot_digest: hashlib._Hash
-) -> Iterator[bytes]:
-    """Yield the content of a file, hashing on the way; fail at the end if it is another one."""
-    content = leaf.content
-    assert isinstance(content, Inline | External), "discover returns regular files"
-    if isinstance(content, Inline):
-        boot_digest.update(content.data)
-        yield content.data
-        return
-    verity = VerityHasher(content.digest.algorithm)
-    with open(objects.open(content.digest), "rb") as source:
-        while chunk := source.read(_CHUNK_BYTES):
-            boot_digest.update(chunk)
-            verity.update(chunk)
-            yield chunk
-    if verity.digest() != content.digest:
-        raise DamagedKernel(
-            f"the {name} in the repository is not the one of the image",
-            hint="bootc internals cfs fsck --repair, then pull again",
-        )
+def _kernel_chunks(
+    kernel: Kernel, objects: ObjectSource, boot_digest: hashlib._Hash
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield name and content of both files, hashing what is read of them."""
+    for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
+        yield name, _hashed(checked_chunks(leaf, objects, name), boot_digest)
+
+
+def _hashed(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 def _names(root: Dir, path: str) -> list[str]:
@@ -312,7 +299,7 @@ def _names(root: Dir, path: str) -> list[str]:
 
 
 def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
-    paths = [path, _addons(path)] if kind is ArtifactKind.UKI else [path]
+    paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
     for part in paths:
         for info in _files(root, part):
@@ -332,10 +319,6 @@ def _files(root: Dir, path: str) -> Iterator[os.stat_result]:
         return
     for name in _names(root, path):
         yield from _files(root, f"{path}/{name}")
-
-
-def _addons(path: str) -> str:
-    return path.removesuffix(schemes.UKI_SUFFIX) + schemes.ADDONS_SUFFIX
 
 
 def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:

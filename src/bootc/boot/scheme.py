@@ -34,8 +34,7 @@ INITRD = "initrd"
 #: Unified kernel images, on the ESP; one level below the directory that loaders list by themselves.
 UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"
-#: Beside a unified kernel image: what the firmware stub adds to it.
-ADDONS_SUFFIX = ".efi.extra.d"
+ADDON_SUFFIX = ".addon.efi"
 
 _PREFIX = "bootc_composefs-"
 _ENTRIES = "loader/entries"
@@ -151,6 +150,11 @@ def kernel_dir(artifact: str) -> str:
 def uki_file(artifact: str) -> str:
     """Name of the file of a unified kernel image."""
     return _PREFIX + artifact + UKI_SUFFIX
+
+
+def addons_dir(file_name: str) -> str:
+    """Directory of what the firmware stub adds to a unified kernel image, beside it."""
+    return f"{file_name}.extra.d"
 
 
 def artifact_name(file_name: str) -> str | None:

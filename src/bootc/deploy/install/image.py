@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bootc.boot import bootctl, publish
-from bootc.boot.discover import find_kernel
+from bootc.boot.discover import ImageNotBootable, UkiFile, find_boot_resource
 from bootc.boot.entries import compose_menu, new_item
 from bootc.boot.kargs import read_kargs_d
 from bootc.boot.scheme import BootDirs, Scheme
@@ -76,7 +76,11 @@ def deploy_image(
     with Repository.create(root, secure=secure) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
-        kernel = find_kernel(pulled.root)
+        kernel = find_boot_resource(pulled.root)
+        if isinstance(kernel, UkiFile):
+            raise ImageNotBootable(
+                f"the image boots a unified kernel image, {kernel.path}, which is not supported"
+            )
         options = kernel_arguments(
             decisions,
             root_uuid,
@@ -210,7 +214,7 @@ def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: O
     objects = repository.objects
     # Of the image itself: the labels of its files are not in the tree that was pulled.
     etc = image_etc(objects, image_id)
-    state.create_state(root, image_id, origin, etc, lambda content: objects.open(content.digest))
+    state.create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)
 
 
 def _os_release(repository: Repository, pulled: Pulled) -> OsRelease:
