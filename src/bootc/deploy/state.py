@@ -12,40 +12,45 @@ to a machine's administrator.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
+from bootc.deploy.etc.diff import without_stamp
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin, serialise_origin
+from bootc.formats.tree import Directory
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
+from bootc.fs.materialise import OpenContent, write_tree
 from bootc.fs.scan import copy_tree
 from bootc.repository import layout
 
-#: systemd compares its time with that of ``/usr`` to learn of an update; a copy of
-#: the image's own would hide the very first one.
-_UPDATED_STAMP = ".updated"
 
-
-def create_state(root: Dir, image: Dir, image_id: Digest, origin: Origin) -> None:
+def create_state(
+    root: Dir, etc: Directory, open_content: OpenContent, image_id: Digest, origin: Origin
+) -> None:
     """Make the state directory of a deployment.
 
     Args:
         root: The physical root.
-        image: The root of the mounted image.
+        etc: ``/etc`` of the deployment. The stamp of the last update is left out: it would hide this one.
+        open_content: Opens the content of the files in it.
         image_id: What the deployment is called.
         origin: Where it came from.
 
     Raises:
         FileExistsError: the deployment has state already.
-        OSError: reading the image or writing failed.
+        ContentChanged, ContentUnknown: as :func:`~bootc.fs.materialise.write_tree`.
+        OSError: reading the content or writing failed.
     """
     with ExitStack() as stack:
         stack.enter_context(doing(f"Creating the state of deployment {image_id}"))
         deployments = stack.enter_context(root.ensure_dir(layout.STATE_DEPLOY))
         deployments.mkdir(image_id.hex)
         state = stack.enter_context(deployments.open_dir(image_id.hex))
-        _copy_etc(image, state)
+        state.mkdir("etc", 0o700)
+        with state.open_dir("etc") as target:
+            write_tree(without_stamp(etc), target, open_content)
         state.symlink(layout.VAR_LINK, "var")
         # All else is on the disk before the origin says that the deployment is complete.
         state.sync()
@@ -65,11 +70,3 @@ def create_var(root: Dir, image: Dir) -> None:
         pristine = stack.enter_context(image.open_dir("var"))
         copy_tree(pristine, var)
         var.sync()
-
-
-def _copy_etc(image: Dir, state: Dir) -> None:
-    state.mkdir("etc")
-    with image.open_dir("etc") as pristine, state.open_dir("etc") as etc:
-        copy_tree(pristine, etc)
-        with suppress(FileNotFoundError):
-            etc.unlink(_UPDATED_STAMP)

@@ -134,10 +134,11 @@ def _from_text(text: str) -> bytes:
             raise ValueError(f"{text!r} has a % without two hex digits")
         return bytes.fromhex(match[1].decode())
 
-    if text.startswith("/"):
-        raise ValueError(f"{text!r} is not relative to /etc")
     # Encoding fails for the half of a character, which JSON can spell.
-    return etc_path(_ESCAPE.sub(byte, text.encode("utf-8")))
+    path = _ESCAPE.sub(byte, text.encode("utf-8"))
+    if path.startswith(b"/"):
+        raise ValueError(f"{text!r} is not relative to /etc")
+    return etc_path(path)
 
 
 def _invalid(path: bytes) -> InvalidEtcPath:

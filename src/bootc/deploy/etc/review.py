@@ -1,0 +1,222 @@
+"""Looking at the local changes of ``/etc``, deciding about them, and taking them back.
+
+Owns: ``etc.reset`` in the state directory of the booted deployment, where the image's
+version of a path is made before it gets its name. Promises: a path that is reset is the
+local version or the image's at every moment, directories included, and the image's is on
+the disk when :func:`reset` returns; whatever an interruption leaves, repeating it ends the
+same. A decision is about a path that exists on some side.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.etc.decisions import read_decisions, write_decisions
+from bootc.deploy.etc.diff import Change, local_changes, same, same_tree
+from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
+from bootc.deploy.etc.text import quoted
+from bootc.deploy.facts import Facts
+from bootc.deploy.merging import LocalEtc, policy_of
+from bootc.deploy.system import System
+from bootc.errors import Error, doing
+from bootc.formats.digest import Digest
+from bootc.formats.tree import Directory, Stat
+from bootc.fs.dir import Dir
+from bootc.fs.materialise import write_tree
+from bootc.kernel import files
+
+_ETC = "etc"
+_RESET = "etc.reset"
+_NAME = "made"
+
+
+class PathNotFound(Error):
+    """A path is in none of the trees in question."""
+
+
+class CannotReset(Error):
+    """The image's version of a path cannot be put in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedEtc:
+    """The ``/etc`` of a staged deployment's image, and how conflicts with it are settled."""
+
+    deployment: Digest
+    etc: Directory
+    policy: ConflictPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReview:
+    """How the merge with a staged deployment would end now.
+
+    Attributes:
+        deployment: The staged one.
+        policy: What was said about conflicts when it was staged.
+        conflicts: Where both sides cannot be had.
+        shadowed: Paths that the new image changed as well, where the local version stays.
+    """
+
+    deployment: Digest
+    policy: ConflictPolicy
+    conflicts: tuple[Conflict, ...]
+    shadowed: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """The local changes, what was decided about them, and what is to come."""
+
+    changes: tuple[Change, ...]
+    decisions: Mapping[bytes, Choice]
+    staged: MergeReview | None
+
+
+class Outcome(enum.Enum):
+    """What resetting a path came to."""
+
+    #: The path is as the image has it.
+    RESTORED = "restored"
+    #: The image does not have the path; it was a local addition, which is gone.
+    REMOVED = "removed"
+    #: It was so already.
+    UNCHANGED = "unchanged"
+
+
+def read_staged_etc(system: System, facts: Facts) -> StagedEtc | None:
+    """Return what a staged deployment brings, or None when there is none.
+
+    Raises:
+        Error, OSError: its image cannot be read.
+    """
+    staged = facts.staged_id()
+    if staged is None:
+        return None
+    etc = image_etc(system.repository.objects, staged)
+    return StagedEtc(staged, etc, policy_of(facts, staged))
+
+
+def review(local: LocalEtc, staged: StagedEtc | None) -> Review:
+    """Compare the local ``/etc`` with the booted image's, and merge it on trial."""
+    changes = local_changes(local.pristine, local.current.tree)
+    merge = None if staged is None else _review_merge(local, staged)
+    return Review(changes, local.decisions, merge)
+
+
+def decide(state: Dir, trees: Iterable[Directory], path: bytes, choice: Choice) -> bool:
+    """Record which side wins for a path in every merge from now on.
+
+    Args:
+        state: The state directory whose ``/etc`` it is about.
+        trees: All versions of ``/etc`` there are; one of them must have the path.
+        path: Relative to ``/etc``.
+        choice: The side.
+
+    Returns:
+        False if that was recorded already.
+
+    Raises:
+        PathNotFound: no tree has the path.
+        MalformedDecisions, OSError: as reading and writing decisions raise.
+    """
+    if all(tree.lookup(path) is None for tree in trees):
+        raise PathNotFound(
+            f'"{quoted(path)}" is neither in /etc nor in that of an image',
+            hint="bootc etc diff lists what was changed",
+        )
+    decisions = read_decisions(state)
+    if decisions.get(path) is choice:
+        return False
+    write_decisions(state, {**decisions, path: choice})
+    return True
+
+
+def forget(state: Dir, path: bytes) -> bool:
+    """Forget what was decided about a path, and return whether anything was.
+
+    Raises:
+        MalformedDecisions, OSError: as reading and writing decisions raise.
+    """
+    decisions = read_decisions(state)
+    if decisions.pop(path, None) is None:
+        return False
+    write_decisions(state, decisions)
+    return True
+
+
+def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
+    """Put the booted image's version of a path into the running ``/etc``.
+
+    Args:
+        state: The state directory of the booted deployment.
+        local: Its ``/etc``.
+        path: Relative to ``/etc``: a file, a symlink, or a directory with all that is in it.
+
+    Raises:
+        PathNotFound: neither the image nor ``/etc`` has the path.
+        CannotReset: it is all of ``/etc``, or not in a directory.
+        Error, OSError: reading the image or writing failed.
+    """
+    if not path:
+        raise CannotReset(
+            "resetting all of /etc would remove the identity and the accounts of this machine",
+            hint="name a path in it",
+        )
+    wanted, found = local.pristine.lookup(path), local.current.tree.lookup(path)
+    if wanted is None and found is None:
+        raise PathNotFound(f'"{quoted(path)}" is neither in /etc nor in that of the booted image')
+    if same_tree(wanted, found):
+        return Outcome.UNCHANGED
+    above, _, name = path.rpartition(b"/")
+    if not isinstance(local.current.tree.lookup(above), Directory):
+        raise CannotReset(f'"{quoted(above)}" is not a directory in /etc', hint="reset that first")
+    with doing(f'Resetting "{quoted(path)}"'):
+        state.remove_tree(_RESET)
+        state.mkdir(_RESET, 0o700)
+        with state.open_dir(_RESET) as aside, state.open_dir(_below_etc(above)) as parent:
+            if wanted is not None:
+                top = Directory(Stat(0o700), {_NAME.encode(): wanted})
+                write_tree(top, aside, local.open_content)
+                state.sync()
+            _trade(aside, parent, os.fsdecode(name), made=wanted is not None)
+            os.fsync(parent.fileno())
+        state.remove_tree(_RESET)
+    return Outcome.REMOVED if wanted is None else Outcome.RESTORED
+
+
+def _review_merge(local: LocalEtc, staged: StagedEtc) -> MergeReview:
+    merge = local.merge(staged.etc, staged.policy)
+    shadowed = []
+    for change in merge.changes:
+        before, now, new, merged = (
+            tree.lookup(change.path)
+            for tree in (local.pristine, local.current.tree, staged.etc, merge.tree)
+        )
+        stays = same(merged, now) if now is not None else merged is None
+        if new is not None and stays and not same(before, new) and not same(now, new):
+            shadowed.append(change.path)
+    return MergeReview(staged.deployment, staged.policy, merge.conflicts, tuple(shadowed))
+
+
+def _trade(aside: Dir, parent: Dir, name: str, *, made: bool) -> None:
+    """Move what was made to its place and what is there aside, in one step."""
+    there, here = (aside.fileno(), _NAME), (parent.fileno(), name)
+    if not made:
+        files.renameat2(*here, *there, files.RENAME_NOREPLACE)
+        return
+    try:
+        files.renameat2(*there, *here, files.RENAME_EXCHANGE)
+    except OSError as exc:
+        if exc.errno != errno.ENOENT:
+            raise
+        files.renameat2(*there, *here, files.RENAME_NOREPLACE)
+
+
+def _below_etc(path: bytes) -> str:
+    return f"{_ETC}/{os.fsdecode(path)}" if path else _ETC
