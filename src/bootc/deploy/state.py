@@ -33,7 +33,7 @@ def create_state(
 
     Args:
         root: The physical root.
-        etc: ``/etc`` of the deployment. The stamp of the last update is left out: it would hide this one.
+        etc: Its ``/etc``; the stamp of the last update is left out, which would hide this one.
         open_content: Opens the content of the files in it.
         image_id: What the deployment is called.
         origin: Where it came from.
