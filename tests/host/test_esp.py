@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.partitions import backing_device, find_esp, is_read_only, open_read_only
+from bootc.boot.partitions import (
+    backing_device,
+    find_esp,
+    is_read_only,
+    open_read_only,
+    open_writable,
+)
 from bootc.fs import mounts
 from support import require
 
@@ -88,3 +94,36 @@ def test_a_partition_without_file_system_is_named(disk: str) -> None:
     with pytest.raises(OSError, match="Invalid argument") as caught:
         open_read_only(f"{disk}p1", "ext4").__enter__()
     assert f"Mounting {disk}p1 (ext4)" in caught.value.__notes__
+
+
+def test_writing_through_a_mount_of_its_own(disk: str) -> None:
+    with open_writable(f"{disk}p3", "ext4") as root:
+        root.mkdir("x")
+        assert not mounts.is_mounted(f"{disk}p3")
+    with open_read_only(f"{disk}p3", "ext4") as root:
+        assert root.names() == ["lost+found", "x"]
+
+
+def test_writing_what_is_mounted(disk: str, tmp_path: Path) -> None:
+    place = tmp_path / "boot"
+    place.mkdir()
+    run("mount", "--options", "ro", f"{disk}p3", str(place))
+    try:
+        with open_writable(f"{disk}p3", "ext4") as root:
+            root.mkdir("x")
+            root.sync()
+        assert sorted(path.name for path in place.iterdir()) == ["lost+found", "x"]
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "y").mkdir()
+        run("mount", "--options", "remount,rw", str(place))
+        with open_writable(f"{disk}p3", "ext4") as root:
+            root.mkdir("y")
+    finally:
+        run("umount", str(place))
+
+
+def test_a_device_that_refuses_writes(disk: str) -> None:
+    run("blockdev", "--setro", f"{disk}p3")
+    with pytest.raises(OSError, match=r"Read-only|Permission denied") as caught:
+        open_writable(f"{disk}p3", "ext4").__enter__()
+    assert f"Mounting {disk}p3 (ext4)" in caught.value.__notes__

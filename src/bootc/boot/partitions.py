@@ -116,13 +116,67 @@ def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]
     Raises:
         OSError: it cannot be mounted.
     """
+    with _open(device, fstype, lambda: _detached_mount(device, fstype, options)) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def open_esp_writable(device: str) -> Iterator[Dir]:
+    """Yield the root directory of the ESP, for writing and through a mount of our own.
+
+    Raises:
+        OSError: it cannot be mounted.
+    """
+    with open_writable(device, "vfat", ESP_OPTIONS) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def open_writable(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
+    """Mount a device at no place at all and yield its root directory, for writing.
+
+    What the system has mounted where does not matter: an automount that is asleep, a mount that
+    is read-only. The file system itself is made writable if it was not; mounts that
+    are read-only as mounts stay so. What was written is on the disk after ``Dir.sync``.
+
+    Raises:
+        OSError: it cannot be mounted for writing, with EROFS where the device refuses writes.
+    """
+    with _open(device, fstype, lambda: _writable_mount(device, fstype, options)) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _open(device: str, fstype: str, attach: Callable[[], int]) -> Iterator[Dir]:
     with contextlib.ExitStack() as stack:
         with doing(f"Mounting {device} ({fstype})"):
-            mount_fd = _detached_mount(device, fstype, options)
+            mount_fd = attach()
             # The mount lives as long as this descriptor, which itself only names a place.
             stack.callback(os.close, mount_fd)
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
         yield stack.enter_context(Dir(fd, path=device))
+
+
+def _writable_mount(device: str, fstype: str, options: str) -> int:
+    try:
+        return _mount_instance(device, fstype, options.split(","), writable=True)
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise
+    # Mounted read-only somewhere: the kernel has one instance of it. Ours joins that one,
+    # and through ours the instance is made writable for everybody.
+    mount_fd = _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
+    try:
+        fs_fd = mount.fspick(mount_fd)
+        try:
+            mount.fsconfig_set_flag(fs_fd, "rw")
+            mount.fsconfig_reconfigure(fs_fd)
+        finally:
+            os.close(fs_fd)
+    except BaseException:
+        os.close(mount_fd)
+        raise
+    return mount_fd
 
 
 def _detached_mount(device: str, fstype: str, options: str) -> int:
@@ -137,7 +191,7 @@ def _detached_mount(device: str, fstype: str, options: str) -> int:
     return _mount_instance(device, fstype, options.split(","))
 
 
-def _mount_instance(device: str, fstype: str, options: list[str]) -> int:
+def _mount_instance(device: str, fstype: str, options: list[str], *, writable: bool = False) -> int:
     fs_fd = mount.fsopen(fstype)
     try:
         mount.fsconfig_set_string(fs_fd, "source", device)
@@ -148,7 +202,8 @@ def _mount_instance(device: str, fstype: str, options: list[str]) -> int:
             else:
                 mount.fsconfig_set_flag(fs_fd, key)
         mount.fsconfig_create(fs_fd)
-        return mount.fsmount(fs_fd, attrs=_ATTRIBUTES | mount.MOUNT_ATTR_RDONLY)
+        attrs = _ATTRIBUTES if writable else _ATTRIBUTES | mount.MOUNT_ATTR_RDONLY
+        return mount.fsmount(fs_fd, attrs=attrs)
     finally:
         os.close(fs_fd)
 

@@ -23,7 +23,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
@@ -103,7 +103,7 @@ def publish_kernel(
         DamagedKernel: what is stored is not what the image names.
         OSError: reading or writing failed.
     """
-    path = f"{dirs.scheme.kernels}/{schemes.kernel_dir(deployment.hex)}"
+    path = dirs.scheme.kernel_path(schemes.kernel_dir(deployment.hex))
     with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
         boot_digest = hashlib.sha256()
         with dirs.menu.ensure_dir(path) as directory:
@@ -135,7 +135,7 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
     candidate, and neither is a directory with an old name, for which entries are not made.
     """
     for artifact in candidates:
-        path = f"{dirs.scheme.kernels}/{schemes.kernel_dir(artifact)}"
+        path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
         digest = hashlib.sha256()
         try:
             for name in (VMLINUZ, INITRD):
@@ -157,17 +157,14 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
     """
     found: list[Artifact] = []
     with doing("Listing what is on the boot partition"):
-        kernels = dirs.scheme.kernels
-        for name in _names(dirs.menu, kernels):
-            path = f"{kernels}/{name}"
+        for name in _names(dirs.menu, dirs.scheme.kernels):
+            path = dirs.scheme.kernel_path(name)
             if schemes.artifact_name(name) and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
                 found.append(_artifact(dirs.menu, ArtifactKind.KERNEL, name, path))
-        for name in _names(dirs.binaries, UKIS):
-            path = f"{UKIS}/{name}"
-            if name.startswith(atomic.FILE_PREFIX):
-                found.append(_artifact(dirs.binaries, ArtifactKind.LEFTOVER, name, path))
-            elif name.endswith(schemes.UKI_SUFFIX) and schemes.artifact_name(name):
-                found.append(_artifact(dirs.binaries, ArtifactKind.UKI, name, path))
+        names = _names(dirs.binaries, UKIS)
+        for name in names:
+            if kind := _kind(name, names):
+                found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
     return tuple(found)
 
 
@@ -296,6 +293,16 @@ def _names(root: Dir, path: str) -> list[str]:
             return directory.names()
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
+    """Tell what a name among the unified kernel images is; add-ons belong to their image."""
+    if name.startswith(atomic.FILE_PREFIX):
+        return ArtifactKind.LEFTOVER
+    image = schemes.addons_owner(name)
+    if image is not None:
+        return ArtifactKind.LEFTOVER if image not in beside else None
+    return ArtifactKind.UKI if schemes.uki_artifact(f"/{UKIS}/{name}") else None
 
 
 def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:

@@ -36,6 +36,7 @@ UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"
 ADDON_SUFFIX = ".addon.efi"
 
+_EXTRA = ".extra.d"
 _PREFIX = "bootc_composefs-"
 _ENTRIES = "loader/entries"
 #: GRUB's menu where it boots unified kernel images.
@@ -109,6 +110,10 @@ class Scheme:
             return f"/{self.binaries}/{file_name}"
         return f"/{file_name}" if self.separate_boot else f"/boot/{file_name}"
 
+    def kernel_path(self, file_name: str) -> str:
+        """Return where something in :attr:`kernels` is, in the file system of the menu."""
+        return file_name if self.kernels == "." else f"{self.kernels}/{file_name}"
+
     def kernel_artifact(self, linux: str) -> str | None:
         """Return the name of the artifact that an entry's ``linux`` belongs to."""
         directory, name = posixpath.split(posixpath.dirname(linux))
@@ -154,7 +159,15 @@ def uki_file(artifact: str) -> str:
 
 def addons_dir(file_name: str) -> str:
     """Directory of what the firmware stub adds to a unified kernel image, beside it."""
-    return f"{file_name}.extra.d"
+    return file_name + _EXTRA
+
+
+def addons_owner(file_name: str) -> str | None:
+    """Return the unified kernel image of ours which a directory of that name belongs to."""
+    if not file_name.endswith(UKI_SUFFIX + _EXTRA):
+        return None
+    image = file_name.removesuffix(_EXTRA)
+    return image if artifact_name(image) else None
 
 
 def artifact_name(file_name: str) -> str | None:

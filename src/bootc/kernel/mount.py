@@ -17,6 +17,7 @@ from bootc.kernel.libc import (
     SYS_FSCONFIG,
     SYS_FSMOUNT,
     SYS_FSOPEN,
+    SYS_FSPICK,
     SYS_MOUNT_SETATTR,
     SYS_MOVE_MOUNT,
     SYS_OPEN_TREE,
@@ -31,6 +32,10 @@ FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
+FSCONFIG_CMD_RECONFIGURE = 7
+
+FSPICK_CLOEXEC = 1
+FSPICK_EMPTY_PATH = 8
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -83,6 +88,16 @@ def fsconfig_set_flag(fs_fd: int, key: str) -> None:
 def fsconfig_create(fs_fd: int) -> None:
     """Create the filesystem instance as configured."""
     _fsconfig(fs_fd, FSCONFIG_CMD_CREATE, None, None, 0)
+
+
+def fspick(fd: int) -> int:
+    """Open a context in which to reconfigure the filesystem of a mount, open at its root."""
+    return syscall(SYS_FSPICK, fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH)
+
+
+def fsconfig_reconfigure(fs_fd: int) -> None:
+    """Change the filesystem instance as configured."""
+    _fsconfig(fs_fd, FSCONFIG_CMD_RECONFIGURE, None, None, 0)
 
 
 def fsmount(fs_fd: int, *, attrs: int = 0) -> int:
