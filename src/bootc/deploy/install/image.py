@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from bootc.boot import bootctl, publish
-from bootc.boot.discover import ImageNotBootable, UkiFile, find_boot_resource
+from bootc.boot.budget import plan_space
+from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource
 from bootc.boot.entries import compose_menu, new_item
 from bootc.boot.kargs import read_kargs_d
 from bootc.boot.scheme import BootDirs, Scheme
@@ -30,7 +31,7 @@ from bootc.formats import cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease, parse_os_release
-from bootc.formats.tree import External, Inline, Leaf
+from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
@@ -76,11 +77,7 @@ def deploy_image(
     with Repository.create(root, secure=secure) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
-        kernel = find_boot_resource(pulled.root)
-        if isinstance(kernel, UkiFile):
-            raise ImageNotBootable(
-                f"the image boots a unified kernel image, {kernel.path}, which is not supported"
-            )
+        kernel = _find_kernel(pulled.root)
         options = kernel_arguments(
             decisions,
             root_uuid,
@@ -94,6 +91,7 @@ def deploy_image(
                 for path in write_keys(pulled.root, repository.objects.read_content, esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
+                check_boot_space(boot, kernel)
                 boot_digest = publish.publish_kernel(
                     boot, pulled.image_id, kernel, repository.objects
                 )
@@ -149,6 +147,26 @@ def check_space(repository: Repository, source: Source) -> None:
             f"Insufficient free space for {source.imgref} "
             f"(available: {available} required: {required})"
         )
+
+
+def _find_kernel(root: Directory) -> Kernel:
+    resource = find_boot_resource(root)
+    if isinstance(resource, UkiFile):
+        raise ImageNotBootable(
+            f"the image boots a unified kernel image, {resource.path}, which is not supported"
+        )
+    return resource
+
+
+def check_boot_space(boot: BootDirs, kernel: Kernel) -> None:
+    """Make sure that the kernel fits into the file system it will be written to.
+
+    Raises:
+        NoSpaceOnBoot: it does not.
+    """
+    volume = os.statvfs(boot.binaries.fileno())
+    free = volume.f_bavail * volume.f_frsize
+    plan_space((), frozenset(), kernel.sizes, free, volume.f_frsize)
 
 
 @contextmanager
