@@ -107,14 +107,7 @@ def deploy_image(
                 _create_state(root, repository, pulled.image_id, origin)
         repository.sync()
         with stage(sink, "entry", "Writing the boot entry"):
-            item = new_item(
-                boot.scheme,
-                pulled.image_id,
-                _os_release(repository, pulled),
-                options=cmdline.join(options),
-            )
-            publish.write_staged(boot, compose_menu(boot.scheme, [item]))
-            publish.commit_staged(boot)
+            _write_entry(boot, pulled.image_id, _os_release(repository, pulled), options)
     return pulled
 
 
@@ -147,6 +140,14 @@ def check_space(repository: Repository, source: Source) -> None:
             f"Insufficient free space for {source.imgref} "
             f"(available: {available} required: {required})"
         )
+
+
+def _write_entry(
+    boot: BootDirs, image_id: Digest, os_release: OsRelease, options: list[str]
+) -> None:
+    item = new_item(boot.scheme, image_id, os_release, options=cmdline.join(options))
+    publish.write_staged(boot, compose_menu(boot.scheme, [item]))
+    publish.commit_staged(boot)
 
 
 def _find_kernel(root: Directory) -> Kernel:
