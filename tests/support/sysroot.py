@@ -7,18 +7,16 @@ them in earnest; only what a kernel would have mounted is made up.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bootc.boot.entries import new_item
-from bootc.boot.scheme import Scheme
+from bootc.boot.entries import compose_menu, new_item
+from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import Bootloader
+from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState
 from bootc.deploy.sysroot import Sysroot
-from bootc.formats.bls import Entry, entry_file_name, serialise_entry, sort_key
-from bootc.formats.cmdline import composefs_karg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import CONFIG, MANIFEST
@@ -42,22 +40,45 @@ def image_id(byte: str) -> Digest:
 class FakeSysroot:
     """A system below ``path``; deployments are added to it and then it is opened."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        bootloader: Bootloader = Bootloader.SYSTEMD,
+        boot_type: BootType = BootType.BLS,
+    ) -> None:
+        self.scheme = Scheme(bootloader, boot_type)
         self.physical = path / "sysroot"
         self.esp = path / "esp"
-        self.physical.mkdir(parents=True)
-        self.esp.mkdir()
+        self.run = path / "run"
+        for directory in (self.physical / "boot", self.esp, self.run):
+            directory.mkdir(parents=True)
+        self.menu = self.esp if self.scheme.menu_on_esp else self.physical / "boot"
+        self.binaries = self.esp if self.scheme.binaries_on_esp else self.menu
         with Dir.open(self.physical) as root:
             Repository.create(root, secure=False).close()
 
     @contextlib.contextmanager
-    def open(self, *, esp: bool = True, read_only: bool = False) -> Iterator[Sysroot]:
-        """Open the system for reading, as if its ESP had been mounted."""
+    def open(
+        self, booted: BootedState, *, boot: bool = True, repository: bool = True
+    ) -> Iterator[Sysroot]:
+        """Open the system for reading, as if all of it had been mounted."""
         with contextlib.ExitStack() as stack:
-            physical = stack.enter_context(Dir.open(self.physical))
-            repository = stack.enter_context(Repository.open(physical, require_verity=False))
-            mounted = stack.enter_context(Dir.open(self.esp)) if esp else None
-            yield Sysroot(physical, repository, mounted, read_only)
+
+            def enter(path: Path) -> Dir:
+                return stack.enter_context(Dir.open(path))
+
+            physical = enter(self.physical)
+            yield Sysroot(
+                booted=booted,
+                physical=physical,
+                repository=stack.enter_context(Repository.open(physical, require_verity=False))
+                if repository
+                else None,
+                boot=BootDirs(self.scheme, enter(self.menu), enter(self.binaries))
+                if boot
+                else None,
+                run=enter(self.run),
+            )
 
     def add_image(
         self,
@@ -106,35 +127,45 @@ class FakeSysroot:
         if origin is None:
             origin = Origin(
                 image=IMAGE,
-                boot_type=BootType.BLS,
+                boot_type=self.scheme.boot_type,
                 boot_digest=BOOT_DIGEST,
                 manifest_digest=self.add_image(),
             )
-        state = self.physical / layout.state_dir(deployment.hex)
+        state = self.state_dir(deployment)
         state.mkdir(parents=True)
         data = origin if isinstance(origin, bytes) else serialise_origin(origin)
         (state / layout.origin_name(deployment.hex)).write_bytes(data)
 
-    def add_entry(self, deployment: Digest, *, rank: int = 0, staged: bool = False) -> None:
-        """Put a deployment in the menu; rank 0 boots by default."""
-        item = new_item(
-            SCHEME,
-            deployment,
-            OsRelease({"ID": "fedora", "VERSION_ID": "43"}),
-            options=composefs_karg(deployment.hex, optional=False),
-        )
-        assert isinstance(item.entry, Entry)
-        entry = dataclasses.replace(item.entry, sort_key=sort_key("fedora", rank))
-        name = entry_file_name("fedora", "43", 1 - rank)
-        self.add_entry_file(name, serialise_entry(entry), staged=staged)
+    def set_menu(
+        self, *deployments: Digest, staged: bool = False, options: str = "rw composefs={}"
+    ) -> None:
+        """Write a menu that boots these, the first by default; ``{}`` stands for the image."""
+        uki = self.scheme.boot_type is BootType.UKI
+        items = [
+            new_item(
+                self.scheme,
+                deployment,
+                OsRelease({"ID": "fedora", "VERSION_ID": "43"}),
+                options=None if uki else options.format(deployment),
+            )
+            for deployment in deployments
+        ]
+        for name, data in compose_menu(self.scheme, items):
+            self.add_entry_file(name, data, staged=staged)
 
     def add_entry_file(self, name: str, data: bytes, *, staged: bool = False) -> None:
-        """Put any bytes where an entry belongs."""
-        directory = self.esp / (SCHEME.staged if staged else SCHEME.entries)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_bytes(data)
+        """Put any bytes where an entry belongs, or where GRUB's menu does."""
+        path = self.menu / (self.scheme.staged if staged else self.scheme.entries)
+        if not self.scheme.menu_is_file:
+            path /= name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
-    def add_deployment(self, deployment: Digest, *, rank: int = 0, staged: bool = False) -> None:
-        """Add state, image and entry of a deployment."""
-        self.add_state(deployment)
-        self.add_entry(deployment, rank=rank, staged=staged)
+    def announce(self, deployment: Digest, *, locked: bool = False) -> None:
+        """Announce a deployment for the next boot."""
+        marker = {"depl_id": deployment.hex, "finalization_locked": locked}
+        (self.run / STAGED_MARKER_NAME).write_text(json.dumps(marker))
+
+    def state_dir(self, deployment: Digest) -> Path:
+        """Return where a deployment has its state."""
+        return self.physical / layout.state_dir(deployment.hex)

@@ -15,7 +15,7 @@ import os
 from typing import Any
 
 from bootc.deploy.facts import FinalizeFailure
-from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
+from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp, on_one_line
 from bootc.errors import Error, doing
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
@@ -81,8 +81,10 @@ def read_failure(state_dir: Dir) -> FinalizeFailure | None:
     if value is None:
         return None
     try:
-        time = value.get("time")
-        return FinalizeFailure(_text(value["reason"]), None if time is None else _moment(time))
+        reason, time = value["reason"], value.get("time")
+        if not isinstance(reason, str):
+            raise TypeError("its reason is no text")
+        return FinalizeFailure(on_one_line(reason), None if time is None else _moment(time))
     except _MALFORMED as exc:
         raise _malformed(FINALIZE_FAILURE, exc) from None
 

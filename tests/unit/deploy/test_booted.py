@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy.booted import (
+    MarkerError,
     NotBootedFromImage,
     Staged,
     booted_image,
     parse_staged,
     read_booted_state,
+    read_staged,
 )
 from bootc.formats.digest import Digest
+from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount
 from support.sysroot import image_id
 
@@ -66,9 +69,20 @@ def test_the_staged_marker() -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_malformed_marker_stages_nothing(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    assert parse_staged(data) is None
-    assert "its marker is malformed" in caplog.text
+def test_a_malformed_marker(data: bytes) -> None:
+    with pytest.raises(MarkerError, match="^it is no marker of a staged deployment: "):
+        parse_staged(data)
+
+
+def test_the_marker_where_it_is(tmp_path: Path) -> None:
+    with Dir.open(tmp_path) as directory:
+        assert read_staged(directory) is None
+        marker = tmp_path / "staged-deployment"
+        marker.write_text(json.dumps({"depl_id": A.hex, "finalization_locked": False}))
+        assert read_staged(directory) == Staged(A, locked=False)
+        marker.write_bytes(b" " * 70_000)
+        with pytest.raises(OSError, match="larger than 65536 bytes"):
+            read_staged(directory)
 
 
 @pytest.fixture

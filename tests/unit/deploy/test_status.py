@@ -1,33 +1,74 @@
+"""What part each deployment plays, from facts alone."""
+
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 
 import pytest
 
+from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.menu import Item, Menu
+from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.booted import BootedState, Staged
-from bootc.deploy.model import Host, ImageSpec, UsrOverlay
-from bootc.deploy.status import compose_host
+from bootc.deploy.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
+from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, Timestamp, UsrOverlay
+from bootc.deploy.status import compose_host, wanted_image
+from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Origin, Signature
-from support.sysroot import BOOT_DIGEST, IMAGE, FakeSysroot, image_id
+from support.sysroot import BOOT_DIGEST, IMAGE, image_id
 
 A, B, C, D = (image_id(byte) for byte in ("aa", "bb", "cc", "dd"))
+MANIFEST = OciDigest("sha256", "11" * 32)
+NEWER = OciDigest("sha256", "22" * 32)
+CREATED = Timestamp.parse("2026-08-01T00:00:00Z")
+IMAGES = {MANIFEST: ImageFacts("amd64", None, CREATED)}
 BOOTED_A = BootedState(A, missing_verity_allowed=False, bootloader=Bootloader.SYSTEMD)
-VERSION = "org.opencontainers.image.version"
+BLS = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 
 
-@pytest.fixture
-def system(tmp_path: Path) -> FakeSysroot:
-    return FakeSysroot(tmp_path)
+def item(deployment: Digest, options: str = "rw composefs={}") -> Item:
+    entry = bls.Entry(version="43", linux="/k/vmlinuz", options=options.format(deployment))
+    return Item(f"bootc_{deployment.hex[:2]}.conf", deployment, deployment.hex, entry)
 
 
-def host_of(system: FakeSysroot, booted: BootedState = BOOTED_A, **options: bool) -> Host:
-    with system.open(**options) as sysroot:
-        return compose_host(sysroot, booted)
+def uki_item(deployment: Digest) -> Item:
+    return Item("bootc_u.conf", deployment, deployment.hex, bls.Entry(version="43", uki="/u.efi"))
+
+
+def origin(**changes: object) -> Origin:
+    value = Origin(
+        image=IMAGE, boot_type=BootType.BLS, boot_digest=BOOT_DIGEST, manifest_digest=MANIFEST
+    )
+    return dataclasses.replace(value, **changes)  # type: ignore[arg-type]
+
+
+def facts(
+    *active: Item | Digest,
+    staged: tuple[Item | Digest, ...] = (),
+    marker: Staged | None = None,
+    states: tuple[Digest, ...] = (A, B, C, D),
+    booted: BootedState = BOOTED_A,
+    scheme: Scheme = BLS,
+) -> Facts:
+    def menu(items: tuple[Item | Digest, ...]) -> Menu:
+        return Menu(tuple(item(i) if isinstance(i, Digest) else i for i in items))
+
+    return Facts(
+        booted=dataclasses.replace(booted, staged=marker),
+        scheme=scheme,
+        active=menu(active),
+        staged=menu(staged),
+        states={deployment: StateFacts(deployment, origin()) for deployment in states},
+        images=IMAGES,
+    )
+
+
+def with_state(value: Facts, deployment: Digest, **changes: object) -> Facts:
+    state = dataclasses.replace(value.states[deployment], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(value, states={**value.states, deployment: state})
 
 
 def slots(host: Host) -> tuple[Digest | None, Digest | None, Digest | None, list[Digest]]:
@@ -39,20 +80,19 @@ def slots(host: Host) -> tuple[Digest | None, Digest | None, Digest | None, list
     return staged, booted, rollback, [e.composefs.verity for e in status.other_deployments]
 
 
-def origin_of(digest: OciDigest | None, **changes: object) -> Origin:
-    origin = Origin(
-        image=IMAGE, boot_type=BootType.BLS, boot_digest=BOOT_DIGEST, manifest_digest=digest
-    )
-    return dataclasses.replace(origin, **changes)  # type: ignore[arg-type]
+def booted_of(host: Host) -> BootEntry:
+    assert host.status.booted is not None
+    return host.status.booted
 
 
-def test_a_fresh_installation(system: FakeSysroot, caplog: pytest.LogCaptureFixture) -> None:
-    system.add_deployment(A)
-    value = host_of(system).to_json()
-    digest = value["status"]["booted"]["image"].pop("imageDigest")
-    assert digest.startswith("sha256:")
+def rollback_of(host: Host) -> BootEntry:
+    assert host.status.rollback is not None
+    return host.status.rollback
+
+
+def test_a_fresh_installation() -> None:
     image = {"image": "quay.io/example/os:43", "transport": "registry"}
-    assert value == {
+    assert compose_host(facts(A)).to_json() == {
         "apiVersion": "org.containers.bootc/v1",
         "kind": "BootcHost",
         "metadata": {"name": "host"},
@@ -62,6 +102,7 @@ def test_a_fresh_installation(system: FakeSysroot, caplog: pytest.LogCaptureFixt
             "booted": {
                 "image": {
                     "image": image,
+                    "imageDigest": str(MANIFEST),
                     "version": None,
                     "timestamp": "2026-08-01T00:00:00Z",
                     "architecture": "amd64",
@@ -83,210 +124,222 @@ def test_a_fresh_installation(system: FakeSysroot, caplog: pytest.LogCaptureFixt
             },
             "rollback": None,
             "rollbackQueued": False,
-            "type": None,
+            "type": "bootcHost",
             "usrOverlay": None,
             "readOnly": False,
         },
     }
-    assert caplog.messages == []
 
 
-def test_the_menu_gives_the_slots(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    for rank, deployment in ((1, D), (2, B), (3, C)):
-        system.add_deployment(deployment, rank=rank)
-    host = host_of(system)
+@pytest.mark.parametrize("loader", list(Bootloader))
+def test_the_menu_gives_the_slots(loader: Bootloader) -> None:
+    host = compose_host(facts(A, D, B, C, scheme=Scheme(loader, BootType.BLS)))
     assert slots(host) == (None, A, D, [B, C])
     assert (host.status.rollback_queued, host.spec.boot_order) == (False, "default")
+    assert booted_of(host).composefs.bootloader is loader
 
 
-def test_a_queued_rollback(system: FakeSysroot) -> None:
-    system.add_deployment(B)
-    system.add_deployment(A, rank=1)
-    host = host_of(system)
+@pytest.mark.parametrize("loader", list(Bootloader))
+@pytest.mark.parametrize("boot_type", list(BootType))
+def test_a_queued_rollback(loader: Bootloader, boot_type: BootType) -> None:
+    host = compose_host(facts(B, A, scheme=Scheme(loader, boot_type)))
     assert slots(host) == (None, A, B, [])
     assert (host.status.rollback_queued, host.spec.boot_order) == (True, "rollback")
 
 
+@pytest.mark.parametrize(
+    ("active", "queued"),
+    [((), False), ((B,), True), ((A,), False), ((C, A), False), ((C, B, A), True)],
+)
+def test_what_cannot_boot_is_not_queued(active: tuple[Digest, ...], queued: bool) -> None:
+    # C has no state.
+    assert compose_host(facts(*active, states=(A, B))).status.rollback_queued is queued
+
+
+def test_a_booted_deployment_without_state_is_no_rollback() -> None:
+    host = compose_host(facts(A, B, states=(B,)))
+    assert slots(host) == (None, A, B, [])
+    assert not host.status.rollback_queued
+    assert booted_of(host).image is None
+    assert host.spec.image is None
+
+
 @pytest.mark.parametrize("locked", [False, True])
-def test_a_staged_update(system: FakeSysroot, locked: bool) -> None:
-    system.add_deployment(A)
-    system.add_deployment(C, rank=1)
-    system.add_state(B, origin_of(system.add_image(), image=ImageReference("oci", "/new")))
-    system.add_entry(B, staged=True)
-    system.add_entry(A, rank=1, staged=True)
-    host = host_of(system, dataclasses.replace(BOOTED_A, staged=Staged(B, locked)))
+def test_a_staged_update(locked: bool) -> None:
+    new = ImageReference("oci", "/new")
+    value = facts(A, C, staged=(B, A), marker=Staged(B, locked))
+    host = compose_host(with_state(value, B, origin=origin(image=new)))
     assert slots(host) == (B, A, C, [])
     assert host.status.staged is not None
     assert host.status.staged.download_only is locked
-    assert host.spec.image == ImageSpec(ImageReference("oci", "/new"))
+    assert host.spec.image == ImageSpec(new)
     assert not host.status.rollback_queued
 
 
-def test_a_marker_without_entry_stages_nothing(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    system.add_state(B)
-    host = host_of(system, dataclasses.replace(BOOTED_A, staged=Staged(B, False)))
+def test_a_staged_update_that_was_finalized_is_no_rollback() -> None:
+    host = compose_host(facts(B, A, marker=Staged(B, locked=False)))
+    assert slots(host) == (B, A, None, [])
+    assert (host.status.rollback_queued, host.spec.boot_order) == (False, "default")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        facts(A, marker=Staged(B, locked=False)),  # without an entry
+        facts(A, staged=(B, A)),  # without a marker
+        facts(A, staged=(B, A), marker=Staged(B, locked=True), states=(A,)),  # without state
+        facts(A, marker=Staged(A, locked=True)),  # after a soft reboot
+    ],
+)
+def test_nothing_is_staged(value: Facts) -> None:
+    host = compose_host(value)
     assert slots(host) == (None, A, None, [])
+    assert not booted_of(host).download_only
+    assert host.spec.image == ImageSpec(IMAGE)
 
 
-def test_staged_entries_without_marker_stage_nothing(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    system.add_deployment(B, staged=True)
-    assert slots(host_of(system)) == (None, A, None, [])
+def test_a_deployment_is_shown_once() -> None:
+    twice = facts(A, B, B, C, A)
+    assert slots(compose_host(twice)) == (None, A, B, [C])
 
 
-def test_a_marker_that_names_what_runs(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    host = host_of(system, dataclasses.replace(BOOTED_A, staged=Staged(A, True)))
-    assert slots(host) == (None, A, None, [])
-    assert host.status.booted is not None
-    assert not host.status.booted.download_only
+def test_each_entry_speaks_for_itself_on_missing_verity() -> None:
+    booted = dataclasses.replace(BOOTED_A, missing_verity_allowed=True)
+    optional = item(C, "composefs=?{} rw")
+    host = compose_host(facts(A, B, optional, uki_item(D), booted=booted))
+    entries = [booted_of(host), rollback_of(host), *host.status.other_deployments]
+    allowed = {entry.composefs.verity: entry.composefs.missing_verity_allowed for entry in entries}
+    # The booted one by what the kernel was told; D's argument is in its image.
+    assert allowed == {A: True, B: False, C: True, D: True}
 
 
-def test_the_booted_argument_speaks_for_every_entry(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    system.add_deployment(B, rank=1)
-    host = host_of(system, dataclasses.replace(BOOTED_A, missing_verity_allowed=True))
-    for entry in (host.status.booted, host.status.rollback):
-        assert entry is not None
-        assert entry.composefs.missing_verity_allowed
+def test_an_entry_whose_argument_is_gone_counts_as_the_booted_one() -> None:
+    host = compose_host(facts(A, item(B, "rw")))
+    assert not rollback_of(host).composefs.missing_verity_allowed
 
 
-def test_the_running_system_is_passed_on(system: FakeSysroot) -> None:
-    system.add_deployment(A)
+def test_the_running_system_is_passed_on() -> None:
     overlay = UsrOverlay("readWrite")
-    host = host_of(system, dataclasses.replace(BOOTED_A, usr_overlay=overlay), read_only=True)
+    value = facts(A, booted=dataclasses.replace(BOOTED_A, usr_overlay=overlay))
+    host = compose_host(dataclasses.replace(value, read_only=True))
     assert host.status.usr_overlay == overlay
     assert host.status.read_only
 
 
-@pytest.mark.parametrize(
-    ("annotations", "labels", "version"),
-    [
-        ({VERSION: "43.1"}, {VERSION: "43.0"}, "43.1"),
-        ({}, {VERSION: "43.0"}, "43.0"),
-        ({VERSION: ""}, {}, None),
-    ],
-)
-def test_the_version_of_an_image(
-    system: FakeSysroot, annotations: dict[str, str], labels: dict[str, str], version: str | None
-) -> None:
-    digest = system.add_image(annotations=annotations, labels=labels, created="soon")
-    system.add_state(A, origin_of(digest, signature=Signature()))
-    booted = host_of(system).status.booted
-    assert booted is not None
-    assert booted.image is not None
-    assert (booted.image.version, booted.image.timestamp) == (version, None)
-    assert booted.image.digest == digest
-    assert booted.image.image == ImageSpec(IMAGE, Signature())
+def test_what_is_pinned() -> None:
+    host = compose_host(with_state(facts(A, B, C), C, pinned=True))
+    assert [e.pinned for e in (booted_of(host), rollback_of(host))] == [False, False]
+    assert host.status.other_deployments[0].pinned
+    assert host.status.other_deployments[0].to_json()["pinned"] is True
 
 
-def test_without_esp_the_booted_deployment_is_known(system: FakeSysroot) -> None:
-    system.add_deployment(A)
-    system.add_deployment(B, rank=1)
-    host = host_of(system, esp=False)
-    assert slots(host) == (None, A, None, [])
-    assert not host.status.rollback_queued
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "warning"),
-    [
-        ("bootc_x-1-1.conf", b"\xff", "ignoring boot entry 'bootc_x-1-1.conf': boot entry is not"),
-        ("a.conf", b"title x\n", "ignoring boot entry 'a.conf': boot entry has no 'version'"),
-        ("a.conf", b"#" * 70_000, "a.conf: file is larger than 65536 bytes"),
-        ("bootc_x-1-1.conf", b"version 1\nuki /a.efi\n", "it starts an EFI program"),
-        ("bootc_x-1-1.conf", b"version 1\nlinux /v\n", "no composefs image in the kernel"),
-        ("windows.conf", b"version 1\nefi /EFI/Microsoft/x.efi\n", None),
-        ("memtest.conf", b"version 1\nlinux /memtest\n", None),
-        ("notes.txt", b"\xff", None),
-    ],
-)
-def test_one_bad_entry_hides_no_other(
-    system: FakeSysroot,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    data: bytes,
-    warning: str | None,
-) -> None:
-    system.add_deployment(A)
-    system.add_deployment(B, rank=1)
-    system.add_entry_file(name, data)
-    assert slots(host_of(system)) == (None, A, B, [])
-    assert len(caplog.messages) == (warning is not None)
-    assert warning is None or warning in caplog.messages[0]
-
-
-def test_odd_things_in_place_of_entries(
-    system: FakeSysroot, caplog: pytest.LogCaptureFixture
-) -> None:
-    system.add_deployment(A)
-    entries = system.esp / "loader/entries"
-    (entries / "directory.conf").mkdir()
-    (entries / "link.conf").symlink_to("bootc_fedora-43-1.conf")
-    os.mkfifo(entries / "pipe.conf")
-    (system.esp / "loader/entries.staged").write_bytes(b"")
-    booted = dataclasses.replace(BOOTED_A, staged=Staged(B, False))
-    assert slots(host_of(system, booted)) == (None, A, None, [])
-    assert [message.split(":")[0] for message in caplog.messages] == [
-        "ignoring boot entry 'directory.conf'",
-        "ignoring boot entry 'link.conf'",
-        "ignoring boot entry 'pipe.conf'",
-    ]
-
-
-def test_a_deployment_without_origin_is_left_out(
-    system: FakeSysroot, caplog: pytest.LogCaptureFixture
-) -> None:
-    system.add_deployment(A)
-    system.add_entry(B, rank=1)
-    assert slots(host_of(system)) == (None, A, None, [])
-    assert caplog.messages == [f"No origin file for deployment {B}"]
-
-
-def test_a_malformed_origin_is_left_out(
-    system: FakeSysroot, caplog: pytest.LogCaptureFixture
-) -> None:
-    system.add_state(A, b"[boot]\n")
-    system.add_entry(A)
-    host = host_of(system)
-    assert slots(host) == (None, None, None, [])
-    assert host.spec.image is None
-    assert caplog.messages == [f"ignoring deployment {A}: origin has no boot_type in [boot]"]
+@pytest.mark.parametrize(("digest", "shown"), [(NEWER, True), (MANIFEST, False)])
+def test_an_update_that_is_known_of(digest: OciDigest, shown: bool) -> None:
+    update = ImageStatus(ImageSpec(IMAGE), digest, "amd64", "44")
+    value = with_state(facts(A, B), A, cached_update=update)
+    value = with_state(value, B, cached_update=update)
+    host = compose_host(value)
+    assert booted_of(host).cached_update == (update if shown else None)
+    assert booted_of(host).to_json()["cachedUpdate"] == (update.to_json() if shown else None)
+    assert rollback_of(host).cached_update is None
 
 
 @pytest.mark.parametrize("stage", ["image", "manifest_digest"])
-def test_an_origin_that_names_no_image(system: FakeSysroot, stage: str) -> None:
-    system.add_state(A, origin_of(system.add_image(), **{stage: None}))
-    booted = host_of(system).status.booted
-    assert booted is not None
-    assert booted.image is None
+def test_an_origin_that_names_no_image(stage: str) -> None:
+    host = compose_host(with_state(facts(A), A, origin=origin(**{stage: None})))
+    assert booted_of(host).image is None
 
 
-def test_lost_documents_cost_only_what_they_said(
-    system: FakeSysroot, caplog: pytest.LogCaptureFixture
-) -> None:
-    system.add_state(A, origin_of(OciDigest("sha256", "00" * 32)))
-    booted = host_of(system).status.booted
-    assert booted is not None
-    assert booted.image is not None
-    assert booted.image.architecture == "unknown"
-    assert booted.image.image.reference == IMAGE
-    assert "documents of image docker://quay.io/example/os:43 cannot be read" in caplog.messages[0]
+def test_an_image_that_an_old_bootc_noted() -> None:
+    noted = ImageStatus(ImageSpec(IMAGE), NEWER, "arm64", "42")
+    value = with_state(facts(A), A, origin=origin(manifest_digest=None), legacy_image=noted)
+    assert booted_of(compose_host(value)).image == noted
 
 
-def test_damaged_documents_cost_only_what_they_said(
-    system: FakeSysroot, caplog: pytest.LogCaptureFixture
-) -> None:
-    digest = system.add_image()
-    system.add_state(A, origin_of(digest))
-    stream = system.physical / f"composefs/streams/oci-manifest-{digest}"
-    target = stream.resolve()
-    target.chmod(0o644)
-    target.write_bytes(b"SplitStream")
-    booted = host_of(system).status.booted
-    assert booted is not None
-    assert booted.image is not None
-    assert booted.image.architecture == "unknown"
-    assert "is damaged" in caplog.messages[0]
+def test_lost_documents_cost_only_what_they_said() -> None:
+    value = with_state(facts(A), A, origin=origin(manifest_digest=NEWER, signature=Signature()))
+    assert booted_of(compose_host(value)).image == ImageStatus(
+        ImageSpec(IMAGE, Signature()), NEWER, "unknown"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "capable"),
+    [
+        (item(B), True),
+        (item(B, "composefs=?{} rw"), True),
+        (item(B, "composefs={} rw quiet"), False),
+        (item(B, "composefs={}"), False),
+        (item(B, "composefs={} ro"), False),
+        (uki_item(B), False),
+        (
+            Item("x", B, None, grubcfg.MenuEntry("x")),
+            False,
+        ),
+    ],
+)
+def test_soft_reboot(other: Item, capable: bool) -> None:
+    host = compose_host(facts(A, other))
+    assert rollback_of(host).soft_reboot_capable is capable
+    assert not booted_of(host).soft_reboot_capable
+
+
+def test_no_soft_reboot_where_it_is_not_known_to_work() -> None:
+    same = facts(A, B)
+    for value in (
+        with_state(same, B, origin=origin(boot_digest="b1" * 32)),
+        with_state(same, B, origin=origin(boot_digest=None)),
+        with_state(same, A, origin=origin(boot_digest=None)),
+        with_state(same, A, origin=None),
+        facts(B),
+        facts(A, B, booted=dataclasses.replace(BOOTED_A, selinux=True)),
+    ):
+        assert not rollback_of(compose_host(value)).soft_reboot_capable
+
+
+def test_a_staged_deployment_boots_by_its_staged_entry() -> None:
+    value = facts(
+        A, B, staged=(item(B, "composefs=?{} rw quiet"), A), marker=Staged(B, locked=False)
+    )
+    staged = compose_host(value).status.staged
+    assert staged is not None
+    assert staged.composefs.missing_verity_allowed
+    assert not staged.soft_reboot_capable
+
+
+def test_why_an_update_failed() -> None:
+    failure = FinalizeFailure("conflicts in /etc", CREATED)
+    value = with_state(facts(A), B, failure=failure)
+    found = Finding(FindingKind.FOREIGN, "windows.conf", "not ours")
+    value = dataclasses.replace(value, findings=(found,))
+    host = compose_host(value)
+    assert host.status.findings == (
+        found,
+        Finding(
+            FindingKind.FAILED,
+            f"deployment {B}",
+            "it did not become the default at 2026-08-01T00:00:00Z: conflicts in /etc "
+            "(bootc upgrade stages it again, bootc upgrade --cancel drops it)",
+        ),
+    )
+    assert host.to_json()["status"]["findings"][0] == {
+        "kind": "foreign",
+        "subject": "windows.conf",
+        "text": "not ours",
+    }
+
+
+def test_a_failure_that_is_over() -> None:
+    failure = FinalizeFailure("x")
+    value = facts(A, B, staged=(B, A), marker=Staged(B, locked=False))
+    value = with_state(with_state(value, A, failure=failure), B, failure=failure)
+    assert compose_host(value).status.findings == ()
+
+
+def test_the_image_that_is_wanted() -> None:
+    new = ImageSpec(ImageReference("oci", "/new"), Signature())
+    value = facts(A, staged=(B, A), marker=Staged(B, locked=False))
+    value = with_state(value, B, origin=origin(image=new.reference, signature=new.signature))
+    assert wanted_image(value) == new
+    assert wanted_image(facts(A)) == ImageSpec(IMAGE)
+    assert wanted_image(facts(A, states=())) is None
