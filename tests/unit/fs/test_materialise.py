@@ -47,7 +47,8 @@ def external(data: bytes, algorithm: Algorithm = SHA512) -> External:
     return External(verity_digest(data, algorithm), len(data))
 
 
-def meta(mode: int = 0o644, uid: int = 0, gid: int = 0, **xattrs: bytes) -> Stat:
+def meta(mode: int, uid: int | None = None, gid: int | None = None, **xattrs: bytes) -> Stat:
+    uid, gid = os.getuid() if uid is None else uid, os.getgid() if gid is None else gid
     names = {name.replace("__", ".").encode(): value for name, value in xattrs.items()}
     return Stat(mode, uid, gid, 1_600_000_000, 123_456_789, names)
 
@@ -57,7 +58,7 @@ def tree(**entries: Directory | Leaf) -> Directory:
 
 
 def file(content: Content, mode: int = 0o644) -> Leaf:
-    return Leaf(Stat(mode, os.getuid(), os.getgid()), content)
+    return Leaf(meta(mode), content)
 
 
 def opener(directory: Path, *contents: bytes) -> Callable[[External], int]:
@@ -124,7 +125,7 @@ def test_everything_an_inode_can_say(target: Path, store: Path) -> None:
 
 
 def test_as_nobody_in_particular(target: Path, store: Path) -> None:
-    root = Directory(Stat(0o700, os.getuid(), os.getgid()), {b"f": file(external(LARGE), 0o444)})
+    root = tree(f=file(external(LARGE), 0o444))
     write(root, target, opener(store, LARGE))
     assert text_of(read(target)) == text_of(root)
 
@@ -216,7 +217,7 @@ def test_a_full_disk_names_the_file(target: Path) -> None:
 
 
 def test_an_attribute_that_cannot_be(target: Path, store: Path) -> None:
-    wrong = Leaf(Stat(0o644, os.getuid(), os.getgid(), xattrs={b"nonsense.x": b"v"}), Inline(b""))
+    wrong = Leaf(meta(0o644, nonsense__x=b"v"), Inline(b""))
     with pytest.raises(OSError, match="not supported") as caught:
         write(tree(file=wrong), target, opener(store))
     assert one_line(caught.value).startswith(
