@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
+from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
+from bootc.deploy import booted
 from bootc.deploy.model import Host, UsrOverlay
 from bootc.deploy.status import read_host
+from bootc.repository.repository import NotARepository
 from support import require
 from support.sysroot import FakeSysroot, image_id
 
@@ -38,8 +44,9 @@ def mounts() -> Iterator[contextlib.ExitStack]:
 
 
 @pytest.fixture
-def root(tmp_path: Path, mounts: contextlib.ExitStack) -> Path:
+def root(tmp_path: Path, mounts: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Mount a root that says it is image A, booted with missing verity allowed."""
+    monkeypatch.setattr(booted, "running_bootloader", lambda: Bootloader.SYSTEMD)
     path = tmp_path / "root"
     path.mkdir()
     run("mount", "-t", "tmpfs", f"composefs:{A}", str(path))
@@ -53,7 +60,7 @@ def root(tmp_path: Path, mounts: contextlib.ExitStack) -> Path:
 def add_deployments(place: Path) -> None:
     """Put a system at ``place``, a deployment A in it."""
     system = FakeSysroot(place / "made")
-    system.add_deployment(A)
+    system.add_state(A)
     for part in ("composefs", "state"):
         (system.physical / part).rename(place / part)
 
@@ -68,15 +75,19 @@ def check_booted(host: Host) -> None:
     assert not host.status.rollback_queued
 
 
-def test_a_root_in_memory_has_no_esp(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_root_in_memory_has_no_esp(root: Path) -> None:
     add_deployments(root / "sysroot")
     host = read_host(root=str(root))
     check_booted(host)
     assert not host.status.read_only
-    assert caplog.messages == [
-        f"boot entries are unknown: Looking for the device of {root}/sysroot: "
-        f"{root}/sysroot lies on no block device (composefs:{A})"
-    ]
+    assert host.status.findings == (
+        Finding(
+            FindingKind.UNREADABLE,
+            "boot menu",
+            f"Looking for the device of {root}/sysroot: "
+            f"{root}/sysroot lies on no block device (composefs:{A})",
+        ),
+    )
 
 
 @pytest.fixture
@@ -98,13 +109,14 @@ def disk(tmp_path: Path, root: Path, mounts: contextlib.ExitStack) -> str:
     return device
 
 
-def test_an_esp_that_cannot_be_read(
-    root: Path, disk: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_esp_that_cannot_be_read(root: Path, disk: str) -> None:
     add_deployments(root / "sysroot")
-    check_booted(read_host(root=str(root)))
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"boot entries are unknown: Mounting {disk}p1 (vfat): ")
+    host = read_host(root=str(root))
+    check_booted(host)
+    assert [(f.kind, f.subject) for f in host.status.findings] == [
+        (FindingKind.UNREADABLE, "boot menu")
+    ]
+    assert host.status.findings[0].text.startswith(f"Mounting {disk}p1 (vfat): ")
 
 
 def test_a_disk_that_refuses_writes(root: Path, disk: str) -> None:
@@ -125,10 +137,67 @@ def test_an_overlay_over_usr(
     assert read_host(root=str(root)).status.usr_overlay == UsrOverlay(mode)  # type: ignore[arg-type]
 
 
-def test_the_staged_marker_is_read(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_staged_marker_is_read(root: Path) -> None:
     add_deployments(root / "sysroot")
     marker = root / "run/composefs/staged-deployment"
     marker.parent.mkdir(parents=True)
     marker.write_text("{}")
-    check_booted(read_host(root=str(root)))
-    assert caplog.messages[0].startswith("ignoring the staged deployment")
+    host = read_host(root=str(root))
+    check_booted(host)
+    found = Finding(
+        FindingKind.MALFORMED,
+        str(marker),
+        "it is no marker of a staged deployment: KeyError('depl_id')",
+    )
+    assert found in host.status.findings
+
+
+def test_a_repository_that_makes_no_sense(root: Path) -> None:
+    add_deployments(root / "sysroot")
+    (root / "sysroot/composefs/meta.json").write_text("{}")
+    host = read_host(root=str(root))
+    check_booted(host)
+    assert str(root / "sysroot/composefs") in [f.subject for f in host.status.findings]
+    assert host.status.booted is not None
+    assert host.status.booted.image is not None
+    assert host.status.booted.image.architecture == "unknown"
+
+
+def test_a_repository_that_is_being_collected(root: Path) -> None:
+    add_deployments(root / "sysroot")
+    code = "import fcntl,os,sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(1)"
+    argv = [sys.executable, "-c", f"{code}; sys.stdout.flush(); input()"]
+    path = str(root / "sysroot/composefs")
+    with subprocess.Popen([*argv, path], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        host = read_host(root=str(root))
+        other.communicate("\n")
+    check_booted(host)
+    assert "in use by another process" in host.status.findings[0].text
+
+
+def test_without_repository_there_is_no_system(root: Path) -> None:
+    with pytest.raises(NotARepository):
+        read_host(root=str(root))
+
+
+def test_what_others_than_root_may_read(
+    root: Path, disk: str, mounts: contextlib.ExitStack
+) -> None:
+    add_deployments(root / "sysroot")
+    for path in root.parents:  # those of pytest are its own
+        mounts.callback(path.chmod, path.stat().st_mode & 0o7777)
+        path.chmod(path.stat().st_mode & 0o7777 | 0o5)
+    code = (
+        "import os,sys\nfrom bootc.deploy.status import read_host\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(read_host(root=sys.argv[1]).to_json()['status'])"
+    )
+    status = ast.literal_eval(run(sys.executable, "-c", code, str(root)))
+    assert status["booted"]["composefs"]["verity"] == A.hex
+    assert status["booted"]["image"]["image"]["image"] == "quay.io/example/os:43"
+    told = {finding["subject"]: finding["text"] for finding in status["findings"]}
+    assert told[str(root / "sysroot/composefs")].endswith(
+        "Permission denied (run as root to see the rest)"
+    )

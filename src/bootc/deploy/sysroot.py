@@ -32,7 +32,6 @@ from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin, OriginError, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
-from bootc.kernel import mount
 from bootc.repository import layout
 from bootc.repository.repository import NotARepository, Repository
 
@@ -123,8 +122,8 @@ def find_boot_dirs(
 ) -> Iterator[BootDirs]:
     """Yield the file systems of a scheme; that of the result says whether ``/boot`` is separate.
 
-    For writing the caller needs a mount namespace of its own: what is mounted is made
-    writable where it is, and what is not is mounted.
+    What is mounted is used where it is, unless it must be writable and is not; everything
+    else is mounted at no place at all.
 
     Args:
         physical: The physical root.
@@ -147,21 +146,6 @@ def find_boot_dirs(
         if scheme.binaries_on_esp:
             binaries = _enter_esp(stack, physical, writable=writable)
         yield BootDirs(scheme, menu, binaries)
-
-
-def make_writable(path: str) -> None:
-    """Make what is mounted at ``path`` writable; the caller has a mount namespace of its own.
-
-    Raises:
-        OSError: it stays read-only.
-    """
-    with doing(f"Making {path} writable"):
-        if not _is_read_only_mount(path):
-            return
-        # That the mount is read-only concerns this namespace, and is enough for most.
-        mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND)
-        if _is_read_only_mount(path):
-            mount.mount(None, path, None, mount.MS_REMOUNT)
 
 
 def unreadable(subject: str, exc: BaseException) -> Finding:
@@ -234,11 +218,17 @@ def _enter_esp(stack: contextlib.ExitStack, physical: Dir, *, writable: bool) ->
 
 
 def _enter_device(
-    stack: contextlib.ExitStack, device: str, fstype: str, options: str, *, writable: bool
+    stack: contextlib.ExitStack, device: str, fstype: str, options: str = "", *, writable: bool
 ) -> Dir:
-    if writable:
-        return stack.enter_context(mounts.mounted(device, fstype, options=options))
-    return stack.enter_context(partitions.open_read_only(device, fstype, options))
+    opened = partitions.open_writable if writable else partitions.open_read_only
+    return stack.enter_context(opened(device, fstype, options))
+
+
+def _usable(stack: contextlib.ExitStack, mounted: Dir, *, writable: bool) -> Dir:
+    if not writable or not os.statvfs(mounted.fileno()).f_flag & os.ST_RDONLY:
+        return mounted
+    device, fstype = partitions.backing_device(mounted), mounts.filesystem_of(mounted)
+    return _enter_device(stack, device, fstype, writable=True)
 
 
 def _enter_grub_boot(
@@ -247,9 +237,7 @@ def _enter_grub_boot(
     """Return GRUB's ``/boot``, and whether it is a file system of its own."""
     mounted = _enter_mounted_boot(stack, physical, root)
     if mounted is not None:
-        if writable:
-            make_writable(mounted.path)
-        return mounted, True
+        return _usable(stack, mounted, writable=writable), True
     try:
         within = stack.enter_context(physical.open_dir(_BOOT))
     except FileNotFoundError:
@@ -258,13 +246,12 @@ def _enter_grub_boot(
         device = _xbootldr(physical)
         if device is not None:
             fstype = partitions.filesystem_on(device)
-            return _enter_device(stack, device, fstype, "", writable=writable), True
+            return _enter_device(stack, device, fstype, writable=writable), True
     if within is None:
         raise BootNotFound(f"{physical.path} has no directory {_BOOT}, and its disk no partition")
-    separate = _device_number(within) != _device_number(physical)
-    if separate and writable:
-        make_writable(within.path)
-    return within, separate
+    if _device_number(within) == _device_number(physical):
+        return within, False
+    return _usable(stack, within, writable=writable), True
 
 
 def _enter_mounted_boot(stack: contextlib.ExitStack, physical: Dir, root: str) -> Dir | None:
@@ -297,7 +284,3 @@ def _xbootldr(physical: Dir) -> str | None:
 
 def _device_number(directory: Dir) -> int:
     return os.fstat(directory.fileno()).st_dev
-
-
-def _is_read_only_mount(path: str) -> bool:
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

@@ -70,7 +70,7 @@ def test_the_staged_marker() -> None:
     ],
 )
 def test_a_malformed_marker(data: bytes) -> None:
-    with pytest.raises(MarkerError, match="^it is no marker of a staged deployment: "):
+    with pytest.raises(MarkerError, match=r"^it is no marker of a staged deployment: "):
         parse_staged(data)
 
 

@@ -74,7 +74,7 @@ def with_state(value: Facts, deployment: Digest, **changes: object) -> Facts:
 def slots(host: Host) -> tuple[Digest | None, Digest | None, Digest | None, list[Digest]]:
     status = host.status
     staged, booted, rollback = (
-        entry and entry.composefs.verity
+        None if entry is None else entry.composefs.verity
         for entry in (status.staged, status.booted, status.rollback)
     )
     return staged, booted, rollback, [e.composefs.verity for e in status.other_deployments]
