@@ -1,0 +1,190 @@
+"""Where the boot menu is, on disks that are divided in different ways."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.systemd_boot import Bootloader
+from bootc.deploy.sysroot import BootNotFound, find_boot_dirs
+from bootc.formats.origin import BootType
+from bootc.fs.dir import Dir
+from support import require
+
+pytestmark = pytest.mark.host
+
+TABLE = """\
+label: gpt
+size=8MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b
+size=16MiB, type={}
+type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
+"""
+XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
+LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+GRUB = Scheme(Bootloader.GRUB, BootType.BLS)
+
+
+def run(*argv: str, input: str | None = None) -> str:
+    done = subprocess.run(argv, input=input, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+class Disk:
+    """A disk with an ESP, a second partition and a root file system that is mounted."""
+
+    def __init__(self, stack: contextlib.ExitStack, path: Path, kind: str) -> None:
+        self.stack = stack
+        self.root = path / "root"
+        for name in ("boot", "sysroot"):
+            (self.root / name).mkdir(parents=True)
+        image = path / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(48 << 20)
+        run("sfdisk", "--quiet", str(image), input=TABLE.format(kind))
+        self.device = run("losetup", "--find", "--show", str(image))
+        stack.callback(run, "losetup", "--detach", self.device)
+        run("partx", "--add", self.device)
+        stack.callback(run, "partx", "--delete", self.device)
+        run("mkfs.vfat", f"{self.device}p1")
+        for number in (2, 3):
+            run("mkfs.ext4", "-q", f"{self.device}p{number}")
+        self.mount(3, "sysroot")
+        self.physical = stack.enter_context(Dir.open(self.root / "sysroot"))
+
+    def mount(self, number: int, name: str, options: str = "rw") -> Path:
+        path = self.root / name
+        run("mount", "-o", options, f"{self.device}p{number}", str(path))
+        self.stack.callback(run, "umount", str(path))
+        return path
+
+    def mark(self, number: int) -> None:
+        """Write the partition's number into its file system."""
+        path = self.root.parent / "elsewhere"
+        path.mkdir(exist_ok=True)
+        run("mount", f"{self.device}p{number}", str(path))
+        (path / f"p{number}").write_bytes(b"")
+        run("umount", str(path))
+
+    def find(self, scheme: Scheme = GRUB, *, writable: bool = False) -> BootDirs:
+        return self.stack.enter_context(
+            find_boot_dirs(self.physical, scheme, root=str(self.root), writable=writable)
+        )
+
+
+def require_vfat() -> None:
+    if "vfat" not in Path("/proc/filesystems").read_text():
+        require.lacking("the running kernel cannot mount vfat")
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    require.root()
+    for tool in ("sfdisk", "losetup", "partx", "mkfs.ext4", "mkfs.vfat", "lsblk", "blkid"):
+        require.tool(tool)
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def disk(stack: contextlib.ExitStack, tmp_path: Path) -> Disk:
+    return Disk(stack, tmp_path, XBOOTLDR)
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize("loader", [Bootloader.SYSTEMD, Bootloader.GRUB_CC])
+def test_other_loaders_read_the_esp(disk: Disk, loader: Bootloader, writable: bool) -> None:
+    require_vfat()
+    disk.mark(1)
+    dirs = disk.find(Scheme(loader, BootType.UKI), writable=writable)
+    assert dirs.menu.names() == ["p1"]
+    assert dirs.binaries is dirs.menu
+    assert not dirs.scheme.separate_boot
+    if writable:
+        dirs.menu.mkdir("loader")
+
+
+def test_the_root_file_system_may_hold_the_menu(disk: Disk) -> None:
+    # The boot partition is another system's.
+    (disk.root / "sysroot/boot/grub2").mkdir(parents=True)
+    dirs = disk.find(writable=True)
+    assert dirs.menu.names() == ["grub2"]
+    assert dirs.binaries is dirs.menu
+    assert not dirs.scheme.separate_boot
+
+
+@pytest.mark.parametrize("options", ["rw", "ro"])
+@pytest.mark.parametrize("writable", [False, True])
+def test_what_is_mounted_at_boot(disk: Disk, options: str, writable: bool) -> None:
+    (disk.root / "sysroot/boot/grub2").mkdir(parents=True)
+    disk.mark(2)
+    disk.mount(2, "boot", options)
+    dirs = disk.find(writable=writable)
+    assert "p2" in dirs.menu.names()
+    assert dirs.scheme.separate_boot
+    if writable:
+        dirs.menu.mkdir("loader")
+
+
+def test_what_is_mounted_at_boot_of_the_physical_root(disk: Disk) -> None:
+    (disk.root / "sysroot/boot").mkdir()
+    disk.mark(2)
+    disk.mount(2, "sysroot/boot")
+    (disk.root / "sysroot/boot/grub2").mkdir()
+    dirs = disk.find()
+    assert "p2" in dirs.menu.names()
+    assert dirs.scheme.separate_boot
+
+
+def test_a_bind_mount_at_boot_is_no_separate_file_system(disk: Disk) -> None:
+    within = disk.root / "sysroot/boot"
+    (within / "loader/entries").mkdir(parents=True)
+    run("mount", "--bind", str(within), str(disk.root / "boot"))
+    disk.stack.callback(run, "umount", str(disk.root / "boot"))
+    dirs = disk.find()
+    assert dirs.menu.names() == ["loader"]
+    assert not dirs.scheme.separate_boot
+
+
+def test_the_esp_mounted_at_boot_is_not_what_grub_reads(disk: Disk) -> None:
+    require_vfat()
+    (disk.root / "sysroot/boot/grub2").mkdir(parents=True)
+    disk.mount(1, "boot")
+    assert disk.find().menu.names() == ["grub2"]
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_boot_partition_that_is_mounted_nowhere(disk: Disk, exists: bool, writable: bool) -> None:
+    if exists:
+        (disk.root / "sysroot/boot/efi").mkdir(parents=True)
+    disk.mark(2)
+    dirs = disk.find(writable=writable)
+    assert "p2" in dirs.menu.names()
+    assert dirs.scheme.separate_boot
+    if writable:
+        dirs.menu.mkdir("loader")
+    else:
+        with pytest.raises(OSError, match="Read-only"):
+            dirs.menu.mkdir("loader")
+
+
+def test_grub_starts_unified_images_from_the_esp(disk: Disk) -> None:
+    require_vfat()
+    (disk.root / "sysroot/boot/grub2").mkdir(parents=True)
+    disk.mark(1)
+    dirs = disk.find(Scheme(Bootloader.GRUB, BootType.UKI))
+    assert dirs.menu.names() == ["grub2"]
+    assert dirs.binaries.names() == ["p1"]
+
+
+def test_a_disk_without_any(stack: contextlib.ExitStack, tmp_path: Path) -> None:
+    disk = Disk(stack, tmp_path, LINUX)
+    with pytest.raises(BootNotFound, match="has no directory boot, and its disk no partition"):
+        disk.find()
+    (disk.root / "sysroot/boot").mkdir()
+    assert disk.find().menu.names() == []
