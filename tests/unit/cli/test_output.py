@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
 import pytest
 
+from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
 from bootc.cli.output import YamlMissing, render_human, render_json, render_yaml
 from bootc.deploy.model import (
@@ -23,6 +25,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
 
 MANIFEST = OciDigest("sha256", "11" * 32)
+NEWER = OciDigest("sha256", "22" * 32)
 CREATED = Timestamp.parse("2026-08-01T00:00:00.5Z")
 
 
@@ -112,6 +115,77 @@ def test_deployments_that_name_no_image() -> None:
         "  Rollback composefs\n"
         f"              Commit: {'bb' * 64}\n"
     )
+
+
+def test_pins_and_updates() -> None:
+    spec = ImageSpec(ImageReference("registry", "quay.io/example/os:43"))
+    newer = ImageStatus(spec, NEWER, "amd64", "44", CREATED)
+    unnamed = ImageStatus(spec, NEWER, "amd64")
+    status = HostStatus(
+        booted=dataclasses.replace(entry("aa"), pinned=True, cached_update=newer),
+        rollback=dataclasses.replace(entry("bb"), cached_update=unnamed),
+        other_deployments=(dataclasses.replace(entry("cc", name="x"), pinned=True),),
+    )
+    assert render_human(Host(HostSpec(), status), verbose=False) == (
+        "● Booted image: quay.io/example/os:43\n"
+        f"        Digest: {MANIFEST} (amd64)\n"
+        f"        Verity: {'aa' * 64}\n"
+        "        Pinned: yes\n"
+        " UpdateVersion: 44 (2026-08-01T00:00:00Z)\n"
+        f"  UpdateDigest: {NEWER}\n"
+        "\n"
+        "  Rollback image: quay.io/example/os:43\n"
+        f"          Digest: {MANIFEST} (amd64)\n"
+        f"          Verity: {'bb' * 64}\n"
+        "          Update: Available\n"
+        f"    UpdateDigest: {NEWER}\n"
+        "\n"
+        "   Other image: x\n"
+        f"        Digest: {MANIFEST} (amd64)\n"
+        f"        Verity: {'cc' * 64}\n"
+        "        Pinned: yes\n"
+    )
+
+
+def test_a_pinned_deployment_that_names_no_image() -> None:
+    status = HostStatus(booted=dataclasses.replace(entry("aa", name=None), pinned=True))
+    assert render_human(Host(HostSpec(), status), verbose=False) == (
+        f"● Booted composefs\n            Commit: {'aa' * 64}\n            Pinned: yes\n"
+    )
+
+
+ODD = (
+    Finding(FindingKind.FOREIGN, "windows.conf", "it starts an EFI program"),
+    Finding(FindingKind.MALFORMED, "bootc_\udcff\x1b[2J.conf", "two\nlines"),
+    Finding(FindingKind.FAILED, "deployment aa", "conflicts in /etc"),
+)
+
+
+def test_what_is_odd_comes_last() -> None:
+    host = Host(HostSpec(), HostStatus(booted=entry("aa", name=None), findings=ODD))
+    shown = (
+        "malformed: bootc_\\udcff\\x1b[2J.conf: two\\nlines\n"
+        "failed: deployment aa: conflicts in /etc\n"
+    )
+    commit = f"● Booted composefs\n            Commit: {'aa' * 64}\n"
+    assert render_human(host, verbose=False) == f"{commit}\n{shown}"
+    everything = render_human(host, verbose=True)
+    assert everything.endswith(f"\n\nforeign: windows.conf: it starts an EFI program\n{shown}")
+
+
+def test_what_others_have_there_is_not_odd() -> None:
+    host = Host(HostSpec(), HostStatus(booted=entry("aa", name=None), findings=ODD[:1]))
+    assert "foreign" not in render_human(host, verbose=False)
+
+
+def test_json_of_any_file_name_can_be_written() -> None:
+    value = Host(HostSpec(), HostStatus(findings=ODD)).to_json()
+    assert json.loads(render_json(value).encode()) == value
+    assert value["status"]["findings"][1] == {
+        "kind": "malformed",
+        "subject": "bootc_\\udcff\\x1b[2J.conf",
+        "text": "two\\nlines",
+    }
 
 
 def test_a_machine_that_is_none_of_ours() -> None:
