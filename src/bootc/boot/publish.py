@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
-from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks
+from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
 from bootc.boot.discover import Kernel, UkiFile
 from bootc.boot.foreign import carry_foreign
 from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, is_foreign
@@ -38,6 +38,7 @@ from bootc.errors import Error, doing, one_line
 from bootc.formats import grubcfg
 from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import GrubCfgError, MenuEntry
+from bootc.formats.pe import Uki
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
@@ -113,19 +114,23 @@ def publish_kernel(
     return boot_digest.hexdigest()
 
 
-def boot_digest_of(kernel: Kernel, objects: ObjectSource) -> str:
-    """Return the boot digest of a kernel in the repository, without writing it anywhere.
+def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
+    """Return the boot digest of what is in the repository, without writing it anywhere.
 
     Raises:
         DamagedKernel: as from :func:`publish_kernel`.
+        PeError: a unified kernel image is none.
         OSError: reading failed.
     """
-    boot_digest = hashlib.sha256()
     with doing("Reading the kernel of the image"):
-        for _, chunks in _kernel_chunks(kernel, objects, boot_digest):
+        if isinstance(resource, UkiFile):
+            with open_content(resource.leaf, objects) as file:
+                return Uki.read(file).boot_digest()
+        boot_digest = hashlib.sha256()
+        for _, chunks in _kernel_chunks(resource, objects, boot_digest):
             for _ in chunks:
                 pass
-    return boot_digest.hexdigest()
+        return boot_digest.hexdigest()
 
 
 def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[str]) -> str | None:
@@ -166,6 +171,12 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
             if kind := _kind(name, names):
                 found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
     return tuple(found)
+
+
+def free_space(dirs: BootDirs) -> tuple[int, int]:
+    """Return how many bytes are free for new artifacts, and the size of a cluster there."""
+    volume = os.statvfs(dirs.binaries.fileno())
+    return volume.f_bavail * volume.f_frsize, volume.f_frsize
 
 
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:

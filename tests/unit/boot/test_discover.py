@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.boot.discover import ImageNotBootable, find_kernel
+from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource
 from bootc.formats.tree import Directory, Inline, Leaf, Stat, Symlink
 
 
@@ -26,7 +26,8 @@ INITRAMFS = "usr/lib/modules/6.12/initramfs.img"
 
 def test_the_one_kernel_is_found() -> None:
     root = tree(VMLINUZ, INITRAMFS, "usr/lib/modules/6.11/modules.dep", "usr/lib/modules/file")
-    kernel = find_kernel(root)
+    kernel = find_boot_resource(root)
+    assert isinstance(kernel, Kernel)
     assert kernel.kver == "6.12"
     assert kernel.vmlinuz.content == Inline(VMLINUZ.encode())
     assert kernel.initramfs.content == Inline(INITRAMFS.encode())
@@ -53,14 +54,17 @@ def test_the_one_kernel_is_found() -> None:
         (tree(INITRAMFS, links=(VMLINUZ,)), f"{VMLINUZ} is not a regular file"),
         (tree(VMLINUZ, f"{INITRAMFS}/x"), f"{INITRAMFS} is not a regular file"),
         (
-            tree(VMLINUZ, INITRAMFS, "boot/EFI/Linux/6.12.efi"),
-            "the image boots a unified kernel image, boot/EFI/Linux/6.12.efi, "
-            "which is not supported",
+            tree("boot/EFI/Linux/a.efi", "usr/lib/modules/6.12/b.efi"),
+            "the image holds 2 unified kernel images: "
+            "boot/EFI/Linux/a.efi, usr/lib/modules/6.12/b.efi",
         ),
         (
-            tree(VMLINUZ, INITRAMFS, "usr/lib/modules/6.12/a.efi"),
-            "the image boots a unified kernel image, usr/lib/modules/6.12/a.efi, "
-            "which is not supported",
+            tree(VMLINUZ, INITRAMFS, links=("boot/EFI/Linux/a.efi",)),
+            "boot/EFI/Linux/a.efi is not a regular file",
+        ),
+        (
+            tree("boot/EFI/Linux/a.efi", "boot/loader/entries/a.conf"),
+            "the image carries boot entries of its own in boot/loader/entries",
         ),
         (
             tree(VMLINUZ, INITRAMFS, "boot/loader/entries/a.conf"),
@@ -70,5 +74,33 @@ def test_the_one_kernel_is_found() -> None:
 )
 def test_why_an_image_does_not_boot(root: Directory, message: str) -> None:
     with pytest.raises(ImageNotBootable) as caught:
-        find_kernel(root)
+        find_boot_resource(root)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize("path", ["boot/EFI/Linux/6.12.efi", "usr/lib/modules/6.12/a.efi"])
+def test_a_unified_image_goes_first(path: str) -> None:
+    root = tree(VMLINUZ, INITRAMFS, path, f"{path}.extra.d/debug.addon.efi", f"{path}.d/other.efi")
+    resource = find_boot_resource(root)
+    assert isinstance(resource, UkiFile)
+    assert resource.path == path
+    assert resource.leaf.content == Inline(path.encode())
+    assert list(resource.addons) == ["debug.addon.efi"]
+    assert resource.with_addons(()).addons == {}
+    addon = f"{path}.extra.d/debug.addon.efi"
+    assert resource.sizes == {path: len(path), "debug.addon.efi": len(addon)}
+
+
+def test_add_ons_alone_do_not_boot() -> None:
+    root = tree("boot/EFI/Linux/a.efi.extra.d/debug.addon.efi")
+    with pytest.raises(ImageNotBootable, match="no kernel"):
+        find_boot_resource(root)
+
+
+def test_names_that_are_no_text() -> None:
+    root = tree(VMLINUZ, INITRAMFS)
+    modules = root.lookup("usr/lib/modules")
+    assert isinstance(modules, Directory)
+    modules.entries[b"\xff"] = modules.entries[b"6.12"]
+    with pytest.raises(ImageNotBootable, match=r"2 kernels: 6\.12, \\xff"):
+        find_boot_resource(root)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -8,40 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot import publish
+from bootc.boot.content import DamagedKernel
 from bootc.boot.discover import Kernel
-from bootc.boot.publish import (
-    DamagedKernel,
-    NoSpaceOnEsp,
-    publish_kernel,
-    publish_primary_entry,
-)
+from bootc.boot.publish import ArtifactKind, boot_digest_of, publish_kernel
+from bootc.boot.scheme import BootDirs, Scheme
 from bootc.errors import one_line
-from bootc.formats.bls import BlsError, Entry
-from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.tree import External, Inline, Leaf, Stat
-from bootc.formats.verity import verity_digest
-from bootc.fs.dir import Dir
+from bootc.formats.tree import Inline, Leaf, Stat
+from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, deployment, open_boot
+from support.failing import dies
+from support.objectdir import ObjectDirectory
 
-DEPLOYMENT = Digest.from_hex("ab" * 64)
+A, B, C = (deployment(number) for number in (1, 2, 3))
 VMLINUZ = b"kernel " * 300_000
-VMLINUZ_DIGEST = verity_digest(VMLINUZ, Algorithm.SHA512)
 INITRD = b"initramfs"
-ARTIFACTS = f"EFI/Linux/bootc_composefs-{DEPLOYMENT}"
-
-
-class ObjectDirectory:
-    """Objects in a directory, by the hex of their digest."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def open(self, digest: Digest) -> int:
-        return os.open(self.path / digest.hex, os.O_RDONLY)
-
-    def kernel(self, *, size_bytes: int = len(VMLINUZ)) -> Kernel:
-        (self.path / VMLINUZ_DIGEST.hex).write_bytes(VMLINUZ)
-        vmlinuz = External(VMLINUZ_DIGEST, size_bytes)
-        return Kernel("6.12", Leaf(Stat(), vmlinuz), Leaf(Stat(), Inline(INITRD)))
+BOOT_DIGEST = hashlib.sha256(VMLINUZ + INITRD).hexdigest()
+KERNEL_A = f"EFI/Linux/bootc_composefs-{A}"
 
 
 @pytest.fixture
@@ -51,75 +32,163 @@ def objects(tmp_path: Path) -> ObjectDirectory:
 
 
 @pytest.fixture
-def esp(tmp_path: Path) -> Iterator[Dir]:
-    (tmp_path / "esp").mkdir()
-    with Dir.open(tmp_path / "esp") as directory:
-        yield directory
+def dirs(tmp_path: Path) -> Iterator[BootDirs]:
+    with open_boot(tmp_path, SYSTEMD) as dirs:
+        yield dirs
 
 
-def test_the_kernel_is_copied_and_digested(esp: Dir, objects: ObjectDirectory) -> None:
-    digest = publish_kernel(esp, DEPLOYMENT, objects.kernel(), objects)
-    assert digest == hashlib.sha256(VMLINUZ + INITRD).hexdigest()
-    assert esp.read_bytes(f"{ARTIFACTS}/vmlinuz") == VMLINUZ
-    assert esp.read_bytes(f"{ARTIFACTS}/initrd") == INITRD
-    with esp.open_dir(ARTIFACTS) as directory:
-        assert directory.names() == ["initrd", "vmlinuz"]
+def kernel_of(objects: ObjectDirectory) -> Kernel:
+    return Kernel("6.12", objects.leaf(VMLINUZ), Leaf(Stat(), Inline(INITRD)))
 
 
-def test_publishing_again_replaces_what_a_cut_left(esp: Dir, objects: ObjectDirectory) -> None:
-    with esp.ensure_dir(ARTIFACTS) as directory:
+def names(dirs: BootDirs, path: str = KERNEL_A) -> list[str]:
+    with dirs.menu.open_dir(path) as directory:
+        return directory.names()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "directory"),
+    [(SYSTEMD, "esp/EFI/Linux"), (GRUB, "boot")],
+)
+def test_the_kernel_is_copied_and_digested(
+    tmp_path: Path, objects: ObjectDirectory, scheme: Scheme, directory: str
+) -> None:
+    kernel = kernel_of(objects)
+    with open_boot(tmp_path, scheme) as dirs:
+        assert publish_kernel(dirs, A, kernel, objects) == BOOT_DIGEST
+    place = tmp_path / directory / f"bootc_composefs-{A}"
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == {
+        "vmlinuz": VMLINUZ,
+        "initrd": INITRD,
+    }
+    assert boot_digest_of(kernel, objects) == BOOT_DIGEST
+    assert kernel.sizes == {"vmlinuz": len(VMLINUZ), "initrd": len(INITRD)}
+
+
+def test_a_cut_at_any_change_of_publishing(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    kernel = kernel_of(objects)
+    at = 1
+    while dies(at, lambda: publish_kernel(dirs, A, kernel, objects)):
+        for path in (f"{KERNEL_A}/vmlinuz", f"{KERNEL_A}/initrd"):
+            if dirs.menu.exists(path):
+                assert dirs.menu.read_bytes(path) in (VMLINUZ, INITRD)
+        publish_kernel(dirs, A, kernel, objects)
+        assert names(dirs) == ["initrd", "vmlinuz"]
+        dirs.menu.remove_tree(KERNEL_A)
+        at += 1
+    assert at > 6
+
+
+def test_publishing_again_replaces_what_a_cut_left(
+    dirs: BootDirs, objects: ObjectDirectory
+) -> None:
+    with dirs.menu.ensure_dir(KERNEL_A) as directory:
         for name in ("vmlinuz", ".tmp-file-vmlinuz"):
             os.close(directory.open_file(name, os.O_WRONLY | os.O_CREAT))
-    publish_kernel(esp, DEPLOYMENT, objects.kernel(), objects)
-    assert esp.read_bytes(f"{ARTIFACTS}/vmlinuz") == VMLINUZ
-    with esp.open_dir(ARTIFACTS) as directory:
-        assert directory.names() == ["initrd", "vmlinuz"]
+    publish_kernel(dirs, A, kernel_of(objects), objects)
+    assert dirs.menu.read_bytes(f"{KERNEL_A}/vmlinuz") == VMLINUZ
+    assert names(dirs) == ["initrd", "vmlinuz"]
 
 
 @pytest.mark.parametrize("stored", [b"", VMLINUZ[:-1], VMLINUZ[:-1] + b"!"])
-def test_a_damaged_kernel_is_refused(esp: Dir, objects: ObjectDirectory, stored: bytes) -> None:
-    kernel = objects.kernel()
-    (objects.path / VMLINUZ_DIGEST.hex).write_bytes(stored)
-    with pytest.raises(DamagedKernel, match="vmlinuz in the repository is not the one"):
-        publish_kernel(esp, DEPLOYMENT, kernel, objects)
-    with esp.open_dir(ARTIFACTS) as directory:
-        assert directory.names() == []
-
-
-def test_too_small_a_partition_is_named_before_anything_is_written(
-    esp: Dir, objects: ObjectDirectory
+def test_a_damaged_kernel_is_refused(
+    dirs: BootDirs, objects: ObjectDirectory, stored: bytes
 ) -> None:
-    kernel = objects.kernel(size_bytes=1 << 60)
-    with pytest.raises(NoSpaceOnEsp, match=r"has \d+ bytes free, but the kernel needs 1\d{18}"):
-        publish_kernel(esp, DEPLOYMENT, kernel, objects)
-    assert esp.names() == []
+    kernel = kernel_of(objects)
+    objects.damage(kernel.vmlinuz, stored)
+    with pytest.raises(DamagedKernel, match="vmlinuz in the repository is not the one"):
+        publish_kernel(dirs, A, kernel, objects)
+    assert names(dirs) == []
+    with pytest.raises(DamagedKernel):
+        boot_digest_of(kernel, objects)
 
 
-def test_a_missing_object_says_what_was_being_done(esp: Dir, objects: ObjectDirectory) -> None:
-    kernel = objects.kernel()
-    os.unlink(objects.path / VMLINUZ_DIGEST.hex)
+def test_a_missing_object_says_what_was_being_done(
+    dirs: BootDirs, objects: ObjectDirectory
+) -> None:
+    kernel = kernel_of(objects)
+    objects.lose(kernel.vmlinuz)
     with pytest.raises(FileNotFoundError) as caught:
-        publish_kernel(esp, DEPLOYMENT, kernel, objects)
-    assert one_line(caught.value).startswith("Writing the kernel to the EFI system partition: ")
+        publish_kernel(dirs, A, kernel, objects)
+    assert one_line(caught.value).startswith(f"Writing the kernel to {dirs.menu.path}/{KERNEL_A}: ")
 
 
-def test_the_entry_is_written(esp: Dir) -> None:
-    entry = Entry(version="1", linux="/v")
-    publish_primary_entry(esp, "bootc_x-1-1.conf", entry)
-    assert esp.read_bytes("loader/entries/bootc_x-1-1.conf") == b"version 1\nlinux /v\n"
-    with esp.open_dir("loader/entries") as directory:
-        assert directory.names() == ["bootc_x-1-1.conf"]
+def test_a_kernel_that_is_there_is_found(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    publish_kernel(dirs, B, kernel_of(objects), objects)
+    half = dirs.menu.ensure_dir(KERNEL_A)
+    with half, open(half.open_file("vmlinuz", os.O_WRONLY | os.O_CREAT), "wb") as file:
+        file.write(VMLINUZ)
+    with dirs.menu.ensure_dir(f"EFI/Linux/{C}"):
+        pass
+    candidates = [C.hex, A.hex, B.hex]
+    assert publish.find_shared_kernel(dirs, BOOT_DIGEST, candidates) == B.hex
+    assert publish.find_shared_kernel(dirs, BOOT_DIGEST, [C.hex, A.hex]) is None
+    assert publish.find_shared_kernel(dirs, "00" * 32, candidates) is None
 
 
-def test_an_entry_that_cannot_be_written_leaves_nothing(esp: Dir) -> None:
-    with pytest.raises(BlsError):
-        publish_primary_entry(esp, "a.conf", Entry(version="1\n2", linux="/v"))
-    assert esp.names() == []
+def put(path: Path, size: int, mtime: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size))
+    os.utime(path, ns=(mtime, mtime))
 
 
-def test_a_file_in_the_way_is_named(esp: Dir) -> None:
-    os.close(esp.open_file("loader", os.O_WRONLY | os.O_CREAT))
-    with pytest.raises(OSError, match="loader") as caught:
-        publish_primary_entry(esp, "a.conf", Entry(version="1", linux="/v"))
-    assert caught.value.errno == errno.ENOTDIR
-    assert caught.value.__notes__ == ["Writing boot entry a.conf"]
+def test_artifacts_of_all_kinds(tmp_path: Path) -> None:
+    esp = tmp_path / "esp/EFI/Linux"
+    put(esp / f"bootc_composefs-{A}/vmlinuz", 10, 5)
+    put(esp / f"bootc_composefs-{A}/.tmp-file-initrd", 7, 9)
+    put(esp / f"{B}/vmlinuz", 1, 1)
+    put(esp / f"bootc/bootc_composefs-{C}.efi", 100, 3)
+    put(esp / f"bootc/bootc_composefs-{C}.efi.extra.d/x.addon.efi", 20, 2)
+    put(esp / f"bootc/bootc_composefs-{A}.efi.extra.d/x.addon.efi", 4, 2)
+    put(esp / f"bootc/{B}.efi", 2, 2)
+    put(esp / "bootc/.tmp-file-x.efi", 3, 8)
+    for other in ("fedora.efi", "6.12/vmlinuz", "bootc/other.efi", "bootc_composefs-12/vmlinuz"):
+        put(esp / other, 1, 1)
+    with open_boot(tmp_path, SYSTEMD_UKI) as dirs:
+        found = publish.list_artifacts(dirs)
+        assert [(a.name, a.kind, a.size_bytes, a.mtime_ns) for a in found] == [
+            (B.hex, ArtifactKind.KERNEL, 1, 1),
+            (A.hex, ArtifactKind.KERNEL, 17, 9),
+            (".tmp-file-x.efi", ArtifactKind.LEFTOVER, 3, 8),
+            (B.hex, ArtifactKind.UKI, 2, 2),
+            (f"bootc_composefs-{A}.efi.extra.d", ArtifactKind.LEFTOVER, 4, 2),
+            (C.hex, ArtifactKind.UKI, 120, 3),
+        ]
+        for artifact in found:
+            publish.remove_artifact(dirs, artifact)
+            publish.remove_artifact(dirs, artifact)
+        assert publish.list_artifacts(dirs) == ()
+    left = sorted(str(path.relative_to(esp)) for path in esp.rglob("*") if path.is_file())
+    assert left == [
+        "6.12/vmlinuz",
+        "bootc/other.efi",
+        "bootc_composefs-12/vmlinuz",
+        "fedora.efi",
+    ]
+
+
+def test_artifacts_of_grub(tmp_path: Path) -> None:
+    put(tmp_path / f"boot/bootc_composefs-{A}/vmlinuz", 1, 1)
+    put(tmp_path / f"esp/EFI/Linux/bootc/bootc_composefs-{B}.efi", 2, 2)
+    put(tmp_path / "boot/grub2/grub.cfg", 1, 1)
+    with open_boot(tmp_path, GRUB) as dirs:
+        assert [a.name for a in publish.list_artifacts(dirs)] == [A.hex]
+    with open_boot(tmp_path, GRUB_UKI) as dirs:
+        found = publish.list_artifacts(dirs)
+        assert [(a.name, a.kind) for a in found] == [
+            (A.hex, ArtifactKind.KERNEL),
+            (B.hex, ArtifactKind.UKI),
+        ]
+        for artifact in found:
+            publish.remove_artifact(dirs, artifact)
+        assert publish.list_artifacts(dirs) == ()
+
+
+def test_no_artifacts(dirs: BootDirs) -> None:
+    assert publish.list_artifacts(dirs) == ()
+
+
+def test_free_space(dirs: BootDirs) -> None:
+    free, cluster = publish.free_space(dirs)
+    assert free > cluster > 0
+    assert free % cluster == 0

@@ -165,9 +165,7 @@ def check_boot_space(boot: BootDirs, kernel: Kernel) -> None:
     Raises:
         NoSpaceOnBoot: it does not.
     """
-    volume = os.statvfs(boot.binaries.fileno())
-    free = volume.f_bavail * volume.f_frsize
-    plan_space((), frozenset(), kernel.sizes, free, volume.f_frsize)
+    plan_space((), frozenset(), kernel.sizes, *publish.free_space(boot))
 
 
 @contextmanager

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.entries import compose_menu
+from bootc.boot.menu import MARK, read_menu
+from bootc.boot.publish import (
+    StagedMenuIncomplete,
+    commit_staged,
+    discard_staged,
+    remove_entry,
+    write_staged,
+)
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.formats.digest import Digest
+from support.bootdirs import (
+    GRUB,
+    GRUB_UKI,
+    SCHEMES,
+    SYSTEMD,
+    deployment,
+    item_of,
+    open_boot,
+    scheme_name,
+)
+from support.failing import dies, failing
+
+WINDOWS = "version 1\nefi /EFI/Microsoft/x.efi\n"
+GRUB_WINDOWS = 'menuentry "Windows" {\nchainloader /EFI/Microsoft/x.efi\n}\n'
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+#: One of each way to replace a menu.
+each_kind = pytest.mark.parametrize("scheme", [SYSTEMD, GRUB_UKI], ids=scheme_name)
+
+
+def stage(dirs: BootDirs, *numbers: int) -> None:
+    write_staged(dirs, compose_menu(dirs.scheme, [item_of(dirs.scheme, n) for n in numbers]))
+
+
+def live(dirs: BootDirs) -> tuple[Digest, ...]:
+    return read_menu(dirs, staged=False).deployments
+
+
+def staged(dirs: BootDirs) -> tuple[Digest, ...]:
+    return read_menu(dirs, staged=True).deployments
+
+
+def d(*numbers: int) -> tuple[Digest, ...]:
+    return tuple(deployment(n) for n in numbers)
+
+
+def add_foreign(dirs: BootDirs, name: str = "Windows", text: str | None = None) -> None:
+    """Let somebody else add an entry to the live menu."""
+    if dirs.scheme.menu_is_file:
+        path = Path(dirs.menu.path, dirs.scheme.entries)
+        path.write_text(path.read_text() + (text or GRUB_WINDOWS.replace("Windows", name, 1)))
+    else:
+        Path(dirs.menu.path, dirs.scheme.entries, f"{name}.conf").write_text(text or WINDOWS)
+
+
+def foreign(dirs: BootDirs) -> set[str]:
+    names = read_menu(dirs, staged=False).foreign
+    return {name.removesuffix(".conf") for name in names}
+
+
+@contextmanager
+def machine(path: Path, scheme: Scheme) -> Iterator[BootDirs]:
+    """Open a machine that boots 1 and could boot 2, and has a foreign entry."""
+    path.mkdir()
+    with open_boot(path, scheme) as dirs:
+        stage(dirs, 1, 2)
+        assert commit_staged(dirs)
+        add_foreign(dirs)
+        yield dirs
+
+
+def everything_in(dirs: BootDirs) -> set[str]:
+    root = Path(dirs.menu.path)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+@every_scheme
+def test_a_menu_takes_the_place_of_another(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        stage(dirs, 3, 1, 2)
+        assert (live(dirs), staged(dirs)) == (d(1, 2), d(3, 1, 2))
+        assert commit_staged(dirs)
+        assert (live(dirs), staged(dirs)) == (d(3, 1, 2), ())
+        assert foreign(dirs) == {"Windows"}
+        assert not dirs.menu.exists(scheme.staged)
+        assert not any(MARK in name for name in everything_in(dirs))
+        # Once more changes nothing.
+        before = everything_in(dirs)
+        assert not commit_staged(dirs)
+        assert live(dirs) == d(3, 1, 2)
+        assert everything_in(dirs) == before
+
+
+@every_scheme
+def test_a_newer_menu_replaces_the_staged_one_wholly(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        stage(dirs, 3, 4, 5, 1)
+        stage(dirs, 6)
+        assert staged(dirs) == d(6)
+        commit_staged(dirs)
+        assert live(dirs) == d(6)
+
+
+@every_scheme
+def test_a_discarded_menu(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        before = everything_in(dirs)
+        discard_staged(dirs)
+        stage(dirs, 3)
+        discard_staged(dirs)
+        assert everything_in(dirs) == before
+        assert not commit_staged(dirs)
+        assert live(dirs) == d(1, 2)
+
+
+@each_kind
+def test_what_others_do_between_staging_and_commit(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        add_foreign(dirs, "Gone")
+        stage(dirs, 3)
+        if scheme.menu_is_file:
+            path = Path(dirs.menu.path, scheme.entries)
+            path.write_text(path.read_text().replace('"Gone"', '"New"').replace("/x.efi", "/y.efi"))
+        else:
+            entries = Path(dirs.menu.path, scheme.entries)
+            (entries / "Gone.conf").unlink()
+            add_foreign(dirs, "New")
+            add_foreign(dirs, text=WINDOWS.replace("x.efi", "y.efi"))
+        commit_staged(dirs)
+        assert live(dirs) == d(3)
+        assert foreign(dirs) == {"Windows", "New"}
+        content = Path(dirs.menu.path, scheme.entries)
+        text = (
+            content.read_text() if scheme.menu_is_file else (content / "Windows.conf").read_text()
+        )
+        assert "/EFI/Microsoft/y.efi" in text
+
+
+def test_foreign_things_of_all_kinds_come_along(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", SYSTEMD) as dirs:
+        entries = Path(dirs.menu.path, SYSTEMD.entries)
+        (entries / "directory/below").mkdir(parents=True)
+        (entries / "directory/below/file").write_text("x")
+        (entries / "link").symlink_to("elsewhere")
+        (entries / "large").write_bytes(bytes(3 << 20))
+        stage(dirs, 3)
+        (entries / "directory/below/file").write_text("y")
+        commit_staged(dirs)
+        assert (entries / "directory/below/file").read_text() == "y"
+        assert (entries / "link").readlink() == Path("elsewhere")
+        assert (entries / "large").stat().st_size == 3 << 20
+        assert live(dirs) == d(3)
+
+
+@each_kind
+def test_a_cut_at_any_change(tmp_path: Path, scheme: Scheme) -> None:
+    """The menu is the old one or the new; a repeat completes, and one more changes nothing."""
+    at = 1
+    cut = True
+    while cut:
+        with machine(tmp_path / f"s{at}", scheme) as dirs:
+            stage(dirs, 9, 1)
+
+            def staging() -> None:
+                stage(dirs, 3, 1)
+
+            cut = dies(at, staging)
+            assert live(dirs) == d(1, 2)
+            assert foreign(dirs) == {"Windows"}
+            if cut:
+                _commit_what_a_cut_left(dirs)
+            stage(dirs, 3, 1)
+            commit_staged(dirs)
+            assert live(dirs) == d(3, 1)
+        at += 1
+    assert at > 4
+    at = 1
+    cut = True
+    while cut:
+        with machine(tmp_path / f"c{at}", scheme) as dirs:
+            stage(dirs, 3, 1)
+            add_foreign(dirs, "New")
+            cut = dies(at, lambda: commit_staged(dirs))
+            assert live(dirs) in (d(1, 2), d(3, 1))
+            committed = live(dirs) == d(3, 1)
+            assert commit_staged(dirs) is not committed
+            assert (live(dirs), staged(dirs)) == (d(3, 1), ())
+            assert foreign(dirs) == {"Windows", "New"}
+            assert not commit_staged(dirs)
+            assert live(dirs) == d(3, 1)
+            assert not any("staged" in name for name in everything_in(dirs))
+        at += 1
+    assert at > 3
+
+
+def _commit_what_a_cut_left(dirs: BootDirs) -> None:
+    """What is there after a cut is a whole menu or none, never a part."""
+    try:
+        if commit_staged(dirs):
+            assert live(dirs) in (d(9, 1), d(3, 1))
+    except StagedMenuIncomplete:
+        assert live(dirs) == d(1, 2)
+
+
+@each_kind
+def test_a_cut_in_the_commit_and_then_another_update(tmp_path: Path, scheme: Scheme) -> None:
+    at = 1
+    cut = True
+    while cut:
+        with machine(tmp_path / f"m{at}", scheme) as dirs:
+            stage(dirs, 3, 1)
+            cut = dies(at, lambda: commit_staged(dirs))
+            stage(dirs, 4, 3)
+            assert staged(dirs) == d(4, 3)
+            assert commit_staged(dirs)
+            assert live(dirs) == d(4, 3)
+        at += 1
+
+
+@each_kind
+def test_a_failure_while_staging_leaves_nothing_staged(tmp_path: Path, scheme: Scheme) -> None:
+    at = 1
+    failed = True
+    while failed:
+        with machine(tmp_path / f"m{at}", scheme) as dirs:
+            with failing(at, errno.ENOSPC) as changes, suppress(OSError):
+                stage(dirs, 3, 1)
+            assert staged(dirs) == (() if changes.failed else d(3, 1))
+            failed = changes.failed
+            assert live(dirs) == d(1, 2)
+        at += 1
+
+
+def test_the_menu_of_before_may_stay_for_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with machine(tmp_path / "m", SYSTEMD) as dirs:
+        stage(dirs, 3, 1)
+        with failing(2, errno.EIO) as changes:
+            assert commit_staged(dirs)
+        assert changes.failed
+        assert "the boot menu of before stays for now" in caplog.text
+        assert (live(dirs), staged(dirs)) == (d(3, 1), ())
+        assert dirs.menu.exists(SYSTEMD.staged)
+        assert not commit_staged(dirs)
+        assert not dirs.menu.exists(SYSTEMD.staged)
+
+
+def test_a_half_written_directory_is_not_committed(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", SYSTEMD) as dirs:
+        stage(dirs, 3, 1)
+        dirs.menu.unlink(f"{SYSTEMD.staged}/{MARK}")
+        with pytest.raises(StagedMenuIncomplete, match=r"entries\.staged is not complete"):
+            commit_staged(dirs)
+        assert live(dirs) == d(1, 2)
+
+
+def test_a_damaged_file_is_not_committed(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", GRUB_UKI) as dirs:
+        Path(dirs.menu.path, GRUB_UKI.staged).write_text("menuentry {")
+        with pytest.raises(StagedMenuIncomplete, match=r"user\.cfg\.staged is damaged"):
+            commit_staged(dirs)
+        assert live(dirs) == d(1, 2)
+
+
+def test_a_damaged_user_cfg_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with machine(tmp_path / "m", GRUB_UKI) as dirs:
+        Path(dirs.menu.path, GRUB_UKI.entries).write_text("menuentry {")
+        stage(dirs, 3)
+        commit_staged(dirs)
+        assert live(dirs) == d(3)
+        assert "replacing the damaged grub2/user.cfg" in caplog.text
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    with open_boot(tmp_path, SYSTEMD) as dirs:
+        os.close(dirs.menu.open_file("loader", os.O_WRONLY | os.O_CREAT))
+        with pytest.raises(OSError, match="loader") as caught:
+            stage(dirs, 1)
+        assert caught.value.errno == errno.ENOTDIR
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD, GRUB, GRUB_UKI], ids=scheme_name)
+def test_one_entry_goes(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        stage(dirs, 3, 1, 2)
+        item = read_menu(dirs, staged=False).items[1]
+        remove_entry(dirs, item)
+        assert live(dirs) == d(1)
+        assert staged(dirs) == d(3, 1, 2)
+        assert foreign(dirs) == {"Windows"}

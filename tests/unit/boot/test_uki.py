@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.content import DamagedKernel
+from bootc.boot.discover import UkiFile
+from bootc.boot.publish import boot_digest_of, list_artifacts, publish_resource
+from bootc.boot.scheme import UKIS, BootDirs
+from bootc.boot.uki import WrongUki, inspect_uki, installed_addons, publish_uki
+from bootc.errors import one_line
+from bootc.formats.pe import PeError
+from support.bootdirs import SYSTEMD_UKI, deployment, open_boot
+from support.failing import dies
+from support.objectdir import ObjectDirectory
+from support.pe import UKI_SECTIONS, program
+
+A, B = deployment(0xAB), deployment(2)  # the sections name the first
+IMAGE = program(*UKI_SECTIONS)
+BOOT_DIGEST = hashlib.sha256(b"kernel" * 100 + b"initramfs" * 100).hexdigest()
+ADDON = b"MZ add-on" * 100
+FILE = f"bootc_composefs-{A}.efi"
+
+
+def sections(cmdline: bytes) -> bytes:
+    return program(*((n, cmdline if n == b".cmdline" else c) for n, c in UKI_SECTIONS))
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectDirectory:
+    (tmp_path / "objects").mkdir()
+    return ObjectDirectory(tmp_path / "objects")
+
+
+@pytest.fixture
+def dirs(tmp_path: Path) -> Iterator[BootDirs]:
+    with open_boot(tmp_path, SYSTEMD_UKI) as dirs:
+        yield dirs
+
+
+def uki_of(objects: ObjectDirectory, data: bytes = IMAGE, *addons: str) -> UkiFile:
+    files = {name: objects.leaf(ADDON) for name in addons}
+    return UkiFile("boot/EFI/Linux/6.12.efi", objects.leaf(data), files)
+
+
+def on_esp(dirs: BootDirs) -> set[str]:
+    root = Path(dirs.binaries.path, UKIS)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_what_an_image_says(objects: ObjectDirectory) -> None:
+    facts = inspect_uki(A, uki_of(objects), objects)
+    assert facts.os_release.boot_label == "Fedora Linux 43 43"
+    assert facts.options == f"rw composefs={A}"
+    assert facts.boot_digest == BOOT_DIGEST
+    assert not facts.missing_verity_allowed
+    lenient = uki_of(objects, sections(f"composefs=?{A}".encode()))
+    assert inspect_uki(A, lenient, objects).missing_verity_allowed
+    assert boot_digest_of(lenient, objects) == BOOT_DIGEST
+
+
+def test_image_and_addons_are_written(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    uki = uki_of(objects, IMAGE, "debug.addon.efi", "x.addon.efi")
+    assert publish_resource(dirs, A, uki, objects) == BOOT_DIGEST
+    assert dirs.binaries.read_bytes(f"{UKIS}/{FILE}") == IMAGE
+    addon = f"{UKIS}/{FILE}.extra.d/debug.addon.efi"
+    assert dirs.binaries.read_bytes(addon) == ADDON
+    assert installed_addons(dirs, A.hex) == ("debug.addon.efi", "x.addon.efi")
+    assert installed_addons(dirs, B.hex) == ()
+    (artifact,) = list_artifacts(dirs)
+    assert artifact.size_bytes == sum(uki.sizes.values()) == len(IMAGE) + 2 * len(ADDON)
+
+
+def test_only_chosen_addons_are_there(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    uki = uki_of(objects, IMAGE, "debug.addon.efi", "x.addon.efi")
+    publish_uki(dirs, A, uki, objects)
+    publish_uki(dirs, A, uki.with_addons({"x.addon.efi", "gone.addon.efi"}), objects)
+    assert installed_addons(dirs, A.hex) == ("x.addon.efi",)
+    publish_uki(dirs, A, uki.with_addons(()), objects)
+    assert on_esp(dirs) == {FILE}
+
+
+def test_a_cut_at_any_change(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    uki = uki_of(objects, IMAGE, "x.addon.efi")
+    at = 1
+    while dies(at, lambda: publish_uki(dirs, A, uki, objects)):
+        if dirs.binaries.exists(f"{UKIS}/{FILE}"):
+            # An image is never there without what belongs to it.
+            assert dirs.binaries.read_bytes(f"{UKIS}/{FILE}") == IMAGE
+            assert installed_addons(dirs, A.hex) == ("x.addon.efi",)
+        publish_uki(dirs, A, uki, objects)
+        assert on_esp(dirs) == {FILE, f"{FILE}.extra.d/x.addon.efi"}
+        dirs.binaries.remove_tree("EFI")
+        at += 1
+    assert at > 6
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (
+            sections(f"rw composefs={B}".encode()),
+            WrongUki,
+            "The UKI has the wrong composefs= parameter "
+            rf"\(is '{B}', should be '{A}'\)",
+        ),
+        (sections(b"rw"), WrongUki, "No composefs image in UKI cmdline"),
+        (sections(b"composefs=12"), WrongUki, "composefs=12"),
+        (program(*UKI_SECTIONS[:1]), PeError, "'.cmdline'"),
+        (program(*UKI_SECTIONS[1:]), PeError, "'.osrel'"),
+        (program(*UKI_SECTIONS[:3]), PeError, "'.initrd'"),
+        (b"MZ", PeError, "not valid EFI executable"),
+    ],
+)
+def test_an_image_that_would_boot_otherwise(
+    dirs: BootDirs, objects: ObjectDirectory, data: bytes, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        publish_uki(dirs, A, uki_of(objects, data), objects)
+    assert one_line(caught.value).startswith("Reading boot/EFI/Linux/6.12.efi of the image: ")
+    assert dirs.binaries.names() == []
+
+
+def test_a_damaged_image_is_refused(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    uki = uki_of(objects)
+    objects.damage(uki.leaf, IMAGE + b"!")
+    with pytest.raises(DamagedKernel):
+        publish_uki(dirs, A, uki, objects)
+    assert on_esp(dirs) == set()
+
+
+def test_what_a_cut_left_is_replaced(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    with dirs.binaries.ensure_dir(UKIS) as directory:
+        os.close(directory.open_file(f".tmp-file-{FILE}", os.O_WRONLY | os.O_CREAT))
+    publish_uki(dirs, A, uki_of(objects), objects)
+    assert on_esp(dirs) == {FILE}
