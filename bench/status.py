@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""What `bootc status` costs: milliseconds on this machine, which should stay below 150.
+
+    bench/status.py [--json]
+
+A system of five deployments is made up in a directory, systemd-boot's menu with it, and read
+by a process of its own, as the command does: from the start of the interpreter to JSON. What
+needs a real disk is measured apart: the search for the EFI system partition runs ``lsblk``
+twice. Figures are the best of many runs, with all modules compiled beforehand, as packages do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[1]
+SOURCES = [str(TOP / "src"), str(TOP / "tests")]
+sys.path[:0] = SOURCES
+
+from bootc.deploy.booted import BootedState  # noqa: E402
+from support.sysroot import FakeSysroot, image_id  # noqa: E402
+
+RUNS = 30
+LIMIT_MS = 150
+IMPORTS = "import bootc.cli.main, bootc.cli.output, bootc.deploy.status\n"
+STATUS = f"""{IMPORTS}
+import os, sys
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.systemd_boot import Bootloader
+from bootc.cli.output import render_json
+from bootc.deploy.booted import BootedState
+from bootc.deploy.gather import gather
+from bootc.deploy.status import compose_host
+from bootc.deploy.sysroot import Sysroot, find_scheme
+from bootc.formats.digest import Digest
+from bootc.fs.dir import Dir
+from bootc.repository.repository import Repository
+
+top, image = sys.argv[1:]
+booted = BootedState(Digest.from_hex(image), False, Bootloader.SYSTEMD)
+with Dir.open(f"{{top}}/sysroot") as physical, Dir.open(f"{{top}}/esp") as esp:
+    with Repository.open(physical, require_verity=False) as repository:
+        boot = BootDirs(find_scheme(physical, booted), esp, esp)
+        facts = gather(Sysroot(booted, physical, repository, boot))
+    print(render_json(compose_host(facts).to_json()))
+"""
+LSBLK = ["lsblk", "--json", "--output", "NAME,PATH,TYPE,PTTYPE,PARTTYPE"]
+
+
+def milliseconds(argv: list[str], cache: str) -> float:
+    """Return the best wall-clock time of one run."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": SOURCES[0],
+        "PYTHONPYCACHEPREFIX": cache,
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    best = float("inf")
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=environment)
+        best = min(best, time.perf_counter() - start)
+    return round(best * 1000, 1)
+
+
+def in_this_process(system: FakeSysroot, booted: BootedState) -> float:
+    """Return what reading and deciding costs without the interpreter and imports."""
+    from bootc.deploy.gather import gather
+    from bootc.deploy.status import compose_host
+
+    best = float("inf")
+    for _ in range(RUNS):
+        with system.open(booted) as sysroot:
+            start = time.perf_counter()
+            host = compose_host(gather(sysroot))
+            best = min(best, time.perf_counter() - start)
+        assert not host.status.findings
+    return round(best * 1000, 1)
+
+
+def measure() -> dict[str, float]:
+    """Measure everything."""
+    from bootc.boot.systemd_boot import Bootloader
+
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as cache:
+        system = FakeSysroot(Path(directory))
+        deployments = [image_id(byte) for byte in ("a1", "a2", "a3", "a4", "a5")]
+        for deployment in deployments:
+            system.add_state(deployment)
+        system.set_menu(*deployments)
+        booted = BootedState(deployments[0], False, Bootloader.SYSTEMD)
+        python = [sys.executable, "-s", "-c"]
+        figures = {
+            "interpreter": milliseconds([*python, "pass"], cache),
+            "and imports": milliseconds([*python, IMPORTS], cache),
+            "status": milliseconds([*python, STATUS, directory, deployments[0].hex], cache),
+            "of it reading and deciding": in_this_process(system, booted),
+            "lsblk": milliseconds(LSBLK, cache),
+        }
+    figures["all of it"] = round(figures["status"] + 2 * figures["lsblk"], 1)
+    return figures
+
+
+def main() -> None:
+    """Print the figures."""
+    figures = measure()
+    if "--json" in sys.argv[1:]:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"status, in milliseconds (limit {LIMIT_MS})")
+    for name, value in figures.items():
+        print(f"  {name:28} {value:6.1f}")
+
+
+if __name__ == "__main__":
+    main()
