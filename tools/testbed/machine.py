@@ -240,7 +240,7 @@ class Machine:
                 raise MachineError(
                     f"the machine {how} without showing {pattern!r}\n{self._console_tail()}"
                 )
-            time.sleep(0.5)
+            time.sleep(0.1)
 
     def _leave(self, command: str, timeout_s: float) -> None:
         assert self._agent is not None

@@ -1,0 +1,158 @@
+"""What the journeys stand on: the harness, and the service that finalizes at shutdown.
+
+One system is installed and lives through a shutdown with the service and a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from journeys import BALLAST, FINALIZE_UNIT, Installed, Journey, install, spread
+
+from support import registry as registries
+from support.registry import Registry
+from support.variants import Variant
+from testbed.demo_os import DemoOs
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
+
+UNITS = Path(__file__).parents[2] / "data" / "systemd"
+#: An ordinary service that takes its time to stop, and writes to /etc last of all.
+LATE = """\
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStop=/bin/sh -c 'sleep 2; echo late >/etc/late'
+"""
+#: Looks around as finalizing does.
+PROBE = """\
+exec >/var/probe 2>&1
+cat /etc/late
+echo written >/etc/written && echo /etc can be written
+findmnt -no FSTYPE /sysroot
+mkdir -p /run/probe && mount /dev/disk/by-partlabel/EFI-SYSTEM /run/probe && ls /run/probe
+test -S /run/systemd/journal/stdout && echo journal
+"""
+#: Ten files, one after the other.
+PROGRAM = """\
+import os
+for number in range(10):
+    os.close(os.open(f"/var/ten/{number}", os.O_WRONLY | os.O_CREAT))
+    os.sync()
+"""
+
+
+@pytest.fixture(scope="module")
+def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with registries.running(tmp_path_factory.mktemp("journeys-registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def start(
+    demo_os: DemoOs,
+    own_registry: Registry,
+    variants: Mapping[str, Variant],
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Installed:
+    directory = tmp_path_factory.mktemp("journeys")
+    return install(
+        demo_os, own_registry, variants["v1"], name="demo", directory=directory, logs=logs
+    )
+
+
+def test_one_life(
+    start: Installed,
+    own_registry: Registry,
+    variants: Mapping[str, Variant],
+    logs: Path,
+    tmp_path: Path,
+) -> None:
+    with Journey(start, own_registry, name="life", directory=tmp_path, logs=logs) as journey:
+        assert journey.boot() == "running"
+        v1 = variants["v1"]
+        assert journey.slots() == {"booted": v1.image_id.hex, "staged": None, "rollback": None}
+        booted = journey.status()["status"]["booted"]
+        assert booted["composefs"]["bootDigest"] == v1.boot_digest
+        assert booted["image"]["image"]["image"] == journey.reference()
+        # The registry answers, and a tag moves.
+        for variant in (v1, variants["v2"]):
+            journey.publish(variant)
+            inspect = f"skopeo inspect --format '{{{{.Digest}}}}' docker://{journey.reference()}"
+            assert journey.machine.run(inspect).stdout.strip() == str(variant.manifest_digest)
+
+        files = journey.esp_files()
+        directory = f"EFI/Linux/bootc_composefs-{v1.image_id}"
+        assert files[f"{directory}/vmlinuz"] == v1.boot_files["vmlinuz"]
+        (entry,) = journey.esp_entries().values()
+        assert f"composefs={v1.image_id}" in entry
+        journey.leave_on_esp(48 << 20)
+        assert abs(journey.esp_free_bytes() - (48 << 20)) < 1 << 16
+        assert journey.esp_files() == files
+
+        shut_down_with_the_service(journey)
+        assert journey.boot() == "running"
+        probe = journey.machine.run("cat /var/probe; rm /etc/late").stdout
+        assert probe.splitlines() == [
+            "late",
+            "/run/probe.sh: 3: cannot create /etc/written: Read-only file system",
+            "ext4",
+            "EFI",
+            "ballast",
+            "loader",
+            "journal",
+        ]
+        log = journey.machine.run(f"journalctl --boot=-1 --unit={FINALIZE_UNIT} --output=cat")
+        assert f"{FINALIZE_UNIT}: Deactivated successfully." in log.stdout.splitlines()
+        journey.machine.run(f"rm {BALLAST}")
+
+        cut_short(journey)
+
+
+def shut_down_with_the_service(journey: Journey) -> None:
+    machine = journey.machine
+    machine.run(f"cat >/run/systemd/system/{FINALIZE_UNIT}", input_bytes=unit())
+    checked = machine.run(f"systemd-analyze verify --man=no /run/systemd/system/{FINALIZE_UNIT}")
+    assert (checked.stdout, checked.stderr) == ("", "")
+    assert machine.run(f"systemctl is-enabled {FINALIZE_UNIT}", check=False).stdout == "static\n"
+    machine.run("cat >/run/systemd/system/late.service", input_bytes=LATE.encode())
+    machine.run("cat >/run/probe.sh", input_bytes=PROBE.encode())
+    machine.run(
+        f"d=/run/systemd/system/{FINALIZE_UNIT}.d; mkdir -p $d && cat >$d/probe.conf"
+        " && systemctl daemon-reload",
+        input_bytes=b"[Service]\nExecStop=\nExecStop=/bin/sh /run/probe.sh\n",
+    )
+    machine.run(f"systemctl start late.service {FINALIZE_UNIT}")
+    # Going to the rescue target and the like would finalize too early.
+    properties = machine.run(f"systemctl show -P IgnoreOnIsolate -P ActiveState {FINALIZE_UNIT}")
+    assert sorted(properties.stdout.split()) == ["active", "yes"]
+    machine.run("test ! -e /var/probe")
+    said = journey.shut_down()
+    assert not re.search(r"FAILED\].*bootc", said), said
+    done, unmounting = "Stopped bootc-finalize-staged", "Unmounting sysroot.mount"
+    assert -1 < said.find(done) < said.find(unmounting), said
+
+
+def unit() -> bytes:
+    return (UNITS / FINALIZE_UNIT).read_bytes()
+
+
+def cut_short(journey: Journey) -> None:
+    machine = journey.machine
+    machine.run("mkdir /var/ten; cat >/var/ten.py", input_bytes=PROGRAM.encode())
+    moments = journey.moments("/var/ten.py")
+    assert [os.path.basename(moment.split("'")[1]) for moment in moments] == list("0123456789")
+    machine.run("rm /var/ten/*; sync")
+    journey.cut_at(7, "/var/ten.py")
+    assert journey.boot() == "running"
+    assert journey.machine.run("ls /var/ten").stdout.split() == list("012345")
+
+
+def test_moments_are_spread() -> None:
+    assert spread(3, 10) == [1, 2, 3]
+    assert spread(100, 10) == [1, 12, 23, 34, 45, 56, 67, 78, 89, 100]
