@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from bootc.cli.output import render_json
+from bootc.cli.output import name_value, render_json
 from bootc.errors import Error
 from bootc.formats.treediff import Aspect, Difference, Finding, printable
 from bootc.oci.canonical import Applied
@@ -164,23 +164,16 @@ def _side_value(side: Side) -> dict[str, Any]:
 def _finding_value(finding: Finding) -> dict[str, Any]:
     return {
         "class": finding.aspect.value,
-        **(_name_value("xattr", finding.name) if finding.aspect is Aspect.XATTR else {}),
+        **(name_value("xattr", finding.name) if finding.aspect is Aspect.XATTR else {}),
         "entries": finding.entries,
         "directories": finding.directories,
         "onlyA": finding.only_a,
         "onlyB": finding.only_b,
         "examples": [
-            {**_name_value("path", example.path), "a": example.a, "b": example.b}
+            {**name_value("path", example.path), "a": example.a, "b": example.b}
             for example in finding.examples
         ],
     }
-
-
-def _name_value(key: str, raw: bytes) -> dict[str, str]:
-    try:
-        return {key: raw.decode()}
-    except UnicodeDecodeError:
-        return {key: printable(raw), f"{key}Hex": raw.hex()}
 
 
 def _applied_value(applied: Applied) -> dict[str, Any]:

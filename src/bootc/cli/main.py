@@ -19,14 +19,38 @@ from types import FrameType
 from bootc import __version__
 from bootc.cli.options import Command, Context, build_parser
 from bootc.cli.progress import renderer
-from bootc.cli.verbs import container, install, internals, status
+from bootc.cli.verbs import (
+    configdiff,
+    container,
+    delete,
+    etc,
+    finalize,
+    install,
+    internals,
+    pin,
+    rollback,
+    status,
+    switch,
+    upgrade,
+    usroverlay,
+)
 from bootc.errors import Error, UsageError, one_line
 from bootc.events import Sink
 
 COMMANDS: tuple[Command, ...] = (
-    install.COMMAND,
+    upgrade.COMMAND,
+    switch.COMMAND,
+    rollback.COMMAND,
     status.COMMAND,
+    etc.COMMAND,
+    pin.PIN,
+    pin.UNPIN,
+    delete.COMMAND,
+    usroverlay.COMMAND,
+    install.COMMAND,
     container.COMMAND,
+    finalize.COMMAND,
+    configdiff.COMMAND,
     internals.COMMAND,
 )
 

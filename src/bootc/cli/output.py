@@ -21,6 +21,7 @@ from bootc.deploy.model import (
     on_one_line,
 )
 from bootc.errors import Error
+from bootc.formats.treediff import printable
 
 
 class YamlMissing(Error):
@@ -30,6 +31,14 @@ class YamlMissing(Error):
 def render_json(value: dict[str, Any]) -> str:
     """Return canonical JSON: sorted keys, no blanks, no newline at the end."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def name_value(key: str, raw: bytes) -> dict[str, str]:
+    """Return a name for JSON: as text, and if it is not UTF-8 with escapes and in hex as well."""
+    try:
+        return {key: raw.decode()}
+    except UnicodeDecodeError:
+        return {key: printable(raw), f"{key}Hex": raw.hex()}
 
 
 def render_yaml(value: dict[str, Any]) -> str:

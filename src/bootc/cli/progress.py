@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from bootc.events import Done, Event, Message, Progress, Start
+from bootc.events import Done, Event, Message, Progress, Sink, Start
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -151,6 +151,16 @@ def renderer(stream: TextIO, messages: TextIO) -> AbstractContextManager[Rendere
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
         return Bars(stream, messages)
     return nullcontext(Lines(stream, messages))
+
+
+def messages_only(sink: Sink) -> Sink:
+    """Return a sink that shows messages for the user, and no progress."""
+
+    def show(event: Event) -> None:
+        if isinstance(event, Message):
+            sink(event)
+
+    return show
 
 
 def _sized(start: Start) -> bool:

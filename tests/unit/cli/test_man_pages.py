@@ -15,6 +15,16 @@ from bootc.cli.options import Command
 
 MAN = Path(__file__).parents[3] / "docs" / "man"
 PAGES = sorted(MAN.glob("*.rst"))
+#: Commands that another's page describes.
+ELSEWHERE = {"unpin": "pin", "config-diff": "etc"}
+
+
+def page_of(command: Command) -> str:
+    return f"bootc-{ELSEWHERE.get(command.name, command.name)}"
+
+
+def on_page(page: str) -> list[Command]:
+    return [command for command in COMMANDS if page_of(command) == page]
 
 
 def visible_flags(command: Command) -> Iterator[str]:
@@ -26,17 +36,25 @@ def visible_flags(command: Command) -> Iterator[str]:
             yield from visible_flags(below)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
-def test_options_match(command: Command) -> None:
-    page = (MAN / f"bootc-{command.name}.8.rst").read_text()
-    terms = [line for line in page.splitlines() if line.startswith("-") and line.strip("-")]
+@pytest.mark.parametrize("page", sorted({page_of(command) for command in COMMANDS}))
+def test_options_match(page: str) -> None:
+    text = (MAN / f"{page}.8.rst").read_text()
+    terms = [line for line in text.splitlines() if line.startswith("-") and line.strip("-")]
     documented = {flag for line in terms for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
-    assert documented == set(visible_flags(command))
+    flags = {flag for command in on_page(page) for flag in visible_flags(command)}
+    assert documented == flags
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_the_synopsis_has_every_command(command: Command) -> None:
+    text = (MAN / f"{page_of(command)}.8.rst").read_text()
+    for name in (command.name, *command.aliases):
+        assert f"**bootc {name}" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_the_overview_names_every_command(command: Command) -> None:
-    assert f"**bootc-{command.name}**" in (MAN / "bootc.8.rst").read_text()
+    assert f"**{page_of(command)}**" in (MAN / "bootc.8.rst").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from bootc import __version__
 from bootc.cli.options import Command, Context, Option
+from bootc.cli.session import DRY_RUN, open_host
 from bootc.cli.verbs import composefs_info, mkcomposefs
+from bootc.errors import Error
+
+if TYPE_CHECKING:
+    from bootc.deploy.plan import Plan
+    from bootc.formats.tree import Directory
+    from bootc.repository.gc import GcReport
+    from bootc.repository.repository import Repository
 
 #: The composefs tools this can be called as.
 TOOLS = {command.name: command for command in (mkcomposefs.COMMAND, composefs_info.COMMAND)}
@@ -46,6 +55,82 @@ def _version(library: str) -> str | None:
         return None
 
 
+class NotClean(Error):
+    """A collection that was to find nothing would remove something."""
+
+
+def composefs_gc(args: argparse.Namespace, context: Context) -> None:
+    """Remove what no deployment needs, or say what that would be."""
+    from bootc.deploy.commands import collect_garbage
+    from bootc.deploy.journal import Event, send
+
+    dry_run = args.dry_run or args.assert_no_op
+    with open_host(context.sink) as (system, _):
+        if dry_run:
+            context.write("Dry run (no files deleted)\n")
+        plan = collect_garbage(system, context.sink, dry_run=dry_run, repository=args.prune_repo)
+        if not dry_run:
+            send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
+            return
+        report = _would_collect(plan, system.repository)
+    if report is not None:
+        context.write(f"{report.to_text()}\n")
+    if args.assert_no_op:
+        _require_no_op(plan, report)
+
+
+def _would_collect(plan: Plan, repository: Repository) -> GcReport | None:
+    """Return what a collection in the repository would remove, where the plan has one."""
+    from bootc.deploy.plan import CollectObjects
+    from bootc.repository.gc import collect
+
+    for step in plan.steps:
+        if isinstance(step, CollectObjects):
+            return collect(repository, roots=[root.hex for root in step.roots], dry_run=True)
+    return None
+
+
+def _require_no_op(plan: Plan, report: GcReport | None) -> None:
+    """Refuse what is not clean.
+
+    Raises:
+        NotClean: there is something to remove.
+    """
+    from bootc.deploy.plan import CollectObjects, SetTag, describe
+
+    changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
+    if changes:
+        raise NotClean(f"--assert-no-op: GC would {describe(changes[0])}")
+    if report is not None and (
+        report.objects_removed or report.images_pruned or report.streams_pruned
+    ):
+        raise NotClean(
+            f"--assert-no-op: GC would remove {report.objects_removed} object(s), "
+            f"{report.images_pruned} image symlink(s), {report.streams_pruned} stream symlink(s)"
+        )
+
+
+def dir_diff(args: argparse.Namespace, context: Context) -> None:
+    """Print what a merge of three directories would do, as one of /etc is done."""
+    from bootc.deploy.etc.merge import merge_etc
+    from bootc.deploy.etc.text import report
+
+    merge = merge_etc(*(_read_directory(path) for path in (args.pristine, args.current, args.new)))
+    reasons = (conflict.reason for conflict in merge.conflicts)
+    context.write("".join(f"{line}\n" for line in report(merge.changes, reasons)))
+
+
+def _read_directory(path: str) -> Directory:
+    from bootc.errors import doing
+    from bootc.formats.digest import Algorithm
+    from bootc.fs.dir import Dir
+    from bootc.fs.walk import read_tree
+    from bootc.repository.sink import DigestOnly
+
+    with doing(f"Reading {path}"), Dir.open(path) as directory:
+        return read_tree(directory, DigestOnly(Algorithm.SHA512))
+
+
 COMMAND = Command(
     name="internals",
     help="Commands for developers of the system.",
@@ -55,6 +140,30 @@ COMMAND = Command(
             help="Print what this installation is made of, and how it hashes.",
             options=(Option(("--json",), "As one JSON object.", default=False),),
             run=features,
+        ),
+        Command(
+            name="composefs-gc",
+            help="Remove what no deployment needs: kernels, state, and objects.",
+            options=(
+                DRY_RUN,
+                Option(
+                    ("--assert-no-op",),
+                    "Change nothing, and fail if there is something to remove.",
+                    default=False,
+                ),
+                Option(("--prune-repo",), "Look into the repository, too.", default=False),
+            ),
+            run=composefs_gc,
+        ),
+        Command(
+            name="dir-diff",
+            help="Compare three directories as an update compares those of /etc.",
+            options=(
+                Option(("pristine",), "What both others were made from.", metavar="PRISTINE"),
+                Option(("current",), "The local version.", metavar="CURRENT"),
+                Option(("new",), "The new version.", metavar="NEW"),
+            ),
+            run=dir_diff,
         ),
         *TOOLS.values(),
     ),

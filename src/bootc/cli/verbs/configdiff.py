@@ -1,0 +1,27 @@
+"""``bootc config-diff``: the local changes of /etc in upstream's words."""
+
+from __future__ import annotations
+
+import argparse
+
+from bootc.cli.options import Command, Context
+from bootc.cli.session import open_host
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Print a line for each local change."""
+    from bootc.deploy.etc.diff import local_changes
+    from bootc.deploy.etc.text import report
+    from bootc.deploy.merging import read_local_etc
+
+    with open_host(context.sink) as (system, _), read_local_etc(system) as local:
+        changes = local_changes(local.pristine, local.current.tree)
+    context.write("".join(f"{line}\n" for line in report(changes)))
+
+
+COMMAND = Command(
+    name="config-diff",
+    help="List what differs between /etc and that of the booted image.",
+    hidden=True,
+    run=run,
+)

@@ -1,0 +1,37 @@
+"""``bootc delete-deployment``: remove a deployment and what only it needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.session import DRY_RUN, open_host
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Remove a deployment."""
+    from bootc.deploy.commands import delete_deployment
+    from bootc.deploy.journal import Event, report_dropping, send, subject
+    from bootc.deploy.selection import find_deployment
+
+    with open_host(context.sink) as (system, facts):
+        deployment = find_deployment(facts, args.id)
+        delete_deployment(system, deployment, context.sink, dry_run=args.dry_run)
+        if not args.dry_run:
+            report_dropping(system.run, facts.booted.staged)
+            send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
+
+
+COMMAND = Command(
+    name="delete-deployment",
+    help="Remove a deployment that is not booted.",
+    options=(
+        Option(
+            ("id",),
+            "Its ID, or at least the first six digits of it; or: staged, rollback.",
+            metavar="ID",
+        ),
+        DRY_RUN,
+    ),
+    run=run,
+)

@@ -1,0 +1,54 @@
+"""``bootc pin`` and ``bootc unpin``: keep a deployment whatever happens, or no longer."""
+
+from __future__ import annotations
+
+import argparse
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.session import DRY_RUN, open_host
+
+
+def pin(args: argparse.Namespace, context: Context) -> None:
+    """Keep a deployment."""
+    _set(args, context, pinned=True)
+
+
+def unpin(args: argparse.Namespace, context: Context) -> None:
+    """Keep a deployment no longer."""
+    _set(args, context, pinned=False)
+
+
+def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
+    from bootc.deploy.commands import set_pin
+    from bootc.deploy.journal import Event, send, subject
+    from bootc.deploy.selection import find_deployment
+
+    with open_host(context.sink) as (system, facts):
+        deployment = find_deployment(facts, args.id)
+        set_pin(system, deployment, context.sink, pinned=pinned, dry_run=args.dry_run)
+        if args.dry_run or facts.is_pinned(deployment) == pinned:
+            return
+        if pinned:
+            send(Event.PINNED, f"Pinned deployment {deployment}", subject(deployment))
+        else:
+            send(Event.UNPINNED, f"Unpinned deployment {deployment}", subject(deployment))
+
+
+_ID = Option(
+    ("id",),
+    "Its ID, or at least the first six digits of it; or: booted, staged, rollback.",
+    metavar="ID",
+)
+
+PIN = Command(
+    name="pin",
+    help="Keep a deployment through all updates and clean-ups.",
+    options=(_ID, DRY_RUN),
+    run=pin,
+)
+UNPIN = Command(
+    name="unpin",
+    help="Keep a pinned deployment no longer than others.",
+    options=(_ID, DRY_RUN),
+    run=unpin,
+)

@@ -1,0 +1,104 @@
+"""``bootc switch``: another image, and updates from there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.session import (
+    APPLY,
+    DRY_RUN,
+    ETC_CONFLICT,
+    NO_WAIT,
+    QUIET,
+    open_host,
+    sink_of,
+)
+from bootc.errors import UsageError
+
+if TYPE_CHECKING:
+    from bootc.deploy.model import ImageSpec
+
+_DEFAULT_TRANSPORT = "registry"
+#: Those whose images lie below a path of this machine.
+_LOCAL = ("oci", "oci-archive", "docker-archive", "dir")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Stage another image."""
+    target = _target(args)
+    from bootc.deploy import update
+    from bootc.deploy.etc.merge import ConflictPolicy
+    from bootc.deploy.journal import Event, report_staging
+
+    options = update.UpdateOptions(
+        apply=args.apply,
+        dry_run=args.dry_run,
+        etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
+    )
+    sink = sink_of(args, context)
+    with open_host(sink, wait=not args.no_wait) as (system, facts):
+        boots_next = update.switch(system, target, options, sink, retain=args.retain)
+        if not args.dry_run:
+            event, before = Event.SWITCH_STAGED, facts.booted.staged
+            report_staging(event, system.run, before, image=target.reference)
+    if boots_next and args.apply and not args.dry_run:
+        from bootc.deploy.reboot import reboot
+
+        reboot()
+
+
+def _target(args: argparse.Namespace) -> ImageSpec:
+    """Return the image that is wanted.
+
+    Raises:
+        UsageError: it is no image, or could not be found again later.
+    """
+    from bootc.deploy.model import ImageSpec
+    from bootc.formats.imgref import ImageReference, ImageReferenceError
+    from bootc.formats.origin import Signature
+
+    name: str = args.target
+    if name.startswith("docker://"):
+        raise UsageError(
+            f"{name} has a transport in front", hint=f"write {name.removeprefix('docker://')}"
+        )
+    try:
+        reference = ImageReference.of(args.transport, name)
+    except ImageReferenceError as exc:
+        raise UsageError(exc.message, hint=exc.hint) from exc
+    if reference.transport in _LOCAL and not os.path.isabs(name):
+        raise UsageError(
+            f"{name} is relative to this directory, and updates are looked for from another",
+            hint="give an absolute path",
+        )
+    return ImageSpec(reference, Signature() if args.enforce_container_sigpolicy else None)
+
+
+COMMAND = Command(
+    name="switch",
+    help="Download and stage another image, and get updates from there.",
+    options=(
+        Option(("target",), "The image, for example quay.io/example/os:1.", metavar="TARGET"),
+        Option(
+            ("--transport",),
+            "How to get it: registry (the default), oci, containers-storage, ….",
+            metavar="TRANSPORT",
+            default=_DEFAULT_TRANSPORT,
+        ),
+        APPLY,
+        QUIET,
+        Option(
+            ("--enforce-container-sigpolicy",),
+            "Record that the policy of containers-policy.json(5) vouches for the image.",
+            default=False,
+        ),
+        Option(("--retain",), "Pin the booted deployment.", default=False),
+        DRY_RUN,
+        ETC_CONFLICT,
+        NO_WAIT,
+    ),
+    run=run,
+)

@@ -1,0 +1,101 @@
+"""``bootc upgrade``: the newest image from where this system's came from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.session import (
+    APPLY,
+    DRY_RUN,
+    ETC_CONFLICT,
+    NO_WAIT,
+    QUIET,
+    open_host,
+    refuse_together,
+    sink_of,
+)
+
+if TYPE_CHECKING:
+    from bootc.deploy.system import System
+    from bootc.events import Sink
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Check for, download, stage, release or drop an update."""
+    _check_usage(args)
+    sink = sink_of(args, context)
+    with open_host(sink, wait=not args.no_wait) as (system, facts):
+        boots_next = _act(args, system, sink)
+        if not (args.check or args.dry_run):
+            from bootc.deploy.journal import Event, report_staging
+
+            report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)
+    if boots_next and args.apply and not args.dry_run:
+        from bootc.deploy.reboot import reboot
+
+        reboot()
+
+
+def _act(args: argparse.Namespace, system: System, sink: Sink) -> bool:
+    """Do what the options say; return whether another deployment boots next."""
+    from bootc.deploy import update
+    from bootc.deploy.etc.merge import ConflictPolicy
+
+    if args.check:
+        update.check_for_update(system, sink, tag=args.tag)
+        return False
+    if args.cancel:
+        update.cancel(system, sink, dry_run=args.dry_run)
+        return False
+    options = update.UpdateOptions(
+        apply=args.apply,
+        download_only=args.download_only,
+        dry_run=args.dry_run,
+        etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
+    )
+    if args.from_downloaded:
+        return update.release(system, options, sink)
+    return update.upgrade(system, options, sink, tag=args.tag)
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    refuse_together(
+        args,
+        "--check",
+        *("--apply", "--download-only", "--from-downloaded", "--cancel"),
+        *("--dry-run", "--etc-conflict"),
+    )
+    refuse_together(args, "--download-only", "--apply", "--from-downloaded", "--cancel")
+    # What is downloaded has been told already which image it is, and how it merges.
+    refuse_together(args, "--from-downloaded", "--cancel", "--tag", "--etc-conflict")
+    refuse_together(args, "--cancel", "--apply", "--tag", "--etc-conflict")
+
+
+COMMAND = Command(
+    name="upgrade",
+    aliases=("update",),
+    help="Download and stage the newest image, to boot next.",
+    options=(
+        QUIET,
+        Option(("--check",), "Only say whether there is an update.", default=False),
+        APPLY,
+        Option(
+            ("--download-only",),
+            "Stage the update, but boot it only once it is released with --from-downloaded.",
+            default=False,
+        ),
+        Option(
+            ("--from-downloaded",),
+            "Release what was staged with --download-only, without looking for anything newer.",
+            default=False,
+        ),
+        Option(("--tag",), "Another tag of the same image.", metavar="TAG"),
+        Option(("--cancel",), "Drop what is staged.", default=False),
+        DRY_RUN,
+        ETC_CONFLICT,
+        NO_WAIT,
+    ),
+    run=run,
+)
