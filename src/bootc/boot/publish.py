@@ -272,11 +272,11 @@ def remove_entry(dirs: BootDirs, item: Item) -> None:
     menu, live = dirs.menu, dirs.scheme.entries
     with doing(f"Removing the boot entry {item.name!a}"):
         if dirs.scheme.menu_is_file:
-            entries = grubcfg.parse_menu(menu.read_bytes(live, MAX_MENU_BYTES))
-            kept = [entry for entry in entries if entry != item.entry]
+            data = menu.read_bytes(live, MAX_MENU_BYTES)
+            kept = [entry for entry in grubcfg.parse_menu(data) if entry != item.entry]
             parent, _, name = live.rpartition("/")
             with menu.open_dir(parent) as directory:
-                data = grubcfg.serialise_menu(kept)
+                data = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
                 atomic.write_file(directory, name, data, durable=True)
         else:
             with menu.open_dir(live) as directory:
@@ -386,7 +386,7 @@ def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
     entries = [entry for _, data in files for entry in grubcfg.parse_menu(data)]
     parent, _, name = dirs.scheme.staged.rpartition("/")
     with dirs.menu.ensure_dir(parent) as directory:
-        data = grubcfg.serialise_menu([*entries, *_foreign_entries(dirs)])
+        data = _with_foreign(dirs, entries)
         atomic.write_file(directory, name, data, durable=True)
 
 
@@ -405,7 +405,7 @@ def _commit_file(dirs: BootDirs) -> bool:
         ) from None
     parent, _, name = path.rpartition("/")
     with menu.open_dir(parent) as directory:
-        current = grubcfg.serialise_menu([*entries, *_foreign_entries(dirs)])
+        current = _with_foreign(dirs, entries)
         if current != data:
             atomic.write_file(directory, name, current, durable=True)
         directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
@@ -413,13 +413,15 @@ def _commit_file(dirs: BootDirs) -> bool:
     return True
 
 
-def _foreign_entries(dirs: BootDirs) -> list[MenuEntry]:
+def _with_foreign(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
+    """Return a menu of these entries and what others have put into the live one."""
     try:
         data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
-        return [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
+        foreign = [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
+        return grubcfg.serialise_menu([*entries, *foreign], grubcfg.parse_settings(data))
     except FileNotFoundError:
-        return []
+        pass
     except GrubCfgError as exc:
         # GRUB stops at the error too, so that nothing is lost which could be booted.
         _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
-        return []
+    return grubcfg.serialise_menu(entries)

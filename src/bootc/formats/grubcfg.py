@@ -6,7 +6,8 @@ of the menu. A parsed entry loses nothing when it is written again except blank 
 indentation: commands and comments stay in their order, also those that mean nothing here.
 (bootc itself drops ``set``, and what stands alone on its line, the ``fi`` of an ``if`` too.)
 
-This is not GRUB's language. What stands between entries is passed over; an entry is the
+This is not GRUB's language. What stands between entries is passed over, plain assignments can
+be had separately; an entry is the
 word ``menuentry``, a title in double quotes, and braces around its commands, one a line.
 Braces count everywhere in there, also in quotes and comments, unless a backslash stands
 before them.
@@ -25,7 +26,7 @@ chainloader /EFI/Linux/x.efi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bootc.errors import Error
@@ -44,6 +45,7 @@ _TITLE = re.compile(r'\s+"((?:[^"\\]|\\.)*+)"\s*\{', re.DOTALL | re.ASCII)
 _BRACE = re.compile(r"[{}]|\\.", re.DOTALL)
 _BLANKS = " \t\r"
 _BLANK = re.compile(r"[ \t]+")
+_ASSIGNMENT = re.compile(r"(?:(?:set|export)[ \t]+)?\w+=[^\s;{}]*\Z", re.ASCII)
 #: What GRUB gives a meaning within double quotes.
 _SPECIAL_IN_TITLE = re.compile(r'["\\$]')
 
@@ -96,11 +98,39 @@ def parse_menu(data: bytes) -> tuple[MenuEntry, ...]:
     Raises:
         GrubCfgError: not UTF-8, or an entry is malformed; the message says which line.
     """
+    return tuple(entry for entry, _, _ in _entries(_text(data)))
+
+
+def parse_settings(data: bytes) -> tuple[str, ...]:
+    r"""Return the plain assignments that stand between the entries of a menu, one a line.
+
+    ``user.cfg`` is the file, too, in which grub2-setpassword keeps the boot password.
+
+    >>> parse_settings(b"GRUB2_PASSWORD=grub.pbkdf2.1\nif true; then\nfi\nset timeout=3\n")
+    ('GRUB2_PASSWORD=grub.pbkdf2.1', 'set timeout=3')
+
+    Raises:
+        GrubCfgError: as from :func:`parse_menu`.
+    """
+    text = _text(data)
+    between = []
+    at = 0
+    for _, start, end in _entries(text):
+        between.append(text[at:start])
+        at = end
+    lines = (line.strip(_BLANKS) for part in (*between, text[at:]) for line in part.split("\n"))
+    return tuple(line for line in lines if _ASSIGNMENT.match(line))
+
+
+def _text(data: bytes) -> str:
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise GrubCfgError(f"GRUB menu is not UTF-8 at offset {exc.start}") from None
-    entries = []
+
+
+def _entries(text: str) -> Iterator[tuple[MenuEntry, int, int]]:
+    """Yield every entry, and where it starts and ends."""
     at = 0
     while (found := _COMMENT_OR_ENTRY.search(text, at)) is not None:
         at = found.end()
@@ -114,18 +144,22 @@ def parse_menu(data: bytes) -> tuple[MenuEntry, ...]:
         end = _end_of_body(text, title.end())
         if end is None:
             raise _wrong(text, found.start(), "menuentry without its '}'")
-        entries.append(MenuEntry(title[1], _commands(text[title.end() : end])))
         at = end + 1
-    return tuple(entries)
+        yield MenuEntry(title[1], _commands(text[title.end() : end])), found.start(), at
 
 
-def serialise_menu(entries: Iterable[MenuEntry]) -> bytes:
-    """Write a menu.
+def serialise_menu(entries: Iterable[MenuEntry], settings: Iterable[str] = ()) -> bytes:
+    """Write a menu, with what :func:`parse_settings` returned in front of it.
 
     Raises:
-        GrubCfgError: a title or command cannot be written, it would end its line or entry.
+        GrubCfgError: a title, command or setting cannot be written, it would end its line or entry.
     """
-    text = [_GUARD]
+    text = []
+    for line in settings:
+        if not _ASSIGNMENT.match(line):
+            raise GrubCfgError(f"GRUB menu cannot hold the setting {line!r}")
+        text.append(f"{line}\n")
+    text.append(_GUARD)
     for entry in entries:
         commands = "".join(f"{' '.join(command).rstrip(' ')}\n" for command in entry.commands)
         block = f'menuentry "{entry.title}" {{\n{commands}}}\n'

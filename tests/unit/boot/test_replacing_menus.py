@@ -299,3 +299,19 @@ def test_one_entry_goes(tmp_path: Path, scheme: Scheme) -> None:
         assert live(dirs) == d(1)
         assert staged(dirs) == d(3, 1, 2)
         assert foreign(dirs) == {"Windows"}
+
+
+def test_the_boot_password_stays(tmp_path: Path) -> None:
+    with open_boot(tmp_path, GRUB_UKI) as dirs:
+        path = Path(dirs.menu.path, GRUB_UKI.entries)
+        path.parent.mkdir()
+        path.write_text("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n")
+        for number in (1, 2):
+            stage(dirs, number)
+            commit_staged(dirs)
+            assert live(dirs) == d(number)
+            assert path.read_text().count("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n") == 1
+        stage(dirs, 1, 2)
+        commit_staged(dirs)
+        remove_entry(dirs, read_menu(dirs, staged=False).items[1])
+        assert path.read_text().startswith("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n")

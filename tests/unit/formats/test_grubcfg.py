@@ -15,6 +15,7 @@ from bootc.formats.grubcfg import (
     MenuEntry,
     efiuuid_cfg,
     parse_menu,
+    parse_settings,
     serialise_menu,
     uki_entry,
 )
@@ -208,3 +209,20 @@ def test_what_was_read_is_written(text: str) -> None:
 def test_any_label_stays_one_title(label: str) -> None:
     made = uki_entry(label, A, "/x.efi")
     assert parse_menu(serialise_menu([made])) == (made,)
+
+
+def test_settings_between_entries() -> None:
+    text = (
+        b"GRUB2_PASSWORD=grub.pbkdf2.sha512.10000.AB\n# timeout=9\n"
+        b'menuentry "A" {\nset x=1\n}\n  set timeout=3\nif true; then\n'
+        b"a=1; b=2\nfi\nexport y=2"
+    )
+    settings = ("GRUB2_PASSWORD=grub.pbkdf2.sha512.10000.AB", "set timeout=3", "export y=2")
+    assert parse_settings(text) == settings
+    again = serialise_menu(parse_menu(text), settings)
+    assert parse_settings(again) == settings
+    assert parse_menu(again) == parse_menu(text)
+    with pytest.raises(GrubCfgError, match="UTF-8"):
+        parse_settings(b"\xff")
+    with pytest.raises(GrubCfgError, match="cannot hold the setting 'a b'"):
+        serialise_menu((), ["a b"])
