@@ -62,6 +62,8 @@ class BootedState:
     bootloader: Bootloader
     staged: Staged | None = None
     usr_overlay: UsrOverlay | None = None
+    #: The kernel's own.
+    cmdline: str = ""
     #: SELinux labels what runs, so its policy is part of what runs.
     selinux: bool = False
     findings: tuple[Finding, ...] = ()
@@ -76,7 +78,8 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
     """
     with doing("Reading how this system was booted"):
         with open(os.path.join(root, "proc/cmdline"), encoding="utf-8", errors="replace") as file:
-            argument = _argument(file.read())
+            cmdline = file.read()
+        argument = _argument(cmdline)
         mounts = read_mounts()
         image_id = booted_image(mounts, root)
         if image_id is None:
@@ -94,6 +97,7 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
             bootloader=_bootloader(findings),
             staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
             usr_overlay=_usr_overlay(mounts, os.path.join(root, "usr")),
+            cmdline=cmdline.strip(),
             selinux=os.path.exists(os.path.join(root, _SELINUX)),
             findings=tuple(findings),
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
@@ -234,7 +234,7 @@ def _read_images(
     digests = dict.fromkeys(o.manifest_digest for o in origins if o.manifest_digest is not None)
     for digest in digests:
         try:
-            images[digest] = _facts_of(*_read_documents(repository, digest))
+            images[digest] = _facts_of(*read_documents(repository, digest))
         except (Error, OSError) as exc:
             subject = f"{repository.dir.path}/{layout.stream_path(manifest_id(digest))}"
             findings.append(unreadable(subject, exc))
@@ -249,24 +249,36 @@ def _facts_of(manifest: Manifest, config: ImageConfig) -> ImageFacts:
     )
 
 
-def _read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest, ImageConfig]:
-    manifest_raw = _read_document(
-        repository, manifest_id(digest), splitstream.OCI_MANIFEST, MAX_MANIFEST_BYTES
+def read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest, ImageConfig]:
+    """Return manifest and configuration of an image of the repository.
+
+    Raises:
+        FileNotFoundError: they are not there.
+        Error, OSError: they are damaged, or cannot be read.
+    """
+    streams = repository.streams
+    raw, references = _read_document(
+        repository,
+        streams.digest_of(manifest_id(digest)),
+        splitstream.OCI_MANIFEST,
+        MAX_MANIFEST_BYTES,
     )
-    manifest = Manifest.parse(manifest_raw)
-    config_raw = _read_document(
-        repository, config_id(manifest.config.digest), splitstream.OCI_CONFIG, MAX_CONFIG_BYTES
-    )
-    return manifest, ImageConfig.parse(config_raw)
+    manifest = Manifest.parse(raw)
+    config = manifest.config.digest
+    # By the manifest, and not by its link, which an interrupted pull may have left on a stream
+    # that no manifest keeps, for a collection to remove.
+    stream = references.get(f"config:{config}") or streams.digest_of(config_id(config))
+    raw, _ = _read_document(repository, stream, splitstream.OCI_CONFIG, MAX_CONFIG_BYTES)
+    return manifest, ImageConfig.parse(raw)
 
 
 def _read_document(
-    repository: Repository, content_id: str, content_type: bytes, limit: int
-) -> bytes:
-    """Return the JSON document that a stream consists of."""
-    stream = StreamReader(repository.streams.read(content_id))
+    repository: Repository, verity: Digest, content_type: bytes, limit: int
+) -> tuple[bytes, Mapping[str, Digest]]:
+    """Return the JSON document that a stream consists of, and the stream's references."""
+    stream = StreamReader(repository.objects.read(verity))
     stream.expect(content_type, repository.algorithm)
-    return repository.objects.read(stream.external(), limit=limit)
+    return repository.objects.read(stream.external(), limit=limit), stream.named_refs
 
 
 def _stateless(item: Item) -> Finding:

@@ -76,6 +76,22 @@ class ImageReference:
             )
         return cls.of(transport, name)
 
+    def with_tag(self, tag: str) -> ImageReference:
+        """Return the image of another tag at the same place; a digest in the name is dropped.
+
+        >>> str(ImageReference("registry", "localhost:5000/os:42").with_tag("43"))
+        'docker://localhost:5000/os:43'
+
+        Raises:
+            ImageReferenceError: that makes no reference.
+        """
+        name = self.name.partition("@")[0]
+        stem, colon, last = name.rpartition(":")
+        # The colon of a port is followed by a path.
+        return ImageReference.of(
+            self.transport, f"{stem if colon and '/' not in last else name}:{tag}"
+        )
+
     @classmethod
     def of(cls, transport: str, name: str) -> ImageReference:
         """Put a reference together from its parts, as options and status files hold them.

@@ -6,8 +6,11 @@ Content ids are those of composefs, "Streams written for an OCI image".
 
 from __future__ import annotations
 
-from bootc.formats.digest import OciDigest
+from bootc.formats.digest import DigestError, OciDigest
 from bootc.repository.refs import encode_tag
+
+#: How the names of bootc's own tags begin, below ``streams/refs/``; other tags are others'.
+TAGS = f"oci/{encode_tag('localhost/bootc-')}"
 
 
 def layer_id(diff_id: OciDigest) -> str:
@@ -27,4 +30,15 @@ def manifest_id(digest: OciDigest) -> str:
 
 def tag_of(manifest_digest: OciDigest) -> str:
     """Return the name, below ``streams/refs/``, of the tag that keeps an image."""
-    return f"oci/{encode_tag(f'localhost/bootc-{manifest_digest}')}"
+    return TAGS + encode_tag(str(manifest_digest))
+
+
+def manifest_of(content_id: str) -> OciDigest | None:
+    """Return the image whose manifest's stream has this content id, if it is one's."""
+    text = content_id.removeprefix("oci-manifest-")
+    if text == content_id:
+        return None
+    try:
+        return OciDigest.parse(text)
+    except DigestError:
+        return None

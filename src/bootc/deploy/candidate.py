@@ -1,0 +1,250 @@
+"""An image that has been pulled and may be deployed: what its deployment needs.
+
+Nothing here changes what is deployed. What an image lacks to be booted on this machine,
+and what the boot partition lacks to take it, is found out here, before anything is
+touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from dataclasses import dataclass
+
+from bootc.boot import bootctl, budget, publish
+from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.entries import CannotCompose, new_item, upgraded_options
+from bootc.boot.kargs import read_kargs_d
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.uki import inspect_uki, installed_addons
+from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.facts import Facts
+from bootc.deploy.gc import needed_artifacts
+from bootc.deploy.merging import with_policy
+from bootc.deploy.model import ImageSpec
+from bootc.deploy.staging import NewDeployment, kept_items
+from bootc.deploy.system import System
+from bootc.errors import Error, doing, one_line
+from bootc.events import Sink
+from bootc.formats import bls, cmdline
+from bootc.formats.digest import Digest
+from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+from bootc.formats.origin import BootType, Origin
+from bootc.formats.osrelease import OsRelease, parse_os_release
+from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.fs.dir import Dir
+from bootc.oci.pull import pull, required_bytes
+from bootc.oci.source import Source
+from bootc.repository.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+_OS_RELEASE = "usr/lib/os-release"
+_OS_RELEASE_MAX_BYTES = 1 << 20
+
+
+class InsufficientSpace(Error):
+    """The file system of the repository cannot take the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pulled image.
+
+    Attributes:
+        image_id: What its deployment is called.
+        origin: Where it came from.
+        resource: What it boots with.
+        os_release: Who it is.
+        kargs_d: Kernel arguments it asks for.
+    """
+
+    image_id: Digest
+    origin: Origin
+    resource: Kernel | UkiFile
+    os_release: OsRelease
+    kargs_d: tuple[str, ...]
+
+
+def pull_candidate(
+    system: System, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
+) -> Candidate:
+    """Pull an image and find out what it needs.
+
+    Raises:
+        InsufficientSpace: it does not fit.
+        ImageNotBootable, WrongUki: it cannot be booted.
+        Error, OSError: as pulling raises.
+    """
+    repository = system.repository
+    check_space(repository, source)
+    pulled = pull(repository, source, sink)
+    resource = find_boot_resource(pulled.root)
+    if isinstance(resource, UkiFile):
+        # The add-ons that were chosen for the machine, at its installation, stay chosen.
+        resource = resource.with_addons(_chosen_addons(system, facts))
+        uki = inspect_uki(pulled.image_id, resource, repository.objects)
+        boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
+    else:
+        boot_type = BootType.BLS
+        boot_digest = publish.boot_digest_of(resource, repository.objects)
+        os_release = os_release_of(repository, pulled.root)
+    return Candidate(
+        image_id=pulled.image_id,
+        origin=Origin(
+            image=wanted.reference,
+            boot_type=boot_type,
+            boot_digest=boot_digest,
+            manifest_digest=pulled.manifest_digest,
+            signature=wanted.signature,
+        ),
+        resource=resource,
+        os_release=os_release,
+        kargs_d=kargs_d_of(repository, pulled.root),
+    )
+
+
+def new_deployment(
+    system: System, facts: Facts, candidate: Candidate, policy: ConflictPolicy
+) -> NewDeployment:
+    """Prepare the deployment of an image: its menu entry, and the room for its kernel.
+
+    Raises:
+        NoSpaceOnBoot: there is no room.
+        CannotCompose: this system cannot boot it beside what it has.
+        Error, OSError: the running system's image or the boot partition cannot be read.
+    """
+    dirs = _dirs_for(system, candidate)
+    shared = _shared_kernel(dirs, facts, candidate)
+    artifacts = budget.sharing_file_system(dirs.scheme, publish.list_artifacts(dirs))
+    volume = os.statvfs(_written(dirs).fileno())
+    space = budget.plan_space(
+        artifacts,
+        needed_artifacts(facts, staged=False) | ({shared} if shared else set()),
+        None if shared else candidate.resource.sizes,
+        volume.f_bavail * volume.f_frsize,
+        volume.f_frsize,
+    )
+    return NewDeployment(
+        item=new_item(
+            dirs.scheme,
+            candidate.image_id,
+            candidate.os_release,
+            options=_options(system, facts, candidate),
+            artifact=shared,
+            systemd_version=_systemd_version(dirs.scheme),
+        ),
+        origin=with_policy(candidate.origin, policy),
+        kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
+        evict=space.evict,
+    )
+
+
+def check_space(repository: Repository, source: Source) -> None:
+    """Make sure that the layers fit into the file system of the repository.
+
+    Raises:
+        InsufficientSpace: they do not, with both sizes.
+    """
+    volume = os.statvfs(repository.dir.fileno())
+    available = volume.f_frsize * volume.f_bavail
+    required = required_bytes(source)
+    if available < required:
+        raise InsufficientSpace(
+            f"Insufficient free space for {source.imgref} "
+            f"(available: {available} required: {required})"
+        )
+
+
+def os_release_of(repository: Repository, root: Directory) -> OsRelease:
+    """Return the os-release of an image; one that says nothing where it has none."""
+    node = root.lookup(_OS_RELEASE)
+    if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+        return OsRelease({})
+    with doing(f"Reading {_OS_RELEASE} of the image"):
+        data = repository.objects.read_content(node.content, limit=_OS_RELEASE_MAX_BYTES)
+    return parse_os_release(data)
+
+
+def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
+    """Return the kernel arguments that an image asks for on this machine."""
+    machine = os.uname().machine
+    return tuple(read_kargs_d(root, repository.objects.read_content, machine))
+
+
+def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
+    """Return where an image of this boot type goes, which may be new to the system.
+
+    Raises:
+        CannotCompose: GRUB keeps images of the two types in menus that exclude each other.
+    """
+    dirs, boot_type = system.boot, candidate.origin.boot_type
+    if dirs.scheme.boot_type is boot_type:
+        return dirs
+    if not dirs.scheme.menu_on_esp:
+        raise CannotCompose(
+            f"this system boots by {dirs.scheme.boot_type.value} entries of GRUB, "
+            f"and the image by {boot_type.value}",
+            hint="install the image instead: bootc install",
+        )
+    return dataclasses.replace(dirs, scheme=dataclasses.replace(dirs.scheme, boot_type=boot_type))
+
+
+def _written(dirs: BootDirs) -> Dir:
+    return dirs.binaries if dirs.scheme.boot_type is BootType.UKI else dirs.menu
+
+
+def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | None:
+    """Return the artifact of a deployment that boots with the same kernel, and stays."""
+    digest = candidate.origin.boot_digest
+    if digest is None or isinstance(candidate.resource, UkiFile):
+        return None
+    kept = {facts.booted.image_id, *(item.deployment for item in kept_items(facts))}
+    names = [item.artifact for item in facts.active.items if item.deployment in kept]
+    return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
+
+
+def _chosen_addons(system: System, facts: Facts) -> tuple[str, ...]:
+    item = facts.active_item(facts.booted.image_id)
+    if item is None or item.artifact is None:
+        return ()
+    return installed_addons(system.boot, item.artifact)
+
+
+def _options(system: System, facts: Facts, candidate: Candidate) -> str | None:
+    if isinstance(candidate.resource, UkiFile):
+        return None
+    repository, booted = system.repository, facts.booted.image_id
+    with doing(f"Reading image {booted}"):
+        root = read_erofs(repository.objects.read(booted, limit=MAX_IMAGE_BYTES))
+    return upgraded_options(
+        _booted_options(facts),
+        candidate.image_id,
+        kargs_d_of(repository, root),
+        candidate.kargs_d,
+        optional=facts.booted.missing_verity_allowed,
+    )
+
+
+def _booted_options(facts: Facts) -> str | None:
+    """Return the arguments in the booted entry, or failing that those the kernel was given."""
+    item = facts.active_item(facts.booted.image_id)
+    if item is not None and isinstance(item.entry, bls.Entry) and item.entry.options:
+        return item.entry.options
+    given = cmdline.parse(facts.booted.cmdline)
+    # Boot loaders add it; the next entry names its own.
+    return cmdline.join(arg for arg in given if not arg.startswith("initrd=")) or None
+
+
+def _systemd_version(scheme: Scheme) -> int:
+    if scheme.bootloader is not Bootloader.SYSTEMD or scheme.boot_type is BootType.BLS:
+        return 0
+    try:
+        return bootctl.version()
+    except Error as exc:
+        # An older key is understood by every version.
+        _log.debug("the version of systemd-boot is unknown: %s", one_line(exc))
+        return 0

@@ -1,0 +1,216 @@
+"""Carries out plans, step by step, in their order.
+
+Owns the mapping from a step to what it does on a disk. Promises: a step that fails stops
+the plan, and no step before the commit point changes what boots; each can be repeated
+after an interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import assert_never
+
+from bootc.boot import publish
+from bootc.boot.discover import Kernel, UkiFile
+from bootc.boot.entries import compose_menu
+from bootc.deploy import records, state
+from bootc.deploy.booted import STAGED_MARKER_NAME
+from bootc.deploy.etc.apply import replace_etc
+from bootc.deploy.plan import (
+    Announce,
+    CollectObjects,
+    CreateState,
+    DiscardStagedMenu,
+    ExchangeMenu,
+    Plan,
+    RecordOrigin,
+    RemoveArtifact,
+    RemoveEntry,
+    RemoveState,
+    RemoveTag,
+    ReplaceEtc,
+    SetPin,
+    SetTag,
+    StartFinalizer,
+    Step,
+    Withdraw,
+    WriteKernel,
+    WriteStagedMenu,
+)
+from bootc.deploy.system import System
+from bootc.errors import doing
+from bootc.events import Message, Sink, stage
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin, serialise_origin
+from bootc.formats.tree import Directory
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+from bootc.fs.materialise import OpenContent
+from bootc.oci.names import manifest_id, tag_of
+from bootc.repository import gc, layout
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """What the steps of a plan are made of.
+
+    Attributes:
+        etc: ``/etc`` of the image to deploy.
+        resource: What it boots with.
+        open_content: Opens the content of files of either.
+    """
+
+    etc: Directory
+    resource: Kernel | UkiFile | None
+    open_content: OpenContent
+
+
+def execute(plan: Plan, system: System, sink: Sink, supplies: Supplies | None = None) -> None:
+    """Carry out a plan, and say its notes when it has taken effect.
+
+    Raises:
+        Error, OSError: a step failed. Unless that was after the commit point, the machine boots
+            what it would have booted.
+    """
+    for step in plan.steps:
+        _carry_out(step, system, sink, supplies)
+    for note in plan.notes:
+        sink(Message(note))
+
+
+def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None) -> None:
+    match step:
+        case Withdraw():
+            _withdraw(system)
+        case Announce(deployment, locked):
+            _announce(system, deployment, locked=locked)
+        case StartFinalizer():
+            system.services.start_finalizer()
+        case WriteKernel() | CreateState() | ReplaceEtc():
+            assert supplies is not None, "a plan of an image comes with the image"
+            _write(step, system, sink, supplies)
+        case RemoveState(deployment):
+            _remove_state(system, deployment)
+        case RecordOrigin(deployment, origin):
+            _record_origin(system, deployment, origin)
+        case SetPin(deployment, pinned):
+            with _open_state(system, deployment) as directory:
+                records.set_pinned(directory, pinned=pinned)
+        case SetTag() | RemoveTag() | CollectObjects():
+            _tidy_repository(step, system, sink)
+        case (
+            DiscardStagedMenu()
+            | WriteStagedMenu()
+            | ExchangeMenu()
+            | RemoveEntry()
+            | RemoveArtifact()
+        ):
+            _change_menu(step, system)
+        case _:
+            assert_never(step)
+
+
+def _withdraw(system: System) -> None:
+    with doing("Withdrawing the staged deployment"):
+        if system.run.exists(STAGED_MARKER_NAME):
+            system.run.unlink(STAGED_MARKER_NAME)
+
+
+def _announce(system: System, deployment: Digest, *, locked: bool) -> None:
+    # All that was prepared is on the disk before anybody hears of it.
+    system.sync()
+    marker = {"depl_id": deployment.hex, "finalization_locked": locked}
+    data = json.dumps(marker, separators=(",", ":")).encode()
+    with doing(f"Announcing deployment {deployment}"):
+        atomic.write_file(system.run, STAGED_MARKER_NAME, data, durable=False)
+
+
+def _write(
+    step: WriteKernel | CreateState | ReplaceEtc, system: System, sink: Sink, supplies: Supplies
+) -> None:
+    match step:
+        case WriteKernel(deployment, _):
+            with stage(sink, "kernel", "Writing the kernel"):
+                assert supplies.resource is not None, "a kernel is written of an image that has one"
+                publish.publish_resource(
+                    system.boot, deployment, supplies.resource, system.repository.objects
+                )
+        case CreateState(deployment, origin):
+            with stage(sink, "state", "Writing the deployment's state"):
+                state.create_state(
+                    system.physical, supplies.etc, supplies.open_content, deployment, origin
+                )
+        case ReplaceEtc(deployment, merge):
+            with (
+                stage(sink, "etc", "Merging /etc"),
+                _open_state(system, deployment) as directory,
+            ):
+                replace_etc(directory, merge.tree, supplies.open_content)
+                # Of an earlier attempt.
+                records.clear_failure(directory)
+        case _:
+            assert_never(step)
+
+
+def _change_menu(
+    step: DiscardStagedMenu | WriteStagedMenu | ExchangeMenu | RemoveEntry | RemoveArtifact,
+    system: System,
+) -> None:
+    match step:
+        case DiscardStagedMenu():
+            publish.discard_staged(system.boot)
+        case WriteStagedMenu(order):
+            publish.write_staged(system.boot, compose_menu(system.boot.scheme, order))
+        case ExchangeMenu():
+            # What the entries refer to is on the disk before they can be booted.
+            system.sync()
+            publish.commit_staged(system.boot)
+        case RemoveEntry(item):
+            publish.remove_entry(system.boot, item)
+        case RemoveArtifact(artifact):
+            publish.remove_artifact(system.boot, artifact)
+        case _:
+            assert_never(step)
+
+
+def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, sink: Sink) -> None:
+    streams = system.repository.streams
+    match step:
+        case SetTag(manifest):
+            streams.set_ref(tag_of(manifest), manifest_id(manifest))
+        case RemoveTag(name):
+            streams.remove_ref(name)
+        case CollectObjects(roots):
+            # What was staged and damaged since keeps nobody from collecting the rest.
+            present = [root.hex for root in roots if system.repository.images.exists(root)]
+            report = gc.collect(system.repository, roots=present, sink=sink)
+            for warning in report.warnings:
+                _log.warning("%s", warning)
+        case _:
+            assert_never(step)
+
+
+def _open_state(system: System, deployment: Digest) -> Dir:
+    return system.physical.open_dir(layout.state_dir(deployment.hex))
+
+
+def _remove_state(system: System, deployment: Digest) -> None:
+    with (
+        doing(f"Removing the state of deployment {deployment}"),
+        system.physical.open_dir(layout.STATE_DEPLOY) as deployments,
+    ):
+        if deployments.exists(deployment.hex):
+            deployments.remove_tree(deployment.hex)
+
+
+def _record_origin(system: System, deployment: Digest, origin: Origin) -> None:
+    with (
+        doing(f"Recording the origin of deployment {deployment}"),
+        _open_state(system, deployment) as directory,
+    ):
+        name = layout.origin_name(deployment.hex)
+        atomic.write_file(directory, name, serialise_origin(origin), durable=True)

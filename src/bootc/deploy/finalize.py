@@ -1,0 +1,95 @@
+"""Finalizing: the staged deployment becomes the default, at shutdown.
+
+What is planned is merged from the ``/etc`` of this moment and the menus of this moment,
+not from those of the staging: files changed, entries of others came, deployments were
+pinned since. The exchange of the menus is the commit point. Whatever fails before it
+leaves the old system the default, is written down beside the staged deployment, and is
+told by the status of the next boot.
+"""
+
+from __future__ import annotations
+
+from bootc.deploy.etc.merge import Conflict, Merge
+from bootc.deploy.facts import Facts
+from bootc.deploy.plan import (
+    DiscardStagedMenu,
+    ExchangeMenu,
+    Plan,
+    ReplaceEtc,
+    Step,
+    Withdraw,
+    WriteStagedMenu,
+)
+from bootc.deploy.staging import kept_items
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+
+
+class EtcConflict(Error):
+    """Local changes in ``/etc`` and those of the new image exclude each other."""
+
+    def __init__(self, conflicts: tuple[Conflict, ...]) -> None:
+        reasons = "; ".join(conflict.reason for conflict in conflicts)
+        super().__init__(
+            f"Merge conflicts found in etc: {reasons}",
+            hint="decide with bootc etc keep PATH or bootc etc take PATH, or give --etc-conflict",
+        )
+        self.conflicts = conflicts
+
+
+class CannotFinalize(Error):
+    """What is announced cannot become the default."""
+
+
+def staged_for_finalizing(facts: Facts) -> Digest | None:
+    """Return the deployment to finalize, or None when nothing is to be.
+
+    Raises:
+        CannotFinalize: one is announced that cannot be booted.
+    """
+    marker = facts.booted.staged
+    if marker is None or marker.locked or marker.image_id == facts.booted.image_id:
+        return None
+    staged = facts.staged_id()
+    if staged is None:
+        raise CannotFinalize(
+            f"deployment {marker.image_id} is staged, but has no state or no boot entry",
+            hint="stage it again: bootc upgrade",
+        )
+    return staged
+
+
+def require_resolved(merge: Merge) -> None:
+    """Refuse a merge that has conflicts which nobody decided.
+
+    Raises:
+        EtcConflict: it has.
+    """
+    if merge.unresolved:
+        raise EtcConflict(merge.unresolved)
+
+
+def plan_finalize(facts: Facts, staged: Digest, merge: Merge) -> Plan:
+    """Make the staged deployment the default.
+
+    Raises:
+        EtcConflict: the merge is not complete.
+    """
+    if is_finalized(facts, staged):
+        # Interrupted after the exchange: doing it again would undo it.
+        return Plan((DiscardStagedMenu(), Withdraw()))
+    require_resolved(merge)
+    first = facts.staged_item(staged)
+    assert first is not None, "what is finalized has an entry"
+    order = (first, *kept_items(facts))
+    steps: list[Step] = [ReplaceEtc(staged, merge)]
+    if [item.deployment for item in order] != [item.deployment for item in facts.staged.items]:
+        steps.append(WriteStagedMenu(order))
+    steps += [ExchangeMenu(), Withdraw()]
+    return Plan(tuple(steps), commit=len(steps) - 2)
+
+
+def is_finalized(facts: Facts, staged: Digest) -> bool:
+    """Tell whether the live menu boots the staged deployment already."""
+    items = facts.active.items
+    return bool(items) and items[0].deployment == staged

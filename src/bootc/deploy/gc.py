@@ -1,0 +1,107 @@
+"""What no deployment needs any more: state, kernels, tags, objects.
+
+Pure. A deployment lives as long as something can boot it: an entry of the live menu, or
+of the staged one while it is announced or waits after a failed finalizing; the booted
+one and the pinned live in any case. What is not ours is left alone: files of other names,
+tags of other tools, state directories that are called by no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bootc.boot.findings import FindingKind
+from bootc.boot.menu import Menu
+from bootc.boot.publish import Artifact
+from bootc.deploy.facts import Facts
+from bootc.deploy.plan import (
+    CollectObjects,
+    DiscardStagedMenu,
+    Plan,
+    RemoveArtifact,
+    RemoveState,
+    RemoveTag,
+    SetTag,
+    Step,
+)
+from bootc.deploy.staging import leftovers
+from bootc.formats.digest import Digest, OciDigest
+
+_ILLEGIBLE = "Nothing is cleaned up: the boot menu is damaged, see bootc status."
+
+
+def plan_gc(
+    facts: Facts,
+    artifacts: Sequence[Artifact],
+    tags: Mapping[str, OciDigest],
+    *,
+    repository: bool,
+) -> Plan:
+    """Remove what no deployment needs.
+
+    Args:
+        facts: The system.
+        artifacts: The kernels that lie where boot loaders find them.
+        tags: bootc's own tags in the repository, and the images they keep.
+        repository: Clean the repository as well, which takes longer.
+    """
+    live = live_deployments(facts)
+    steps: list[Step] = []
+    if not _is_legible(facts.active):
+        return Plan((), notes=(_ILLEGIBLE,))
+    if facts.staged.items and not _waits(facts):
+        steps.append(DiscardStagedMenu())
+    needed = needed_artifacts(facts)
+    steps += [RemoveArtifact(artifact) for artifact in artifacts if artifact.name not in needed]
+    steps += [RemoveState(deployment) for deployment in facts.states if deployment not in live]
+    if repository:
+        manifests = set(_manifests(facts, live))
+        steps += [SetTag(manifest) for manifest in sorted(manifests - set(tags.values()), key=str)]
+        steps += [RemoveTag(name) for name, kept in tags.items() if kept not in manifests]
+        steps.append(CollectObjects(tuple(sorted(live, key=lambda digest: digest.hex))))
+    return Plan(tuple(steps))
+
+
+def live_deployments(facts: Facts) -> set[Digest]:
+    """Return the deployments that something can boot, or that the user wants kept."""
+    live = {facts.booted.image_id, *(item.deployment for item in facts.active.items)}
+    live.update(leftovers(facts))
+    return live | {deployment for deployment, state in facts.states.items() if state.pinned}
+
+
+def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
+    """Return the names of the kernels that deployments boot with.
+
+    Args:
+        facts: The system.
+        staged: Count the staged deployment; it is about to be replaced if not.
+    """
+    menus = [facts.active]
+    if staged and _waits(facts):
+        menus.append(facts.staged)
+    # The booted deployment's own too: its entry may be what is lost.
+    needed = {facts.booted.image_id.hex}
+    return needed | {item.artifact for menu in menus for item in menu.items if item.artifact}
+
+
+def _is_legible(menu: Menu) -> bool:
+    """Tell whether all that the live menu boots is known.
+
+    An entry that cannot be read may be of a deployment that somebody wants back. The next menu
+    is written without it.
+    """
+    odd = (FindingKind.MALFORMED, FindingKind.UNREADABLE)
+    return bool(menu.items) and all(finding.kind not in odd for finding in menu.findings)
+
+
+def _waits(facts: Facts) -> bool:
+    """Tell whether the staged menu is one that may still be exchanged, and no leftover."""
+    doomed = leftovers(facts)
+    return any(item.deployment in doomed for item in facts.staged.items)
+
+
+def _manifests(facts: Facts, live: set[Digest]) -> Iterator[OciDigest]:
+    for deployment in live:
+        origin = facts.origin(deployment)
+        if origin is not None and origin.manifest_digest is not None:
+            yield origin.manifest_digest

@@ -1,0 +1,178 @@
+"""Plans for the next boot: stage an image, hold it back, let it go, drop it.
+
+Pure. The order of staging is its promise: the kernel, the state and a complete menu lie
+on the disk before the deployment is announced, and the announcement is volatile. Power
+lost at any time before the shutdown's exchange of menus boots what booted before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bootc.boot.entries import NewItem
+from bootc.boot.menu import Item
+from bootc.boot.publish import Artifact
+from bootc.deploy.facts import Facts
+from bootc.deploy.plan import (
+    Announce,
+    CreateState,
+    DiscardStagedMenu,
+    Plan,
+    RecordOrigin,
+    RemoveArtifact,
+    RemoveState,
+    StartFinalizer,
+    Step,
+    Withdraw,
+    WriteKernel,
+    WriteStagedMenu,
+)
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin
+
+
+class NothingStaged(Error):
+    """The command is about a staged deployment, and there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """An image in the repository, about to be deployed.
+
+    Attributes:
+        item: Its menu entry.
+        origin: Where it came from.
+        kernel_size_bytes: What must be written for it to boot; None where it shares a kernel
+            that is there.
+        evict: Kernels nothing needs, that have to go to make room.
+    """
+
+    item: NewItem
+    origin: Origin
+    kernel_size_bytes: int | None
+    evict: tuple[Artifact, ...] = ()
+
+
+def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
+    """Replace whatever is staged by a new deployment, which is not one of those there are.
+
+    Args:
+        facts: The system.
+        new: What to deploy.
+        locked: Announce it as downloaded only.
+    """
+    deployment = new.item.deployment
+    steps: list[Step] = [*_withdraw(facts)]
+    steps += [RemoveArtifact(artifact) for artifact in new.evict]
+    # Of this one there may be what an interrupted attempt left; it was never booted.
+    dropped = dict.fromkeys([*leftovers(facts), *(facts.states.keys() & {deployment})])
+    steps += [RemoveState(old) for old in dropped]
+    if new.kernel_size_bytes is not None:
+        steps.append(WriteKernel(deployment, new.kernel_size_bytes))
+    steps += [
+        CreateState(deployment, new.origin),
+        WriteStagedMenu((new.item, *kept_items(facts))),
+        StartFinalizer(),
+        Announce(deployment, locked),
+    ]
+    return Plan(tuple(steps), commit=len(steps) - 1, notes=tuple(_dropped(facts, deployment)))
+
+
+def plan_announce(facts: Facts, *, locked: bool) -> Plan:
+    """Let the staged deployment go, or hold it back.
+
+    Raises:
+        NothingStaged: there is none.
+    """
+    staged = facts.staged_id()
+    if staged is None:
+        raise nothing_staged()
+    marker = facts.booted.staged
+    if marker is not None and marker.locked == locked:
+        return Plan(())
+    steps: list[Step] = [] if locked else [StartFinalizer()]
+    steps.append(Announce(staged, locked))
+    return Plan(tuple(steps), commit=len(steps) - 1)
+
+
+def plan_cancel(facts: Facts) -> Plan:
+    """Drop what is staged, or what is left of an update that could not be finalized.
+
+    Raises:
+        NothingStaged: there is nothing of either.
+    """
+    doomed = leftovers(facts)
+    if not doomed:
+        raise nothing_staged()
+    withdrawal = _withdraw(facts)
+    steps: list[Step] = [*withdrawal, *(RemoveState(deployment) for deployment in doomed)]
+    return Plan(tuple(steps), commit=0)
+
+
+def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
+    """Record new metadata of an image whose tree is deployed already.
+
+    When that is the booted deployment, it is what shall boot next: whatever is staged goes.
+    """
+    steps: list[Step] = []
+    if deployment == facts.booted.image_id:
+        if facts.staged_id() is not None:
+            steps += [*_withdraw(facts), *(RemoveState(d) for d in leftovers(facts))]
+    elif facts.booted.staged is not None and facts.booted.staged.locked != locked:
+        steps += plan_announce(facts, locked=locked).steps
+    steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
+    return Plan(tuple(steps), commit=len(steps) - 1)
+
+
+def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
+    """Return a new origin that keeps what else is said in the one there is."""
+    present = facts.origin(deployment)
+    return origin if present is None else dataclasses.replace(origin, extra=present.extra)
+
+
+def kept_items(facts: Facts) -> Iterator[Item]:
+    """Yield the entries that stay in the menu beside a new one: the booted one and the pinned."""
+    booted = facts.active_item(facts.booted.image_id)
+    if booted is not None:
+        yield booted
+    for item in facts.active.items:
+        if item is not booted and facts.is_pinned(item.deployment):
+            yield item
+
+
+def leftovers(facts: Facts) -> list[Digest]:
+    """Return deployments with state that only a staged menu could boot: staged now or once."""
+    active = {item.deployment for item in facts.active.items}
+    staged = facts.staged_id()
+    return [
+        deployment
+        for deployment, state in facts.states.items()
+        if deployment not in active
+        and deployment != facts.booted.image_id
+        and (deployment == staged or state.failure is not None)
+        and not state.pinned
+    ]
+
+
+def nothing_staged() -> NothingStaged:
+    """Return the error of commands about a staged deployment."""
+    return NothingStaged("No staged deployment found", hint="stage one: bootc upgrade")
+
+
+def _withdraw(facts: Facts) -> Sequence[Step]:
+    # The announcement first: nothing may be finalized of a menu that is being replaced.
+    marker: list[Step] = [] if facts.booted.staged is None else [Withdraw()]
+    return [*marker, DiscardStagedMenu()]
+
+
+def _dropped(facts: Facts, new: Digest) -> Iterator[str]:
+    staged = facts.staged_id()
+    if staged is not None and staged != new:
+        yield f"The staged deployment {staged} is replaced."
+    kept = {item.deployment for item in kept_items(facts)}
+    for deployment in facts.bootable():
+        if deployment not in kept:
+            yield f"Deployment {deployment} leaves the menu with the next boot; pin it to keep it."
