@@ -109,6 +109,13 @@ def foreign_files(directory: Dir) -> tuple[str, ...]:
     return reading.menu().foreign
 
 
+def files_of(directory: Dir, deployment: Digest) -> tuple[str, ...]:
+    """Return the names in a directory of all entries that boot a deployment."""
+    reading = _Reading(None)
+    reading.entries(directory, directory.path)
+    return tuple(item.name for item in reading.items if item.deployment == deployment)
+
+
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
     """Tell whether an entry of GRUB's ``user.cfg`` is somebody else's."""
     return schemes.uki_artifact(entry.chainloader or "") is None

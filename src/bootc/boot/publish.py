@@ -30,8 +30,8 @@ from bootc.boot import scheme as schemes
 from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
 from bootc.boot.discover import Kernel, UkiFile
 from bootc.boot.foreign import carry_foreign
-from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, is_foreign
-from bootc.boot.scheme import INITRD, UKIS, VMLINUZ, BootDirs
+from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, files_of, is_foreign
+from bootc.boot.scheme import INITRD, UKIS, USER_CFG, VMLINUZ, BootDirs
 from bootc.boot.uki import publish_uki
 from bootc.boot.writing import write_stream
 from bootc.errors import Error, doing, one_line
@@ -258,30 +258,44 @@ def discard_staged(dirs: BootDirs) -> None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 # Unmarked first: half of a menu must not look like one.
                 dirs.menu.unlink(f"{dirs.scheme.staged}/{MARK}")
+                dirs.menu.sync()
         _clean_up(dirs)
 
 
 def remove_entry(dirs: BootDirs, item: Item) -> None:
-    """Remove an entry of the live menu.
+    """Remove an entry of the live menu, and any other that boots the same deployment.
 
     That the rest still has one to boot by default is up to the caller.
 
     Raises:
         OSError: it cannot be removed.
     """
-    menu, live = dirs.menu, dirs.scheme.entries
     with doing(f"Removing the boot entry {item.name!a}"):
-        if dirs.scheme.menu_is_file:
-            data = menu.read_bytes(live, MAX_MENU_BYTES)
-            kept = [entry for entry in grubcfg.parse_menu(data) if entry != item.entry]
+        for live in dirs.scheme.menus:
             parent, _, name = live.rpartition("/")
-            with menu.open_dir(parent) as directory:
-                data = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
-                atomic.write_file(directory, name, data, durable=True)
-        else:
-            with menu.open_dir(live) as directory:
-                directory.unlink(item.name)
+            try:
+                directory = dirs.menu.open_dir(parent if live == USER_CFG else live)
+            except FileNotFoundError:
+                continue
+            with directory:
+                if live == USER_CFG:
+                    _remove_from_file(directory, name, item.deployment)
+                else:
+                    for entry in files_of(directory, item.deployment):
+                        directory.unlink(entry)
                 os.fsync(directory.fileno())
+
+
+def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
+    try:
+        data = directory.read_bytes(name, MAX_MENU_BYTES)
+        entries = grubcfg.parse_menu(data)
+    except (FileNotFoundError, GrubCfgError):
+        return  # Nothing in there can be booted.
+    kept = [e for e in entries if schemes.uki_artifact(e.chainloader or "") != deployment.hex]
+    if len(kept) != len(entries):
+        menu = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
+        atomic.write_file(directory, name, menu, durable=True)
 
 
 def _kernel_chunks(
@@ -378,7 +392,11 @@ def _clean_up(dirs: BootDirs) -> None:
 
 
 def _carry(dirs: BootDirs, staged: Dir) -> None:
-    with contextlib.suppress(FileNotFoundError), dirs.menu.open_dir(dirs.scheme.entries) as live:
+    try:
+        live = dirs.menu.open_dir(dirs.scheme.entries)
+    except FileNotFoundError:
+        return
+    with live:
         carry_foreign(live, staged)
 
 

@@ -301,6 +301,25 @@ def test_one_entry_goes(tmp_path: Path, scheme: Scheme) -> None:
         assert foreign(dirs) == {"Windows"}
 
 
+def test_an_entry_goes_from_wherever_it_is(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", GRUB_UKI) as dirs, open_boot(tmp_path / "m", GRUB) as bls:
+        stage(bls, 5, 2)
+        commit_staged(bls)
+        copy = dirs.menu.read_bytes("loader/entries/bootc_fedora-9998-0.conf")
+        Path(dirs.menu.path, "loader/entries/copy.conf").write_bytes(copy)
+        menu = read_menu(dirs, staged=False)
+        assert menu.deployments == d(1, 2, 5)
+        assert len(menu.findings) == 3
+        remove_entry(dirs, menu.items[1])
+        menu = read_menu(dirs, staged=False)
+        assert menu.deployments == d(1, 5)
+        assert foreign(dirs) == {"Windows"}
+        assert len(menu.findings) == 1
+        Path(dirs.menu.path, GRUB_UKI.entries).write_text("menuentry {")
+        remove_entry(dirs, menu.items[1])
+        assert live(dirs) == ()
+
+
 def test_the_boot_password_stays(tmp_path: Path) -> None:
     with open_boot(tmp_path, GRUB_UKI) as dirs:
         path = Path(dirs.menu.path, GRUB_UKI.entries)
