@@ -26,7 +26,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing, one_line
@@ -71,11 +71,21 @@ class GcReport:
     #: What is not as it should be and was left alone, or led nowhere.
     warnings: tuple[str, ...]
 
+    def to_text(self) -> str:
+        """Return the report for people, in upstream's words, without a newline at the end."""
+        lines = [f"Objects: {self.objects_removed} removed ({self.objects_bytes} bytes)"]
+        if self.images_pruned or self.streams_pruned:
+            lines.append(
+                f"Pruned symlinks: {self.images_pruned} images, {self.streams_pruned} streams"
+            )
+        return "\n".join(lines)
+
 
 def collect(
     repository: Repository,
     *,
     roots: Iterable[str] = (),
+    without: Collection[str] = (),
     dry_run: bool = False,
     wait: bool = True,
     sink: Sink = null_sink,
@@ -85,6 +95,7 @@ def collect(
     Args:
         repository: Where; writable unless ``dry_run``.
         roots: Images (hex) and streams (content ids) to keep besides what references keep.
+        without: References to streams, below ``refs/``, to take for removed; of a dry run.
         dry_run: Remove nothing, and take no lock beyond the one held.
         wait: Wait until all other processes have closed the repository.
         sink: Told of waiting and of progress.
@@ -96,7 +107,8 @@ def collect(
         OSError: reading or removing failed; also EROFS, when it is open for reading only.
     """
     if dry_run:
-        return _Collection(repository, dry_run=True).run(roots, sink)
+        return _Collection(repository, dry_run=True, without=without).run(roots, sink)
+    assert not without, "who removes removes them first"
     repository.objects.require_writable()
     with repository.alone(wait=wait, sink=sink):
         return _Collection(repository, dry_run=False).run(roots, sink)
@@ -117,8 +129,11 @@ class _Links:
 class _Collection:
     """One run of :func:`collect`."""
 
-    def __init__(self, repository: Repository, *, dry_run: bool) -> None:
+    def __init__(
+        self, repository: Repository, *, dry_run: bool, without: Collection[str] = ()
+    ) -> None:
         self._repository = repository
+        self._without = without
         self._dir = repository.dir
         self._dry_run = dry_run
         self._warnings: list[str] = []
@@ -156,6 +171,9 @@ class _Collection:
     def _mark(self, roots: Iterable[str]) -> set[bytes]:
         for kind in _KINDS:
             links = self._links[kind] = self._read_links(kind)
+            if kind == layout.STREAMS:
+                for path in self._without:
+                    links.refs.pop(path, None)
             for name, raw in links.entries.items():
                 if raw is not None:
                     self._titles.setdefault(raw, f"{kind}/{name}")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from bootc.deploy.plan import Plan
     from bootc.formats.tree import Directory
     from bootc.repository.gc import GcReport
-    from bootc.repository.repository import Repository
 
 #: The composefs tools this can be called as.
 TOOLS = {command.name: command for command in (mkcomposefs.COMMAND, composefs_info.COMMAND)}
@@ -62,45 +61,37 @@ class NotClean(Error):
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
     from bootc.deploy.commands import collect_garbage
+    from bootc.deploy.gcpreview import preview
     from bootc.deploy.journal import Event, send
+    from bootc.events import null_sink
 
     dry_run = args.dry_run or args.assert_no_op
     with open_host(context.sink) as (system, _):
         if dry_run:
             context.write("Dry run (no files deleted)\n")
-        plan = collect_garbage(system, context.sink, dry_run=dry_run, repository=args.prune_repo)
+        sink = context.sink if dry_run else null_sink
+        plan = collect_garbage(system, sink, dry_run=True, repository=args.prune_repo)
+        report = preview(plan, system.repository)
         if not dry_run:
+            collect_garbage(system, context.sink, repository=args.prune_repo)
             send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
-            return
-        report = _would_collect(plan, system.repository)
     if report is not None:
         context.write(f"{report.to_text()}\n")
     if args.assert_no_op:
-        _require_no_op(plan, report)
+        require_no_op(plan, report)
 
 
-def _would_collect(plan: Plan, repository: Repository) -> GcReport | None:
-    """Return what a collection in the repository would remove, where the plan has one."""
-    from bootc.deploy.plan import CollectObjects
-    from bootc.repository.gc import collect
-
-    for step in plan.steps:
-        if isinstance(step, CollectObjects):
-            return collect(repository, roots=[root.hex for root in step.roots], dry_run=True)
-    return None
-
-
-def _require_no_op(plan: Plan, report: GcReport | None) -> None:
+def require_no_op(plan: Plan, report: GcReport | None) -> None:
     """Refuse what is not clean.
 
     Raises:
         NotClean: there is something to remove.
     """
-    from bootc.deploy.plan import CollectObjects, SetTag, describe
+    from bootc.deploy.plan import CollectObjects, SetTag
 
     changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
     if changes:
-        raise NotClean(f"--assert-no-op: GC would {describe(changes[0])}")
+        raise NotClean(f"--assert-no-op: GC would {changes[0]}")
     if report is not None and (
         report.objects_removed or report.images_pruned or report.streams_pruned
     ):
