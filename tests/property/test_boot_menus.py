@@ -139,3 +139,55 @@ def test_menus_come_back_in_order(
             assert menu.deployments == tuple(item.deployment for item in order)
             assert [item.artifact for item in menu.items] == [item.artifact for item in order]
             assert (menu.foreign, menu.findings) == ((), ())
+
+
+lines = st.one_of(
+    st.sampled_from(
+        [
+            b"version 1",
+            b"linux /v",
+            b"efi /EFI/Linux/bootc/" + b"cd" * 64 + b".efi",
+            b"options composefs=" + b"ef" * 64,
+            b'menuentry "x" {',
+            b"}",
+            b"chainloader /EFI/Linux/bootc/bootc_composefs-" + b"cd" * 64 + b".efi",
+        ]
+    ),
+    st.binary(max_size=12),
+)
+contents = st.lists(lines, max_size=6).map(b"\n".join)
+file_names = st.one_of(
+    st.sampled_from(["bootc_a-1-1.conf", "BOOTC_b.CONF", "windows.conf", "x", ".conf"]),
+    st.text("ab.-_", min_size=1, max_size=5).filter(lambda name: name.strip(".")),
+)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@settings(max_examples=40)
+@given(st.dictionaries(file_names, contents, max_size=4))
+def test_nothing_in_a_menu_stops_reading_it(scheme: Scheme, found: dict[str, bytes]) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as path,
+        open_boot(Path(path), scheme) as dirs,
+    ):
+        for live in scheme.menus:
+            place = Path(dirs.menu.path, live)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if live.endswith(".cfg"):
+                place.write_bytes(b"\n".join(found.values()))
+                continue
+            place.mkdir()
+            for name, data in found.items():
+                (place / name).write_bytes(data)
+        menu = read_menu(dirs, staged=False)
+        assert len(set(menu.deployments)) == len(menu.items)
+        assert all(finding.text and "\n" not in finding.text for finding in menu.findings)
+        # Whatever it was, it can be replaced, and what is not ours is still there.
+        write_staged(dirs, compose_menu(scheme, [item_of(scheme, 1)]))
+        commit_staged(dirs)
+        after = read_menu(dirs, staged=False)
+        assert item_of(scheme, 1).deployment in after.deployments
+        if not scheme.menu_is_file:
+            place = Path(dirs.menu.path, scheme.entries)
+            for name in found.keys() & menu.foreign:
+                assert (place / name).read_bytes() == found[name]
