@@ -1,13 +1,13 @@
-"""A host as text: for people, as canonical JSON, and as YAML.
+"""Values as text: a host for people, canonical JSON and YAML; JSON and tables of ``cfsctl``.
 
-The layout for people is scraped by tools too: labels, their order and the marks in
+The layout of a host for people is scraped by tools too: labels, their order and the marks in
 front of the headings stay as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
@@ -21,6 +21,35 @@ class YamlMissing(Error):
 def render_json(value: dict[str, Any]) -> str:
     """Return canonical JSON: sorted keys, no blanks, no newline at the end."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def render_pretty_json(value: dict[str, object]) -> str:
+    """Return JSON as ``cfsctl`` prints it: indented, and with a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as ``cfsctl`` prints it: ruled, with a newline at the end."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def rule(left: str, line: str, cross: str, right: str) -> str:
+        return left + cross.join(line * (width + 2) for width in widths) + right
+
+    text = [
+        "│" + "┆".join(f" {cell:<{width}} " for cell, width in zip(line, widths, strict=True)) + "│"
+        for line in lines
+    ]
+    body = f"\n{rule('├', '╌', '┼', '┤')}\n".join(text[1:])
+    return "\n".join(
+        (
+            rule("┌", "─", "┬", "┐"),
+            text[0],
+            *((rule("╞", "═", "╪", "╡"), body) if body else ()),
+            rule("└", "─", "┴", "┘"),
+            "",
+        )
+    )
 
 
 def render_yaml(value: dict[str, Any]) -> str:
