@@ -29,7 +29,7 @@ def render_pretty_json(value: dict[str, object]) -> str:
 
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as ``cfsctl`` prints it: ruled, with a newline at the end."""
+    """Return a table of one row or more as ``cfsctl`` prints it, with a newline at the end."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -45,7 +45,8 @@ def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         (
             rule("┌", "─", "┬", "┐"),
             text[0],
-            *((rule("╞", "═", "╪", "╡"), body) if body else ()),
+            rule("╞", "═", "╪", "╡"),
+            body,
             rule("└", "─", "┴", "┘"),
             "",
         )
