@@ -352,11 +352,13 @@ def _digest_in(reference: str) -> OciDigest | None:
 
 
 def _manifest_in(target: str) -> OciDigest | None:
-    _, _, text = target.rpartition("/")[2].partition(_MANIFEST_PREFIX)
+    entry = target.rpartition("/")[2]
     try:
-        return OciDigest.parse(text)
+        if entry.startswith(_MANIFEST_PREFIX):
+            return OciDigest.parse(entry.removeprefix(_MANIFEST_PREFIX))
     except DigestError:
-        return None
+        pass
+    return None
 
 
 def _document(
