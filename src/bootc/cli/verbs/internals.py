@@ -8,9 +8,14 @@ import json
 from bootc import __version__
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.verbs import composefs_info, mkcomposefs
+from bootc.cli.verbs.cfs import command as cfs
 
 #: The composefs tools this can be called as.
-TOOLS = {command.name: command for command in (mkcomposefs.COMMAND, composefs_info.COMMAND)}
+TOOLS = {
+    "mkcomposefs": mkcomposefs.COMMAND,
+    "composefs-info": composefs_info.COMMAND,
+    "cfsctl": cfs.COMMAND,
+}
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}

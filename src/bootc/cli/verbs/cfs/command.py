@@ -1,12 +1,13 @@
 """``bootc internals cfs``: a composefs repository by hand, with the verbs of ``cfsctl``.
 
-What is printed is the same, messages are ours. Verbs:
-:mod:`bootc.cli.verbs.cfs.images`.
+What is printed is the same, messages are ours. Owns the options that come before the
+verb, which :mod:`bootc.cli.verbs.cfs.opening` gives their meaning.
 """
 
 from __future__ import annotations
 
 from bootc.cli.options import Command, Option
+from bootc.cli.verbs.cfs import images, oci, upkeep
 from bootc.cli.verbs.cfs.opening import parse_algorithm, parse_erofs_version
 
 COMMAND = Command(
@@ -34,6 +35,6 @@ COMMAND = Command(
         Option(("--no-repo",), "Ask no repository for its algorithm.", default=False),
         Option(("--no-wait",), "Fail if another process has the repository.", default=False),
     ),
-    commands=(),
+    commands=(*upkeep.COMMANDS, *images.COMMANDS, oci.COMMAND),
     aliases=("cfsctl",),
 )
