@@ -73,6 +73,12 @@ class StoredImage:
     #: EROFS images made of it, by :func:`bootc.oci.pull.image_name`.
     images: Mapping[str, Digest]
 
+    def made(self, version: int, *, bootable: bool) -> Digest | None:
+        """Return the EROFS image of a format version, made with the default mode of xattrs."""
+        if version not in FORMAT_VERSIONS:
+            return None
+        return self.images.get(image_name(version, bootable=bootable))
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
