@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bootc.cli import main as cli
 from bootc.formats.digest import Digest
+from bootc.fs.dir import Dir
+from bootc.repository.repository import Repository
 
 
 class Cfs:
@@ -45,6 +50,17 @@ class Cfs:
         assert (found, out) == (code, b"")
         return err.splitlines()[-1].removeprefix("error: ")
 
+    @contextlib.contextmanager
+    def repository(self) -> Iterator[Repository]:
+        """Open the repository to look into it, or to put something into it."""
+        with (
+            Dir.open(self.repo.parent) as parent,
+            Repository.open(
+                parent, name=self.repo.name, require_verity=False, writable=True
+            ) as repository,
+        ):
+            yield repository
+
     def path_of(self, digest: Digest) -> Path:
         """Return where an object lies."""
         return self.repo / "objects" / digest.object_path
@@ -63,3 +79,16 @@ class Cfs:
         size = path.stat().st_size
         path.unlink()
         path.write_bytes(bytes(size))
+
+
+@contextlib.contextmanager
+def stdin(path: Path) -> Iterator[None]:
+    """Make a file the standard input of this process."""
+    before = os.dup(0)
+    try:
+        with open(path, "rb") as file:
+            os.dup2(file.fileno(), 0)
+        yield
+    finally:
+        os.dup2(before, 0)
+        os.close(before)

@@ -38,8 +38,11 @@ class NotInImage(Error):
 
 def list_images(args: argparse.Namespace, context: Context) -> None:
     """List the images that have a name."""
+    from bootc.repository.findings import shown
+
     with opened(args, context, writable=False) as repository:
-        found = [(name, digest.hex) for name, digest in sorted(repository.images.refs().items())]
+        named = sorted(repository.images.refs().items())
+    found = [(shown(name), digest.hex) for name, digest in named]
     if args.json:
         images = [{"name": name, "digest": digest} for name, digest in found]
         context.write(render_pretty_json({"images": images}))
@@ -65,8 +68,9 @@ def dump_files(args: argparse.Namespace, context: Context) -> None:
 
     with opened(args, context, writable=False) as repository:
         digest = repository.images.resolve(args.image)
-        with doing(f"Reading image {digest}"):
-            root = read_erofs(repository.images.read(digest))
+        data = repository.images.read(digest)
+    with doing(f"Reading image {digest}"):
+        root = read_erofs(data)
     lines: list[bytes] = []
     for file in args.files:
         path = os.fsencode(file)
