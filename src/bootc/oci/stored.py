@@ -132,11 +132,11 @@ def tagged(repository: Repository, tag: str) -> OciDigest:
         NotStored: there is no such tag, or it refers to something else.
     """
     require_tag(tag)
-    with doing(f"Looking up the tag {tag!r}"):
-        try:
+    try:
+        with doing(f"Looking up the tag {tag!r}"):
             target = repository.dir.readlink(f"{_TAGS}/{encode_tag(tag)}")
-        except FileNotFoundError as exc:
-            raise NotStored(f"no image is tagged {tag!r}", hint=_LIST) from exc
+    except FileNotFoundError as exc:
+        raise NotStored(f"no image is tagged {tag!r}", hint=_LIST) from exc
     digest = _manifest_in(target)
     if digest is None:
         raise NotStored(f"the tag {tag!r} refers to no manifest but to {target[:200]!r}")
