@@ -141,8 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
         found = links(self.repository).get(manifest_id)
         before = self.stored.get(manifest_id)
         if found != (before and before.manifest):
-            # Everything the manifest leads to is there: doing it again changes nothing, and
-            # tells us what that is.
+            # What the manifest leads to is there: doing it again changes nothing, and tells us.
             again = self.store.add(self.repository, files, note=note, image_key=key)
             assert again.manifest == found
             self.stored[manifest_id] = again
@@ -199,8 +198,8 @@ class StoreMachine(RuleBasedStateMachine):
     def see_links(self, *roots: Stored) -> None:
         """Fail unless exactly what is needed has a link.
 
-        A configuration's link leads to what was stored last under its name, which need not be
-        what a manifest leads to.
+        Of a configuration that is its object only, to which its manifest refers: the link leads to
+        what was stored last under that name, and goes when nobody needs that.
         """
         found = links(self.repository)
         assert {digest.hex for digest in found.values()} <= self.live(*roots)
