@@ -245,7 +245,9 @@ def test_gc_points_to_fsck(filled: Cfs) -> None:
 
 def test_gc_waits_or_does_not(filled: Cfs) -> None:
     script = "import fcntl, os, sys, time; fd = os.open(sys.argv[1], os.O_RDONLY)\n"
-    script += "fcntl.flock(fd, fcntl.LOCK_SH); print(flush=True); sys.stdin.read()"
+    script += (
+        "fcntl.flock(fd, fcntl.LOCK_SH); print(flush=True); sys.stdin.readline(); time.sleep(1)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script, filled.repo],
         stdin=subprocess.PIPE,
@@ -257,7 +259,9 @@ def test_gc_waits_or_does_not(filled: Cfs) -> None:
         assert "is in use by another process" in filled.error("gc", group=("--no-wait",))
         assert filled("gc", "-n", group=("--no-wait",)).startswith("Dry run")
         other.stdin.close()
-    assert filled("gc").startswith("Objects: 8 removed")
+        said = filled("gc").splitlines()
+    assert said[0] == f"Waiting for another process that uses {filled.repo}"
+    assert said[1].startswith("Objects: 8 removed")
 
 
 def test_no_repository(cfs: Cfs) -> None:
