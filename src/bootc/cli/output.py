@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
 from bootc.errors import Error
+
+if TYPE_CHECKING:
+    from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
 
 
 class YamlMissing(Error):
