@@ -88,7 +88,7 @@ class Images:
             if is_ref_name(reference):
                 try:
                     return self._referred(reference, self._references.get(reference))
-                except (FileNotFoundError, NotADirectoryError):
+                except FileNotFoundError:
                     pass
         else:
             if self.exists(digest):

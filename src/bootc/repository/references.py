@@ -6,6 +6,8 @@ links change from old to new in one step, and are read, never followed.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 
 from bootc.errors import doing
@@ -13,6 +15,9 @@ from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.refs import is_ref_name, parse_ref_target, ref_target
+
+#: What the kernel says of a name that is none of a link: of a directory, or below a link.
+_NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class References:
@@ -36,7 +41,15 @@ class References:
         """
         path = self._path(name)
         with doing(f"Reading reference {name} in {self._dir.path}"):
-            return parse_ref_target(name, self._dir.readlink(path), f"{self._dir.path}/{path}")
+            try:
+                target = self._dir.readlink(path)
+            except OSError as exc:
+                if exc.errno in _NO_LINK:
+                    raise FileNotFoundError(
+                        errno.ENOENT, os.strerror(errno.ENOENT), exc.filename
+                    ) from exc
+                raise
+            return parse_ref_target(name, target, f"{self._dir.path}/{path}")
 
     def set(self, name: str, entry: str) -> None:
         """Make a reference refer to an entry."""
