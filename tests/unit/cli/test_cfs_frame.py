@@ -287,6 +287,19 @@ def test_called_as_cfsctl(
     assert capsys.readouterr().out == NONE_FOUND
 
 
+def test_the_start_loads_no_library() -> None:
+    loaded = "[m for m in sys.modules if m.startswith(('bootc.formats', 'bootc.repository'))]"
+    script = f"import sys, bootc.cli.main; print({loaded})"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+
+
 def test_a_verb_is_needed(cfs: Cfs) -> None:
     assert cfs.error(code=2).startswith("the following arguments are required: ")
 

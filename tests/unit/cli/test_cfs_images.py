@@ -18,9 +18,11 @@ from bootc.formats.splitstream import OCI_LAYER, StreamWriter
 from bootc.formats.tree import Directory, External, Leaf, Stat
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
+from bootc.kernel import fsverity
 from bootc.repository.metadata import ErofsFormats, Metadata
 from bootc.repository.repository import Repository
 from support.cfs import Cfs, stdin
+from support.verity import FakeVerity
 
 CONTENT = b"content" * 100
 OBJECT = verity_digest(CONTENT, Algorithm.SHA512)
@@ -111,6 +113,27 @@ def test_a_label_is_the_images_own_or_none(cfs: Cfs, root: Path) -> None:
     assert "of_the_builder" in cfs("create-dumpfile", asis, root)
     assert "of_the_builder" not in cfs("create-dumpfile", "--bootable", asis, root)
     assert "user.kept" in cfs("create-dumpfile", "--bootable", asis, root)
+
+
+def test_what_is_stored_securely(cfs: Cfs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = FakeVerity()
+    monkeypatch.setattr(fsverity, "enable", kernel.enable)
+    monkeypatch.setattr(fsverity, "measure", kernel.measure)
+    (cfs.repo / "meta.json").unlink()
+    (cfs.repo / "objects").rmdir()
+    cfs("init")
+    digest = Digest.from_hex(cfs("--insecure", "create-image", root, "os")[7:-1])
+    for name in (digest, OBJECT):
+        with (cfs.repo / "objects" / name.object_path).open("rb") as file:
+            assert kernel.measure(file.fileno()) == (Algorithm.SHA512.value, name.raw)
+    assert cfs("image-objects", "os") == f"sha512:{OBJECT}\n"
+    path = cfs.repo / "objects" / digest.object_path
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    assert cfs.error("--insecure", "image-objects", "os").endswith(f"{path} has no fs-verity")
+    told = cfs.error("--insecure", "mount", "os", "/nowhere")
+    assert told.endswith("not protected by fs-verity")
 
 
 def test_the_versions_of_the_repository(cfs: Cfs, root: Path) -> None:
