@@ -63,11 +63,20 @@ class BadTag(Error):
 
 
 @dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """A configuration, and the object that its stream consists of."""
+
+    digest: OciDigest
+    stream: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """An image of a repository."""
 
     #: For an artifact, ``diff_ids`` are the digests of its layers.
     documents: Documents
+    stored_config: StoredConfig
     #: None for an artifact.
     config: ImageConfig | None
     #: EROFS images made of it, by :func:`bootc.oci.pull.image_name`.
@@ -207,19 +216,25 @@ def read_image(repository: Repository, digest: OciDigest) -> StoredImage:
         Error, OSError: it cannot be read.
     """
     with doing(f"Reading image {digest}"):
-        manifest_raw, _ = _document(
-            repository, manifest_id(digest), digest, splitstream.OCI_MANIFEST
+        manifest_raw, references = _document(
+            repository,
+            repository.streams.digest_of(manifest_id(digest)),
+            digest,
+            splitstream.OCI_MANIFEST,
         )
         artifact = artifact_of(manifest_raw)
         config_digest = artifact.config if artifact else Manifest.parse(manifest_raw).config.digest
-        config_raw, named = _document(
-            repository, config_id(config_digest), config_digest, splitstream.OCI_CONFIG
-        )
+        # By the manifest and not by its link: an interrupted pull may have left the link on a
+        # stream that no manifest keeps, for a collection to remove.
+        stream = references.get(f"config:{config_digest}")
+        if stream is None:
+            stream = repository.streams.digest_of(config_id(config_digest))
+        config_raw, named = _document(repository, stream, config_digest, splitstream.OCI_CONFIG)
         images = {name: image for name, image in named.items() if name.startswith(IMAGE_PREFIX)}
         config = None if artifact else ImageConfig.parse(config_raw)
         layers = config.diff_ids if config else artifact.layers if artifact else ()
     documents = Documents(digest, manifest_raw, config_digest, config_raw, layers)
-    return StoredImage(documents, config, images)
+    return StoredImage(documents, StoredConfig(config_digest, stream), config, images)
 
 
 def list_images(repository: Repository) -> Iterator[tuple[str, StoredImage]]:
@@ -250,8 +265,10 @@ def referrers(repository: Repository, digest: OciDigest) -> tuple[OciDigest, ...
 # -- trees and what is made of them
 
 
-def find_config(repository: Repository, reference: str, verity: Digest | None = None) -> OciDigest:
-    """Return the digest of a configuration by an image's tag, or by the digest itself.
+def find_config(
+    repository: Repository, reference: str, verity: Digest | None = None
+) -> StoredConfig:
+    """Return a configuration by an image's tag, or by its own digest.
 
     Args:
         repository: Where.
@@ -265,22 +282,25 @@ def find_config(repository: Repository, reference: str, verity: Digest | None = 
     """
     digest = _digest_in(reference)
     if digest is None:
-        digest = find_image(repository, reference).documents.config_digest
-    try:
-        found = repository.streams.digest_of(config_id(digest))
-    except FileNotFoundError as exc:
-        hint = _LIST
-        if repository.streams.exists(manifest_id(digest)):
-            hint = "this is the digest of a manifest: give the image's tag"
-        raise NotStored(f"there is no configuration {digest}", hint=hint) from exc
-    if verity not in (None, found):
-        raise DigestMismatch(f"the stream of configuration {digest} is {found} and not {verity}")
-    return digest
+        found = find_image(repository, reference).stored_config
+    else:
+        try:
+            found = StoredConfig(digest, repository.streams.digest_of(config_id(digest)))
+        except FileNotFoundError as exc:
+            hint = _LIST
+            if repository.streams.exists(manifest_id(digest)):
+                hint = "this is the digest of a manifest: give the image's tag"
+            raise NotStored(f"there is no configuration {digest}", hint=hint) from exc
+    if verity not in (None, found.stream):
+        raise DigestMismatch(
+            f"the stream of configuration {found.digest} is {found.stream} and not {verity}"
+        )
+    return found
 
 
 def config_tree(
     repository: Repository,
-    digest: OciDigest,
+    config: StoredConfig,
     *,
     bootable: bool,
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
@@ -290,7 +310,7 @@ def config_tree(
 
     Args:
         repository: Where.
-        digest: The configuration.
+        config: The configuration.
         bootable: The tree to boot, not the plain one.
         xattrs: Which extended attributes are kept.
         trusted: The streams are known to be right: do not compare layers with their digests.
@@ -300,8 +320,8 @@ def config_tree(
         SealError, LabelError: the tree lacks what every bootable one has.
         Error, OSError: what is stored is damaged.
     """
-    with doing(f"Reading configuration {digest}"):
-        raw, _ = _document(repository, config_id(digest), digest, splitstream.OCI_CONFIG)
+    with doing(f"Reading configuration {config.digest}"):
+        raw, _ = _document(repository, config.stream, config.digest, splitstream.OCI_CONFIG)
         diff_ids = ImageConfig.parse(raw).diff_ids
     if not trusted:
         for diff_id in diff_ids:
@@ -368,18 +388,18 @@ def _manifest_in(target: str) -> OciDigest | None:
 
 
 def _document(
-    repository: Repository, content_id: str, digest: OciDigest, content_type: bytes
+    repository: Repository, verity: Digest, digest: OciDigest, content_type: bytes
 ) -> tuple[bytes, Mapping[str, Digest]]:
-    """Return a document and the references of its stream."""
+    """Return the document that a stream consists of, and the stream's references."""
     limit = (
         ocispec.MAX_MANIFEST_BYTES
         if content_type == splitstream.OCI_MANIFEST
         else ocispec.MAX_CONFIG_BYTES
     )
-    stream = StreamReader(repository.streams.read(content_id))
+    stream = StreamReader(repository.objects.read(verity))
     stream.expect(content_type, repository.algorithm)
     raw = repository.objects.read(stream.external(), limit=limit)
     found = digest.new()
     found.update(raw)
-    check_digest(content_id, found.hexdigest(), digest)
+    check_digest(f"stream {verity}", found.hexdigest(), digest)
     return raw, stream.named_refs

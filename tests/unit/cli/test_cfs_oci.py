@@ -246,8 +246,8 @@ def test_no_images(cfs: Cfs) -> None:
 def test_a_damaged_image_is_skipped(
     pulled: Cfs, layout: images.Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, config = digests_of(layout)
-    (pulled.repo / "streams" / f"oci-config-{config}").unlink()
+    manifest, _ = digests_of(layout)
+    (pulled.repo / "streams" / f"oci-manifest-{manifest}").unlink()
     with caplog.at_level(logging.WARNING):
         assert pulled("oci", "images") == "No images found\n"
     (message,) = [r.getMessage() for r in caplog.records]

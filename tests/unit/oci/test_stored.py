@@ -81,7 +81,8 @@ def test_an_image_is_read_back(repository: Repository, pulled: Pulled) -> None:
     assert image.made(0, bootable=True) is None
     assert find_image(repository, f"@{pulled.manifest_digest}") == image
     assert dict(list_images(repository)) == {"os": image}
-    assert find_config(repository, "os") == pulled.config_digest
+    assert find_config(repository, "os") == image.stored_config
+    assert image.stored_config.digest == pulled.config_digest
 
 
 def test_names_of_images_in_configurations() -> None:
@@ -168,7 +169,7 @@ def test_what_is_no_tag_is_left_out(
 def test_a_document_that_is_another_one(repository: Repository, pulled: Pulled) -> None:
     name = f"oci-manifest-{pulled.manifest_digest}"
     write_document(repository, name, splitstream.OCI_MANIFEST, b"{}")
-    with pytest.raises(DigestMismatch, match=f"{name} has the digest sha256:44136fa"):
+    with pytest.raises(DigestMismatch, match="has the digest sha256:44136fa"):
         read_image(repository, pulled.manifest_digest)
     write_document(repository, name, splitstream.OCI_CONFIG, b"{}")
     with pytest.raises(SplitstreamError, match="content type"):
@@ -178,8 +179,22 @@ def test_a_document_that_is_another_one(repository: Repository, pulled: Pulled) 
 def test_a_configuration_that_is_another_one(repository: Repository, pulled: Pulled) -> None:
     name = f"oci-config-{pulled.config_digest}"
     write_document(repository, name, splitstream.OCI_CONFIG, b"{}")
-    with pytest.raises(DigestMismatch, match=name):
-        config_tree(repository, pulled.config_digest, bootable=False)
+    found = find_config(repository, str(pulled.config_digest))
+    with pytest.raises(
+        DigestMismatch, match=f"{found.stream} has the digest"
+    ):
+        config_tree(repository, found, bootable=False)
+    # The image's own is by what its manifest refers to, wherever the link may lead.
+    config_tree(repository, find_config(repository, "os"), bootable=False)
+
+
+def test_a_configuration_whose_link_a_collection_took(
+    repository: Repository, pulled: Pulled
+) -> None:
+    before = read_image(repository, pulled.manifest_digest)
+    Path(repository.dir.path, f"streams/oci-config-{pulled.config_digest}").unlink()
+    assert read_image(repository, pulled.manifest_digest) == before
+    assert find_config(repository, "os") == before.stored_config
 
 
 @pytest.mark.parametrize(
@@ -228,7 +243,7 @@ def test_an_archive_that_is_another_one(repository: Repository, pulled: Pulled) 
     with pytest.raises(DigestMismatch, match=f"layer {TOP_ID} as it is stored"):
         check_layer(repository, TOP_ID)
     with pytest.raises(DigestMismatch, match=f"layer {TOP_ID} as it is stored"):
-        config_tree(repository, pulled.config_digest, bootable=False)
+        config_tree(repository, find_config(repository, "os"), bootable=False)
 
 
 def test_a_blob_is_no_archive(repository: Repository) -> None:
