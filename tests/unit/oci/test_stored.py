@@ -180,9 +180,7 @@ def test_a_configuration_that_is_another_one(repository: Repository, pulled: Pul
     name = f"oci-config-{pulled.config_digest}"
     write_document(repository, name, splitstream.OCI_CONFIG, b"{}")
     found = find_config(repository, str(pulled.config_digest))
-    with pytest.raises(
-        DigestMismatch, match=f"{found.stream} has the digest"
-    ):
+    with pytest.raises(DigestMismatch, match=f"{found.stream} has the digest"):
         config_tree(repository, found, bootable=False)
     # The image's own is by what its manifest refers to, wherever the link may lead.
     config_tree(repository, find_config(repository, "os"), bootable=False)
