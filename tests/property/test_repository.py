@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -69,6 +70,15 @@ class RepositoryMachine(RuleBasedStateMachine):
     def set_ref(self, name: str, content_id: str) -> None:
         self.repository.streams.set_ref(name, content_id)
         self.refs[name] = content_id
+
+    @rule(name=REFS)
+    def remove_ref(self, name: str) -> None:
+        if name in self.refs:
+            self.repository.streams.remove_ref(name)
+            del self.refs[name]
+        else:
+            with pytest.raises(FileNotFoundError):
+                self.repository.streams.remove_ref(name)
 
     @rule(data=CONTENTS)
     def add_image(self, data: bytes) -> None:

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tree import Directory, External, Leaf, Stat
+from bootc.formats.verity import verity_digest
+from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.repository.repository import Repository
 
 #: Where a sync costs nothing, for tests that do many and need no extended attributes.
@@ -31,6 +33,8 @@ class Stored:
     config_id: str
     layer_id: str
     image_id: str
+    #: The stream its manifest's link leads to.
+    manifest: Digest
     #: All objects its manifest leads to.
     objects: frozenset[Digest]
 
@@ -49,6 +53,30 @@ class Store:
     def __init__(self) -> None:
         #: Objects of the files of each image, by its id.
         self.files: dict[Digest, frozenset[Digest]] = {}
+        #: The files themselves, by name.
+        self.contents: dict[Digest, Mapping[str, bytes]] = {}
+
+    def expect(
+        self,
+        algorithm: Algorithm,
+        files: Mapping[str, bytes],
+        *,
+        image_key: str = "composefs.image.v1",
+    ) -> bytes:
+        """Return an image of files, and remember what is in it; nothing is stored.
+
+        A process that is to store it and may die could not tell us afterwards.
+        """
+        contents = {
+            name: (verity_digest(data, algorithm), len(data)) for name, data in files.items()
+        }
+        root = tree(contents)
+        root.stat.xattrs[b"user.kind"] = image_key.encode()
+        raw = mkfs_erofs(root)
+        image = verity_digest(raw, algorithm)
+        self.files[image] = frozenset(digest for digest, _ in contents.values())
+        self.contents[image] = files
+        return raw
 
     def add(
         self,
@@ -70,7 +98,8 @@ class Store:
         """
         objects, streams = repository.objects, repository.streams
         contents = {name: (objects.put(data), len(data)) for name, data in files.items()}
-        diff_id = OciDigest.of(repr(sorted(files.items())).encode())
+        raw_image = self.expect(repository.algorithm, files, image_key=image_key)
+        diff_id, config = _config_of(files)
         layer_id = f"oci-layer-{diff_id}"
         layer = StreamWriter(repository.algorithm, splitstream.OCI_LAYER)
         for name, (digest, size) in contents.items():
@@ -78,19 +107,14 @@ class Store:
             layer.external(digest, size)
         layer_object = streams.write(layer_id, layer.finish())
 
-        root = tree(contents)
-        root.stat.xattrs[b"user.kind"] = image_key.encode()
-        image = repository.images.add(mkfs_erofs(root))
-        self.files[image] = frozenset(digest for digest, _ in contents.values())
-
-        config = json.dumps({"diff_ids": [str(diff_id)]}).encode()
+        image = repository.images.add(raw_image)
         config_id = f"oci-config-{OciDigest.of(config)}"
         named = {str(diff_id): layer_object, image_key: image}
         if streams.exists(config_id):
             named = StreamReader(streams.read(config_id)).named_refs | named
         config_object = self._document(repository, config_id, splitstream.OCI_CONFIG, config, named)
-        manifest = json.dumps({"config": config_id, "note": note}).encode()
-        manifest_id = f"oci-manifest-{OciDigest.of(manifest)}"
+        manifest = _manifest_of(files, note)
+        manifest_id = manifest_id_of(files, note)
         refs = {f"config:{config_id}": config_object, str(diff_id): layer_object}
         manifest_object = self._document(
             repository, manifest_id, splitstream.OCI_MANIFEST, manifest, refs
@@ -107,6 +131,7 @@ class Store:
             config_id,
             layer_id,
             image.hex,
+            manifest_object,
             frozenset(needed.union(*(self.files[image] for image in images))),
         )
 
@@ -115,10 +140,26 @@ class Store:
         repository: Repository, name: str, kind: bytes, raw: bytes, named: Mapping[str, Digest]
     ) -> Digest:
         stream = StreamWriter(repository.algorithm, kind)
-        for key, digest in named.items():
+        # In an order of its own, so that doing it again gives the same stream.
+        for key, digest in sorted(named.items()):
             stream.refer(key, digest)
         stream.external(repository.objects.put(raw), len(raw))
         return repository.streams.write(name, stream.finish())
+
+
+def manifest_id_of(files: Mapping[str, bytes], note: str = "") -> str:
+    """Return the content id that the manifest of an image of these files will have."""
+    return f"oci-manifest-{OciDigest.of(_manifest_of(files, note))}"
+
+
+def _config_of(files: Mapping[str, bytes]) -> tuple[OciDigest, bytes]:
+    diff_id = OciDigest.of(repr(sorted(files.items())).encode())
+    return diff_id, json.dumps({"diff_ids": [str(diff_id)]}).encode()
+
+
+def _manifest_of(files: Mapping[str, bytes], note: str) -> bytes:
+    config_id = f"oci-config-{OciDigest.of(_config_of(files)[1])}"
+    return json.dumps({"config": config_id, "note": note}).encode()
 
 
 def object_names(repository: Repository) -> set[str]:
@@ -127,17 +168,39 @@ def object_names(repository: Repository) -> set[str]:
         return {
             first + rest
             for first in objects.names()
+            if not first.startswith(OBJECT_PREFIX)
             for rest in os.listdir(f"{objects.path}/{first}")
         }
+
+
+def links(repository: Repository) -> dict[str, Digest]:
+    """Return all links to streams and images, by name, with what they lead to."""
+    found = {name: Digest.from_hex(name) for name in repository.images.names()}
+    if repository.dir.exists("streams"):
+        with repository.dir.open_dir("streams") as streams:
+            for name in streams.names():
+                if name != "refs":
+                    found[name] = repository.streams.digest_of(name)
+    return found
+
+
+def leftovers(repository: Repository) -> list[str]:
+    """Return the temporary names that interrupted writers left."""
+    with repository.dir.open_dir("objects") as objects:
+        names = repository.dir.names() + objects.names()
+    return [name for name in names if name.startswith((OBJECT_PREFIX, SYMLINK_PREFIX))]
+
+
+def check_objects(repository: Repository) -> None:
+    """Fail unless every object's content is what its name says, needed or not."""
+    for name in object_names(repository):
+        repository.objects.read(Digest.from_hex(name))
 
 
 def check_registered(repository: Repository) -> None:
     """Fail unless everything that has a link is whole, down to the content of its files."""
     seen: set[Digest] = set()
-    pending = [Digest.from_hex(name) for name in repository.images.names()]
-    if repository.dir.exists("streams"):
-        with repository.dir.open_dir("streams") as streams:
-            pending += [repository.streams.digest_of(n) for n in streams.names() if n != "refs"]
+    pending = list(links(repository).values())
     while pending:
         digest = pending.pop()
         if digest in seen:

@@ -54,6 +54,8 @@ class Command:
 
     One that stands in for a tool written in C reads its arguments like ``getopt_long(3)``:
     options may follow operands and be shortened, and wrong usage is exit code 1.
+
+    An option of a group that one of its verbs has too can be given to either.
     """
 
     name: str
@@ -116,7 +118,9 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
     return parser
 
 
-def _add_commands(parser: _Parser, commands: tuple[Command, ...]) -> None:
+def _add_commands(
+    parser: _Parser, commands: tuple[Command, ...], above: frozenset[str] = frozenset()
+) -> None:
     shown = [c.name for c in commands if not c.hidden]
     group = parser.add_subparsers(
         title="commands", metavar="|".join(shown), required=True, parser_class=_Parser
@@ -132,13 +136,14 @@ def _add_commands(parser: _Parser, commands: tuple[Command, ...]) -> None:
             **text,
         )
         for option in command.options:
-            _add_option(child, option)
+            _add_option(child, option, inherits=not above.isdisjoint(option.flags))
         if command.commands:
-            _add_commands(child, command.commands)
+            flags = (flag for option in command.options for flag in option.flags)
+            _add_commands(child, command.commands, above.union(flags))
         child.set_defaults(run=command.run)
 
 
-def _add_option(parser: _Parser, option: Option) -> None:
+def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:
     arguments: dict[str, Any] = {"help": argparse.SUPPRESS if option.hidden else option.help}
     if option.default is False:
         arguments["action"] = "store_true"
@@ -157,6 +162,9 @@ def _add_option(parser: _Parser, option: Option) -> None:
             arguments["nargs"] = len(option.metavars)
         if option.parse:
             arguments["type"] = option.parse
+    if inherits:
+        # What was said to the group is not unsaid by the verb's default.
+        arguments["default"] = argparse.SUPPRESS
     if option.flags[0].startswith("-"):
         if option.required:
             arguments["required"] = True

@@ -1,6 +1,6 @@
-"""A host as text: for people, as canonical JSON, and as YAML.
+"""Values as text: a host for people, canonical JSON and YAML; JSON and tables of ``cfsctl``.
 
-The layout for people is scraped by tools too: labels, their order and the marks in
+The layout of a host for people is scraped by tools too: labels, their order and the marks in
 front of the headings stay as they are. What is not as it should be follows at the end;
 what merely belongs to others is shown to those only who ask for more.
 """
@@ -8,20 +8,18 @@ what merely belongs to others is shown to those only who ask for more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from bootc.boot.findings import Finding, FindingKind
-from bootc.deploy.model import (
-    BootEntry,
-    Host,
-    ImageSpec,
-    ImageStatus,
-    UsrOverlay,
-    on_one_line,
-)
 from bootc.errors import Error
-from bootc.formats.treediff import printable
+
+if TYPE_CHECKING:
+    from bootc.boot.findings import Finding
+    from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
+
+
+#: The kind of findings that are only somebody else's.
+_OTHERS = "foreign"
 
 
 class YamlMissing(Error):
@@ -35,10 +33,42 @@ def render_json(value: dict[str, Any]) -> str:
 
 def name_value(key: str, raw: bytes) -> dict[str, str]:
     """Return a name for JSON: as text, and if it is not UTF-8 with escapes and in hex as well."""
+    from bootc.formats.treediff import printable
+
     try:
         return {key: raw.decode()}
     except UnicodeDecodeError:
         return {key: printable(raw), f"{key}Hex": raw.hex()}
+
+
+def render_pretty_json(value: dict[str, object]) -> str:
+    """Return JSON as ``cfsctl`` prints it: indented, and with a newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of one row or more as ``cfsctl`` prints it, with a newline at the end."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def rule(left: str, line: str, cross: str, right: str) -> str:
+        return left + cross.join(line * (width + 2) for width in widths) + right
+
+    text = [
+        "│" + "┆".join(f" {cell:<{width}} " for cell, width in zip(line, widths, strict=True)) + "│"
+        for line in lines
+    ]
+    body = f"\n{rule('├', '╌', '┼', '┤')}\n".join(text[1:])
+    return "\n".join(
+        (
+            rule("┌", "─", "┬", "┐"),
+            text[0],
+            rule("╞", "═", "╪", "╡"),
+            body,
+            rule("└", "─", "┴", "┘"),
+            "",
+        )
+    )
 
 
 def render_yaml(value: dict[str, Any]) -> str:
@@ -81,13 +111,15 @@ def render_human(host: Host, *, verbose: bool) -> str:
         sections.append(_section(heading, entry.image, rows))
     if not sections:
         return "System is not deployed via bootc.\n"
-    shown = [f for f in status.findings if verbose or f.kind is not FindingKind.FOREIGN]
+    shown = [f for f in status.findings if verbose or f.kind != _OTHERS]
     if shown:
         sections.append("".join(f"{_finding(finding)}\n" for finding in shown))
     return "\n".join(sections)
 
 
 def _finding(finding: Finding) -> str:
+    from bootc.deploy.model import on_one_line
+
     return f"{finding.kind.value}: {on_one_line(finding.subject)}: {on_one_line(finding.text)}"
 
 

@@ -167,7 +167,7 @@ def _sized(start: Start) -> bool:
     return start.unit == "bytes" and start.total is not None
 
 
-def human_bytes(size_bytes: int | None) -> str:
+def human_bytes(size_bytes: int | None, *, decimals: int = 1) -> str:
     """Render a size with a binary unit.
 
     >>> human_bytes(1536)
@@ -176,6 +176,6 @@ def human_bytes(size_bytes: int | None) -> str:
     value = float(size_bytes or 0)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.0f} B" if unit == "B" else f"{value:.{decimals}f} {unit}"
         value /= 1024
-    return f"{value:.1f} GiB"
+    return f"{value:.{decimals}f} GiB"

@@ -90,8 +90,10 @@ class DumpfileError(Error):
     """A dumpfile breaks its grammar."""
 
 
-def write_dumpfile(root: Directory, *, dialect: Dialect = Dialect.RUST) -> Iterator[bytes]:
-    """Yield the lines of the tree, each ending in a newline.
+def write_dumpfile(
+    root: Directory, *, dialect: Dialect = Dialect.RUST, top: bytes = b"/"
+) -> Iterator[bytes]:
+    """Yield the lines of the tree, each ending in a newline, or those from ``top`` downwards.
 
     In the C dialect they are those of ``composefs-info dump``, given a tree that was read
     in that dialect: sizes of directories, link counts and the order of xattrs as found,
@@ -100,7 +102,10 @@ def write_dumpfile(root: Directory, *, dialect: Dialect = Dialect.RUST) -> Itera
     as_c = dialect is Dialect.C
     links = _count_links(root)
     first_names: dict[int, bytes] = {}
+    below = top.rstrip(b"/") + b"/"
     for path, node in root.walk():
+        if path != top and not path.startswith(below):
+            continue
         name = escape(path)
         nlink = links.get(id(node), 1)
         if isinstance(node, Directory):

@@ -64,7 +64,7 @@ def apply_layer(
         if not parts:
             if entry.kind is not Kind.DIRECTORY:
                 raise FlattenError("the root must be a directory", entry, layer)
-            root.stat = _stat(entry)
+            root.stat = stat_of(entry)
         elif parts[-1].startswith(_WHITEOUT):
             _white_out(root, parts, entry, layer)
         else:
@@ -90,14 +90,15 @@ def _put(
     siblings = _parent(root, parts, entry, layer).entries
     present = siblings.get(parts[-1])
     if entry.kind is not Kind.DIRECTORY:
-        siblings[parts[-1]] = Leaf(_stat(entry), _content(entry, content))
+        siblings[parts[-1]] = Leaf(stat_of(entry), content_of(entry, content))
     elif isinstance(present, Directory):
-        present.stat = _stat(entry)
+        present.stat = stat_of(entry)
     else:
-        siblings[parts[-1]] = Directory(_stat(entry))
+        siblings[parts[-1]] = Directory(stat_of(entry))
 
 
-def _content(entry: Entry, content: Inline | External) -> Content:
+def content_of(entry: Entry, content: Inline | External) -> Content:
+    """Return what a leaf made of an entry holds; ``content`` is that of a regular file."""
     match entry.kind:
         case Kind.SYMLINK:
             return Symlink(entry.link_target)
@@ -111,7 +112,8 @@ def _content(entry: Entry, content: Inline | External) -> Content:
             return content
 
 
-def _stat(entry: Entry) -> Stat:
+def stat_of(entry: Entry) -> Stat:
+    """Return the metadata of what is made of an entry."""
     return Stat(entry.mode, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, dict(entry.xattrs))
 
 

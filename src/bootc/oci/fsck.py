@@ -10,7 +10,6 @@ objects are sound is :mod:`bootc.repository.fsck`'s part, which always comes fir
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,9 +21,10 @@ from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader
 from bootc.oci.names import config_id, layer_id, manifest_id
+from bootc.oci.stored import Artifact, artifact_of, tag_names
 from bootc.repository import layout
 from bootc.repository.findings import Count, Finding, Report
-from bootc.repository.refs import decode_tag, encode_tag
+from bootc.repository.refs import encode_tag
 from bootc.repository.repository import Repository
 
 _TAGS = f"{layout.STREAMS}/{layout.REFS}/oci"
@@ -100,7 +100,7 @@ def check_images(
     findings: list[Finding] = []
     checked = corrupted = 0
     with stage(sink, "images", "Checking container images"):
-        for name in _tags(repository) if tag is None else [tag]:
+        for name in tag_names(repository) if tag is None else [tag]:
             found = _check_tag(repository, name, asked=tag is not None)
             if found is None:
                 continue
@@ -117,15 +117,6 @@ class _Wrong(Exception):
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
-
-
-def _tags(repository: Repository) -> list[str]:
-    try:
-        with repository.dir.open_dir(_TAGS) as tags:
-            return [decode_tag(name) for name in tags.names()]
-    except (FileNotFoundError, NotADirectoryError):
-        # What stands in their place is the repository's finding.
-        return []
 
 
 def _check_tag(repository: Repository, name: str, *, asked: bool) -> list[Finding] | None:
@@ -182,7 +173,7 @@ class _ImageChecker:
             splitstream.OCI_MANIFEST,
         )
         try:
-            artifact = _artifact(raw)
+            artifact = artifact_of(raw)
             config = Manifest.parse(raw).config.digest if artifact is None else artifact.config
         except ImageSpecError as exc:
             raise _Wrong(OciKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
@@ -263,7 +254,7 @@ class _ImageChecker:
         except (Error, OSError) as exc:
             self.report(OciKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}")
 
-    def _artifact_layers(self, artifact: _Artifact, named: Mapping[str, Digest]) -> None:
+    def _artifact_layers(self, artifact: Artifact, named: Mapping[str, Digest]) -> None:
         for digest in artifact.layers:
             wanted = named.get(str(digest))
             if wanted is None:
@@ -282,28 +273,6 @@ class _ImageChecker:
             return
         if not self._repository.images.exists(image) or not self._repository.objects.exists(image):
             self.report(OciKind.SEAL_IMAGE_MISSING, f"{seal}: no such image")
-
-
-@dataclass(frozen=True, slots=True)
-class _Artifact:
-    """A manifest of something else than a container image: what is checked of it."""
-
-    config: OciDigest
-    layers: tuple[OciDigest, ...]
-
-
-def _artifact(raw: bytes) -> _Artifact | None:
-    """Return an artifact, or None if the manifest is that of an image, or none at all."""
-    try:
-        top = json.loads(raw)
-        if top["config"]["mediaType"] in ocispec.CONFIG_TYPES:
-            return None
-        return _Artifact(
-            OciDigest.parse(top["config"]["digest"]),
-            tuple(OciDigest.parse(layer["digest"]) for layer in top["layers"]),
-        )
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError, DigestError):
-        return None
 
 
 def _why(exc: Exception) -> str:

@@ -18,7 +18,9 @@ from bootc.fs.dir import Dir
 from bootc.fs.walk import TreeChanged, read_tree
 from bootc.oci.pull import ImageTree
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
-from bootc.repository.sink import DigestOnly
+from bootc.repository.sink import DigestOnly, ObjectSink
+
+_LABEL = b"security.selinux"
 
 
 class ActiveRoot(Error):
@@ -34,14 +36,19 @@ def directory_tree(
     bootable: bool = True,
     algorithm: Algorithm = Algorithm.SHA512,
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+    as_container: bool = True,
+    objects: ObjectSink | None = None,
 ) -> ImageTree:
     """Return the tree an image would be made of.
 
     Args:
         directory: The root of the container; must stay open while content is read.
         bootable: The tree to boot, not the plain one.
-        algorithm: What files are named by.
+        algorithm: What files are named by, unless ``objects`` says it.
         xattrs: Which extended attributes are kept.
+        as_container: Do what a pull does to any tree: the root gets the metadata of ``/usr``,
+            ``/run`` is emptied, and attributes are left out. Otherwise all is kept.
+        objects: Where the content of files goes, if it shall be kept.
 
     Raises:
         ActiveRoot: it is the root directory of this process.
@@ -51,7 +58,7 @@ def directory_tree(
     """
     if os.path.samestat(os.fstat(directory.fileno()), os.stat("/")):
         raise ActiveRoot
-    root = read_tree(directory, DigestOnly(algorithm))
+    root = read_tree(directory, DigestOnly(algorithm) if objects is None else objects)
     paths: dict[External, bytes] = {}
 
     def read_content(content: Inline | External) -> bytes:
@@ -63,11 +70,16 @@ def directory_tree(
                     paths.setdefault(node.content, path)
         name = os.fsdecode(paths[content].lstrip(b"/"))
         data = directory.read_bytes(name, content.size_bytes)
-        if verity_digest(data, algorithm) != content.digest:
+        if verity_digest(data, content.digest.algorithm) != content.digest:
             raise TreeChanged(f"{directory.path.rstrip('/')}/{name}")
         return data
 
-    transform_for_oci(root, xattrs)
+    if as_container:
+        transform_for_oci(root, xattrs)
+    elif bootable:
+        # The labels of the image to boot are those of its own policy, or none.
+        for _, node in root.walk():
+            node.stat.xattrs.pop(_LABEL, None)
     return ImageTree(
         transform_for_boot(root, read_content) if bootable else root,
         read_content,

@@ -28,6 +28,11 @@ def manifest_id(digest: OciDigest) -> str:
     return f"oci-manifest-{digest}"
 
 
+def tag_ref(tag: str) -> str:
+    """Return the name of a tag below ``streams/refs/``."""
+    return f"oci/{encode_tag(tag)}"
+
+
 def tag_of(manifest_digest: OciDigest) -> str:
     """Return the name, below ``streams/refs/``, of the tag that keeps an image."""
     return TAGS + encode_tag(str(manifest_digest))

@@ -6,12 +6,13 @@ so an interrupted pull goes on where it stopped; the image's tag is set last, wh
 all that it refers to is durable; pulling again changes nothing.
 
 Names are those of :mod:`bootc.oci.names`; the tag is ``localhost/bootc-<manifest digest>``
-below ``streams/refs/oci/``. The config stream names the EROFS images made of the image.
+below ``streams/refs/oci/`` where the caller names none. The config stream names the EROFS
+images made of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootc.errors import doing
@@ -27,19 +28,41 @@ from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
 from bootc.oci.blob import Blob, DigestMismatch
 from bootc.oci.flatten import apply_layer
-from bootc.oci.names import config_id, layer_id, manifest_id, tag_of
+from bootc.oci.names import config_id, layer_id, manifest_id, tag_of, tag_ref
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
+from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from bootc.repository.sink import DigestOnly, ObjectSink
 
-#: Names in the config stream of what was made of the image (EROFS format version 1).
-PLAIN_IMAGE = "composefs.image.v1"
-BOOT_IMAGE = "composefs.image.boot.v1"
-_ANY_IMAGE = "composefs.image"
+#: How names in the config stream begin that stand for EROFS images made of the image.
+IMAGE_PREFIX = "composefs.image"
+#: EROFS format versions such an image can have; 0 has no name.
+FORMAT_VERSIONS = (1, 2)
 
 _IMAGE_TASK = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What tells which image it is, byte for byte."""
+
+    manifest_digest: OciDigest
+    manifest_raw: bytes
+    config_digest: OciDigest
+    config_raw: bytes
+    #: The layers, lowest first.
+    diff_ids: tuple[OciDigest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What the layers that were fetched added to the repository."""
+
+    objects: Tally
+    #: Headers, padding and small files, kept in the layers' streams.
+    inlined_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +77,23 @@ class Pulled:
     image_id: Digest
     #: The tree before ``/boot`` was emptied: where kernels are found.
     root: Directory
+    amount: Amount
+
+
+def image_name(
+    version: int, *, bootable: bool, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY
+) -> str:
+    """Return the name in the config stream of an EROFS image made of the image.
+
+    Args:
+        version: One of :data:`FORMAT_VERSIONS`.
+        bootable: The boot image, not the plain one.
+        xattrs: The mode the boot image is made with; plain ones have the default mode.
+    """
+    kind = ".boot" if bootable else ""
+    suffix = ".v1" if version == 1 else ""
+    mode = "" if xattrs is XattrMode.ALLOWLIST_ONLY else f".xattrs={xattrs.value}"
+    return f"{IMAGE_PREFIX}{kind}{suffix}{mode}"
 
 
 def required_bytes(source: Source) -> int:
@@ -68,6 +108,8 @@ def pull(
     *,
     bootable: bool = True,
     architecture: str | None = None,
+    tag: str | None = None,
+    erofs_formats: Sequence[int] = (1,),
 ) -> Pulled:
     """Bring an image into the repository.
 
@@ -77,6 +119,8 @@ def pull(
         sink: Told of each layer and of the making of the image.
         bootable: Make the boot image too.
         architecture: The machine that will run it, in images' spelling; this one if left out.
+        tag: What keeps the image; one made of its digest if left out.
+        erofs_formats: The format versions to make images of, that of the returned id first.
 
     Raises:
         WrongArchitecture: the image is for other machines.
@@ -84,28 +128,58 @@ def pull(
         OSError: the repository cannot be written; ENOSPC among others.
     """
     manifest, config = _check(source, architecture)
-    objects, streams = repository.objects, repository.streams
-    for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True):
-        if streams.exists(layer_id(diff_id)):
-            _announce_layer(sink, descriptor, diff_id)
-            sink(Done(_task(diff_id), cached=True))
-        else:
-            streams.write(
-                layer_id(diff_id), _unpack_layer(source, descriptor, diff_id, objects, sink)
-            )
+    amount = _fetch(repository, source, config, sink)
     sink(Start(_IMAGE_TASK, "Making the image"))
-    root = _flatten(
-        ((diff_id, streams.read(layer_id(diff_id))) for diff_id in config.diff_ids),
-        repository.algorithm,
+    root = stored_tree(repository, config.diff_ids)
+    booted = transform_for_boot(root, repository.objects.read_content) if bootable else None
+    made = {}
+    for version in erofs_formats:
+        made[image_name(version, bootable=False)] = repository.images.add(
+            mkfs_erofs(root, version=version)
+        )
+        if booted is not None:
+            made[image_name(version, bootable=True)] = repository.images.add(
+                mkfs_erofs(booted, version=version)
+            )
+    documents = Documents(
+        source.manifest_digest,
+        source.manifest_raw,
+        manifest.config.digest,
+        source.config_raw,
+        config.diff_ids,
     )
-    booted = transform_for_boot(root, objects.read_content) if bootable else None
-    image_id = repository.images.add(mkfs_erofs(root))
-    made = {PLAIN_IMAGE: image_id}
-    if booted is not None:
-        image_id = made[BOOT_IMAGE] = repository.images.add(mkfs_erofs(booted))
-    _write_documents(repository, source, manifest, config, made)
+    write_documents(repository, documents, made)
+    ref = tag_of(source.manifest_digest) if tag is None else tag_ref(tag)
+    repository.streams.set_ref(ref, manifest_id(source.manifest_digest))
     sink(Done(_IMAGE_TASK))
-    return Pulled(source.manifest_digest, manifest.config.digest, manifest, config, image_id, root)
+    return Pulled(
+        source.manifest_digest,
+        manifest.config.digest,
+        manifest,
+        config,
+        made[image_name(erofs_formats[0], bootable=bootable)],
+        root,
+        amount,
+    )
+
+
+def stored_tree(
+    repository: Repository,
+    diff_ids: Iterable[OciDigest],
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+) -> Directory:
+    """Return the tree of layers that are in the repository.
+
+    Raises:
+        FileNotFoundError: one of them is not.
+        Error: their streams are damaged, or do not make a tree.
+    """
+    streams = repository.streams
+    return _flatten(
+        ((diff_id, streams.read(layer_id(diff_id))) for diff_id in diff_ids),
+        repository.algorithm,
+        xattrs,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +264,24 @@ def _check(source: Source, architecture: str | None) -> tuple[Manifest, ImageCon
     return manifest, config
 
 
+def _fetch(repository: Repository, source: Source, config: ImageConfig, sink: Sink) -> Amount:
+    """Bring in the layers that are not there yet."""
+    objects, streams = repository.objects, repository.streams
+    total = Amount(Tally(), 0)
+    for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True):
+        if streams.exists(layer_id(diff_id)):
+            _announce_layer(sink, descriptor, diff_id)
+            sink(Done(_task(diff_id), cached=True))
+            continue
+        before = objects.tally
+        stream = _unpack_layer(source, descriptor, diff_id, objects, sink)
+        added = objects.tally - before
+        inlined = StreamReader(stream).size_bytes - added.new_bytes - added.present_bytes
+        total = Amount(total.objects + added, total.inlined_bytes + inlined)
+        streams.write(layer_id(diff_id), stream)
+    return total
+
+
 def _task(diff_id: OciDigest) -> str:
     return f"layer:{diff_id.hex[:12]}"
 
@@ -261,35 +353,44 @@ def _read_again(
     return found
 
 
-def _write_documents(
-    repository: Repository,
-    source: Source,
-    manifest: Manifest,
-    config: ImageConfig,
-    made: dict[str, Digest],
+def write_documents(
+    repository: Repository, documents: Documents, made: Mapping[str, Digest]
 ) -> None:
-    """Write config and manifest streams and then the tag."""
+    """Write config and manifest streams of an image whose layers are there.
+
+    Images that the config stream names already keep their references.
+
+    Args:
+        repository: Where to; writable.
+        documents: The image.
+        made: EROFS images made of it, by :func:`image_name`.
+    """
     streams = repository.streams
-    layers = {str(d): streams.digest_of(layer_id(d)) for d in config.diff_ids}
-    config_name = config_id(manifest.config.digest)
-    # Images other tools made of this one (another format or filter) keep their references.
+    layers = {str(d): streams.digest_of(layer_id(d)) for d in documents.diff_ids}
+    config_name = config_id(documents.config_digest)
+    # Those of other tools, too: of another format, or made with another filter.
     kept = {}
     if streams.exists(config_name):
         present = StreamReader(streams.read(config_name)).named_refs
-        kept = {name: ref for name, ref in present.items() if name.startswith(_ANY_IMAGE)}
+        kept = {name: ref for name, ref in present.items() if name.startswith(IMAGE_PREFIX)}
     config_stream = streams.write(
         config_name,
         _document(
-            repository, splitstream.OCI_CONFIG, source.config_raw, {**layers, **kept, **made}
+            repository,
+            splitstream.OCI_CONFIG,
+            documents.config_raw,
+            {**layers, **kept, **made},
         ),
     )
-    manifest_name = manifest_id(source.manifest_digest)
-    named = {f"config:{manifest.config.digest}": config_stream, **layers}
     streams.write(
-        manifest_name,
-        _document(repository, splitstream.OCI_MANIFEST, source.manifest_raw, named),
+        manifest_id(documents.manifest_digest),
+        _document(
+            repository,
+            splitstream.OCI_MANIFEST,
+            documents.manifest_raw,
+            {f"config:{documents.config_digest}": config_stream, **layers},
+        ),
     )
-    streams.set_ref(tag_of(source.manifest_digest), manifest_name)
 
 
 def _document(

@@ -52,7 +52,7 @@ class UnreadableRoot(Error):
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
             f"{what} is needed and {why}; nothing was removed",
-            hint="check and repair the repository first (bootc.repository.fsck, repair)",
+            hint="check and repair the repository first: bootc internals cfs fsck --repair",
         )
 
 

@@ -1,24 +1,26 @@
 """EROFS images of a repository: objects that have a link in ``images/``.
 
-Owns: ``images/<hex>`` (composefs, "Images and stream references"). Promises: when
-:meth:`Images.add` returns, everything stored before it is on the disk and the
-image can be found by its digest. Opening one for mounting, with its digest proved,
-is :mod:`bootc.repository.mounting`.
+Owns: ``images/<hex>`` and the references ``images/refs/<name>``, which keep images and
+their objects from garbage collection (composefs, "Images and stream references").
+Promises: when :meth:`Images.add` returns, everything stored before it is on the disk
+and the image can be found by its digest; whatever name an image is asked for by, what
+is read is the object its digest names. Opening one for mounting, with its digest
+proved, is :mod:`bootc.repository.mounting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bootc.errors import doing
-from bootc.formats.digest import Digest
-from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.digest import Digest, DigestError
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
-from bootc.formats.tree import Directory, External
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
+from bootc.repository.reachable import image_objects
+from bootc.repository.references import References
+from bootc.repository.refs import BrokenReference, is_ref_name
 
 
 class Images:
@@ -32,6 +34,7 @@ class Images:
     def __init__(self, directory: Dir, objects: Objects) -> None:
         self._dir = directory
         self._objects = objects
+        self._references = References(directory, layout.IMAGES)
 
     def add(self, data: bytes) -> Digest:
         """Store an image and register it; registering it twice is fine.
@@ -53,6 +56,55 @@ class Images:
         """Tell whether the image is registered."""
         return self._dir.exists(layout.image_path(digest.hex))
 
+    def set_ref(self, name: str, digest: Digest) -> None:
+        """Make ``images/refs/<name>`` refer to an image that is registered."""
+        self._objects.require_writable()
+        self._references.set(name, digest.hex)
+
+    def refs(self, prefix: str = "") -> dict[str, Digest]:
+        """Return images by the complete names of the references in the directory ``prefix``.
+
+        Raises:
+            BrokenReference: a link refers to something else than an image.
+        """
+        return {
+            name: self._referred(name, entry)
+            for name, entry in self._references.all(prefix).items()
+        }
+
+    def resolve(self, name: str) -> Digest:
+        """Return the image a user means: its digest in hex, or a reference's name.
+
+        A name may begin with ``refs/``, and has to where it looks like a digest.
+
+        Raises:
+            ImageNotFound: there is no such image.
+            BrokenReference: the reference refers to something else than an image.
+        """
+        reference = name.removeprefix(f"{layout.REFS}/")
+        try:
+            digest = Digest.from_hex(name)
+        except DigestError:
+            if is_ref_name(reference):
+                try:
+                    return self._referred(reference, self._references.get(reference))
+                except FileNotFoundError:
+                    pass
+        else:
+            if self.exists(digest):
+                return digest
+        raise ImageNotFound(f"{self._dir.path} has no image {name}")
+
+    def read(self, digest: Digest) -> bytes:
+        """Return the bytes of an image.
+
+        Raises:
+            FileNotFoundError: there is no such image.
+            VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+        """
+        with doing(f"Reading image {digest}"):
+            return self._objects.read(digest, limit=MAX_IMAGE_BYTES)
+
     def objects_of(self, digest: Digest) -> frozenset[Digest]:
         """Return the objects an image refers to: what mounting it needs beside itself.
 
@@ -61,9 +113,9 @@ class Images:
             VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
             InvalidImage: it is no image.
         """
+        data = self.read(digest)
         with doing(f"Reading image {digest}"):
-            root = read_erofs(self._objects.read(digest, limit=MAX_IMAGE_BYTES))
-            return frozenset(_external(root))
+            return frozenset(Digest.from_hex(raw.hex()) for raw in image_objects(data))
 
     def names(self) -> list[str]:
         """Return the digests of all registered images in hex, sorted."""
@@ -73,12 +125,9 @@ class Images:
         except FileNotFoundError:
             return []
 
-
-def _external(root: Directory) -> Iterator[Digest]:
-    pending = [root]
-    while pending:
-        for node in pending.pop().entries.values():
-            if isinstance(node, Directory):
-                pending.append(node)
-            elif isinstance(node.content, External):
-                yield node.content.digest
+    def _referred(self, name: str, entry: str) -> Digest:
+        try:
+            return Digest.from_hex(entry)
+        except DigestError as exc:
+            where = f"{self._dir.path}/{layout.IMAGES}/{layout.REFS}/{name}"
+            raise BrokenReference(f"{where} links to {entry[:200]!r}, which is no image") from exc

@@ -96,16 +96,26 @@ def open_verified_image(
         return fd
 
 
-def mount_composefs(image_fd: int, objects_fd: int, *, name: str, verity: bool) -> int:
-    """Mount an image over a directory of objects; return a detached read-only mount.
+def mount_composefs(
+    image_fd: int,
+    objects_fd: int,
+    *,
+    name: str,
+    verity: bool,
+    upper_fds: tuple[int, int] | None = None,
+    read_only: bool = True,
+) -> int:
+    """Mount an image over a directory of objects; return a detached mount.
 
-    Its source is ``composefs:<name>``.
+    Its source is ``composefs:<name>``. With ``upper_fds``, the directories that overlayfs calls
+    upper and work, what is changed goes there, unless the mount is ``read_only``.
 
     Raises:
         OSError: the kernel refused; its own words are in the notes.
     """
     with doing(f"mounting image {name}"):
         erofs_fd = _mount_erofs(image_fd)
+        upper = zip(("upperdir", "workdir"), map(_path_of, upper_fds or ()), strict=False)
         try:
             with attached(erofs_fd):
                 return _mount_overlay(
@@ -114,10 +124,11 @@ def mount_composefs(image_fd: int, objects_fd: int, *, name: str, verity: bool) 
                         ("metacopy", "on"),
                         ("redirect_dir", "on"),
                         *([("verity", "require")] if verity else []),
+                        *upper,
                         ("lowerdir+", _path_of(erofs_fd)),
                         ("datadir+", _path_of(objects_fd)),
                     ],
-                    attrs=MOUNT_ATTR_RDONLY,
+                    attrs=MOUNT_ATTR_RDONLY if read_only else 0,
                 )
         finally:
             os.close(erofs_fd)

@@ -35,6 +35,7 @@ import os
 import resource
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
@@ -62,6 +63,32 @@ class ObjectCorrupt(Error):
     """An object is not what its name says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many objects were stored through a handle, those that were there already apart."""
+
+    new: int = 0
+    new_bytes: int = 0
+    present: int = 0
+    present_bytes: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.new + other.new,
+            self.new_bytes + other.new_bytes,
+            self.present + other.present,
+            self.present_bytes + other.present_bytes,
+        )
+
+    def __sub__(self, earlier: Tally) -> Tally:
+        return Tally(
+            self.new - earlier.new,
+            self.new_bytes - earlier.new_bytes,
+            self.present - earlier.present,
+            self.present_bytes - earlier.present_bytes,
+        )
+
+
 class Objects:
     """The objects of a repository; an :class:`ObjectSink`.
 
@@ -85,6 +112,8 @@ class Objects:
         self.algorithm = algorithm
         self.secure = secure
         self.writable = writable
+        #: Objects stored so far; one in place of a damaged one is new.
+        self.tally = Tally()
         self._dir = directory
         self._verity = verity
         # Until the kernel says otherwise. Once it has, writers hash while they write.
@@ -116,6 +145,7 @@ class Objects:
             if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
                 digest = verity_digest(data, self.algorithm)
                 if self._has(digest, _reader_of(data)):
+                    self._count(len(data), new=False)
                     return digest
             with Tmpfile.create(self._dir) as tmpfile:
                 tmpfile.write(data)
@@ -294,13 +324,19 @@ class Objects:
     def _stage(
         self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
     ) -> tuple[Digest, bool]:
-        if not absent and self._has(digest, _reader_of(tmpfile.fileno())):
+        new = absent or not self._has(digest, _reader_of(tmpfile.fileno()))
+        self._count(os.fstat(tmpfile.fileno()).st_size, new=new)
+        if not new:
             tmpfile.close()
             return digest, False
         self._nameless[digest] = tmpfile.detach()
         if len(self._nameless) >= self._batch:
             self._name_all()
         return digest, True
+
+    def _count(self, size_bytes: int, *, new: bool) -> None:
+        one = Tally(1, size_bytes) if new else Tally(present=1, present_bytes=size_bytes)
+        self.tally += one
 
     def _name_all(self) -> None:
         try:

@@ -8,23 +8,14 @@ before it is on the disk, and links change from old to new in one step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.objects import Objects
-from bootc.repository.refs import (
-    is_entry_name,
-    is_ref_name,
-    parse_object_link,
-    parse_ref_target,
-    ref_target,
-)
-
-_REFS = f"{layout.STREAMS}/{layout.REFS}"
+from bootc.repository.references import References
+from bootc.repository.refs import is_entry_name, parse_object_link
 
 
 class Streams:
@@ -38,6 +29,7 @@ class Streams:
     def __init__(self, directory: Dir, objects: Objects) -> None:
         self._dir = directory
         self._objects = objects
+        self._references = References(directory, layout.STREAMS)
 
     def exists(self, content_id: str) -> bool:
         """Tell whether the stream and the object it consists of are there."""
@@ -84,13 +76,8 @@ class Streams:
     def set_ref(self, name: str, content_id: str) -> None:
         """Make ``streams/refs/<name>`` refer to a stream, which need not exist yet."""
         self._path(content_id)
-        if not is_ref_name(name):
-            raise ValueError(f"{name!r} cannot name a reference")
         self._objects.require_writable()
-        with doing(f"Setting reference {name} in {self._dir.path}"):
-            parent = f"{_REFS}/{name}".rpartition("/")[0]
-            self._dir.ensure_dir(parent).close()
-            replace_symlink(self._dir, f"{_REFS}/{name}", ref_target(name, content_id))
+        self._references.set(name, content_id)
 
     def remove_ref(self, name: str) -> None:
         """Remove ``streams/refs/<name>``; what it referred to stays until the next collection.
@@ -98,11 +85,8 @@ class Streams:
         Raises:
             FileNotFoundError: there is no such reference.
         """
-        if not is_ref_name(name):
-            raise ValueError(f"{name!r} cannot name a reference")
         self._objects.require_writable()
-        with doing(f"Removing reference {name} in {self._dir.path}"):
-            self._dir.unlink(f"{_REFS}/{name}")
+        self._references.remove(name)
 
     def refs(self, prefix: str = "") -> dict[str, str]:
         """Return content ids by the names of the references in the directory ``prefix``.
@@ -112,24 +96,19 @@ class Streams:
         Raises:
             BrokenReference: a link refers to something else than a stream.
         """
-        with doing(f"Reading references of {self._dir.path}"):
-            return dict(self._walk(prefix))
+        return self._references.all(prefix)
+
+    def resolve(self, name: str) -> str:
+        """Return the content id that a user means: itself, or ``refs/`` and a reference.
+
+        Raises:
+            FileNotFoundError: there is no such reference.
+            BrokenReference: it refers to something else than a stream.
+        """
+        prefix, slash, reference = name.partition("/")
+        return self._references.get(reference) if slash and prefix == layout.REFS else name
 
     def _path(self, content_id: str) -> str:
         if not is_entry_name(content_id):
             raise ValueError(f"{content_id!r} cannot name a stream")
         return layout.stream_path(content_id)
-
-    def _walk(self, name: str) -> Iterator[tuple[str, str]]:
-        path = f"{_REFS}/{name}" if name else _REFS
-        try:
-            with self._dir.open_dir(path) as below:
-                entries = below.names()
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            where = f"{self._dir.path}/{path}"
-            yield name, parse_ref_target(name, self._dir.readlink(path), where)
-            return
-        for entry in entries:
-            yield from self._walk(f"{name}/{entry}" if name else entry)

@@ -67,7 +67,7 @@ def ensure(
     parent: Dir,
     *,
     name: str = layout.REPOSITORY,
-    algorithm: Algorithm = Algorithm.SHA512,
+    algorithm: Algorithm | None = Algorithm.SHA512,
     erofs_format: int = DEFAULT_EROFS_FORMAT,
     secure: bool,
     wait: bool = True,
@@ -81,7 +81,8 @@ def ensure(
     Args:
         parent: The directory that holds, or shall hold, the repository.
         name: The repository's name in it.
-        algorithm: What objects are named by, or shall be.
+        algorithm: What objects have to be named by; if None, what they are named by, and
+            SHA-512 in a new repository.
         erofs_format: The format version images have by default, when it is made now.
         secure: Demand fs-verity of everything.
         wait: As for :meth:`Repository.open`.
@@ -94,25 +95,60 @@ def ensure(
         NotARepository: there is an ``objects/``, but nothing in it tells what it is.
         MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
     """
-    with contextlib.ExitStack() as stack:
-        outcome = Outcome.CREATED
-        with contextlib.suppress(FileNotFoundError):
-            directory = stack.enter_context(parent.open_dir(name))
-            if directory.exists(layout.META):
-                outcome = Outcome.OPENED
-            elif directory.exists(layout.OBJECTS):
-                _upgrade(directory, algorithm, secure=secure, verity=verity)
-                outcome = Outcome.UPGRADED
     settings = _Settings(name=name, wait=wait, sink=sink, verity=verity)
-    if outcome is Outcome.CREATED:
+    outcome = Outcome.OPENED
+    if needs_upgrade(parent, name):
+        upgrade(parent, name=name, algorithm=algorithm, secure=secure, verity=verity)
+        outcome = Outcome.UPGRADED
+    elif not parent.exists(f"{name}/{layout.META}"):
         return Repository.create(
-            parent, algorithm=algorithm, erofs_format=erofs_format, secure=secure, **settings
-        ), outcome
+            parent,
+            algorithm=algorithm or Algorithm.SHA512,
+            erofs_format=erofs_format,
+            secure=secure,
+            **settings,
+        ), Outcome.CREATED
     repository = Repository.open(parent, require_verity=secure, writable=True, **settings)
-    if repository.algorithm is not algorithm:
+    if algorithm not in (None, repository.algorithm):
         repository.close()
         raise _named_otherwise(repository.dir.path, repository.algorithm, algorithm)
     return repository, outcome
+
+
+def needs_upgrade(parent: Dir, name: str = layout.REPOSITORY) -> bool:
+    """Tell whether there is a repository that nothing speaks for: objects, and no ``meta.json``."""
+    try:
+        with parent.open_dir(name) as directory:
+            return directory.exists(layout.OBJECTS) and not directory.exists(layout.META)
+    except FileNotFoundError:
+        return False
+
+
+def upgrade(
+    parent: Dir,
+    *,
+    name: str = layout.REPOSITORY,
+    algorithm: Algorithm | None = None,
+    secure: bool,
+    verity: Verity = fsverity,
+) -> None:
+    """Give a repository of objects the ``meta.json`` that says what they are.
+
+    Args:
+        parent: The directory that holds the repository.
+        name: The repository's name in it.
+        algorithm: What objects have to be named by; whatever they are named by if left out.
+        secure: Demand that they have fs-verity.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the objects were made without fs-verity.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: nothing tells what it is.
+        OSError: EROFS among others.
+    """
+    with parent.open_dir(name) as directory:
+        _upgrade(directory, algorithm, secure=secure, verity=verity)
 
 
 def reset_metadata(
@@ -155,7 +191,7 @@ def reset_metadata(
     return Repository.open(parent, name=name, require_verity=secure, writable=True, verity=verity)
 
 
-def _upgrade(directory: Dir, algorithm: Algorithm, *, secure: bool, verity: Verity) -> None:
+def _upgrade(directory: Dir, algorithm: Algorithm | None, *, secure: bool, verity: Verity) -> None:
     with doing(f"Upgrading the repository {directory.path}"):
         sample = set(_sample(directory, verity))
         kinds = {kind for kind, _ in sample}
@@ -165,7 +201,7 @@ def _upgrade(directory: Dir, algorithm: Algorithm, *, secure: bool, verity: Veri
                 hint="remove the directory if nothing needs it",
             )
         found = kinds.pop()
-        if found is not algorithm:
+        if algorithm not in (None, found):
             raise _named_otherwise(directory.path, found, algorithm)
         sealed = {has_verity for _, has_verity in sample}
         if secure and True not in sealed:

@@ -81,6 +81,24 @@ def test_order_links_and_xattrs() -> None:
     assert again.entries[b"z"].stat == file.stat
 
 
+def test_a_part_of_a_tree() -> None:
+    shared = Leaf(Stat(0o644), Inline(b"x"))
+    root = Directory(
+        Stat(0o755),
+        {
+            b"a": Directory(Stat(0o755), {b"b": shared, b"c": shared}),
+            b"a.d": shared,
+            b"e": Leaf(Stat(0o777), Symlink(b"a")),
+        },
+    )
+    whole = list(write_dumpfile(root))
+    assert list(write_dumpfile(root, top=b"/")) == whole
+    assert list(write_dumpfile(root, top=b"/a")) == whole[:4][1:]
+    assert list(write_dumpfile(root, top=b"/a/c")) == [whole[2].replace(b"/a/b", b"/a/c")]
+    assert list(write_dumpfile(root, top=b"/e")) == whole[-1:]
+    assert list(write_dumpfile(root, top=b"/nothing")) == []
+
+
 def test_what_strictness_still_allows() -> None:
     lines = [
         b"/ 4096 40755 99 0 0 0 -1.5 - - -",

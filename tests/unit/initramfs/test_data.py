@@ -82,6 +82,7 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         "usr/lib/dracut/dracut.conf.d/10-bootc.conf": 0o644,
         "usr/lib/dracut/modules.d/51bootc/closure.py": 0o755,
         "usr/lib/dracut/modules.d/51bootc/module-setup.sh": 0o755,
+        "usr/lib/systemd/system/bootc-finalize-staged.service": 0o644,
         "usr/lib/systemd/system/bootc-root-setup.service": 0o644,
     }
 

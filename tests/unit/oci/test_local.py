@@ -9,7 +9,7 @@ from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import write_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
-from bootc.formats.tree import External, Inline, Leaf
+from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.walk import TreeChanged, read_tree
@@ -64,6 +64,45 @@ def test_a_plain_directory(root: Path) -> None:
     assert kept.stat.xattrs == {b"user.x": b"y"}
     kept.stat.xattrs.clear()
     assert not any(node.stat.xattrs for _, node in plain.walk())
+
+
+def test_a_directory_as_it_is(root: Path) -> None:
+    os.setxattr(root / "boot", "user.x", b"y")
+    (root / "usr").chmod(0o700)
+    with Dir.open(root) as top:
+        plain = directory_tree(top, bootable=False, as_container=False).root
+        booted = directory_tree(top, as_container=False).root
+    for tree in (plain, booted):
+        boot = tree.lookup("boot")
+        assert isinstance(boot, Directory)
+        assert boot.stat.xattrs[b"user.x"] == b"y"
+        assert tree.stat.mode == 0o755
+        assert (b"vmlinuz" in boot.entries) == (tree is plain)
+    assert booted.stat.xattrs == {b"security.selinux": b"any"}
+
+
+def test_a_label_without_a_policy(root: Path) -> None:
+    require.root()
+    (root / "etc/selinux/config").unlink()
+    os.setxattr(root / "boot", "security.selinux", b"of_the_builder")
+    with Dir.open(root) as top:
+        plain = directory_tree(top, bootable=False, as_container=False).root
+        booted = directory_tree(top, as_container=False).root
+    labelled = [path for path, node in plain.walk() if node.stat.xattrs]
+    assert labelled == [b"/boot"]
+    assert not any(node.stat.xattrs for _, node in booted.walk())
+
+
+def test_a_directory_that_is_kept(root: Path, tmp_path: Path) -> None:
+    with (
+        Dir.open(tmp_path) as parent,
+        Repository.create(parent, algorithm=Algorithm.SHA256, secure=False) as repository,
+        Dir.open(root) as top,
+    ):
+        tool = directory_tree(top, objects=repository.objects).root.lookup("usr/bin/tool")
+        assert isinstance(tool, Leaf)
+        assert tool.content == External(verity_digest(b"tool" * 100, Algorithm.SHA256), 400)
+        assert repository.objects.read(tool.content.digest) == b"tool" * 100
 
 
 def test_refusals(root: Path) -> None:

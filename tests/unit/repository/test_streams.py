@@ -92,6 +92,14 @@ def test_names_that_cannot_be_references(repository: Repository, name: str) -> N
         repository.streams.set_ref(name, ID)
 
 
+def test_what_a_user_calls_a_stream(repository: Repository) -> None:
+    repository.streams.set_ref("a/b", ID)
+    assert repository.streams.resolve("refs/a/b") == ID
+    assert repository.streams.resolve(ID) == ID
+    with pytest.raises(FileNotFoundError):
+        repository.streams.resolve("refs/a/c")
+
+
 def test_images(repository: Repository) -> None:
     assert repository.images.names() == []
     digest = repository.images.add(b"image")

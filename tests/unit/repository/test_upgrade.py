@@ -14,7 +14,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere
 from bootc.repository.metadata import ErofsFormats, Metadata
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
-from bootc.repository.upgrade import Outcome, ensure, reset_metadata
+from bootc.repository.upgrade import Outcome, ensure, needs_upgrade, reset_metadata, upgrade
 from bootc.repository.verity import VerityMissing
 from support.verity import FakeVerity
 
@@ -160,3 +160,33 @@ def test_a_new_beginning_is_refused(parent: Dir) -> None:
         with pytest.raises((LockedByOther, LockedHere)):
             reset_metadata(parent, secure=True, verity=kernel)
         assert repository.dir.names() == before
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_the_algorithm_is_what_objects_are_named_by(parent: Dir, algorithm: Algorithm) -> None:
+    assert not needs_upgrade(parent)
+    kernel = old_repository(parent, sealed=False, algorithm=algorithm)
+    assert needs_upgrade(parent)
+    repository, outcome = ensure(parent, algorithm=None, secure=False, verity=kernel)
+    with repository:
+        assert (outcome, repository.algorithm) == (Outcome.UPGRADED, algorithm)
+    assert not needs_upgrade(parent)
+    repository, outcome = ensure(parent, algorithm=None, secure=False, verity=kernel)
+    with repository:
+        assert (outcome, repository.algorithm) == (Outcome.OPENED, algorithm)
+
+
+def test_a_new_repository_of_no_algorithm(parent: Dir) -> None:
+    repository, outcome = ensure(parent, algorithm=None, secure=False)
+    with repository:
+        assert (outcome, repository.algorithm) == (Outcome.CREATED, SHA512)
+
+
+def test_an_upgrade_alone(parent: Dir) -> None:
+    kernel = old_repository(parent, sealed=True)
+    with pytest.raises(RepositoryExists, match="fsverity-sha512-12 and not fsverity-sha256-12"):
+        upgrade(parent, algorithm=SHA256, secure=True, verity=kernel)
+    assert needs_upgrade(parent)
+    upgrade(parent, secure=False, verity=kernel)
+    with Repository.open(parent, require_verity=True, verity=kernel) as repository:
+        assert repository.algorithm is SHA512

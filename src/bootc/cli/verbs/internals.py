@@ -10,6 +10,7 @@ from bootc import __version__
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import DRY_RUN, open_host
 from bootc.cli.verbs import composefs_info, mkcomposefs
+from bootc.cli.verbs.cfs import command as cfs
 from bootc.errors import Error
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from bootc.repository.gc import GcReport
 
 #: The composefs tools this can be called as.
-TOOLS = {command.name: command for command in (mkcomposefs.COMMAND, composefs_info.COMMAND)}
+TOOLS = {
+    "mkcomposefs": mkcomposefs.COMMAND,
+    "composefs-info": composefs_info.COMMAND,
+    "cfsctl": cfs.COMMAND,
+}
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}

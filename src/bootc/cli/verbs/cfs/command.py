@@ -1,0 +1,40 @@
+"""``bootc internals cfs``: a composefs repository by hand, with the verbs of ``cfsctl``.
+
+What is printed is the same, messages are ours. Owns the options that come before the
+verb, which :mod:`bootc.cli.verbs.cfs.opening` gives their meaning.
+"""
+
+from __future__ import annotations
+
+from bootc.cli.options import Command, Option
+from bootc.cli.verbs.cfs import images, oci, upkeep
+from bootc.cli.verbs.cfs.opening import parse_algorithm, parse_erofs_version
+
+COMMAND = Command(
+    name="cfs",
+    help="Work on a composefs repository by hand.",
+    options=(
+        Option(("--repo",), "The repository.", metavar="PATH"),
+        Option(("--user",), "The repository is ~/.var/lib/composefs.", default=False),
+        Option(("--system",), "The repository is /sysroot/composefs.", default=False),
+        Option(
+            ("--hash",),
+            "What objects are named by: sha256 or sha512.",
+            "ALG",
+            parse=parse_algorithm,
+        ),
+        Option(
+            ("--erofs-version",),
+            "Make images of this version of the format: 0, 1 or 2.",
+            "N",
+            parse=parse_erofs_version,
+        ),
+        Option(("--insecure",), "Do without fs-verity.", default=False, hidden=True),
+        Option(("--require-verity",), "Refuse a repository that is not secure.", default=False),
+        Option(("--no-upgrade",), "Leave a repository without meta.json as it is.", default=False),
+        Option(("--no-repo",), "Ask no repository for its algorithm.", default=False),
+        Option(("--no-wait",), "Fail if another process has the repository.", default=False),
+    ),
+    commands=(*upkeep.COMMANDS, *images.COMMANDS, oci.COMMAND),
+    aliases=("cfsctl",),
+)

@@ -1,0 +1,370 @@
+"""``cfs`` verbs for images: made of directories, listed, looked into, mounted.
+
+What ``cfsctl`` prints is printed here to the letter. Promises: when a verb that stores
+something prints, all of it is on the disk; and the image of a directory is the one that
+``bootc container compute-composefs-digest`` and a pull compute.
+
+Source: composefs, "cfsctl", "Commands" and "Images and stream references".
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.output import render_pretty_json, render_table
+from bootc.cli.verbs.cfs import mounting
+from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
+from bootc.errors import Error, UsageError, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Digest
+    from bootc.formats.tree import Directory, Node
+    from bootc.oci.seal import XattrMode
+    from bootc.repository.repository import Repository
+    from bootc.repository.sink import ObjectSink
+
+#: How much of a digest a table shows.
+_SHORT = 12
+#: The format of images that no repository keeps, whatever one there may say.
+_VERSION_WITHOUT_REPOSITORY = 1
+
+
+class NotInImage(Error):
+    """An image has no file of such a name."""
+
+
+def list_images(args: argparse.Namespace, context: Context) -> None:
+    """List the images that have a name."""
+    from bootc.repository.findings import shown
+
+    with opened(args, context, writable=False) as repository:
+        named = sorted(repository.images.refs().items())
+    found = [(shown(name), digest.hex) for name, digest in named]
+    if args.json:
+        images = [{"name": name, "digest": digest} for name, digest in found]
+        context.write(render_pretty_json({"images": images}))
+    elif not found:
+        context.write("No images found\n")
+    else:
+        length = None if args.no_trunc else _SHORT
+        rows = [(name, digest[:length]) for name, digest in found]
+        context.write(render_table(("NAME", "DIGEST"), rows))
+
+
+def image_objects(args: argparse.Namespace, context: Context) -> None:
+    """Print the objects that files of an image consist of."""
+    with opened(args, context, writable=False) as repository:
+        objects = repository.images.objects_of(repository.images.resolve(args.name))
+    context.write("".join(sorted(_line(digest) for digest in objects)))
+
+
+def dump_files(args: argparse.Namespace, context: Context) -> None:
+    """Print what an image says of some of its files."""
+    from bootc.formats.dumpfile import write_dumpfile
+    from bootc.formats.erofs.reader import read_erofs
+
+    with opened(args, context, writable=False) as repository:
+        digest = repository.images.resolve(args.image)
+        data = repository.images.read(digest)
+    with doing(f"Reading image {digest}"):
+        root = read_erofs(data)
+    lines: list[bytes] = []
+    for file in args.files:
+        path = os.fsencode(file)
+        node = root.lookup(path)
+        if node is None:
+            raise NotInImage(f"the image {args.image} has no {file}")
+        if args.backing_path_only:
+            lines.append(path + b" " + _backing_path(node, file) + b"\n")
+        else:
+            names = [name for name in path.split(b"/") if name]
+            lines += write_dumpfile(root, top=b"/" + b"/".join(names))
+    context.write_bytes(b"".join(lines))
+
+
+def _backing_path(node: Node, file: str) -> bytes:
+    """Return where below the objects the content of a file is."""
+    from bootc.formats.tree import Directory, External, Unverified
+
+    if isinstance(node, Directory):
+        raise NotInImage(f"{file} is a directory, which has no content")
+    match node.content:
+        case External(digest, _, path):
+            return digest.object_path.encode() if path is None else path
+        case Unverified(path):
+            return path
+        case _:
+            return b"inline"
+
+
+def create_image(args: argparse.Namespace, context: Context) -> None:
+    """Store a directory: its files, and an image of it."""
+    from bootc.formats.erofs.writer import mkfs_erofs
+
+    name = _reference(args.name)
+    with opened(args, context, writable=True) as repository:
+        root = _tree(args, bootable=args.bootable, xattrs=args.xattrs, objects=repository.objects)
+        with doing(f"Making an image of {args.path}"):
+            made = [
+                repository.images.add(mkfs_erofs(root, version=version))
+                for version in _versions(args, repository)
+            ]
+        if name is not None:
+            repository.images.set_ref(name, made[0])
+        repository.sync()
+    context.write(_line(made[0]))
+
+
+def _versions(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
+    if args.erofs_version is not None:
+        return (args.erofs_version,)
+    formats = repository.metadata.effective_erofs_formats()
+    return formats.default, *(number for number in formats.extra if number != formats.default)
+
+
+def compute_id(args: argparse.Namespace, context: Context) -> None:
+    """Print the digest of the image of a directory, storing nothing."""
+    digest, _ = _image_id(args, bootable=args.bootable, xattrs=args.xattrs)
+    context.write(f"{digest}\n")
+
+
+def compute_karg(args: argparse.Namespace, context: Context) -> None:
+    """Print the kernel argument that boots the image of a directory, storing nothing."""
+    from bootc.formats.cmdline import composefs_karg
+    from bootc.oci.seal import XattrMode
+
+    digest, version = _image_id(args, bootable=True, xattrs=XattrMode.ALLOWLIST_ONLY)
+    if version == 2:
+        argument = composefs_karg(digest.hex, optional=args.insecure)
+    else:
+        # Version 0 is called v1, too: they share a layout.
+        optional = "?" if args.insecure else ""
+        argument = f"composefs.digest={optional}v1-{digest.algorithm.hash_name}-12:{digest}"
+    context.write(f"{argument}\n")
+
+
+def create_dumpfile(args: argparse.Namespace, context: Context) -> None:
+    """Print the tree that the image of a directory is made of."""
+    from bootc.formats.dumpfile import write_dumpfile
+    from bootc.repository.sink import DigestOnly
+
+    objects = DigestOnly(algorithm_without_repository(args))
+    root = _tree(args, bootable=args.bootable, xattrs=args.xattrs, objects=objects)
+    for line in write_dumpfile(root):
+        context.write_bytes(line)
+
+
+def _image_id(args: argparse.Namespace, *, bootable: bool, xattrs: XattrMode) -> tuple[Digest, int]:
+    """Return the digest of the image of a directory, and the image's version."""
+    from bootc.formats.erofs.writer import mkfs_erofs
+    from bootc.formats.verity import verity_digest
+    from bootc.repository.sink import DigestOnly
+
+    algorithm = algorithm_without_repository(args)
+    version: int = _VERSION_WITHOUT_REPOSITORY
+    if args.erofs_version is not None:
+        version = args.erofs_version
+    root = _tree(args, bootable=bootable, xattrs=xattrs, objects=DigestOnly(algorithm))
+    with doing(f"Making an image of {args.path}"):
+        return verity_digest(mkfs_erofs(root, version=version), algorithm), version
+
+
+def _tree(
+    args: argparse.Namespace, *, bootable: bool, xattrs: XattrMode, objects: ObjectSink
+) -> Directory:
+    from bootc.fs.dir import Dir
+    from bootc.oci.local import directory_tree
+
+    with Dir.open(args.path) as directory:
+        return directory_tree(
+            directory,
+            bootable=bootable,
+            xattrs=xattrs,
+            as_container=not args.no_propagate_usr_to_root,
+            objects=objects,
+        ).root
+
+
+def import_image(args: argparse.Namespace, context: Context) -> None:
+    """Store an image that comes from standard input."""
+    from bootc.formats.erofs.image import InvalidImage
+    from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+    from bootc.repository.imagecheck import check_image
+
+    name = _reference(args.name)
+    assert name is not None
+    with opened(args, context, writable=True) as repository:
+        with doing("Reading standard input"), open(0, "rb", closefd=False) as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
+            if len(data) > MAX_IMAGE_BYTES:
+                raise InvalidImage(MAX_IMAGE_BYTES, "larger than any image")
+            # Collections would refuse to go on with an image that makes no sense.
+            check_image(data)
+        digest = repository.images.add(data)
+        repository.images.set_ref(name, digest)
+        repository.sync()
+    context.write(_line(digest))
+
+
+def mount(args: argparse.Namespace, context: Context) -> None:
+    """Mount an image."""
+    mounting.check_options(args)
+    with opened(args, context, writable=False) as repository:
+        image = repository.images.resolve(args.name)
+        mounting.mount_at(args, repository, image, args.mountpoint)
+
+
+def cat(args: argparse.Namespace, context: Context) -> None:
+    """Print the bytes a stream was made of."""
+    from bootc.formats.digest import Digest
+    from bootc.formats.splitstream import StreamReader
+    from bootc.repository.refs import is_entry_name, is_ref_name
+
+    if not is_ref_name(args.name):
+        raise UsageError(f"{args.name!r:.200} cannot name a stream")
+    with opened(args, context, writable=False) as repository:
+        content_id = repository.streams.resolve(args.name)
+        if not is_entry_name(content_id):
+            raise UsageError(f"{args.name!r:.200} cannot name a stream")
+        data = repository.streams.read(content_id)
+        with doing(f"Reading stream {content_id}"):
+            for chunk in StreamReader(data).chunks():
+                piece = repository.objects.read(chunk) if isinstance(chunk, Digest) else chunk
+                context.write_bytes(piece)
+
+
+def _reference(name: str | None) -> str | None:
+    """Return the name an image gets, which may be said like one that is asked for."""
+    from bootc.repository import layout
+    from bootc.repository.refs import is_ref_name
+
+    if name is None:
+        return None
+    name = name.removeprefix(f"{layout.REFS}/")
+    if not is_ref_name(name):
+        raise UsageError(f"{name!r:.200} cannot name an image")
+    return name
+
+
+def _line(digest: Digest) -> str:
+    return f"{digest.algorithm.hash_name}:{digest}\n"
+
+
+def _xattr_mode(text: str) -> XattrMode:
+    from bootc.oci.seal import XattrMode
+
+    for mode in XattrMode:
+        if mode.value == text:
+            return mode
+    known = " nor ".join(mode.value for mode in XattrMode)
+    raise argparse.ArgumentTypeError(f"{text!r:.80} is neither {known}")
+
+
+_PATH = Option(("path",), "The directory.", "PATH")
+_AS_IT_IS = Option(
+    ("--no-propagate-usr-to-root",),
+    "Take the directory as it is, not as a container's root.",
+    default=False,
+)
+_IMAGE = "The image: its digest in hex, or its name."
+_FROM_DIRECTORY = (
+    _PATH,
+    Option(
+        ("--bootable",),
+        "The tree to boot: /boot and /sysroot empty, and with SELinux labels.",
+        default=False,
+    ),
+    _AS_IT_IS,
+    Option(
+        ("--xattrs",),
+        "Which extended attributes are kept: allowlist-only (default) or keep-user-xattrs.",
+        "MODE",
+        default="allowlist-only",
+        parse=_xattr_mode,
+    ),
+)
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="images",
+        help="List the images that have a name.",
+        options=(
+            Option(("--json",), "As one JSON object.", default=False),
+            Option(("--no-trunc",), "Show whole digests.", default=False),
+        ),
+        run=list_images,
+        aliases=("list-images",),
+    ),
+    Command(
+        name="image-objects",
+        help="Print the objects an image refers to.",
+        options=(Option(("name",), _IMAGE, "NAME"),),
+        run=image_objects,
+    ),
+    Command(
+        name="dump-files",
+        help="Print what an image says of files.",
+        options=(
+            Option(("image",), _IMAGE, "IMAGE"),
+            Option(("files",), "Files or directories in it.", "FILE", repeated=True),
+            Option(
+                ("--backing-path-only",),
+                "Print only where below the objects the content is.",
+                default=False,
+            ),
+        ),
+        run=dump_files,
+    ),
+    Command(
+        name="create-image",
+        help="Store a directory as an image.",
+        options=(
+            *_FROM_DIRECTORY,
+            Option(("name",), "The name it gets.", "NAME", optional=True),
+        ),
+        run=create_image,
+    ),
+    Command(
+        name="create-dumpfile",
+        help="Print the tree that the image of a directory is made of.",
+        options=_FROM_DIRECTORY,
+        run=create_dumpfile,
+    ),
+    Command(
+        name="compute-id",
+        help="Print the digest of the image of a directory.",
+        options=_FROM_DIRECTORY,
+        run=compute_id,
+    ),
+    Command(
+        name="compute-karg",
+        help="Print the kernel argument that boots the image of a directory.",
+        options=(_PATH, _AS_IT_IS),
+        run=compute_karg,
+    ),
+    Command(
+        name="mount",
+        help="Mount an image.",
+        options=(
+            Option(("name",), _IMAGE, "NAME"),
+            Option(("mountpoint",), "Where.", "MOUNTPOINT"),
+            *mounting.OPTIONS,
+        ),
+        run=mount,
+    ),
+    Command(
+        name="import-image",
+        help="Store an image that comes from standard input.",
+        options=(Option(("name",), "The name it gets.", "REF"),),
+        run=import_image,
+    ),
+    Command(
+        name="cat",
+        help="Print the bytes of a stream.",
+        options=(Option(("name",), "Its content id, or refs/ and a reference.", "NAME"),),
+        run=cat,
+    ),
+)

@@ -1,0 +1,93 @@
+"""How the ``cfs`` verbs mount an image: options they share, and the mount itself.
+
+Promises: the image of a secure repository is proved to be the one named, and overlayfs
+checks every file of it; no option turns that off. It is the kernel that mounts, never
+FUSE, so that this needs root.
+
+Source: composefs, "Kernel mount" and "Verity requirement".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Option
+from bootc.errors import Error, UsageError, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Digest
+    from bootc.repository.repository import Repository
+
+OPTIONS = (
+    Option(("--upperdir",), "Keep what is changed in this directory.", metavar="DIR"),
+    Option(("--workdir",), "What overlayfs needs beside that, empty.", metavar="DIR"),
+    Option(("--read-write",), "Allow changes; needs --upperdir.", default=False),
+    Option(
+        ("--fuse",),
+        "Accepted; the kernel mounts in any case.",
+        metavar="WHEN",
+        default="auto",
+        choices=("auto", "yes", "no"),
+    ),
+)
+
+
+class NoFuse(Error):
+    """A mount through FUSE was asked for."""
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before anything is opened.
+
+    Raises:
+        UsageError: one of them needs another.
+        NoFuse: FUSE was asked for.
+    """
+    if (args.upperdir is None) != (args.workdir is None):
+        raise UsageError("--upperdir and --workdir need each other")
+    if args.read_write and args.upperdir is None:
+        raise UsageError("--read-write needs --upperdir")
+    if args.fuse == "yes":
+        raise NoFuse("mounting through FUSE is not supported", hint="leave out --fuse")
+
+
+def mount_at(
+    args: argparse.Namespace, repository: Repository, image: Digest, mountpoint: str
+) -> None:
+    """Mount an image of the repository at a directory, as the options say.
+
+    Raises:
+        ImageNotFound: it is not there.
+        ImageNotTrusted: the repository is secure, and it is not what its name says.
+        OSError: EPERM without root, and whatever the kernel says.
+    """
+    from bootc.fs.dir import Dir
+    from bootc.kernel.libc import AT_FDCWD
+    from bootc.kernel.mount import move_mount
+    from bootc.repository import layout
+    from bootc.repository.mounting import mount_composefs, open_verified_image
+
+    with contextlib.ExitStack() as stack, doing(f"Mounting at {mountpoint}"):
+        image_fd = open_verified_image(
+            repository.dir.fileno(), image.hex, require_verity=repository.secure
+        )
+        stack.callback(os.close, image_fd)
+        objects = stack.enter_context(repository.dir.open_dir(layout.OBJECTS))
+        upper_fds = None
+        if args.upperdir is not None:
+            upper = stack.enter_context(Dir.open(args.upperdir))
+            work = stack.enter_context(Dir.open(args.workdir))
+            upper_fds = upper.fileno(), work.fileno()
+        mount_fd = mount_composefs(
+            image_fd,
+            objects.fileno(),
+            name=image.hex,
+            verity=repository.secure,
+            upper_fds=upper_fds,
+            read_only=not args.read_write,
+        )
+        stack.callback(os.close, mount_fd)
+        move_mount(mount_fd, "", AT_FDCWD, mountpoint)

@@ -1,0 +1,229 @@
+"""``cfs oci``: container images of a repository, with the verbs of ``cfsctl oci``.
+
+What ``cfsctl`` prints is printed here to the letter. An image is named by its tag or by the
+digest of its manifest, which may have an ``@`` in front; where a tree is computed, a digest
+is that of the configuration, as there.
+
+Source: composefs, "Commands" and "OCI pull pipeline".
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.output import render_pretty_json
+from bootc.cli.verbs.cfs import mounting, oci_inspect
+from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, parse_oci_digest
+from bootc.cli.verbs.cfs.opening import opened
+from bootc.errors import Error, UsageError
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Digest, OciDigest
+    from bootc.oci.pull import Amount
+    from bootc.repository.repository import Repository
+
+
+class NothingToMount(Error):
+    """No EROFS image was made of a container image."""
+
+
+class NoMatch(Error):
+    """There is no way to make the boot image that was expected."""
+
+
+def pull(args: argparse.Namespace, context: Context) -> None:
+    """Bring an image into the repository, and say what came of it."""
+    from bootc.formats.imgref import ImageReference
+    from bootc.oci import pull as pulling
+    from bootc.oci.names import manifest_id
+    from bootc.oci.source import open_source
+    from bootc.oci.stored import require_tag
+
+    expected: Digest | None = args.expected_digest
+    if expected is not None and not args.bootable:
+        raise UsageError("--expected-digest needs --bootable")
+    reference = ImageReference.parse(args.image)
+    tag = args.image if args.name is None else args.name
+    require_tag(tag)
+    with opened(args, context, writable=True) as repository:
+        if expected is not None and expected.algorithm is not repository.algorithm:
+            raise UsageError(f"--expected-digest is not of {repository.algorithm.label}")
+        with open_source(reference) as source:
+            pulled = pulling.pull(
+                repository,
+                source,
+                context.sink,
+                bootable=args.bootable and expected is None,
+                tag=tag,
+                erofs_formats=_formats(args, repository),
+            )
+        repository.sync()
+        verity = repository.streams.digest_of(manifest_id(pulled.manifest_digest))
+        context.write(
+            f"manifest {pulled.manifest_digest}\n"
+            f"config   {pulled.config_digest}\n"
+            f"verity   {verity}\n"
+            f"tagged   {tag}\n"
+            f"objects  {_amount(pulled.amount)}\n"
+        )
+        if expected is not None:
+            context.write(_matched(repository, pulled.manifest_digest, expected))
+        elif args.bootable:
+            context.write(f"Boot image: {pulled.image_id}\n")
+
+
+def _matched(repository: Repository, manifest_digest: OciDigest, expected: Digest) -> str:
+    from bootc.oci.pull import FORMAT_VERSIONS
+    from bootc.oci.seal import XattrMode
+    from bootc.oci.stored import match_boot_image, read_image
+
+    found = match_boot_image(repository, read_image(repository, manifest_digest), expected)
+    if found is None:
+        tried = len(XattrMode) * len(FORMAT_VERSIONS)
+        raise NoMatch(
+            f"No boot image configuration matched expected digest {expected} "
+            f"(tried {tried} mode/version combinations)",
+            hint="bootc container compute-composefs-digest --explain compares trees",
+        )
+    repository.sync()
+    how = f"xattr-mode={found.xattrs.value}, format-version=V{found.version}"
+    return f"Boot image: {found.image_id} ({how})\n"
+
+
+def _amount(amount: Amount) -> str:
+    from bootc.cli.progress import human_bytes
+
+    objects = amount.objects
+    stored = human_bytes(objects.new_bytes, decimals=2)
+    inlined = human_bytes(amount.inlined_bytes, decimals=2)
+    return (
+        f"{objects.new} new + {objects.present} already present objects; "
+        f"{stored} stored, {inlined} inlined"
+    )
+
+
+def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
+    """Return the versions of the format to make images of, the one that counts first."""
+    formats = repository.metadata.effective_erofs_formats()
+    wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
+    if args.erofs_version is not None:
+        wanted = (args.erofs_version,)
+    if 0 in wanted:
+        raise UsageError(
+            "images made of container images cannot have version 0", hint="give --erofs-version 1"
+        )
+    return wanted
+
+
+def tag(args: argparse.Namespace, context: Context) -> None:
+    """Give an image a tag."""
+    from bootc.oci.stored import tag_image
+
+    with opened(args, context, writable=True) as repository:
+        tag_image(repository, args.digest, args.name)
+        repository.sync()
+    context.write(f"Tagged {args.digest} as {args.name}\n")
+
+
+def untag(args: argparse.Namespace, context: Context) -> None:
+    """Take a tag away."""
+    from bootc.oci.stored import untag_image
+
+    with opened(args, context, writable=True) as repository:
+        untag_image(repository, args.name)
+        repository.sync()
+    context.write(f"Removed tag {args.name}\n")
+
+
+def mount(args: argparse.Namespace, context: Context) -> None:
+    """Mount what was made of an image at a directory."""
+    from bootc.oci.stored import find_image
+
+    mounting.check_options(args)
+    with opened(args, context, writable=False) as repository:
+        image = find_image(repository, args.image)
+        found = image.made(default_version(args, repository), bootable=args.bootable)
+        if found is None:
+            kind = "boot image" if args.bootable else "image"
+            raise NothingToMount(
+                f"no {kind} was made of {args.image}",
+                hint=f"pull it again{' with --bootable' if args.bootable else ''}",
+            )
+        mounting.mount_at(args, repository, found, args.mountpoint)
+
+
+def fsck(args: argparse.Namespace, context: Context) -> int:
+    """Check the repository and its images; return 1 if something is wrong."""
+    from bootc.oci.fsck import check_images
+    from bootc.repository.fsck import check
+
+    with opened(args, context, writable=False) as repository:
+        checked = check(repository, context.sink)
+        report = check_images(repository, checked, context.sink, tag=args.image)
+    if args.json:
+        context.write(render_pretty_json(report.to_json()))
+        return 0
+    context.write(report.to_text())
+    return 0 if report.ok else 1
+
+
+COMMAND = Command(
+    name="oci",
+    help="Work on container images in the repository.",
+    commands=(
+        Command(
+            name="pull",
+            help="Bring an image into the repository.",
+            options=(
+                Option(("image",), "oci:DIR:TAG, docker://HOST/REPO:TAG, …", "IMAGE"),
+                Option(("name",), "Its tag (default: IMAGE).", "NAME", optional=True),
+                Option(("--bootable",), "Make the image to boot, too.", default=False),
+                Option(
+                    ("--expected-digest",),
+                    "Make the boot image in the way that gives this id, or fail.",
+                    "HEX",
+                    parse=parse_object_id,
+                ),
+            ),
+            run=pull,
+        ),
+        Command(
+            name="fsck",
+            help="Check the repository, and that its images are complete.",
+            options=(
+                Option(("image",), "The only image to check, by its tag.", "TAG", optional=True),
+                Option(("--json",), "As one JSON object; exit 0 whatever is found.", default=False),
+            ),
+            run=fsck,
+        ),
+        *oci_inspect.COMMANDS,
+        Command(
+            name="tag",
+            help="Give an image a tag.",
+            options=(
+                Option(("digest",), "Of its manifest.", "DIGEST", parse=parse_oci_digest),
+                Option(("name",), "The tag.", "NAME"),
+            ),
+            run=tag,
+        ),
+        Command(
+            name="mount",
+            help="Mount what was made of an image.",
+            options=(
+                oci_inspect.IMAGE,
+                Option(("mountpoint",), "Where.", "MOUNTPOINT"),
+                Option(("--bootable",), "The boot image, not the plain one.", default=False),
+                *mounting.OPTIONS,
+            ),
+            run=mount,
+        ),
+        Command(
+            name="untag",
+            help="Take a tag away; the image stays until gc.",
+            options=(Option(("name",), "The tag.", "NAME"),),
+            run=untag,
+        ),
+    ),
+)

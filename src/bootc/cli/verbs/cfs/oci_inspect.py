@@ -1,0 +1,249 @@
+"""``cfs oci`` verbs that look at images and change nothing.
+
+Source: composefs, "Commands".
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.output import render_pretty_json, render_table
+from bootc.cli.verbs.cfs.opening import opened
+from bootc.errors import Error, UsageError
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Digest, OciDigest
+    from bootc.formats.tree import Directory
+    from bootc.oci.stored import StoredImage
+    from bootc.repository.repository import Repository
+
+_XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
+_SHORT_DIGEST = 12
+
+
+class NotToTerminal(Error):
+    """Bytes that no terminal can show."""
+
+
+def images(args: argparse.Namespace, context: Context) -> None:
+    """List tagged images."""
+    from bootc.oci.stored import list_images, referrers
+
+    with opened(args, context, writable=False) as repository:
+        found = [
+            (tag, image, len(referrers(repository, image.documents.manifest_digest)))
+            for tag, image in list_images(repository)
+        ]
+    if args.json:
+        entries: list[object] = [_described(*row) for row in found]
+        context.write(render_pretty_json({"images": entries}))
+    elif found:
+        header = ("NAME", "DIGEST", "ARCH", "LAYERS", "REFS")
+        context.write(render_table(header, [_row(*row) for row in found]))
+    else:
+        context.write("No images found\n")
+
+
+def _described(tag: str, image: StoredImage, referrer_count: int) -> dict[str, object]:
+    from bootc.repository.findings import shown
+
+    config = image.config
+    return {
+        "name": shown(tag),
+        "manifest_digest": str(image.documents.manifest_digest),
+        "is_container": config is not None,
+        "architecture": config.architecture if config else "",
+        "os": config.os if config else "",
+        "created": config.created if config else None,
+        "layer_count": len(image.documents.diff_ids),
+        "referrer_count": referrer_count,
+    }
+
+
+def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
+    from bootc.repository.findings import shown
+
+    return (
+        shown(tag),
+        image.documents.manifest_digest.hex[:_SHORT_DIGEST],
+        (image.config.architecture if image.config else "") or "artifact",
+        str(len(image.documents.diff_ids)),
+        str(referrer_count),
+    )
+
+
+def inspect(args: argparse.Namespace, context: Context) -> None:
+    """Print the documents of an image, and what was made of it."""
+    from bootc.oci.stored import find_image, referrers
+
+    if args.manifest and args.config:
+        raise UsageError("--manifest and --config exclude each other")
+    with opened(args, context, writable=False) as repository:
+        image = find_image(repository, args.image)
+        referring = referrers(repository, image.documents.manifest_digest)
+        version = default_version(args, repository)
+    documents = image.documents
+    if args.manifest or args.config:
+        raw = documents.manifest_raw if args.manifest else documents.config_raw
+        context.write_bytes(raw + b"\n")
+        return
+
+    plain = image.made(version, bootable=False)
+    booted = image.made(version, bootable=True)
+    context.write(
+        render_pretty_json(
+            {
+                "manifest": documents.manifest_raw.decode("utf-8", "replace"),
+                "config": documents.config_raw.decode("utf-8", "replace"),
+                "referrers": [str(digest) for digest in referring],
+                "composefs_erofs": plain and plain.hex,
+                "composefs_boot_erofs": booted and booted.hex,
+            }
+        )
+    )
+
+
+def layer(args: argparse.Namespace, context: Context) -> None:
+    """Print a layer: its archive, its entries, or facts about it."""
+    from bootc.oci.layers import dump_layer, layer_archive, layer_facts
+
+    if args.json and args.dumpfile:
+        raise UsageError("--json and --dumpfile exclude each other")
+    if context.stdout_is_terminal and not (args.json or args.dumpfile):
+        raise NotToTerminal(
+            "a tar archive is nothing to show on a terminal",
+            hint="send it to a file or a program, or give --json or --dumpfile",
+        )
+    with opened(args, context, writable=False) as repository:
+        if args.json:
+            context.write(render_pretty_json(layer_facts(repository, args.diff_id).to_json()))
+            return
+        pieces = dump_layer if args.dumpfile else layer_archive
+        for piece in pieces(repository, args.diff_id):
+            context.write_bytes(piece)
+
+
+def compute_id(args: argparse.Namespace, context: Context) -> None:
+    """Print the id of the image that is made of a configuration's layers."""
+    from bootc.formats.erofs.writer import mkfs_erofs
+    from bootc.formats.verity import verity_digest
+
+    with opened(args, context, writable=False) as repository:
+        data = mkfs_erofs(_tree(args, repository), version=default_version(args, repository))
+        context.write(f"{verity_digest(data, repository.algorithm)}\n")
+
+
+def dump(args: argparse.Namespace, context: Context) -> None:
+    """Print the tree that an image is made of as a dumpfile."""
+    from bootc.formats.dumpfile import write_dumpfile
+
+    with opened(args, context, writable=False) as repository:
+        context.write_bytes(b"".join(write_dumpfile(_tree(args, repository))))
+
+
+def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
+    from bootc.oci.seal import XattrMode
+    from bootc.oci.stored import config_tree, find_config
+
+    return config_tree(
+        repository,
+        find_config(repository, args.config, args.verity),
+        bootable=args.bootable,
+        xattrs=XattrMode(args.xattrs),
+        trusted=args.verity is not None,
+    )
+
+
+def default_version(args: argparse.Namespace, repository: Repository) -> int:
+    """Return the version of the format that counts."""
+    asked: int | None = args.erofs_version
+    return repository.metadata.effective_erofs_formats().default if asked is None else asked
+
+
+def parse_object_id(text: str) -> Digest:
+    """Parse the id of an object, a stream or an EROFS image."""
+    from bootc.formats.digest import Digest, DigestError
+
+    try:
+        return Digest.from_hex(text)
+    except DigestError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def parse_oci_digest(text: str) -> OciDigest:
+    """Parse the digest of a manifest or of a layer."""
+    from bootc.formats.digest import DigestError, OciDigest
+
+    try:
+        return OciDigest.parse(text)
+    except DigestError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+IMAGE = Option(("image",), "Its tag, or the digest of its manifest.", "IMAGE")
+_TREE = (
+    Option(("config",), "An image's tag, or @ and the digest of its configuration.", "CONFIG"),
+    Option(
+        ("verity",),
+        "The object that the configuration's stream has to be; layers are trusted then.",
+        "VERITY",
+        parse=parse_object_id,
+        optional=True,
+    ),
+    Option(("--bootable",), "The tree to boot, not the plain one.", default=False),
+    Option(
+        ("--xattrs",),
+        "Which extended attributes are kept (default: allowlist-only).",
+        "MODE",
+        default="allowlist-only",
+        choices=_XATTR_MODES,
+    ),
+)
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="images",
+        help="List tagged images.",
+        options=(Option(("--json",), "As one JSON object.", default=False),),
+        run=images,
+    ),
+    Command(
+        name="inspect",
+        help="Print the documents of an image, and what was made of it.",
+        options=(
+            IMAGE,
+            Option(("--manifest",), "Only the manifest, byte for byte.", default=False),
+            Option(("--config",), "Only the configuration, byte for byte.", default=False),
+        ),
+        run=inspect,
+    ),
+    Command(
+        name="layer",
+        help="Print the archive of a layer.",
+        options=(
+            Option(
+                ("diff_id",),
+                "The layer's digest in rootfs.diff_ids.",
+                "DIFFID",
+                parse=parse_oci_digest,
+            ),
+            Option(("--dumpfile",), "Its entries, a line each.", default=False),
+            Option(("--json",), "What it consists of, as one JSON object.", default=False),
+        ),
+        run=layer,
+        aliases=("layers",),
+    ),
+    Command(
+        name="compute-id",
+        help="Print the id of the image that is made of stored layers.",
+        options=_TREE,
+        run=compute_id,
+    ),
+    Command(
+        name="dump",
+        help="Print the tree that an image is made of as a dumpfile.",
+        options=_TREE,
+        run=dump,
+    ),
+)

@@ -1,0 +1,161 @@
+"""Which repository the ``cfs`` verbs work on, and how strictly it is opened.
+
+Owns: what the options of the group mean. Promises: no option makes a repository less
+secure than it is, and one from before there was a ``meta.json`` is left alone where
+that is asked for.
+
+Source: composefs, "cfsctl dispatch" and "Layout and locations".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Context
+from bootc.errors import Error, UsageError, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Algorithm
+    from bootc.repository.repository import Repository
+
+_SYSTEM = "/sysroot/composefs"
+_USER = "~/.var/lib/composefs"
+_MAKE_ONE = "bootc internals cfs init makes one"
+
+
+class WrongAlgorithm(Error):
+    """The repository names its objects by another algorithm than was asked for."""
+
+
+def parse_algorithm(text: str) -> Algorithm:
+    """Parse a name of an algorithm: that of the hash, or the one in ``meta.json``."""
+    from bootc.formats.digest import Algorithm
+
+    for algorithm in Algorithm:
+        if text in (algorithm.hash_name, algorithm.label):
+            return algorithm
+    raise argparse.ArgumentTypeError(f"{text!r:.80} is neither sha256 nor sha512")
+
+
+def parse_erofs_version(text: str) -> int:
+    """Parse the number of a version of the image format."""
+    if text not in ("0", "1", "2"):
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is neither 0, 1 nor 2")
+    return int(text)
+
+
+def repository_path(args: argparse.Namespace) -> str:
+    """Return where the repository is, or shall be, without symlinks.
+
+    Raises:
+        UsageError: more than one was named.
+    """
+    if sum((args.repo is not None, args.user, args.system)) > 1:
+        raise UsageError("--repo, --user and --system exclude each other")
+    if args.repo is not None:
+        path: str = args.repo
+    elif args.user or (not args.system and os.geteuid() != 0):
+        path = os.path.expanduser(_USER)
+    else:
+        path = _SYSTEM
+    return os.path.realpath(path)
+
+
+def parent_and_name(path: str) -> tuple[str, str]:
+    """Split the path of a repository the way :meth:`Repository.open` wants it."""
+    parent, name = os.path.split(path)
+    return parent, name or "."
+
+
+@contextlib.contextmanager
+def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Iterator[Repository]:
+    """Open the repository for the length of a block, as the options of the group say.
+
+    One from before there was a ``meta.json`` is given one first.
+
+    Raises:
+        UsageError: the options contradict each other, or leave no repository.
+        NotARepository: there is none, or one that may not be upgraded.
+        WrongAlgorithm: it is not what ``--hash`` says.
+        LockedByOther: another process has it alone, and ``--no-wait`` was given.
+        VerityMissing: it is not secure, and ``--require-verity`` was given.
+        MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
+        OSError: also with EROFS or EACCES, when it has to be written and cannot be.
+    """
+    from bootc.fs.dir import Dir
+    from bootc.repository.repository import NotARepository, Repository
+    from bootc.repository.upgrade import needs_upgrade, upgrade
+
+    if args.no_repo:
+        raise UsageError("this command needs a repository", hint="leave out --no-repo")
+    if args.insecure and args.require_verity:
+        raise UsageError("--insecure and --require-verity exclude each other")
+    path = repository_path(args)
+    above, name = parent_and_name(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            parent = stack.enter_context(Dir.open(above))
+            if needs_upgrade(parent, name):
+                if args.no_upgrade:
+                    raise NotARepository(
+                        f"{path} is a repository of an older format, without meta.json",
+                        hint="without --no-upgrade it is upgraded",
+                    )
+                upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
+            repository = Repository.open(
+                parent,
+                name=name,
+                require_verity=args.require_verity,
+                writable=writable,
+                wait=not args.no_wait,
+                sink=context.sink,
+            )
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise NotARepository(f"there is no repository {path}", hint=_MAKE_ONE) from exc
+        except NotARepository as exc:
+            raise NotARepository(exc.message, hint=exc.hint or _MAKE_ONE) from exc
+        stack.enter_context(repository)
+        _check_algorithm(args, repository.algorithm, path)
+        yield repository
+
+
+def algorithm_without_repository(args: argparse.Namespace) -> Algorithm:
+    """Return what a verb that needs no repository names files by.
+
+    That of the repository if there is one; else what ``--hash`` says; else SHA-512.
+
+    Raises:
+        UsageError: more than one repository was named.
+        WrongAlgorithm: there is one, and it is not what ``--hash`` says.
+        MetadataError, UnsupportedRepository: its ``meta.json`` makes no sense.
+    """
+    from bootc.formats.digest import Algorithm
+    from bootc.fs.dir import Dir
+    from bootc.repository import layout
+    from bootc.repository.metadata import MAX_BYTES, Metadata
+
+    asked: Algorithm = args.hash or Algorithm.SHA512
+    path = repository_path(args)
+    if args.no_repo:
+        return asked
+    with doing(f"Asking the repository {path} for its algorithm"):
+        try:
+            with Dir.open(path) as directory:
+                data = directory.read_bytes(layout.META, MAX_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return asked
+        found = Metadata.parse(data, f"{path}/{layout.META}").algorithm
+    _check_algorithm(args, found, path)
+    return found
+
+
+def _check_algorithm(args: argparse.Namespace, found: Algorithm, path: str) -> None:
+    if args.hash not in (None, found):
+        raise WrongAlgorithm(
+            f"{path} names objects by {found.label} and not {args.hash.label}",
+            hint="leave out --hash, or name another repository",
+        )

@@ -1,0 +1,236 @@
+"""``cfs init``, ``gc`` and ``fsck``: a repository as a whole.
+
+What ``cfsctl`` prints is printed here to the letter; ``fsck --repair`` is ours.
+
+Source: composefs, "init, ensure, upgrade, reset", "Garbage collection" and "fsck".
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from bootc.cli.options import Command, Context, Option
+from bootc.cli.output import render_pretty_json
+from bootc.cli.verbs.cfs.opening import (
+    opened,
+    parent_and_name,
+    parse_algorithm,
+    parse_erofs_version,
+    repository_path,
+)
+from bootc.errors import UsageError, doing
+
+if TYPE_CHECKING:
+    from bootc.formats.digest import Algorithm
+    from bootc.fs.dir import Dir
+    from bootc.repository.repository import Repository
+    from bootc.repository.upgrade import Outcome
+
+_log = logging.getLogger(__name__)
+
+
+def init(args: argparse.Namespace, context: Context) -> None:
+    """Make a repository, or see that there is one."""
+    from bootc.fs.dir import Dir
+    from bootc.repository.upgrade import Outcome
+
+    path, shown = _wanted_path(args)
+    above, name = parent_and_name(path)
+    algorithm = _wanted_algorithm(args)
+    with doing(f"Making {above}"):
+        os.makedirs(above, exist_ok=True)
+    with Dir.open(above) as parent:
+        repository, outcome = _initialized(args, context, parent, name, algorithm)
+        with repository:
+            repository.sync()
+            label, secure = repository.algorithm.label, repository.secure
+    match outcome:
+        case Outcome.CREATED:
+            context.write(f"Initialized composefs repository at {shown}\n")
+            context.write(f"  algorithm: {label}\n")
+            context.write(f"  verity:    {'required' if secure else 'not required (insecure)'}\n")
+        case Outcome.UPGRADED:
+            context.write(f"Upgraded legacy repository at {shown}\n")
+        case Outcome.OPENED:
+            kept = " (existing configuration preserved)" if args.ensure else ""
+            context.write(f"Repository already initialized at {shown}{kept}\n")
+
+
+def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
+    """Return where the repository shall be, and how the user calls that."""
+    if args.path is None:
+        path = repository_path(args)
+        return path, args.repo or path
+    if args.repo is not None or args.user or args.system:
+        raise UsageError("PATH excludes --repo, --user and --system")
+    return os.path.realpath(args.path), args.path
+
+
+def _wanted_algorithm(args: argparse.Namespace) -> Algorithm | None:
+    if args.hash not in (None, args.algorithm) and args.algorithm is not None:
+        raise UsageError("--hash and --algorithm contradict each other")
+    wanted: Algorithm | None = args.algorithm or args.hash
+    return wanted
+
+
+def _initialized(
+    args: argparse.Namespace,
+    context: Context,
+    parent: Dir,
+    name: str,
+    algorithm: Algorithm | None,
+) -> tuple[Repository, Outcome]:
+    from bootc.formats.digest import Algorithm
+    from bootc.repository import layout
+    from bootc.repository.metadata import DEFAULT_EROFS_FORMAT
+    from bootc.repository.repository import Repository
+    from bootc.repository.upgrade import Outcome, ensure, needs_upgrade, reset_metadata
+
+    if args.insecure and args.require_verity:
+        raise UsageError("--insecure and --require-verity exclude each other")
+    if args.ensure and args.reset_metadata:
+        raise UsageError("--ensure and --reset-metadata exclude each other")
+    erofs_format = DEFAULT_EROFS_FORMAT if args.erofs_version is None else args.erofs_version
+    secure = not args.insecure
+    wait, sink = not args.no_wait, context.sink
+    is_there = parent.exists(f"{name}/{layout.META}")
+    if args.ensure:
+        # What is there keeps its configuration; what this would make by itself is no demand.
+        known = is_there or needs_upgrade(parent, name)
+        return ensure(
+            parent,
+            name=name,
+            algorithm=algorithm,
+            erofs_format=erofs_format,
+            secure=args.require_verity if known else secure,
+            wait=wait,
+            sink=sink,
+        )
+    algorithm = algorithm or Algorithm.SHA512
+    if args.reset_metadata and parent.exists(name):
+        repository = reset_metadata(
+            parent, name=name, algorithm=algorithm, erofs_format=erofs_format, secure=secure
+        )
+        return repository, Outcome.CREATED
+    repository = Repository.create(
+        parent,
+        name=name,
+        algorithm=algorithm,
+        erofs_format=erofs_format,
+        secure=secure,
+        wait=wait,
+        sink=sink,
+    )
+    return repository, Outcome.OPENED if is_there else Outcome.CREATED
+
+
+def gc(args: argparse.Namespace, context: Context) -> None:
+    """Remove what nothing refers to."""
+    from bootc.repository.gc import collect
+
+    with opened(args, context, writable=not args.dry_run) as repository:
+        report = collect(
+            repository,
+            roots=args.root,
+            dry_run=args.dry_run,
+            wait=not args.no_wait,
+            sink=context.sink,
+        )
+    for warning in report.warnings:
+        _log.warning("%s", warning)
+    if args.dry_run:
+        context.write("Dry run (no files deleted):\n")
+    context.write(f"Objects: {report.objects_removed} removed ({report.objects_bytes} bytes)\n")
+    if report.images_pruned or report.streams_pruned:
+        context.write(
+            f"Pruned symlinks: {report.images_pruned} images, {report.streams_pruned} streams\n"
+        )
+
+
+def fsck(args: argparse.Namespace, context: Context) -> int:
+    """Check everything, and put aside what is damaged if asked to; return 1 if that is needed."""
+    from bootc.repository.fsck import check
+    from bootc.repository.repair import repair
+
+    with opened(args, context, writable=args.repair) as repository:
+        report = check(repository, context.sink, metadata_only=args.metadata_only)
+        if not args.json:
+            context.write(report.to_text())
+        repaired = None
+        if args.repair and not report.ok:
+            repaired = repair(repository, report, context.sink, wait=not args.no_wait)
+    if args.json:
+        found = report.to_json()
+        if args.repair:
+            found["repair"] = None if repaired is None else repaired.to_json()
+        context.write(render_pretty_json(found))
+        return 0
+    if repaired is not None:
+        context.write(repaired.to_text())
+        return 1 if repaired.left else 0
+    return 0 if report.ok else 1
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        name="init",
+        help="Make a repository.",
+        options=(
+            Option(("path",), "Where (default: the repository).", "PATH", optional=True),
+            Option(
+                ("--algorithm",),
+                "What objects are named by: fsverity-sha512-12 (default) or fsverity-sha256-12.",
+                "ALG",
+                parse=parse_algorithm,
+            ),
+            Option(("--insecure",), "Do without fs-verity.", default=False),
+            Option(
+                ("--reset-metadata",),
+                "Forget all images, streams and the configuration, and keep the objects.",
+                default=False,
+            ),
+            Option(
+                ("--ensure",),
+                "Take one that is there with the configuration it has.",
+                default=False,
+            ),
+            Option(
+                ("--erofs-version",),
+                "The version of the format that images have by default: 0, 1 or 2.",
+                "N",
+                parse=parse_erofs_version,
+            ),
+        ),
+        run=init,
+    ),
+    Command(
+        name="gc",
+        help="Remove what no reference leads to.",
+        options=(
+            Option(("--root", "-r"), "Keep this image or stream, too.", "NAME", default=()),
+            Option(("--dry-run", "-n"), "Remove nothing, only count.", default=False),
+        ),
+        run=gc,
+    ),
+    Command(
+        name="fsck",
+        help="Check the repository.",
+        options=(
+            Option(("--json",), "As one JSON object; exit 0 whatever is found.", default=False),
+            Option(
+                ("--metadata-only",),
+                "Do not read what files consist of.",
+                default=False,
+            ),
+            Option(
+                ("--repair",),
+                "Put aside what is damaged, so that pulling the image again heals it.",
+                default=False,
+            ),
+        ),
+        run=fsck,
+    ),
+)

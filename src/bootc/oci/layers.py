@@ -1,0 +1,166 @@
+"""Layers that are in a repository, read back: facts, entries, and the archive byte for byte.
+
+Promises: memory does not grow with the size of a layer's files; an archive put together
+again was compared with its ``diff_id`` when its last byte has come out, so that whoever
+reads it to the end has what the image's author signed.
+
+Source: composefs, "Streams written for an OCI image" and "Dumpfile".
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bootc.errors import Error, doing
+from bootc.formats import splitstream
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.dumptext import columns_of, escape, format_line
+from bootc.formats.splitstream import StreamReader
+from bootc.formats.tar import Entry, Kind
+from bootc.formats.tree import External, Inline
+from bootc.oci.blob import CHUNK_BYTES, check_digest
+from bootc.oci.flatten import FlattenError, content_of, stat_of
+from bootc.oci.names import layer_id
+from bootc.oci.unpack import entries
+from bootc.repository.repository import Repository
+
+
+class LayerNotStored(Error):
+    """The repository has no such layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What a layer consists of."""
+
+    diff_id: OciDigest
+    #: The object that its stream is.
+    stream: Digest
+    #: Of the archive.
+    size_bytes: int
+    entries: int
+    #: Objects it refers to.
+    objects: int
+    #: What entries have in objects; one that two entries share counts twice.
+    external_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return what ``cfsctl oci layer --json`` prints."""
+        return {
+            "diffId": str(self.diff_id),
+            "verity": self.stream.hex,
+            "size": self.size_bytes,
+            "entryCount": self.entries,
+            "splitstream": {
+                "externalObjects": self.objects,
+                "externalSize": self.external_bytes,
+                "inlineSize": self.size_bytes - self.external_bytes,
+            },
+        }
+
+
+def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
+    """Return what a layer consists of; the content of its files is not looked at.
+
+    Raises:
+        LayerNotStored: there is none.
+        Error, OSError: its stream is damaged.
+    """
+    stream = _open(repository, diff_id)
+    number = external_bytes = 0
+    with doing(f"Reading layer {diff_id}"):
+        for _, content in entries(stream, repository.algorithm):
+            number += 1
+            if isinstance(content, External):
+                external_bytes += content.size_bytes
+    return LayerFacts(
+        diff_id,
+        repository.streams.digest_of(layer_id(diff_id)),
+        stream.size_bytes,
+        number,
+        len(stream.object_refs),
+        external_bytes,
+    )
+
+
+def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
+    """Yield a line of a dumpfile for each entry, in the order of the archive.
+
+    Raises:
+        LayerNotStored: there is none.
+        Error, OSError: its stream is damaged.
+    """
+    stream = _open(repository, diff_id)
+    with doing(f"Reading layer {diff_id}"):
+        for entry, content in entries(stream, repository.algorithm):
+            yield _line(entry, content, diff_id)
+
+
+def layer_archive(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
+    """Yield the archive, byte for byte what was pulled.
+
+    Raises:
+        LayerNotStored: there is none.
+        DigestMismatch: at the end, if these bytes are not the layer.
+        Error, OSError: its stream or an object is damaged or missing.
+    """
+    stream = _open(repository, diff_id)
+    found = diff_id.new()
+    with doing(f"Reading layer {diff_id}"):
+        stream.expect(splitstream.OCI_LAYER, repository.algorithm)
+        for piece in stream.chunks(CHUNK_BYTES):
+            for data in _content(repository, piece):
+                found.update(data)
+                yield data
+    check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
+
+
+def check_layer(repository: Repository, diff_id: OciDigest) -> None:
+    """Compare a layer with its digest.
+
+    Raises:
+        LayerNotStored, DigestMismatch, Error, OSError: as :func:`layer_archive`.
+    """
+    for _ in layer_archive(repository, diff_id):
+        pass
+
+
+def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
+    if not repository.streams.exists(layer_id(diff_id)):
+        raise LayerNotStored(
+            f"there is no layer {diff_id}",
+            hint="rootfs.diff_ids of an image's configuration names its layers",
+        )
+    return StreamReader(repository.streams.read(layer_id(diff_id)))
+
+
+def _content(repository: Repository, piece: bytes | Digest) -> Iterator[bytes]:
+    if isinstance(piece, bytes):
+        yield piece
+        return
+    fd = repository.objects.open(piece)
+    with open(fd, "rb", buffering=0), doing(f"Reading object {piece}"):
+        while data := os.read(fd, CHUNK_BYTES):
+            yield data
+
+
+def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
+    name = escape(_absolute(entry.path))
+    match entry.kind:
+        case Kind.HARDLINK:
+            target = escape(_absolute(entry.link_target))
+            return b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
+        case Kind.SPARSE:
+            raise FlattenError("a sparse file, which no dumpfile can express", entry, layer)
+        case Kind.DIRECTORY:
+            columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
+        case _:
+            columns = columns_of(content_of(entry, content))
+    return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
+
+
+def _absolute(path: bytes) -> bytes:
+    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))

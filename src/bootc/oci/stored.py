@@ -1,0 +1,403 @@
+"""Container images that are in a repository: found, named, read back.
+
+Owns: the tags ``streams/refs/oci/`` and what is read of the streams that
+:mod:`bootc.oci.pull` writes (composefs, "Streams written for an OCI image"). Promises: a
+manifest or a configuration that is handed out is the one its digest names; a layer put
+together again was compared with its ``diff_id`` when its last byte has come out. Artifacts
+that are no container images, which other tools store, are listed and read like images.
+
+An image is asked for by its tag or by the digest of its manifest, with or without an ``@``
+in front.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bootc.errors import Error, doing, one_line
+from bootc.formats import ocispec, splitstream
+from bootc.formats.digest import Digest, DigestError, OciDigest
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.ocispec import ImageConfig, Manifest
+from bootc.formats.splitstream import StreamReader
+from bootc.formats.tree import Directory
+from bootc.formats.verity import verity_digest
+from bootc.oci.blob import DigestMismatch, check_digest
+from bootc.oci.layers import check_layer
+from bootc.oci.names import config_id, manifest_id, tag_ref
+from bootc.oci.pull import (
+    FORMAT_VERSIONS,
+    IMAGE_PREFIX,
+    Documents,
+    image_name,
+    stored_tree,
+    write_documents,
+)
+from bootc.oci.seal import XattrMode, transform_for_boot
+from bootc.repository import layout
+from bootc.repository.refs import decode_tag, encode_tag, is_ref_name
+from bootc.repository.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+_REFS = f"{layout.STREAMS}/{layout.REFS}"
+_TAGS = f"{_REFS}/oci"
+_REFERRERS = f"{_REFS}/oci-referrers"
+_MANIFEST_PREFIX = "oci-manifest-"
+_NAME_MAX = 255
+_LIST = "bootc internals cfs oci images lists what there is"
+
+
+class NotStored(Error):
+    """The repository has no such image."""
+
+
+class BadTag(Error):
+    """A tag that no image can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConfig:
+    """A configuration, and the object that its stream consists of."""
+
+    digest: OciDigest
+    stream: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image of a repository."""
+
+    #: For an artifact, ``diff_ids`` are the digests of its layers.
+    documents: Documents
+    stored_config: StoredConfig
+    #: None for an artifact.
+    config: ImageConfig | None
+    #: EROFS images made of it, by :func:`bootc.oci.pull.image_name`.
+    images: Mapping[str, Digest]
+
+    def made(self, version: int, *, bootable: bool) -> Digest | None:
+        """Return the EROFS image of a format version, made with the default mode of xattrs."""
+        if version not in FORMAT_VERSIONS:
+            return None
+        return self.images.get(image_name(version, bootable=bootable))
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A manifest of something else than a container image."""
+
+    config: OciDigest
+    layers: tuple[OciDigest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BootImage:
+    """A boot image, and how it was made."""
+
+    image_id: Digest
+    xattrs: XattrMode
+    version: int
+
+
+def artifact_of(raw: bytes) -> Artifact | None:
+    """Return an artifact, or None if the manifest is that of an image, or none at all."""
+    try:
+        top = json.loads(raw)
+        if top["config"]["mediaType"] in ocispec.CONFIG_TYPES:
+            return None
+        return Artifact(
+            OciDigest.parse(top["config"]["digest"]),
+            tuple(OciDigest.parse(layer["digest"]) for layer in top["layers"]),
+        )
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError, DigestError):
+        return None
+
+
+# -- tags
+
+
+def tag_names(repository: Repository) -> list[str]:
+    """Return everything that is used as a tag, whatever it refers to, sorted."""
+    try:
+        with repository.dir.open_dir(_TAGS) as tags:
+            return sorted(decode_tag(name) for name in tags.names())
+    except (FileNotFoundError, NotADirectoryError):
+        # What stands in their place is for a check of the repository to find.
+        return []
+
+
+def tagged(repository: Repository, tag: str) -> OciDigest:
+    """Return the manifest a tag refers to, which may be missing.
+
+    Raises:
+        BadTag: no image can have such a tag.
+        NotStored: there is no such tag, or it refers to something else.
+    """
+    require_tag(tag)
+    try:
+        with doing(f"Looking up the tag {tag!r}"):
+            target = repository.dir.readlink(f"{_TAGS}/{encode_tag(tag)}")
+    except FileNotFoundError as exc:
+        raise NotStored(f"no image is tagged {tag!r}", hint=_LIST) from exc
+    digest = _manifest_in(target)
+    if digest is None:
+        raise NotStored(f"the tag {tag!r} refers to no manifest but to {target[:200]!r}")
+    return digest
+
+
+def require_tag(tag: str) -> None:
+    """Refuse what cannot be a tag.
+
+    Raises:
+        BadTag: it starts with ``@``, or is no name of a file even when encoded.
+    """
+    if tag.startswith("@"):
+        raise BadTag(f"bad tag {tag!r:.300}: a leading '@' is reserved for digests")
+    if not is_ref_name(tag_ref(tag)) or len(os.fsencode(encode_tag(tag))) > _NAME_MAX:
+        raise BadTag(f"bad tag {tag!r:.300}")
+
+
+def tag_image(repository: Repository, digest: OciDigest, tag: str) -> None:
+    """Give an image a tag, which another image may have had.
+
+    Raises:
+        BadTag: no image can have it.
+        NotStored: there is no such image.
+    """
+    require_tag(tag)
+    _require_stored(repository, digest)
+    repository.streams.set_ref(tag_ref(tag), manifest_id(digest))
+
+
+def untag_image(repository: Repository, tag: str) -> None:
+    """Remove a tag; the image stays until garbage is collected.
+
+    Raises:
+        BadTag: no image can have it.
+        NotStored: no image has it.
+    """
+    require_tag(tag)
+    try:
+        repository.streams.remove_ref(tag_ref(tag))
+    except FileNotFoundError as exc:
+        raise NotStored(f"no image is tagged {tag!r}", hint=_LIST) from exc
+
+
+# -- images
+
+
+def find_image(repository: Repository, reference: str) -> StoredImage:
+    """Return an image by its tag, or by the digest of its manifest.
+
+    Raises:
+        NotStored: there is none.
+        Error, OSError: what is stored of it is damaged.
+    """
+    digest = _digest_in(reference)
+    if digest is None:
+        digest = tagged(repository, reference)
+    _require_stored(repository, digest)
+    return read_image(repository, digest)
+
+
+def read_image(repository: Repository, digest: OciDigest) -> StoredImage:
+    """Return an image by the digest of its manifest.
+
+    Raises:
+        DigestMismatch: what is stored is another document.
+        ImageSpecError, SplitstreamError: what is stored makes no sense.
+        Error, OSError: it cannot be read.
+    """
+    with doing(f"Reading image {digest}"):
+        manifest_raw, references = _document(
+            repository,
+            repository.streams.digest_of(manifest_id(digest)),
+            digest,
+            splitstream.OCI_MANIFEST,
+        )
+        artifact = artifact_of(manifest_raw)
+        config_digest = artifact.config if artifact else Manifest.parse(manifest_raw).config.digest
+        # By the manifest and not by its link: an interrupted pull may have left the link on a
+        # stream that no manifest keeps, for a collection to remove.
+        stream = references.get(f"config:{config_digest}")
+        if stream is None:
+            stream = repository.streams.digest_of(config_id(config_digest))
+        config_raw, named = _document(repository, stream, config_digest, splitstream.OCI_CONFIG)
+        images = {name: image for name, image in named.items() if name.startswith(IMAGE_PREFIX)}
+        config = None if artifact else ImageConfig.parse(config_raw)
+        layers = config.diff_ids if config else artifact.layers if artifact else ()
+    documents = Documents(digest, manifest_raw, config_digest, config_raw, layers)
+    return StoredImage(documents, StoredConfig(config_digest, stream), config, images)
+
+
+def list_images(repository: Repository) -> Iterator[tuple[str, StoredImage]]:
+    """Yield every tag with its image; one that cannot be read is a warning."""
+    for tag in tag_names(repository):
+        try:
+            yield tag, read_image(repository, tagged(repository, tag))
+        except (Error, OSError) as exc:
+            _log.warning("skipping image %s: %s", tag, one_line(exc))
+
+
+def referrers(repository: Repository, digest: OciDigest) -> tuple[OciDigest, ...]:
+    """Return the manifests of signatures and the like that refer to an image."""
+    found = []
+    try:
+        with repository.dir.open_dir(f"{_REFERRERS}/{encode_tag(str(digest))}") as below:
+            names = below.names()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    for name in names:
+        try:
+            found.append(OciDigest.parse(decode_tag(name)))
+        except DigestError:
+            _log.warning("%s/%s/%r is no digest", _REFERRERS, digest, name)
+    return tuple(found)
+
+
+# -- trees and what is made of them
+
+
+def find_config(
+    repository: Repository, reference: str, verity: Digest | None = None
+) -> StoredConfig:
+    """Return a configuration by an image's tag, or by its own digest.
+
+    Args:
+        repository: Where.
+        reference: The tag, or the digest of the *configuration*.
+        verity: What object the configuration's stream has to be.
+
+    Raises:
+        NotStored: there is none.
+        DigestMismatch: it is another stream than ``verity``.
+        Error, OSError: what is stored is damaged.
+    """
+    digest = _digest_in(reference)
+    if digest is None:
+        found = find_image(repository, reference).stored_config
+    else:
+        try:
+            found = StoredConfig(digest, repository.streams.digest_of(config_id(digest)))
+        except FileNotFoundError as exc:
+            hint = _LIST
+            if repository.streams.exists(manifest_id(digest)):
+                hint = "this is the digest of a manifest: give the image's tag"
+            raise NotStored(f"there is no configuration {digest}", hint=hint) from exc
+    if verity not in (None, found.stream):
+        raise DigestMismatch(
+            f"the stream of configuration {found.digest} is {found.stream} and not {verity}"
+        )
+    return found
+
+
+def config_tree(
+    repository: Repository,
+    config: StoredConfig,
+    *,
+    bootable: bool,
+    xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+    trusted: bool = False,
+) -> Directory:
+    """Return the tree that images are made of, put together from the layers.
+
+    Args:
+        repository: Where.
+        config: The configuration.
+        bootable: The tree to boot, not the plain one.
+        xattrs: Which extended attributes are kept.
+        trusted: The streams are known to be right: do not compare layers with their digests.
+
+    Raises:
+        DigestMismatch: a document or a layer is another one.
+        SealError, LabelError: the tree lacks what every bootable one has.
+        Error, OSError: what is stored is damaged.
+    """
+    with doing(f"Reading configuration {config.digest}"):
+        raw, _ = _document(repository, config.stream, config.digest, splitstream.OCI_CONFIG)
+        diff_ids = ImageConfig.parse(raw).diff_ids
+    if not trusted:
+        for diff_id in diff_ids:
+            check_layer(repository, diff_id)
+    root = stored_tree(repository, diff_ids, xattrs)
+    return transform_for_boot(root, repository.objects.read_content) if bootable else root
+
+
+def match_boot_image(
+    repository: Repository, image: StoredImage, expected: Digest
+) -> BootImage | None:
+    """Return how a boot image has to be made so that it is the one expected, and make it so.
+
+    Every mode of extended attributes is tried with every format version.
+
+    Raises:
+        Error, OSError: what is stored is damaged, or the image cannot be booted.
+    """
+    for xattrs in XattrMode:
+        names = {
+            version: image_name(version, bootable=True, xattrs=xattrs)
+            for version in FORMAT_VERSIONS
+        }
+        for version, name in names.items():
+            if image.images.get(name) == expected and repository.images.exists(expected):
+                return BootImage(expected, xattrs, version)
+        unknown = [v for v, name in names.items() if image.images.get(name) in (None, expected)]
+        if not unknown:
+            continue
+        root = stored_tree(repository, image.documents.diff_ids, xattrs)
+        booted = transform_for_boot(root, repository.objects.read_content)
+        for version in unknown:
+            data = mkfs_erofs(booted, version=version)
+            if verity_digest(data, repository.algorithm) == expected:
+                made = {names[version]: repository.images.add(data)}
+                write_documents(repository, image.documents, made)
+                return BootImage(expected, xattrs, version)
+    return None
+
+
+def _require_stored(repository: Repository, digest: OciDigest) -> None:
+    if not repository.streams.exists(manifest_id(digest)):
+        raise NotStored(f"there is no image {digest}", hint=_LIST)
+
+
+def _digest_in(reference: str) -> OciDigest | None:
+    """Return the digest a reference is, or None if it is a tag."""
+    try:
+        return OciDigest.parse(reference.removeprefix("@"))
+    except DigestError:
+        if reference.startswith("@"):
+            raise
+        return None
+
+
+def _manifest_in(target: str) -> OciDigest | None:
+    entry = target.rpartition("/")[2]
+    try:
+        if entry.startswith(_MANIFEST_PREFIX):
+            return OciDigest.parse(entry.removeprefix(_MANIFEST_PREFIX))
+    except DigestError:
+        pass
+    return None
+
+
+def _document(
+    repository: Repository, verity: Digest, digest: OciDigest, content_type: bytes
+) -> tuple[bytes, Mapping[str, Digest]]:
+    """Return the document that a stream consists of, and the stream's references."""
+    limit = (
+        ocispec.MAX_MANIFEST_BYTES
+        if content_type == splitstream.OCI_MANIFEST
+        else ocispec.MAX_CONFIG_BYTES
+    )
+    stream = StreamReader(repository.objects.read(verity))
+    stream.expect(content_type, repository.algorithm)
+    raw = repository.objects.read(stream.external(), limit=limit)
+    found = digest.new()
+    found.update(raw)
+    check_digest(f"stream {verity}", found.hexdigest(), digest)
+    return raw, stream.named_refs
