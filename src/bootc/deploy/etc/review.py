@@ -60,7 +60,7 @@ class MergeReview:
         deployment: The staged one.
         policy: What was said about conflicts when it was staged.
         conflicts: Where both sides cannot be had.
-        shadowed: Paths that the new image changed as well, where the local version stays.
+        shadowed: Other paths that the new image changed as well, where the local version stays.
     """
 
     deployment: Digest
@@ -193,13 +193,15 @@ def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
 def _review_merge(local: LocalEtc, staged: StagedEtc) -> MergeReview:
     merge = local.merge(staged.etc, staged.policy)
     shadowed = []
+    conflicting = {conflict.path for conflict in merge.conflicts}
     for change in merge.changes:
         before, now, new, merged = (
             tree.lookup(change.path)
             for tree in (local.pristine, local.current.tree, staged.etc, merge.tree)
         )
         stays = same(merged, now) if now is not None else merged is None
-        if new is not None and stays and not same(before, new) and not same(now, new):
+        differs = new is not None and not same(before, new) and not same(now, new)
+        if stays and differs and change.path not in conflicting:
             shadowed.append(change.path)
     return MergeReview(staged.deployment, staged.policy, merge.conflicts, tuple(shadowed))
 

@@ -1,0 +1,381 @@
+"""The command line on a system with real mounts and a boot menu of GRUB, all but booted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootc.boot.menu import MARK
+from bootc.boot.systemd_boot import Bootloader
+from bootc.deploy.journal import Event
+from bootc.formats.digest import Digest
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.tree import Directory, Stat
+from bootc.fs.dir import Dir
+from bootc.fs.materialise import write_tree
+from bootc.repository.repository import Repository
+from support import insideroot, require
+from support.etctrees import directory, etc
+from support.sysroot import FakeSysroot
+
+pytestmark = pytest.mark.host
+
+#: /etc of the booted image, of the one to go back to, and of a third.
+ETCS = (
+    etc(motd="one", ssh=directory(config="Port 22"), hosts="localhost"),
+    etc(motd="two", ssh=directory(config="Port 22"), hosts="localhost"),
+    etc(motd="three", ssh=directory(config=directory(part="x")), hosts="localhost"),
+)
+
+
+def run(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclass
+class Done:
+    """What became of a command."""
+
+    code: int
+    out: str
+    err: str
+    journal: list[list[str]]
+
+
+class Host:
+    """A machine that runs image A, can go back to B, and has a third image C."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        self._path = path
+        self._device = device
+        self.ids: list[Digest] = []
+        self._system: FakeSysroot | None = None
+
+    def install(self, place: Path, *, staged: bool) -> None:
+        system = FakeSysroot(place / "made", Bootloader.GRUB)
+        with (
+            Dir.open(system.physical) as root,
+            Repository.open(root, require_verity=False, writable=True) as repository,
+        ):
+            for tree in ETCS:
+                image = Directory(Stat(0o755), {b"etc": tree})
+                self.ids.append(repository.images.add(mkfs_erofs(image)))
+        a, b, c = self.ids
+        for deployment, tree in zip(self.ids, ETCS, strict=True):
+            if deployment != c or staged:
+                system.add_state(deployment)
+                (system.state_dir(deployment) / "etc").mkdir()
+                with Dir.open(system.state_dir(deployment) / "etc") as target:
+                    write_tree(tree, target, lambda content: pytest.fail(f"{content}"))
+        for deployment in self.ids:
+            kernel = system.menu / f"bootc_composefs-{deployment}"
+            kernel.mkdir()
+            (kernel / "vmlinuz").write_bytes(deployment.raw)
+            (kernel / "initrd").write_bytes(deployment.raw)
+        system.set_menu(a, b)
+        if staged:
+            system.set_menu(c, a, staged=True)
+            (system.menu / system.scheme.staged / MARK).touch()
+        for part in ("composefs", "state", "boot"):
+            (system.physical / part).rename(place / part)
+
+    def announce(self, deployment: Digest) -> str:
+        """Return a command that stages."""
+        marker = json.dumps({"depl_id": deployment.hex, "finalization_locked": False})
+        return f"mkdir -p /run/composefs; echo '{marker}' > /run/composefs/staged-deployment"
+
+    def run(self, *commands: list[str] | str) -> list[Done]:
+        """Run commands, one after the other, without a boot in between."""
+        root, programs = self._path / "root", self._path / "programs"
+        root.mkdir(exist_ok=True)
+        programs.mkdir(exist_ok=True)
+        (programs / "systemctl").write_text("#!/bin/sh\n")
+        # What a shutdown does to whoever waits for it.
+        stop = "(sleep 1; kill -TERM $PPID) </dev/null >/dev/null 2>&1 &"
+        (programs / "systemd-run").write_text(f'#!/bin/sh\necho "$@" > /run/asked\n{stop}\n')
+        for program in programs.iterdir():
+            program.chmod(0o755)
+        task: dict[str, Any] = {
+            "root": str(root),
+            "device": self._device,
+            "image_id": self.ids[0].hex,
+            "programs": str(programs),
+            "commands": commands,
+        }
+        done = subprocess.run(
+            [sys.executable, insideroot.__file__],
+            input=json.dumps(task),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        results = [Done(**result) for result in json.loads(done.stdout)]
+        for command, result in zip(commands, results, strict=True):
+            assert not isinstance(command, str) or result.code == 0, (command, result)
+        return results
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    require.root()
+    for tool in ("losetup", "mkfs.ext4"):
+        require.tool(tool)
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(24 << 20)
+    run("mkfs.ext4", "-q", str(image))
+    with contextlib.ExitStack() as stack:
+        device = run("losetup", "--find", "--show", str(image))
+        stack.callback(run, "losetup", "--detach", device)
+        yield device
+
+
+@pytest.fixture
+def host(tmp_path: Path, disk: str, request: pytest.FixtureRequest) -> Host:
+    place = tmp_path / "place"
+    place.mkdir()
+    made = Host(tmp_path, disk)
+    run("mount", disk, str(place))
+    try:
+        made.install(place, staged=getattr(request, "param", False))
+    finally:
+        run("umount", str(place))
+    return made
+
+
+staged = pytest.mark.parametrize("host", [True], indirect=True, ids=["staged"])
+
+
+def ids_of(done: Done) -> list[Event]:
+    return [Event(message_id) for message_id, _ in done.journal]
+
+
+def check(done: Done, *lines: str, journal: tuple[Event, ...] = ()) -> None:
+    """Check that a command did well, printed these lines, and told the journal of these events."""
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == list(lines)
+    assert ids_of(done) == list(journal)
+
+
+def test_pins(host: Host) -> None:
+    _, b, _ = host.ids
+    dry, pin, again, delete, unpin = host.run(
+        ["pin", "rollback", "--dry-run"],
+        ["pin", b.hex[:6]],
+        ["pin", b.hex],
+        ["delete-deployment", b.hex[:10]],
+        ["unpin", "rollback"],
+    )
+    check(dry, f"* pin deployment {b}")
+    check(pin, journal=(Event.PINNED,))
+    check(again, f"Deployment {b} is pinned already.")
+    assert (delete.code, delete.journal) == (1, [])
+    assert delete.err == f"error: deployment {b} is pinned (hint: first: bootc unpin {b})\n"
+    check(unpin, journal=(Event.UNPINNED,))
+
+
+def test_rollback_and_back(host: Host) -> None:
+    a, b, _ = host.ids
+    first = "cd /sysroot/boot/loader/entries; cat $(ls | sort -r | head -1)"
+    before, dry, same, there, after, back, restored = host.run(
+        first,
+        ["rollback", "--dry-run", "--apply"],
+        first,
+        ["rollback"],
+        first,
+        ["rollback"],
+        first,
+    )
+    assert (dry.code, dry.journal) == (0, [])
+    assert dry.out.splitlines()[-1] == "Next boot: rollback deployment"
+    assert same.out == before.out
+    check(there, "Next boot: rollback deployment", journal=(Event.ROLLBACK,))
+    assert a.hex in before.out
+    assert b.hex in after.out
+    check(
+        back,
+        "notice: Reverting queued rollback state",
+        "Next boot: current deployment",
+        journal=(Event.ROLLBACK,),
+    )
+    assert a.hex in restored.out
+
+
+def test_apply_reboots_with_nothing_held(host: Host) -> None:
+    rollback, asked, again = host.run(
+        ["rollback", "--apply"], "cat /run/asked", ["rollback", "--dry-run"]
+    )
+    check(rollback, "Next boot: rollback deployment", journal=(Event.ROLLBACK,))
+    assert asked.out == "--quiet -- systemctl reboot --message=Initiated by bootc\n"
+    assert again.code == 0
+
+
+def test_a_deployment_is_deleted(host: Host) -> None:
+    a, b, _ = host.ids
+    entries, booted, deleted, after, gone = host.run(
+        "ls /sysroot/boot/loader/entries | wc -l",
+        ["delete-deployment", "booted"],
+        ["delete-deployment", b.hex[:8]],
+        "ls /sysroot/boot/loader/entries | wc -l; ls /sysroot/state/deploy",
+        ["delete-deployment", b.hex],
+    )
+    assert entries.out == "2\n"
+    assert booted.err == "error: Cannot delete currently booted deployment\n"
+    assert deleted.code == 0, deleted.err
+    assert ids_of(deleted) == [Event.DEPLOYMENT_DELETED]
+    assert after.out == f"1\n{a}\n"
+    assert (gone.code, gone.journal) == (1, [])
+    assert gone.err.startswith(f"error: Deployment ID not found: {b}")
+
+
+def test_local_changes(host: Host) -> None:
+    edit = "echo mine > /etc/motd; echo x > /etc/extra; rm /etc/hosts"
+    _, listed, compared, kept, again, as_json, restored, removed, motd, rest = host.run(
+        edit,
+        ["config-diff"],
+        ["etc", "diff"],
+        ["etc", "keep", "/etc/motd"],
+        ["etc", "keep", "motd"],
+        ["etc", "diff", "--json"],
+        ["etc", "reset", "motd"],
+        ["etc", "reset", "extra"],
+        "cat /etc/motd",
+        ["etc", "diff"],
+    )
+    changes = ['Added "extra"', 'Modified "motd"', 'Removed "hosts"']
+    check(listed, *changes)
+    check(compared, *changes)
+    check(kept, "Decided: /etc/motd stays as it is here when an update is merged.")
+    check(again, "Decided already: /etc/motd stays as it is here when an update is merged.")
+    assert json.loads(as_json.out)["decisions"] == [{"choice": "keep", "path": "motd"}]
+    check(
+        restored,
+        "/etc/motd is as the booted image has it.",
+        "The decision about /etc/motd is forgotten.",
+    )
+    text = "/etc/extra is removed: it was a local addition, the booted image does not have it."
+    check(removed, text)
+    assert motd.out == "one"
+    check(rest, 'Removed "hosts"')
+
+
+@staged
+def test_what_is_staged_is_finalized(host: Host) -> None:
+    c = host.ids[2]
+    shutdown = ["composefs-finalize-staged"]
+    _, _, compared, failed, _, taken, done, merged, twice = host.run(
+        host.announce(c),
+        "echo mine > /etc/motd; echo Port 2222 > /etc/ssh/config",
+        ["etc", "diff"],
+        shutdown,
+        "test -e /run/composefs/staged-deployment",
+        ["etc", "take", "ssh/config"],
+        shutdown,
+        f"cd /sysroot/state/deploy/{c}/etc; cat motd ssh/config/part; ls /run/composefs",
+        shutdown,
+    )
+    reason = "File 'ssh/config' now defaults to a directory in new etc"
+    check(
+        compared,
+        'Modified "motd"',
+        'Modified "ssh/config"',
+        "",
+        f"Merged into staged deployment {c}:",
+        '  Local version stays, the new image\'s is not used: "motd"',
+        f"  Unmergable {reason}",
+        "  The update cannot be finalized: decide with bootc etc keep PATH or take PATH.",
+    )
+    assert failed.code == 1
+    assert reason in failed.err
+    assert ids_of(failed) == [Event.FINALIZE_FAILED]
+    assert taken.code == 0
+    assert done.code == 0, done.err
+    assert ids_of(done) == [Event.FINALIZED]
+    assert merged.out == "mine\nx"  # and nothing is announced any more
+    check(twice)
+
+
+@staged
+def test_what_is_staged_is_dropped(host: Host) -> None:
+    c = host.ids[2]
+    _, dry, cancelled, nothing, state = host.run(
+        host.announce(c),
+        ["upgrade", "--cancel", "--dry-run"],
+        ["upgrade", "--cancel", "--quiet"],
+        ["upgrade", "--cancel"],
+        f"test ! -e /sysroot/state/deploy/{c}",
+    )
+    assert (dry.code, dry.journal) == (0, [])
+    # Quiet: no progress.
+    assert (cancelled.code, cancelled.err) == (0, "")
+    assert "The staged deployment is dropped." in cancelled.out
+    assert ids_of(cancelled) == [Event.STAGED_DROPPED]
+    assert (nothing.code, nothing.journal) == (1, [])
+    assert state.code == 0
+
+
+@staged
+def test_a_rollback_drops_what_is_staged(host: Host) -> None:
+    _, rollback = host.run(host.announce(host.ids[2]), ["rollback"])
+    assert rollback.code == 0
+    assert ids_of(rollback) == [Event.STAGED_DROPPED, Event.ROLLBACK]
+
+
+def test_garbage(host: Host) -> None:
+    collect = ["internals", "composefs-gc", "--prune-repo"]
+    dry, dirty, done, clean = host.run(
+        [*collect, "--dry-run"], [*collect, "--assert-no-op"], collect, [*collect, "--assert-no-op"]
+    )
+    assert dry.out.splitlines()[0] == "Dry run (no files deleted)"
+    counted = [line for line in dry.out.splitlines() if line.startswith(("Objects:", "Pruned"))]
+    assert dirty.code == 1
+    assert "error: --assert-no-op: GC would " in dirty.err
+    assert done.out.splitlines()[-2:] == counted
+    assert ids_of(done) == [Event.GARBAGE_COLLECTED]
+    assert clean.code == 0, clean.err
+
+
+def test_an_overlay_that_is_there(host: Host) -> None:
+    # What test_usr_overlay.py mounts; here it is /usr of the machine that runs the tests.
+    again, other, _, refused, same = host.run(
+        ["usr-overlay"],
+        ["usroverlay", "--read-only"],
+        "mount -o remount,bind,ro /usr",
+        ["usr-overlay"],
+        ["usr-overlay", "--read-only"],
+    )
+    for done in (again, other, same):
+        check(done, "An overlayfs is already mounted on /usr")
+    message = "A read-only overlayfs is already mounted on /usr (hint: first: umount /usr)"
+    assert (refused.code, refused.err) == (1, f"error: {message}\n")
+
+
+def test_another_command_at_work(host: Host) -> None:
+    hold = "flock /run/bootc sleep 3 </dev/null >/dev/null 2>&1 &"
+    _, refused, waited = host.run(
+        f"mkdir -p /run/bootc; {hold}\nsleep 0.5",
+        ["upgrade", "--cancel", "--no-wait"],
+        ["pin", "booted"],
+    )
+    assert refused.code == 1
+    assert "in use by another process" in refused.err
+    assert waited.code == 0
+    assert waited.out.startswith("Waiting for another process")
+
+
+def test_what_is_missing_is_told(host: Host) -> None:
+    b = host.ids[1]
+    _, pinned = host.run(
+        f"mount -o remount,rw /sysroot; rm /sysroot/state/deploy/{b}/{b}.origin", ["pin", "booted"]
+    )
+    assert pinned.code == 0
+    assert ids_of(pinned) == [Event.MISSING_ORIGIN, Event.PINNED]
