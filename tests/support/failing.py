@@ -1,10 +1,11 @@
 """Disks that fail, and power that fails, at a chosen change.
 
-Every change the library makes to a directory goes through :class:`bootc.fs.dir.Dir` and
-:class:`bootc.fs.atomic.Tmpfile`, where these count them. The n-th does not happen. With
-:func:`failing` it raises an ``OSError``, once. With :func:`dies` the process ends there
-and then, in a child, since nobody tidies up after a power cut; files that were named and
-whose content no sync had followed are empty after it, as a journal leaves them.
+Every change the library makes to a directory goes through :mod:`bootc.fs.dir` and
+:mod:`bootc.fs.atomic`, where these count them; of a tree that is removed every entry
+counts. The n-th does not happen. With :func:`failing` it raises an ``OSError``, once. With
+:func:`dies` the process ends there and then, in a child, since nobody tidies up after a
+power cut; files that were named and whose content no sync had followed are empty after it,
+as a journal leaves them. With :func:`killed` only the process ends, and what it wrote stays.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 
 import pytest
 
+from bootc.fs import atomic
+from bootc.fs import dir as directories
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 
-_CHANGES = ("mkdir", "symlink", "unlink", "rename", "remove_tree", "sync")
+_CHANGES = ("mkdir", "symlink", "unlink", "rename", "sync")
 _DEAD = 77
 _CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
 
@@ -32,14 +35,18 @@ class Changes:
     Args:
         at: Which one, counted from 1.
         fail: Called instead of it.
+        cut: Remember what a power cut would lose. It keeps files open.
     """
 
-    def __init__(self, at: int, fail: Callable[[Changes], object]) -> None:
+    def __init__(self, at: int, fail: Callable[[Changes], object], *, cut: bool = False) -> None:
         self.count = 0
         self._at = at
         self._fail = fail
+        self._cut = cut
         self._unsynced: set[int] = set()
         self._named: dict[int, str] = {}
+        #: Files made under a name, which may have changed since.
+        self._made: dict[int, int] = {}
 
     @property
     def failed(self) -> bool:
@@ -56,12 +63,27 @@ class Changes:
     def named(self, fd: int, path: str) -> None:
         self._named[os.fstat(fd).st_ino] = path
 
+    def made(self, fd: int) -> None:
+        if self._cut:
+            self._made[os.fstat(fd).st_ino] = os.dup(fd)
+
+    def synced_file(self, fd: int) -> None:
+        inode = os.fstat(fd).st_ino
+        self._unsynced.discard(inode)
+        kept = self._made.pop(inode, None)
+        if kept is not None:
+            os.close(kept)
+
     def synced(self) -> None:
         self._unsynced.clear()
+        for fd in list(self._made.values()):
+            self.synced_file(fd)
 
     def lose_unsynced(self) -> None:
         for inode in self._unsynced & self._named.keys():
             os.truncate(self._named[inode], 0)
+        for fd in self._made.values():
+            os.ftruncate(fd, 0)
 
 
 @contextmanager
@@ -76,16 +98,25 @@ def failing(at: int, error: int) -> Iterator[Changes]:
 
 
 def dies(at: int, work: Callable[[], object]) -> bool:
-    """Do something in a child process that dies at its ``at``-th change; tell whether it did."""
+    """Do something in a child whose power fails at its ``at``-th change; tell whether it did."""
 
     def die(changes: Changes) -> None:
         changes.lose_unsynced()
         os._exit(_DEAD)
 
+    return _in_child(Changes(at, die, cut=True), work)
+
+
+def killed(at: int, work: Callable[[], object]) -> bool:
+    """Do something in a child that is killed at its ``at``-th change; tell whether it was."""
+    return _in_child(Changes(at, lambda _: os._exit(_DEAD)), work)
+
+
+def _in_child(changes: Changes, work: Callable[[], object]) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            with _counting(Changes(at, die)):
+            with _counting(changes):
                 work()
             os._exit(0)
         except BaseException:  # noqa: BLE001  (nothing may leave the child)
@@ -116,14 +147,16 @@ def _counting(changes: Changes) -> Iterator[Changes]:
     with pytest.MonkeyPatch.context() as patch:
         for name in _CHANGES:
             patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
+        for module, name in ((atomic, "exchange"), (directories, "_remove")):
+            patch.setattr(module, name, _counted(getattr(module, name), changes, False))
         _patch_files(patch, changes)
         yield changes
 
 
 def _counted(method: Callable[..., Any], changes: Changes, syncs: bool) -> Callable[..., Any]:
-    def changing(self: Dir, *args: Any, **kwargs: Any) -> Any:
+    def changing(*args: Any, **kwargs: Any) -> Any:
         changes.happen()
-        result = method(self, *args, **kwargs)
+        result = method(*args, **kwargs)
         if syncs:
             changes.synced()
         return result
@@ -135,9 +168,13 @@ def _patch_files(patch: pytest.MonkeyPatch, changes: Changes) -> None:
     open_file, write, publish = Dir.open_file, Tmpfile.write, Tmpfile.publish
 
     def opening(self: Dir, relpath: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
-        if flags & _CREATES:
-            changes.happen()
-        return open_file(self, relpath, flags, mode)
+        if not flags & _CREATES:
+            return open_file(self, relpath, flags, mode)
+        changes.happen()
+        fd = open_file(self, relpath, flags, mode)
+        if flags & os.O_CREAT:
+            changes.made(fd)
+        return fd
 
     def writing(self: Tmpfile, data: bytes) -> None:
         changes.happen()
@@ -151,6 +188,13 @@ def _patch_files(patch: pytest.MonkeyPatch, changes: Changes) -> None:
             changes.named(self.fileno(), f"{directory.path}/{relpath}")
         return done
 
+    fsync = os.fsync
+
+    def syncing(fd: int) -> None:
+        fsync(fd)
+        changes.synced_file(fd)
+
+    patch.setattr(os, "fsync", syncing)
     patch.setattr(Dir, "open_file", opening)
     patch.setattr(Tmpfile, "write", writing)
     patch.setattr(Tmpfile, "publish", publishing)
