@@ -18,32 +18,41 @@ import sys
 import time
 
 CHANGES = {
-    "fcntl.ioctl", "os.chmod", "os.chown", "os.link", "os.mkdir", "os.posix_spawn", "os.remove",
+    "os.chmod", "os.chown", "os.link", "os.mkdir", "os.posix_spawn", "os.remove",
     "os.removexattr", "os.rename", "os.rmdir", "os.setxattr", "os.symlink", "os.truncate",
     "os.utime", "subprocess.Popen",
 }  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+FS_IOC_ENABLE_VERITY = 0x40806685
+
+
+def is_change(event: str, arguments: tuple[object, ...]) -> bool:
+    match event:
+        case "open":
+            path, _, flags = arguments
+            # A number is a file that has been opened already.
+            return not isinstance(path, int) and isinstance(flags, int) and bool(flags & WRITING)
+        case "fcntl.ioctl":
+            return arguments[1] == FS_IOC_ENABLE_VERITY
+        case _:
+            return event in CHANGES
 
 
 def main() -> None:
     moment, log = int(sys.argv[1]), sys.argv[2]
     count = 0
-    reset = os.open("/proc/sysrq-trigger", os.O_WRONLY)
-    record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if moment == 0 else -1
+    target, flags = (log, os.O_CREAT | os.O_TRUNC) if moment == 0 else ("/proc/sysrq-trigger", 0)
+    output = os.open(target, os.O_WRONLY | flags)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
-        if event == "open":
-            flags = arguments[2]
-            if not (isinstance(flags, int) and flags & WRITING):
-                return
-        elif event not in CHANGES:
+        if not is_change(event, arguments):
             return
         count += 1
         if moment == 0:
-            os.write(record, f"{event} {arguments!r}\n".encode("utf-8", "backslashreplace"))
+            os.write(output, f"{event} {arguments!r}\n".encode("utf-8", "backslashreplace"))
         elif count == moment:
-            os.write(reset, b"b")
+            os.write(output, b"b")
             time.sleep(60)
 
     sys.dont_write_bytecode = True
