@@ -22,7 +22,7 @@ from bootc.formats.tree import Directory, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import write_tree
 from bootc.repository.repository import Repository
-from support import insideroot, require
+from support import images, insideroot, require
 from support.etctrees import directory, etc
 from support.sysroot import FakeSysroot
 
@@ -330,6 +330,51 @@ def test_a_rollback_drops_what_is_staged(host: Host) -> None:
     assert ids_of(rollback) == [Event.STAGED_DROPPED, Event.ROLLBACK]
 
 
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """Make an image that boots, as far as anybody here looks."""
+    members = (
+        images.directory("etc"),
+        images.file("etc/motd", b"four"),
+        images.file("etc/hosts", b"localhost"),
+        images.file("usr/lib/os-release", b"ID=debian\nVERSION_ID=14\n"),
+        *(images.directory(name) for name in ("proc", "tmp", "var", "dev", "run")),
+    )
+    layer = images.bootable(*members, kernel=b"kernel" * 100, initramfs=b"initramfs" * 100)
+    images.single(tmp_path / "layout", layer)
+    return str(tmp_path / "layout")
+
+
+def test_another_image(host: Host, image: str) -> None:
+    a, _, _ = host.ids
+    target = ["switch", "--transport", "oci", image]
+    dry, status, _, switched, again, upgrade, apply, asked, _, done, menu = host.run(
+        [*target, "--retain", "--dry-run"],
+        ["status", "--json"],
+        "test ! -e /run/composefs/staged-deployment",
+        [*target, "--retain", "--etc-conflict", "take-new"],
+        target,
+        ["upgrade", "--quiet"],
+        ["upgrade", "--quiet", "--apply"],
+        "cat /run/asked",
+        "echo mine > /etc/motd; rm -r /etc/ssh",
+        ["composefs-finalize-staged"],
+        "cd /sysroot/boot/loader/entries; cat $(ls | sort -r | head -1)",
+    )
+    assert (dry.code, dry.journal) == (0, []), dry.err
+    assert json.loads(status.out)["status"]["staged"] is None
+    assert switched.code == 0, switched.err
+    assert ids_of(switched) == [Event.PINNED, Event.SWITCH_STAGED]
+    check(again, "Image specification is unchanged.")
+    check(upgrade, "Update already staged. To apply update run `bootc update --apply`")
+    check(apply)
+    assert "systemctl reboot" in asked.out
+    assert done.code == 0, done.err
+    assert ids_of(done) == [Event.FINALIZED]
+    assert a.hex not in menu.out
+    assert "composefs=" in menu.out
+
+
 def test_garbage(host: Host) -> None:
     collect = ["internals", "composefs-gc", "--prune-repo"]
     dry, dirty, done, clean = host.run(
@@ -370,6 +415,18 @@ def test_another_command_at_work(host: Host) -> None:
     assert "in use by another process" in refused.err
     assert waited.code == 0
     assert waited.out.startswith("Waiting for another process")
+
+
+@staged
+def test_a_disk_that_cannot_be_opened_at_shutdown(host: Host) -> None:
+    _, _, failed = host.run(
+        host.announce(host.ids[2]),
+        "mount -o remount,rw /sysroot; echo '{' > /sysroot/composefs/meta.json",
+        ["composefs-finalize-staged"],
+    )
+    assert failed.code == 1
+    assert "meta.json" in failed.err
+    assert ids_of(failed) == [Event.FINALIZE_FAILED]
 
 
 def test_what_is_missing_is_told(host: Host) -> None:

@@ -13,17 +13,23 @@ def run(args: argparse.Namespace, context: Context) -> None:
     """Merge /etc into the staged deployment and let it boot next."""
     from bootc.deploy.commands import finalize_staged
     from bootc.deploy.journal import Event, send, subject
+    from bootc.deploy.system import NotAllowed, NotBooted
 
-    with open_host(context.sink) as (system, facts):
-        try:
+    staged = None
+    try:
+        with open_host(context.sink) as (system, facts):
+            if facts.booted.staged is not None:
+                staged = facts.booted.staged.image_id
             finalized = finalize_staged(system, context.sink)
-        except (Error, OSError) as exc:
-            marker = facts.booted.staged
-            about = subject(None if marker is None else marker.image_id)
-            send(Event.FINALIZE_FAILED, f"The old system stays: {one_line(exc)}", about)
-            raise
-        if finalized is not None:
-            send(Event.FINALIZED, f"Deployment {finalized} boots next", subject(finalized))
+    except (NotAllowed, NotBooted):
+        raise
+    except (Error, OSError) as exc:
+        # Also where the disks cannot be opened, so that nothing can be put on record there.
+        text = f"The old system stays the default: {one_line(exc)}"
+        send(Event.FINALIZE_FAILED, text, subject(staged))
+        raise
+    if finalized is not None:
+        send(Event.FINALIZED, f"Deployment {finalized} boots next", subject(finalized))
 
 
 COMMAND = Command(

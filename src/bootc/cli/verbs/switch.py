@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     target = _target(args)
     from bootc.deploy import update
     from bootc.deploy.etc.merge import ConflictPolicy
-    from bootc.deploy.journal import Event, report_staging
+    from bootc.deploy.journal import Event, report_staging, send, subject
 
     options = update.UpdateOptions(
         apply=args.apply,
@@ -42,6 +42,9 @@ def run(args: argparse.Namespace, context: Context) -> None:
     with open_host(sink, wait=not args.no_wait) as (system, facts):
         boots_next = update.switch(system, target, options, sink, retain=args.retain)
         if not args.dry_run:
+            booted = facts.booted.image_id
+            if args.retain and not facts.is_pinned(booted):
+                send(Event.PINNED, f"Pinned deployment {booted}", subject(booted))
             event, before = Event.SWITCH_STAGED, facts.booted.staged
             report_staging(event, system.run, before, image=target.reference)
     if boots_next and args.apply and not args.dry_run:
