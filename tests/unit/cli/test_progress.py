@@ -70,3 +70,11 @@ def test_messages_go_where_output_goes() -> None:
 )  # fmt: skip
 def test_human_bytes(size: int | None, text: str) -> None:
     assert progress.human_bytes(size) == text
+
+
+def test_quiet_is_messages_only() -> None:
+    shown: list[Event] = []
+    sink = progress.messages_only(shown.append)
+    for event in (Start("a", "A"), Progress("a", 1), Message("done"), Done("a")):
+        sink(event)
+    assert shown == [Message("done")]
