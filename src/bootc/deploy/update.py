@@ -111,14 +111,18 @@ def switch(
         Error, OSError: as :func:`upgrade`.
     """
     facts = gather(system)
-    if retain:
-        pin = plan_pin(facts, facts.booted.image_id, pinned=True)
-        run(pin, system, sink, dry_run=options.dry_run)
-        facts = gather(system)
     if wanted_image(facts) == target:
         sink(Message("Image specification is unchanged."))
-        return facts.staged_id() is not None
-    return _update(system, facts, target, options, sink)
+        boots_next = facts.staged_id() is not None
+        if boots_next and options.apply:
+            run(plan_announce(facts, locked=False), system, sink, dry_run=options.dry_run)
+    else:
+        boots_next = _update(system, facts, target, options, sink)
+    if retain:
+        # Only now: what could not be switched from needs no keeping.
+        pin = plan_pin(gather(system), facts.booted.image_id, pinned=True)
+        run(pin, system, sink, dry_run=options.dry_run)
+    return boots_next
 
 
 def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> None:
