@@ -1,0 +1,369 @@
+"""A machine that updates itself: real commands on directories, between simulated boots.
+
+Repository, state, menus and kernels are written by the code under test. What is made up is
+around it: a loader that reads the menu by a model of its own and demands that what it
+starts is whole, ``/run`` which is empty after every start, and a service manager that only
+remembers to finalize.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootc.boot.discover import find_boot_resource
+from bootc.boot.entries import compose_menu, new_item
+from bootc.boot.publish import boot_digest_of, commit_staged, publish_resource, write_staged
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.deploy.booted import BootedState
+from bootc.deploy.commands import finalize_staged
+from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.facts import Facts
+from bootc.deploy.gather import gather
+from bootc.deploy.state import create_state
+from bootc.deploy.status import compose_host
+from bootc.deploy.system import System
+from bootc.errors import Error
+from bootc.events import Message
+from bootc.formats.cmdline import composefs_karg
+from bootc.formats.digest import Digest
+from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.origin import BootType, Origin
+from bootc.formats.osrelease import parse_os_release
+from bootc.formats.tree import External, Leaf
+from bootc.fs.dir import Dir
+from bootc.oci.pull import pull
+from bootc.oci.source import open_source
+from bootc.repository.repository import Repository
+from support.failing import dies, killed
+from support.osimages import Channel, Images
+
+#: Kernel arguments of the installation.
+KARGS = "root=UUID=1 rw"
+_MARKER = "staged-deployment"
+_IMAGE_ID = re.compile(r"composefs=\??([0-9a-f]{128})(?:\s|$)")
+_UKI = re.compile(r"(/EFI/Linux/bootc/bootc_composefs-([0-9a-f]{128})\.efi)(?:\s|$)")
+
+Command = Callable[[System, "Journal"], object]
+
+
+class Journal(list[str]):
+    """A sink that keeps the messages."""
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, Message):
+            self.append(event.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry of ours as a loader shows it.
+
+    Attributes:
+        name: File name, or title.
+        image_id: What it boots, in hex.
+        files: What the loader reads, as paths of this machine.
+        options: The kernel command line; empty for a unified image.
+    """
+
+    name: str
+    image_id: str
+    files: tuple[Path, ...]
+    options: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """Remembers, as long as the machine is up, that the finalizer runs."""
+
+    flag: Path
+
+    def start_finalizer(self) -> None:
+        self.flag.touch()
+
+
+class FakeMachine:
+    """A machine below ``path``, which may be a copy of another machine's."""
+
+    def __init__(self, path: Path, scheme: Scheme, images: Images) -> None:
+        self.path = path
+        self.scheme = scheme
+        self.images = images
+        self.physical = path / "sysroot"
+        self.esp = path / "esp"
+        self.run = path / "run"
+        self.menu_root = self.esp if scheme.menu_on_esp else self.physical / "boot"
+        self.binaries_root = self.esp if scheme.binaries_on_esp else self.menu_root
+        self.entries = self.menu_root / scheme.entries
+
+    # -- its life
+
+    def install(self, channel: Channel) -> None:
+        """Bring the first image onto it and start it."""
+        for directory in (self.physical / "boot", self.esp):
+            directory.mkdir(parents=True)
+        with Dir.open(self.physical) as root:
+            Repository.create(root, secure=False).close()
+        with self._disks() as (physical, repository, boot):
+            with open_source(channel.reference) as source:
+                pulled = pull(repository, source)
+            objects, image_id = repository.objects, pulled.image_id
+            resource = find_boot_resource(pulled.root)
+            publish_resource(boot, image_id, resource, objects)
+            uki = self.scheme.boot_type is BootType.UKI
+            options = (
+                f"{KARGS} {composefs_karg(image_id.hex, optional=True)} {channel.offered.kargs}"
+            )
+            item = new_item(
+                self.scheme,
+                image_id,
+                parse_os_release(channel.offered.os_release),
+                options=None if uki else options,
+            )
+            origin = Origin(
+                image=channel.reference,
+                boot_type=self.scheme.boot_type,
+                boot_digest=boot_digest_of(resource, objects),
+                manifest_digest=pulled.manifest_digest,
+            )
+            etc = image_etc(objects, image_id)
+            create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
+            write_staged(boot, compose_menu(self.scheme, [item]))
+            commit_staged(boot)
+        self.start()
+
+    def start(self) -> str:
+        """Boot, and return the image id of what runs then, in hex."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        (self.run / "composefs").mkdir(parents=True)
+        default = self.menu()[0]
+        self.check_bootable(default)
+        self.booted = BootedState(
+            image_id=Digest.from_hex(default.image_id),
+            missing_verity_allowed=True,
+            bootloader=self.scheme.bootloader,
+            cmdline=default.options,
+        )
+        return default.image_id
+
+    def shut_down(self) -> None:
+        """Go down in order, finalizing what is staged.
+
+        Raises:
+            Error: it could not be finalized.
+        """
+        if self.finalizer_runs:
+            self.command(finalize_staged)
+
+    def reboot(self) -> Error | None:
+        """Go down and start again; return what kept the finalizer from doing its work."""
+        failure = None
+        try:
+            self.shut_down()
+        except Error as exc:
+            failure = exc
+        self.start()
+        return failure
+
+    def power_cut(self, at: int, command: Command) -> bool:
+        """Run a command, cut the power at its ``at``-th change, and start again.
+
+        Returns:
+            Whether it came to that; the power is cut after the command else.
+        """
+        cut = dies(at, self._unattended(command))
+        self.start()
+        return cut
+
+    def killed(self, at: int, command: Command) -> bool:
+        """Run a command that is killed at its ``at``-th change; the machine stays up."""
+        return killed(at, self._unattended(command))
+
+    def command(self, command: Command) -> Journal:
+        """Run a command and return what it said."""
+        journal = Journal()
+        with self.open() as system:
+            command(system, journal)
+        return journal
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[System]:
+        """Open it as commands do."""
+        with (
+            self._disks() as (physical, repository, boot),
+            Dir.open(self.run / "composefs") as run,
+        ):
+            yield System(physical, repository, boot, run, self.booted, _Services(self._flag))
+
+    # -- what can be seen of it
+
+    @property
+    def _flag(self) -> Path:
+        return self.run / "finalizer"
+
+    @property
+    def finalizer_runs(self) -> bool:
+        """Whether the shutdown will finalize what is announced."""
+        return self._flag.exists()
+
+    @property
+    def booted_id(self) -> str:
+        """The image id of what runs, in hex."""
+        return self.booted.image_id.hex
+
+    def announced(self) -> tuple[str, bool] | None:
+        """Return what is announced for the next boot, and whether it is held back."""
+        try:
+            marker = json.loads((self.run / "composefs" / _MARKER).read_text())
+        except FileNotFoundError:
+            return None
+        return marker["depl_id"], marker["finalization_locked"]
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``bootc status --json`` would say; it must always say something."""
+        return compose_host(self.facts()).to_json()
+
+    def facts(self) -> Facts:
+        """Read all there is to know."""
+        with self.open() as system:
+            return gather(system)
+
+    def state(self, image_id: str) -> Path:
+        """Return the state directory of a deployment."""
+        return self.physical / "state/deploy" / image_id
+
+    def states(self) -> list[str]:
+        """Return the image ids of all state directories."""
+        return sorted(os.listdir(self.physical / "state/deploy"))
+
+    def etc(self, image_id: str) -> dict[str, str]:
+        """Return the files of a deployment's ``/etc``."""
+        return _read_files(self.state(image_id) / "etc")
+
+    def pinned(self) -> set[str]:
+        """Return the deployments that are marked as pinned."""
+        return {name for name in self.states() if (self.state(name) / "pinned").exists()}
+
+    def contents(self, *, repository: bool) -> dict[str, str]:
+        """Return all there is on the disks and in ``/run``: the content of files, where links lead.
+
+        Args:
+            repository: Objects and streams, too.
+        """
+        found = {}
+        for above, directories, names in os.walk(self.path):
+            if not repository and "composefs" in directories and above == str(self.physical):
+                directories.remove("composefs")
+            for name in (*directories, *names):
+                path = Path(above, name)
+                if path.is_symlink():
+                    text = f"-> {os.readlink(path)}"
+                elif path.is_dir():
+                    text = "directory"
+                else:
+                    text = path.read_bytes().decode("latin-1")
+                found[str(path.relative_to(self.path))] = text
+        return found
+
+    # -- the loader
+
+    def menu(self) -> list[Shown]:
+        """Return the entries of ours as the loader shows them; the first is started."""
+        if self.scheme.menu_is_file:
+            return self._grub_file(self.entries)
+        paths = [path for path in self.entries.iterdir() if path.name.endswith(".conf")]
+        found = [(path.name, _keys(path)) for path in paths]
+        if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
+            # Those without a key come after all that have one.
+            order = sorted(
+                found, key=lambda entry: ("sort-key" not in entry[1], _sort_key(entry[1]))
+            )
+            keys = [_sort_key(keys) for _, keys in order if "sort-key" in keys]
+            assert len(set(keys)) == len(keys), f"the order is left to chance: {keys}"
+        else:
+            order = sorted(found, key=lambda entry: entry[0].encode(), reverse=True)
+        return [shown for name, keys in order for shown in self._entry(name, keys)]
+
+    def check_bootable(self, shown: Shown) -> None:
+        """Fail unless all is there that an entry needs to start a deployment."""
+        image_id = shown.image_id
+        kernels = tuple(path.read_bytes() for path in shown.files)
+        assert kernels == self.images.kernels[image_id], "the kernel is not whole"
+        link = self.physical / "composefs/images" / image_id
+        assert link.exists(), "the image is not there"
+        with Dir.open(self.physical) as root, Repository.open(root, require_verity=False) as opened:
+            image = read_erofs(opened.objects.read(Digest.from_hex(image_id)))
+            for _, node in image.walk():
+                if isinstance(node, Leaf) and isinstance(node.content, External):
+                    opened.objects.read(node.content.digest)
+        state = self.state(image_id)
+        assert (state / f"{image_id}.origin").read_text().startswith("["), "no origin"
+        assert (state / "etc").is_dir(), "no /etc"
+        assert os.readlink(state / "var") == "../../os/default/var", "no /var"
+
+    def _entry(self, name: str, keys: dict[str, str]) -> Iterator[Shown]:
+        options = keys.get("options", "")
+        image = _IMAGE_ID.search(options)
+        uki = _UKI.match(keys.get("efi", keys.get("uki", "")))
+        if uki is not None:
+            yield Shown(name, uki[2], (self.binaries_root / uki[1][1:],), "")
+        elif image is not None and {"linux", "initrd", "version"} <= keys.keys():
+            # The loader looks from the root of the file system that has the menu.
+            prefix = "" if self.scheme.menu_on_esp or self.scheme.separate_boot else "/boot"
+            paths = [keys[key].removeprefix(prefix)[1:] for key in ("linux", "initrd")]
+            files = tuple(self.menu_root / path for path in paths)
+            yield Shown(name, image[1], files, options)
+
+    def _grub_file(self, path: Path) -> list[Shown]:
+        entries = re.findall(r'^menuentry "([^"]*)".*?\{(.*?)^\}', path.read_text(), re.M | re.S)
+        found = []
+        for title, body in entries:
+            uki = _UKI.search(body)
+            if uki is not None:
+                found.append(Shown(title, uki[2], (self.binaries_root / uki[1][1:],), ""))
+        return found
+
+    # -- details
+
+    @contextlib.contextmanager
+    def _disks(self) -> Iterator[tuple[Dir, Repository, BootDirs]]:
+        with (
+            Dir.open(self.physical) as physical,
+            Repository.open(physical, require_verity=False, writable=True) as repository,
+            Dir.open(self.menu_root) as menu,
+            contextlib.ExitStack() as stack,
+        ):
+            binaries = menu
+            if self.binaries_root != self.menu_root:
+                binaries = stack.enter_context(Dir.open(self.binaries_root))
+            yield physical, repository, BootDirs(self.scheme, menu, binaries)
+
+    def _unattended(self, command: Command) -> Callable[[], None]:
+        def work() -> None:
+            with contextlib.suppress(Error, OSError):
+                self.command(command)
+
+        return work
+
+
+def _keys(path: Path) -> dict[str, str]:
+    lines = path.read_text(errors="replace").splitlines()
+    pairs = [line.split(None, 1) for line in lines]
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def _sort_key(keys: dict[str, str]) -> str:
+    return keys.get("sort-key", "")
+
+
+def _read_files(top: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()
+    }

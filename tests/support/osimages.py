@@ -1,0 +1,174 @@
+"""Tiny images of an operating system, as many versions as updates in tests need.
+
+An image is told by its tag in one layout that is made once; a :class:`Channel` is where a
+machine looks for updates, and offers one of them at a time. The ids of the images are
+computed when they are made, apart from any repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootc.formats.cmdline import composefs_karg
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
+from bootc.oci.layoutdir import open_layout
+from bootc.oci.pull import compute_image_id
+from support import images, pe
+
+#: Too long to be in the image itself, and so objects.
+_LONG = " of the image" * 8
+_OWNER = {"uid": os.getuid(), "gid": os.getgid()}
+
+#: The files of an ``/etc`` by their paths; directories are there for what is in them.
+Etc = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OsImage:
+    """One version.
+
+    Attributes:
+        tag: What tests call it.
+        etc: Its ``/etc``.
+        kernel: What it boots with; images with the same one may share it.
+        os_id: ``ID`` of its os-release.
+        version: ``VERSION_ID`` of its os-release.
+        kargs: Kernel arguments it asks for.
+        note: Metadata of no consequence for the tree.
+    """
+
+    tag: str
+    etc: Etc
+    kernel: str
+    os_id: str = "fedora"
+    version: str = "43"
+    kargs: str = "quiet"
+    note: str = ""
+
+    @property
+    def os_release(self) -> bytes:
+        return f"ID={self.os_id}\nVERSION_ID={self.version}\n".encode()
+
+    @property
+    def vmlinuz(self) -> bytes:
+        return f"kernel {self.kernel}{_LONG}".encode()
+
+    @property
+    def initramfs(self) -> bytes:
+        return f"initramfs {self.kernel}{_LONG}".encode()
+
+
+OLD = OsImage("old", {"a": "1", "b": "1" + _LONG, "x": "file"}, "1")
+NEW = OsImage("new", {"a": "2", "b": "1" + _LONG, "x": "file", "n": "2"}, "2", version="44")
+#: The same tree as NEW, built anew.
+REBUILT = OsImage("rebuilt", NEW.etc, "2", version="44", note="built again")
+#: The same kernel as NEW; a directory where all others have a file.
+TURNED = OsImage(
+    "turned", {"a": "2", "b": "3" + _LONG, "x/in": "3"}, "2", version="44", kargs="a b"
+)
+#: It calls itself otherwise.
+RENAMED = OsImage("renamed", {"a": "4", "x": "other"}, "1", "new-name", "7-rc1", "")
+
+ALL = (OLD, NEW, REBUILT, TURNED, RENAMED)
+
+
+class Images:
+    """The images in a layout below ``path``, for one boot type."""
+
+    def __init__(self, path: Path, boot_type: BootType) -> None:
+        self.path = path
+        self.boot_type = boot_type
+        self._layout = images.Layout(path / "all")
+        self._entries = {}
+        #: Image ids in hex; rebuilt images have the id of the first.
+        self.ids: dict[str, str] = {}
+        #: The content of ``vmlinuz`` and ``initrd``, or of the unified image, by image id.
+        self.kernels: dict[str, tuple[bytes, ...]] = {}
+        for image in ALL:
+            self._add(image)
+
+    def image(self, image_id: str) -> OsImage:
+        """Return the image of an id."""
+        return next(image for image in ALL if self.ids[image.tag] == image_id)
+
+    def entry(self, image: OsImage) -> Mapping[str, object]:
+        """Return the descriptor of an image's manifest."""
+        return self._entries[image.tag]
+
+    def _add(self, image: OsImage) -> None:
+        layers = [_layer(image, kernel=self.boot_type is BootType.BLS)]
+        config = {"created": "2026-01-01T00:00:00Z", "history": [{"comment": image.note}]}
+        entry = self._layout.image(layers, tag=image.tag, config=config)
+        reference = ImageReference.parse(self._layout.reference(image.tag))
+        with open_layout(reference, images.ARCHITECTURE) as source:
+            image_id = compute_image_id(source).hex
+        kernel: tuple[bytes, ...] = (image.vmlinuz, image.initramfs)
+        if self.boot_type is BootType.UKI:
+            # The id does not depend on what is in /boot, and so can be written there.
+            uki = _uki(image, image_id)
+            where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
+            layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
+            entry = self._layout.image(layers, config=config)
+            kernel = (uki,)
+        self.ids[image.tag] = image_id
+        self.kernels[image_id] = kernel
+        self._entries[image.tag] = entry
+
+
+class Channel:
+    """A layout directory in which there is the newest version of something."""
+
+    def __init__(self, path: Path, images: Images, offered: OsImage) -> None:
+        self.path = path
+        self.images = images
+        path.mkdir()
+        (path / "blobs").symlink_to(images.path / "all/blobs")
+        (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        self.offer(offered)
+
+    def offer(self, image: OsImage) -> None:
+        """Have this image be the newest version."""
+        self.offered = image
+        index = {"schemaVersion": 2, "manifests": [self.images.entry(image)]}
+        (self.path / "index.json").write_text(json.dumps(index))
+
+    @property
+    def reference(self) -> ImageReference:
+        """What a machine calls it."""
+        return ImageReference.parse(f"oci:{self.path}")
+
+    @property
+    def image_id(self) -> str:
+        """The id of what is offered."""
+        return self.images.ids[self.offered.tag]
+
+
+def _layer(image: OsImage, *, kernel: bool) -> bytes:
+    directories = {"etc", *(str(Path("etc", path).parent) for path in image.etc)}
+    kargs = ", ".join(f'"{karg}"' for karg in image.kargs.split())
+    return images.bootable(
+        images.directory("usr/lib/bootc"),
+        images.directory("usr/lib/bootc/kargs.d"),
+        images.file("usr/lib/bootc/kargs.d/os.toml", f"kargs = [{kargs}]\n".encode()),
+        images.file("usr/lib/os-release", image.os_release),
+        images.file("usr/program", f"{image.os_id} {image.version}{_LONG}".encode()),
+        *(images.directory(path, **_OWNER) for path in sorted(directories)),
+        *(images.file(f"etc/{path}", text.encode(), **_OWNER) for path, text in image.etc.items()),
+        kernel=image.vmlinuz if kernel else b"",
+        initramfs=image.initramfs,
+    )
+
+
+def _uki(image: OsImage, image_id: str) -> bytes:
+    options = f"rw {composefs_karg(image_id, optional=True)}"
+    return pe.program(
+        (b".osrel", image.os_release),
+        (b".cmdline", options.encode()),
+        (b".linux", image.vmlinuz),
+        (b".initrd", image.initramfs),
+    )
