@@ -168,7 +168,11 @@ def _change_menu(
         case ExchangeMenu():
             # What the entries refer to is on the disk before they can be booted.
             system.sync()
-            publish.commit_staged(system.boot)
+            if not publish.commit_staged(system.boot):
+                raise publish.StagedMenuIncomplete(
+                    f"there is no staged menu in {system.boot.menu.path} to exchange",
+                    hint="stage the update again",
+                )
         case RemoveEntry(item):
             publish.remove_entry(system.boot, item)
         case RemoveArtifact(artifact):
