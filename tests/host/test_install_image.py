@@ -7,6 +7,7 @@ it was given, and fs-verity is done without; the boot tests have the real ones.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import uuid
@@ -16,23 +17,27 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.discover import ImageNotBootable
 from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.device import Device
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.deploy.install.image import InsufficientSpace, deploy_image
+from bootc.deploy.install.image import deploy_image
 from bootc.deploy.install.preflight import Decisions
 from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.pulled import InsufficientSpace
+from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
+from bootc.formats import cmdline
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import parse_origin
+from bootc.formats.origin import BootType, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
 from bootc.kernel.mount import mount, umount2
-from bootc.oci.pull import Pulled
+from bootc.oci.pull import Pulled, compute_image_id
 from bootc.oci.source import host_architecture, open_source
-from support import images, require
+from support import images, pe, require
 from support.commands import Command, Commands
 from support.images import directory, file
 
@@ -74,9 +79,17 @@ class Target:
     bootctl: Command
     events: list[Event]
 
-    def install(self, layout: images.Layout, *kargs: str, generic: bool = False) -> Pulled:
+    def install(
+        self,
+        layout: images.Layout,
+        *kargs: str,
+        generic: bool = False,
+        addons: tuple[str, ...] = (),
+    ) -> Pulled:
         source_ref = ImageReference.parse(layout.reference())
-        request = InstallRequest("/dev/vda", source_ref, TARGET, generic_image=generic)
+        request = InstallRequest(
+            "/dev/vda", source_ref, TARGET, generic_image=generic, uki_addons=addons
+        )
         decisions = Decisions(
             device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
             machine=os.uname().machine,
@@ -263,6 +276,141 @@ def test_a_disk_that_fills_up_has_no_entry(target: Target, tmp_path: Path) -> No
         target.install(layout)
     assert caught.value.errno == errno.ENOSPC
     assert target.entries() == []
+
+
+KVER = "6.12.0-test"
+UKI_OS_RELEASE = b'ID=sealed-os\nVERSION_ID=7\nPRETTY_NAME="Sealed OS 7"\n'
+ADDON = b"MZ add-on" * 99
+#: The loader says its version where bootctl puts it.
+WITH_LOADER = """
+mkdir -p "$3/boot/EFI/systemd" "$3/boot/loader"
+printf '#### LoaderInfo: systemd-boot %s ####' '{}' >"$3/boot/EFI/systemd/systemd-bootx64.efi"
+"""
+
+
+def unified(path: Path, *, optional: bool = True, image_id: str | None = None) -> images.Layout:
+    """Make an image with a unified kernel image beside its bare kernel."""
+    base = images.bootable(*members(), kernel=KERNEL, initramfs=INITRAMFS)
+    bare = images.single(path / "bare", base)
+    with open_source(ImageReference.parse(bare.reference())) as source:
+        image_id = image_id or compute_image_id(source).hex
+    uki = pe.program(
+        (b".osrel", UKI_OS_RELEASE),
+        (b".cmdline", f"rw quiet {cmdline.composefs_karg(image_id, optional=optional)}".encode()),
+        (b".linux", KERNEL),
+        (b".initrd", INITRAMFS),
+    )
+    home = f"boot/EFI/Linux/{KVER}.efi"
+    extra = f"{home}.extra.d"
+    sealed = images.layer(
+        *(directory(d) for d in ("boot/EFI", "boot/EFI/Linux", extra)),
+        file(home, uki),
+        file(f"{extra}/debug.addon.efi", ADDON),
+        file(f"{extra}/quiet.addon.efi", ADDON),
+    )
+    return images.single(path / "unified", base, sealed)
+
+
+def refusal(
+    target: Target, layout: images.Layout, *kargs: str, addons: tuple[str, ...] = ()
+) -> str:
+    """Return the line an installation ends with before anything that boots is written."""
+    with pytest.raises(Error) as caught:
+        target.install(layout, *kargs, addons=addons)
+    assert os.listdir(target.esp.path) == []
+    assert target.bootctl.calls == []
+    assert "\n" not in one_line(caught.value)
+    return caught.value.message
+
+
+def test_a_unified_kernel_image_boots(target: Target, tmp_path: Path) -> None:
+    image = target.install(unified(tmp_path)).image_id.hex
+
+    esp = Path(target.esp.path)
+    assert sorted(os.listdir(esp / "EFI/Linux")) == ["bootc"]
+    assert os.listdir(esp / "EFI/Linux/bootc") == [f"bootc_composefs-{image}.efi"]
+    (entry,) = target.entries()
+    assert entry.name == "bootc_sealed_os-7-1.conf"
+    assert entry.read_text() == (
+        "title Sealed OS 7 7\n"
+        "version 7\n"
+        f"efi /EFI/Linux/bootc/bootc_composefs-{image}.efi\n"
+        "sort-key bootc-sealed-os-0\n"
+    )
+    assert (esp / "loader/loader.conf").read_bytes() == b"timeout 5"
+    origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.boot_type is BootType.UKI
+    assert origin.boot_digest == hashlib.sha256(KERNEL + INITRAMFS).hexdigest()
+    state = Path(target.root.path, "state/deploy", image)
+    assert (state / "etc/hostname").read_bytes() == b"pristine\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "key"), [("257.9-1~deb13u1", "efi"), ("258~rc2", "uki"), ("262.1-1", "uki")]
+)
+def test_the_entry_is_for_the_loader_that_was_installed(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, key: str
+) -> None:
+    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", BOOTCTL + WITH_LOADER.format(version))
+    target.install(unified(tmp_path))
+    (entry,) = target.entries()
+    assert entry.read_text().splitlines()[2].split()[0] == key
+
+
+def test_the_configuration_of_the_boot_loader_stays(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured = BOOTCTL + 'mkdir "$3/boot/loader"; echo "#timeout 3" >"$3/boot/loader/loader.conf"'
+    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", configured)
+    target.install(unified(tmp_path))
+    assert target.esp.read_bytes("loader/loader.conf") == b"#timeout 3\n"
+
+
+def test_a_bare_kernel_brings_no_configuration(target: Target, layout: images.Layout) -> None:
+    target.install(layout)
+    assert not target.esp.exists("loader/loader.conf")
+
+
+def test_the_addons_that_were_asked_for(target: Target, tmp_path: Path) -> None:
+    image = target.install(unified(tmp_path), addons=("debug",)).image_id.hex
+    extra = Path(target.esp.path, f"EFI/Linux/bootc/bootc_composefs-{image}.efi.extra.d")
+    assert os.listdir(extra) == ["debug.addon.efi"]
+    assert (extra / "debug.addon.efi").read_bytes() == ADDON
+
+
+def test_an_addon_that_is_not_there(target: Target, tmp_path: Path, layout: images.Layout) -> None:
+    line = refusal(target, unified(tmp_path), addons=("debug", "none"))
+    assert line == "the image has no UKI add-on none"
+    line = refusal(target, layout, addons=("debug",))
+    assert line == "the image has no unified kernel image to add debug to"
+
+
+def test_arguments_beside_a_unified_kernel_image_are_refused(
+    target: Target, tmp_path: Path
+) -> None:
+    assert refusal(target, unified(tmp_path), "quiet") == (
+        "Cannot use externally specified kernel arguments with UKI: quiet"
+    )
+
+
+def test_a_seal_is_not_weakened(target: Target, tmp_path: Path) -> None:
+    assert refusal(target, unified(tmp_path, optional=False)) == (
+        "--allow-missing-verity is of no use: the image's UKI demands fs-verity at each boot"
+    )
+
+
+def test_a_unified_kernel_image_of_another_image(target: Target, tmp_path: Path) -> None:
+    line = refusal(target, unified(tmp_path, image_id="ab" * 64))
+    assert "The UKI has the wrong composefs= parameter (is 'abab" in line
+
+
+def test_a_unified_kernel_image_that_does_not_fit(target: Target, tmp_path: Path) -> None:
+    ballast = Path(target.esp.path, "ballast")
+    ballast.write_bytes(bytes(8 * MIB - 40960))
+    with pytest.raises(NoSpaceOnBoot, match=f"boot/EFI/Linux/{KVER}.efi 0.0 MiB"):
+        target.install(unified(tmp_path))
+    assert target.entries() == []
+    assert not target.esp.exists("EFI")
 
 
 def test_this_machine_is_what_the_tests_build_for() -> None:

@@ -8,46 +8,34 @@ touched.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from dataclasses import dataclass
 
-from bootc.boot import bootctl, budget, publish
+from bootc.boot import budget, publish
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
 from bootc.boot.entries import CannotCompose, new_item, upgraded_options
-from bootc.boot.kargs import read_kargs_d
-from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.scheme import BootDirs
+from bootc.boot.systemd_boot import Bootloader, installed_version
 from bootc.boot.uki import inspect_uki, installed_addons
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.facts import Facts
 from bootc.deploy.gc import needed_artifacts
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
+from bootc.deploy.pulled import check_space, kargs_d_of, os_release_of
 from bootc.deploy.staging import NewDeployment, kept_items
 from bootc.deploy.system import System
-from bootc.errors import Error, doing, one_line
+from bootc.errors import doing
 from bootc.events import Sink
 from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.origin import BootType, Origin
-from bootc.formats.osrelease import OsRelease, parse_os_release
-from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.formats.osrelease import OsRelease
 from bootc.fs.dir import Dir
-from bootc.oci.pull import pull, required_bytes
+from bootc.oci.pull import pull
 from bootc.oci.source import Source
-from bootc.repository.repository import Repository
-
-_log = logging.getLogger(__name__)
-
-_OS_RELEASE = "usr/lib/os-release"
-_OS_RELEASE_MAX_BYTES = 1 << 20
-
-
-class InsufficientSpace(Error):
-    """The file system of the repository cannot take the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,44 +123,12 @@ def new_deployment(
             candidate.os_release,
             options=_options(system, facts, candidate),
             artifact=shared,
-            systemd_version=_systemd_version(dirs.scheme),
+            systemd_version=_systemd_version(dirs),
         ),
         origin=with_policy(candidate.origin, policy),
         kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
         evict=space.evict,
     )
-
-
-def check_space(repository: Repository, source: Source) -> None:
-    """Make sure that the layers fit into the file system of the repository.
-
-    Raises:
-        InsufficientSpace: they do not, with both sizes.
-    """
-    volume = os.statvfs(repository.dir.fileno())
-    available = volume.f_frsize * volume.f_bavail
-    required = required_bytes(source)
-    if available < required:
-        raise InsufficientSpace(
-            f"Insufficient free space for {source.imgref} "
-            f"(available: {available} required: {required})"
-        )
-
-
-def os_release_of(repository: Repository, root: Directory) -> OsRelease:
-    """Return the os-release of an image; one that says nothing where it has none."""
-    node = root.lookup(_OS_RELEASE)
-    if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-        return OsRelease({})
-    with doing(f"Reading {_OS_RELEASE} of the image"):
-        data = repository.objects.read_content(node.content, limit=_OS_RELEASE_MAX_BYTES)
-    return parse_os_release(data)
-
-
-def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
-    """Return the kernel arguments that an image asks for on this machine."""
-    machine = os.uname().machine
-    return tuple(read_kargs_d(root, repository.objects.read_content, machine))
 
 
 def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
@@ -239,12 +195,8 @@ def _booted_options(facts: Facts) -> str | None:
     return cmdline.join(arg for arg in given if not arg.startswith("initrd=")) or None
 
 
-def _systemd_version(scheme: Scheme) -> int:
+def _systemd_version(dirs: BootDirs) -> int:
+    scheme = dirs.scheme
     if scheme.bootloader is not Bootloader.SYSTEMD or scheme.boot_type is BootType.BLS:
         return 0
-    try:
-        return bootctl.version()
-    except Error as exc:
-        # An older key is understood by every version.
-        _log.debug("the version of systemd-boot is unknown: %s", one_line(exc))
-        return 0
+    return installed_version(dirs.binaries)

@@ -35,6 +35,7 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
         kargs=tuple(args.karg),
         allow_missing_verity=args.allow_missing_verity,
         generic_image=args.generic_image,
+        uki_addons=tuple(args.uki_addon),
     )
     install_to_disk(request, context.sink)
 
@@ -99,6 +100,12 @@ COMMAND = Command(
                     ("--allow-missing-verity",),
                     "Tolerate a file system without fs-verity, now and at each boot.",
                     default=False,
+                ),
+                Option(
+                    ("--uki-addon",),
+                    "Install this add-on of the image's unified kernel image; may repeat.",
+                    metavar="NAME",
+                    default=(),
                 ),
                 Option(
                     ("--generic-image",),

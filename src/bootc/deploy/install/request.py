@@ -32,6 +32,7 @@ class InstallRequest:
         kargs: Kernel arguments to add.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
         generic_image: The disk will boot on other machines: leave this one's firmware alone.
+        uki_addons: Add-ons of the image's unified kernel image to install, less their suffix.
     """
 
     device: str
@@ -45,6 +46,7 @@ class InstallRequest:
     kargs: tuple[str, ...] = ()
     allow_missing_verity: bool = False
     generic_image: bool = False
+    uki_addons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,55 @@
+"""An image on its way to a deployment: room for it, and what it says of itself.
+
+For an installation and for an update alike.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bootc.boot.kargs import read_kargs_d
+from bootc.errors import Error, doing
+from bootc.formats.osrelease import OsRelease, parse_os_release
+from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.oci.pull import required_bytes
+from bootc.oci.source import Source
+from bootc.repository.repository import Repository
+
+_OS_RELEASE = "usr/lib/os-release"
+_OS_RELEASE_MAX_BYTES = 1 << 20
+
+
+class InsufficientSpace(Error):
+    """The file system of the repository cannot take the image."""
+
+
+def check_space(repository: Repository, source: Source) -> None:
+    """Make sure that the layers fit into the file system of the repository.
+
+    Raises:
+        InsufficientSpace: they do not, with both sizes.
+    """
+    volume = os.statvfs(repository.dir.fileno())
+    available = volume.f_frsize * volume.f_bavail
+    required = required_bytes(source)
+    if available < required:
+        raise InsufficientSpace(
+            f"Insufficient free space for {source.imgref} "
+            f"(available: {available} required: {required})"
+        )
+
+
+def os_release_of(repository: Repository, root: Directory) -> OsRelease:
+    """Return the os-release of an image; one that says nothing where it has none."""
+    node = root.lookup(_OS_RELEASE)
+    if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+        return OsRelease({})
+    with doing(f"Reading {_OS_RELEASE} of the image"):
+        data = repository.objects.read_content(node.content, limit=_OS_RELEASE_MAX_BYTES)
+    return parse_os_release(data)
+
+
+def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
+    """Return the kernel arguments that an image asks for on this machine."""
+    machine = os.uname().machine
+    return tuple(read_kargs_d(root, repository.objects.read_content, machine))
