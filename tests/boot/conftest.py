@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from journeys import Installed, install
 from stations import FirstBoot, LiveBoot, boot_installed, boot_live
 
 from support import images, require
-from support import registry as registries
 from support import variants as variant_images
 from support.variants import Variant
 from testbed import disks
+from testbed import registry as registries
 from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
+from testbed.registry import Registry
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -47,8 +49,34 @@ def variants(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.fixture(scope="session")
+def update_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The registry that updates come from; its tags move."""
+    require.tool("docker-registry")
+    require.tool("skopeo")
+    with registries.running(tmp_path_factory.mktemp("update-registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def installed_v1(
+    demo_os: DemoOs,
+    update_registry: Registry,
+    variants: dict[str, Variant],
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Installed:
+    """A disk where v1 is installed, for journeys to start from."""
+    directory = tmp_path_factory.mktemp("installed")
+    return install(
+        demo_os, update_registry, variants["v1"], name="demo", directory=directory, logs=logs
+    )
+
+
+@pytest.fixture(scope="session")
 def registry(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real registry on the loopback interface that holds demo:v1 and unbootable:v1; its port."""
+    require.tool("docker-registry")
+    require.tool("skopeo")
     directory = tmp_path_factory.mktemp("registry")
     unbootable = images.single(directory / "unbootable", images.bootable(), tag="v1")
     with registries.running(directory / "registry") as server:

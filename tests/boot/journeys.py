@@ -21,7 +21,6 @@ from typing import Any, Self
 
 from stations import INSTALL, allow_plain_http
 
-from support.registry import Registry, configuration
 from support.variants import Variant
 from testbed import disks
 from testbed.agent import Result
@@ -29,6 +28,7 @@ from testbed.command import HOST_ADDRESS
 from testbed.demo_os import TARGET_DEVICE, TARGET_SIZE_BYTES, DemoOs, installed
 from testbed.machine import Machine, MachineError
 from testbed.qemu import find_qemu
+from testbed.registry import Registry, configuration
 
 FINALIZE_UNIT = "bootc-finalize-staged.service"
 FINALIZE = ("/usr/bin/bootc", "composefs-finalize-staged")

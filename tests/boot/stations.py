@@ -7,13 +7,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.registry import configuration
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS, Disk
 from testbed.demo_os import TARGET_DEVICE, TARGET_SIZE_BYTES, DemoOs, installed
 from testbed.machine import Machine
 from testbed.qemu import find_qemu
+from testbed.registry import configuration
 
 INSTALL = "bootc install to-disk --composefs-backend --bootloader systemd --filesystem ext4"
 _GUEST_MEASURE = Path(__file__).with_name("guest_measure.py").read_bytes()

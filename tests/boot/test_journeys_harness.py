@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from journeys import BALLAST, FINALIZE_UNIT, Installed, Journey, install, spread
+from journeys import BALLAST, FINALIZE_UNIT, Installed, Journey, spread
 
-from support import registry as registries
-from support.registry import Registry
 from support.variants import Variant
-from testbed.demo_os import DemoOs
+from testbed.registry import Registry
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
@@ -46,34 +44,16 @@ for number in range(10):
 """
 
 
-@pytest.fixture(scope="module")
-def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with registries.running(tmp_path_factory.mktemp("journeys-registry")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def start(
-    demo_os: DemoOs,
-    own_registry: Registry,
-    variants: Mapping[str, Variant],
-    logs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Installed:
-    directory = tmp_path_factory.mktemp("journeys")
-    return install(
-        demo_os, own_registry, variants["v1"], name="demo", directory=directory, logs=logs
-    )
-
-
 def test_one_life(
-    start: Installed,
-    own_registry: Registry,
+    installed_v1: Installed,
+    update_registry: Registry,
     variants: Mapping[str, Variant],
     logs: Path,
     tmp_path: Path,
 ) -> None:
-    with Journey(start, own_registry, name="life", directory=tmp_path, logs=logs) as journey:
+    with Journey(
+        installed_v1, update_registry, name="life", directory=tmp_path, logs=logs
+    ) as journey:
         assert journey.boot() == "running"
         v1 = variants["v1"]
         assert journey.slots() == {"booted": v1.image_id.hex, "staged": None, "rollback": None}

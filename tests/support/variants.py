@@ -44,8 +44,8 @@ from bootc.oci.source import open_source
 from bootc.repository.repository import Repository
 from support import ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
-from support.registry import Registry
 from testbed.demo_os import DemoOs
+from testbed.registry import Registry
 
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"

@@ -1,7 +1,6 @@
 """A real registry on this machine: Debian's docker-registry on a free loopback port.
 
-Usable by any test, boot tests included (a virtual machine with user-mode
-networking reaches the host's loopback). Plain HTTP: give skopeo
+A virtual machine with user-mode networking reaches it, too. Plain HTTP: give skopeo
 :attr:`Registry.environment`, and a guest :func:`configuration` for the address it
 knows the registry by.
 """
@@ -9,6 +8,7 @@ knows the registry by.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import time
@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import require
-
 _START_TIMEOUT_S = 20
 
 
-@dataclass(frozen=True)
+class RegistryMissingError(Exception):
+    """A program to run a registry or to fill it is not installed; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """A running registry."""
 
@@ -30,6 +32,7 @@ class Registry:
 
     @property
     def host(self) -> str:
+        """The address on this machine."""
         return f"127.0.0.1:{self.port}"
 
     @property
@@ -57,15 +60,25 @@ def configuration(host: str) -> str:
 
 
 def skopeo(*arguments: str) -> None:
-    """Run skopeo with a policy that accepts anything."""
-    require.tool("skopeo")
-    subprocess.run(["skopeo", "--insecure-policy", *arguments], check=True, capture_output=True)
+    """Run skopeo with a policy that accepts anything.
+
+    Raises:
+        RegistryMissingError: it is not installed.
+        subprocess.CalledProcessError: it failed.
+    """
+    subprocess.run(
+        [_program("skopeo"), "--insecure-policy", *arguments], check=True, capture_output=True
+    )
 
 
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[Registry]:
-    """Run a registry that stores below ``directory``."""
-    program = require.tool("docker-registry")
+    """Run a registry that stores below ``directory``.
+
+    Raises:
+        RegistryMissingError: docker-registry is not installed.
+    """
+    program = _program("docker-registry")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,6 +100,13 @@ def running(directory: Path) -> Iterator[Registry]:
     finally:
         server.terminate()
         server.wait(10)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise RegistryMissingError(f"{name} is not installed (tools/host-packages installs it)")
+    return path
 
 
 def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
