@@ -74,7 +74,7 @@ TURNED = OsImage(
 #: It calls itself otherwise.
 RENAMED = OsImage("renamed", {"a": "4", "x": "other"}, "1", "new-name", "7-rc1", "")
 
-ALL = (OLD, NEW, REBUILT, TURNED, RENAMED)
+ALL = {image.tag: image for image in (OLD, NEW, REBUILT, TURNED, RENAMED)}
 
 
 class Images:
@@ -89,12 +89,12 @@ class Images:
         self.ids: dict[str, str] = {}
         #: The content of ``vmlinuz`` and ``initrd``, or of the unified image, by image id.
         self.kernels: dict[str, tuple[bytes, ...]] = {}
-        for image in ALL:
+        for image in ALL.values():
             self._add(image)
 
     def image(self, image_id: str) -> OsImage:
         """Return the image of an id."""
-        return next(image for image in ALL if self.ids[image.tag] == image_id)
+        return next(image for image in ALL.values() if self.ids[image.tag] == image_id)
 
     def entry(self, image: OsImage) -> Mapping[str, object]:
         """Return the descriptor of an image's manifest."""

@@ -36,7 +36,7 @@ class DeploymentNotFound(Error):
 
 
 class DeploymentInUse(Error):
-    """The deployment cannot be deleted as things are."""
+    """The deployment cannot be deleted, or not be pinned, as things are."""
 
 
 def plan_rollback(facts: Facts) -> Plan:
@@ -112,8 +112,15 @@ def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
 
     Raises:
         DeploymentNotFound: it cannot be booted, so that there is nothing to keep.
+        DeploymentInUse: it is staged. The next update replaces it, and its ``/etc`` is not
+            merged yet.
     """
-    known = {*facts.bootable(), facts.booted.image_id, facts.staged_id()}
+    if deployment == facts.staged_id() and pinned:
+        raise DeploymentInUse(
+            f"deployment {deployment} is staged and was never booted",
+            hint="pin it when it has been booted",
+        )
+    known = {*facts.bootable(), facts.booted.image_id}
     if deployment not in known and not (facts.is_pinned(deployment) and not pinned):
         raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
     if facts.is_pinned(deployment) == pinned:

@@ -1,0 +1,538 @@
+"""Whatever is done to a machine, and whenever the power fails: it boots, says what it is,
+and keeps what it was told to keep.
+
+The commands are the real ones, and what they should come to is told by a model that knows
+of images, menus and ``/etc`` only what a user knows. Every command is first run dry, then
+in earnest, and then once more.
+"""
+
+from __future__ import annotations
+
+import configparser
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from bootc.boot.scheme import Scheme
+from bootc.deploy import commands, execute, update
+from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.finalize import EtcConflict
+from bootc.deploy.model import ImageSpec
+from bootc.deploy.plan import (
+    CollectObjects,
+    DiscardStagedMenu,
+    RemoveArtifact,
+    RemoveState,
+    RemoveTag,
+    SetTag,
+    Step,
+)
+from bootc.deploy.system import System
+from bootc.deploy.update import UpdateOptions
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType
+from support import osimages
+from support.bootdirs import SCHEMES, scheme_name
+from support.machine import Command, FakeMachine, Journal
+from support.osimages import Channel, Images
+from support.stored import IN_MEMORY
+
+#: What a clean-up after a command consists of.
+CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, CollectObjects)
+
+TAGS = st.sampled_from(list(osimages.ALL))
+#: More changes than the longest command makes, now and then.
+CHANGES = st.integers(1, 130)
+CHOICES = st.integers(0, 9)
+#: Which deployment a command is about.
+WHO = st.sampled_from(["booted", "staged", "rollback", "pinned", "last", "missing"])
+_IMAGES: dict[BootType, Images] = {}
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command to be run with or without being dry.
+
+    Attributes:
+        name: Of the command.
+        run: Runs it; the last argument says whether it shall be dry.
+        target: The image id that must boot next when an unlocked update returns true.
+        toggles: Running it twice is as if it had never been.
+    """
+
+    name: str
+    run: Callable[[System, Journal, bool], object]
+    target: str | None = None
+    toggles: bool = False
+
+
+class UpdateMachine(RuleBasedStateMachine):
+    """One machine, and what its user knows."""
+
+    scheme: Scheme
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+
+    @initialize(first=TAGS, other=TAGS, updates=st.lists(TAGS, min_size=1, max_size=3))
+    def install(self, first: str, other: str, updates: list[str]) -> None:
+        root = Path(self.stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
+        self.images = images_of(self.scheme)
+        self.channels = [
+            Channel(root / name, self.images, osimages.ALL[tag])
+            for name, tag in (("os", first), ("other", other))
+        ]
+        (root / "machine").mkdir()
+        self.machine = FakeMachine(root / "machine", self.scheme, self.images)
+        self.machine.install(self.channels[0])
+        #: The ``/etc`` of every deployment in the menu.
+        self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
+        self.pinned: set[str] = set()
+        self.foreign: dict[str, bytes] = {}
+        for tag in updates:
+            self.update(tag)
+
+    # -- what happens around the machine
+
+    @rule(tag=TAGS, which=st.integers(0, 1))
+    def a_version_appears(self, tag: str, which: int) -> None:
+        self.channels[which].offer(osimages.ALL[tag])
+
+    @rule(path=st.sampled_from(["a", "b", "n", "local"]), text=st.sampled_from(["", "mine", "2"]))
+    def edit(self, path: str, text: str) -> None:
+        self._edit(path, text)
+
+    @rule(path=st.sampled_from(["a", "b", "n", "local"]))
+    def remove_file(self, path: str) -> None:
+        (self.machine.state(self.machine.booted_id) / "etc" / path).unlink(missing_ok=True)
+        self.etc[self.machine.booted_id].pop(path, None)
+
+    @rule(text=st.sampled_from(["mine", "3"]))
+    def edit_what_may_conflict(self, text: str) -> None:
+        turned = "x/in" in self.etc[self.machine.booted_id]
+        self._edit("x/in" if turned else "x", text)
+
+    def _edit(self, path: str, text: str) -> None:
+        (self.machine.state(self.machine.booted_id) / "etc" / path).write_text(text)
+        self.etc[self.machine.booted_id][path] = text
+
+    @rule(number=st.integers(0, 3), damaged=st.booleans())
+    def a_foreign_entry_appears(self, number: int, damaged: bool) -> None:
+        if self.scheme.menu_is_file:
+            title = f"foreign {number}"
+            text = f'menuentry "{title}" {{\nchainloader /EFI/other/{number}.efi\n}}\n'
+            current = self.machine.entries.read_text()
+            if title not in current:
+                self.machine.entries.write_text(current + text)
+            self.foreign[title] = b""
+            return
+        # Sorted before all of ours by a loader that asks for the name only.
+        name = f"{'zz' if number % 2 else 'aa'}-{number}.conf"
+        data = f"title foreign\nversion {number}\nefi /EFI/other/{number}.efi\n".encode()
+        self.foreign[name] = b"\xff" if damaged else data
+        (self.machine.entries / name).write_bytes(self.foreign[name])
+
+    @rule(number=st.integers(0, 1))
+    def a_malformed_entry_appears(self, number: int) -> None:
+        if not self.scheme.menu_is_file:
+            name = f"bootc_broken-{number}-1.conf"
+            (self.machine.entries / name).write_bytes(b"linux \xff" if number else b"")
+
+    # -- commands
+
+    @rule(tag=TAGS, locked=st.booleans(), policy=POLICIES)
+    def upgrade(self, tag: str, locked: bool, policy: ConflictPolicy) -> None:
+        self._wanted().offer(osimages.ALL[tag])
+        self.run(self._upgrade(locked, policy))
+
+    @rule(locked=st.booleans(), policy=POLICIES, which=st.integers(0, 1), retain=st.booleans())
+    def switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> None:
+        self.run(self._switch(locked, policy, which, retain))
+
+    @rule()
+    def rollback(self) -> None:
+        self.run(self._other(0, "booted"))
+
+    @rule(who=WHO)
+    def delete(self, who: str) -> None:
+        self.run(self._other(2, who))
+
+    @rule(who=WHO, pinned=st.booleans())
+    def pin(self, who: str, pinned: bool) -> None:
+        self.run(self._other(8 if pinned else 7, who))
+
+    @rule(choice=st.sampled_from([4, 5, 6]))
+    def another_command(self, choice: int) -> None:
+        self.run(self._other(choice, "booted"))
+
+    @rule()
+    def check(self) -> None:
+        before = self.machine.contents(repository=True)
+        self.machine.command(update.check_for_update)
+        after = self.machine.contents(repository=True)
+        changed = {
+            path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+        }
+        assert all(path.endswith("/cached-update.json") for path in changed)
+
+    # -- the end of a day
+
+    @rule(tag=TAGS)
+    def update(self, tag: str) -> None:
+        self._wanted().offer(osimages.ALL[tag])
+        self.run(self._upgrade(False, ConflictPolicy.FAIL))
+        self._reboot()
+
+    @rule()
+    def reboot(self) -> None:
+        self._reboot()
+
+    def _reboot(self) -> None:
+        default = self.machine.menu()[0].image_id
+        staged = self._to_be_finalized()
+        conflict = staged is not None and self._conflicts(staged)
+        failure = self.machine.reboot()
+        if staged is None or conflict:
+            assert isinstance(failure, EtcConflict) is conflict, failure
+            assert self.machine.booted_id == default
+        else:
+            assert failure is None
+            assert self.machine.booted_id == staged[0]
+            self.etc[staged[0]] = staged[1]
+        if staged is not None and conflict:
+            failed = [
+                f for f in self.machine.status()["status"]["findings"] if f["kind"] == "failed"
+            ]
+            assert any(staged[0] in finding["subject"] for finding in failed), failed
+
+    @rule(at=CHANGES, choice=st.integers(0, 14), who=WHO, policy=POLICIES, cut=st.booleans())
+    def interrupt_a_command(
+        self, at: int, choice: int, who: str, policy: ConflictPolicy, cut: bool
+    ) -> None:
+        verb = self._any(choice, who, policy)
+        before = self.machine.menu()[0].image_id
+        command: Command = lambda system, journal: verb.run(system, journal, False)  # noqa: E731
+        if cut:
+            self.machine.power_cut(at, command)
+            assert self.machine.booted_id in (before, *self.etc)
+        else:
+            self.machine.killed(at, command)
+        self.pinned = self.machine.pinned()
+
+    @rule(at=CHANGES, cut=st.booleans())
+    def interrupt_the_shutdown(self, at: int, cut: bool) -> None:
+        default = self.machine.menu()[0].image_id
+        staged = self._to_be_finalized()
+        if staged is None:
+            return
+        if cut:
+            self.machine.power_cut(at, commands.finalize_staged)
+        else:
+            self.machine.killed(at, commands.finalize_staged)
+            self.machine.start()
+        assert self.machine.booted_id in (default, staged[0])
+        if self.machine.booted_id == staged[0]:
+            assert not self._conflicts(staged)
+            self.etc[staged[0]] = staged[1]
+
+    # -- what always holds
+
+    @invariant()
+    def what_boots_is_whole(self) -> None:
+        for shown in self.machine.menu():
+            self.machine.check_bootable(shown)
+
+    @invariant()
+    def status_answers(self) -> None:
+        status = self.machine.status()["status"]
+        assert status["booted"]["composefs"]["verity"] == self.machine.booted_id
+        announced = self.machine.announced()
+        if announced is not None and announced[0] != self.machine.booted_id and status["staged"]:
+            assert status["staged"]["composefs"]["verity"] == announced[0]
+            assert status["staged"]["downloadOnly"] is announced[1]
+        first = self.machine.menu()[0].image_id
+        staged = status["staged"] and status["staged"]["composefs"]["verity"]
+        assert status["rollbackQueued"] is (first not in (self.machine.booted_id, staged))
+
+    @invariant()
+    def every_deployment_has_its_own_etc(self) -> None:
+        for shown in self.machine.menu():
+            assert self.machine.etc(shown.image_id) == self.etc[shown.image_id]
+
+    @invariant()
+    def what_is_kept_is_there(self) -> None:
+        shown = {entry.image_id for entry in self.machine.menu()}
+        assert self.machine.pinned() == self.pinned
+        assert shown >= {self.machine.booted_id, *self.pinned}
+
+    @invariant()
+    def foreign_entries_are_there(self) -> None:
+        if self.scheme.menu_is_file:
+            text = self.machine.entries.read_text()
+            assert all(text.count(f'"{title}"') == 1 for title in self.foreign)
+        else:
+            found = {name: (self.machine.entries / name).read_bytes() for name in self.foreign}
+            assert found == self.foreign
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    # -- running commands
+
+    def run(self, verb: Verb) -> None:
+        """Run a command dry, in earnest, and again."""
+        before = self.machine.contents(repository=False)
+        said, refused = self._attempt(partial(verb.run, dry_run=True))
+        assert self.machine.contents(repository=False) == before, "a dry run changed something"
+        with carried_out() as steps:
+            results: list[object] = []
+            _, error = self._attempt(partial(verb.run, dry_run=False), results)
+        assert type(error) is type(refused), f"{verb.name}: {refused!r} when dry, then {error!r}"
+        if error is not None:
+            assert self.machine.contents(repository=False) == before, f"{error!r} left something"
+            return
+        self._compare(said, steps)
+        self.pinned = self._pinned_now(verb)
+        if verb.target is not None and results == [True]:
+            self._check_next(verb.target)
+        if not verb.toggles:
+            done = self.machine.contents(repository=True)
+            self._attempt(partial(verb.run, dry_run=False))
+            again = self.machine.contents(repository=True)
+            assert {k: v for k, v in again.items() if done.get(k) != v} == {}
+            assert done == again
+
+    def _attempt(
+        self, run: Callable[..., object], results: list[object] | None = None
+    ) -> tuple[Journal, Error | None]:
+        journal = Journal()
+        try:
+            with self.machine.open() as system:
+                result = run(system, journal)
+        except Error as exc:
+            return journal, exc
+        if results is not None:
+            results.append(result)
+        return journal, None
+
+    def _compare(self, said: Journal, steps: list[Step]) -> None:
+        """Make sure that what was done is what was said, and cleaning up."""
+        planned = [line[2:] for line in said if line.startswith(("* ", "  "))]
+        for step in steps:
+            if planned and str(step) == planned[0]:
+                planned.pop(0)
+            else:
+                assert isinstance(step, CLEANING), f"{step} was not announced"
+        assert planned == [], "this was announced and not done"
+
+    def _check_next(self, target: str) -> None:
+        announced = self.machine.announced()
+        if announced is None:
+            assert self.machine.menu()[0].image_id == target
+        else:
+            assert announced == (target, False)
+            assert self.machine.finalizer_runs
+
+    def _pinned_now(self, verb: Verb) -> set[str]:
+        name, _, image_id = verb.name.partition(" ")
+        if name == "pin":
+            return self.pinned | {image_id}
+        if name == "unpin":
+            return self.pinned - {image_id}
+        return self.pinned
+
+    # -- the commands there are
+
+    def _any(self, choice: int, who: str, policy: ConflictPolicy) -> Verb:
+        if choice < 3:
+            return self._upgrade(choice == 2, policy)
+        if choice < 5:
+            return self._switch(False, policy, choice % 2, False)
+        return self._other(choice - 5, who)
+
+    def _upgrade(self, locked: bool, policy: ConflictPolicy) -> Verb:
+        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
+            return update.upgrade(system, options, journal)
+
+        return Verb("upgrade", run, None if locked else self._wanted().image_id)
+
+    def _switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> Verb:
+        channel = self.channels[which]
+
+        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
+            target = ImageSpec(channel.reference)
+            return update.switch(system, target, options, journal, retain=retain)
+
+        name = f"pin {self.machine.booted_id}" if retain else "switch"
+        # Switching to where updates come from already is no look for updates.
+        sure = not locked and channel is not self._wanted()
+        return Verb(name, run, channel.image_id if sure else None)
+
+    def _other(self, choice: int, who: str) -> Verb:
+        image_id = self._called(who)
+        digest = Digest.from_hex(image_id)
+
+        def verb(name: str, command: Callable[..., object], **more: object) -> Verb:
+            def run(system: System, journal: Journal, dry_run: bool) -> object:
+                return command(system, journal, dry_run=dry_run, **more)
+
+            return Verb(name, run, toggles=name == "rollback")
+
+        match choice:
+            case 0 | 1:
+                return verb("rollback", commands.rollback)
+            case 2 | 3:
+                return verb(f"delete {image_id}", partial(_delete, digest))
+            case 4:
+                return verb("cancel", update.cancel)
+            case 5:
+                return verb("release", _release)
+            case 6:
+                return verb("gc", commands.collect_garbage)
+            case 7:
+                return verb(f"unpin {image_id}", partial(_pin, digest), pinned=False)
+            case _:
+                return verb(f"pin {image_id}", partial(_pin, digest), pinned=True)
+
+    def _called(self, who: str) -> str:
+        """Return the image id of a deployment, or of none if there is none so called."""
+        shown = [entry.image_id for entry in self.machine.menu()]
+        others = [image_id for image_id in shown if image_id != self.machine.booted_id]
+        announced = self.machine.announced()
+        found = {
+            "booted": [self.machine.booted_id],
+            "staged": [announced[0]] if announced else [],
+            "rollback": others,
+            "pinned": sorted(self.pinned),
+            "last": shown[::-1],
+        }
+        missing = set(self.images.ids.values()).difference(self.machine.states())
+        return next(iter([*found.get(who, []), *sorted(missing), "00" * 64]))
+
+    # -- what a user knows
+
+    def _wanted(self) -> Channel:
+        """Return the channel that updates come from, by what is on record."""
+        announced = self.machine.announced()
+        for image_id in (announced and announced[0], self.machine.booted_id):
+            if image_id and self.machine.state(image_id).exists():
+                origin = self._origin(image_id)
+                return next(
+                    c
+                    for c in self.channels
+                    if str(c.path) in origin["origin"]["container-image-reference"]
+                )
+        raise AssertionError("the booted deployment has no state")
+
+    def _origin(self, image_id: str) -> configparser.ConfigParser:
+        origin = configparser.ConfigParser(interpolation=None)
+        origin.read(self.machine.state(image_id) / f"{image_id}.origin")
+        return origin
+
+    def _to_be_finalized(self) -> tuple[str, dict[str, str]] | None:
+        """Return what the shutdown makes the default, and the ``/etc`` it gets."""
+        announced = self.machine.announced()
+        if announced is None or announced[1] or not self.machine.finalizer_runs:
+            return None
+        staged, booted = announced[0], self.machine.booted_id
+        if staged == booted:
+            return None
+        pristine, new = self.images.image(booted).etc, self.images.image(staged).etc
+        policy = self._origin(staged).get("bootc", "etc-conflict", fallback="fail")
+        return staged, merged(pristine, self.etc[booted], new, policy)
+
+    def _conflicts(self, staged: tuple[str, dict[str, str]]) -> bool:
+        return "conflict" in staged[1]
+
+
+def merged(
+    pristine: osimages.Etc, current: osimages.Etc, new: osimages.Etc, policy: str
+) -> dict[str, str]:
+    """Merge as users expect it: what was changed here stays, all else is as in the new image.
+
+    A path that is a file on one side and a directory on the other is a conflict.
+    """
+    result = {}
+    for path in {*pristine, *current, *new} - {"x", "x/in"}:
+        winner = new if current.get(path) == pristine.get(path) else current
+        if path in winner:
+            result[path] = winner[path]
+    before, here, there = (
+        {p: t for p, t in e.items() if p.startswith("x")} for e in (pristine, current, new)
+    )
+    if here == before:
+        return result | there
+    if there == before or here.keys() == there.keys() or policy == "keep-local":
+        return result | here
+    return result | there if policy == "take-new" else result | here | {"conflict": ""}
+
+
+@contextmanager
+def carried_out() -> Iterator[list[Step]]:
+    """Write down the steps that are carried out."""
+    steps: list[Step] = []
+    carry_out = execute._carry_out
+
+    def noting(step: Step, *args: object) -> None:
+        carry_out(step, *args)  # type: ignore[arg-type]
+        steps.append(step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "_carry_out", noting)
+        yield steps
+
+
+def images_of(scheme: Scheme) -> Images:
+    """Return the images for the boot type of a scheme, made once."""
+    if scheme.boot_type not in _IMAGES:
+        directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
+        _KEPT.append(directory)
+        _IMAGES[scheme.boot_type] = Images(Path(directory.name), scheme.boot_type)
+    return _IMAGES[scheme.boot_type]
+
+
+def _delete(digest: Digest, system: System, journal: Journal, *, dry_run: bool) -> None:
+    commands.delete_deployment(system, digest, journal, dry_run=dry_run)
+
+
+def _pin(digest: Digest, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
+    commands.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
+
+
+def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
+    update.release(system, UpdateOptions(dry_run=dry_run), journal)
+
+
+SETTINGS = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+def test_update_sequences(scheme: Scheme) -> None:
+    machine = type("Machine", (UpdateMachine,), {"scheme": scheme})
+    run_state_machine_as_test(machine, settings=SETTINGS)
