@@ -11,6 +11,7 @@ boot entries of its own is refused rather than booted in a way its maker did not
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,12 @@ def find_boot_resource(root: Directory) -> Kernel | UkiFile:
     """
     _refuse_entries(root)
     return _find_uki(root) or _find_kernel(root)
+
+
+def is_uki_path(path: str) -> bool:
+    """Tell whether a regular file of an image with this path is a unified kernel image."""
+    home, name = posixpath.split(path)
+    return name.endswith(UKI_SUFFIX) and (home == _UKIS or posixpath.dirname(home) == _MODULES)
 
 
 def _refuse_entries(root: Directory) -> None:

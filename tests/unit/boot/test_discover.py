@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource
+from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource, is_uki_path
 from bootc.formats.tree import Directory, Inline, Leaf, Stat, Symlink
 
 
@@ -104,3 +104,19 @@ def test_names_that_are_no_text() -> None:
     modules.entries[b"\xff"] = modules.entries[b"6.12"]
     with pytest.raises(ImageNotBootable, match=r"2 kernels: 6\.12, \\xff"):
         find_boot_resource(root)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("boot/EFI/Linux/a.efi", True),
+        ("usr/lib/modules/6.12/a.efi", True),
+        ("usr/lib/modules/a.efi", False),
+        ("usr/lib/modules/6.12/vmlinuz", False),
+        ("boot/EFI/Linux/a.efi.extra.d/b.addon.efi", False),
+        ("boot/EFI/BOOT/BOOTX64.EFI", False),
+        ("a.efi", False),
+    ],
+)
+def test_paths_of_unified_kernel_images(path: str, is_one: bool) -> None:
+    assert is_uki_path(path) is is_one

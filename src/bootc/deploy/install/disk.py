@@ -1,10 +1,10 @@
 """``bootc install to-disk``: from a disk and an image reference to a machine that boots.
 
 Read top to bottom this is the whole installation. What can be checked is checked
-before the disk is touched (``preflight``). From the partition table on, a failure
-or an interruption unmounts everything and wipes the disk's signatures again, so
-that the next run finds a blank disk and not half an installation. The commit point
-is the boot entry, the last thing ``deploy_image`` writes: what fails after it is
+before the disk is touched (``preflight``, ``foresight``). From the partition table
+on, a failure or an interruption unmounts everything and wipes the disk's signatures
+again, so that the next run finds a blank disk and not half an installation. The
+commit point is the boot entry, the last thing ``deploy_image`` writes: what fails after it is
 reported, but the disk boots and is left alone.
 
 The process is in a mount namespace of its own afterwards.
@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from bootc.deploy.install import device, filesystem, preflight
 from bootc.deploy.install.config import read_config
 from bootc.deploy.install.device import BlankUnlessKept
+from bootc.deploy.install.foresight import check_last_layer
 from bootc.deploy.install.image import deploy_image
 from bootc.deploy.install.partition import Layout, create_partitions
 from bootc.deploy.install.preflight import Decisions
@@ -48,6 +49,7 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
         preflight.check_image(
             decisions, source.manifest_raw, source.config_raw, required_bytes(source)
         )
+        check_last_layer(decisions, source)
         _announce(request, decisions, source, sink)
         mounts.private_mount_namespace()
         if request.wipe:
