@@ -50,16 +50,12 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
         return
     if source.layers[-1].size_bytes > _MAX_LAYER_BYTES:
         return
-    for uki in _ukis_in(source, source.layers[-1], diff_ids[-1]):
-        try:
-            optional = uki.composefs_argument().optional
-        except (PeError, CmdlineError):
-            # The pull finds it too, and says more of it.
-            continue
+    for optional in _ukis_in(source, source.layers[-1], diff_ids[-1]):
         check_uki(decisions, missing_verity_allowed=optional)
 
 
-def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list[Uki]:
+def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list[bool]:
+    """Return of every unified kernel image in a layer whether it tolerates missing fs-verity."""
     with doing(f"Reading layer {descriptor.digest}"):
         with source.blob(descriptor) as blob:
             stream = unpack.split_layer(blob, diff_id, DigestOnly(_ALGORITHM))
@@ -68,8 +64,8 @@ def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list
         if not found:
             return []
         with source.blob(descriptor) as blob:
-            bodies = [io.BytesIO(body) for _, body in unpack.bodies_of(blob, found)]
-    return [uki for body in bodies if (uki := _read(body)) is not None]
+            answers = [_is_optional(body) for _, body in unpack.bodies_of(blob, found)]
+    return [answer for answer in answers if answer is not None]
 
 
 def _is_uki(entry: Entry) -> bool:
@@ -77,8 +73,9 @@ def _is_uki(entry: Entry) -> bool:
     return entry.kind is Kind.FILE and entry.size_bytes <= _MAX_UKI_BYTES and is_uki_path(path)
 
 
-def _read(file: io.BytesIO) -> Uki | None:
+def _is_optional(data: bytes) -> bool | None:
     try:
-        return Uki.read(file)
-    except PeError:
+        return Uki.read(io.BytesIO(data)).composefs_argument().optional
+    except (PeError, CmdlineError):
+        # The pull finds that too, and says more of it.
         return None
