@@ -299,7 +299,7 @@ class UpdateMachine(RuleBasedStateMachine):
 
     def run(self, verb: Verb) -> None:
         """Run a command dry, in earnest, and again."""
-        before = self.machine.contents(repository=False)
+        before, wanted = self.machine.contents(repository=False), self._wanted()
         said, refused = self._attempt(partial(verb.run, dry_run=True))
         assert self.machine.contents(repository=False) == before, "a dry run changed something"
         with carried_out() as steps:
@@ -313,12 +313,12 @@ class UpdateMachine(RuleBasedStateMachine):
         self.pinned = self._pinned_now(verb)
         if verb.target is not None and results == [True]:
             self._check_next(verb.target)
-        if not verb.toggles:
+        if not verb.toggles and self._wanted() is wanted:
             done = self.machine.contents(repository=True)
             self._attempt(partial(verb.run, dry_run=False))
             again = self.machine.contents(repository=True)
-            assert {k: v for k, v in again.items() if done.get(k) != v} == {}
-            assert done == again
+            differing = {k for k in again.keys() | done.keys() if done.get(k) != again.get(k)}
+            assert not differing, f"repeated, {verb.name} changed {differing}"
 
     def _attempt(
         self, run: Callable[..., object], results: list[object] | None = None
@@ -524,8 +524,8 @@ def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
 
 
 SETTINGS = settings(
-    max_examples=60,
-    stateful_step_count=25,
+    max_examples=20,
+    stateful_step_count=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
