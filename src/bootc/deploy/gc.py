@@ -87,11 +87,13 @@ def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
 def _is_legible(menu: Menu) -> bool:
     """Tell whether all that the live menu boots is known.
 
-    An entry that cannot be read may be of a deployment that somebody wants back. The next menu
-    is written without it.
+    An entry of ours that cannot be read may be of a deployment that somebody wants back. The
+    next menu is written without it. One of others may stay like that for ever.
     """
     odd = (FindingKind.MALFORMED, FindingKind.UNREADABLE)
-    return bool(menu.items) and all(finding.kind not in odd for finding in menu.findings)
+    return bool(menu.items) and not any(
+        finding.kind in odd and finding.subject not in menu.foreign for finding in menu.findings
+    )
 
 
 def _waits(facts: Facts) -> bool:
