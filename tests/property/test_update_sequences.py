@@ -47,7 +47,7 @@ from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from support import osimages
-from support.bootdirs import SCHEMES, scheme_name
+from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images
 from support.stored import IN_MEMORY
@@ -343,6 +343,16 @@ class UpdateMachine(RuleBasedStateMachine):
                 assert isinstance(step, CLEANING), f"{step} was not announced"
         assert planned == [], "this was announced and not done"
 
+    @rule(policy=st.sampled_from([ConflictPolicy.KEEP_LOCAL, ConflictPolicy.TAKE_NEW]))
+    def decide_late(self, policy: ConflictPolicy) -> None:
+        """Ask for the update that is staged already, and for how to resolve its conflicts."""
+        announced = self.machine.announced()
+        if announced is not None and announced[0] == self._wanted().image_id:
+            self.run(self._upgrade(False, policy))
+            origin = self._origin(announced[0])
+            if self._wanted().offered.tag not in ("new", "rebuilt"):
+                assert origin["bootc"]["etc-conflict"] == policy.value
+
     def _check_next(self, target: str) -> None:
         announced = self.machine.announced()
         if announced is None:
@@ -536,3 +546,44 @@ SETTINGS = settings(
 def test_update_sequences(scheme: Scheme) -> None:
     machine = type("Machine", (UpdateMachine,), {"scheme": scheme})
     run_state_machine_as_test(machine, settings=SETTINGS)
+
+
+@pytest.fixture
+def updated() -> Iterator[UpdateMachine]:
+    """Yield a machine that was updated once, where TURNED is staged."""
+    machine = UpdateMachine()
+    machine.scheme = SYSTEMD
+    machine.install("old", "renamed", ["new"])
+    machine.upgrade("turned", False, ConflictPolicy.FAIL)
+    yield machine
+    machine.teardown()
+
+
+@pytest.mark.parametrize(
+    ("policy", "file"),
+    [(ConflictPolicy.KEEP_LOCAL, "x"), (ConflictPolicy.TAKE_NEW, "x/in")],
+)
+def test_a_conflict_decided_after_staging(
+    updated: UpdateMachine, policy: ConflictPolicy, file: str
+) -> None:
+    updated.edit_what_may_conflict("mine")
+    updated.decide_late(policy)
+    updated.reboot()
+    assert updated.machine.booted_id == updated.images.ids["turned"]
+    assert file in updated.machine.etc(updated.machine.booted_id)
+
+
+def test_a_conflict_that_nobody_decided(updated: UpdateMachine) -> None:
+    updated.edit_what_may_conflict("mine")
+    updated.reboot()
+    assert updated.machine.booted_id == updated.images.ids["new"]
+    updated.upgrade("turned", False, ConflictPolicy.TAKE_NEW)
+    updated.reboot()
+    assert updated.machine.booted_id == updated.images.ids["turned"]
+
+
+def test_a_staged_deployment_is_not_pinned(updated: UpdateMachine) -> None:
+    updated.pin("staged", True)
+    assert updated.machine.pinned() == set()
+    updated.another_command(4)
+    assert updated.machine.announced() is None

@@ -24,9 +24,10 @@ from bootc.deploy.execute import Supplies
 from bootc.deploy.facts import Facts
 from bootc.deploy.finalize import require_resolved
 from bootc.deploy.gather import gather, read_documents, read_image
-from bootc.deploy.merging import read_local_etc
+from bootc.deploy.merging import read_local_etc, with_policy
 from bootc.deploy.model import ImageSpec, ImageStatus
 from bootc.deploy.ordering import plan_front, plan_pin
+from bootc.deploy.plan import Plan, RecordOrigin
 from bootc.deploy.records import write_cached_update
 from bootc.deploy.staging import (
     nothing_staged,
@@ -230,12 +231,24 @@ def _already_staged(
     system: System, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
     plan = plan_announce(facts, locked=options.download_only)
-    run(plan, system, sink, dry_run=options.dry_run)
+    run(_choosing(facts, plan, options), system, sink, dry_run=options.dry_run)
     if options.download_only:
         sink(Message(f"No changes in staged image: {_name(wanted.reference)}"))
     elif not options.apply:
         sink(Message("Update already staged. To apply update run `bootc update --apply`"))
     return True
+
+
+def _choosing(facts: Facts, plan: Plan, options: UpdateOptions) -> Plan:
+    """Let the conflicts of what is staged be resolved as is asked for now, if anything is."""
+    staged = facts.staged_id()
+    origin = None if staged is None else facts.origin(staged)
+    if staged is None or origin is None or options.etc_conflict is ConflictPolicy.FAIL:
+        return plan
+    chosen = with_policy(origin, options.etc_conflict)
+    if chosen == origin:
+        return plan
+    return Plan((RecordOrigin(staged, chosen), *plan.steps), commit=len(plan.steps))
 
 
 def _source_of(facts: Facts, tag: str | None) -> ImageSpec:
