@@ -10,7 +10,7 @@ PYTEST := $(ROOT) env CI=$(CI) $(BIN)/pytest
 
 .PHONY: demo test check fuzz dev boot bench install clean
 
-demo: dev          ## Build a Debian image, install it on a blank disk, boot it
+demo: dev          ## Build a Debian image, install it on a blank disk, boot, update, roll back
 	tools/qemu-chroot
 	examples/debian/demo
 
