@@ -108,7 +108,7 @@ class FakeMachine:
     def install(self, channel: Channel) -> None:
         """Bring the first image onto it and start it."""
         for directory in (self.physical / "boot", self.esp):
-            directory.mkdir(parents=True)
+            directory.mkdir(parents=True, exist_ok=True)
         with Dir.open(self.physical) as root:
             Repository.create(root, secure=False).close()
         with self._disks() as (physical, repository, boot):
