@@ -86,12 +86,12 @@ def upgrade(system: System, journal: Journal) -> object:
     return update.upgrade(system, UpdateOptions(), journal)
 
 
-def cancel(system: System, journal: Journal) -> object:
-    return update.cancel(system, journal)
+def cancel(system: System, journal: Journal) -> None:
+    update.cancel(system, journal)
 
 
-def rollback(system: System, journal: Journal) -> object:
-    return commands.rollback(system, journal)
+def rollback(system: System, journal: Journal) -> None:
+    commands.rollback(system, journal)
 
 
 def collect(system: System, journal: Journal) -> object:
@@ -201,8 +201,8 @@ def test_a_rollback(bench: Bench, where: Path) -> None:
 def test_a_deletion(bench: Bench, where: Path) -> None:
     old, new = bench.channel.images.ids["old"], bench.channel.images.ids["new"]
 
-    def delete(system: System, journal: Journal) -> object:
-        return commands.delete_deployment(system, Digest.from_hex(old), journal)
+    def delete(system: System, journal: Journal) -> None:
+        commands.delete_deployment(system, Digest.from_hex(old), journal)
 
     for machine in interrupted(bench, where, delete):
         again(machine, delete)

@@ -300,11 +300,13 @@ class UpdateMachine(RuleBasedStateMachine):
     def run(self, verb: Verb) -> None:
         """Run a command dry, in earnest, and again."""
         before, wanted = self.machine.contents(repository=False), self._wanted()
-        said, refused = self._attempt(partial(verb.run, dry_run=True))
+        said, refused = self._attempt(lambda system, journal: verb.run(system, journal, True))
         assert self.machine.contents(repository=False) == before, "a dry run changed something"
         with carried_out() as steps:
             results: list[object] = []
-            _, error = self._attempt(partial(verb.run, dry_run=False), results)
+            _, error = self._attempt(
+                lambda system, journal: verb.run(system, journal, False), results
+            )
         assert type(error) is type(refused), f"{verb.name}: {refused!r} when dry, then {error!r}"
         if error is not None:
             assert self.machine.contents(repository=False) == before, f"{error!r} left something"
@@ -315,7 +317,7 @@ class UpdateMachine(RuleBasedStateMachine):
             self._check_next(verb.target)
         if not verb.toggles and self._wanted() is wanted:
             done = self.machine.contents(repository=True)
-            self._attempt(partial(verb.run, dry_run=False))
+            self._attempt(lambda system, journal: verb.run(system, journal, False))
             again = self.machine.contents(repository=True)
             differing = {k for k in again.keys() | done.keys() if done.get(k) != again.get(k)}
             assert not differing, f"repeated, {verb.name} changed {differing}"
@@ -534,7 +536,7 @@ def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
 
 
 SETTINGS = settings(
-    max_examples=20,
+    max_examples=40,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,

@@ -118,7 +118,8 @@ class FakeMachine:
             resource = find_boot_resource(pulled.root)
             publish_resource(boot, image_id, resource, objects)
             uki = self.scheme.boot_type is BootType.UKI
-            options = f"{KARGS} {composefs_karg(image_id.hex, optional=True)} {channel.offered.kargs}".strip()
+            composefs = composefs_karg(image_id.hex, optional=True)
+            options = f"{KARGS} {composefs} {channel.offered.kargs}".strip()
             item = new_item(
                 self.scheme,
                 image_id,

@@ -84,7 +84,7 @@ class Images:
         self.path = path
         self.boot_type = boot_type
         self._layout = images.Layout(path / "all")
-        self._entries = {}
+        self._entries: dict[str, Mapping[str, object]] = {}
         #: Image ids in hex; rebuilt images have the id of the first.
         self.ids: dict[str, str] = {}
         #: The content of ``vmlinuz`` and ``initrd``, or of the unified image, by image id.
