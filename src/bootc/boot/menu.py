@@ -38,6 +38,8 @@ MAX_MENU_BYTES = 1 << 20
 
 _SUFFIX = ".conf"
 _PREFIX = "bootc_"
+#: An entry that starts a deployment says one of these, however else it is written.
+_OUR_WORDS = (b"composefs", b"bootc")
 _MAX_ENTRY_BYTES = 1 << 16
 
 _T = TypeVar("_T")
@@ -202,8 +204,10 @@ class _Reading:
         if not folded.endswith(_SUFFIX):
             self.foreign.append(name)
             return None
+        data = b""
         try:
-            entry = bls.parse_entry(directory.read_bytes(name, _MAX_ENTRY_BYTES))
+            data = directory.read_bytes(name, _MAX_ENTRY_BYTES)
+            entry = bls.parse_entry(data)
             deployment = deployment_of(entry)
         except NotOurEntry as exc:
             if not ours:
@@ -212,6 +216,10 @@ class _Reading:
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))
             return None
         except BlsError as exc:
+            if not ours and not any(word in data for word in _OUR_WORDS):
+                # Boot loaders read more than is understood here, an entry without a version say.
+                self._is_foreign(name, exc.message)
+                return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))
         except OSError as exc:
             self.findings.append(Finding(FindingKind.UNREADABLE, name, one_line(exc)))
