@@ -207,6 +207,8 @@ def _deploy(
     supplies = None
     if image_id in (facts.booted.image_id, facts.staged_id()):
         plan = plan_record(facts, image_id, origin, locked=options.download_only)
+        if image_id == facts.staged_id():
+            plan = _choosing(facts, plan, options)
     elif image_id in facts.bootable():
         plan = plan_front(facts, image_id, origin)
     else:
@@ -245,10 +247,12 @@ def _choosing(facts: Facts, plan: Plan, options: UpdateOptions) -> Plan:
     origin = None if staged is None else facts.origin(staged)
     if staged is None or origin is None or options.etc_conflict is ConflictPolicy.FAIL:
         return plan
-    chosen = with_policy(origin, options.etc_conflict)
+    recorded = [step.origin for step in plan.steps if isinstance(step, RecordOrigin)]
+    chosen = with_policy(next(iter(recorded), origin), options.etc_conflict)
     if chosen == origin:
         return plan
-    return Plan((RecordOrigin(staged, chosen), *plan.steps), commit=len(plan.steps))
+    others = tuple(step for step in plan.steps if not isinstance(step, RecordOrigin))
+    return Plan((RecordOrigin(staged, chosen), *others), commit=len(others))
 
 
 def _source_of(facts: Facts, tag: str | None) -> ImageSpec:
