@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import budget, publish
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
-from bootc.boot.entries import CannotCompose, new_item, upgraded_options
+from bootc.boot.entries import CannotCompose, NewItem, new_item, upgraded_options
+from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
 from bootc.boot.systemd_boot import Bootloader, installed_version
-from bootc.boot.uki import inspect_uki, installed_addons
+from bootc.boot.uki import WrongUki, inspect_uki, installed_addons
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.facts import Facts
-from bootc.deploy.gc import needed_artifacts
+from bootc.deploy.gc import is_legible, kernels_of, needed_artifacts
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
 from bootc.deploy.pulled import check_space, kargs_d_of, os_release_of
@@ -33,6 +35,7 @@ from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease
+from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
 from bootc.oci.pull import pull
 from bootc.oci.source import Source
@@ -75,6 +78,12 @@ def pull_candidate(
         # The add-ons that were chosen for the machine, at its installation, stay chosen.
         resource = resource.with_addons(_chosen_addons(system, facts))
         uki = inspect_uki(pulled.image_id, resource, repository.objects)
+        if not (uki.missing_verity_allowed or repository.secure):
+            raise WrongUki(
+                "the image's UKI demands fs-verity, and this system was installed without",
+                hint="install again on a file system with fs-verity, "
+                "or build the image with composefs=? in the UKI's command line",
+            )
         boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
     else:
         boot_type = BootType.BLS
@@ -108,10 +117,15 @@ def new_deployment(
     dirs = _dirs_for(system, candidate)
     shared = _shared_kernel(dirs, facts, candidate)
     artifacts = budget.sharing_file_system(dirs.scheme, publish.list_artifacts(dirs))
+    needed = needed_artifacts(facts, staged=False)
+    if shared is not None:
+        needed.add(shared)
+    if not is_legible(facts.active):
+        needed.update(artifact.name for artifact in artifacts)
     volume = os.statvfs(_written(dirs).fileno())
     space = budget.plan_space(
         artifacts,
-        needed_artifacts(facts, staged=False) | ({shared} if shared else set()),
+        needed,
         None if shared else candidate.resource.sizes,
         volume.f_bavail * volume.f_frsize,
         volume.f_frsize,
@@ -128,7 +142,35 @@ def new_deployment(
         origin=with_policy(candidate.origin, policy),
         kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
         evict=space.evict,
+        beside=tuple(_lost_entry(system, facts, artifacts)),
     )
+
+
+def _lost_entry(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> Iterator[NewItem]:
+    """Yield an entry for what runs, if that has none: it is what there is to go back to."""
+    running = facts.booted.image_id
+    origin = facts.origin(running)
+    kernels = kernels_of(facts, running) & {artifact.name for artifact in artifacts}
+    if origin is None or not kernels or any(i.deployment == running for i in kept_items(facts)):
+        return
+    options = _booted_options(facts) if origin.boot_type is BootType.BLS else None
+    if options is None and origin.boot_type is BootType.BLS:
+        return
+    scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
+    yield new_item(
+        scheme,
+        running,
+        os_release_of(system.repository, _booted_root(system, facts)),
+        options=options,
+        artifact=running.hex if running.hex in kernels else min(kernels),
+        systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
+    )
+
+
+def _booted_root(system: System, facts: Facts) -> Directory:
+    booted = facts.booted.image_id
+    with doing(f"Reading image {booted}"):
+        return read_erofs(system.repository.objects.read(booted, limit=MAX_IMAGE_BYTES))
 
 
 def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
@@ -173,13 +215,10 @@ def _chosen_addons(system: System, facts: Facts) -> tuple[str, ...]:
 def _options(system: System, facts: Facts, candidate: Candidate) -> str | None:
     if isinstance(candidate.resource, UkiFile):
         return None
-    repository, booted = system.repository, facts.booted.image_id
-    with doing(f"Reading image {booted}"):
-        root = read_erofs(repository.objects.read(booted, limit=MAX_IMAGE_BYTES))
     return upgraded_options(
         _booted_options(facts),
         candidate.image_id,
-        kargs_d_of(repository, root),
+        kargs_d_of(system.repository, _booted_root(system, facts)),
         candidate.kargs_d,
         optional=facts.booted.missing_verity_allowed,
     )

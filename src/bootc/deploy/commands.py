@@ -96,14 +96,17 @@ def finalize_staged(system: System, sink: Sink) -> Digest | None:
             the default, and the reason is on record.
     """
     facts = gather(system)
-    staged = staged_for_finalizing(facts)
-    if staged is None:
-        return None
+    marker = facts.booted.staged
     try:
+        staged = staged_for_finalizing(facts)
+        if staged is None:
+            return None
         _finalize(system, facts, staged, sink)
-    except (Error, OSError) as exc:
-        if not is_finalized(gather(system), staged):
-            _record_failure(system, staged, one_line(exc))
+    except BaseException as exc:
+        # Also when the service manager loses its patience, which interrupts.
+        if marker is not None and not is_finalized(gather(system), marker.image_id):
+            reason = one_line(exc) if isinstance(exc, Error | OSError) else "it was interrupted"
+            _record_failure(system, marker.image_id, reason)
         raise
     try:
         collect_garbage(system, sink, repository=False)

@@ -191,7 +191,7 @@ def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, 
         case CollectObjects(roots):
             # What was staged and damaged since keeps nobody from collecting the rest.
             present = [root.hex for root in roots if system.repository.images.exists(root)]
-            report = gc.collect(system.repository, roots=present, sink=sink)
+            report = gc.collect(system.repository, roots=present, wait=system.wait, sink=sink)
             for warning in report.warnings:
                 _log.warning("%s", warning)
         case _:

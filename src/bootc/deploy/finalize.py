@@ -51,7 +51,7 @@ def staged_for_finalizing(facts: Facts) -> Digest | None:
     if marker is None or marker.locked or marker.image_id == facts.booted.image_id:
         return None
     staged = facts.staged_id()
-    if staged is None:
+    if staged is None or not (facts.staged_item(staged) or is_finalized(facts, staged)):
         raise CannotFinalize(
             f"deployment {marker.image_id} is staged, but has no state or no boot entry",
             hint="stage it again: bootc upgrade",
@@ -81,12 +81,13 @@ def plan_finalize(facts: Facts, staged: Digest, merge: Merge) -> Plan:
     require_resolved(merge)
     first = facts.staged_item(staged)
     assert first is not None, "what is finalized has an entry"
-    order = (first, *kept_items(facts))
-    steps: list[Step] = [ReplaceEtc(staged, merge)]
-    if [item.deployment for item in order] != [item.deployment for item in facts.staged.items]:
-        steps.append(WriteStagedMenu(order))
-    steps += [ExchangeMenu(), Withdraw()]
-    return Plan(tuple(steps), commit=len(steps) - 2)
+    steps: tuple[Step, ...] = (
+        ReplaceEtc(staged, merge),
+        WriteStagedMenu((first, *kept_items(facts))),
+        ExchangeMenu(),
+        Withdraw(),
+    )
+    return Plan(steps, commit=2)
 
 
 def is_finalized(facts: Facts, staged: Digest) -> bool:

@@ -47,7 +47,7 @@ def plan_gc(
     """
     live = live_deployments(facts)
     steps: list[Step] = []
-    if not _is_legible(facts.active):
+    if not is_legible(facts.active):
         return Plan((), notes=(_ILLEGIBLE,))
     if facts.staged.items and not _waits(facts):
         steps.append(DiscardStagedMenu())
@@ -79,12 +79,29 @@ def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
     menus = [facts.active]
     if staged and _waits(facts):
         menus.append(facts.staged)
-    # The booted deployment's own too: its entry may be what is lost.
-    needed = {facts.booted.image_id.hex}
-    return needed | {item.artifact for menu in menus for item in menu.items if item.artifact}
+    needed = {item.artifact for menu in menus for item in menu.items if item.artifact}
+    return needed.union(*(kernels_of(facts, deployment) for deployment in _without_entry(facts)))
 
 
-def _is_legible(menu: Menu) -> bool:
+def _without_entry(facts: Facts) -> list[Digest]:
+    """Return deployments to be kept whose entries are lost."""
+    kept = [facts.booted.image_id, *(i for i, state in facts.states.items() if state.pinned)]
+    return [deployment for deployment in kept if facts.active_item(deployment) is None]
+
+
+def kernels_of(facts: Facts, deployment: Digest) -> set[str]:
+    """Return the names of the kernels that a deployment may boot with, where no entry says."""
+    origin = facts.origin(deployment)
+    digest = None if origin is None else origin.boot_digest
+    same = {
+        other.hex
+        for other, state in facts.states.items()
+        if digest is not None and state.origin is not None and state.origin.boot_digest == digest
+    }
+    return same | {deployment.hex}
+
+
+def is_legible(menu: Menu) -> bool:
     """Tell whether all that the live menu boots is known.
 
     An entry of ours that cannot be read may be of a deployment that somebody wants back. The

@@ -21,7 +21,7 @@ from bootc.deploy.plan import (
     Withdraw,
     WriteStagedMenu,
 )
-from bootc.deploy.staging import leftovers, plan_cancel, updated_origin
+from bootc.deploy.staging import plan_cancel, updated_origin
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
@@ -52,15 +52,25 @@ def plan_rollback(facts: Facts) -> Plan:
         raise NoRollback("No rollback available")
     if bootable[0] != booted:
         if facts.active_item(booted) is None:
-            return Plan((), notes=("Next boot: rollback deployment",))
+            # The entry of what runs is lost: there is nothing to change places with.
+            notes = ["Next boot: rollback deployment"]
+            if facts.booted.staged is None:
+                return Plan((), notes=tuple(notes))
+            return _rewrite(facts, list(facts.active.items), notes)
         notes = ["notice: Reverting queued rollback state", "Next boot: current deployment"]
         return _to_front(facts, booted, notes)
     return _to_front(facts, others[0], ["Next boot: rollback deployment"])
 
 
-def plan_front(facts: Facts, deployment: Digest, origin: Origin) -> Plan:
-    """Let a deployment of the menu boot next, since it is the image that was asked for."""
+def plan_front(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
+    """Let a deployment of the menu boot next, since it is the image that was asked for.
+
+    With ``locked`` it was asked for only to be there, which it is.
+    """
     origin = updated_origin(facts, deployment, origin)
+    if locked:
+        note = f"The image is that of deployment {deployment}, which the menu has already."
+        return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
     if facts.active.items[0].deployment == deployment and facts.booted.staged is None:
         note = f"The image is that of deployment {deployment}, which boots next already."
         return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
@@ -91,13 +101,13 @@ def plan_delete(facts: Facts, deployment: Digest) -> Plan:
         )
     item = facts.active_item(deployment)
     if item is None:
-        if deployment in leftovers(facts):
+        if deployment == facts.staged_id():
             return plan_cancel(facts)
         if deployment in facts.states:
             return Plan((RemoveState(deployment),), commit=0)
         raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
     rest = [other for other in facts.active.items if other is not item]
-    if not rest:
+    if not any(facts.origin(other.deployment) for other in rest):
         raise DeploymentInUse(
             f"deployment {deployment} is the only one in the menu; nothing would be left to boot"
         )

@@ -2,7 +2,9 @@
 
 Pure. The order of staging is its promise: the kernel, the state and a complete menu lie
 on the disk before the deployment is announced, and the announcement is volatile. Power
-lost at any time before the shutdown's exchange of menus boots what booted before.
+lost at any time before the shutdown's exchange of menus boots what booted before. What
+is staged already is given up as late as can be, so that a failure before costs nothing;
+only where the new kernel needs its room it goes first.
 """
 
 from __future__ import annotations
@@ -48,12 +50,14 @@ class NewDeployment:
         kernel_size_bytes: What must be written for it to boot; None where it shares a kernel
             that is there.
         evict: Kernels nothing needs, that have to go to make room.
+        beside: The booted deployment, where its entry is lost and has to be made anew.
     """
 
     item: NewItem
     origin: Origin
     kernel_size_bytes: int | None
     evict: tuple[Artifact, ...] = ()
+    beside: tuple[NewItem, ...] = ()
 
 
 def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
@@ -65,20 +69,27 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
         locked: Announce it as downloaded only.
     """
     deployment = new.item.deployment
-    steps: list[Step] = [*_withdraw(facts)]
+    steps: list[Step] = []
+    given_up = {item.artifact for item in facts.staged.items} - {
+        item.artifact for item in facts.active.items
+    }
+    if any(artifact.name in given_up for artifact in new.evict):
+        # There is no room for both: what is staged now goes first.
+        steps += _withdraw(facts)
     steps += [RemoveArtifact(artifact) for artifact in new.evict]
-    # Of this one there may be what an interrupted attempt left; it was never booted.
-    dropped = dict.fromkeys([*leftovers(facts), *(facts.states.keys() & {deployment})])
-    steps += [RemoveState(old) for old in dropped]
+    if deployment in facts.states:
+        # What an interrupted or failed attempt left; it was never booted.
+        steps.append(RemoveState(deployment))
     if new.kernel_size_bytes is not None:
         steps.append(WriteKernel(deployment, new.kernel_size_bytes))
-    steps += [
-        CreateState(deployment, new.origin),
-        WriteStagedMenu((new.item, *kept_items(facts))),
-        StartFinalizer(),
-        Announce(deployment, locked),
-    ]
-    return Plan(tuple(steps), commit=len(steps) - 1, notes=tuple(_dropped(facts, deployment)))
+    steps += [CreateState(deployment, new.origin), StartFinalizer()]
+    if facts.booted.staged is not None and Withdraw() not in steps:
+        steps.append(Withdraw())
+    steps.append(WriteStagedMenu((new.item, *new.beside, *kept_items(facts))))
+    steps.append(Announce(deployment, locked))
+    commit = len(steps) - 1
+    steps += [RemoveState(old) for old in leftovers(facts) if old != deployment]
+    return Plan(tuple(steps), commit=commit, notes=tuple(_dropped(facts, deployment)))
 
 
 def plan_announce(facts: Facts, *, locked: bool) -> Plan:
@@ -91,11 +102,11 @@ def plan_announce(facts: Facts, *, locked: bool) -> Plan:
     if staged is None:
         raise nothing_staged()
     marker = facts.booted.staged
-    if marker is not None and marker.locked == locked:
-        return Plan(())
+    # Also where that was done before: somebody may have stopped it since.
     steps: list[Step] = [] if locked else [StartFinalizer()]
-    steps.append(Announce(staged, locked))
-    return Plan(tuple(steps), commit=len(steps) - 1)
+    if marker is None or marker.locked != locked:
+        steps.append(Announce(staged, locked))
+    return Plan(tuple(steps), commit=len(steps) - 1 if steps else None)
 
 
 def plan_cancel(facts: Facts) -> Plan:
@@ -134,8 +145,12 @@ def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
 
 
 def kept_items(facts: Facts) -> Iterator[Item]:
-    """Yield the entries that stay in the menu beside a new one: the booted one and the pinned."""
-    booted = facts.active_item(facts.booted.image_id)
+    """Yield the entries that stay in the menu beside a new one: the booted one and the pinned.
+
+    Where the booted one's is lost, the one that staging made anew stands for it.
+    """
+    running = facts.booted.image_id
+    booted = facts.active_item(running) or facts.staged_item(running)
     if booted is not None:
         yield booted
     for item in facts.active.items:

@@ -96,7 +96,7 @@ def compose_host(facts: Facts) -> Host:
             usr_overlay=facts.booted.usr_overlay,
             read_only=facts.read_only,
             is_bootc=True,
-            findings=(*facts.findings, *_failures(facts)),
+            findings=(*facts.findings, *_lost_entry(facts), *_failures(facts)),
         ),
     )
 
@@ -163,6 +163,8 @@ def _cached_update(facts: Facts, booted: Digest) -> ImageStatus | None:
     running = _image(facts, booted)
     if running is not None and running.digest == state.cached_update.digest:
         return None
+    if state.cached_update.image != wanted_image(facts):
+        return None  # of before a switch
     return state.cached_update
 
 
@@ -207,6 +209,13 @@ def _options(item: Item) -> str | None:
     if isinstance(item.entry, bls.Entry) and item.entry.linux is not None:
         return item.entry.options or ""
     return None
+
+
+def _lost_entry(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding that what runs could not be booted again. Without any menu, that is it."""
+    if facts.active.items and facts.active_item(facts.booted.image_id) is None:
+        text = "no entry starts the booted deployment; the next update makes one"
+        yield Finding(FindingKind.MALFORMED, facts.scheme.entries, text)
 
 
 def _failures(facts: Facts) -> Iterator[Finding]:

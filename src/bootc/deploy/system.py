@@ -74,6 +74,7 @@ class System:
         run: Where a staged deployment is announced.
         booted: What volatile state said when it was opened.
         services: The service manager.
+        wait: Wait for others who use the repository, where that has to be alone.
     """
 
     physical: Dir
@@ -82,6 +83,7 @@ class System:
     run: Dir
     booted: BootedState
     services: Services
+    wait: bool = True
 
     def sync(self) -> None:
         """Return when all that was written is on the disks."""
@@ -127,8 +129,8 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             )
         )
         scheme = find_scheme(physical, booted)
-        boot = stack.enter_context(find_boot_dirs(physical, scheme, writable=True))
-        yield System(physical, repository, boot, run, booted, Systemd())
+        boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
+        yield System(physical, repository, boot, run, booted, Systemd(), wait)
 
 
 def _require_host(root: str) -> None:

@@ -3,8 +3,9 @@
 Whatever state the system is in, the outcome depends on the image that is wanted alone:
 
 * it is what shall boot next already: nothing is done, and that is said;
-* its tree is that of a deployment there is: what is recorded of that one is brought up to
-  date, and it is what boots next;
+* its tree is that of the booted or the staged deployment: what is recorded of that one is
+  brought up to date. Whatever else is staged goes; a rollback that is queued stays queued;
+* its tree is that of another deployment in the menu: that one boots next;
 * else it is staged in the place of whatever was staged.
 
 The image is pulled and checked, its ``/etc`` merged on trial and the room for its kernel
@@ -30,6 +31,7 @@ from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
 from bootc.deploy.records import write_cached_update
 from bootc.deploy.staging import (
+    leftovers,
     nothing_staged,
     plan_announce,
     plan_cancel,
@@ -140,7 +142,7 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
         _record_update(system, found)
         compared = facts.staged_id() or facts.booted.image_id
         origin = facts.origin(compared)
-        if origin is not None and origin.manifest_digest == source.manifest_digest:
+        if _is_image(facts, compared, wanted, source):
             sink(Message(_unchanged(facts, wanted)))
             return
         sink(Message(f"Update available for: {_name(wanted.reference)}"))
@@ -194,6 +196,9 @@ def _update(
         if staged is not None and _is_image(facts, staged, wanted, source):
             return _already_staged(system, facts, wanted, options, sink)
         if staged is None and _is_image(facts, facts.booted.image_id, wanted, source):
+            if leftovers(facts):
+                # An update that could not be finalized, and is not offered any more.
+                run(plan_cancel(facts), system, sink, dry_run=options.dry_run)
             sink(Message(_unchanged(facts, wanted)))
             return False
         candidate = pull_candidate(system, facts, wanted, source, sink)
@@ -210,7 +215,7 @@ def _deploy(
         if image_id == facts.staged_id():
             plan = _choosing(facts, plan, options)
     elif image_id in facts.bootable():
-        plan = plan_front(facts, image_id, origin)
+        plan = plan_front(facts, image_id, origin, locked=options.download_only)
     else:
         etc = image_etc(system.repository.objects, image_id)
         with read_local_etc(system) as local:

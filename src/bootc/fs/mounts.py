@@ -24,9 +24,9 @@ from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
     CLONE_NEWNS,
     MNT_DETACH,
-    MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
+    MS_SLAVE,
     UMOUNT_NOFOLLOW,
     mount,
     move_mount,
@@ -51,10 +51,13 @@ class Mount:
 
 
 def private_mount_namespace() -> None:
-    """Leave the mount namespace of the host: mounts made from now on are seen only here."""
+    """Leave the mount namespace of the host: mounts made from now on are seen only here.
+
+    Those that the host makes are seen, so that an automount still mounts what is asked for.
+    """
     with doing("Making a private mount namespace"):
         unshare(CLONE_NEWNS)
-        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        mount(None, "/", None, MS_REC | MS_SLAVE)
 
 
 @contextlib.contextmanager

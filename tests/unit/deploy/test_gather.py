@@ -259,7 +259,7 @@ def test_entries_of_deployments_that_are_gone(system: FakeSysroot) -> None:
     ("name", "data", "kind"),
     [
         ("bootc_x-1-1.conf", b"\xff", FindingKind.MALFORMED),
-        ("a.conf", b"title x\n", FindingKind.MALFORMED),
+        ("a.conf", b"title x\n", FindingKind.FOREIGN),
         ("a.conf", b"#" * 70_000, FindingKind.UNREADABLE),
         ("bootc_x-1-1.conf", b"version 1\nlinux /v\n", FindingKind.MALFORMED),
         ("windows.conf", b"version 1\nefi /EFI/Microsoft/x.efi\n", FindingKind.FOREIGN),

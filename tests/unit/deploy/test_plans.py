@@ -34,7 +34,7 @@ from bootc.deploy.ordering import (
     plan_pin,
     plan_rollback,
 )
-from bootc.deploy.plan import Plan
+from bootc.deploy.plan import Announce, Plan
 from bootc.deploy.staging import (
     NewDeployment,
     NothingStaged,
@@ -135,79 +135,72 @@ def staging(letter: str, kernel_size: int | None = 10, evict: str = "") -> NewDe
     )
 
 
+STAGED_ANEW = [
+    "  have the shutdown finalize it",
+    "  write the staged menu: C, A",
+    "* announce deployment C, to boot next",
+]
 STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
     "the first update": (
         facts("a"),
         staging("c"),
         [
-            "  remove the staged menu",
             "  write the kernel of deployment C (10 bytes)",
             "  make the state of deployment C",
-            "  write the staged menu: C, A",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
+            *STAGED_ANEW,
         ],
     ),
     "a shared kernel, and the rollback leaves": (
         facts("ab"),
         staging("c", None),
-        [
-            "  remove the staged menu",
-            "  make the state of deployment C",
-            "  write the staged menu: C, A",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
-        ],
+        ["  make the state of deployment C", *STAGED_ANEW],
     ),
     "in place of another, with pins and evicted kernels": (
         facts("abe", staged="da", marker="d", pinned="e"),
-        staging("c", 10, "b"),
+        staging("c", 10, "f"),
+        [
+            "  remove the unused kernel F (7 bytes)",
+            "  write the kernel of deployment C (10 bytes)",
+            "  make the state of deployment C",
+            "  have the shutdown finalize it",
+            "  withdraw what is announced for the next boot",
+            "  write the staged menu: C, A, E",
+            "* announce deployment C, to boot next",
+            "  remove the state of deployment D",
+        ],
+    ),
+    "in the room of another": (
+        facts("ab", staged="da", marker="d"),
+        staging("c", 10, "d"),
         [
             "  withdraw what is announced for the next boot",
             "  remove the staged menu",
-            "  remove the unused kernel B (7 bytes)",
-            "  remove the state of deployment D",
+            "  remove the unused kernel D (7 bytes)",
             "  write the kernel of deployment C (10 bytes)",
             "  make the state of deployment C",
-            "  write the staged menu: C, A, E",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
+            *STAGED_ANEW,
+            "  remove the state of deployment D",
         ],
     ),
     "while a rollback is queued": (
         facts("ba"),
         staging("c", None),
-        [
-            "  remove the staged menu",
-            "  make the state of deployment C",
-            "  write the staged menu: C, A",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
-        ],
+        ["  make the state of deployment C", *STAGED_ANEW],
     ),
     "what an interruption left of it": (
         facts("a", states="ac"),
         staging("c", None),
-        [
-            "  remove the staged menu",
-            "  remove the state of deployment C",
-            "  make the state of deployment C",
-            "  write the staged menu: C, A",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
-        ],
+        ["  remove the state of deployment C", "  make the state of deployment C", *STAGED_ANEW],
     ),
     "what could not be finalized": (
         facts("a", staged="ca", failed="c"),
         staging("c", None),
-        [
-            "  remove the staged menu",
-            "  remove the state of deployment C",
-            "  make the state of deployment C",
-            "  write the staged menu: C, A",
-            "  have the shutdown finalize it",
-            "* announce deployment C, to boot next",
-        ],
+        ["  remove the state of deployment C", "  make the state of deployment C", *STAGED_ANEW],
+    ),
+    "while the entry of what runs is lost": (
+        facts("b"),
+        replace(staging("c", None), beside=(new("a"),)),
+        ["  make the state of deployment C", *STAGED_ANEW],
     ),
 }
 
@@ -216,7 +209,12 @@ STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
 def test_staging(found: Facts, deployed: NewDeployment, lines: list[str]) -> None:
     plan = plan_stage(found, deployed, locked=False)
     assert short(plan) == lines
-    assert plan.commit == len(lines) - 1
+    assert isinstance(plan.steps[plan.commit or 0], Announce)
+
+
+def test_an_entry_made_anew_at_staging_stays_at_finalizing() -> None:
+    found = facts("b", staged="ca", marker="c")
+    assert [kept.deployment for kept in kept_items(found)] == [d("a")]
 
 
 def test_staging_for_later_is_announced_so() -> None:
@@ -235,7 +233,7 @@ def test_staging_tells_what_goes() -> None:
 @pytest.mark.parametrize(
     ("was_locked", "locked", "lines"),
     [
-        (False, False, []),
+        (False, False, ["* have the shutdown finalize it"]),
         (True, True, []),
         (True, False, ["  have the shutdown finalize it", "* announce deployment C, to boot next"]),
         (False, True, ["* announce deployment C, to boot when asked to"]),
@@ -374,6 +372,19 @@ ROLLBACKS: dict[str, tuple[Facts, list[str], tuple[str, ...]]] = {
         [],
         ("Next boot: rollback deployment",),
     ),
+    "the booted entry is lost, with something staged": (
+        facts("be", staged="cb", marker="c"),
+        [
+            "  withdraw what is announced for the next boot",
+            REWRITTEN,
+            "  write the staged menu: B, E",
+            "* exchange the staged menu with the live one",
+        ],
+        (
+            "Next boot: rollback deployment",
+            f"The staged deployment {d('c')} is dropped; bootc upgrade stages it anew.",
+        ),
+    ),
 }
 
 
@@ -390,7 +401,7 @@ def test_no_rollback(found: Facts) -> None:
 
 
 def test_an_image_that_is_in_the_menu_comes_to_the_front() -> None:
-    plan = plan_front(facts("ab", staged="ca", marker="c"), d("b"), origin("f"))
+    plan = plan_front(facts("ab", staged="ca", marker="c"), d("b"), origin("f"), locked=False)
     assert short(plan) == [
         "  record that deployment B is docker://example.com/f",
         "  withdraw what is announced for the next boot",
@@ -401,8 +412,14 @@ def test_an_image_that_is_in_the_menu_comes_to_the_front() -> None:
 
 
 def test_an_image_at_the_front_stays_there() -> None:
-    plan = plan_front(facts("ba"), d("b"), origin("f"))
+    plan = plan_front(facts("ba"), d("b"), origin("f"), locked=False)
     assert short(plan) == ["* record that deployment B is docker://example.com/f"]
+
+
+def test_an_image_that_shall_only_be_there_is_there() -> None:
+    plan = plan_front(facts("ab", staged="ca", marker="c"), d("b"), origin("f"), locked=True)
+    assert short(plan) == ["* record that deployment B is docker://example.com/f"]
+    assert plan.notes == (f"The image is that of deployment {d('b')}, which the menu has already.",)
 
 
 def test_what_else_an_origin_says_is_kept() -> None:
@@ -410,7 +427,7 @@ def test_what_else_an_origin_says_is_kept() -> None:
     found = facts("ab")
     states = dict(found.states)
     states[d("b")] = replace(states[d("b")], origin=origin("b", extra=extra))
-    plan = plan_front(replace(found, states=states), d("b"), origin("f"))
+    plan = plan_front(replace(found, states=states), d("b"), origin("f"), locked=False)
     recorded = plan.steps[0]
     assert getattr(recorded, "origin", None) == origin("f", extra=extra)
 
@@ -430,6 +447,11 @@ DELETIONS: dict[str, tuple[Facts, str, list[str]]] = {
             "* exchange the staged menu with the live one",
             "  remove the state of deployment B",
         ],
+    ),
+    "what could not be finalized": (
+        facts("ab", staged="ca", failed="ce"),
+        "c",
+        ["* remove the state of deployment C"],
     ),
     "staged": (
         facts("ab", staged="ca", marker="c"),
@@ -456,6 +478,7 @@ def test_deleting(found: Facts, letter: str, lines: list[str]) -> None:
         (facts("ab", pinned="b"), "b", DeploymentInUse, "is pinned"),
         (facts("ab"), "c", DeploymentNotFound, "Deployment ID not found"),
         (facts("b"), "b", DeploymentInUse, "nothing would be left to boot"),
+        (facts("be", states="b"), "b", DeploymentInUse, "nothing would be left to boot"),
     ],
 )
 def test_what_cannot_be_deleted(
@@ -496,6 +519,7 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         facts("ab", staged="ca", marker="c"),
         [
             "  give deployment C the merged /etc (0 local changes)",
+            "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
             "  withdraw what is announced for the next boot",
         ],
