@@ -9,6 +9,9 @@ told by the status of the next boot.
 
 from __future__ import annotations
 
+import dataclasses
+
+from bootc.boot.menu import Item
 from bootc.deploy.etc.merge import Conflict, Merge
 from bootc.deploy.facts import Facts
 from bootc.deploy.plan import (
@@ -22,6 +25,7 @@ from bootc.deploy.plan import (
 )
 from bootc.deploy.staging import kept_items
 from bootc.errors import Error
+from bootc.formats import bls
 from bootc.formats.digest import Digest
 
 
@@ -81,13 +85,21 @@ def plan_finalize(facts: Facts, staged: Digest, merge: Merge) -> Plan:
     require_resolved(merge)
     first = facts.staged_item(staged)
     assert first is not None, "what is finalized has an entry"
-    steps: tuple[Step, ...] = (
-        ReplaceEtc(staged, merge),
-        WriteStagedMenu((first, *kept_items(facts))),
-        ExchangeMenu(),
-        Withdraw(),
-    )
-    return Plan(steps, commit=2)
+    order = (first, *kept_items(facts))
+    steps: list[Step] = [ReplaceEtc(staged, merge)]
+    if [_said(item) for item in order] != [_said(item) for item in facts.staged.items]:
+        # Only then: while it is rewritten there is none, and nothing could be finalized.
+        steps.append(WriteStagedMenu(order))
+    steps += [ExchangeMenu(), Withdraw()]
+    return Plan(tuple(steps), commit=len(steps) - 2)
+
+
+def _said(item: Item) -> tuple[Digest, object]:
+    """Return what an entry says but for its place in the menu."""
+    entry = item.entry
+    if isinstance(entry, bls.Entry):
+        return item.deployment, dataclasses.replace(entry, sort_key=None)
+    return item.deployment, entry
 
 
 def is_finalized(facts: Facts, staged: Digest) -> bool:

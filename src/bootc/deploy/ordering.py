@@ -49,7 +49,7 @@ def plan_rollback(facts: Facts) -> Plan:
     bootable = facts.bootable()
     others = [deployment for deployment in bootable if deployment != booted]
     if not others:
-        raise NoRollback("No rollback available")
+        raise NoRollback("No rollback available", hint="there is one after the next update")
     if bootable[0] != booted:
         if facts.active_item(booted) is None:
             # The entry of what runs is lost: there is nothing to change places with.

@@ -35,7 +35,8 @@ def check_space(repository: Repository, source: Source) -> None:
     if available < required:
         raise InsufficientSpace(
             f"Insufficient free space for {source.imgref} "
-            f"(available: {available} required: {required})"
+            f"(available: {available} required: {required})",
+            hint="make room in the file system of /sysroot, or delete a deployment",
         )
 
 

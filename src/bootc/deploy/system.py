@@ -149,7 +149,8 @@ def _writable(path: str) -> Dir:
             if partitions.is_read_only(device):
                 raise ReadOnlySystem(
                     f"Cannot perform this operation: {path} is on a read-only block device "
-                    "(e.g. a live ISO)"
+                    "(e.g. a live ISO)",
+                    hint="make the disk writable, or run this on the installed system",
                 )
             flags = mount.MS_REMOUNT | mount.MS_BIND
             mount.mount(None, path, None, flags)

@@ -45,6 +45,7 @@ from bootc.deploy.staging import (
     plan_record,
     plan_stage,
 )
+from bootc.formats.bls import Entry
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Origin
@@ -514,12 +515,23 @@ def test_what_cannot_be_pinned() -> None:
 
 # -- finalizing
 
+
+def edited(found: Facts, letter: str) -> Facts:
+    """Add a kernel argument to an entry of the live menu."""
+    items = [
+        replace(kept, entry=replace(kept.entry, options="rw debug"))
+        if kept.deployment == d(letter) and isinstance(kept.entry, Entry)
+        else kept
+        for kept in found.active.items
+    ]
+    return replace(found, active=Menu(tuple(items)))
+
+
 FINALIZED: dict[str, tuple[Facts, list[str]]] = {
     "as it was staged": (
         facts("ab", staged="ca", marker="c"),
         [
             "  give deployment C the merged /etc (0 local changes)",
-            "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
             "  withdraw what is announced for the next boot",
         ],
@@ -529,6 +541,15 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         [
             "  give deployment C the merged /etc (0 local changes)",
             "  write the staged menu: C, A, B",
+            "* exchange the staged menu with the live one",
+            "  withdraw what is announced for the next boot",
+        ],
+    ),
+    "an entry was edited since": (
+        edited(facts("ab", staged="ca", marker="c"), "a"),
+        [
+            "  give deployment C the merged /etc (0 local changes)",
+            "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
             "  withdraw what is announced for the next boot",
         ],

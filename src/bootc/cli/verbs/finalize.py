@@ -23,9 +23,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
             finalized = finalize_staged(system, context.sink)
     except (NotAllowed, NotBooted):
         raise
-    except (Error, OSError) as exc:
+    except (Error, OSError, KeyboardInterrupt) as exc:
         # Also where the disks cannot be opened, so that nothing can be put on record there.
-        text = f"The old system stays the default: {one_line(exc)}"
+        reason = "interrupted" if isinstance(exc, KeyboardInterrupt) else one_line(exc)
+        text = f"Finalizing failed, and bootc status tells what boots next: {reason}"
         send(Event.FINALIZE_FAILED, text, subject(staged))
         raise
     if finalized is not None:
