@@ -1,13 +1,14 @@
 """Sent into the machine: runs a Python program and cuts the power at a given moment of it.
 
-    guest_cut.py MOMENT LOG PROGRAM [ARGUMENT...]
+    guest_cut.py TEXT PROGRAM [ARGUMENT...]
 
 Moments are the program's changes to file systems and its calls of other programs, as
-the interpreter's audit hooks see them, counted from 1. The machine is reset just before
-the change, without a word to the disks: what was not synchronised may be lost. With
-moment 0 nothing is cut, and LOG gets a line a moment.
+the interpreter's audit hooks see them: the name of the event and its arguments, in
+Python's notation. The machine is reset just before the first change whose description
+has TEXT in it, without a word to the disks: what was not synchronised may be lost. What
+goes around the interpreter (ctypes) is no moment of its own, but lies between two.
 
-What goes around the interpreter (ctypes) is no moment of its own, but lies between two.
+With an empty TEXT nothing is cut, and /var/moments gets the descriptions, a line each.
 """
 
 from __future__ import annotations
@@ -39,24 +40,22 @@ def is_change(event: str, arguments: tuple[object, ...]) -> bool:
 
 
 def main() -> None:
-    moment, log = int(sys.argv[1]), sys.argv[2]
-    count = 0
-    target, flags = (log, os.O_CREAT | os.O_TRUNC) if moment == 0 else ("/proc/sysrq-trigger", 0)
-    output = os.open(target, os.O_WRONLY | flags)
+    text = sys.argv[1]
+    sysrq = os.open("/proc/sysrq-trigger", os.O_WRONLY)
+    log = None if text else os.open("/var/moments", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal count
         if not is_change(event, arguments):
             return
-        count += 1
-        if moment == 0:
-            os.write(output, f"{event} {arguments!r}\n".encode("utf-8", "backslashreplace"))
-        elif count == moment:
-            os.write(output, b"b")
+        moment = f"{event} {arguments!r}"
+        if log is not None:
+            os.write(log, f"{moment}\n".encode("utf-8", "backslashreplace"))
+        elif text in moment:
+            os.write(sysrq, b"b")
             time.sleep(60)
 
     sys.dont_write_bytecode = True
-    sys.argv = sys.argv[3:]
+    sys.argv = sys.argv[2:]
     sys.addaudithook(hook)
     runpy.run_path(sys.argv[0], run_name="__main__")
 

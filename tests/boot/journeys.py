@@ -41,8 +41,6 @@ BALLAST = f"{ESP}/ballast"
 
 _GUEST_CUT = Path(__file__).with_name("guest_cut.py").read_bytes()
 _CUT = "/run/guest_cut.py"
-#: Outlives an orderly shutdown.
-_MOMENTS = "/var/moments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,17 +225,15 @@ class Journey:
         # FAT knows no holes: this writes zeros, which the disk image leaves out.
         self.machine.run(f"truncate -s {size} {BALLAST} && sync -f {BALLAST}", timeout_s=300)
 
-    def moments(self, *program: str) -> list[str]:
-        """Run a Python program to its end; return its changes to the disk (``guest_cut.py``)."""
-        self._send_cut()
-        self.machine.run(_cut_command(0, program), timeout_s=LONG_S)
-        return self.machine.run(f"cat {_MOMENTS}").stdout.splitlines()
+    def cut_at(self, moment: str, *program: str) -> None:
+        """Run a Python program and cut the power before a change to the disk.
 
-    def cut_at(self, moment: int, *program: str) -> None:
-        """Run a Python program and cut the power before its change number ``moment``, from 1.
+        Args:
+            moment: Part of the change's description (``guest_cut.py``).
+            program: The program and its arguments.
 
         Raises:
-            MachineError: it ended without making that many.
+            MachineError: it ended without making such a change.
         """
         self._send_cut()
         try:
@@ -246,41 +242,28 @@ class Journey:
             self.machine.wait_end(30)
             self.cut_power()
             return
-        raise MachineError(f"ended before moment {moment}: {result}")
+        raise MachineError(f"ended without {moment}: {result}")
 
-    def finalize_moments(self) -> list[str]:
-        """Shut down and boot; return the changes that finalizing made to the disk."""
-        self._on_finalize(_cut_command(0, FINALIZE))
-        self.reboot()
-        return self.machine.run(f"cat {_MOMENTS}").stdout.splitlines()
+    def cut_at_finalize(self, moment: str) -> None:
+        """Shut down, and cut the power before a change to the disk that finalizing makes.
 
-    def cut_at_finalize(self, moment: int) -> None:
-        """Shut down, and cut the power before a change that finalizing makes.
-
-        With fewer changes than that, the shutdown ends in good order.
+        Raises:
+            MachineError: the shutdown ended in good order.
         """
-        self._on_finalize(_cut_command(moment, FINALIZE))
-        self.shut_down()
-
-    def _on_finalize(self, command: str) -> None:
-        """Replace what the service does, until the next boot."""
         self._send_cut()
+        command = _cut_command(moment, FINALIZE)
         self.machine.run(
             f"d=/run/systemd/system/{FINALIZE_UNIT}.d; mkdir -p $d && cat >$d/cut.conf"
             " && systemctl daemon-reload",
             input_bytes=f"[Service]\nExecStop=\nExecStop={command}\n".encode(),
         )
+        said = self.shut_down()
+        if "Unmounting sysroot.mount" in said:
+            raise MachineError(f"shut down without {moment}: {said}")
 
     def _send_cut(self) -> None:
         self.machine.run(f"cat >{_CUT}", input_bytes=_GUEST_CUT)
 
 
-def spread(count: int, moments: int) -> list[int]:
-    """Return ``moments`` numbers from 1 to ``count``, the first and the last among them."""
-    if moments >= count:
-        return list(range(1, count + 1))
-    return [1 + i * (count - 1) // (moments - 1) for i in range(moments)]
-
-
-def _cut_command(moment: int, program: Sequence[str]) -> str:
-    return shlex.join(["/usr/bin/python3", _CUT, str(moment), _MOMENTS, *program])
+def _cut_command(moment: str, program: Sequence[str]) -> str:
+    return shlex.join(["/usr/bin/python3", _CUT, moment, *program])

@@ -1,0 +1,92 @@
+"""An update that cannot be finalized, and one that there is no room for.
+
+The ESP has room for two and a half sets of kernel and initramfs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from journeys import FINALIZE_UNIT, Installed, Journey
+from system_checks import assert_clean, default_entry, kernels, slots, states
+
+from support.variants import CONFLICT, Variant
+from testbed.registry import Registry
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
+
+
+def test_updates_that_fail(
+    installed_v1: Installed,
+    update_registry: Registry,
+    variants: Mapping[str, Variant],
+    logs: Path,
+    tmp_path: Path,
+) -> None:
+    with Journey(
+        installed_v1, update_registry, name="failures", directory=tmp_path, logs=logs
+    ) as journey:
+        assert journey.boot() == "running"
+        journey.leave_on_esp(3 * sum(variants["v1"].boot_files.values()) // 2)
+        conflict_after_staging(journey, variants["v1"], variants["v3"])
+        no_room_for_a_third(journey, variants["v1"], variants["v3"], variants["v4"])
+
+
+def conflict_after_staging(journey: Journey, v1: Variant, v3: Variant) -> None:
+    """What conflicts is made between staging and shutdown; a decision settles it."""
+    machine = journey.machine
+    journey.publish(v3)
+    journey.bootc("upgrade")
+    assert journey.slots() == slots(v1, staged=v3)
+    machine.run(f"echo local >/{CONFLICT}")
+    listed = journey.bootc("etc diff").stdout
+    assert "The update cannot be finalized: decide with bootc etc keep PATH" in listed
+    entries = journey.esp_entries()
+    assert "Failed to stop" not in journey.shut_down()
+
+    assert journey.boot() == "running"
+    machine = journey.machine
+    assert journey.slots() == slots(v1)
+    assert journey.esp_entries() == entries
+    (finding,) = journey.status()["status"]["findings"]
+    assert (finding["kind"], finding["subject"]) == ("failed", f"deployment {v3.image_id}")
+    assert "Merge conflicts found in etc: " in finding["text"]
+    assert "conflict.d" in finding["text"]
+    assert finding["text"] in journey.bootc("status --format humanreadable").stdout
+    log = machine.run(f"journalctl --boot=-1 --unit={FINALIZE_UNIT} --output=cat").stdout
+    assert "The old system stays the default: Merge conflicts found in etc: " in log
+
+    journey.bootc(f"etc take /{CONFLICT}")
+    journey.bootc("upgrade")
+    assert journey.slots() == slots(v1, staged=v3)
+    assert "findings" not in journey.status()["status"]
+    assert journey.reboot() == "running"
+    machine = journey.machine
+    assert journey.slots() == slots(v3, rollback=v1)
+    assert machine.run(f"cat /{CONFLICT}/default.conf").stdout == "in a directory\n"
+
+
+def no_room_for_a_third(journey: Journey, v1: Variant, v3: Variant, v4: Variant) -> None:
+    assert kernels(journey) == {v1.image_id.hex, v3.image_id.hex}
+    before = journey.esp_files(), states(journey)
+    journey.publish(v4)
+    refused = journey.bootc("upgrade", check=False)
+    assert refused.rc == 1
+    wanted = sum(v4.boot_files.values()) / (1 << 20)
+    sums = re.search(r"has ([0-9.]+) MiB free, but the update needs ([0-9.]+) MiB", refused.stderr)
+    assert sums, refused.stderr
+    assert float(sums[1]) < wanted <= float(sums[2]) < wanted + 1
+    assert "remove a deployment with bootc delete-deployment" in refused.stderr
+    assert journey.slots() == slots(v3, rollback=v1)
+    assert (journey.esp_files(), states(journey)) == before
+
+    journey.bootc("delete-deployment rollback")
+    journey.bootc("upgrade")
+    assert journey.slots() == slots(v3, staged=v4)
+    assert kernels(journey) == {v3.image_id.hex, v4.image_id.hex}
+    journey.machine.run(f"systemctl stop {FINALIZE_UNIT}", timeout_s=300)
+    assert default_entry(journey) == v4.image_id.hex
+    assert_clean(journey)
