@@ -130,9 +130,9 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
     """
     steps: list[Step] = []
     if deployment == facts.booted.image_id:
-        if facts.staged_id() is not None:
+        if facts.staged_id() is not None or leftovers(facts):
             steps += [*_withdraw(facts), *(RemoveState(d) for d in leftovers(facts))]
-    elif facts.booted.staged is not None and facts.booted.staged.locked != locked:
+    else:
         steps += plan_announce(facts, locked=locked).steps
     steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
     return Plan(tuple(steps), commit=len(steps) - 1)

@@ -183,7 +183,6 @@ def release(system: System, options: UpdateOptions, sink: Sink) -> bool:
         sink(Message("Staged deployment is present and not in download only mode."))
         if not options.apply:
             sink(Message("Use `bootc update --apply` to apply the update."))
-        return True
     run(plan_announce(facts, locked=False), system, sink, dry_run=options.dry_run)
     return True
 
@@ -199,6 +198,8 @@ def _update(
             if leftovers(facts):
                 # An update that could not be finalized, and is not offered any more.
                 run(plan_cancel(facts), system, sink, dry_run=options.dry_run)
+                if not options.dry_run:
+                    collect_afterwards(system, sink)
             sink(Message(_unchanged(facts, wanted)))
             return False
         candidate = pull_candidate(system, facts, wanted, source, sink)
