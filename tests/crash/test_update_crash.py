@@ -44,17 +44,9 @@ class Bench:
     def copies(self, where: Path) -> Iterator[tuple[int, FakeMachine]]:
         """Yield a copy of the machine for every number of changes."""
         for number in range(1, LIMIT):
-            yield number, self.copy(where / str(number))
+            yield number, self.machine.copy(where / str(number))
             shutil.rmtree(where / str(number))
         pytest.fail(f"still not done after {LIMIT} changes")
-
-    def copy(self, path: Path) -> FakeMachine:
-        """Return a copy, which is up as the original is."""
-        original = self.machine
-        shutil.copytree(original.path, path, symlinks=True)
-        copy = FakeMachine(path, original.scheme, original.images)
-        copy.booted = original.booted
-        return copy
 
 
 @pytest.fixture(scope="module", params=[SYSTEMD, GRUB_UKI], ids=scheme_name)

@@ -2,7 +2,8 @@
 
 Every change the library makes to a directory goes through :mod:`bootc.fs.dir` and
 :mod:`bootc.fs.atomic`, where these count them; of a tree that is removed every entry
-counts. The n-th does not happen. With :func:`failing` it raises an ``OSError``, once. With
+counts. The n-th does not happen. With :func:`failing` it raises an ``OSError``, once, and
+with :func:`interrupting` what a signal raises. With
 :func:`dies` the process ends there and then, in a child, since nobody tidies up after a
 power cut; files that were named and whose content no sync had followed are empty after it,
 as a journal leaves them. With :func:`killed` only the process ends, and what it wrote stays.
@@ -94,6 +95,17 @@ def failing(at: int, error: int) -> Iterator[Changes]:
         raise OSError(error, os.strerror(error))
 
     with _counting(Changes(at, fail)) as changes:
+        yield changes
+
+
+@contextmanager
+def interrupting(at: int) -> Iterator[Changes]:
+    """Have the command interrupted by a signal at its ``at``-th change."""
+
+    def interrupt(changes: Changes) -> None:
+        raise KeyboardInterrupt
+
+    with _counting(Changes(at, interrupt)) as changes:
         yield changes
 
 

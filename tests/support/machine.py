@@ -105,6 +105,13 @@ class FakeMachine:
 
     # -- its life
 
+    def copy(self, path: Path) -> FakeMachine:
+        """Return a copy, which is up as this one is."""
+        shutil.copytree(self.path, path, symlinks=True)
+        copy = FakeMachine(path, self.scheme, self.images)
+        copy.booted = self.booted
+        return copy
+
     def install(self, channel: Channel) -> None:
         """Bring the first image onto it and start it."""
         for directory in (self.physical / "boot", self.esp):
@@ -207,6 +214,10 @@ class FakeMachine:
     def _flag(self) -> Path:
         return self.run / "finalizer"
 
+    def stop_finalizer(self) -> None:
+        """Stop the service, as an administrator may."""
+        self._flag.unlink()
+
     @property
     def finalizer_runs(self) -> bool:
         """Whether the shutdown will finalize what is announced."""
@@ -306,6 +317,16 @@ class FakeMachine:
         assert (state / f"{image_id}.origin").read_text().startswith("["), "no origin"
         assert (state / "etc").is_dir(), "no /etc"
         assert os.readlink(state / "var") == "../../os/default/var", "no /var"
+
+    def lose_entry(self, image_id: str) -> None:
+        """Destroy the entry of a deployment in the live menu."""
+        shown = next(shown for shown in self.menu() if shown.image_id == image_id)
+        if self.scheme.menu_is_file:
+            text = self.entries.read_text()
+            pattern = rf'^menuentry "{re.escape(shown.name)}".*?^\}}\n?'
+            self.entries.write_text(re.sub(pattern, "", text, flags=re.M | re.S))
+        else:
+            (self.entries / shown.name).unlink()
 
     def _entry(self, name: str, keys: dict[str, str]) -> Iterator[Shown]:
         options = keys.get("options", "")

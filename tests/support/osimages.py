@@ -78,11 +78,15 @@ ALL = {image.tag: image for image in (OLD, NEW, REBUILT, TURNED, RENAMED)}
 
 
 class Images:
-    """The images in a layout below ``path``, for one boot type."""
+    """The images in a layout below ``path``, for one boot type.
 
-    def __init__(self, path: Path, boot_type: BootType) -> None:
+    Unified kernel images that are ``strict`` demand fs-verity.
+    """
+
+    def __init__(self, path: Path, boot_type: BootType, *, strict: bool = False) -> None:
         self.path = path
         self.boot_type = boot_type
+        self._strict = strict
         self._layout = images.Layout(path / "all")
         self._entries: dict[str, Mapping[str, object]] = {}
         #: Image ids in hex; rebuilt images have the id of the first.
@@ -110,7 +114,7 @@ class Images:
         kernel: tuple[bytes, ...] = (image.vmlinuz, image.initramfs)
         if self.boot_type is BootType.UKI:
             # The id does not depend on what is in /boot, and so can be written there.
-            uki = _uki(image, image_id)
+            uki = _uki(image, image_id, strict=self._strict)
             where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
             layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
             entry = self._layout.image(layers, config=config)
@@ -164,8 +168,8 @@ def _layer(image: OsImage, *, kernel: bool) -> bytes:
     )
 
 
-def _uki(image: OsImage, image_id: str) -> bytes:
-    options = f"rw {composefs_karg(image_id, optional=True)}"
+def _uki(image: OsImage, image_id: str, *, strict: bool) -> bytes:
+    options = f"rw {composefs_karg(image_id, optional=not strict)}"
     return pe.program(
         (b".osrel", image.os_release),
         (b".cmdline", options.encode()),

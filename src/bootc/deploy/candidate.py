@@ -21,7 +21,8 @@ from bootc.boot.systemd_boot import Bootloader, installed_version
 from bootc.boot.uki import WrongUki, inspect_uki, installed_addons
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.facts import Facts
-from bootc.deploy.gc import is_legible, kernels_of, needed_artifacts
+from bootc.deploy.gc import is_legible, needed_artifacts
+from bootc.deploy.lost import find_lost_kernel, lost_kernels
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
 from bootc.deploy.pulled import check_space, kargs_d_of, os_release_of
@@ -76,7 +77,9 @@ def pull_candidate(
     resource = find_boot_resource(pulled.root)
     if isinstance(resource, UkiFile):
         # The add-ons that were chosen for the machine, at its installation, stay chosen.
-        resource = resource.with_addons(_chosen_addons(system, facts))
+        # No other deployment shares that kernel, so that its name is known without an entry.
+        chosen = installed_addons(system.boot, facts.booted.image_id.hex)
+        resource = resource.with_addons(chosen)
         uki = inspect_uki(pulled.image_id, resource, repository.objects)
         if not (uki.missing_verity_allowed or repository.secure):
             raise WrongUki(
@@ -116,8 +119,9 @@ def new_deployment(
     """
     dirs = _dirs_for(system, candidate)
     shared = _shared_kernel(dirs, facts, candidate)
-    artifacts = budget.sharing_file_system(dirs.scheme, publish.list_artifacts(dirs))
-    needed = needed_artifacts(facts, staged=False)
+    everything = publish.list_artifacts(dirs)
+    artifacts = budget.sharing_file_system(dirs.scheme, everything)
+    needed = {*needed_artifacts(facts, staged=False), *lost_kernels(dirs, facts, everything)}
     if shared is not None:
         needed.add(shared)
     if not is_legible(facts.active):
@@ -142,7 +146,7 @@ def new_deployment(
         origin=with_policy(candidate.origin, policy),
         kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
         evict=space.evict,
-        beside=tuple(_lost_entry(system, facts, artifacts)),
+        beside=tuple(_lost_entry(system, facts, everything)),
     )
 
 
@@ -150,8 +154,10 @@ def _lost_entry(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> 
     """Yield an entry for what runs, if that has none: it is what there is to go back to."""
     running = facts.booted.image_id
     origin = facts.origin(running)
-    kernels = kernels_of(facts, running) & {artifact.name for artifact in artifacts}
-    if origin is None or not kernels or any(i.deployment == running for i in kept_items(facts)):
+    if origin is None or any(item.deployment == running for item in kept_items(facts)):
+        return
+    kernel = find_lost_kernel(system.boot, facts, running, artifacts)
+    if kernel is None:
         return
     options = _booted_options(facts) if origin.boot_type is BootType.BLS else None
     if options is None and origin.boot_type is BootType.BLS:
@@ -162,7 +168,7 @@ def _lost_entry(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> 
         running,
         os_release_of(system.repository, _booted_root(system, facts)),
         options=options,
-        artifact=running.hex if running.hex in kernels else min(kernels),
+        artifact=kernel,
         systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
     )
 
@@ -203,13 +209,6 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
     kept = {facts.booted.image_id, *(item.deployment for item in kept_items(facts))}
     names = [item.artifact for item in facts.active.items if item.deployment in kept]
     return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
-
-
-def _chosen_addons(system: System, facts: Facts) -> tuple[str, ...]:
-    item = facts.active_item(facts.booted.image_id)
-    if item is None or item.artifact is None:
-        return ()
-    return installed_addons(system.boot, item.artifact)
 
 
 def _options(system: System, facts: Facts, candidate: Candidate) -> str | None:

@@ -21,6 +21,7 @@ from bootc.deploy.finalize import (
 )
 from bootc.deploy.gather import gather
 from bootc.deploy.gc import plan_gc
+from bootc.deploy.lost import lost_kernels
 from bootc.deploy.merging import policy_of, read_local_etc
 from bootc.deploy.model import Timestamp
 from bootc.deploy.ordering import plan_delete, plan_pin, plan_rollback
@@ -105,7 +106,8 @@ def finalize_staged(system: System, sink: Sink) -> Digest | None:
     except BaseException as exc:
         # Also when the service manager loses its patience, which interrupts.
         if marker is not None and not is_finalized(gather(system), marker.image_id):
-            reason = one_line(exc) if isinstance(exc, Error | OSError) else "it was interrupted"
+            interrupted = isinstance(exc, KeyboardInterrupt)
+            reason = "it was interrupted" if interrupted else one_line(exc)
             _record_failure(system, marker.image_id, reason)
         raise
     try:
@@ -127,8 +129,13 @@ def collect_garbage(
         dry_run: Only say what would be removed.
         repository: Clean the repository as well.
     """
+    facts, artifacts = gather(system), publish.list_artifacts(system.boot)
     plan = plan_gc(
-        gather(system), publish.list_artifacts(system.boot), _tags(system), repository=repository
+        facts,
+        artifacts,
+        _tags(system),
+        repository=repository,
+        lost=lost_kernels(system.boot, facts, artifacts),
     )
     run(plan, system, sink, dry_run=dry_run)
     return plan

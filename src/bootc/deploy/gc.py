@@ -8,7 +8,7 @@ tags of other tools, state directories that are called by no image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from bootc.boot.findings import FindingKind
 from bootc.boot.menu import Menu
@@ -36,6 +36,7 @@ def plan_gc(
     tags: Mapping[str, OciDigest],
     *,
     repository: bool,
+    lost: Collection[str] = (),
 ) -> Plan:
     """Remove what no deployment needs.
 
@@ -44,6 +45,7 @@ def plan_gc(
         artifacts: The kernels that lie where boot loaders find them.
         tags: bootc's own tags in the repository, and the images they keep.
         repository: Clean the repository as well, which takes longer.
+        lost: Names of kernels that must stay although no entry says so.
     """
     live = live_deployments(facts)
     steps: list[Step] = []
@@ -51,7 +53,7 @@ def plan_gc(
         return Plan((), notes=(_ILLEGIBLE,))
     if facts.staged.items and not _waits(facts):
         steps.append(DiscardStagedMenu())
-    needed = needed_artifacts(facts)
+    needed = {*needed_artifacts(facts), *lost}
     steps += [RemoveArtifact(artifact) for artifact in artifacts if artifact.name not in needed]
     steps += [RemoveState(deployment) for deployment in facts.states if deployment not in live]
     if repository:
@@ -70,7 +72,7 @@ def live_deployments(facts: Facts) -> set[Digest]:
 
 
 def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
-    """Return the names of the kernels that deployments boot with.
+    """Return the names of the kernels that deployments boot with by their entries.
 
     Args:
         facts: The system.
@@ -79,26 +81,7 @@ def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
     menus = [facts.active]
     if staged and _waits(facts):
         menus.append(facts.staged)
-    needed = {item.artifact for menu in menus for item in menu.items if item.artifact}
-    return needed.union(*(kernels_of(facts, deployment) for deployment in _without_entry(facts)))
-
-
-def _without_entry(facts: Facts) -> list[Digest]:
-    """Return deployments to be kept whose entries are lost."""
-    kept = [facts.booted.image_id, *(i for i, state in facts.states.items() if state.pinned)]
-    return [deployment for deployment in kept if facts.active_item(deployment) is None]
-
-
-def kernels_of(facts: Facts, deployment: Digest) -> set[str]:
-    """Return the names of the kernels that a deployment may boot with, where no entry says."""
-    origin = facts.origin(deployment)
-    digest = None if origin is None else origin.boot_digest
-    same = {
-        other.hex
-        for other, state in facts.states.items()
-        if digest is not None and state.origin is not None and state.origin.boot_digest == digest
-    }
-    return same | {deployment.hex}
+    return {item.artifact for menu in menus for item in menu.items if item.artifact}
 
 
 def is_legible(menu: Menu) -> bool:

@@ -298,7 +298,19 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
     "staged": (
         facts("ab", staged="ca", marker="c"),
         "c",
-        ["* record that deployment C is docker://example.com/f"],
+        [
+            "  have the shutdown finalize it",
+            "* record that deployment C is docker://example.com/f",
+        ],
+    ),
+    "booted, and another could not be finalized": (
+        facts("ab", staged="ca", failed="c"),
+        "a",
+        [
+            "  remove the staged menu",
+            "  remove the state of deployment C",
+            "* record that deployment A is docker://example.com/f",
+        ],
     ),
     "held back until now": (
         facts("ab", staged="ca", marker="c", locked=True),
@@ -622,7 +634,7 @@ CLEANED: dict[str, tuple[Facts, str, list[str]]] = {
     ),
     "not what is staged": (facts("ab", staged="ca", marker="c"), "abc", []),
     "not what failed": (facts("ab", staged="ca", failed="c"), "abc", []),
-    "not what is pinned, or runs": (facts("b", pinned="d", states="abd"), "ab", []),
+    "not what is pinned, or runs": (facts("b", pinned="d", states="abd"), "b", []),
 }
 
 
@@ -657,6 +669,13 @@ def test_a_damaged_entry_of_others_keeps_nothing() -> None:
     active = replace(found.active, foreign=("theirs.conf",), findings=(finding,))
     plan = plan_gc(replace(found, active=active), [], {}, repository=False)
     assert short(plan) == ["  remove the state of deployment C"]
+
+
+def test_kernels_of_lost_entries_stay() -> None:
+    found = facts("b", pinned="d", states="abd")
+    artifacts = [artifact(letter) for letter in "abce"]
+    plan = plan_gc(found, artifacts, {}, repository=False, lost={d("a").hex, d("e").hex})
+    assert short(plan) == ["  remove the unused kernel C (7 bytes)"]
 
 
 def test_a_shared_kernel_is_needed_under_its_name() -> None:

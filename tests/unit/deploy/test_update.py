@@ -1,0 +1,468 @@
+"""Updates of machines to which things happen that no plan foresees.
+
+Real commands on directories; the machine around them is made up.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootc.boot.scheme import Scheme
+from bootc.boot.uki import WrongUki
+from bootc.deploy import commands, update
+from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.finalize import CannotFinalize, EtcConflict
+from bootc.deploy.model import ImageSpec
+from bootc.deploy.system import System
+from bootc.deploy.update import UpdateOptions
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
+from support import osimages
+from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
+from support.failing import failing, interrupting
+from support.machine import Command, FakeMachine, Journal
+from support.osimages import Channel, Images, OsImage
+from support.stored import IN_MEMORY
+
+CONFLICT = "File 'x' now defaults to a directory in new etc"
+SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_UKI)
+
+
+class Bench:
+    """A machine, and where its updates come from."""
+
+    def __init__(self, scheme: Scheme, top: Path, images: Images, *tags: OsImage) -> None:
+        self.images = images
+        self.channel = Channel(top / "channel", images, tags[0])
+        self.machine = FakeMachine(top / "machine", scheme, images)
+        self.machine.install(self.channel)
+        for image in tags[1:]:
+            self.update(image)
+
+    def upgrade(self, image: OsImage, **options: Any) -> Journal:
+        """Offer an image and upgrade to it."""
+        self.channel.offer(image)
+        return self.machine.command(upgrade(**options))
+
+    def update(self, image: OsImage) -> None:
+        """Upgrade to an image and boot it."""
+        self.upgrade(image)
+        assert self.machine.reboot() is None
+        assert self.machine.booted_id == self.id(image)
+
+    def id(self, image: OsImage) -> str:
+        return self.images.ids[image.tag]
+
+    def shown(self) -> list[str]:
+        """Return the tags of what the menu boots, having made sure that it does."""
+        for shown in self.machine.menu():
+            self.machine.check_bootable(shown)
+        return [self.images.image(shown.image_id).tag for shown in self.machine.menu()]
+
+    def write(self, path: str, text: str) -> None:
+        """Change a file of the running system's ``/etc``."""
+        (self.machine.state(self.machine.booted_id) / "etc" / path).write_text(text)
+
+    def findings(self) -> list[str]:
+        """Return the texts of what status finds odd."""
+        status = self.machine.status()["status"]
+        return [finding["text"] for finding in status.get("findings", [])]
+
+    def manifest_of(self, image: OsImage) -> str:
+        """Return the digest of the manifest that a deployment is on record with."""
+        origin = self.machine.facts().origin(Digest.from_hex(self.id(image)))
+        assert origin is not None
+        return str(origin.manifest_digest)
+
+
+@pytest.fixture
+def top() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[dict[BootType, Images]]:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
+        yield {kind: Images(Path(path, kind.value), kind) for kind in BootType}
+
+
+@pytest.fixture
+def bench(top: Path, made: dict[BootType, Images]) -> Bench:
+    """Return a machine that runs NEW and can go back to OLD."""
+    return Bench(SYSTEMD, top, made[BootType.BLS], osimages.OLD, osimages.NEW)
+
+
+@pytest.fixture(params=SCHEMES, ids=scheme_name)
+def any_bench(request: pytest.FixtureRequest, top: Path, made: dict[BootType, Images]) -> Bench:
+    """Return the same with each kind of menu."""
+    scheme: Scheme = request.param
+    return Bench(scheme, top, made[scheme.boot_type], osimages.OLD, osimages.NEW)
+
+
+def upgrade(**options: Any) -> Command:
+    return lambda system, journal: update.upgrade(system, UpdateOptions(**options), journal)
+
+
+def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> Command:
+    def run(system: System, journal: Journal) -> object:
+        spec = ImageSpec(target)
+        return update.switch(system, spec, UpdateOptions(**options), journal, retain=retain)
+
+    return run
+
+
+def pin(image_id: str) -> Command:
+    digest = Digest.from_hex(image_id)
+    return lambda system, journal: commands.set_pin(system, digest, journal, pinned=True)
+
+
+# -- what is there already
+
+
+def test_to_have_what_the_menu_has_is_no_reason_to_boot_it(
+    top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(SYSTEMD, top, made[BootType.BLS], osimages.NEW, osimages.OLD)
+    before, manifest = bench.shown(), bench.manifest_of(osimages.NEW)
+    said = bench.upgrade(osimages.REBUILT, download_only=True)
+    assert said == [
+        f"The image is that of deployment {bench.id(osimages.NEW)}, which the menu has already."
+    ]
+    assert bench.shown() == before == ["old", "new"]
+    assert bench.machine.announced() is None
+    recorded = bench.manifest_of(osimages.NEW)
+    assert recorded == bench.images.entry(osimages.REBUILT)["digest"] != manifest
+    bench.upgrade(osimages.REBUILT)
+    assert bench.shown() == ["new", "old"]
+
+
+@pytest.mark.parametrize("again", [osimages.NEW, osimages.REBUILT], ids=lambda image: image.tag)
+def test_a_stopped_service_is_started_by_repeating(
+    again: OsImage, top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(SYSTEMD, top, made[BootType.BLS], osimages.OLD)
+    bench.upgrade(osimages.NEW)
+    bench.machine.stop_finalizer()
+    bench.upgrade(again)
+    assert bench.machine.finalizer_runs
+    assert bench.machine.reboot() is None
+    assert bench.shown() == ["new", "old"]
+
+
+def test_releasing_what_is_released_starts_the_service(bench: Bench) -> None:
+    bench.upgrade(osimages.TURNED)
+    bench.machine.stop_finalizer()
+    bench.machine.command(lambda s, j: update.release(s, UpdateOptions(), j))
+    assert bench.machine.finalizer_runs
+
+
+@pytest.mark.parametrize(("apply", "held"), [(True, False), (False, True)])
+def test_switching_to_what_is_held_back(bench: Bench, apply: bool, held: bool) -> None:
+    bench.upgrade(osimages.TURNED, download_only=True)
+    said = bench.machine.command(switch(bench.channel.reference, apply=apply))
+    assert said == ["Image specification is unchanged."]
+    assert bench.machine.announced() == (bench.id(osimages.TURNED), held)
+
+
+# -- finalizing that fails
+
+
+def interruptions(bench: Bench, top: Path) -> Iterator[FakeMachine]:
+    """Yield machines whose finalizer was interrupted at its first, its second … change."""
+    for number in itertools.count(1):
+        machine = bench.machine.copy(top / str(number))
+        with interrupting(number) as changes:
+            try:
+                machine.shut_down()
+            except KeyboardInterrupt:
+                assert changes.failed
+        machine.start()
+        yield machine
+        shutil.rmtree(machine.path)
+        if not changes.failed:
+            return
+
+
+def test_an_interrupted_finalizer_says_so(bench: Bench, top: Path) -> None:
+    bench.write("local", "mine")
+    bench.upgrade(osimages.TURNED)
+    new, staged = bench.id(osimages.NEW), bench.id(osimages.TURNED)
+    outcomes = []
+    for machine in interruptions(bench, top):
+        outcomes.append(machine.booted_id)
+        findings = machine.status()["status"].get("findings", [])
+        failed = [found["text"] for found in findings if found["kind"] == "failed"]
+        if machine.booted_id == staged:
+            assert failed == []
+            continue
+        assert len(failed) == 1
+        assert "it was interrupted" in failed[0]
+        machine.command(upgrade())
+        assert machine.reboot() is None
+        assert machine.booted_id == staged
+        assert machine.etc(staged)["local"] == "mine"
+        assert not machine.status()["status"].get("findings")
+    # Before the exchange the old system, after it the new one.
+    assert outcomes == sorted(outcomes, key=[new, staged].index)
+    assert set(outcomes) == {new, staged}
+
+
+def test_a_kernel_that_is_gone_at_shutdown(any_bench: Bench) -> None:
+    bench = any_bench
+    bench.upgrade(osimages.RENAMED)
+    staged = bench.id(osimages.RENAMED)
+    shown = bench.machine.facts().staged_item(Digest.from_hex(staged))
+    assert shown is not None
+    assert shown.artifact is not None
+    for path in bench.machine.path.rglob(f"bootc_composefs-{shown.artifact}*"):
+        if bench.machine.run not in path.parents and ".conf" not in path.name:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert isinstance(bench.machine.reboot(), CannotFinalize)
+    assert bench.machine.booted_id == bench.id(osimages.NEW)
+    assert any(f"kernel of the staged deployment {staged} is gone" in f for f in bench.findings())
+    bench.update(osimages.RENAMED)
+    assert bench.findings() == []
+
+
+def test_a_state_that_is_gone_at_shutdown_costs_the_note_only(bench: Bench) -> None:
+    bench.upgrade(osimages.RENAMED)
+    shutil.rmtree(bench.machine.state(bench.id(osimages.RENAMED)))
+    assert isinstance(bench.machine.reboot(), CannotFinalize)
+    bench.update(osimages.RENAMED)
+
+
+def test_what_failed_is_dropped_when_it_is_not_wanted_any_more(any_bench: Bench) -> None:
+    bench = any_bench
+    for wanted in (osimages.NEW, osimages.REBUILT):
+        bench.upgrade(osimages.TURNED)
+        bench.write("x", "mine")
+        assert isinstance(bench.machine.reboot(), EtcConflict)
+        assert any(CONFLICT in text for text in bench.findings())
+        bench.upgrade(wanted)
+        assert bench.findings() == []
+        assert set(bench.machine.states()) == {bench.id(osimages.NEW), bench.id(osimages.OLD)}
+        bench.write("x", osimages.NEW.etc["x"])
+        assert bench.machine.reboot() is None
+        assert bench.shown() == ["new", "old"]
+
+
+def test_a_failure_that_nobody_foresaw_is_told_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    bench.upgrade(osimages.TURNED)
+    monkeypatch.setattr(commands, "plan_finalize", broken)
+    with pytest.raises(RecursionError):
+        bench.machine.shut_down()
+    bench.machine.start()
+    assert any("too deep" in text for text in bench.findings())
+
+
+# -- entries that change, and entries that are lost
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD, GRUB], ids=scheme_name)
+def test_what_is_edited_after_staging_stays(
+    scheme: Scheme, top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(scheme, top, made[BootType.BLS], osimages.OLD)
+    bench.upgrade(osimages.NEW)
+    path = bench.machine.entries / bench.machine.menu()[0].name
+    path.write_text(path.read_text().replace("options ", "options debug-mine "))
+    assert bench.machine.reboot() is None
+    assert bench.shown() == ["new", "old"]
+    new, old = bench.machine.menu()
+    assert "debug-mine" in old.options.split()
+    assert "debug-mine" not in new.options.split()
+
+
+def test_a_lost_entry_of_what_runs_is_made_anew(any_bench: Bench) -> None:
+    bench = any_bench
+    options = bench.machine.menu()[0].options
+    bench.machine.lose_entry(bench.id(osimages.NEW))
+    finding = "no entry starts the booted deployment; the next update makes one"
+    assert finding in bench.findings()
+    bench.machine.command(commands.collect_garbage)
+    bench.upgrade(osimages.TURNED)
+    bench.machine.command(commands.collect_garbage)
+    assert bench.machine.reboot() is None
+    assert bench.shown() == ["turned", "new"]
+    assert bench.findings() == []
+    assert sorted(bench.machine.menu()[1].options.split()) == sorted(options.split())
+    bench.machine.command(commands.rollback)
+    bench.machine.start()
+    assert bench.machine.booted_id == bench.id(osimages.NEW)
+
+
+def test_a_menu_that_is_lost_as_a_whole(any_bench: Bench) -> None:
+    bench = any_bench
+    for image in (osimages.NEW, osimages.OLD):
+        bench.machine.lose_entry(bench.id(image))
+    said = bench.upgrade(osimages.TURNED)
+    assert "Nothing is cleaned up: the boot menu is damaged, see bootc status." in said
+    assert bench.machine.reboot() is None
+    assert bench.shown() == ["turned", "new"]
+
+
+def test_a_lost_entry_of_a_kernel_that_another_deployment_brought(
+    top: Path, made: dict[BootType, Images]
+) -> None:
+    # RENAMED boots the kernel that OLD brought, and OLD is gone.
+    images = made[BootType.BLS]
+    bench = Bench(SYSTEMD, top, images, osimages.OLD, osimages.RENAMED, osimages.NEW)
+    assert bench.id(osimages.OLD) not in bench.machine.states()
+    bench.machine.command(commands.rollback)
+    bench.machine.start()
+    assert bench.machine.booted_id == bench.id(osimages.RENAMED)
+    bench.machine.lose_entry(bench.id(osimages.RENAMED))
+    bench.machine.command(commands.collect_garbage)
+    bench.update(osimages.TURNED)
+    assert bench.shown() == ["turned", "renamed"]
+
+
+def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
+    bench, old = any_bench, any_bench.id(osimages.OLD)
+    shown = next(shown for shown in bench.machine.menu() if shown.image_id == old)
+    bench.machine.command(pin(old))
+    bench.machine.lose_entry(old)
+    bench.update(osimages.TURNED)
+    bench.machine.command(commands.collect_garbage)
+    bench.machine.check_bootable(shown)
+    assert bench.machine.pinned() == {old}
+    assert bench.shown() == ["turned", "new"]
+
+
+# -- staging that fails
+
+
+def test_no_space_at_any_change_of_staging(bench: Bench, top: Path) -> None:
+    bench.upgrade(osimages.TURNED)
+    bench.upgrade(osimages.RENAMED, dry_run=True)
+    before, wanted = bench.id(osimages.TURNED), bench.id(osimages.RENAMED)
+    outcomes = set()
+    for number in itertools.count(1):
+        machine = bench.machine.copy(top / str(number))
+        with failing(number, errno.ENOSPC) as changes:
+            failed = _fails(machine, upgrade())
+        announced = machine.announced()
+        assert announced in ((wanted, False), *([None, (before, False)] if failed else ()))
+        for shown in machine.menu():
+            machine.check_bootable(shown)
+        assert machine.reboot() is None
+        outcomes.add(announced)
+        assert machine.booted_id == (announced[0] if announced else bench.id(osimages.NEW))
+        shutil.rmtree(machine.path)
+        if not changes.failed:
+            break
+    assert outcomes == {None, (before, False), (wanted, False)}
+
+
+def _fails(machine: FakeMachine, command: Command) -> bool:
+    try:
+        machine.command(command)
+    except (Error, OSError):
+        return True
+    return False
+
+
+def test_a_strict_image_where_fs_verity_is_missing(top: Path) -> None:
+    images = Images(top / "images", BootType.UKI, strict=True)
+    bench = Bench(SYSTEMD_UKI, top, images, osimages.OLD)
+    bench.channel.offer(osimages.NEW)
+    before = bench.machine.contents(repository=False)
+    with pytest.raises(WrongUki, match="demands fs-verity, and this system was installed without"):
+        bench.machine.command(upgrade())
+    assert bench.machine.contents(repository=False) == before
+
+
+# -- looking, and switching
+
+
+def layers(bench: Bench, image: OsImage) -> list[dict[str, Any]]:
+    digest = str(bench.images.entry(image)["digest"]).removeprefix("sha256:")
+    manifest = json.loads((bench.channel.path / "blobs/sha256" / digest).read_bytes())
+    found: list[dict[str, Any]] = manifest["layers"]
+    return found
+
+
+def size(found: list[dict[str, Any]]) -> str:
+    return f"{sum(layer['size'] for layer in found)} bytes"
+
+
+def test_looking_for_updates(bench: Bench) -> None:
+    machine, name = bench.machine, f"ostree-unverified-image:{bench.channel.reference}"
+    new, turned = layers(bench, osimages.NEW), layers(bench, osimages.TURNED)
+    digest = bench.images.entry(osimages.TURNED)["digest"]
+    before = machine.contents(repository=True)
+    bench.channel.offer(osimages.TURNED)
+    assert machine.command(update.check_for_update) == [
+        f"Update available for: {name}",
+        f"  Digest: {digest}",
+        f"Total new layers: {len(turned)}     Size: {size(turned)}",
+        f"Removed layers:   {len(new)}     Size: {size(new)}",
+        f"Added layers:     {len(turned)}     Size: {size(turned)}",
+    ]
+    after = machine.contents(repository=True)
+    changed = {path for path in after.keys() | before.keys() if after.get(path) != before.get(path)}
+    assert changed == {f"sysroot/state/deploy/{machine.booted_id}/cached-update.json"}
+    cached = machine.status()["status"]["booted"]["cachedUpdate"]
+    assert cached["imageDigest"] == digest
+    assert cached["image"]["image"] == str(bench.channel.path)
+    bench.upgrade(osimages.TURNED)
+    assert machine.command(update.check_for_update) == [f"No changes in staged image: {name}"]
+    machine.command(update.cancel)
+    bench.channel.offer(osimages.NEW)
+    assert machine.command(update.check_for_update) == [f"No changes in: {name}"]
+    assert machine.status()["status"]["booted"]["cachedUpdate"] is None
+
+
+def test_what_was_known_before_a_switch(bench: Bench, top: Path) -> None:
+    machine = bench.machine
+    bench.channel.offer(osimages.TURNED)
+    machine.command(update.check_for_update)
+    other = Channel(top / "other", bench.images, osimages.RENAMED)
+    machine.command(switch(other.reference))
+    assert machine.status()["status"]["booted"]["cachedUpdate"] is None
+    machine.command(update.cancel)
+    assert machine.status()["status"]["booted"]["cachedUpdate"] is not None
+
+
+def test_the_same_image_elsewhere_is_an_update(bench: Bench, top: Path) -> None:
+    other = Channel(top / "other", bench.images, osimages.NEW)
+    bench.machine.command(switch(other.reference))
+    origin = bench.machine.facts().origin(Digest.from_hex(bench.machine.booted_id))
+    assert origin is not None
+    assert origin.image == other.reference
+
+
+def test_what_could_not_be_switched_from_is_not_retained(bench: Bench, top: Path) -> None:
+    machine, running = bench.machine, bench.machine.booted_id
+    with pytest.raises((Error, OSError)):
+        machine.command(switch(ImageReference.parse(f"oci:{top}/missing"), retain=True))
+    assert machine.pinned() == set()
+    other = Channel(top / "other", bench.images, osimages.TURNED)
+    bench.write("x", "mine")
+    with pytest.raises(EtcConflict):
+        machine.command(switch(other.reference, retain=True))
+    assert machine.pinned() == set()
+    keep = partial(switch, other.reference, etc_conflict=ConflictPolicy.KEEP_LOCAL)
+    machine.command(keep(retain=True, dry_run=True))
+    assert machine.pinned() == set()
+    machine.command(keep(retain=True))
+    assert machine.pinned() == {running}
+    assert machine.announced() == (bench.id(osimages.TURNED), False)
