@@ -18,8 +18,9 @@ from bootc.oci.blob import DigestMismatch
 from bootc.oci.pull import compute_image_id
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
-from support import images, registry, require
+from support import images, require
 from support.images import directory, file
+from testbed import registry
 
 pytestmark = pytest.mark.interop
 
