@@ -229,8 +229,9 @@ def _booted_options(facts: Facts) -> str | None:
     if item is not None and isinstance(item.entry, bls.Entry) and item.entry.options:
         return item.entry.options
     given = cmdline.parse(facts.booted.cmdline)
-    # Boot loaders add it; the next entry names its own.
-    return cmdline.join(arg for arg in given if not arg.startswith("initrd=")) or None
+    # Boot loaders add them; the next entry names its own.
+    added = ("initrd=", "BOOT_IMAGE=")
+    return cmdline.join(arg for arg in given if not arg.startswith(added)) or None
 
 
 def _systemd_version(dirs: BootDirs) -> int:

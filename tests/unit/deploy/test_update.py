@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,8 @@ def test_what_is_edited_after_staging_stays(
 def test_a_lost_entry_of_what_runs_is_made_anew(any_bench: Bench) -> None:
     bench = any_bench
     options = bench.machine.menu()[0].options
+    added = r"BOOT_IMAGE=(hd0,gpt2)/vmlinuz initrd=\EFI\Linux\initrd"
+    bench.machine.booted = replace(bench.machine.booted, cmdline=f"{added} {options}")
     bench.machine.lose_entry(bench.id(osimages.NEW))
     finding = "no entry starts the booted deployment; the next update makes one"
     assert finding in bench.findings()
