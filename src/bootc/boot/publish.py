@@ -378,7 +378,8 @@ def _commit_directory(dirs: BootDirs) -> bool:
     parent, _, name = live.rpartition("/")
     with menu.open_dir(parent) as directory:
         atomic.exchange(directory, path.rpartition("/")[2], name)
-        os.fsync(directory.fileno())
+    # Not fsync of the parent: FAT keeps an exchange in the two inodes until they are written.
+    menu.sync()
     return True
 
 
@@ -427,7 +428,7 @@ def _commit_file(dirs: BootDirs) -> bool:
         if current != data:
             atomic.write_file(directory, name, current, durable=True)
         directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
-        os.fsync(directory.fileno())
+    menu.sync()
     return True
 
 

@@ -246,7 +246,7 @@ def test_the_menu_of_before_may_stay_for_a_while(
 ) -> None:
     with machine(tmp_path / "m", SYSTEMD) as dirs:
         stage(dirs, 3, 1)
-        with failing(3, errno.EIO) as changes:
+        with failing(4, errno.EIO) as changes:
             assert commit_staged(dirs)
         assert changes.failed
         assert "the boot menu of before stays for now" in caplog.text
