@@ -10,7 +10,8 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,13 +33,19 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
-from support.failing import failing, interrupting
+from support.failing import Changes, failing, interrupting
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
 from support.stored import IN_MEMORY
 
 CONFLICT = "File 'x' now defaults to a directory in new etc"
 SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_UKI)
+Failing = Callable[[int], AbstractContextManager[Changes]]
+#: How a command comes to an end at a change, and what is said of a finalizer then.
+FAILURES: dict[str, tuple[Failing, str]] = {
+    "interrupted": (interrupting, "it was interrupted"),
+    "full": (partial(failing, error=errno.ENOSPC), "No space left on device"),
+}
 
 
 class Bench:
@@ -181,14 +188,14 @@ def test_switching_to_what_is_held_back(bench: Bench, apply: bool, held: bool) -
 # -- finalizing that fails
 
 
-def interruptions(bench: Bench, top: Path) -> Iterator[FakeMachine]:
-    """Yield machines whose finalizer was interrupted at its first, its second … change."""
+def failures(bench: Bench, top: Path, failing_at: Failing) -> Iterator[FakeMachine]:
+    """Yield machines whose finalizer failed at its first, its second … change."""
     for number in itertools.count(1):
         machine = bench.machine.copy(top / str(number))
-        with interrupting(number) as changes:
+        with failing_at(number) as changes:
             try:
                 machine.shut_down()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, OSError):
                 assert changes.failed
         machine.start()
         yield machine
@@ -197,12 +204,15 @@ def interruptions(bench: Bench, top: Path) -> Iterator[FakeMachine]:
             return
 
 
-def test_an_interrupted_finalizer_says_so(bench: Bench, top: Path) -> None:
+@pytest.mark.parametrize(("failing_at", "reason"), FAILURES.values(), ids=FAILURES)
+def test_a_finalizer_that_fails_says_so(
+    bench: Bench, top: Path, failing_at: Failing, reason: str
+) -> None:
     bench.write("local", "mine")
     bench.upgrade(osimages.TURNED)
     new, staged = bench.id(osimages.NEW), bench.id(osimages.TURNED)
     outcomes = []
-    for machine in interruptions(bench, top):
+    for machine in failures(bench, top, failing_at):
         outcomes.append(machine.booted_id)
         findings = machine.status()["status"].get("findings", [])
         failed = [found["text"] for found in findings if found["kind"] == "failed"]
@@ -210,7 +220,7 @@ def test_an_interrupted_finalizer_says_so(bench: Bench, top: Path) -> None:
             assert failed == []
             continue
         assert len(failed) == 1
-        assert "it was interrupted" in failed[0]
+        assert reason in failed[0]
         machine.command(upgrade())
         assert machine.reboot() is None
         assert machine.booted_id == staged
@@ -353,14 +363,15 @@ def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
 # -- staging that fails
 
 
-def test_no_space_at_any_change_of_staging(bench: Bench, top: Path) -> None:
+@pytest.mark.parametrize("failing_at", [how for how, _ in FAILURES.values()], ids=FAILURES)
+def test_staging_that_fails_at_any_change(bench: Bench, top: Path, failing_at: Failing) -> None:
     bench.upgrade(osimages.TURNED)
     bench.upgrade(osimages.RENAMED, dry_run=True)
     before, wanted = bench.id(osimages.TURNED), bench.id(osimages.RENAMED)
     outcomes = set()
     for number in itertools.count(1):
         machine = bench.machine.copy(top / str(number))
-        with failing(number, errno.ENOSPC) as changes:
+        with failing_at(number) as changes:
             failed = _fails(machine, upgrade())
         announced = machine.announced()
         assert announced in ((wanted, False), *([None, (before, False)] if failed else ()))
@@ -378,7 +389,7 @@ def test_no_space_at_any_change_of_staging(bench: Bench, top: Path) -> None:
 def _fails(machine: FakeMachine, command: Command) -> bool:
     try:
         machine.command(command)
-    except (Error, OSError):
+    except (Error, OSError, KeyboardInterrupt):
         return True
     return False
 
