@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -322,6 +324,23 @@ def test_a_lost_entry_of_what_runs_is_made_anew(any_bench: Bench) -> None:
     assert bench.machine.booted_id == bench.id(osimages.NEW)
 
 
+def test_going_back_where_the_entry_of_what_runs_is_lost(any_bench: Bench) -> None:
+    bench = any_bench
+    bench.machine.lose_entry(bench.id(osimages.NEW))
+    bench.upgrade(osimages.TURNED)
+    assert bench.machine.command(commands.rollback) == [
+        "Next boot: rollback deployment",
+        f"The staged deployment {bench.id(osimages.TURNED)} is dropped; "
+        "bootc upgrade stages it anew.",
+    ]
+    assert bench.machine.announced() is None
+    assert bench.machine.command(commands.rollback) == ["Next boot: rollback deployment"]
+    assert bench.machine.reboot() is None
+    assert bench.shown() == ["old"]
+    bench.update(osimages.TURNED)
+    assert bench.shown() == ["turned", "old"]
+
+
 def test_a_menu_that_is_lost_as_a_whole(any_bench: Bench) -> None:
     bench = any_bench
     for image in (osimages.NEW, osimages.OLD):
@@ -384,6 +403,49 @@ def test_staging_that_fails_at_any_change(bench: Bench, top: Path, failing_at: F
         if not changes.failed:
             break
     assert outcomes == {None, (before, False), (wanted, False)}
+
+
+@pytest.mark.parametrize("failing_at", [how for how, _ in FAILURES.values()], ids=FAILURES)
+def test_in_the_room_of_what_is_staged(
+    bench: Bench, top: Path, failing_at: Failing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, before = (bench.id(i) for i in (osimages.OLD, osimages.NEW, osimages.RENAMED))
+    bench.machine.command(lambda s, j: commands.delete_deployment(s, Digest.from_hex(old), j))
+    bench.upgrade(osimages.RENAMED)
+    _is_nearly_full(monkeypatch)
+    dry = bench.upgrade(osimages.OLD, dry_run=True)
+    size_bytes = sum(map(len, bench.images.kernels[before]))
+    assert dry[:3] == [
+        "  withdraw what is announced for the next boot",
+        "  remove the staged menu",
+        f"  remove the unused kernel {before} ({size_bytes} bytes)",
+    ]
+    outcomes = set()
+    for number in itertools.count(1):
+        machine = bench.machine.copy(top / str(number))
+        with failing_at(number) as changes:
+            _fails(machine, upgrade())
+        announced = machine.announced()
+        outcomes.add(announced[0] if announced else None)
+        assert machine.reboot() is None
+        assert machine.booted_id == (announced[0] if announced else new)
+        shutil.rmtree(machine.path)
+        if not changes.failed:
+            break
+    assert outcomes == {before, None, old}
+
+
+def _is_nearly_full(patch: pytest.MonkeyPatch) -> None:
+    """Have just enough room on the boot partition for anything but a kernel."""
+    statvfs = os.statvfs
+
+    def full(where: int | str) -> object:
+        found = statvfs(where)
+        if isinstance(where, int) and os.readlink(f"/proc/self/fd/{where}").endswith("/esp"):
+            return SimpleNamespace(f_bavail=20, f_frsize=1)
+        return found
+
+    patch.setattr(os, "statvfs", full)
 
 
 def _fails(machine: FakeMachine, command: Command) -> bool:
