@@ -29,6 +29,8 @@ _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
 #: Without NAME lsblk prints a list and no tree.
 _COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE"
+#: What firmware reads.
+ESP_FILESYSTEM = "vfat"
 #: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
 ESP_OPTIONS = "fmask=0177,dmask=0077"
 _ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
@@ -103,7 +105,7 @@ def open_esp(device: str) -> Iterator[Dir]:
     Raises:
         OSError: it cannot be mounted.
     """
-    with open_read_only(device, "vfat", ESP_OPTIONS) as directory:
+    with open_read_only(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
 
 
@@ -127,7 +129,7 @@ def open_esp_writable(device: str) -> Iterator[Dir]:
     Raises:
         OSError: it cannot be mounted.
     """
-    with open_writable(device, "vfat", ESP_OPTIONS) as directory:
+    with open_writable(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
 
 

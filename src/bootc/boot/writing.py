@@ -31,7 +31,9 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
                 target.write(chunk)
             target.flush()
             os.fsync(target.fileno())
-        directory.rename(temporary, name)
+            directory.rename(temporary, name)
+            # FAT writes with a directory only the new name; what it names, with the file.
+            os.fsync(target.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.partitions import ESP_OPTIONS, NoBackingDevice
+from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.booted import STAGED_DIRECTORY, BootedState
@@ -214,7 +214,8 @@ def _enter_esp(stack: contextlib.ExitStack, physical: Dir, *, writable: bool) ->
     esp = partitions.find_esp(device)
     if esp is None:
         raise BootNotFound(f"no EFI system partition belongs to {device}")
-    return _enter_device(stack, esp, "vfat", ESP_OPTIONS, writable=writable)
+    opened = partitions.open_esp_writable if writable else partitions.open_esp
+    return stack.enter_context(opened(esp))
 
 
 def _enter_device(
@@ -265,7 +266,9 @@ def _enter_mounted_boot(stack: contextlib.ExitStack, physical: Dir, root: str) -
     with Dir.open(root) as top:
         if _device_number(directory) in (_device_number(top), _device_number(physical)):
             return None
-    if mounts.filesystem_of(directory) == "vfat" and _is_esp(directory, physical):
+    if mounts.filesystem_of(directory) == partitions.ESP_FILESYSTEM and _is_esp(
+        directory, physical
+    ):
         return None
     return directory
 

@@ -54,7 +54,10 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
             write_all(file.fileno(), data)
             if durable:
                 os.fsync(file.fileno())
-        directory.rename(temporary, name)
+            directory.rename(temporary, name)
+            if durable:
+                # FAT writes with a directory only the new name; what it names, with the file.
+                os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)
