@@ -57,7 +57,7 @@ def conflict_after_staging(journey: Journey, v1: Variant, v3: Variant) -> None:
     assert "conflict.d" in finding["text"]
     assert finding["text"] in journey.bootc("status --format humanreadable").stdout
     log = machine.run(f"journalctl --boot=-1 --unit={FINALIZE_UNIT} --output=cat").stdout
-    assert "The old system stays the default: Merge conflicts found in etc: " in log
+    assert "bootc status tells what boots next: Merge conflicts found in etc: " in log
 
     journey.bootc(f"etc take /{CONFLICT}")
     journey.bootc("upgrade")

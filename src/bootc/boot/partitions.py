@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from bootc.errors import Error, doing
+from bootc.errors import Error, doing, one_line
 from bootc.formats import dps
 from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
@@ -23,6 +24,8 @@ from bootc.kernel import mount
 
 #: Partition types by the kind of partition table.
 _Types = Mapping[str, Collection[str]]
+
+_log = logging.getLogger(__name__)
 
 #: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
 _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
@@ -126,11 +129,26 @@ def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]
 def open_esp_writable(device: str) -> Iterator[Dir]:
     """Yield the root directory of the ESP, for writing and through a mount of our own.
 
+    What a power cut left of it is mended first. Whoever mounts it next by ``/boot`` or
+    ``/efi`` has it checked, and a check that comes after our writing may mend that away.
+
     Raises:
         OSError: it cannot be mounted.
     """
+    if not mounts.is_mounted(device):
+        _mend(device)
     with open_writable(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
+
+
+def _mend(device: str) -> None:
+    with doing(f"Checking {device}"):
+        try:
+            # 1 says that something was mended.
+            process.run([f"fsck.{ESP_FILESYSTEM}", "-a", device], ok=(0, 1))
+        except Error as exc:
+            # Without the tool nobody else has it checked either.
+            _log.warning("the EFI system partition was not checked: %s", one_line(exc))
 
 
 @contextlib.contextmanager
