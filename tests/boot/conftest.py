@@ -10,8 +10,8 @@ import pytest
 from journeys import Installed, install
 from stations import FirstBoot, LiveBoot, boot_installed, boot_live
 
-from support import images, require
-from support import variants as variant_images
+from support import images as oci_images
+from support import require, variants
 from support.variants import Variant
 from testbed import disks
 from testbed import registry as registries
@@ -19,7 +19,16 @@ from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
 from testbed.registry import Registry
 
-REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run all tests of a file, which share machines and disks."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +51,27 @@ def demo_os() -> DemoOs:
     return demo
 
 
+@pytest.fixture(
+    scope="session",
+    params=[
+        # One process for each, so that it builds and installs but once.
+        pytest.param(variants.TYPE1, id="type1", marks=pytest.mark.xdist_group("type1")),
+        pytest.param(variants.UKI, id="uki", marks=pytest.mark.xdist_group("uki")),
+    ],
+)
+def family(request: pytest.FixtureRequest) -> str:
+    """What a journey's images boot: kernel and initramfs, or a unified kernel image."""
+    letter: str = request.param
+    return letter
+
+
 @pytest.fixture(scope="session")
-def variants(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
-    """The images of the journeys, by tag."""
-    return variant_images.build(demo_os, tmp_path_factory.mktemp("variants"))
+def images(
+    demo_os: DemoOs, family: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Variant]:
+    """The images of the journeys, by tag without the family's letter."""
+    built = variants.build(demo_os, tmp_path_factory.mktemp("variants"), family)
+    return {tag.removeprefix(family): variant for tag, variant in built.items()}
 
 
 @pytest.fixture(scope="session")
@@ -58,18 +84,20 @@ def update_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 
 
 @pytest.fixture(scope="session")
-def installed_v1(
+def installation(
     demo_os: DemoOs,
     update_registry: Registry,
-    variants: dict[str, Variant],
+    images: dict[str, Variant],
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Installed:
-    """A disk where v1 is installed, for journeys to start from."""
-    directory = tmp_path_factory.mktemp("installed")
-    return install(
-        demo_os, update_registry, variants["v1"], name="demo", directory=directory, logs=logs
+) -> Iterator[Installed]:
+    """A disk where the first image is installed, for journeys to start from."""
+    directory, first = tmp_path_factory.mktemp("installed"), images["1"]
+    start = install(
+        demo_os, update_registry, first, name=f"demo-{first.tag}", directory=directory, logs=logs
     )
+    yield start
+    start.disk.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +106,7 @@ def registry(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Itera
     require.tool("docker-registry")
     require.tool("skopeo")
     directory = tmp_path_factory.mktemp("registry")
-    unbootable = images.single(directory / "unbootable", images.bootable(), tag="v1")
+    unbootable = oci_images.single(directory / "unbootable", oci_images.bootable(), tag="v1")
     with registries.running(directory / "registry") as server:
         server.push(f"oci:{demo_os.layout}:v1", "demo:v1", "--preserve-digests")
         server.push(unbootable.reference("v1"), "unbootable:v1", "--preserve-digests")

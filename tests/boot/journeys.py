@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,10 @@ BALLAST = f"{ESP}/ballast"
 
 _GUEST_CUT = Path(__file__).with_name("guest_cut.py").read_bytes()
 _CUT = "/run/guest_cut.py"
+
+
+#: By tag, without the letter of the family.
+Images = Mapping[str, Variant]
 
 
 @dataclass(frozen=True, slots=True)

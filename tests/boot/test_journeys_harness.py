@@ -6,17 +6,17 @@ One system is installed and lives through a shutdown with the service and a powe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from journeys import BALLAST, FINALIZE_UNIT, Installed, Journey
+from journeys import BALLAST, FINALIZE_UNIT, Images, Installed, Journey
 
-from support.variants import Variant
+from support.variants import TYPE1
 from testbed.registry import Registry
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
+TYPE1_ONLY = pytest.param(TYPE1, id="type1", marks=pytest.mark.xdist_group("type1"))
 UNITS = Path(__file__).parents[2] / "data" / "systemd"
 #: An ordinary service that takes its time to stop, and writes to /etc last of all.
 LATE = """\
@@ -43,24 +43,25 @@ for number in range(10):
 """
 
 
+@pytest.mark.parametrize("family", [TYPE1_ONLY], indirect=True)
 def test_one_life(
-    installed_v1: Installed,
+    installation: Installed,
     update_registry: Registry,
-    variants: Mapping[str, Variant],
+    images: Images,
     logs: Path,
     tmp_path: Path,
 ) -> None:
     with Journey(
-        installed_v1, update_registry, name="life", directory=tmp_path, logs=logs
+        installation, update_registry, name="life", directory=tmp_path, logs=logs
     ) as journey:
         assert journey.boot() == "running"
-        v1 = variants["v1"]
+        v1 = images["1"]
         assert journey.slots() == {"booted": v1.image_id.hex, "staged": None, "rollback": None}
         booted = journey.status()["status"]["booted"]
         assert booted["composefs"]["bootDigest"] == v1.boot_digest
         assert booted["image"]["image"]["image"] == journey.reference()
         # The registry answers, and a tag moves.
-        for variant in (v1, variants["v2"]):
+        for variant in (v1, images["2"]):
             journey.publish(variant)
             inspect = f"skopeo inspect --format '{{{{.Digest}}}}' docker://{journey.reference()}"
             assert journey.machine.run(inspect).stdout.strip() == str(variant.manifest_digest)

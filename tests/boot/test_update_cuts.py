@@ -1,43 +1,45 @@
 """The power fails while an update is staged, and while the shutdown finalizes one.
 
-One system goes back and forth between two images with different kernels. Each round cuts
-the power twice; what boots then is complete, its status answers, and the same command
-once more completes. No round cleans up but for the deployment it came from: what else is
-left behind is for bootc to deal with.
+One system goes back and forth between two images with different kernels, with Type #1 entries
+and with unified kernel images. Each round cuts the power twice; what boots then is complete,
+its status answers, and the same command once more completes. No round cleans up but for the
+deployment it came from: what else is left behind is for bootc to deal with.
 
-A round takes a minute and a half. Every second one is run, ten cuts in all; with
-``BOOTC_ALL_CUTS`` in the environment all are.
+There are ten rounds for each, of a minute or two. Some are run; with ``BOOTC_ALL_CUTS`` in the
+environment all are.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from journeys import FINALIZE_UNIT, Installed, Journey
+from journeys import FINALIZE_UNIT, Images, Installed, Journey
 from system_checks import assert_clean, default_entry, kernels, slots, states
 
-from support.variants import Variant
+from support.variants import TYPE1, UKI, Variant
 from testbed.registry import Registry
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-#: Just before these: the first object, the image's tag, the kernel's directory and both files,
-#: the state directory, the last file of its /etc, its origin, the menu, the announcement.
-STAGING = (
-    "os.link ('/proc/self/fd/",
-    "os.symlink ('../../oci-manifest",
-    "os.mkdir ('bootc_composefs-",
-    "'vmlinuz'",
-    "'initrd'",
-    "os.mkdir ('etc'",
-    "'xattr.conf'",
-    ".origin'",
-    "-1.conf'",
-    "'staged-deployment'",
-)
+#: Which part of the rounds is run.
+EVERY = {TYPE1: 2, UKI: 4}
+#: Just before these: the first object, the image's tag; the kernel's directory and both files,
+#: or old add-ons being removed, the unified image being opened and getting its name.
+PULLING = ("os.link ('/proc/self/fd/", "os.symlink ('../../oci-manifest")
+KERNEL = {
+    TYPE1: ("os.mkdir ('bootc_composefs-", "'vmlinuz'", "'initrd'"),
+    UKI: (
+        ".efi.extra.d'",
+        "open ('.tmp-file-bootc_composefs-",
+        "os.rename ('.tmp-file-bootc_composefs-",
+    ),
+}
+#: Just before these: the state directory, the last file of its /etc, its origin, the menu, the
+#: announcement.
+STAGING = ("os.mkdir ('etc'", "'xattr.conf'", ".origin'", "-1.conf'", "'staged-deployment'")
 #: Just before these: looking for the ESP, the merged /etc and its last file, what was /etc
 #: being removed from its first file to itself, the exchange of the menus.
 BEFORE_EXCHANGE = (
@@ -58,19 +60,22 @@ AFTER_EXCHANGE = (
 
 
 def test_power_fails_while_staging_and_while_finalizing(
-    installed_v1: Installed,
+    family: str,
+    installation: Installed,
     update_registry: Registry,
-    variants: Mapping[str, Variant],
+    images: Images,
     logs: Path,
     tmp_path: Path,
 ) -> None:
-    rounds = list(zip(STAGING, (*BEFORE_EXCHANGE, *AFTER_EXCHANGE), strict=True))
+    staging = (*PULLING, *KERNEL[family], *STAGING)
+    rounds = list(zip(staging, (*BEFORE_EXCHANGE, *AFTER_EXCHANGE), strict=True))
     if not os.environ.get("BOOTC_ALL_CUTS"):
-        rounds = rounds[::2]
+        rounds = rounds[:: EVERY[family]]
+    name = f"cuts-{images['1'].tag}"
     with Journey(
-        installed_v1, update_registry, name="cuts", directory=tmp_path, logs=logs
+        installation, update_registry, name=name, directory=tmp_path, logs=logs
     ) as journey:
-        go_through(journey, rounds, variants["v1"], variants["v3-plain"])
+        go_through(journey, rounds, images["1"], images["3-plain"])
 
 
 def go_through(

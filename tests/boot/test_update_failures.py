@@ -1,16 +1,15 @@
 """An update that cannot be finalized, and one that there is no room for.
 
-The ESP has room for two and a half sets of kernel and initramfs.
+The ESP has room for two and a half sets of kernel and initramfs, or unified kernel images.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from journeys import FINALIZE_UNIT, Installed, Journey
+from journeys import FINALIZE_UNIT, Images, Installed, Journey
 from system_checks import assert_clean, default_entry, kernels, slots, states
 
 from support.variants import CONFLICT, Variant
@@ -20,19 +19,20 @@ pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
 
 def test_updates_that_fail(
-    installed_v1: Installed,
+    installation: Installed,
     update_registry: Registry,
-    variants: Mapping[str, Variant],
+    images: Images,
     logs: Path,
     tmp_path: Path,
 ) -> None:
+    name = f"failures-{images['1'].tag}"
     with Journey(
-        installed_v1, update_registry, name="failures", directory=tmp_path, logs=logs
+        installation, update_registry, name=name, directory=tmp_path, logs=logs
     ) as journey:
         assert journey.boot() == "running"
-        journey.leave_on_esp(3 * sum(variants["v1"].boot_files.values()) // 2)
-        conflict_after_staging(journey, variants["v1"], variants["v3"])
-        no_room_for_a_third(journey, variants["v1"], variants["v3"], variants["v4"])
+        journey.leave_on_esp(3 * sum(images["1"].boot_files.values()) // 2)
+        conflict_after_staging(journey, images["1"], images["3"])
+        no_room_for_a_third(journey, images["1"], images["3"], images["4"])
 
 
 def conflict_after_staging(journey: Journey, v1: Variant, v3: Variant) -> None:

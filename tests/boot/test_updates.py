@@ -1,19 +1,19 @@
 """Years of a machine in minutes: updated, changed, updated again, rolled back, cleaned up.
 
-One system, from its installation to its fifth boot. The image's name in os-release changes
-on the way, its version goes from 9 to 10, and its kernels change twice.
+One system, from its installation to its fifth boot, with Type #1 entries and with unified
+kernel images. The image's name in os-release changes on the way, its version goes from 9 to
+10, and its kernels change twice.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from journeys import ESP, FINALIZE_UNIT, Installed, Journey
+from journeys import ESP, FINALIZE_UNIT, Images, Installed, Journey
 from stations import measure
-from system_checks import assert_clean, default_entry, kernels, slots, states
+from system_checks import assert_clean, brought_by, default_entry, kernels, slots, states
 
 from support.variants import CHANGED_DEFAULT, CONFLICT, REMOVED_DEFAULT, Variant
 from testbed.registry import Registry
@@ -33,28 +33,31 @@ CONFLICT_LINE = "local\n"
 
 
 def test_a_life_of_updates(
-    installed_v1: Installed,
+    installation: Installed,
     update_registry: Registry,
-    variants: Mapping[str, Variant],
+    images: Images,
     logs: Path,
     tmp_path: Path,
 ) -> None:
+    name = f"updates-{images['1'].tag}"
     with Journey(
-        installed_v1, update_registry, name="updates", directory=tmp_path, logs=logs
+        installation, update_registry, name=name, directory=tmp_path, logs=logs
     ) as journey:
         assert journey.boot() == "running"
+        booted = journey.status()["status"]["booted"]["composefs"]
+        assert booted["bootType"] == ("Uki" if images["1"].is_uki else "Bls")
         put_foreign(journey)
-        from_first_to_second(journey, variants)
-        rebuilt_with_the_same_tree(journey, variants)
-        from_second_to_third(journey, variants)
-        back_to_second(journey, variants)
-        from_the_rollback_to_fourth(journey, variants)
+        from_first_to_second(journey, images)
+        rebuilt_with_the_same_tree(journey, images)
+        from_second_to_third(journey, images)
+        back_to_second(journey, images)
+        from_the_rollback_to_fourth(journey, images)
 
 
-def from_first_to_second(journey: Journey, variants: Mapping[str, Variant]) -> None:
+def from_first_to_second(journey: Journey, images: Images) -> None:
     """Download, hold back, release, drop, stage, finalize, boot."""
     machine = journey.machine
-    v1, v2 = variants["v1"], variants["v2"]
+    v1, v2 = images["1"], images["2"]
     before = journey.esp_files()
     journey.publish(v2)
     check = journey.bootc("upgrade --check").stdout
@@ -76,15 +79,16 @@ def from_first_to_second(journey: Journey, variants: Mapping[str, Variant]) -> N
     assert states(journey) == {v1.image_id.hex}
     assert_clean(journey)
 
-    machine.run(f"sed -i '/^options/s/$/ {LOCAL_KARG}/' {ESP}/loader/entries/bootc_*.conf")
+    if not v1.is_uki:
+        machine.run(f"sed -i '/^options/s/$/ {LOCAL_KARG}/' {ESP}/loader/entries/bootc_*.conf")
     journey.bootc("upgrade --download-only")
     journey.bootc("upgrade --from-downloaded")
     staged = journey.status()["status"]["staged"]
     assert staged["downloadOnly"] is False
     assert staged["image"]["version"] == v2.version
     assert staged["composefs"]["bootDigest"] == v1.boot_digest == v2.boot_digest
-    # One kernel for both.
-    assert kernels(journey) == {v1.image_id.hex}
+    # One kernel for both, but for unified images.
+    assert kernels(journey) == brought_by(v1, v1, v2)
     repeated = journey.bootc("upgrade").stdout
     assert repeated == "Update already staged. To apply update run `bootc update --apply`\n"
 
@@ -108,8 +112,8 @@ def from_first_to_second(journey: Journey, variants: Mapping[str, Variant]) -> N
     assert measured.keys() == {f"{name[:2]}/{name[2:]}" for name in measured.values() if name}
 
 
-def rebuilt_with_the_same_tree(journey: Journey, variants: Mapping[str, Variant]) -> None:
-    v1, v2, rebuilt = variants["v1"], variants["v2"], variants["v2-meta"]
+def rebuilt_with_the_same_tree(journey: Journey, images: Images) -> None:
+    v1, v2, rebuilt = images["1"], images["2"], images["2-meta"]
     before = journey.esp_files()
     journey.publish(rebuilt)
     said = journey.bootc("upgrade").stdout
@@ -123,11 +127,11 @@ def rebuilt_with_the_same_tree(journey: Journey, variants: Mapping[str, Variant]
     assert journey.esp_files() == before
 
 
-def from_second_to_third(journey: Journey, variants: Mapping[str, Variant]) -> None:
+def from_second_to_third(journey: Journey, images: Images) -> None:
     """An update that conflicts, one that does not in its place, and the first by a decision."""
     machine = journey.machine
-    v1, v2 = variants["v1"], variants["v2"]
-    conflicting, plain = variants["v3"], variants["v3-plain"]
+    v1, v2 = images["1"], images["2"]
+    conflicting, plain = images["3"], images["3-plain"]
     machine.run(f"printf {shlex.quote(CONFLICT_LINE)} >>/{CONFLICT}; echo second >/etc/second")
     before = journey.esp_files()
     journey.publish(conflicting)
@@ -143,7 +147,7 @@ def from_second_to_third(journey: Journey, variants: Mapping[str, Variant]) -> N
     journey.publish(plain)
     journey.bootc("upgrade")
     assert journey.slots() == slots(v2, staged=plain, rollback=v1)
-    assert kernels(journey) == {v1.image_id.hex, plain.image_id.hex}
+    assert kernels(journey) == brought_by(v1, v1, v2, plain)
 
     journey.publish(conflicting)
     assert journey.bootc("upgrade", check=False).rc == 1
@@ -151,7 +155,7 @@ def from_second_to_third(journey: Journey, variants: Mapping[str, Variant]) -> N
     journey.bootc(f"etc keep /{CONFLICT}")
     journey.bootc("upgrade")
     assert journey.slots() == slots(v2, staged=conflicting, rollback=v1)
-    assert kernels(journey) == {v1.image_id.hex, conflicting.image_id.hex}
+    assert kernels(journey) == brought_by(v1, v1, v2, conflicting)
     assert states(journey) == {v.image_id.hex for v in (v1, v2, conflicting)}
 
     assert journey.reboot() == "running"
@@ -162,14 +166,14 @@ def from_second_to_third(journey: Journey, variants: Mapping[str, Variant]) -> N
     assert machine.run(f"cat /{CONFLICT} /etc/second").stdout == f"a file\n{CONFLICT_LINE}second\n"
     assert machine.run(f"test -e /{REMOVED_DEFAULT}", check=False).rc == 1
     assert states(journey) == {v2.image_id.hex, conflicting.image_id.hex}
-    # The second boots with the kernel of the first, which is gone otherwise.
-    assert kernels(journey) == {v1.image_id.hex, conflicting.image_id.hex}
+    # The second may boot with the kernel of the first, which is gone otherwise.
+    assert kernels(journey) == brought_by(v1, v2, conflicting)
     assert_foreign(journey)
 
 
-def back_to_second(journey: Journey, variants: Mapping[str, Variant]) -> None:
+def back_to_second(journey: Journey, images: Images) -> None:
     machine = journey.machine
-    v2, v3 = variants["v2"], variants["v3"]
+    v2, v3 = images["2"], images["3"]
     machine.run("echo third >/etc/third; echo third >/etc/second")
     journey.bootc("rollback")
     status = journey.status()
@@ -191,8 +195,8 @@ def back_to_second(journey: Journey, variants: Mapping[str, Variant]) -> None:
     assert_mine(journey)
 
 
-def from_the_rollback_to_fourth(journey: Journey, variants: Mapping[str, Variant]) -> None:
-    v1, v2, v3, v4 = (variants[tag] for tag in ("v1", "v2", "v3", "v4"))
+def from_the_rollback_to_fourth(journey: Journey, images: Images) -> None:
+    v1, v2, v3, v4 = (images[tag] for tag in ("1", "2", "3", "4"))
     journey.publish(v4)
     said = journey.bootc("upgrade").stdout
     assert f"Deployment {v3.image_id} leaves the menu with the next boot; pin it to keep it." in (
@@ -205,7 +209,7 @@ def from_the_rollback_to_fourth(journey: Journey, variants: Mapping[str, Variant
     assert_runs(journey, v4)
     assert_mine(journey)
     assert states(journey) == {v4.image_id.hex, v2.image_id.hex}
-    assert kernels(journey) == {v1.image_id.hex, v4.image_id.hex}
+    assert kernels(journey) == brought_by(v1, v2, v4)
     # The shutdown leaves the repository for later.
     journey.bootc("internals composefs-gc --prune-repo")
     assert_clean(journey)
@@ -220,14 +224,18 @@ def assert_runs(journey: Journey, variant: Variant) -> None:
     machine = journey.machine
     release = machine.run(". /etc/os-release; echo $ID $VERSION_ID").stdout.split()
     assert release == [variant.os_id, variant.version]
+    assert default_entry(journey) == variant.image_id.hex
     arguments = machine.run("cat /proc/cmdline").stdout.split()
+    if variant.is_uki:
+        # What is sealed in it, and no more.
+        assert arguments == [*variant.kargs, f"composefs={variant.image_id}", "rw"]
+        return
     assert f"composefs={variant.image_id}" in arguments
     assert set(variant.kargs) <= set(arguments)
     assert [word for word in arguments if word.startswith("variant=")] == [
         word for word in variant.kargs if word.startswith("variant=")
     ]
     assert LOCAL_KARG in arguments
-    assert default_entry(journey) == variant.image_id.hex
 
 
 def assert_mine(journey: Journey) -> None:

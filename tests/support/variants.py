@@ -11,12 +11,12 @@ v3       10      renamed-demo  another kernel set, another argument; of the defa
                                brought one is gone and one has become a directory
 v3-plain 10      renamed-demo  v3, but nothing has become a directory
 v4       11      renamed-demo  v3-plain with a third kernel set
-u1 … u3                        v1 … v3 with a unified kernel image in place of the kernel
 ======== ======= ============= ==========================================================
 
-A kernel set differs from another in its initramfs, which begins with one more archive:
-it boots alike and has another boot digest. What is said of a variant (:class:`Variant`)
-comes from pulling it into a repository, not from how it was made.
+These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
+kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
+begins with one more archive: it boots alike and has another boot digest. What is said of a
+variant (:class:`Variant`) comes from pulling it into a repository, not from how it was made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ from bootc.repository.repository import Repository
 from support import ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
 from testbed.demo_os import DemoOs
-from testbed.registry import Registry
 
+#: Families, by the letter that their tags begin with: a kernel and an initramfs, or one image.
+TYPE1, UKI = "v", "u"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -94,37 +95,28 @@ class _Recipe:
     uki: bool = False
 
 
-def build(demo_os: DemoOs, path: Path) -> dict[str, Variant]:
-    """Make all variants in one OCI layout below ``path``; return them by tag."""
-    return _Builder(demo_os, path).build()
+def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
+    """Make the variants of a family in one OCI layout below ``path``; return them by tag."""
+    return _Builder(demo_os, path).build(_recipes(family))
 
 
-def push_all(registry: Registry, variants: Mapping[str, Variant], name: str = "demo") -> None:
-    """Push every variant as ``NAME:TAG``. Push one again as another tag to move that tag."""
-    for variant in variants.values():
-        registry.push(variant.reference, f"{name}:{variant.tag}", "--preserve-digests")
-
-
-def _recipes() -> dict[str, _Recipe]:
+def _recipes(family: str) -> dict[str, _Recipe]:
     second = _changes("9", "debian-demo", "second")
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")
     brought = file(REMOVED_DEFAULT, b"brought by version 9\n")
     still_a_file = file(CONFLICT, b"a file\n")
     now_a_directory = (directory(CONFLICT), file(f"{CONFLICT}/default.conf", b"in a directory\n"))
-    v1 = _Recipe("1", "debian-demo")
-    v2 = _Recipe("9", "debian-demo", (*second, brought, still_a_file))
-    v3 = _Recipe("10", "renamed-demo", (*third, *now_a_directory), b"third")
+    recipes = {
+        "1": _Recipe("1", "debian-demo"),
+        "2": _Recipe("9", "debian-demo", (*second, brought, still_a_file)),
+        "2-meta": _Recipe("9.1", "debian-demo", (*second, brought, still_a_file)),
+        "3": _Recipe("10", "renamed-demo", (*third, *now_a_directory), b"third"),
+        "3-plain": _Recipe("10", "renamed-demo", (*third, still_a_file), b"third"),
+        "4": _Recipe("11", "renamed-demo", (*fourth, still_a_file), b"fourth"),
+    }
     return {
-        "v1": v1,
-        "v2": v2,
-        "v2-meta": _Recipe("9.1", v2.os_id, v2.members),
-        "v3": v3,
-        "v3-plain": _Recipe("10", v3.os_id, (*third, still_a_file), v3.padding),
-        "v4": _Recipe("11", v3.os_id, (*fourth, still_a_file), b"fourth"),
-        "u1": _Recipe("1", v1.os_id, v1.members, uki=True),
-        "u2": _Recipe("9", v2.os_id, v2.members, uki=True),
-        "u3": _Recipe("10", v3.os_id, v3.members, v3.padding, uki=True),
+        f"{family}{name}": replace(recipe, uki=family == UKI) for name, recipe in recipes.items()
     }
 
 
@@ -161,13 +153,13 @@ class _Builder:
         for descriptor in self._manifest["layers"]:
             self._take(descriptor)
 
-    def build(self) -> dict[str, Variant]:
+    def build(self, recipes: Mapping[str, _Recipe]) -> dict[str, Variant]:
         with self._repository() as repository:
             self._layout.add(self._v1, tag="v1")
             root = self._pull(repository, "v1").root
             self._modules = _only_directory(root, "usr/lib/modules")
             variants = {}
-            for tag, recipe in _recipes().items():
+            for tag, recipe in recipes.items():
                 if tag != "v1":
                     self._add(repository, tag, recipe)
                 variants[tag] = self._variant(repository, tag, recipe)

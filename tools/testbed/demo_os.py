@@ -14,7 +14,6 @@ from pathlib import Path
 
 from testbed import disks
 from testbed.command import DirectBoot, Disk, Hardware
-from testbed.credentials import root_shell_credentials
 from testbed.qemu import BUILD
 
 #: Sparse, so it only takes what is written.
@@ -71,10 +70,7 @@ class DemoOs:
 
 
 def installed(target: Path, firmware_vars: Path, *more: Disk, network: bool = False) -> Hardware:
-    """The machine that boots what was installed; its console is a root shell."""
+    """The machine that boots what was installed."""
     return Hardware(
-        firmware_vars=firmware_vars,
-        disks=[Disk(target, "target"), *more],
-        network=network,
-        credentials=root_shell_credentials(),
+        firmware_vars=firmware_vars, disks=[Disk(target, "target"), *more], network=network
     )
