@@ -25,7 +25,7 @@ from bootc.deploy.gc import is_legible, needed_artifacts
 from bootc.deploy.lost import find_lost_kernel, lost_kernels
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
-from bootc.deploy.pulled import check_space, kargs_d_of, os_release_of
+from bootc.deploy.pulled import check_space, kargs_d_of, note_label, os_release_of
 from bootc.deploy.staging import NewDeployment, kept_items
 from bootc.deploy.system import System
 from bootc.errors import doing
@@ -72,6 +72,7 @@ def pull_candidate(
         Error, OSError: as pulling raises.
     """
     repository = system.repository
+    note_label(source, sink)
     check_space(repository, source)
     pulled = pull(repository, source, sink)
     resource = find_boot_resource(pulled.root)

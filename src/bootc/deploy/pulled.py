@@ -9,12 +9,16 @@ import os
 
 from bootc.boot.kargs import read_kargs_d
 from bootc.errors import Error, doing
+from bootc.events import Message, Sink
+from bootc.formats.ocispec import ImageConfig
 from bootc.formats.osrelease import OsRelease, parse_os_release
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.oci.pull import required_bytes
 from bootc.oci.source import Source
 from bootc.repository.repository import Repository
 
+#: What images for bootc have.
+_LABEL = "containers.bootc"
 _OS_RELEASE = "usr/lib/os-release"
 _OS_RELEASE_MAX_BYTES = 1 << 20
 
@@ -24,20 +28,32 @@ class InsufficientSpace(Error):
 
 
 def check_space(repository: Repository, source: Source) -> None:
-    """Make sure that the layers fit into the file system of the repository.
+    """Make sure that the layers which are to come fit into the file system of the repository.
 
     Raises:
         InsufficientSpace: they do not, with both sizes.
     """
     volume = os.statvfs(repository.dir.fileno())
     available = volume.f_frsize * volume.f_bavail
-    required = required_bytes(source)
+    required = required_bytes(source, repository)
     if available < required:
         raise InsufficientSpace(
             f"Insufficient free space for {source.imgref} "
             f"(available: {available} required: {required})",
             hint="make room in the file system of /sysroot, or delete a deployment",
         )
+
+
+def note_label(source: Source, sink: Sink) -> None:
+    """Say so, before it is pulled, when an image does not call itself an operating system.
+
+    Only a notice, as upstream has it: what decides is whether there is a kernel in it.
+
+    Raises:
+        ImageSpecError: its configuration is malformed.
+    """
+    if ImageConfig.parse(source.config_raw).labels.get(_LABEL) != "1":
+        sink(Message(f"notice: {source.imgref} may be no operating system: no label {_LABEL}=1"))
 
 
 def os_release_of(repository: Repository, root: Directory) -> OsRelease:

@@ -96,9 +96,25 @@ def image_name(
     return f"{IMAGE_PREFIX}{kind}{suffix}{mode}"
 
 
-def required_bytes(source: Source) -> int:
-    """Return how many bytes the layers have as they are served: the least a pull needs."""
-    return sum(descriptor.size_bytes for descriptor in source.layers)
+def required_bytes(source: Source, repository: Repository | None = None) -> int:
+    """Return how many bytes the layers have as they are served: the least a pull needs.
+
+    Args:
+        source: The image.
+        repository: Where layers need nothing that are there already; none is an empty one.
+
+    Raises:
+        ImageSpecError: the image's documents are malformed.
+    """
+    if repository is None:
+        return sum(descriptor.size_bytes for descriptor in source.layers)
+    diff_ids = ImageConfig.parse(source.config_raw).diff_ids
+    return sum(
+        descriptor.size_bytes
+        # Where the numbers differ the pull will say so.
+        for descriptor, diff_id in zip(source.layers, diff_ids, strict=False)
+        if not repository.streams.exists(layer_id(diff_id))
+    )
 
 
 def pull(

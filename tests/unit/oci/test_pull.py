@@ -164,6 +164,17 @@ def test_pulling_again_changes_nothing(tmp_path: Path, repository: Repository) -
     assert Done(f"layer:{images.sha256(images.bootable())[7:19]}", cached=True) in events
 
 
+def test_only_layers_that_are_missing_need_room(tmp_path: Path, repository: Repository) -> None:
+    base = images.bootable(kernel=b"kernel", initramfs=b"initramfs")
+    with opened(images.single(tmp_path / "old", base)) as source:
+        assert pull.required_bytes(source, repository) == source.layers[0].size_bytes
+        pull.pull(repository, source)
+        assert pull.required_bytes(source, repository) == 0
+    with opened(images.single(tmp_path / "new", base, layer(file("usr/new", b"x")))) as source:
+        assert pull.required_bytes(source, repository) == source.layers[1].size_bytes
+        assert pull.required_bytes(source) > source.layers[1].size_bytes
+
+
 def test_references_of_other_tools_are_kept(tmp_path: Path, repository: Repository) -> None:
     layout = images.single(tmp_path / "layout", images.bootable())
     other = Digest(Algorithm.SHA512, bytes(range(64)))

@@ -24,6 +24,7 @@ from bootc.deploy.install.image import deploy_image
 from bootc.deploy.install.partition import Layout, create_partitions
 from bootc.deploy.install.preflight import Decisions
 from bootc.deploy.install.request import Installed, InstallRequest
+from bootc.deploy.pulled import note_label
 from bootc.errors import Error, doing
 from bootc.events import Message, Sink, stage
 from bootc.fs import mounts, process
@@ -77,6 +78,7 @@ def _announce(request: InstallRequest, decisions: Decisions, source: Source, sin
         f" Partitions: {'Discoverable' if decisions.discoverable else 'UUID'}",
     ):
         sink(Message(line))
+    note_label(source, sink)
 
 
 def _write_disk(

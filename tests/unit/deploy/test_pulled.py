@@ -1,0 +1,62 @@
+"""What is known of an image before it is pulled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bootc.deploy.pulled import InsufficientSpace, check_space, note_label
+from bootc.events import Event, Message
+from bootc.formats.imgref import ImageReference
+from bootc.fs.dir import Dir
+from bootc.oci.layoutdir import LayoutSource, open_layout
+from bootc.oci.pull import pull
+from bootc.repository.repository import Repository
+from support import images
+
+
+def opened(layout: images.Layout) -> LayoutSource:
+    return open_layout(ImageReference.parse(layout.reference()), images.ARCHITECTURE)
+
+
+@pytest.mark.parametrize(
+    ("labels", "noted"),
+    [({"containers.bootc": "1"}, False), ({"containers.bootc": "0"}, True), ({}, True)],
+)
+def test_an_image_that_does_not_call_itself_bootable(
+    tmp_path: Path, labels: dict[str, str], noted: bool
+) -> None:
+    layout = images.Layout(tmp_path / "layout")
+    layout.image([images.bootable()], config={"config": {"Labels": labels}})
+    events: list[Event] = []
+    with opened(layout) as source:
+        note_label(source, events.append)
+        text = f"notice: {source.imgref} may be no operating system: no label containers.bootc=1"
+    assert events == ([Message(text)] if noted else [])
+
+
+def test_room_for_the_layers_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = images.bootable(kernel=b"kernel", initramfs=b"initramfs")
+    old = images.single(tmp_path / "old", base)
+    new = images.single(tmp_path / "new", base, images.layer(images.file("usr/new", b"x")))
+    with (
+        Dir.open(tmp_path) as root,
+        Repository.create(root, secure=False) as repository,
+        opened(old) as installed,
+        opened(new) as update,
+    ):
+        size = update.layers[1].size_bytes
+        room = SimpleNamespace(f_frsize=1, f_bavail=size)
+        monkeypatch.setattr(os, "statvfs", lambda fd: room)
+        with pytest.raises(InsufficientSpace, match=rf"available: {size} required: "):
+            check_space(repository, update)
+        pull(repository, installed)
+        check_space(repository, update)
+        room.f_bavail = size - 1
+        with pytest.raises(InsufficientSpace, match=rf"available: {size - 1} required: {size}\)"):
+            check_space(repository, update)
