@@ -135,49 +135,67 @@ def new_deployment(
         volume.f_bavail * volume.f_frsize,
         volume.f_frsize,
     )
+    options = None
+    if not isinstance(candidate.resource, UkiFile):
+        options = _options_of(system, facts, candidate.image_id, candidate.kargs_d)
     return NewDeployment(
         item=new_item(
             dirs.scheme,
             candidate.image_id,
             candidate.os_release,
-            options=_options(system, facts, candidate),
+            options=options,
             artifact=shared,
             systemd_version=_systemd_version(dirs),
         ),
         origin=with_policy(candidate.origin, policy),
         kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
         evict=space.evict,
-        beside=tuple(_lost_entry(system, facts, everything)),
+        beside=tuple(_lost_entries(system, facts, everything)),
     )
 
 
-def _lost_entry(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> Iterator[NewItem]:
-    """Yield an entry for what runs, if that has none: it is what there is to go back to."""
+def _lost_entries(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> Iterator[NewItem]:
+    """Yield entries for what stays and has none: what runs, which is there to go back to, pins."""
     running = facts.booted.image_id
-    origin = facts.origin(running)
-    if origin is None or any(item.deployment == running for item in kept_items(facts)):
+    shown = {item.deployment for item in kept_items(facts)}
+    pinned = (i for i in facts.states if i != running and facts.is_pinned(i))
+    for deployment in (running, *pinned):
+        if deployment not in shown:
+            yield from _entry_anew(system, facts, deployment, artifacts)
+
+
+def _entry_anew(
+    system: System, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
+) -> Iterator[NewItem]:
+    """Yield an entry for a deployment whose own is lost, if it can still be booted."""
+    origin = facts.origin(deployment)
+    kernel = find_lost_kernel(system.boot, facts, deployment, artifacts)
+    if origin is None or kernel is None:
         return
-    kernel = find_lost_kernel(system.boot, facts, running, artifacts)
-    if kernel is None:
-        return
-    options = _booted_options(facts) if origin.boot_type is BootType.BLS else None
-    if options is None and origin.boot_type is BootType.BLS:
-        return
+    root = _root_of(system, deployment)
+    options = None
+    if origin.boot_type is BootType.BLS:
+        options = _booted_options(facts)
+        if options is None:
+            return
+        if deployment != facts.booted.image_id:
+            # What somebody had added to the lost one is not known.
+            kargs_d = kargs_d_of(system.repository, root)
+            options = _options_of(system, facts, deployment, kargs_d)
     scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
     yield new_item(
         scheme,
-        running,
-        os_release_of(system.repository, _booted_root(system, facts)),
+        deployment,
+        os_release_of(system.repository, root),
         options=options,
         artifact=kernel,
         systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
     )
 
 
-def _booted_root(system: System, facts: Facts) -> Directory:
-    booted = facts.booted.image_id
-    with doing(f"Reading image {booted}"):
-        return read_erofs(system.repository.objects.read(booted, limit=MAX_IMAGE_BYTES))
+def _root_of(system: System, deployment: Digest) -> Directory:
+    with doing(f"Reading image {deployment}"):
+        return read_erofs(system.repository.objects.read(deployment, limit=MAX_IMAGE_BYTES))
 
 
 def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
@@ -212,14 +230,13 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
     return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
 
 
-def _options(system: System, facts: Facts, candidate: Candidate) -> str | None:
-    if isinstance(candidate.resource, UkiFile):
-        return None
+def _options_of(system: System, facts: Facts, deployment: Digest, kargs_d: Sequence[str]) -> str:
+    """Return the kernel arguments of an image that asks for these in its kargs.d."""
     return upgraded_options(
         _booted_options(facts),
-        candidate.image_id,
-        kargs_d_of(system.repository, _booted_root(system, facts)),
-        candidate.kargs_d,
+        deployment,
+        kargs_d_of(system.repository, _root_of(system, facts.booted.image_id)),
+        kargs_d,
         optional=facts.booted.missing_verity_allowed,
     )
 

@@ -91,6 +91,21 @@ class Facts:
             return None
         return marker.image_id
 
+    def unannounced_id(self) -> Digest | None:
+        """Return the deployment that is prepared to its end, and will not boot all the same.
+
+        The machine went down before it was finalized, without being able to say why, or preparing
+        it was interrupted before the announcement. It is left until it is staged again, or the
+        next clean-up.
+        """
+        first = next((item.deployment for item in self.staged.items), None)
+        if first is None or first in (self.booted.image_id, self.staged_id()):
+            return None
+        state = self.states.get(first)
+        if state is None or state.origin is None or state.failure is not None:
+            return None
+        return None if self.active_item(first) else first
+
     def origin(self, deployment: Digest) -> Origin | None:
         """Return what is known of where a deployment came from."""
         state = self.states.get(deployment)

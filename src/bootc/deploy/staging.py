@@ -50,7 +50,8 @@ class NewDeployment:
         kernel_size_bytes: What must be written for it to boot; None where it shares a kernel
             that is there.
         evict: Kernels nothing needs, that have to go to make room.
-        beside: The booted deployment, where its entry is lost and has to be made anew.
+        beside: The booted and the pinned deployments, as far as their entries are lost and can be
+            made anew.
     """
 
     item: NewItem
@@ -110,12 +111,12 @@ def plan_announce(facts: Facts, *, locked: bool) -> Plan:
 
 
 def plan_cancel(facts: Facts) -> Plan:
-    """Drop what is staged, or what is left of an update that could not be finalized.
+    """Drop what is staged, or what is left of an update that was not finalized.
 
     Raises:
         NothingStaged: there is nothing of either.
     """
-    doomed = leftovers(facts)
+    doomed = droppable(facts)
     if not doomed:
         raise nothing_staged()
     withdrawal = _withdraw(facts)
@@ -130,8 +131,8 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
     """
     steps: list[Step] = []
     if deployment == facts.booted.image_id:
-        if facts.staged_id() is not None or leftovers(facts):
-            steps += [*_withdraw(facts), *(RemoveState(d) for d in leftovers(facts))]
+        if facts.staged_id() is not None or droppable(facts):
+            steps += [*_withdraw(facts), *(RemoveState(d) for d in droppable(facts))]
     else:
         steps += plan_announce(facts, locked=locked).steps
     steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
@@ -147,14 +148,16 @@ def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
 def kept_items(facts: Facts) -> Iterator[Item]:
     """Yield the entries that stay in the menu beside a new one: the booted one and the pinned.
 
-    Where the booted one's is lost, the one that staging made anew stands for it.
+    Where one is lost, the one that staging made anew stands for it.
     """
     running = facts.booted.image_id
     booted = facts.active_item(running) or facts.staged_item(running)
     if booted is not None:
         yield booted
-    for item in facts.active.items:
-        if item is not booted and facts.is_pinned(item.deployment):
+    known = {item.deployment for item in facts.active.items}
+    anew = (item for item in facts.staged.items if item.deployment not in known)
+    for item in (*facts.active.items, *anew):
+        if item.deployment != running and facts.is_pinned(item.deployment):
             yield item
 
 
@@ -170,6 +173,12 @@ def leftovers(facts: Facts) -> list[Digest]:
         and (deployment == staged or state.failure is not None)
         and not state.pinned
     ]
+
+
+def droppable(facts: Facts) -> list[Digest]:
+    """Return the deployments that go when an update is called off."""
+    unannounced = facts.unannounced_id()
+    return [*leftovers(facts), *([] if unannounced is None else [unannounced])]
 
 
 def nothing_staged() -> NothingStaged:

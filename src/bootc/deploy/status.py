@@ -96,7 +96,12 @@ def compose_host(facts: Facts) -> Host:
             usr_overlay=facts.booted.usr_overlay,
             read_only=facts.read_only,
             is_bootc=True,
-            findings=(*facts.findings, *_lost_entry(facts), *_failures(facts)),
+            findings=(
+                *facts.findings,
+                *_lost_entries(facts),
+                *_failures(facts),
+                *_interrupted(facts),
+            ),
         ),
     )
 
@@ -211,11 +216,17 @@ def _options(item: Item) -> str | None:
     return None
 
 
-def _lost_entry(facts: Facts) -> Iterator[Finding]:
-    """Yield the finding that what runs could not be booted again. Without any menu, that is it."""
-    if facts.active.items and facts.active_item(facts.booted.image_id) is None:
-        text = "no entry starts the booted deployment; the next update makes one"
-        yield Finding(FindingKind.MALFORMED, facts.scheme.entries, text)
+def _lost_entries(facts: Facts) -> Iterator[Finding]:
+    """Yield what could not be booted again. Without any menu, that is the finding."""
+    if not facts.active.items:
+        return
+    pinned = [i for i in facts.states if facts.is_pinned(i) and i != facts.booted.image_id]
+    lost = {facts.booted.image_id: "the booted deployment"}
+    lost |= {deployment: f"the pinned deployment {deployment}" for deployment in pinned}
+    for deployment, name in lost.items():
+        if facts.active_item(deployment) is None:
+            text = f"no entry starts {name}; the next update makes one if its kernel is there"
+            yield Finding(FindingKind.MALFORMED, facts.scheme.entries, text)
 
 
 def _failures(facts: Facts) -> Iterator[Finding]:
@@ -226,6 +237,17 @@ def _failures(facts: Facts) -> Iterator[Finding]:
         ):
             text = _failure_text(state.failure)
             yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)
+
+
+def _interrupted(facts: Facts) -> Iterator[Finding]:
+    deployment = facts.unannounced_id()
+    if deployment is not None:
+        text = (
+            "it is prepared, and does not boot next: the machine went down before it was "
+            "finalized, or preparing it was interrupted "
+            "(bootc upgrade stages it again, bootc upgrade --cancel drops it)"
+        )
+        yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)
 
 
 def _failure_text(failure: FinalizeFailure) -> str:

@@ -31,7 +31,7 @@ from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
 from bootc.deploy.records import write_cached_update
 from bootc.deploy.staging import (
-    leftovers,
+    droppable,
     nothing_staged,
     plan_announce,
     plan_cancel,
@@ -155,7 +155,7 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
 
 
 def cancel(system: System, sink: Sink, *, dry_run: bool = False) -> None:
-    """Drop what is staged, or what is left of an update that could not be finalized.
+    """Drop what is staged, or what is left of an update that was not finalized.
 
     Raises:
         NothingStaged: there is nothing of either.
@@ -195,8 +195,8 @@ def _update(
         if staged is not None and _is_image(facts, staged, wanted, source):
             return _already_staged(system, facts, wanted, options, sink)
         if staged is None and _is_image(facts, facts.booted.image_id, wanted, source):
-            if leftovers(facts):
-                # An update that could not be finalized, and is not offered any more.
+            if droppable(facts):
+                # An update that was not finalized, and is not offered any more.
                 run(plan_cancel(facts), system, sink, dry_run=options.dry_run)
                 if not options.dry_run:
                     collect_afterwards(system, sink)

@@ -258,6 +258,10 @@ CANCELS: dict[str, tuple[Facts, list[str]]] = {
         facts("ab", staged="ca", failed="c"),
         ["* remove the staged menu", "  remove the state of deployment C"],
     ),
+    "never announced": (
+        facts("ab", staged="ca"),
+        ["* remove the staged menu", "  remove the state of deployment C"],
+    ),
 }
 
 

@@ -329,6 +329,32 @@ def test_why_an_update_failed() -> None:
     }
 
 
+def test_an_update_that_nobody_could_finalize() -> None:
+    """Power lost: nothing is announced any more, and nothing says why."""
+    value = facts(A, staged=(B, A))
+    host = compose_host(value)
+    assert slots(host) == (None, A, None, [])
+    assert [(f.kind, f.subject) for f in host.status.findings] == [
+        (FindingKind.FAILED, f"deployment {B}")
+    ]
+    assert "the machine went down before it was finalized" in host.status.findings[0].text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(facts(A, staged=(B, A), marker=Staged(B, locked=False)), id="staged"),
+        pytest.param(facts(A, staged=(B, A), marker=Staged(B, locked=True)), id="held back"),
+        pytest.param(facts(A, B, staged=(B, A)), id="in the menu already"),
+        pytest.param(facts(A, staged=(A,)), id="what runs"),
+        pytest.param(facts(A, staged=(B, A), states=(A,)), id="without state"),
+    ],
+)
+def test_no_update_was_lost(value: Facts) -> None:
+    assert value.unannounced_id() is None
+    assert compose_host(value).status.findings == ()
+
+
 def test_a_failure_that_is_over() -> None:
     failure = FinalizeFailure("x")
     value = facts(A, B, staged=(B, A), marker=Staged(B, locked=False))

@@ -27,6 +27,7 @@ from bootc.deploy import commands, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.finalize import CannotFinalize, EtcConflict
 from bootc.deploy.model import ImageSpec
+from bootc.deploy.staging import NothingStaged
 from bootc.deploy.system import System
 from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
@@ -40,6 +41,7 @@ from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
 from support.stored import IN_MEMORY
 
+ANOTHER_ENTRY = "no entry starts the {}; the next update makes one if its kernel is there"
 CONFLICT = "File 'x' now defaults to a directory in new etc"
 SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_UKI)
 Failing = Callable[[int], AbstractContextManager[Changes]]
@@ -187,6 +189,48 @@ def test_switching_to_what_is_held_back(bench: Bench, apply: bool, held: bool) -
     assert bench.machine.announced() == (bench.id(osimages.TURNED), held)
 
 
+# -- what was never finalized
+
+
+@pytest.fixture
+def powerless(any_bench: Bench) -> Bench:
+    """Return a machine whose power failed while TURNED was staged."""
+    any_bench.upgrade(osimages.TURNED)
+    any_bench.machine.start()
+    lost = f"deployment {any_bench.id(osimages.TURNED)}"
+    status = any_bench.machine.status()["status"]
+    assert [(f["kind"], f["subject"]) for f in status["findings"]] == [("failed", lost)]
+    assert status["staged"] is None
+    return any_bench
+
+
+def test_power_that_fails_takes_an_update_back_and_status_tells(powerless: Bench) -> None:
+    powerless.upgrade(osimages.TURNED)
+    assert powerless.findings() == []
+    assert powerless.machine.announced() == (powerless.id(osimages.TURNED), False)
+    assert powerless.machine.reboot() is None
+    assert powerless.shown() == ["turned", "new"]
+
+
+def test_an_update_that_power_took_back_can_be_dropped(powerless: Bench) -> None:
+    said = powerless.machine.command(update.cancel)
+    assert said == ["The staged deployment is dropped."]
+    assert powerless.findings() == []
+    assert powerless.id(osimages.TURNED) not in powerless.machine.states()
+    with pytest.raises(NothingStaged):
+        powerless.machine.command(update.cancel)
+
+
+def test_an_update_that_power_took_back_is_not_offered_any_more(powerless: Bench) -> None:
+    name = f"ostree-unverified-image:{powerless.channel.reference}"
+    dry = powerless.upgrade(osimages.NEW, dry_run=True)
+    assert f"  remove the state of deployment {powerless.id(osimages.TURNED)}" in dry
+    assert powerless.findings() != []
+    assert powerless.upgrade(osimages.NEW) == [f"No changes in: {name}"]
+    assert powerless.findings() == []
+    assert powerless.id(osimages.TURNED) not in powerless.machine.states()
+
+
 # -- finalizing that fails
 
 
@@ -310,7 +354,9 @@ def test_a_lost_entry_of_what_runs_is_made_anew(any_bench: Bench) -> None:
     added = r"BOOT_IMAGE=(hd0,gpt2)/vmlinuz initrd=\EFI\Linux\initrd"
     bench.machine.booted = replace(bench.machine.booted, cmdline=f"{added} {options}")
     bench.machine.lose_entry(bench.id(osimages.NEW))
-    finding = "no entry starts the booted deployment; the next update makes one"
+    finding = (
+        "no entry starts the booted deployment; the next update makes one if its kernel is there"
+    )
     assert finding in bench.findings()
     bench.machine.command(commands.collect_garbage)
     bench.upgrade(osimages.TURNED)
@@ -372,11 +418,29 @@ def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
     shown = next(shown for shown in bench.machine.menu() if shown.image_id == old)
     bench.machine.command(pin(old))
     bench.machine.lose_entry(old)
-    bench.update(osimages.TURNED)
+    assert bench.findings() == [ANOTHER_ENTRY.format(f"pinned deployment {old}")]
     bench.machine.command(commands.collect_garbage)
     bench.machine.check_bootable(shown)
+    bench.update(osimages.TURNED)
+    bench.machine.command(commands.collect_garbage)
     assert bench.machine.pinned() == {old}
+    assert bench.shown() == ["turned", "new", "old"]
+    assert bench.findings() == []
+    again = bench.machine.menu()[2]
+    assert again.files == shown.files
+    assert sorted(again.options.split()) == sorted(shown.options.split())
+
+
+def test_a_pinned_deployment_of_which_too_much_is_lost(bench: Bench) -> None:
+    """Without its kernel no entry can be made; the update goes on without, and status tells."""
+    old = bench.id(osimages.OLD)
+    shown = next(shown for shown in bench.machine.menu() if shown.image_id == old)
+    bench.machine.command(pin(old))
+    bench.machine.lose_entry(old)
+    shown.files[0].unlink()
+    bench.update(osimages.TURNED)
     assert bench.shown() == ["turned", "new"]
+    assert bench.findings() == [ANOTHER_ENTRY.format(f"pinned deployment {old}")]
 
 
 # -- staging that fails
