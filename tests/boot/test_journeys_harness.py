@@ -34,12 +34,24 @@ findmnt -no FSTYPE /sysroot
 mkdir -p /run/probe && mount /dev/disk/by-partlabel/EFI-SYSTEM /run/probe && ls /run/probe
 test -S /run/systemd/journal/stdout && echo journal
 """
-#: Ten files, one after the other.
+#: A large file on the ESP, and ten small ones elsewhere meanwhile. At any time the kernel may
+#: write FAT's table to the disk; here it does after each piece.
 PROGRAM = """\
 import os
-for number in range(10):
-    os.close(os.open(f"/var/ten/{number}", os.O_WRONLY | os.O_CREAT))
-    os.sync()
+from bootc.boot.writing import write_stream
+from bootc.fs.dir import Dir
+
+def pieces():
+    esp = os.open("/dev/disk/by-partlabel/EFI-SYSTEM", os.O_RDONLY)
+    ten = os.open("/var/ten", os.O_RDONLY)
+    for number in range(10):
+        os.fsync(os.open(f"/var/ten/{number}", os.O_WRONLY | os.O_CREAT))
+        os.fsync(ten)
+        yield bytes([number]) * (1 << 20)
+        os.fsync(esp)
+
+with Dir.open("/boot/EFI") as directory:
+    write_stream(directory, "large", pieces())
 """
 
 
@@ -127,4 +139,13 @@ def cut_short(journey: Journey) -> None:
     machine.run("mkdir /var/ten; cat >/var/ten.py", input_bytes=PROGRAM.encode())
     journey.cut_at("'/var/ten/6'", "/var/ten.py")
     assert journey.boot() == "running"
-    assert journey.machine.run("ls /var/ten").stdout.split() == list("012345")
+    machine = journey.machine
+    assert machine.run("ls /var/ten").stdout.split() == list("012345")
+    # The ESP has been checked: the piece has its name, and is no FSCK0000.REC.
+    assert machine.run("ls -A /boot/EFI").stdout.split() == [
+        ".tmp-file-large",
+        "BOOT",
+        "Linux",
+        "systemd",
+    ]
+    assert machine.run("ls -A /boot/.").stdout.split() == ["EFI", "loader"]

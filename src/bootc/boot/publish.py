@@ -108,6 +108,8 @@ def publish_kernel(
     with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
         boot_digest = hashlib.sha256()
         with dirs.menu.ensure_dir(path) as directory:
+            # As with the beginning of a file (bootc.boot.writing): its name is on the disk first.
+            dirs.menu.sync()
             for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
                 write_stream(directory, name, chunks)
         dirs.menu.sync()

@@ -1,7 +1,10 @@
 """Writing a large file to a boot partition in one step.
 
 FAT has no journal. A file under its final name is whole: it is written under a
-temporary one, flushed, and renamed.
+temporary one, flushed, and renamed. And a file that power cuts short has a name: where
+a file begins is on the disk before most of it is, since clusters that no name leads to
+are made files of their own by the next check of the file system (``FSCK0000.REC``),
+which nobody would ever remove.
 """
 
 from __future__ import annotations
@@ -27,7 +30,11 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with open(fd, "wb") as target:
-            for chunk in chunks:
+            for number, chunk in enumerate(chunks):
+                if number == 1:
+                    target.flush()
+                    os.fsync(target.fileno())
+                    os.fsync(directory.fileno())
                 target.write(chunk)
             target.flush()
             os.fsync(target.fileno())
