@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.table import INTERNALS, VERBS
+
 SRC = Path(__file__).parents[2] / "src" / "bootc"
 
 #: What each package may import besides itself (ADR 1). Arrows run downwards only.
@@ -36,6 +38,8 @@ SOLE_USERS = {
     "subprocess": {"fs/process.py"},
     "ctypes": {"kernel/"},
     "argparse": {"cli/"},
+    # What is imported by a name made at run time is not seen here.
+    "importlib": {"cli/"},
 }
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
@@ -91,6 +95,8 @@ def test_no_import_ring() -> None:
     graph = {
         name_of(path): {i for i in imports_of(path) if i.startswith("bootc.")} for path in modules()
     }
+    verbs = {*VERBS.values(), *INTERNALS.values()}
+    graph["bootc.cli.table"].update(f"bootc.cli.verbs.{verb}" for verb in verbs)
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:

@@ -17,42 +17,11 @@ from collections.abc import Sequence
 from types import FrameType
 
 from bootc import __version__
-from bootc.cli.options import Command, Context, build_parser
+from bootc.cli.options import Context, build_parser
 from bootc.cli.progress import renderer
-from bootc.cli.verbs import (
-    configdiff,
-    container,
-    delete,
-    etc,
-    finalize,
-    install,
-    internals,
-    pin,
-    rollback,
-    status,
-    switch,
-    upgrade,
-    usroverlay,
-)
+from bootc.cli.table import as_called, commands_for
 from bootc.errors import Error, UsageError, one_line
 from bootc.events import Sink
-
-COMMANDS: tuple[Command, ...] = (
-    upgrade.COMMAND,
-    switch.COMMAND,
-    rollback.COMMAND,
-    status.COMMAND,
-    etc.COMMAND,
-    pin.PIN,
-    pin.UNPIN,
-    delete.COMMAND,
-    usroverlay.COMMAND,
-    install.COMMAND,
-    container.COMMAND,
-    finalize.COMMAND,
-    configdiff.COMMAND,
-    internals.COMMAND,
-)
 
 #: A tree of files is many small objects and no cycles. With Python's own thresholds the
 #: collector walks all of them again and again, and finds nothing: a fifth of the time of
@@ -66,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     A process called by the name of a composefs tool is that tool.
     """
     if argv is None:
-        argv = _as_called(sys.argv)
+        argv = as_called(sys.argv)
     _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        args = build_parser("bootc", COMMANDS, __version__).parse_args(argv)
+        args = build_parser("bootc", commands_for(argv), __version__).parse_args(argv)
         if args.run is None:
             raise UsageError("a command is missing", hint="see bootc --help")
         with renderer(sys.stderr, sys.stdout) as sink:
@@ -92,11 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("this is a bug in bootc; please report it with the lines above")
         return 1
     return code or 0
-
-
-def _as_called(argv: Sequence[str]) -> Sequence[str]:
-    name = os.path.basename(argv[0])
-    return [internals.COMMAND.name, name, *argv[1:]] if name in internals.TOOLS else argv[1:]
 
 
 def _context(sink: Sink) -> Context:

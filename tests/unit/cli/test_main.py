@@ -29,7 +29,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
             with doing("Reading the origin"):
                 raise exc
 
-        monkeypatch.setattr(cli, "COMMANDS", (Command("x", "Fails.", run=run),))
+        monkeypatch.setattr(cli, "commands_for", lambda argv: (Command("x", "Fails.", run=run),))
         return cli.main(["x"])
 
     return run_with

@@ -10,9 +10,10 @@ import docutils.core
 import docutils.writers.manpage
 import pytest
 
-from bootc.cli.main import COMMANDS
 from bootc.cli.options import Command
+from bootc.cli.table import commands_for
 
+COMMANDS = commands_for()
 MAN = Path(__file__).parents[3] / "docs" / "man"
 PAGES = sorted(MAN.glob("*.rst"))
 #: Commands that another's page describes.

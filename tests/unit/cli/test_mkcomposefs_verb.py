@@ -13,6 +13,7 @@ import pytest
 
 from bootc.cli import main as cli
 from bootc.cli.options import Context, build_parser
+from bootc.cli.table import commands_for
 from bootc.errors import Error
 from bootc.formats.digest import Algorithm
 from bootc.formats.verity import verity_digest
@@ -91,7 +92,7 @@ def test_an_image_is_nothing_for_a_terminal(dump: Path) -> None:
     written: list[bytes] = []
     context = Context(lambda text: None, written.append, lambda event: None, True)
     words = ["internals", "mkcomposefs", "--from-file", str(dump)]
-    parser = build_parser("bootc", cli.COMMANDS, "")
+    parser = build_parser("bootc", commands_for(words), "")
     args = parser.parse_args([*words, "-"])
     with pytest.raises(Error, match="an image is nothing for a terminal"):
         args.run(args, context)

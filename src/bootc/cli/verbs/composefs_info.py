@@ -132,7 +132,7 @@ _WORK: dict[str, Work] = {
     "measure-file": _measure,
 }
 
-COMMAND = Command(
+_COMMAND = Command(
     name="composefs-info",
     help="Tell what is in composefs images.",
     options=(
@@ -144,3 +144,5 @@ COMMAND = Command(
     run=run,
     like_getopt=True,
 )
+
+COMMANDS = (_COMMAND,)

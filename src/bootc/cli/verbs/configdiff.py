@@ -19,9 +19,11 @@ def run(args: argparse.Namespace, context: Context) -> None:
     context.write("".join(f"{line}\n" for line in report(changes)))
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="config-diff",
     help="List what differs between /etc and that of the booted image.",
     hidden=True,
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

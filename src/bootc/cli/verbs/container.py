@@ -83,7 +83,7 @@ def _write_dumpfile(path: str, root: Directory) -> None:
         file.writelines(write_dumpfile(root))
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="container",
     help="Commands for building images.",
     commands=(
@@ -128,3 +128,5 @@ COMMAND = Command(
         ),
     ),
 )
+
+COMMANDS = (_COMMAND,)

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="delete-deployment",
     help="Remove a deployment that is not booted.",
     options=(
@@ -35,3 +35,5 @@ COMMAND = Command(
     ),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

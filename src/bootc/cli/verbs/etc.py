@@ -173,7 +173,7 @@ def _merge_to_json(merge: MergeReview) -> dict[str, Any]:
 
 _PATH = Option(("path",), "A path in /etc, absolute or relative to /etc.", metavar="PATH")
 
-COMMAND = Command(
+_COMMAND = Command(
     name="etc",
     help="Look at local changes in /etc, decide about them, take them back.",
     commands=(
@@ -203,3 +203,5 @@ COMMAND = Command(
         ),
     ),
 )
+
+COMMANDS = (_COMMAND,)

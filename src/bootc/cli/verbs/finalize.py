@@ -33,8 +33,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
         send(Event.FINALIZED, f"Deployment {finalized} boots next", subject(finalized))
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="composefs-finalize-staged",
     help="Make the staged deployment the one that boots next. Run at shutdown.",
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

@@ -49,7 +49,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="install",
     help="Install an image.",
     commands=(
@@ -117,3 +117,5 @@ COMMAND = Command(
         ),
     ),
 )
+
+COMMANDS = (_COMMAND,)

@@ -1,4 +1,7 @@
-"""``bootc internals``: verbs for those who work on the system, not with it."""
+"""``bootc internals``: verbs for those who work on the system, not with it.
+
+Of these the composefs tools are modules of their own (:mod:`bootc.cli.table`).
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,12 @@ from typing import TYPE_CHECKING
 from bootc import __version__
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import DRY_RUN, open_host
-from bootc.cli.verbs import composefs_info, mkcomposefs
-from bootc.cli.verbs.cfs import command as cfs
 from bootc.errors import Error
 
 if TYPE_CHECKING:
     from bootc.deploy.plan import Plan
     from bootc.formats.tree import Directory
     from bootc.repository.gc import GcReport
-
-#: The composefs tools this can be called as.
-TOOLS = {
-    "mkcomposefs": mkcomposefs.COMMAND,
-    "composefs-info": composefs_info.COMMAND,
-    "cfsctl": cfs.COMMAND,
-}
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}
@@ -127,41 +121,35 @@ def _read_directory(path: str) -> Directory:
         return read_tree(directory, DigestOnly(Algorithm.SHA512))
 
 
-COMMAND = Command(
-    name="internals",
-    help="Commands for developers of the system.",
-    commands=(
-        Command(
-            name="features",
-            help="Print what this installation is made of, and how it hashes.",
-            options=(Option(("--json",), "As one JSON object.", default=False),),
-            run=features,
-        ),
-        Command(
-            name="composefs-gc",
-            help="Remove what no deployment needs: kernels, state, and objects.",
-            options=(
-                DRY_RUN,
-                Option(
-                    ("--assert-no-op",),
-                    "Change nothing, and fail if there is something to remove.",
-                    default=False,
-                ),
-                Option(("--prune-repo",), "Look into the repository, too.", default=False),
-            ),
-            run=composefs_gc,
-        ),
-        Command(
-            name="dir-diff",
-            help="Compare three directories as an update compares those of /etc.",
-            options=(
-                Option(("pristine",), "What both others were made from.", metavar="PRISTINE"),
-                Option(("current",), "The local version.", metavar="CURRENT"),
-                Option(("new",), "The new version.", metavar="NEW"),
-            ),
-            run=dir_diff,
-        ),
-        *TOOLS.values(),
+COMMANDS = (
+    Command(
+        name="features",
+        help="Print what this installation is made of, and how it hashes.",
+        options=(Option(("--json",), "As one JSON object.", default=False),),
+        run=features,
     ),
-    hidden=True,
+    Command(
+        name="composefs-gc",
+        help="Remove what no deployment needs: kernels, state, and objects.",
+        options=(
+            DRY_RUN,
+            Option(
+                ("--assert-no-op",),
+                "Change nothing, and fail if there is something to remove.",
+                default=False,
+            ),
+            Option(("--prune-repo",), "Look into the repository, too.", default=False),
+        ),
+        run=composefs_gc,
+    ),
+    Command(
+        name="dir-diff",
+        help="Compare three directories as an update compares those of /etc.",
+        options=(
+            Option(("pristine",), "What both others were made from.", metavar="PRISTINE"),
+            Option(("current",), "The local version.", metavar="CURRENT"),
+            Option(("new",), "The new version.", metavar="NEW"),
+        ),
+        run=dir_diff,
+    ),
 )

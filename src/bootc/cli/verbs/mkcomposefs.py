@@ -129,7 +129,7 @@ def _number(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="mkcomposefs",
     help="Make a composefs image of a directory or a dump file.",
     options=(
@@ -150,3 +150,5 @@ COMMAND = Command(
     run=run,
     like_getopt=True,
 )
+
+COMMANDS = (_COMMAND,)

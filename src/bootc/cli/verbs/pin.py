@@ -40,15 +40,17 @@ _ID = Option(
     metavar="ID",
 )
 
-PIN = Command(
+_PIN = Command(
     name="pin",
     help="Keep a deployment through all updates and clean-ups.",
     options=(_ID, DRY_RUN),
     run=pin,
 )
-UNPIN = Command(
+_UNPIN = Command(
     name="unpin",
     help="Keep a pinned deployment no longer than others.",
     options=(_ID, DRY_RUN),
     run=unpin,
 )
+
+COMMANDS = (_PIN, _UNPIN)

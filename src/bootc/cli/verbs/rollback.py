@@ -24,9 +24,11 @@ def run(args: argparse.Namespace, context: Context) -> None:
         reboot()
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="rollback",
     help="Boot the previous deployment next, or undo that.",
     options=(APPLY, DRY_RUN),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             context.write(output.render_human(host, verbose=args.verbose))
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="status",
     help="Show what is booted, staged and there to roll back to.",
     options=(
@@ -47,3 +47,5 @@ COMMAND = Command(
     ),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

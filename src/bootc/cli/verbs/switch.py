@@ -80,7 +80,7 @@ def _target(args: argparse.Namespace) -> ImageSpec:
     return ImageSpec(reference, Signature() if args.enforce_container_sigpolicy else None)
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="switch",
     help="Download and stage another image, and get updates from there.",
     options=(
@@ -105,3 +105,5 @@ COMMAND = Command(
     ),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

@@ -73,7 +73,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     refuse_together(args, "--cancel", "--apply", "--tag", "--etc-conflict")
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="upgrade",
     aliases=("update",),
     help="Download and stage the newest image, to boot next.",
@@ -99,3 +99,5 @@ COMMAND = Command(
     ),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

@@ -14,7 +14,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     mount_usr_overlay(context.sink, read_only=args.read_only)
 
 
-COMMAND = Command(
+_COMMAND = Command(
     name="usr-overlay",
     aliases=("usroverlay",),
     help="Make /usr writable until the next reboot.",
@@ -27,3 +27,5 @@ COMMAND = Command(
     ),
     run=run,
 )
+
+COMMANDS = (_COMMAND,)

@@ -10,7 +10,7 @@ from bootc.cli.options import Command, Option
 from bootc.cli.verbs.cfs import images, oci, upkeep
 from bootc.cli.verbs.cfs.opening import parse_algorithm, parse_erofs_version
 
-COMMAND = Command(
+_COMMAND = Command(
     name="cfs",
     help="Work on a composefs repository by hand.",
     options=(
@@ -38,3 +38,5 @@ COMMAND = Command(
     commands=(*upkeep.COMMANDS, *images.COMMANDS, oci.COMMAND),
     aliases=("cfsctl",),
 )
+
+COMMANDS = (_COMMAND,)

@@ -1,0 +1,85 @@
+"""Which module brings which verb, so that a command imports no other's.
+
+Importing all verbs takes longer than most of them run. What comes first on the command
+line tells which module is needed; where it tells nothing, as in ``bootc --help`` or a
+verb that does not exist, all are imported, and what is printed is the same.
+
+A module of a verb lists in ``COMMANDS`` what it brings; a test holds that against the tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+
+from bootc.cli.options import Command
+
+_INTERNALS = "internals"
+
+#: Verbs and their aliases in the order of ``bootc --help``, each with its module below
+#: :mod:`bootc.cli.verbs`.
+VERBS = {
+    "upgrade": "upgrade",
+    "update": "upgrade",
+    "switch": "switch",
+    "rollback": "rollback",
+    "status": "status",
+    "etc": "etc",
+    "pin": "pin",
+    "unpin": "pin",
+    "delete-deployment": "delete",
+    "usr-overlay": "usroverlay",
+    "usroverlay": "usroverlay",
+    "install": "install",
+    "container": "container",
+    "composefs-finalize-staged": "finalize",
+    "config-diff": "configdiff",
+}
+#: The same for ``bootc internals``.
+INTERNALS = {
+    "features": "internals",
+    "composefs-gc": "internals",
+    "dir-diff": "internals",
+    "mkcomposefs": "mkcomposefs",
+    "composefs-info": "composefs_info",
+    "cfs": "cfs.command",
+    "cfsctl": "cfs.command",
+}
+#: Those of ``bootc internals`` that stand in for a program of their name.
+_TOOLS = ("mkcomposefs", "composefs-info", "cfsctl")
+
+
+def as_called(argv: Sequence[str]) -> Sequence[str]:
+    """Return what follows the program's name; called by the name of a composefs tool, it is one.
+
+    >>> as_called(["/usr/bin/cfsctl", "gc"])
+    ['internals', 'cfsctl', 'gc']
+    """
+    name = argv[0].rpartition("/")[2]
+    return [_INTERNALS, name, *argv[1:]] if name in _TOOLS else argv[1:]
+
+
+def commands_for(words: Sequence[str] = ()) -> tuple[Command, ...]:
+    """Return the commands to parse ``words`` with: as few as do, or else all there are."""
+    if words and words[0] == _INTERNALS:
+        return (_internals(words[1:]),)
+    if words and words[0] in VERBS:
+        return _brought(VERBS, words)
+    return (*_brought(VERBS, ()), _internals(()))
+
+
+def _internals(words: Sequence[str]) -> Command:
+    return Command(
+        name=_INTERNALS,
+        help="Commands for developers of the system.",
+        commands=_brought(INTERNALS, words),
+        hidden=True,
+    )
+
+
+def _brought(modules: Mapping[str, str], words: Sequence[str]) -> tuple[Command, ...]:
+    """Import the module of the verb that comes first, or without such a verb all modules."""
+    first = modules.get(words[0]) if words else None
+    names = dict.fromkeys(modules.values()) if first is None else (first,)
+    found = (importlib.import_module(f"bootc.cli.verbs.{name}") for name in names)
+    return tuple(command for module in found for command in module.COMMANDS)
