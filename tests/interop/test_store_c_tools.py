@@ -20,6 +20,7 @@ from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
 from bootc.fs.walk import read_tree
+from bootc.repository.content import objects_of
 from bootc.repository.fsck import check
 from bootc.repository.gc import collect
 from bootc.repository.repository import Repository
@@ -102,7 +103,7 @@ def test_no_object_is_missing(
     repository: Repository, image: Digest, objects: Path, image_path: Path
 ) -> None:
     assert missing(objects, image_path) == []
-    needed = sorted(digest.object_path for digest in repository.images.objects_of(image))
+    needed = sorted(digest.object_path for digest in objects_of(repository.objects, image))
     assert run("composefs-info", "objects", image_path).split() == needed
     assert len(needed) == 2
     (objects / needed[0]).unlink()
@@ -130,7 +131,7 @@ def test_c_makes_the_same_image_and_the_same_objects(
         for path in store.rglob("*")
         if path.is_file()
     }
-    ours = repository.images.objects_of(image)
+    ours = objects_of(repository.objects, image)
     assert stored == {digest.object_path: repository.objects.read(digest) for digest in ours}
 
 
@@ -147,7 +148,7 @@ def test_what_c_stores_is_ours(
     found = object_names(repository)
     assert len(found) == 2
     image = repository.images.add(theirs.read_bytes())
-    assert {digest.hex for digest in repository.images.objects_of(image)} == found
+    assert {digest.hex for digest in objects_of(repository.objects, image)} == found
     assert check(repository).findings == ()
     # Storing the same again finds it there.
     before = {path: path.stat().st_ino for path in objects.rglob("*")}

@@ -29,6 +29,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import open_source
+from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
@@ -300,7 +302,7 @@ def _aligned(data: bytes) -> bytes:
 
 
 def _kargs(repository: Repository, root: Directory) -> list[str]:
-    return read_kargs_d(root, repository.objects.read_content, os.uname().machine)
+    return read_kargs_d(root, partial(read_content, repository.objects), os.uname().machine)
 
 
 def _directory(root: Directory, path: str) -> Directory:
@@ -318,4 +320,4 @@ def _content(repository: Repository, root: Directory, path: str) -> bytes:
     node = root.lookup(path)
     assert isinstance(node, Leaf), path
     assert isinstance(node.content, Inline | External), path
-    return repository.objects.read_content(node.content)
+    return read_content(repository.objects, node.content)

@@ -6,6 +6,7 @@ For an installation and for an update alike.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from bootc.boot.kargs import read_kargs_d
 from bootc.errors import Error, doing
@@ -15,6 +16,7 @@ from bootc.formats.osrelease import OsRelease, parse_os_release
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.oci.pull import required_bytes
 from bootc.oci.source import Source
+from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 
 #: What images for bootc have.
@@ -62,11 +64,11 @@ def os_release_of(repository: Repository, root: Directory) -> OsRelease:
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
         return OsRelease({})
     with doing(f"Reading {_OS_RELEASE} of the image"):
-        data = repository.objects.read_content(node.content, limit=_OS_RELEASE_MAX_BYTES)
+        data = read_content(repository.objects, node.content, limit=_OS_RELEASE_MAX_BYTES)
     return parse_os_release(data)
 
 
 def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
     """Return the kernel arguments that an image asks for on this machine."""
     machine = os.uname().machine
-    return tuple(read_kargs_d(root, repository.objects.read_content, machine))
+    return tuple(read_kargs_d(root, partial(read_content, repository.objects), machine))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bootc.errors import doing
 from bootc.events import Done, Progress, Sink, Start, null_sink
@@ -32,6 +33,7 @@ from bootc.oci.names import config_id, layer_id, manifest_id, tag_of, tag_ref
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
+from bootc.repository.content import read_content
 from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from bootc.repository.sink import DigestOnly, ObjectSink
@@ -147,7 +149,7 @@ def pull(
     amount = _fetch(repository, source, config, sink)
     sink(Start(_IMAGE_TASK, "Making the image"))
     root = stored_tree(repository, config.diff_ids)
-    booted = transform_for_boot(root, repository.objects.read_content) if bootable else None
+    booted = boot_tree(repository, root) if bootable else None
     made = {}
     for version in erofs_formats:
         made[image_name(version, bootable=False)] = repository.images.add(
@@ -196,6 +198,15 @@ def stored_tree(
         repository.algorithm,
         xattrs,
     )
+
+
+def boot_tree(repository: Repository, root: Directory) -> Directory:
+    """Return the tree to boot of one whose files are in the repository.
+
+    Raises:
+        Error: it lacks what a bootable one needs.
+    """
+    return transform_for_boot(root, partial(read_content, repository.objects))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,12 @@ from bootc.oci.pull import (
     FORMAT_VERSIONS,
     IMAGE_PREFIX,
     Documents,
+    boot_tree,
     image_name,
     stored_tree,
     write_documents,
 )
-from bootc.oci.seal import XattrMode, transform_for_boot
+from bootc.oci.seal import XattrMode
 from bootc.repository import layout
 from bootc.repository.refs import decode_tag, encode_tag, is_ref_name
 from bootc.repository.repository import Repository
@@ -325,7 +326,7 @@ def config_tree(
         for diff_id in diff_ids:
             check_layer(repository, diff_id)
     root = stored_tree(repository, diff_ids, xattrs)
-    return transform_for_boot(root, repository.objects.read_content) if bootable else root
+    return boot_tree(repository, root) if bootable else root
 
 
 def match_boot_image(
@@ -350,7 +351,7 @@ def match_boot_image(
         if not unknown:
             continue
         root = stored_tree(repository, image.documents.diff_ids, xattrs)
-        booted = transform_for_boot(root, repository.objects.read_content)
+        booted = boot_tree(repository, root)
         for version in unknown:
             data = mkfs_erofs(booted, version=version)
             if verity_digest(data, repository.algorithm) == expected:

@@ -4,21 +4,20 @@ Owns: ``images/<hex>`` and the references ``images/refs/<name>``, which keep ima
 their objects from garbage collection (composefs, "Images and stream references").
 Promises: when :meth:`Images.add` returns, everything stored before it is on the disk
 and the image can be found by its digest; whatever name an image is asked for by, what
-is read is the object its digest names. Opening one for mounting, with its digest
-proved, is :mod:`bootc.repository.mounting`.
+is meant is the object its digest names. What is in it :mod:`bootc.repository.content`
+reads; opening one for mounting, with its digest proved, is
+:mod:`bootc.repository.mounting`.
 """
 
 from __future__ import annotations
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
-from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
-from bootc.repository.reachable import image_objects
 from bootc.repository.references import References
 from bootc.repository.refs import BrokenReference, is_ref_name
 
@@ -94,28 +93,6 @@ class Images:
             if self.exists(digest):
                 return digest
         raise ImageNotFound(f"{self._dir.path} has no image {name}")
-
-    def read(self, digest: Digest) -> bytes:
-        """Return the bytes of an image.
-
-        Raises:
-            FileNotFoundError: there is no such image.
-            VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
-        """
-        with doing(f"Reading image {digest}"):
-            return self._objects.read(digest, limit=MAX_IMAGE_BYTES)
-
-    def objects_of(self, digest: Digest) -> frozenset[Digest]:
-        """Return the objects an image refers to: what mounting it needs beside itself.
-
-        Raises:
-            FileNotFoundError: there is no such image.
-            VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
-            InvalidImage: it is no image.
-        """
-        data = self.read(digest)
-        with doing(f"Reading image {digest}"):
-            return frozenset(Digest.from_hex(raw.hex()) for raw in image_objects(data))
 
     def names(self) -> list[str]:
         """Return the digests of all registered images in hex, sorted."""

@@ -39,7 +39,6 @@ from dataclasses import dataclass
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.tree import External, Inline
 from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
@@ -253,31 +252,13 @@ class Objects:
         """
         fd, measured = self._open(digest)
         with open(fd, "rb", buffering=0), doing(f"Reading object {digest}"):
-            data = read_all(fd, self._path(digest), limit)
+            data = read_all(fd, self.path_of(digest), limit)
         if not measured and verity_digest(data, self.algorithm) != digest:
-            raise ObjectCorrupt(f"the content of {self._path(digest)} is damaged")
+            raise ObjectCorrupt(f"the content of {self.path_of(digest)} is damaged")
         return data
 
-    def read_content(self, content: Inline | External, *, limit: int | None = None) -> bytes:
-        """Return the content of a regular file of a tree.
-
-        Raises:
-            FileNotFoundError, VerityMissing, ObjectCorrupt: as :meth:`read`.
-            OSError: EFBIG when it is larger than ``limit``.
-        """
-        if limit is not None and content.size_bytes > limit:
-            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
-        if isinstance(content, Inline):
-            return content.data
-        data = self.read(content.digest, limit=limit)
-        if len(data) != content.size_bytes:
-            raise ObjectCorrupt(
-                f"{self._path(content.digest)} has {len(data)} bytes, "
-                f"its image says {content.size_bytes}"
-            )
-        return data
-
-    def _path(self, digest: Digest) -> str:
+    def path_of(self, digest: Digest) -> str:
+        """Return where an object is, or would be, for messages."""
         return f"{self._dir.path}/{digest.object_path}"
 
     def _open(self, digest: Digest) -> tuple[int, bool]:
@@ -294,10 +275,10 @@ class Objects:
             except OSError as exc:
                 if exc.errno != errno.ELOOP:
                     raise
-                raise ObjectCorrupt(f"{self._path(digest)} is a symlink") from exc
+                raise ObjectCorrupt(f"{self.path_of(digest)} is a symlink") from exc
             try:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise ObjectCorrupt(f"{self._path(digest)} is not a regular file")
+                    raise ObjectCorrupt(f"{self.path_of(digest)} is not a regular file")
                 return fd, self._check(fd, digest)
             except BaseException:
                 os.close(fd)
@@ -307,10 +288,10 @@ class Objects:
         measured = sealing.measure(fd, self._verity)
         if measured is None:
             if self.secure:
-                raise VerityMissing(f"{self._path(digest)} has no fs-verity")
+                raise VerityMissing(f"{self.path_of(digest)} has no fs-verity")
             return False
         if measured != (digest.algorithm.value, digest.raw):
-            raise ObjectCorrupt(f"{self._path(digest)} has the digest {measured[1].hex()}")
+            raise ObjectCorrupt(f"{self.path_of(digest)} has the digest {measured[1].hex()}")
         return True
 
     def _storing(self) -> doing:
@@ -391,8 +372,8 @@ class Objects:
                 self._dir.mkdir(os.path.dirname(digest.object_path))
             fresh = tmpfile.publish(self._dir, digest.object_path)
         if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
-            _log.warning("replacing damaged object %s", self._path(digest))
-            with doing(f"Replacing {self._path(digest)}"):
+            _log.warning("replacing damaged object %s", self.path_of(digest))
+            with doing(f"Replacing {self.path_of(digest)}"):
                 tmpfile.replace(self._dir, digest.object_path)
 
     def _has(self, digest: Digest, content: _Reader) -> bool:

@@ -19,6 +19,7 @@ from bootc.formats.tree import Directory, External, Leaf, Stat
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
+from bootc.repository.content import read_image
 from bootc.repository.metadata import ErofsFormats, Metadata
 from bootc.repository.repository import Repository
 from support.cfs import Cfs, stdin
@@ -87,7 +88,7 @@ def test_all_verbs_make_the_same_image(cfs: Cfs, root: Path, options: tuple[str,
     with cfs.repository() as repository:
         assert repository.images.names() == [digest.hex]
         assert repository.images.refs() == {}
-        stored = read_erofs(repository.images.read(digest))
+        stored = read_erofs(read_image(repository.objects, digest))
     assert verity_digest(mkfs_erofs(stored), Algorithm.SHA512) == digest
     assert stored.stat.mode == (0o755 if "--no-propagate-usr-to-root" in options else 0o750)
     assert (stored.lookup("boot/vmlinuz") is None) == ("--bootable" in options)
@@ -377,7 +378,7 @@ def test_an_image_from_standard_input(cfs: Cfs, tmp_path: Path) -> None:
         assert cfs("import-image", "a/os") == f"sha512:{digest}\n"
     with cfs.repository() as repository:
         assert repository.images.refs() == {"a/os": digest}
-        assert repository.images.read(digest) == image()
+        assert read_image(repository.objects, digest) == image()
     assert stat.S_IMODE((cfs.repo / "objects" / digest.object_path).stat().st_mode) == 0o644
 
 

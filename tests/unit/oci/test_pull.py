@@ -26,6 +26,7 @@ from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import SealError, XattrMode
 from bootc.oci.selabel import LabelError
 from bootc.oci.unpack import LayerError
+from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import images
 from support.images import directory, file, hardlink, layer, symlink
@@ -130,7 +131,7 @@ def test_pull_fills_the_repository(tmp_path: Path, repository: Repository) -> No
     assert kept.content == Inline(b"x")
     kernel = booted.lookup("usr/lib/modules/6.12.0-test/vmlinuz")
     assert isinstance(kernel, Leaf)
-    assert repository.objects.read_content(kernel.content) == big  # type: ignore[arg-type]
+    assert read_content(repository.objects, kernel.content) == big  # type: ignore[arg-type]
 
     task = f"layer:{diff_ids[0][7:19]}"
     size = source.layers[0].size_bytes

@@ -12,7 +12,6 @@ import pytest
 
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.repository.objects import ObjectCorrupt, Objects
@@ -159,25 +158,6 @@ def test_a_missing_object_is_named(repository: Repository) -> None:
     assert one_line(caught.value) == (
         f"Opening object {DIGEST}: {path_of(repository)}: No such file or directory"
     )
-
-
-def test_read_content(repository: Repository) -> None:
-    repository.objects.put(DATA)
-    read = repository.objects.read_content
-    assert read(Inline(b"small")) == b"small"
-    assert read(External(DIGEST, len(DATA)), limit=len(DATA)) == DATA
-    for content in (Inline(b"small"), External(DIGEST, len(DATA))):
-        with pytest.raises(OSError, match="larger than 4 bytes") as caught:
-            read(content, limit=4)
-        assert caught.value.errno == errno.EFBIG
-
-
-def test_an_image_that_lies_about_a_size_is_caught(repository: Repository) -> None:
-    repository.objects.put(DATA)
-    with pytest.raises(ObjectCorrupt, match="has 20000 bytes, its image says 3"):
-        repository.objects.read_content(External(DIGEST, 3))
-    with pytest.raises(OSError, match="larger than 10 bytes"):
-        repository.objects.read_content(External(DIGEST, 3), limit=10)
 
 
 def test_a_secure_store_never_hashes_in_place_of_the_kernel(parent: Dir) -> None:

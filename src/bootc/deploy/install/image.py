@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from bootc.boot import bootctl, publish
 from bootc.boot.budget import plan_space
@@ -36,6 +37,7 @@ from bootc.kernel.libc import AT_EMPTY_PATH
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
 from bootc.repository import layout
+from bootc.repository.content import read_content
 from bootc.repository.mounting import mount_composefs, open_verified_image
 from bootc.repository.repository import Repository
 
@@ -79,7 +81,7 @@ def deploy_image(
             sink(Message("Bootloader: systemd"))
             with stage(sink, "bootloader", "Installing bootloader via systemd-boot"):
                 _install_bootloader(image, boot, generic=request.generic_image)
-                for path in write_keys(pulled.root, repository.objects.read_content, esp):
+                for path in write_keys(pulled.root, partial(read_content, repository.objects), esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
                 plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(boot))

@@ -56,8 +56,10 @@ def list_images(args: argparse.Namespace, context: Context) -> None:
 
 def image_objects(args: argparse.Namespace, context: Context) -> None:
     """Print the objects that files of an image consist of."""
+    from bootc.repository.content import objects_of
+
     with opened(args, context, writable=False) as repository:
-        objects = repository.images.objects_of(repository.images.resolve(args.name))
+        objects = objects_of(repository.objects, repository.images.resolve(args.name))
     context.write("".join(sorted(_line(digest) for digest in objects)))
 
 
@@ -65,10 +67,11 @@ def dump_files(args: argparse.Namespace, context: Context) -> None:
     """Print what an image says of some of its files."""
     from bootc.formats.dumpfile import write_dumpfile
     from bootc.formats.erofs.reader import read_erofs
+    from bootc.repository.content import read_image
 
     with opened(args, context, writable=False) as repository:
         digest = repository.images.resolve(args.image)
-        data = repository.images.read(digest)
+        data = read_image(repository.objects, digest)
     with doing(f"Reading image {digest}"):
         root = read_erofs(data)
     lines: list[bytes] = []
