@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -255,8 +254,8 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 def _with_temporary_name(prefix: str, make: Callable[[str], _T]) -> tuple[str, _T]:
     """Call ``make`` with random names until one is free."""
     for _ in range(_ATTEMPTS - 1):
-        name = prefix + secrets.token_hex(6)
+        name = prefix + os.urandom(6).hex()
         with contextlib.suppress(FileExistsError):
             return name, make(name)
-    name = prefix + secrets.token_hex(6)
+    name = prefix + os.urandom(6).hex()
     return name, make(name)

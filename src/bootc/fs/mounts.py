@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -154,7 +153,9 @@ def _is_device(path: str, number: int) -> bool:
 @contextlib.contextmanager
 def _mount_point() -> Iterator[str]:
     os.makedirs(_MOUNT_POINTS, mode=0o700, exist_ok=True)
-    path = tempfile.mkdtemp(dir=_MOUNT_POINTS)
+    # Only root makes names there, and no two of these are alike.
+    path = f"{_MOUNT_POINTS}/{os.urandom(8).hex()}"
+    os.mkdir(path, mode=0o700)
     try:
         yield path
     finally:
