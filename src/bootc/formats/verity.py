@@ -9,12 +9,17 @@ descriptor"); composefs calls these parameters ``fsverity-<hash>-12``.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bootc.formats import _speed
 from bootc.formats.digest import Algorithm, Digest
+
+if TYPE_CHECKING:
+    import mmap
+
+    _Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 BLOCK_SIZE = 4096
 
@@ -27,8 +32,6 @@ assert _DESCRIPTOR.size == 256
 _GATHER = 16 * BLOCK_SIZE
 #: Bytes hashed between two feedings of the tree: bounds the leaf digests held at once.
 _BATCH = 256 * BLOCK_SIZE
-
-_Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 
 class VerityHasher:
