@@ -7,6 +7,7 @@ the user goes to stdout; errors and warnings to stderr.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging()
     signal.signal(signal.SIGTERM, _terminate)
     gc.set_threshold(*GC_THRESHOLDS)
+    # What is left in the end goes with the process; the interpreter would walk all of it first.
+    atexit.register(gc.freeze)
     try:
         args = build_parser("bootc", commands_for(argv), __version__).parse_args(argv)
         if args.run is None:
