@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 FUZZ_SECONDS ?= 120
 PYTEST := $(ROOT) env CI=$(CI) $(BIN)/pytest
+# Tests that go side by side. Those with mounts and loop devices of this machine do not.
+JOBS ?= $(shell nproc)
 
 .PHONY: demo test check fuzz dev boot bench install clean
 
@@ -22,14 +24,15 @@ test: check fuzz   ## Every test: units to real boots of virtual machines
 	tools/sid-chroot
 	tools/qemu-chroot
 	$(ROOT) examples/debian/build
-	BOOTC_SPEED=pure $(BIN)/pytest -q tests/unit tests/property tests/vectors
-	$(PYTEST) tests/vectors tests/crash tests/interop tests/host tests/boot
+	BOOTC_SPEED=pure $(BIN)/pytest -q -n $(JOBS) tests/unit tests/property tests/vectors
+	$(PYTEST) tests/vectors tests/crash tests/interop tests/host
+	$(PYTEST) -n $(JOBS) --dist loadgroup tests/boot
 
 check: dev         ## Format, lint, strict types, import contract, unit tests
 	$(BIN)/ruff format --check src tests tools bench
 	$(BIN)/ruff check src tests tools bench
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/unit tests/property
+	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/property
 
 fuzz: dev          ## Two minutes of bytes no parser expects; FUZZ_SECONDS=600 for more
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS)

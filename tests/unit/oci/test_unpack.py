@@ -41,8 +41,10 @@ SKIPPABLE = (0x184D2A5E).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"e
     "blob",
     [
         DATA,
-        gzip.compress(DATA),
-        gzip.compress(DATA[:700]) + gzip.compress(b"") + gzip.compress(DATA[700:]),
+        gzip.compress(DATA, mtime=0),
+        gzip.compress(DATA[:700], mtime=0)
+        + gzip.compress(b"", mtime=0)
+        + gzip.compress(DATA[700:], mtime=0),
         zstd(DATA),
         zstd(DATA[:700]) + zstd(DATA[700:]),
         SKIPPABLE + zstd(DATA) + SKIPPABLE,
@@ -76,7 +78,7 @@ def test_slow_blobs(compress: object) -> None:
     assert stream == split_layer(io.BytesIO(DATA), OciDigest.of(DATA), DigestOnly(SHA256))
 
 
-@pytest.mark.parametrize("blob", [b"", gzip.compress(b""), zstd(b"")])
+@pytest.mark.parametrize("blob", [b"", gzip.compress(b"", mtime=0), zstd(b"")])
 def test_empty_layers(blob: bytes) -> None:
     assert list(entries(split(blob, b""), SHA256)) == []
 
@@ -86,7 +88,7 @@ def test_empty_layers(blob: bytes) -> None:
     [
         (b"\x1f\x8b", "truncated gzip"),
         (b"\x1f\x8b" + b"x" * 50, "corrupt gzip"),
-        (gzip.compress(DATA) + gzip.compress(DATA)[:15], "truncated gzip"),
+        (gzip.compress(DATA, mtime=0) + gzip.compress(DATA, mtime=0)[:15], "truncated gzip"),
         (zstd(DATA)[:4], "truncated zstd"),
         (zstd(DATA) + zstd(DATA)[:8], "truncated zstd"),
         (zstd(DATA) + b"x" * 20, "corrupt zstd"),
@@ -141,7 +143,7 @@ def test_full_disk() -> None:
 def test_bodies_of() -> None:
     wanted = [e for e, content in entries(split(DATA), SHA256) if e.kind is Kind.FILE]
     assert len(wanted) > 1
-    bodies = list(bodies_of(io.BytesIO(gzip.compress(DATA)), wanted))
+    bodies = list(bodies_of(io.BytesIO(gzip.compress(DATA, mtime=0)), wanted))
     assert [entry for entry, _ in bodies] == wanted
     for entry, body in bodies:
         assert body == DATA[entry.body_offset : entry.body_offset + entry.size_bytes]
