@@ -8,12 +8,9 @@ in earnest, and then once more.
 
 from __future__ import annotations
 
-import configparser
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +28,6 @@ from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, execute, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.finalize import EtcConflict
-from bootc.deploy.model import ImageSpec
 from bootc.deploy.plan import (
     CollectObjects,
     DiscardStagedMenu,
@@ -41,16 +37,14 @@ from bootc.deploy.plan import (
     SetTag,
     Step,
 )
-from bootc.deploy.system import System
-from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
-from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images
 from support.stored import IN_MEMORY
+from support.verbs import CHOICES, Verb, Verbs
 
 #: What a clean-up after a command consists of.
 CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, CollectObjects)
@@ -58,29 +52,12 @@ CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, C
 TAGS = st.sampled_from(list(osimages.ALL))
 #: More changes than the longest command makes, now and then.
 CHANGES = st.integers(1, 130)
-CHOICES = st.integers(0, 9)
+CHOICE = st.integers(0, CHOICES - 1)
 #: Which deployment a command is about.
 WHO = st.sampled_from(["booted", "staged", "rollback", "pinned", "last", "missing"])
 _IMAGES: dict[BootType, Images] = {}
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A command to be run with or without being dry.
-
-    Attributes:
-        name: Of the command.
-        run: Runs it; the last argument says whether it shall be dry.
-        target: The image id that must boot next when an unlocked update returns true.
-        toggles: Running it twice is as if it had never been.
-    """
-
-    name: str
-    run: Callable[[System, Journal, bool], object]
-    target: str | None = None
-    toggles: bool = False
 
 
 class UpdateMachine(RuleBasedStateMachine):
@@ -103,6 +80,7 @@ class UpdateMachine(RuleBasedStateMachine):
         (root / "machine").mkdir()
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
         self.machine.install(self.channels[0])
+        self.verbs = Verbs(self.machine, self.channels)
         #: The ``/etc`` of every deployment in the menu.
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
         self.pinned: set[str] = set()
@@ -160,28 +138,28 @@ class UpdateMachine(RuleBasedStateMachine):
 
     @rule(tag=TAGS, locked=st.booleans(), policy=POLICIES)
     def upgrade(self, tag: str, locked: bool, policy: ConflictPolicy) -> None:
-        self._wanted().offer(osimages.ALL[tag])
-        self.run(self._upgrade(locked, policy))
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(locked, policy))
 
     @rule(locked=st.booleans(), policy=POLICIES, which=st.integers(0, 1), retain=st.booleans())
     def switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> None:
-        self.run(self._switch(locked, policy, which, retain))
+        self.run(self.verbs.switch(locked, policy, which, retain))
 
     @rule()
     def rollback(self) -> None:
-        self.run(self._other(0, "booted"))
+        self.run(self.verbs.other(0, "booted"))
 
     @rule(who=WHO)
     def delete(self, who: str) -> None:
-        self.run(self._other(2, who))
+        self.run(self.verbs.other(2, who))
 
     @rule(who=WHO, pinned=st.booleans())
     def pin(self, who: str, pinned: bool) -> None:
-        self.run(self._other(8 if pinned else 7, who))
+        self.run(self.verbs.other(8 if pinned else 7, who))
 
     @rule(choice=st.sampled_from([4, 5, 6]))
     def another_command(self, choice: int) -> None:
-        self.run(self._other(choice, "booted"))
+        self.run(self.verbs.other(choice, "booted"))
 
     @rule()
     def check(self) -> None:
@@ -197,8 +175,8 @@ class UpdateMachine(RuleBasedStateMachine):
 
     @rule(tag=TAGS)
     def update(self, tag: str) -> None:
-        self._wanted().offer(osimages.ALL[tag])
-        self.run(self._upgrade(False, ConflictPolicy.FAIL))
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(False, ConflictPolicy.FAIL))
         self._reboot()
 
     @rule()
@@ -223,11 +201,11 @@ class UpdateMachine(RuleBasedStateMachine):
             ]
             assert any(staged[0] in finding["subject"] for finding in failed), failed
 
-    @rule(at=CHANGES, choice=st.integers(0, 14), who=WHO, policy=POLICIES, cut=st.booleans())
+    @rule(at=CHANGES, choice=CHOICE, who=WHO, policy=POLICIES, cut=st.booleans())
     def interrupt_a_command(
         self, at: int, choice: int, who: str, policy: ConflictPolicy, cut: bool
     ) -> None:
-        verb = self._any(choice, who, policy)
+        verb = self.verbs.any(choice, who, policy)
         before = self.machine.menu()[0].image_id
         command: Command = lambda system, journal: verb.run(system, journal, False)  # noqa: E731
         if cut:
@@ -299,7 +277,7 @@ class UpdateMachine(RuleBasedStateMachine):
 
     def run(self, verb: Verb) -> None:
         """Run a command dry, in earnest, and again."""
-        before, wanted = self.machine.contents(repository=False), self._wanted()
+        before, wanted = self.machine.contents(repository=False), self.verbs.wanted()
         said, refused = self._attempt(lambda system, journal: verb.run(system, journal, True))
         assert self.machine.contents(repository=False) == before, "a dry run changed something"
         with carried_out() as steps:
@@ -315,7 +293,7 @@ class UpdateMachine(RuleBasedStateMachine):
         self.pinned = self._pinned_now(verb)
         if verb.target is not None and results == [True]:
             self._check_next(verb.target)
-        if not verb.toggles and self._wanted() is wanted:
+        if not verb.toggles and self.verbs.wanted() is wanted:
             done = self.machine.contents(repository=True)
             self._attempt(lambda system, journal: verb.run(system, journal, False))
             again = self.machine.contents(repository=True)
@@ -349,10 +327,10 @@ class UpdateMachine(RuleBasedStateMachine):
     def decide_late(self, policy: ConflictPolicy) -> None:
         """Ask for the update that is staged already, and for how to resolve its conflicts."""
         announced = self.machine.announced()
-        if announced is not None and announced[0] == self._wanted().image_id:
-            self.run(self._upgrade(False, policy))
-            origin = self._origin(announced[0])
-            if self._wanted().offered.tag not in ("new", "rebuilt"):
+        if announced is not None and announced[0] == self.verbs.wanted().image_id:
+            self.run(self.verbs.upgrade(False, policy))
+            origin = self.verbs.origin(announced[0])
+            if self.verbs.wanted().offered.tag not in ("new", "rebuilt"):
                 assert origin["bootc"]["etc-conflict"] == policy.value
 
     def _check_next(self, target: str) -> None:
@@ -371,95 +349,7 @@ class UpdateMachine(RuleBasedStateMachine):
             return self.pinned - {image_id}
         return self.pinned
 
-    # -- the commands there are
-
-    def _any(self, choice: int, who: str, policy: ConflictPolicy) -> Verb:
-        if choice < 3:
-            return self._upgrade(choice == 2, policy)
-        if choice < 5:
-            return self._switch(False, policy, choice % 2, False)
-        return self._other(choice - 5, who)
-
-    def _upgrade(self, locked: bool, policy: ConflictPolicy) -> Verb:
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
-            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
-            return update.upgrade(system, options, journal)
-
-        return Verb("upgrade", run, None if locked else self._wanted().image_id)
-
-    def _switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> Verb:
-        channel = self.channels[which]
-
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
-            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
-            target = ImageSpec(channel.reference)
-            return update.switch(system, target, options, journal, retain=retain)
-
-        name = f"pin {self.machine.booted_id}" if retain else "switch"
-        # Switching to where updates come from already is no look for updates.
-        sure = not locked and channel is not self._wanted()
-        return Verb(name, run, channel.image_id if sure else None)
-
-    def _other(self, choice: int, who: str) -> Verb:
-        image_id = self._called(who)
-        digest = Digest.from_hex(image_id)
-
-        def verb(name: str, command: Callable[..., object], **more: object) -> Verb:
-            def run(system: System, journal: Journal, dry_run: bool) -> object:
-                return command(system, journal, dry_run=dry_run, **more)
-
-            return Verb(name, run, toggles=name == "rollback")
-
-        match choice:
-            case 0 | 1:
-                return verb("rollback", commands.rollback)
-            case 2 | 3:
-                return verb(f"delete {image_id}", partial(_delete, digest))
-            case 4:
-                return verb("cancel", update.cancel)
-            case 5:
-                return verb("release", _release)
-            case 6:
-                return verb("gc", commands.collect_garbage)
-            case 7:
-                return verb(f"unpin {image_id}", partial(_pin, digest), pinned=False)
-            case _:
-                return verb(f"pin {image_id}", partial(_pin, digest), pinned=True)
-
-    def _called(self, who: str) -> str:
-        """Return the image id of a deployment, or of none if there is none so called."""
-        shown = [entry.image_id for entry in self.machine.menu()]
-        others = [image_id for image_id in shown if image_id != self.machine.booted_id]
-        announced = self.machine.announced()
-        found = {
-            "booted": [self.machine.booted_id],
-            "staged": [announced[0]] if announced else [],
-            "rollback": others,
-            "pinned": sorted(self.pinned),
-            "last": shown[::-1],
-        }
-        missing = set(self.images.ids.values()).difference(self.machine.states())
-        return next(iter([*found.get(who, []), *sorted(missing), "00" * 64]))
-
     # -- what a user knows
-
-    def _wanted(self) -> Channel:
-        """Return the channel that updates come from, by what is on record."""
-        announced = self.machine.announced()
-        for image_id in (announced and announced[0], self.machine.booted_id):
-            if image_id and self.machine.state(image_id).exists():
-                origin = self._origin(image_id)
-                return next(
-                    c
-                    for c in self.channels
-                    if str(c.path) in origin["origin"]["container-image-reference"]
-                )
-        raise AssertionError("the booted deployment has no state")
-
-    def _origin(self, image_id: str) -> configparser.ConfigParser:
-        origin = configparser.ConfigParser(interpolation=None)
-        origin.read(self.machine.state(image_id) / f"{image_id}.origin")
-        return origin
 
     def _to_be_finalized(self) -> tuple[str, dict[str, str]] | None:
         """Return what the shutdown makes the default, and the ``/etc`` it gets."""
@@ -470,7 +360,7 @@ class UpdateMachine(RuleBasedStateMachine):
         if staged == booted:
             return None
         pristine, new = self.images.image(booted).etc, self.images.image(staged).etc
-        policy = self._origin(staged).get("bootc", "etc-conflict", fallback="fail")
+        policy = self.verbs.origin(staged).get("bootc", "etc-conflict", fallback="fail")
         return staged, merged(pristine, self.etc[booted], new, policy)
 
     def _conflicts(self, staged: tuple[str, dict[str, str]]) -> bool:
@@ -521,18 +411,6 @@ def images_of(scheme: Scheme) -> Images:
         _KEPT.append(directory)
         _IMAGES[scheme.boot_type] = Images(Path(directory.name), scheme.boot_type)
     return _IMAGES[scheme.boot_type]
-
-
-def _delete(digest: Digest, system: System, journal: Journal, *, dry_run: bool) -> None:
-    commands.delete_deployment(system, digest, journal, dry_run=dry_run)
-
-
-def _pin(digest: Digest, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
-    commands.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
-
-
-def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
-    update.release(system, UpdateOptions(dry_run=dry_run), journal)
 
 
 SETTINGS = settings(
