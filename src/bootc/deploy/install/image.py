@@ -82,7 +82,7 @@ def deploy_image(
                 for path in write_keys(pulled.root, repository.objects.read_content, esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
-                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(boot))
+                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(esp))
                 boot_digest = publish.publish_resource(
                     boot, pulled.image_id, booting.resource, repository.objects
                 )
