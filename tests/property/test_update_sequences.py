@@ -8,6 +8,7 @@ in earnest, and then once more.
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, execute, update
 from bootc.deploy.etc.merge import ConflictPolicy
@@ -41,20 +43,36 @@ from bootc.errors import Error
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
+from support.failing import meanwhile
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images
+from support.room import limited
+from support.roommodel import Level, Room, Writes
 from support.stored import IN_MEMORY
 from support.verbs import CHOICES, Verb, Verbs
 
 #: What a clean-up after a command consists of.
 CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, CollectObjects)
 
+#: What a plan has more where room is made.
+MAKING_ROOM = (
+    "remove the unused kernel ",
+    "remove the staged menu",
+    "withdraw what is announced for the next boot",
+)
+
 TAGS = st.sampled_from(list(osimages.ALL))
 #: More changes than the longest command makes, now and then.
 CHANGES = st.integers(1, 130)
 CHOICE = st.integers(0, CHOICES - 1)
+#: Those that write to boot partitions.
+WRITING = st.integers(0, 8)
 #: Which deployment a command is about.
 WHO = st.sampled_from(["booted", "staged", "rollback", "pinned", "last", "missing"])
+LEVELS = st.sampled_from(Level)
+FEW = st.integers(0, 3)
+#: Of two boot partitions that of GRUB's menu, the ESP, or both; else the one there is.
+WHICH = st.sampled_from([(0,), (1,), (0, 1)])
 _IMAGES: dict[BootType, Images] = {}
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
@@ -81,6 +99,8 @@ class UpdateMachine(RuleBasedStateMachine):
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
         self.machine.install(self.channels[0])
         self.verbs = Verbs(self.machine, self.channels)
+        self.room = Room(self.machine)
+        self.stack.enter_context(limited(*self.room.volumes))
         #: The ``/etc`` of every deployment in the menu.
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
         self.pinned: set[str] = set()
@@ -134,6 +154,16 @@ class UpdateMachine(RuleBasedStateMachine):
             name = f"bootc_broken-{number}-1.conf"
             (self.machine.entries / name).write_bytes(b"linux \xff" if number else b"")
 
+    @rule(level=LEVELS, more=FEW, which=WHICH)
+    def somebody_fills_the_boot_partition(
+        self, level: Level, more: int, which: tuple[int, ...]
+    ) -> None:
+        self.room.fill(level, more, which)
+
+    @rule()
+    def somebody_frees_the_boot_partition(self) -> None:
+        self.room.lift()
+
     # -- commands
 
     @rule(tag=TAGS, locked=st.booleans(), policy=POLICIES)
@@ -161,6 +191,36 @@ class UpdateMachine(RuleBasedStateMachine):
     def another_command(self, choice: int) -> None:
         self.run(self.verbs.other(choice, "booted"))
 
+    @rule(
+        staged=st.none() | TAGS,
+        level=LEVELS,
+        more=FEW,
+        which=WHICH,
+        tag=TAGS,
+        choice=WRITING,
+        who=WHO,
+        again=st.booleans(),
+    )
+    def a_command_in_little_room(
+        self,
+        staged: str | None,
+        level: Level,
+        more: int,
+        which: tuple[int, ...],
+        tag: str,
+        choice: int,
+        who: str,
+        again: bool,
+    ) -> None:
+        if staged is not None:
+            self._stage(staged)
+        self.room.fill(level, more, which)
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        verb = self.verbs.any(choice, who, ConflictPolicy.FAIL)
+        if isinstance(self.run(verb), NoSpaceOnBoot) and again:
+            self.room.lift()
+            assert self.run(verb) is None
+
     @rule()
     def check(self) -> None:
         before = self.machine.contents(repository=True)
@@ -183,23 +243,47 @@ class UpdateMachine(RuleBasedStateMachine):
     def reboot(self) -> None:
         self._reboot()
 
+    @rule(tag=TAGS, number=st.none() | st.integers(0, 3), pin=st.booleans(), level=LEVELS, more=FEW)
+    def a_shutdown_in_little_room(
+        self, tag: str, number: int | None, pin: bool, level: Level, more: int
+    ) -> None:
+        self._stage(tag)
+        if number is not None:
+            self.a_foreign_entry_appears(number, False)
+        if pin:
+            self.pin("rollback", True)
+        self.room.fill(level, more)
+        self._reboot()
+
+    def _stage(self, tag: str) -> None:
+        self.room.lift()
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(False, ConflictPolicy.FAIL))
+
     def _reboot(self) -> None:
         default = self.machine.menu()[0].image_id
         staged = self._to_be_finalized()
         conflict = staged is not None and self._conflicts(staged)
+        sure = staged is None or conflict or self.room.surely_finalizes()
         failure = self.machine.reboot()
-        if staged is None or conflict:
+        if not sure and failure is not None:
+            assert isinstance(failure, NoSpaceOnBoot), failure
+            assert self.machine.booted_id == default
+        elif staged is None or conflict:
             assert isinstance(failure, EtcConflict) is conflict, failure
             assert self.machine.booted_id == default
         else:
             assert failure is None
             assert self.machine.booted_id == staged[0]
             self.etc[staged[0]] = staged[1]
-        if staged is not None and conflict:
-            failed = [
-                f for f in self.machine.status()["status"]["findings"] if f["kind"] == "failed"
-            ]
-            assert any(staged[0] in finding["subject"] for finding in failed), failed
+        if staged is not None and failure is not None:
+            assert self._failures_of(staged[0])
+
+    def _failures_of(self, image_id: str) -> list[str]:
+        """Return what status says of why a deployment is not the default."""
+        findings = self.machine.status()["status"].get("findings", [])
+        failed = [finding for finding in findings if finding["kind"] == "failed"]
+        return [finding["text"] for finding in failed if image_id in finding["subject"]]
 
     @rule(at=CHANGES, choice=CHOICE, who=WHO, policy=POLICIES, cut=st.booleans())
     def interrupt_a_command(
@@ -214,6 +298,36 @@ class UpdateMachine(RuleBasedStateMachine):
         else:
             self.machine.killed(at, command)
         self.pinned = self.machine.pinned()
+
+    @rule(at=CHANGES, choice=CHOICE, who=WHO, policy=POLICIES)
+    def somebody_fills_it_meanwhile(
+        self, at: int, choice: int, who: str, policy: ConflictPolicy
+    ) -> None:
+        verb = self.verbs.any(choice, who, policy)
+        before = [shown.image_id for shown in self.machine.menu()]
+        with meanwhile(at, lambda: self.room.fill(Level.NOTHING)), suppressed_when_full() as failed:
+            self._attempt(lambda system, journal: verb.run(system, journal, False))
+        if failed:
+            assert [shown.image_id for shown in self.machine.menu()] == before
+        self.pinned = self.machine.pinned()
+
+    @rule(at=CHANGES)
+    def somebody_fills_it_during_the_shutdown(self, at: int) -> None:
+        default, staged = self.machine.menu()[0].image_id, self._to_be_finalized()
+        if staged is None or self._conflicts(staged):
+            return
+        failure: Error | None = None
+        with meanwhile(at, lambda: self.room.fill(Level.NOTHING)), suppressed_when_full() as failed:
+            failure = self.machine.reboot()
+        if failed:
+            self.machine.start()
+        if failed or failure is not None:
+            assert isinstance(failure, NoSpaceOnBoot | None)
+            assert self.machine.booted_id == default
+            assert self._failures_of(staged[0])
+        else:
+            assert self.machine.booted_id == staged[0]
+            self.etc[staged[0]] = staged[1]
 
     @rule(at=CHANGES, cut=st.booleans())
     def interrupt_the_shutdown(self, at: int, cut: bool) -> None:
@@ -270,15 +384,22 @@ class UpdateMachine(RuleBasedStateMachine):
             found = {name: (self.machine.entries / name).read_bytes() for name in self.foreign}
             assert found == self.foreign
 
+    @invariant()
+    def notice_what_is_staged(self) -> None:
+        self.room.notice()
+
     def teardown(self) -> None:
         self.stack.close()
 
     # -- running commands
 
-    def run(self, verb: Verb) -> None:
-        """Run a command dry, in earnest, and again."""
+    def run(self, verb: Verb) -> Error | None:
+        """Run a command dry, in earnest, and again; return why it was refused, if it was."""
         before, wanted = self.machine.contents(repository=False), self.verbs.wanted()
+        roomy = self._with_room(verb) if self.room.has_end else None
         said, refused = self._attempt(lambda system, journal: verb.run(system, journal, True))
+        if roomy is not None:
+            self._check_room(verb, roomy, (said, refused))
         assert self.machine.contents(repository=False) == before, "a dry run changed something"
         with carried_out() as steps:
             results: list[object] = []
@@ -288,8 +409,10 @@ class UpdateMachine(RuleBasedStateMachine):
         assert type(error) is type(refused), f"{verb.name}: {refused!r} when dry, then {error!r}"
         if error is not None:
             assert self.machine.contents(repository=False) == before, f"{error!r} left something"
-            return
+            return error
         self._compare(said, steps)
+        if any(isinstance(step, CollectObjects) for step in steps):
+            self.room.check_tidy()
         self.pinned = self._pinned_now(verb)
         if verb.target is not None and results == [True]:
             self._check_next(verb.target)
@@ -299,6 +422,31 @@ class UpdateMachine(RuleBasedStateMachine):
             again = self.machine.contents(repository=True)
             differing = {k for k in again.keys() | done.keys() if done.get(k) != again.get(k)}
             assert not differing, f"repeated, {verb.name} changed {differing}"
+        return None
+
+    def _with_room(self, verb: Verb) -> tuple[Journal, Error | None]:
+        """Return what a command would do if there was any room."""
+        with self.room.lifted():
+            return self._attempt(lambda system, journal: verb.run(system, journal, True))
+
+    def _check_room(
+        self,
+        verb: Verb,
+        with_room: tuple[Journal, Error | None],
+        as_it_is: tuple[Journal, Error | None],
+    ) -> None:
+        """Make sure that room decides what it has to decide, and nothing else."""
+        said, refused = as_it_is
+        suffices = self.room.suffices(Writes.announced(with_room[0]))
+        if with_room[1] is not None:
+            assert type(refused) is type(with_room[1])
+        elif refused is None:
+            assert suffices is not False, f"{verb.name} says that there is room"
+            more = [line[2:] for line in said if line not in with_room[0]]
+            assert all(line.startswith(MAKING_ROOM) for line in more), more
+        else:
+            assert isinstance(refused, NoSpaceOnBoot)
+            assert suffices is not True, f"{verb.name} says that there is no room"
 
     def _attempt(
         self, run: Callable[..., object], results: list[object] | None = None
@@ -387,6 +535,18 @@ def merged(
     if there == before or here.keys() == there.keys() or policy == "keep-local":
         return result | here
     return result | there if policy == "take-new" else result | here | {"conflict": ""}
+
+
+@contextmanager
+def suppressed_when_full() -> Iterator[list[OSError]]:
+    """Bear with what an operating system says of a full disk, and write it down."""
+    found: list[OSError] = []
+    try:
+        yield found
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        found.append(exc)
 
 
 @contextmanager
