@@ -170,7 +170,7 @@ class Room:
         """Fail if there is a kernel, or a part of one, that no menu boots, nor a staged one."""
         staged = self.machine.menu_root / self.machine.scheme.staged
         files = list(staged.iterdir()) if staged.is_dir() else [staged] if staged.exists() else []
-        text = "".join(file.read_text() for file in files)
+        text = "".join(file.read_bytes().decode("latin-1") for file in files)
         left = [path.name for path in self._artifacts() if path.name not in text]
         assert not left, f"this was left by a clean-up: {left}"
 
