@@ -8,12 +8,10 @@ in earnest, and then once more.
 
 from __future__ import annotations
 
-import configparser
+import errno
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,11 +25,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, execute, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.finalize import EtcConflict
-from bootc.deploy.model import ImageSpec
 from bootc.deploy.plan import (
     CollectObjects,
     DiscardStagedMenu,
@@ -41,46 +39,43 @@ from bootc.deploy.plan import (
     SetTag,
     Step,
 )
-from bootc.deploy.system import System
-from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
-from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
+from support.failing import meanwhile
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images
+from support.room import limited
+from support.roommodel import Level, Room, Writes
 from support.stored import IN_MEMORY
+from support.verbs import CHOICES, Verb, Verbs
 
 #: What a clean-up after a command consists of.
 CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, CollectObjects)
 
+#: What a plan has more where room is made.
+MAKING_ROOM = (
+    "remove the unused kernel ",
+    "remove the staged menu",
+    "withdraw what is announced for the next boot",
+)
+
 TAGS = st.sampled_from(list(osimages.ALL))
 #: More changes than the longest command makes, now and then.
 CHANGES = st.integers(1, 130)
-CHOICES = st.integers(0, 9)
+CHOICE = st.integers(0, CHOICES - 1)
+#: Those that write to boot partitions.
+WRITING = st.integers(0, 8)
 #: Which deployment a command is about.
 WHO = st.sampled_from(["booted", "staged", "rollback", "pinned", "last", "missing"])
+LEVELS = st.sampled_from(Level)
+FEW = st.integers(0, 3)
+#: Of two boot partitions that of GRUB's menu, the ESP, or both; else the one there is.
+WHICH = st.sampled_from([(0,), (1,), (0, 1)])
 _IMAGES: dict[BootType, Images] = {}
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A command to be run with or without being dry.
-
-    Attributes:
-        name: Of the command.
-        run: Runs it; the last argument says whether it shall be dry.
-        target: The image id that must boot next when an unlocked update returns true.
-        toggles: Running it twice is as if it had never been.
-    """
-
-    name: str
-    run: Callable[[System, Journal, bool], object]
-    target: str | None = None
-    toggles: bool = False
 
 
 class UpdateMachine(RuleBasedStateMachine):
@@ -103,6 +98,9 @@ class UpdateMachine(RuleBasedStateMachine):
         (root / "machine").mkdir()
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
         self.machine.install(self.channels[0])
+        self.verbs = Verbs(self.machine, self.channels)
+        self.room = Room(self.machine)
+        self.stack.enter_context(limited(*self.room.volumes))
         #: The ``/etc`` of every deployment in the menu.
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
         self.pinned: set[str] = set()
@@ -156,32 +154,72 @@ class UpdateMachine(RuleBasedStateMachine):
             name = f"bootc_broken-{number}-1.conf"
             (self.machine.entries / name).write_bytes(b"linux \xff" if number else b"")
 
+    @rule(level=LEVELS, more=FEW, which=WHICH)
+    def somebody_fills_the_boot_partition(
+        self, level: Level, more: int, which: tuple[int, ...]
+    ) -> None:
+        self.room.fill(level, more, which)
+
+    @rule()
+    def somebody_frees_the_boot_partition(self) -> None:
+        self.room.lift()
+
     # -- commands
 
     @rule(tag=TAGS, locked=st.booleans(), policy=POLICIES)
     def upgrade(self, tag: str, locked: bool, policy: ConflictPolicy) -> None:
-        self._wanted().offer(osimages.ALL[tag])
-        self.run(self._upgrade(locked, policy))
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(locked, policy))
 
     @rule(locked=st.booleans(), policy=POLICIES, which=st.integers(0, 1), retain=st.booleans())
     def switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> None:
-        self.run(self._switch(locked, policy, which, retain))
+        self.run(self.verbs.switch(locked, policy, which, retain))
 
     @rule()
     def rollback(self) -> None:
-        self.run(self._other(0, "booted"))
+        self.run(self.verbs.other(0, "booted"))
 
     @rule(who=WHO)
     def delete(self, who: str) -> None:
-        self.run(self._other(2, who))
+        self.run(self.verbs.other(2, who))
 
     @rule(who=WHO, pinned=st.booleans())
     def pin(self, who: str, pinned: bool) -> None:
-        self.run(self._other(8 if pinned else 7, who))
+        self.run(self.verbs.other(8 if pinned else 7, who))
 
     @rule(choice=st.sampled_from([4, 5, 6]))
     def another_command(self, choice: int) -> None:
-        self.run(self._other(choice, "booted"))
+        self.run(self.verbs.other(choice, "booted"))
+
+    @rule(
+        staged=st.none() | TAGS,
+        level=LEVELS,
+        more=FEW,
+        which=WHICH,
+        tag=TAGS,
+        choice=WRITING,
+        who=WHO,
+        again=st.booleans(),
+    )
+    def a_command_in_little_room(
+        self,
+        staged: str | None,
+        level: Level,
+        more: int,
+        which: tuple[int, ...],
+        tag: str,
+        choice: int,
+        who: str,
+        again: bool,
+    ) -> None:
+        if staged is not None:
+            self._stage(staged)
+        self.room.fill(level, more, which)
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        verb = self.verbs.any(choice, who, ConflictPolicy.FAIL)
+        if isinstance(self.run(verb), NoSpaceOnBoot) and again:
+            self.room.lift()
+            assert self.run(verb) is None
 
     @rule()
     def check(self) -> None:
@@ -197,37 +235,61 @@ class UpdateMachine(RuleBasedStateMachine):
 
     @rule(tag=TAGS)
     def update(self, tag: str) -> None:
-        self._wanted().offer(osimages.ALL[tag])
-        self.run(self._upgrade(False, ConflictPolicy.FAIL))
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(False, ConflictPolicy.FAIL))
         self._reboot()
 
     @rule()
     def reboot(self) -> None:
         self._reboot()
 
+    @rule(tag=TAGS, number=st.none() | st.integers(0, 3), pin=st.booleans(), level=LEVELS, more=FEW)
+    def a_shutdown_in_little_room(
+        self, tag: str, number: int | None, pin: bool, level: Level, more: int
+    ) -> None:
+        self._stage(tag)
+        if number is not None:
+            self.a_foreign_entry_appears(number, False)
+        if pin:
+            self.pin("rollback", True)
+        self.room.fill(level, more)
+        self._reboot()
+
+    def _stage(self, tag: str) -> None:
+        self.room.lift()
+        self.verbs.wanted().offer(osimages.ALL[tag])
+        self.run(self.verbs.upgrade(False, ConflictPolicy.FAIL))
+
     def _reboot(self) -> None:
         default = self.machine.menu()[0].image_id
         staged = self._to_be_finalized()
         conflict = staged is not None and self._conflicts(staged)
+        sure = staged is None or conflict or self.room.surely_finalizes()
         failure = self.machine.reboot()
-        if staged is None or conflict:
+        if not sure and failure is not None:
+            assert isinstance(failure, NoSpaceOnBoot), failure
+            assert self.machine.booted_id == default
+        elif staged is None or conflict:
             assert isinstance(failure, EtcConflict) is conflict, failure
             assert self.machine.booted_id == default
         else:
             assert failure is None
             assert self.machine.booted_id == staged[0]
             self.etc[staged[0]] = staged[1]
-        if staged is not None and conflict:
-            failed = [
-                f for f in self.machine.status()["status"]["findings"] if f["kind"] == "failed"
-            ]
-            assert any(staged[0] in finding["subject"] for finding in failed), failed
+        if staged is not None and failure is not None:
+            assert self._failures_of(staged[0])
 
-    @rule(at=CHANGES, choice=st.integers(0, 14), who=WHO, policy=POLICIES, cut=st.booleans())
+    def _failures_of(self, image_id: str) -> list[str]:
+        """Return what status says of why a deployment is not the default."""
+        findings = self.machine.status()["status"].get("findings", [])
+        failed = [finding for finding in findings if finding["kind"] == "failed"]
+        return [finding["text"] for finding in failed if image_id in finding["subject"]]
+
+    @rule(at=CHANGES, choice=CHOICE, who=WHO, policy=POLICIES, cut=st.booleans())
     def interrupt_a_command(
         self, at: int, choice: int, who: str, policy: ConflictPolicy, cut: bool
     ) -> None:
-        verb = self._any(choice, who, policy)
+        verb = self.verbs.any(choice, who, policy)
         before = self.machine.menu()[0].image_id
         command: Command = lambda system, journal: verb.run(system, journal, False)  # noqa: E731
         if cut:
@@ -236,6 +298,36 @@ class UpdateMachine(RuleBasedStateMachine):
         else:
             self.machine.killed(at, command)
         self.pinned = self.machine.pinned()
+
+    @rule(at=CHANGES, choice=CHOICE, who=WHO, policy=POLICIES)
+    def somebody_fills_it_meanwhile(
+        self, at: int, choice: int, who: str, policy: ConflictPolicy
+    ) -> None:
+        verb = self.verbs.any(choice, who, policy)
+        before = [shown.image_id for shown in self.machine.menu()]
+        with meanwhile(at, lambda: self.room.fill(Level.NOTHING)), suppressed_when_full() as failed:
+            self._attempt(lambda system, journal: verb.run(system, journal, False))
+        if failed:
+            assert [shown.image_id for shown in self.machine.menu()] == before
+        self.pinned = self.machine.pinned()
+
+    @rule(at=CHANGES)
+    def somebody_fills_it_during_the_shutdown(self, at: int) -> None:
+        default, staged = self.machine.menu()[0].image_id, self._to_be_finalized()
+        if staged is None or self._conflicts(staged):
+            return
+        failure: Error | None = None
+        with meanwhile(at, lambda: self.room.fill(Level.NOTHING)), suppressed_when_full() as failed:
+            failure = self.machine.reboot()
+        if failed:
+            self.machine.start()
+        if failed or failure is not None:
+            assert isinstance(failure, NoSpaceOnBoot | None)
+            assert self.machine.booted_id == default
+            assert self._failures_of(staged[0])
+        else:
+            assert self.machine.booted_id == staged[0]
+            self.etc[staged[0]] = staged[1]
 
     @rule(at=CHANGES, cut=st.booleans())
     def interrupt_the_shutdown(self, at: int, cut: bool) -> None:
@@ -292,15 +384,22 @@ class UpdateMachine(RuleBasedStateMachine):
             found = {name: (self.machine.entries / name).read_bytes() for name in self.foreign}
             assert found == self.foreign
 
+    @invariant()
+    def notice_what_is_staged(self) -> None:
+        self.room.notice()
+
     def teardown(self) -> None:
         self.stack.close()
 
     # -- running commands
 
-    def run(self, verb: Verb) -> None:
-        """Run a command dry, in earnest, and again."""
-        before, wanted = self.machine.contents(repository=False), self._wanted()
+    def run(self, verb: Verb) -> Error | None:
+        """Run a command dry, in earnest, and again; return why it was refused, if it was."""
+        before, wanted = self.machine.contents(repository=False), self.verbs.wanted()
+        roomy = self._with_room(verb) if self.room.has_end else None
         said, refused = self._attempt(lambda system, journal: verb.run(system, journal, True))
+        if roomy is not None:
+            self._check_room(verb, roomy, (said, refused))
         assert self.machine.contents(repository=False) == before, "a dry run changed something"
         with carried_out() as steps:
             results: list[object] = []
@@ -310,17 +409,44 @@ class UpdateMachine(RuleBasedStateMachine):
         assert type(error) is type(refused), f"{verb.name}: {refused!r} when dry, then {error!r}"
         if error is not None:
             assert self.machine.contents(repository=False) == before, f"{error!r} left something"
-            return
+            return error
         self._compare(said, steps)
+        if any(isinstance(step, CollectObjects) for step in steps):
+            self.room.check_tidy()
         self.pinned = self._pinned_now(verb)
         if verb.target is not None and results == [True]:
             self._check_next(verb.target)
-        if not verb.toggles and self._wanted() is wanted:
+        if not verb.toggles and self.verbs.wanted() is wanted:
             done = self.machine.contents(repository=True)
             self._attempt(lambda system, journal: verb.run(system, journal, False))
             again = self.machine.contents(repository=True)
             differing = {k for k in again.keys() | done.keys() if done.get(k) != again.get(k)}
             assert not differing, f"repeated, {verb.name} changed {differing}"
+        return None
+
+    def _with_room(self, verb: Verb) -> tuple[Journal, Error | None]:
+        """Return what a command would do if there was any room."""
+        with self.room.lifted():
+            return self._attempt(lambda system, journal: verb.run(system, journal, True))
+
+    def _check_room(
+        self,
+        verb: Verb,
+        with_room: tuple[Journal, Error | None],
+        as_it_is: tuple[Journal, Error | None],
+    ) -> None:
+        """Make sure that room decides what it has to decide, and nothing else."""
+        said, refused = as_it_is
+        suffices = self.room.suffices(Writes.announced(with_room[0]))
+        if with_room[1] is not None:
+            assert type(refused) is type(with_room[1])
+        elif refused is None:
+            assert suffices is not False, f"{verb.name} says that there is room"
+            more = [line[2:] for line in said if line not in with_room[0]]
+            assert all(line.startswith(MAKING_ROOM) for line in more), more
+        else:
+            assert isinstance(refused, NoSpaceOnBoot)
+            assert suffices is not True, f"{verb.name} says that there is no room"
 
     def _attempt(
         self, run: Callable[..., object], results: list[object] | None = None
@@ -349,10 +475,10 @@ class UpdateMachine(RuleBasedStateMachine):
     def decide_late(self, policy: ConflictPolicy) -> None:
         """Ask for the update that is staged already, and for how to resolve its conflicts."""
         announced = self.machine.announced()
-        if announced is not None and announced[0] == self._wanted().image_id:
-            self.run(self._upgrade(False, policy))
-            origin = self._origin(announced[0])
-            if self._wanted().offered.tag not in ("new", "rebuilt"):
+        if announced is not None and announced[0] == self.verbs.wanted().image_id:
+            self.run(self.verbs.upgrade(False, policy))
+            origin = self.verbs.origin(announced[0])
+            if self.verbs.wanted().offered.tag not in ("new", "rebuilt"):
                 assert origin["bootc"]["etc-conflict"] == policy.value
 
     def _check_next(self, target: str) -> None:
@@ -371,95 +497,7 @@ class UpdateMachine(RuleBasedStateMachine):
             return self.pinned - {image_id}
         return self.pinned
 
-    # -- the commands there are
-
-    def _any(self, choice: int, who: str, policy: ConflictPolicy) -> Verb:
-        if choice < 3:
-            return self._upgrade(choice == 2, policy)
-        if choice < 5:
-            return self._switch(False, policy, choice % 2, False)
-        return self._other(choice - 5, who)
-
-    def _upgrade(self, locked: bool, policy: ConflictPolicy) -> Verb:
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
-            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
-            return update.upgrade(system, options, journal)
-
-        return Verb("upgrade", run, None if locked else self._wanted().image_id)
-
-    def _switch(self, locked: bool, policy: ConflictPolicy, which: int, retain: bool) -> Verb:
-        channel = self.channels[which]
-
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
-            options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
-            target = ImageSpec(channel.reference)
-            return update.switch(system, target, options, journal, retain=retain)
-
-        name = f"pin {self.machine.booted_id}" if retain else "switch"
-        # Switching to where updates come from already is no look for updates.
-        sure = not locked and channel is not self._wanted()
-        return Verb(name, run, channel.image_id if sure else None)
-
-    def _other(self, choice: int, who: str) -> Verb:
-        image_id = self._called(who)
-        digest = Digest.from_hex(image_id)
-
-        def verb(name: str, command: Callable[..., object], **more: object) -> Verb:
-            def run(system: System, journal: Journal, dry_run: bool) -> object:
-                return command(system, journal, dry_run=dry_run, **more)
-
-            return Verb(name, run, toggles=name == "rollback")
-
-        match choice:
-            case 0 | 1:
-                return verb("rollback", commands.rollback)
-            case 2 | 3:
-                return verb(f"delete {image_id}", partial(_delete, digest))
-            case 4:
-                return verb("cancel", update.cancel)
-            case 5:
-                return verb("release", _release)
-            case 6:
-                return verb("gc", commands.collect_garbage)
-            case 7:
-                return verb(f"unpin {image_id}", partial(_pin, digest), pinned=False)
-            case _:
-                return verb(f"pin {image_id}", partial(_pin, digest), pinned=True)
-
-    def _called(self, who: str) -> str:
-        """Return the image id of a deployment, or of none if there is none so called."""
-        shown = [entry.image_id for entry in self.machine.menu()]
-        others = [image_id for image_id in shown if image_id != self.machine.booted_id]
-        announced = self.machine.announced()
-        found = {
-            "booted": [self.machine.booted_id],
-            "staged": [announced[0]] if announced else [],
-            "rollback": others,
-            "pinned": sorted(self.pinned),
-            "last": shown[::-1],
-        }
-        missing = set(self.images.ids.values()).difference(self.machine.states())
-        return next(iter([*found.get(who, []), *sorted(missing), "00" * 64]))
-
     # -- what a user knows
-
-    def _wanted(self) -> Channel:
-        """Return the channel that updates come from, by what is on record."""
-        announced = self.machine.announced()
-        for image_id in (announced and announced[0], self.machine.booted_id):
-            if image_id and self.machine.state(image_id).exists():
-                origin = self._origin(image_id)
-                return next(
-                    c
-                    for c in self.channels
-                    if str(c.path) in origin["origin"]["container-image-reference"]
-                )
-        raise AssertionError("the booted deployment has no state")
-
-    def _origin(self, image_id: str) -> configparser.ConfigParser:
-        origin = configparser.ConfigParser(interpolation=None)
-        origin.read(self.machine.state(image_id) / f"{image_id}.origin")
-        return origin
 
     def _to_be_finalized(self) -> tuple[str, dict[str, str]] | None:
         """Return what the shutdown makes the default, and the ``/etc`` it gets."""
@@ -470,7 +508,7 @@ class UpdateMachine(RuleBasedStateMachine):
         if staged == booted:
             return None
         pristine, new = self.images.image(booted).etc, self.images.image(staged).etc
-        policy = self._origin(staged).get("bootc", "etc-conflict", fallback="fail")
+        policy = self.verbs.origin(staged).get("bootc", "etc-conflict", fallback="fail")
         return staged, merged(pristine, self.etc[booted], new, policy)
 
     def _conflicts(self, staged: tuple[str, dict[str, str]]) -> bool:
@@ -500,6 +538,18 @@ def merged(
 
 
 @contextmanager
+def suppressed_when_full() -> Iterator[list[OSError]]:
+    """Bear with what an operating system says of a full disk, and write it down."""
+    found: list[OSError] = []
+    try:
+        yield found
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        found.append(exc)
+
+
+@contextmanager
 def carried_out() -> Iterator[list[Step]]:
     """Write down the steps that are carried out."""
     steps: list[Step] = []
@@ -521,18 +571,6 @@ def images_of(scheme: Scheme) -> Images:
         _KEPT.append(directory)
         _IMAGES[scheme.boot_type] = Images(Path(directory.name), scheme.boot_type)
     return _IMAGES[scheme.boot_type]
-
-
-def _delete(digest: Digest, system: System, journal: Journal, *, dry_run: bool) -> None:
-    commands.delete_deployment(system, digest, journal, dry_run=dry_run)
-
-
-def _pin(digest: Digest, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
-    commands.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
-
-
-def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
-    update.release(system, UpdateOptions(dry_run=dry_run), journal)
 
 
 SETTINGS = settings(

@@ -7,6 +7,7 @@ with :func:`interrupting` what a signal raises. With
 :func:`dies` the process ends there and then, in a child, since nobody tidies up after a
 power cut; files that were named and whose content no sync had followed are empty after it,
 as a journal leaves them. With :func:`killed` only the process ends, and what it wrote stays.
+With :func:`meanwhile` the change is made, after something else has happened.
 """
 
 from __future__ import annotations
@@ -106,6 +107,13 @@ def interrupting(at: int) -> Iterator[Changes]:
         raise KeyboardInterrupt
 
     with _counting(Changes(at, interrupt)) as changes:
+        yield changes
+
+
+@contextmanager
+def meanwhile(at: int, happens: Callable[[], object]) -> Iterator[Changes]:
+    """Let something happen right before the ``at``-th change."""
+    with _counting(Changes(at, lambda _: happens())) as changes:
         yield changes
 
 

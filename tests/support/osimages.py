@@ -56,11 +56,11 @@ class OsImage:
 
     @property
     def vmlinuz(self) -> bytes:
-        return f"kernel {self.kernel}{_LONG}".encode()
+        return f"kernel {self.kernel}{_LONG}".encode() * 40
 
     @property
     def initramfs(self) -> bytes:
-        return f"initramfs {self.kernel}{_LONG}".encode()
+        return f"initramfs {self.kernel}{_LONG}".encode() * 60
 
 
 OLD = OsImage("old", {"a": "1", "b": "1" + _LONG, "x": "file"}, "1")

@@ -1,4 +1,4 @@
-"""Room on the boot partition: what has to go before another kernel can come. Pure.
+"""Room on the boot partition: what has to go before another kernel or menu can come. Pure.
 
 A partition holds a handful of kernels, and one that is full in the middle of an update
 is a machine in a bad state. So the sum is made before anything is written or removed.
@@ -19,11 +19,11 @@ from bootc.errors import Error
 from bootc.formats.origin import BootType
 
 #: For directories, menu entries and a second menu beside the first.
-_SPARE_CLUSTERS = 16
+SPARE_CLUSTERS = 16
 
 
 class NoSpaceOnBoot(Error):
-    """The boot partition cannot take another kernel, whatever is removed."""
+    """The boot partition cannot take another kernel or menu, whatever is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,10 @@ def plan_space(
     new_sizes: Mapping[str, int] | None,
     free_bytes: int,
     cluster_bytes: int,
+    *,
+    spare_clusters: int = SPARE_CLUSTERS,
 ) -> SpacePlan:
-    """Decide what to remove.
+    """Decide what to remove for an update.
 
     Args:
         existing: What lies in the file system that will be written to.
@@ -55,26 +57,71 @@ def plan_space(
             already and only a menu has to be written.
         free_bytes: What is free there now.
         cluster_bytes: What files are rounded up to there.
+        spare_clusters: What directories and menus may take.
 
     Raises:
         NoSpaceOnBoot: there would be too little room without all that is not needed.
     """
     sizes = dict(new_sizes or {})
-    clusters = sum(-(-size // cluster_bytes) for size in sizes.values()) + _SPARE_CLUSTERS
+    clusters = sum(-(-size // cluster_bytes) for size in sizes.values()) + spare_clusters
     required = clusters * cluster_bytes
+    evict, obtainable = _evict(existing, needed_names, required, free_bytes, cluster_bytes)
+    if obtainable < required:
+        kept = [artifact for artifact in existing if artifact.name in needed_names]
+        raise _no_space(sizes, required, free_bytes, obtainable, kept)
+    return SpacePlan(evict, required)
+
+
+def plan_menu_space(
+    existing: Sequence[Artifact],
+    needed_names: AbstractSet[str],
+    required_bytes: int,
+    free_bytes: int,
+    cluster_bytes: int,
+    *,
+    where: str,
+) -> tuple[Artifact, ...]:
+    """Decide what to remove for a menu that comes without a kernel.
+
+    Args:
+        existing: What lies in the file system of the menu.
+        needed_names: Names of those artifacts that must stay.
+        required_bytes: What will be written, in whole clusters.
+        free_bytes: What is free there now.
+        cluster_bytes: What files are rounded up to there.
+        where: What errors call that file system.
+
+    Raises:
+        NoSpaceOnBoot: there would be too little room without all that is not needed.
+    """
+    evict, obtainable = _evict(existing, needed_names, required_bytes, free_bytes, cluster_bytes)
+    if obtainable < required_bytes:
+        raise NoSpaceOnBoot(
+            f"{where} has {_size(obtainable)} free, "
+            f"but another boot menu needs {_size(required_bytes)} there",
+            hint="remove what others have put there, or a deployment that does not boot next "
+            "with bootc delete-deployment",
+        )
+    return evict
+
+
+def _evict(
+    existing: Sequence[Artifact],
+    needed_names: AbstractSet[str],
+    required: int,
+    free: int,
+    cluster_bytes: int,
+) -> tuple[tuple[Artifact, ...], int]:
+    """Return what has to go for so many bytes, and how many are free then."""
     spare = [artifact for artifact in existing if artifact.name not in needed_names]
     spare.sort(key=lambda a: (a.kind is not ArtifactKind.LEFTOVER, a.mtime_ns, a.name))
     evict: list[Artifact] = []
-    free = free_bytes
     while free < required and spare:
         artifact = spare.pop(0)
         # Rounded down: how its files were rounded up is not known.
         free += artifact.size_bytes - artifact.size_bytes % cluster_bytes
         evict.append(artifact)
-    if free < required:
-        kept = [artifact for artifact in existing if artifact.name in needed_names]
-        raise _no_space(sizes, required, free_bytes, free, kept)
-    return SpacePlan(tuple(evict), required)
+    return tuple(evict), free
 
 
 def sharing_file_system(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
@@ -85,16 +132,23 @@ def sharing_file_system(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[
     return tuple(a for a in artifacts if (a.kind is ArtifactKind.KERNEL) is with_kernels)
 
 
+def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
+    """Return those artifacts that lie in the file system of the menu."""
+    if scheme.menu_on_esp:
+        return tuple(artifacts)
+    return tuple(a for a in artifacts if a.kind is ArtifactKind.KERNEL)
+
+
 def _no_space(
     sizes: Mapping[str, int], required: int, free: int, obtainable: int, kept: Sequence[Artifact]
 ) -> NoSpaceOnBoot:
-    parts = ", ".join(f"{name} {_mib(size)}" for name, size in sizes.items()) or "menu entries"
-    text = f"the boot partition has {_mib(free)} free, but the update needs {_mib(required)}"
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()) or "menu entries"
+    text = f"the boot partition has {_size(free)} free, but the update needs {_size(required)}"
     text += f" ({parts})"
     if obtainable > free:
-        text += f"; removing what nothing needs would leave {_mib(obtainable)} free"
+        text += f"; removing what nothing needs would leave {_size(obtainable)} free"
     if kept:
-        uses = ", ".join(f"{artifact.name[:12]} {_mib(artifact.size_bytes)}" for artifact in kept)
+        uses = ", ".join(f"{artifact.name[:12]} {_size(artifact.size_bytes)}" for artifact in kept)
         text += f"; in use are the kernels of {uses}"
     return NoSpaceOnBoot(
         text,
@@ -103,5 +157,7 @@ def _no_space(
     )
 
 
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.1f} MiB"
+def _size(count: int) -> str:
+    if count < 1 << 20:
+        return f"{-(-count >> 10)} KiB"
+    return f"{count / (1 << 20):.1f} MiB"

@@ -32,6 +32,19 @@ def carry_foreign(live: Dir, staged: Dir) -> None:
             _copy(live, staged, name)
 
 
+def differing(live: Dir, staged: Dir) -> list[str]:
+    """Return the names in ``live`` that are not ours and that :func:`carry_foreign` will write.
+
+    Raises:
+        OSError: reading failed.
+    """
+    return [
+        name
+        for name in foreign_files(live)
+        if not stat.S_ISREG(live.stat(name).st_mode) or not _same_content(live, staged, name)
+    ]
+
+
 def _copy(live: Dir, staged: Dir, name: str) -> None:
     kind = stat.S_IFMT(live.stat(name).st_mode)
     if kind == stat.S_IFREG:

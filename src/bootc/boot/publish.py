@@ -175,10 +175,27 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
     return tuple(found)
 
 
-def free_space(dirs: BootDirs) -> tuple[int, int]:
-    """Return how many bytes are free for new artifacts, and the size of a cluster there."""
-    volume = os.statvfs(dirs.binaries.fileno())
-    return volume.f_bavail * volume.f_frsize, volume.f_frsize
+def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
+    """Yield what is known of every file at or below a path; nothing if there is nothing."""
+    try:
+        info = root.stat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        yield info
+        return
+    for name in _names(root, path):
+        yield from files_below(root, f"{path}/{name}")
+
+
+def free_space(root: Dir, *, reserved: bool = False) -> tuple[int, int]:
+    """Return how many bytes are free in a file system of boot files, and a cluster's size there.
+
+    With ``reserved`` those count that ext4 keeps for root.
+    """
+    volume = os.statvfs(root.fileno())
+    free = volume.f_bfree if reserved else volume.f_bavail
+    return free * volume.f_frsize, volume.f_frsize
 
 
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
@@ -198,6 +215,21 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 root.remove_tree(path)
+
+
+def whole_file(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
+    """Return GRUB's menu of these entries and what others have put into the live one.
+
+    Raises:
+        OSError: the live one cannot be read.
+    """
+    try:
+        data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
+        foreign = [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
+        settings = grubcfg.parse_settings(data)
+    except (FileNotFoundError, GrubCfgError):
+        return grubcfg.serialise_menu(entries)
+    return grubcfg.serialise_menu([*entries, *foreign], settings)
 
 
 def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
@@ -297,7 +329,7 @@ def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
     kept = [e for e in entries if schemes.uki_artifact(e.chainloader or "") != deployment.hex]
     if len(kept) != len(entries):
         menu = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
-        atomic.write_file(directory, name, menu, durable=True)
+        write_stream(directory, name, [menu])
 
 
 def _kernel_chunks(
@@ -336,23 +368,11 @@ def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
     paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
     for part in paths:
-        for info in _files(root, part):
+        for info in files_below(root, part):
             sizes.append(info.st_size)
             times.append(info.st_mtime_ns)
     artifact = schemes.artifact_name(name) or name
     return Artifact(artifact, kind, path, sum(sizes), max(times))
-
-
-def _files(root: Dir, path: str) -> Iterator[os.stat_result]:
-    try:
-        info = root.stat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(info.st_mode):
-        yield info
-        return
-    for name in _names(root, path):
-        yield from _files(root, f"{path}/{name}")
 
 
 def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
@@ -405,10 +425,15 @@ def _carry(dirs: BootDirs, staged: Dir) -> None:
 
 def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
     entries = [entry for _, data in files for entry in grubcfg.parse_menu(data)]
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            grubcfg.parse_menu(dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES))
+        except GrubCfgError as exc:
+            # GRUB stops at the error too, so that nothing is lost which could be booted.
+            _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
     parent, _, name = dirs.scheme.staged.rpartition("/")
     with dirs.menu.ensure_dir(parent) as directory:
-        data = _with_foreign(dirs, entries)
-        atomic.write_file(directory, name, data, durable=True)
+        write_stream(directory, name, [whole_file(dirs, entries)])
 
 
 def _commit_file(dirs: BootDirs) -> bool:
@@ -426,23 +451,9 @@ def _commit_file(dirs: BootDirs) -> bool:
         ) from None
     parent, _, name = path.rpartition("/")
     with menu.open_dir(parent) as directory:
-        current = _with_foreign(dirs, entries)
+        current = whole_file(dirs, entries)
         if current != data:
-            atomic.write_file(directory, name, current, durable=True)
+            write_stream(directory, name, [current])
         directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
     menu.sync()
     return True
-
-
-def _with_foreign(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
-    """Return a menu of these entries and what others have put into the live one."""
-    try:
-        data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
-        foreign = [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
-        return grubcfg.serialise_menu([*entries, *foreign], grubcfg.parse_settings(data))
-    except FileNotFoundError:
-        pass
-    except GrubCfgError as exc:
-        # GRUB stops at the error too, so that nothing is lost which could be booted.
-        _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
-    return grubcfg.serialise_menu(entries)

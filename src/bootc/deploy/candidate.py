@@ -8,24 +8,24 @@ touched.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bootc.boot import budget, publish
+from bootc.boot import publish
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
 from bootc.boot.entries import CannotCompose, NewItem, new_item, upgraded_options
+from bootc.boot.menu import Item
 from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
 from bootc.boot.systemd_boot import Bootloader, installed_version
 from bootc.boot.uki import WrongUki, inspect_uki, installed_addons
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.facts import Facts
-from bootc.deploy.gc import is_legible, needed_artifacts
-from bootc.deploy.lost import find_lost_kernel, lost_kernels
+from bootc.deploy.lost import find_lost_kernel
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
 from bootc.deploy.pulled import check_space, kargs_d_of, note_label, os_release_of
+from bootc.deploy.room import room_for_update
 from bootc.deploy.staging import NewDeployment, kept_items
 from bootc.deploy.system import System
 from bootc.errors import doing
@@ -37,7 +37,6 @@ from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.tree import Directory
-from bootc.fs.dir import Dir
 from bootc.oci.pull import pull
 from bootc.oci.source import Source
 
@@ -120,48 +119,38 @@ def new_deployment(
     """
     dirs = _dirs_for(system, candidate)
     shared = _shared_kernel(dirs, facts, candidate)
-    everything = publish.list_artifacts(dirs)
-    artifacts = budget.sharing_file_system(dirs.scheme, everything)
-    needed = {*needed_artifacts(facts, staged=False), *lost_kernels(dirs, facts, everything)}
-    if shared is not None:
-        needed.add(shared)
-    if not is_legible(facts.active):
-        needed.update(artifact.name for artifact in artifacts)
-    volume = os.statvfs(_written(dirs).fileno())
-    space = budget.plan_space(
-        artifacts,
-        needed,
-        None if shared else candidate.resource.sizes,
-        volume.f_bavail * volume.f_frsize,
-        volume.f_frsize,
-    )
     options = None
     if not isinstance(candidate.resource, UkiFile):
         options = _options_of(system, facts, candidate.image_id, candidate.kargs_d)
+    item = new_item(
+        dirs.scheme,
+        candidate.image_id,
+        candidate.os_release,
+        options=options,
+        artifact=shared,
+        systemd_version=_systemd_version(dirs),
+    )
+    beside = tuple(_lost_entries(system, facts))
+    sizes = None if shared else candidate.resource.sizes
+    order: list[NewItem | Item] = [item, *beside, *kept_items(facts)]
     return NewDeployment(
-        item=new_item(
-            dirs.scheme,
-            candidate.image_id,
-            candidate.os_release,
-            options=options,
-            artifact=shared,
-            systemd_version=_systemd_version(dirs),
-        ),
+        item=item,
         origin=with_policy(candidate.origin, policy),
-        kernel_size_bytes=None if shared else sum(candidate.resource.sizes.values()),
-        evict=space.evict,
-        beside=tuple(_lost_entries(system, facts, everything)),
+        kernel_size_bytes=None if sizes is None else sum(sizes.values()),
+        evict=room_for_update(dirs, facts, sizes, order, shared=shared),
+        beside=beside,
     )
 
 
-def _lost_entries(system: System, facts: Facts, artifacts: Sequence[Artifact]) -> Iterator[NewItem]:
+def _lost_entries(system: System, facts: Facts) -> Iterator[NewItem]:
     """Yield entries for what stays and has none: what runs, which is there to go back to, pins."""
     running = facts.booted.image_id
     shown = {item.deployment for item in kept_items(facts)}
     pinned = (i for i in facts.states if i != running and facts.is_pinned(i))
-    for deployment in (running, *pinned):
-        if deployment not in shown:
-            yield from _entry_anew(system, facts, deployment, artifacts)
+    lost = [deployment for deployment in (running, *pinned) if deployment not in shown]
+    kernels = publish.list_artifacts(system.boot) if lost else ()
+    for deployment in lost:
+        yield from _entry_anew(system, facts, deployment, kernels)
 
 
 def _entry_anew(
@@ -214,10 +203,6 @@ def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
             hint="install the image instead: bootc install",
         )
     return dataclasses.replace(dirs, scheme=dataclasses.replace(dirs.scheme, boot_type=boot_type))
-
-
-def _written(dirs: BootDirs) -> Dir:
-    return dirs.binaries if dirs.scheme.boot_type is BootType.UKI else dirs.menu
 
 
 def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | None:

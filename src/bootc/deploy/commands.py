@@ -26,6 +26,7 @@ from bootc.deploy.merging import policy_of, read_local_etc
 from bootc.deploy.model import Timestamp
 from bootc.deploy.ordering import plan_delete, plan_pin, plan_rollback
 from bootc.deploy.plan import Plan
+from bootc.deploy.room import with_room
 from bootc.deploy.system import System
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
@@ -61,8 +62,10 @@ def rollback(system: System, sink: Sink, *, dry_run: bool = False) -> None:
 
     Raises:
         NoRollback: there is none.
+        NoSpaceOnBoot: there is no room for another menu. Nothing has been touched.
     """
-    run(plan_rollback(gather(system)), system, sink, dry_run=dry_run)
+    facts = gather(system)
+    run(with_room(system, facts, plan_rollback(facts)), system, sink, dry_run=dry_run)
 
 
 def delete_deployment(
@@ -72,8 +75,10 @@ def delete_deployment(
 
     Raises:
         DeploymentNotFound, DeploymentInUse: it cannot be removed.
+        NoSpaceOnBoot: there is no room for another menu. Nothing has been touched.
     """
-    run(plan_delete(gather(system), deployment), system, sink, dry_run=dry_run)
+    facts = gather(system)
+    run(with_room(system, facts, plan_delete(facts, deployment)), system, sink, dry_run=dry_run)
     if not dry_run:
         collect_afterwards(system, sink)
 
@@ -160,6 +165,7 @@ def _finalize(system: System, facts: Facts, staged: Digest, sink: Sink) -> None:
     with read_local_etc(system) as local:
         etc = image_etc(system.repository.objects, staged)
         plan = plan_finalize(facts, staged, local.merge(etc, policy_of(facts, staged)))
+        plan = with_room(system, facts, plan)
         execute(plan, system, sink, Supplies(etc, None, local.open_content))
 
 

@@ -30,6 +30,7 @@ from bootc.deploy.model import ImageSpec, ImageStatus
 from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
 from bootc.deploy.records import write_cached_update
+from bootc.deploy.room import with_room
 from bootc.deploy.staging import (
     droppable,
     nothing_staged,
@@ -217,6 +218,7 @@ def _deploy(
             plan = _choosing(facts, plan, options)
     elif image_id in facts.bootable():
         plan = plan_front(facts, image_id, origin, locked=options.download_only)
+        plan = with_room(system, facts, plan)
     else:
         etc = image_etc(system.repository.objects, image_id)
         with read_local_etc(system) as local:

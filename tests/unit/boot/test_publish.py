@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -189,6 +190,13 @@ def test_no_artifacts(dirs: BootDirs) -> None:
 
 
 def test_free_space(dirs: BootDirs) -> None:
-    free, cluster = publish.free_space(dirs)
+    free, cluster = publish.free_space(dirs.binaries)
     assert free > cluster > 0
     assert free % cluster == 0
+
+
+def test_what_is_reserved(dirs: BootDirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = SimpleNamespace(f_bavail=0, f_bfree=7, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda fd: volume)
+    assert publish.free_space(dirs.binaries) == (0, 4096)
+    assert publish.free_space(dirs.binaries, reserved=True) == (7 * 4096, 4096)

@@ -241,6 +241,27 @@ def test_a_failure_while_staging_leaves_nothing_staged(tmp_path: Path, scheme: S
         at += 1
 
 
+def test_what_power_cuts_leave_of_a_file_does_not_add_up(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", GRUB_UKI) as dirs:
+        directory, item = Path(dirs.menu.path, "grub2"), read_menu(dirs, staged=False).items[1]
+
+        def work() -> None:
+            stage(dirs, 3, 1)
+            remove_entry(dirs, item)
+
+        at, left = 1, set()
+        while dies(at, work):
+            left |= {path.name for path in directory.iterdir()}
+            at += 1
+        assert left == {
+            "user.cfg",
+            "user.cfg.staged",
+            ".tmp-file-user.cfg",
+            ".tmp-file-user.cfg.staged",
+        }
+        assert {path.name for path in directory.iterdir()} == {"user.cfg", "user.cfg.staged"}
+
+
 def test_the_menu_of_before_may_stay_for_a_while(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,10 +33,12 @@ from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from support import osimages
+from support.bench import Bench, upgrade
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.failing import Changes, failing, interrupting
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
+from support.room import Volume, limited
 from support.stored import IN_MEMORY
 
 ANOTHER_ENTRY = "no entry starts the {}; the next update makes one if its kernel is there"
@@ -50,53 +50,6 @@ FAILURES: dict[str, tuple[Failing, str]] = {
     "interrupted": (interrupting, "it was interrupted"),
     "full": (partial(failing, error=errno.ENOSPC), "No space left on device"),
 }
-
-
-class Bench:
-    """A machine, and where its updates come from."""
-
-    def __init__(self, scheme: Scheme, top: Path, images: Images, *tags: OsImage) -> None:
-        self.images = images
-        self.channel = Channel(top / "channel", images, tags[0])
-        self.machine = FakeMachine(top / "machine", scheme, images)
-        self.machine.install(self.channel)
-        for image in tags[1:]:
-            self.update(image)
-
-    def upgrade(self, image: OsImage, **options: Any) -> Journal:
-        """Offer an image and upgrade to it."""
-        self.channel.offer(image)
-        return self.machine.command(upgrade(**options))
-
-    def update(self, image: OsImage) -> None:
-        """Upgrade to an image and boot it."""
-        self.upgrade(image)
-        assert self.machine.reboot() is None
-        assert self.machine.booted_id == self.id(image)
-
-    def id(self, image: OsImage) -> str:
-        return self.images.ids[image.tag]
-
-    def shown(self) -> list[str]:
-        """Return the tags of what the menu boots, having made sure that it does."""
-        for shown in self.machine.menu():
-            self.machine.check_bootable(shown)
-        return [self.images.image(shown.image_id).tag for shown in self.machine.menu()]
-
-    def write(self, path: str, text: str) -> None:
-        """Change a file of the running system's ``/etc``."""
-        (self.machine.state(self.machine.booted_id) / "etc" / path).write_text(text)
-
-    def findings(self) -> list[str]:
-        """Return the texts of what status finds odd."""
-        status = self.machine.status()["status"]
-        return [finding["text"] for finding in status.get("findings", [])]
-
-    def manifest_of(self, image: OsImage) -> str:
-        """Return the digest of the manifest that a deployment is on record with."""
-        origin = self.machine.facts().origin(Digest.from_hex(self.id(image)))
-        assert origin is not None
-        return str(origin.manifest_digest)
 
 
 @pytest.fixture
@@ -122,10 +75,6 @@ def any_bench(request: pytest.FixtureRequest, top: Path, made: dict[BootType, Im
     """Return the same with each kind of menu."""
     scheme: Scheme = request.param
     return Bench(scheme, top, made[scheme.boot_type], osimages.OLD, osimages.NEW)
-
-
-def upgrade(**options: Any) -> Command:
-    return lambda system, journal: update.upgrade(system, UpdateOptions(**options), journal)
 
 
 def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> Command:
@@ -470,14 +419,12 @@ def test_staging_that_fails_at_any_change(bench: Bench, top: Path, failing_at: F
 
 
 @pytest.mark.parametrize("failing_at", [how for how, _ in FAILURES.values()], ids=FAILURES)
-def test_in_the_room_of_what_is_staged(
-    bench: Bench, top: Path, failing_at: Failing, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_the_room_of_what_is_staged(bench: Bench, top: Path, failing_at: Failing) -> None:
     old, new, before = (bench.id(i) for i in (osimages.OLD, osimages.NEW, osimages.RENAMED))
     bench.machine.command(lambda s, j: commands.delete_deployment(s, Digest.from_hex(old), j))
     bench.upgrade(osimages.RENAMED)
-    _is_nearly_full(monkeypatch)
-    dry = bench.upgrade(osimages.OLD, dry_run=True)
+    with nearly_full(bench.machine):
+        dry = bench.upgrade(osimages.OLD, dry_run=True)
     size_bytes = sum(map(len, bench.images.kernels[before]))
     assert dry[:3] == [
         "  withdraw what is announced for the next boot",
@@ -487,11 +434,12 @@ def test_in_the_room_of_what_is_staged(
     outcomes = set()
     for number in itertools.count(1):
         machine = bench.machine.copy(top / str(number))
-        with failing_at(number) as changes:
-            _fails(machine, upgrade())
-        announced = machine.announced()
-        outcomes.add(announced[0] if announced else None)
-        assert machine.reboot() is None
+        with nearly_full(machine):
+            with failing_at(number) as changes:
+                _fails(machine, upgrade())
+            announced = machine.announced()
+            outcomes.add(announced[0] if announced else None)
+            assert machine.reboot() is None
         assert machine.booted_id == (announced[0] if announced else new)
         shutil.rmtree(machine.path)
         if not changes.failed:
@@ -499,17 +447,13 @@ def test_in_the_room_of_what_is_staged(
     assert outcomes == {before, None, old}
 
 
-def _is_nearly_full(patch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def nearly_full(machine: FakeMachine) -> Iterator[None]:
     """Have just enough room on the boot partition for anything but a kernel."""
-    statvfs = os.statvfs
-
-    def full(where: int | str) -> object:
-        found = statvfs(where)
-        if isinstance(where, int) and os.readlink(f"/proc/self/fd/{where}").endswith("/esp"):
-            return SimpleNamespace(f_bavail=20, f_frsize=1)
-        return found
-
-    patch.setattr(os, "statvfs", full)
+    volume = Volume(machine.binaries_root)
+    volume.leave(20)
+    with limited(volume):
+        yield
 
 
 def _fails(machine: FakeMachine, command: Command) -> bool:

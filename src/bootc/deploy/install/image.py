@@ -84,7 +84,7 @@ def deploy_image(
                 for path in write_keys(pulled.root, partial(read_content, repository.objects), esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
-                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(boot))
+                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(esp))
                 boot_digest = publish.publish_resource(
                     boot, pulled.image_id, booting.resource, repository.objects
                 )

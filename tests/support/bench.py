@@ -1,0 +1,64 @@
+"""A machine that is updated from one channel, in few words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bootc.boot.scheme import Scheme
+from bootc.deploy import update
+from bootc.deploy.update import UpdateOptions
+from bootc.formats.digest import Digest
+from support.machine import Command, FakeMachine, Journal
+from support.osimages import Channel, Images, OsImage
+
+
+class Bench:
+    """A machine, and where its updates come from."""
+
+    def __init__(self, scheme: Scheme, top: Path, images: Images, *tags: OsImage) -> None:
+        self.images = images
+        self.channel = Channel(top / "channel", images, tags[0])
+        self.machine = FakeMachine(top / "machine", scheme, images)
+        self.machine.install(self.channel)
+        for image in tags[1:]:
+            self.update(image)
+
+    def upgrade(self, image: OsImage, **options: Any) -> Journal:
+        """Offer an image and upgrade to it."""
+        self.channel.offer(image)
+        return self.machine.command(upgrade(**options))
+
+    def update(self, image: OsImage) -> None:
+        """Upgrade to an image and boot it."""
+        self.upgrade(image)
+        assert self.machine.reboot() is None
+        assert self.machine.booted_id == self.id(image)
+
+    def id(self, image: OsImage) -> str:
+        return self.images.ids[image.tag]
+
+    def shown(self) -> list[str]:
+        """Return the tags of what the menu boots, having made sure that it does."""
+        for shown in self.machine.menu():
+            self.machine.check_bootable(shown)
+        return [self.images.image(shown.image_id).tag for shown in self.machine.menu()]
+
+    def write(self, path: str, text: str) -> None:
+        """Change a file of the running system's ``/etc``."""
+        (self.machine.state(self.machine.booted_id) / "etc" / path).write_text(text)
+
+    def findings(self) -> list[str]:
+        """Return the texts of what status finds odd."""
+        status = self.machine.status()["status"]
+        return [finding["text"] for finding in status.get("findings", [])]
+
+    def manifest_of(self, image: OsImage) -> str:
+        """Return the digest of the manifest that a deployment is on record with."""
+        origin = self.machine.facts().origin(Digest.from_hex(self.id(image)))
+        assert origin is not None
+        return str(origin.manifest_digest)
+
+
+def upgrade(**options: Any) -> Command:
+    return lambda system, journal: update.upgrade(system, UpdateOptions(**options), journal)
