@@ -26,7 +26,7 @@ test: check fuzz   ## Every test: units to real boots of virtual machines
 	$(ROOT) examples/debian/build
 	BOOTC_SPEED=pure $(BIN)/pytest -q -n $(JOBS) tests/unit tests/property tests/vectors
 	$(PYTEST) tests/vectors tests/crash tests/interop tests/host
-	$(PYTEST) -n $(JOBS) --dist loadgroup tests/boot
+	$(PYTEST) -n $(JOBS) tests/boot
 
 check: dev         ## Format, lint, strict types, import contract, unit tests
 	$(BIN)/ruff format --check src tests tools bench

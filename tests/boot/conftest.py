@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from journeys import Installed, install
+from sharing import Sharing
 from stations import FirstBoot, LiveBoot, boot_installed, boot_live
 
 from support import images as oci_images
@@ -23,12 +24,10 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run all tests of a file, which share machines and disks."""
-    for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Sharing:
+    """Let one process run all tests that share machines and disks."""
+    return Sharing(config)
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +53,8 @@ def demo_os() -> DemoOs:
 @pytest.fixture(
     scope="session",
     params=[
-        # One process for each, so that it builds and installs but once.
-        pytest.param(variants.TYPE1, id="type1", marks=pytest.mark.xdist_group("type1")),
-        pytest.param(variants.UKI, id="uki", marks=pytest.mark.xdist_group("uki")),
+        pytest.param(variants.TYPE1, id="type1"),
+        pytest.param(variants.UKI, id="uki"),
     ],
 )
 def family(request: pytest.FixtureRequest) -> str:

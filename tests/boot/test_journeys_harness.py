@@ -16,7 +16,7 @@ from testbed.registry import Registry
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
-TYPE1_ONLY = pytest.param(TYPE1, id="type1", marks=pytest.mark.xdist_group("type1"))
+TYPE1_ONLY = pytest.param(TYPE1, id="type1")
 UNITS = Path(__file__).parents[2] / "data" / "systemd"
 #: An ordinary service that takes its time to stop, and writes to /etc last of all.
 LATE = """\

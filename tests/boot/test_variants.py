@@ -30,7 +30,7 @@ from testbed.demo_os import DemoOs
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 
-UKI_ONLY = pytest.param(UKI, id="uki", marks=pytest.mark.xdist_group("uki"))
+UKI_ONLY = pytest.param(UKI, id="uki")
 
 
 def read(tree: ImageTree, path: str) -> bytes:
