@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,12 @@ from testbed.registry import Registry
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
+
+
+def pytest_configure() -> None:
+    """Give machines that run side by side a processor each."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("BOOTC_QEMU_PROCESSORS", "1")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from testbed import disks
 from testbed.command import Disk, Hardware
 from testbed.demo_os import DemoOs
 from testbed.machine import CommandError, Machine, MachineError
-from testbed.qemu import find_qemu
+from testbed.qemu import Qemu, find_qemu
 
 pytestmark = pytest.mark.boot
 
@@ -88,6 +89,38 @@ def test_nothing_is_left_behind(demo_os: DemoOs, tmp_path: Path) -> None:
     assert process.returncode is not None
     assert not directory.exists()
     assert console.exists()
+
+
+#: An emulator that shows nothing the first time, and then a kernel and a ready agent.
+SLEEPER = """\
+import json, os, re, socket, sys, time
+words = " ".join(sys.argv)
+agent = socket.socket(socket.AF_UNIX)
+agent.connect(re.search(r"path=(\\S+?)(,| )", words)[1])
+console = open(re.search(r"file:(\\S+)", words)[1], "w")
+print("firmware", file=console, flush=True)
+try:
+    os.close(os.open(FIRST, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    print("Run /init as init process", file=console, flush=True)
+    agent.sendall(json.dumps({"ready": "boot"}).encode() + b"\\n")
+time.sleep(60)
+"""
+
+
+def test_an_emulator_that_stands_still_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("testbed.machine._INIT_TIMEOUT_S", 1.0)
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER.replace("FIRST", repr(str(tmp_path / "first"))))
+    sleeper = Qemu((sys.executable, str(script)), tmp_path / "code.fd", tmp_path / "vars.fd")
+    console = tmp_path / "console.txt"
+    hardware = Hardware(tmp_path / "vars.fd", [])
+    with Machine(hardware, qemu=sleeper, keep_console=console) as machine:
+        assert machine.wait_ready(timeout_s=30) == "boot"
+    assert console.with_suffix(".hung").read_text() == "firmware\n"
+    assert console.read_text() == "firmware\nRun /init as init process\n"
 
 
 def test_an_emulator_that_does_not_start_says_why(tmp_path: Path) -> None:

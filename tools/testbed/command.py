@@ -71,6 +71,10 @@ class Hardware:
     credentials: Mapping[str, bytes] = field(default_factory=dict)
 
 
+#: Emulated, wide vectors and string instructions cost more than what they are used in place of.
+_CPU_EMULATED = "max,-avx,-avx2,-erms,-fsrm,-fsrs,-fzrm,-svm"
+
+
 def accelerator() -> str:
     """The value of ``-accel``: ``$BOOTC_QEMU_ACCEL``, or emulation, which works everywhere.
 
@@ -78,6 +82,11 @@ def accelerator() -> str:
     may still fail to run a guest.
     """
     return os.environ.get("BOOTC_QEMU_ACCEL", "tcg,thread=multi")
+
+
+def processors() -> str:
+    """The number of processors of a machine: ``$BOOTC_QEMU_PROCESSORS``, or two."""
+    return os.environ.get("BOOTC_QEMU_PROCESSORS", "2")
 
 
 def qemu_command(
@@ -97,7 +106,8 @@ def qemu_command(
         agent: A listening Unix socket that the guest's agent port connects to.
         stay: Reboot when the guest reboots.
     """
-    argv = [*qemu.argv, "-machine", "q35", "-accel", accelerator(), "-smp", "2", "-cpu", "max"]
+    argv = [*qemu.argv, "-machine", "q35", "-accel", accelerator(), "-smp", processors()]
+    argv += ["-cpu", _CPU_EMULATED if accelerator().startswith("tcg") else "max"]
     argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
     argv += [] if stay else ["-no-reboot"]
     code = _escape(qemu.firmware_code)

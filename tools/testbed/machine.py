@@ -35,6 +35,9 @@ from testbed.qemu import Qemu, find_qemu
 BOOT_TIMEOUT_S = 400.0
 #: How a console says that the boot stopped.
 EMERGENCY = re.compile(r"(?i)reached target .*emergency|you are in (emergency|rescue) mode")
+#: How a console says that the kernel is up, and how long that may take.
+_INIT = "as init process"
+_INIT_TIMEOUT_S = 120.0
 _CONSOLE_TAIL_LINES = 40
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|\r|\x00")
 
@@ -70,7 +73,9 @@ class Machine:
         Args:
             hardware: Its parts; credentials for the agent and the network are added.
             qemu: The emulator, by default the one that :func:`find_qemu` finds.
-            keep_console: Where a copy of the console's text is left afterwards.
+            keep_console: Where a copy of the console's text is left afterwards, and beside it
+                what was run in the machine (``.commands``): the time since power-on, how long
+                it took, and the command.
         """
         credentials = {**agent_credentials(), **hardware.credentials}
         if hardware.network:
@@ -80,9 +85,12 @@ class Machine:
         self._keep_console = keep_console
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
+        self._kernel_is_up = False
 
     def __enter__(self) -> Self:
         self._directory = Path(tempfile.mkdtemp(prefix="testbed-"))
+        self._commands: list[str] = []
+        self._started = time.monotonic()
         try:
             self._start()
         except BaseException:
@@ -103,6 +111,7 @@ class Machine:
         self._console.touch()
         self._errors = self._directory / "stderr"
         path = self._directory / "agent"
+        path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(1)
@@ -132,7 +141,7 @@ class Machine:
         self._connection = connection
         self._agent = Agent(connection)
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -140,10 +149,39 @@ class Machine:
             opened: socket.socket | None = getattr(self, endpoint, None)
             if opened is not None:
                 opened.close()
+
+    def _end(self) -> None:
+        self._stop()
         if self._keep_console is not None and self._console.exists():
             self._keep_console.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._console, self._keep_console)
+            self._keep_console.with_suffix(".commands").write_text("".join(self._commands))
         shutil.rmtree(self._directory)
+
+    def _await_kernel(self) -> None:
+        """Wait for the kernel; start the emulator once more if it stands still before.
+
+        On a busy host QEMU now and then leaves an emulated processor asleep for good. Up to here
+        nothing of the guest's own has run, and only firmware and boot loader have written anything.
+        What the first one said is kept beside the console (``.hung``).
+        """
+        if self._kernel_is_up:
+            return
+        self._kernel_is_up = True
+        assert self._process is not None
+        deadline = time.monotonic() + _INIT_TIMEOUT_S
+        while _INIT not in self.console_text():
+            if self._process.poll() is not None:
+                return
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        else:
+            return
+        if self._keep_console is not None:
+            shutil.copyfile(self._console, self._keep_console.with_suffix(".hung"))
+        self._stop()
+        self._start()
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait until commands can be run; return the guest's boot id.
@@ -151,6 +189,7 @@ class Machine:
         Raises:
             MachineError: The machine ended, stopped in its emergency mode or took too long.
         """
+        self._await_kernel()
         assert self._agent is not None
         deadline = time.monotonic() + timeout_s
         while True:
@@ -186,12 +225,16 @@ class Machine:
             MachineError: The machine ended or stopped answering.
         """
         assert self._agent is not None
+        began = time.monotonic()
         try:
             result = self._agent.run(
                 command, input_bytes=input_bytes, timeout_s=timeout_s, on_output=on_output
             )
         except AgentError as exc:
             raise MachineError(f"{command!r}: {exc}\n{self._console_tail()}") from exc
+        finally:
+            since, took = began - self._started, time.monotonic() - began
+            self._commands.append(f"{since:7.1f} {took:6.1f}  {command!r}\n")
         if check and result.rc != 0:
             raise CommandError(result, self._console_tail())
         return result
@@ -227,6 +270,7 @@ class Machine:
         Raises:
             MachineError: The machine ended or took too long.
         """
+        self._await_kernel()
         assert self._process is not None
         expression = re.compile(pattern)
         deadline = time.monotonic() + timeout_s
