@@ -40,6 +40,8 @@ def test_more(family):
         ("tests/boot/test_variants.py::test_tags[3-type1]", "type1"),
         ("tests/boot/test_journey.py::TestX::test_y[not type1]", "tests/boot/test_journey.py"),
         ("tests/boot/test_journey.py::TestX::test_y", "tests/boot/test_journey.py"),
+        ("tests/host/test_mounts.py::test_z", "this machine"),
+        ("tests/interop/test_skopeo.py::test_z[uki]", "this machine"),
     ],
 )
 def test_what_is_shared(nodeid: str, name: str) -> None:
@@ -48,8 +50,10 @@ def test_what_is_shared(nodeid: str, name: str) -> None:
 
 def test_one_process_for_each_family(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
+    tests = tmp_path / "boot"
+    tests.mkdir()
     for name in ("test_a.py", "test_b.py"):
-        (tmp_path / name).write_text(TESTS)
+        (tests / name).write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-n", "3", "-p", "no:cacheprovider", "--rootdir"]
     subprocess.run(
         [*command, str(tmp_path), "-o", f"pythonpath={Path(__file__).parent}", str(tmp_path)],
