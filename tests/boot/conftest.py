@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from journeys import Installed, install
@@ -21,6 +22,9 @@ from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
 from testbed.registry import Registry
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
@@ -32,9 +36,9 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Sharing:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
     """Let one process run all tests that share machines and disks."""
-    return Sharing(config)
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ CONFTEST = """\
 import os, pytest
 from sharing import Sharing
 
-def pytest_xdist_make_scheduler(config):
-    return Sharing(config)
+def pytest_xdist_make_scheduler(config, log):
+    return Sharing(config, log)
 
 @pytest.fixture(scope="session", params=["type1", "uki"])
 def family(request):
