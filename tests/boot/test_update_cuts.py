@@ -24,8 +24,8 @@ from testbed.registry import Registry
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-#: Which part of the rounds is run.
-EVERY = {TYPE1: 2, UKI: 4}
+#: Which of the rounds are run.
+SOME = {TYPE1: slice(0, None, 4), UKI: slice(3, None, 5)}
 #: Just before these: the first object, the image's tag; the kernel's directory and both files,
 #: or old add-ons being removed, the unified image being opened and getting its name.
 PULLING = ("os.link ('/proc/self/fd/", "os.symlink ('../../oci-manifest")
@@ -70,7 +70,7 @@ def test_power_fails_while_staging_and_while_finalizing(
     staging = (*PULLING, *KERNEL[family], *STAGING)
     rounds = list(zip(staging, (*BEFORE_EXCHANGE, *AFTER_EXCHANGE), strict=True))
     if not os.environ.get("BOOTC_ALL_CUTS"):
-        rounds = rounds[:: EVERY[family]]
+        rounds = rounds[SOME[family]]
     name = f"cuts-{images['1'].tag}"
     with Journey(
         installation, update_registry, name=name, directory=tmp_path, logs=logs

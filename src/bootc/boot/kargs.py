@@ -16,7 +16,8 @@ from bootc.errors import Error
 from bootc.formats import cmdline
 from bootc.formats.tree import Directory, External, Inline, Leaf
 
-_DIRECTORY = "usr/lib/bootc/kargs.d"
+#: Where they are in an image.
+KARGS_D = "usr/lib/bootc/kargs.d"
 _KEYS = {"kargs", "match-architectures"}
 #: Where Rust's name of an architecture is not the kernel's.
 _RUST_NAMES = {"ppc64": "powerpc64", "ppc64le": "powerpc64", "i686": "x86", "armv7l": "arm"}
@@ -35,7 +36,7 @@ def read_kargs_d(
         KargsError: a file is not what it should be.
         OSError: ``read`` failed.
     """
-    directory = root.lookup(_DIRECTORY)
+    directory = root.lookup(KARGS_D)
     arguments: list[str] = []
     if not isinstance(directory, Directory):
         return arguments
@@ -43,7 +44,7 @@ def read_kargs_d(
     for raw_name, node in directory.sorted_entries():
         if not raw_name.endswith(b".toml"):
             continue
-        name = f"{_DIRECTORY}/{raw_name.decode('utf-8', 'backslashreplace')}"
+        name = f"{KARGS_D}/{raw_name.decode('utf-8', 'backslashreplace')}"
         if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
             raise KargsError(f"{name} is not a regular file")
         found = parse_kargs_d(name, read(node.content), architecture)

@@ -24,19 +24,21 @@ from bootc.deploy.facts import Facts
 from bootc.deploy.lost import find_lost_kernel
 from bootc.deploy.merging import with_policy
 from bootc.deploy.model import ImageSpec
-from bootc.deploy.pulled import check_space, kargs_d_of, note_label, os_release_of
+from bootc.deploy.pulled import (
+    check_space,
+    description_of,
+    kargs_d_of,
+    note_label,
+    os_release_of,
+)
 from bootc.deploy.room import room_for_update
 from bootc.deploy.staging import NewDeployment, kept_items
 from bootc.deploy.system import System
-from bootc.errors import doing
 from bootc.events import Sink
 from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease
-from bootc.formats.tree import Directory
 from bootc.oci.pull import pull
 from bootc.oci.source import Source
 
@@ -161,7 +163,7 @@ def _entry_anew(
     kernel = find_lost_kernel(system.boot, facts, deployment, artifacts)
     if origin is None or kernel is None:
         return
-    root = _root_of(system, deployment)
+    root = description_of(system.repository, deployment)
     options = None
     if origin.boot_type is BootType.BLS:
         options = _booted_options(facts)
@@ -180,11 +182,6 @@ def _entry_anew(
         artifact=kernel,
         systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
     )
-
-
-def _root_of(system: System, deployment: Digest) -> Directory:
-    with doing(f"Reading image {deployment}"):
-        return read_erofs(system.repository.objects.read(deployment, limit=MAX_IMAGE_BYTES))
 
 
 def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
@@ -220,7 +217,7 @@ def _options_of(system: System, facts: Facts, deployment: Digest, kargs_d: Seque
     return upgraded_options(
         _booted_options(facts),
         deployment,
-        kargs_d_of(system.repository, _root_of(system, facts.booted.image_id)),
+        kargs_d_of(system.repository, description_of(system.repository, facts.booted.image_id)),
         kargs_d,
         optional=facts.booted.missing_verity_allowed,
     )

@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from bootc.boot.kargs import read_kargs_d
+from bootc.boot.kargs import KARGS_D, read_kargs_d
 from bootc.errors import Error, doing
 from bootc.events import Message, Sink
+from bootc.formats.digest import Digest
+from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.ocispec import ImageConfig
 from bootc.formats.osrelease import OsRelease, parse_os_release
 from bootc.formats.tree import Directory, External, Inline, Leaf
@@ -56,6 +59,18 @@ def note_label(source: Source, sink: Sink) -> None:
     """
     if ImageConfig.parse(source.config_raw).labels.get(_LABEL) != "1":
         sink(Message(f"notice: {source.imgref} may be no operating system: no label {_LABEL}=1"))
+
+
+def description_of(repository: Repository, deployment: Digest) -> Directory:
+    """Return of a deployment's tree what the two functions below look at.
+
+    Raises:
+        InvalidImage, VerityMissing, ObjectCorrupt: its image is damaged.
+        OSError: it cannot be read.
+    """
+    with doing(f"Reading image {deployment}"):
+        data = repository.objects.read(deployment, limit=MAX_IMAGE_BYTES)
+        return read_erofs(data, below=[_OS_RELEASE, KARGS_D])
 
 
 def os_release_of(repository: Repository, root: Directory) -> OsRelease:

@@ -49,6 +49,52 @@ def position(name: bytes) -> int:
     return root.children[root.names.index(name)].position
 
 
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_a_part(version: int) -> None:
+    """Two subtrees, with a hard link that leads out of them, and nothing else."""
+    linked = Leaf(Stat(0o600), Inline(b"linked"))
+    marked = Stat(0o750, xattrs={b"user.mine": b"1"})
+    root = Directory(
+        Stat(),
+        {
+            b"etc": Directory(marked, {b"f": linked, b"gone": Leaf(Stat(), CharDevice(0))}),
+            b"usr": Directory(
+                marked,
+                {
+                    b"lib": Directory(Stat(), {b"a": linked, b"b": Directory(Stat(), {})}),
+                    b"whiteout": Leaf(Stat(), CharDevice(0)),
+                },
+            ),
+            b"x": linked,
+        },
+    )
+    image = mkfs_erofs(root, version=version)
+    part = read_erofs(image, below=["etc", "usr/lib/b", "usr/lib/none", "x/y", "none"])
+    found = {path: node for path, node in part.walk() if path != b"/"}
+    assert sorted(found) == [
+        b"/etc", b"/etc/f", b"/etc/gone", b"/usr", b"/usr/lib", b"/usr/lib/b", b"/x",
+    ]  # fmt: skip
+    whole = dict(read_erofs(image).walk())
+    on_the_way = {b"/usr", b"/usr/lib"}
+    for path in found.keys() - on_the_way:
+        assert found[path].stat == whole[path].stat
+        assert getattr(found[path], "content", None) == getattr(whole[path], "content", None)
+    assert found[b"/etc"].stat == marked
+    assert found[b"/usr"].stat == Stat(0o750)
+    assert found[b"/etc/f"] is found[b"/x"]
+
+
+def test_what_is_not_asked_for_is_not_read() -> None:
+    image = bytearray(mkfs_erofs(tree()))
+    start = position(b"pipe")
+    image[start : start + 32] = b"\xff" * 32
+    with pytest.raises(InvalidImage):
+        read_erofs(bytes(image))
+    assert sorted(read_erofs(bytes(image), below=["dir"]).entries) == [b"dir"]
+    with pytest.raises(InvalidImage):
+        read_erofs(bytes(image), below=["pipe"])
+
+
 def test_everything_comes_back() -> None:
     root = read_erofs(mkfs_erofs(tree()))
     assert root.stat == Stat(0o755, mtime_s=9)

@@ -109,7 +109,8 @@ def image_etc(objects: Objects, image_id: Digest) -> Directory:
         InvalidImage: it is no image.
     """
     with doing(f"Reading image {image_id}"):
-        etc = read_erofs(objects.read(image_id, limit=MAX_IMAGE_BYTES)).entries.get(b"etc")
+        data = objects.read(image_id, limit=MAX_IMAGE_BYTES)
+        etc = read_erofs(data, below=[_ETC]).lookup(_ETC)
     if not isinstance(etc, Directory):
         raise EtcMissing(
             f"image {image_id} has no directory /etc",

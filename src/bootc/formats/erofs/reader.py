@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -68,11 +68,28 @@ _C_METACOPY_BYTES = 36
 _TYPE_MASK = 0o170000
 
 
-def read_erofs(raw: bytes, *, dialect: Dialect = Dialect.RUST) -> Directory:
+class _Paths(dict[bytes, "_Paths"]):
+    """What is read of a directory, by name; all of it where this is empty."""
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> _Paths:
+        root = cls()
+        for path in paths:
+            below = root
+            for name in path.encode().split(b"/"):
+                below = below.setdefault(name, cls())
+        return root
+
+
+def read_erofs(
+    raw: bytes, *, dialect: Dialect = Dialect.RUST, below: Iterable[str] = ()
+) -> Directory:
     """Return the tree of an image: composefs 0, 1 or 2, or ``mkfs.erofs`` without compression.
 
     Args:
         raw: The whole image.
+        below: Paths from the root, of which none leads into another. What is not at or below one is
+            neither read nor checked, and directories on the way have no xattrs. By default, all.
         dialect: ``C`` reads as ``composefs-info`` does: link counts are believed and kept,
             opaque marks and the stored order of xattrs, too, and every device 0:0 is
             passed over.
@@ -82,7 +99,8 @@ def read_erofs(raw: bytes, *, dialect: Dialect = Dialect.RUST) -> Directory:
     """
     headers = unpack_headers(raw)
     check_headers(headers, len(raw))
-    return _TreeReader(Image(raw, headers), dialect).read(headers.superblock.root_nid)
+    reader = _TreeReader(Image(raw, headers), dialect, _Paths.of(below))
+    return reader.read(headers.superblock.root_nid)
 
 
 @dataclass(slots=True)
@@ -93,6 +111,8 @@ class _Frame:
     inode: Record
     pending: Iterator[tuple[bytes, int]]
     directory: Directory
+    #: What is read of it.
+    paths: _Paths
     subdirectories: int = 0
     has_whiteouts: bool = False
 
@@ -100,8 +120,9 @@ class _Frame:
 class _TreeReader:
     """Walks from the root; an inode is read once, whatever points at it."""
 
-    def __init__(self, image: Image, dialect: Dialect) -> None:
+    def __init__(self, image: Image, dialect: Dialect, paths: _Paths) -> None:
         self._image = image
+        self._paths = paths
         self._version = image.headers.version
         self._epoch1 = self._version in (0, 1)
         self._c = dialect is Dialect.C
@@ -116,7 +137,7 @@ class _TreeReader:
         inode = self._inode(root_nid)
         if not stat.S_ISDIR(inode.mode):
             raise InvalidImage(inode.offset, "the root is no directory")
-        root = self._enter(root_nid, inode)
+        root = self._enter(root_nid, inode, self._paths)
         while self._stack:
             frame = self._stack[-1]
             for name, nid in frame.pending:
@@ -124,6 +145,8 @@ class _TreeReader:
                     break
             else:
                 self._leave(self._stack.pop())
+        if self._paths:
+            return root
         for nid, announced in self._announced.items():
             if announced != self._found[nid] and not self._c:
                 found = self._found[nid]
@@ -138,7 +161,7 @@ class _TreeReader:
             inode.xattrs.update(pairs[inode.shared_count :] + pairs[: inode.shared_count])
         return inode
 
-    def _enter(self, nid: int, inode: Record) -> Directory:
+    def _enter(self, nid: int, inode: Record, paths: _Paths) -> Directory:
         if len(self._stack) + 1 >= MAX_DEPTH:
             raise InvalidImage(inode.offset, f"directories nested deeper than {MAX_DEPTH}")
         self._directories.add(nid)
@@ -153,7 +176,9 @@ class _TreeReader:
         for name, expected in ((b".", nid), (b"..", parent)):
             if entries.pop(name, None) != expected:
                 raise InvalidImage(inode.offset, f"{name.decode()} is missing or leads elsewhere")
-        self._stack.append(_Frame(nid, inode, iter(entries.items()), directory))
+        if paths:
+            entries = {name: entries[name] for name in paths if name in entries}
+        self._stack.append(_Frame(nid, inode, iter(entries.items()), directory, paths))
         return directory
 
     def _add(self, frame: _Frame, name: bytes, nid: int) -> bool:
@@ -173,7 +198,8 @@ class _TreeReader:
             leaf = self._file(frame, inode)
         elif file_type == stat.S_IFDIR:
             frame.subdirectories += 1
-            frame.directory.entries[name] = self._enter(nid, inode)
+            paths = frame.paths[name] if frame.paths else frame.paths
+            frame.directory.entries[name] = self._enter(nid, inode, paths)
             return True
         elif file_type == stat.S_IFCHR and inode.u == 0 and (self._epoch1 or self._c):
             is_stub = len(self._stack) == 1 and _STUB_NAME.match(name)
@@ -195,6 +221,9 @@ class _TreeReader:
 
     def _leave(self, frame: _Frame) -> None:
         inode = frame.inode
+        if frame.paths:
+            inode.xattrs.clear()
+            return
         if inode.nlink != 2 + frame.subdirectories and not self._c:
             found = 2 + frame.subdirectories
             raise InvalidImage(inode.offset, f"{inode.nlink} links announced, {found} found")
