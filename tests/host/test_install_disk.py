@@ -247,15 +247,25 @@ def test_a_failure_after_the_commit_point_changes_nothing(disk: str) -> None:
     assert events == []
 
 
+@pytest.mark.parametrize("threads", [0, 1])
 def test_an_interruption_waits_for_the_wiping(
-    disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """Ctrl-C during the clean-up is heard, but only when the disk is blank."""
+    """Ctrl-C during the clean-up is heard, but only when the disk is blank.
+
+    Also where another thread takes the signal, as one that draws progress may.
+    """
     real = require.tool("wipefs")
+    done = threading.Event()
+    for _ in range(threads):
+        threading.Thread(target=done.wait).start()
     commands = Commands(tmp_path / "bin", monkeypatch)
     fake = commands.mock("wipefs", f'kill -INT "$PPID"; exec {real} "$@"')
-    with pytest.raises(KeyboardInterrupt), BlankUnlessKept(inspect(disk), lambda _: None):
-        fail_after_formatting(disk, RuntimeError)
+    try:
+        with pytest.raises(KeyboardInterrupt), BlankUnlessKept(inspect(disk), lambda _: None):
+            fail_after_formatting(disk, RuntimeError)
+    finally:
+        done.set()
     assert len(fake.calls) == 4
     assert run(real, "--noheadings", disk) == ""
 

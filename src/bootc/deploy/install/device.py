@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
 
 
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _FORGET_TIMEOUT_S = 20.0
 _FORGET_POLL_S = 0.2
 
@@ -166,12 +168,25 @@ class BlankUnlessKept:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let an impatient second Ctrl-C wait until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Let an impatient second Ctrl-C wait until the block has ended.
+
+    Programs that are started in the block inherit the mask. Another thread, such as one that
+    draws progress, may take the signal all the same, and Python would raise it here.
+    """
+    held: list[int] = []
+    handlers = {}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    if threading.current_thread() is threading.main_thread():
+        for number in _INTERRUPTIONS:
+            handlers[number] = signal.signal(number, lambda taken, _: held.append(taken))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for taken in held[:1]:
+            signal.raise_signal(taken)
 
 
 def _check_not_claimed(path: str) -> None:
