@@ -92,7 +92,7 @@ def go_through(
         journey.bootc("delete-deployment rollback")
         assert journey.slots() == slots(booted)
         assert kernels(journey) == states(journey) == {booted.image_id.hex}
-    assert_clean(journey)
+        assert_clean(journey)
 
 
 def cut_while_staging(journey: Journey, moment: str, booted: Variant, other: Variant) -> None:

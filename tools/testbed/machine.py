@@ -179,6 +179,7 @@ class Machine:
         else:
             return
         if self._keep_console is not None:
+            self._keep_console.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._console, self._keep_console.with_suffix(".hung"))
         self._stop()
         self._start()
