@@ -125,8 +125,10 @@ class Dir:
             OSError: also with EFBIG, when the file is larger than ``limit`` bytes.
         """
         fd = self.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0) as file:
-            return read_all(file.fileno(), self._join(relpath), limit)
+        try:
+            return read_all(fd, self._join(relpath), limit)
+        finally:
+            os.close(fd)
 
     def exists(self, relpath: str) -> bool:
         """Tell whether there is anything of that name; a dangling symlink counts."""

@@ -131,6 +131,12 @@ def test_a_fifo_neither_hangs_nor_reads(directory: Dir, tmp_path: Path) -> None:
         directory.read_bytes("fifo")
 
 
+def test_a_directory_in_place_of_a_file_is_named(directory: Dir) -> None:
+    directory.mkdir("d")
+    with pytest.raises(OSError, match=r"not a regular file: '.*/d'"):
+        directory.read_bytes("d")
+
+
 def test_remove_tree(directory: Dir, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

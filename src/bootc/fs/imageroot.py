@@ -1,0 +1,190 @@
+"""The root of an image as a directory: unpacked, mounted, or the one a build runs in.
+
+Owns: the descriptor. Promises: symlinks are followed as if the directory were ``/``, so an
+absolute one stays inside, and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``).
+Nothing is written.
+
+This is how the image's own programs will see its files. :class:`bootc.fs.dir.Dir` instead
+refuses what leaves the directory, which suits the places that we lay out ourselves.
+
+A path is relative, and ``..`` in it is a bug of the caller. What is not there is None; a
+file in the place of a parent directory means that there is nothing below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from bootc.fs.dir import Dir, read_all
+from bootc.kernel import files
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+#: As many links as the kernel follows in one path.
+_MAX_LINKS = 40
+
+
+class ImageRoot:
+    """The root directory of an image. Close it, or use it as a context manager."""
+
+    __slots__ = ("dir",)
+
+    def __init__(self, directory: Dir) -> None:
+        self.dir = directory
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open a root by host path."""
+        return cls(Dir.open(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.dir.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is the root directory of this process, as in ``RUN`` of a build."""
+        return os.path.samestat(os.fstat(self.dir.fileno()), os.stat("/"))
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return ``lstat`` of a path; links on the way are followed, the last one is not."""
+        with self._parent(path) as found:
+            if found is None:
+                return None
+            parent, name = found
+            try:
+                return os.stat(name, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
+    def readlink(self, path: str) -> str | None:
+        """Return what a symlink says.
+
+        Raises:
+            OSError: also with EINVAL if it is no symlink.
+        """
+        with self._parent(path) as found:
+            if found is None:
+                return None
+            parent, name = found
+            try:
+                return os.readlink(name, dir_fd=parent)
+            except FileNotFoundError:
+                return None
+
+    def open_dir(self, path: str, *, same_mount: bool = False) -> Dir | None:
+        """Open a directory, following links.
+
+        Args:
+            path: Which.
+            same_mount: Take a mount point, or anything behind one, for absent.
+
+        Raises:
+            NotADirectoryError: it is something else.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        try:
+            fd = self._open(path, flags, files.RESOLVE_NO_XDEV if same_mount else 0)
+        except OSError as exc:
+            if exc.errno == errno.ENOENT or (same_mount and exc.errno == errno.EXDEV):
+                return None
+            raise
+        return Dir(fd, self._shown(path))
+
+    def open_file(self, path: str) -> int | None:
+        """Open something for reading, following links, and return its descriptor.
+
+        A pipe does not make the call wait. The caller checks that it got a regular file.
+        """
+        try:
+            return self._open(path, _READ, 0)
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return None
+            raise
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """Read a regular file of at most ``limit`` bytes, following links.
+
+        Raises:
+            OSError: also with EFBIG when it is larger, EINVAL when it is no regular file.
+        """
+        fd = self.open_file(path)
+        if fd is None:
+            return None
+        try:
+            return read_all(fd, self._shown(path), limit)
+        finally:
+            os.close(fd)
+
+    def resolve(self, path: str) -> str | None:
+        """Return where a path leads when all links are followed, relative to the root.
+
+        None means that links go in a circle. What does not exist is kept as it is.
+        """
+        pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
+        done: list[str] = []
+        links = 0
+        while pending:
+            name = pending.pop()
+            if name == "..":
+                done = done[:-1]
+                continue
+            here = "/".join([*done, name])
+            info = self.stat(here)
+            if info is None or not stat.S_ISLNK(info.st_mode):
+                done.append(name)
+                continue
+            links += 1
+            target = self.readlink(here)
+            if links > _MAX_LINKS or target is None:
+                return None
+            if target.startswith("/"):
+                done = []
+            pending += [part for part in target.split("/") if part not in ("", ".")][::-1]
+        return "/".join(done)
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str] | None]:
+        """Yield a descriptor of the last component's directory, and that component."""
+        above, _, name = path.rpartition("/")
+        try:
+            fd = self._open(above or ".", os.O_PATH | os.O_DIRECTORY, 0)
+        except OSError as exc:
+            if exc.errno not in _ABSENT:
+                raise
+            yield None
+            return
+        try:
+            yield fd, name
+        except OSError as exc:
+            exc.filename = self._shown(path)
+            raise
+        finally:
+            os.close(fd)
+
+    def _open(self, path: str, flags: int, resolve: int) -> int:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"path {path!r} is not one below a root")
+        resolve |= files.RESOLVE_IN_ROOT
+        try:
+            return files.openat2(self.dir.fileno(), path, flags | os.O_CLOEXEC, 0, resolve)
+        except OSError as exc:
+            exc.filename = self._shown(path)
+            raise
+
+    def _shown(self, path: str) -> str:
+        return f"{self.dir.path.rstrip('/')}/{path}"

@@ -1,0 +1,104 @@
+"""One look at every name below a directory: what is there, without reading it.
+
+Owns: the order (a directory before what is in it, names bytewise) and the descriptors on
+the way. Promises: no symlink is followed and no mount is entered, bind mounts of a
+directory of the same file system included; a mount point itself is seen. An entry costs no
+system call of its own.
+
+:mod:`bootc.fs.walk` instead reads a tree as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from bootc.fs.dir import Dir
+from bootc.kernel import files
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_ANY = os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW
+_STAY = files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_XDEV
+
+
+class Visited(NamedTuple):
+    """An entry of a directory, while the walk stands there.
+
+    Attributes:
+        parent: Descriptor of the directory, open until the next entry is asked for.
+        path: Below the top; bytes that are not UTF-8 are as :func:`os.fsdecode` leaves them.
+        entry: Name and type, and more when asked.
+    """
+
+    parent: int
+    path: str
+    entry: os.DirEntry[str]
+
+
+def visit(top: Dir, descend: Callable[[str], bool] = lambda path: True) -> Iterator[Visited]:
+    """Yield everything below a directory.
+
+    Args:
+        top: The directory, itself not yielded.
+        descend: Tells by its path whether to look into a directory.
+
+    Raises:
+        OSError: a directory cannot be read, or EMFILE where they are nested deeper than the
+            process may open files.
+    """
+    levels: list[tuple[int, str, Iterator[os.DirEntry[str]]]] = []
+    try:
+        levels.append(_enter(top.fileno(), ".", "", top))
+        while levels:
+            fd, prefix, entries = levels[-1]
+            entry = next(entries, None)
+            if entry is None:
+                os.close(levels.pop()[0])
+                continue
+            path = prefix + entry.name
+            yield Visited(fd, path, entry)
+            if entry.is_dir(follow_symlinks=False) and descend(path):
+                try:
+                    levels.append(_enter(fd, entry.name, f"{path}/", top))
+                except OSError as exc:
+                    # Another mount, or gone meanwhile, as in a /tmp that others use.
+                    if exc.errno not in (errno.EXDEV, errno.ENOENT):
+                        raise
+    finally:
+        for fd, _, _ in levels:
+            os.close(fd)
+
+
+def is_mount_point(visited: Visited) -> bool:
+    """Tell whether another mount begins at an entry, be it a directory or a file."""
+    try:
+        os.close(files.openat2(visited.parent, visited.entry.name, _ANY, 0, _STAY))
+    except OSError as exc:
+        if exc.errno == errno.EXDEV:
+            return True
+        if exc.errno != errno.ENOENT:
+            raise
+    return False
+
+
+def _enter(
+    parent: int, name: str, prefix: str, top: Dir
+) -> tuple[int, str, Iterator[os.DirEntry[str]]]:
+    try:
+        fd = files.openat2(parent, name, _DIRECTORY, 0, _STAY)
+        try:
+            with os.scandir(fd) as entries:
+                listed = sorted(entries, key=_bytewise)
+        except BaseException:
+            os.close(fd)
+            raise
+    except OSError as exc:
+        exc.filename = f"{top.path.rstrip('/')}/{prefix}".rstrip("/") or "/"
+        raise
+    return fd, prefix, iter(listed)
+
+
+def _bytewise(entry: os.DirEntry[str]) -> bytes:
+    return os.fsencode(entry.name)
