@@ -29,6 +29,7 @@ from bootc.formats import (
     filecontexts,
     grubcfg,
     imgref,
+    initramfs,
     ocispec,
     origin,
     osrelease,
@@ -164,6 +165,12 @@ def _texts(value: object) -> Iterator[str]:
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             yield from _texts(getattr(value, field.name))
+
+
+def _initramfs(data: bytes) -> None:
+    read = io.BytesIO(data).read
+    for name in initramfs.initramfs_names(read, max_bytes=_MAX_BODY_BYTES):
+        assert len(name) <= initramfs.MAX_NAME_BYTES
 
 
 def _metadata(data: bytes) -> None:
@@ -326,6 +333,13 @@ TARGETS: dict[str, Target] = {
             _imgref,
             (imgref.ImageReferenceError,),
             tokens=(b"docker://", b"ostree-remote-image:", b"ostree-unverified-registry:", b"oci:"),
+        ),
+        Target(
+            "initramfs",
+            _initramfs,
+            (initramfs.InitramfsError,),
+            positions=True,
+            tokens=(b"070701", b"TRAILER!!!", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"),
         ),
         Target("metadata", _metadata, (metadata.MetadataError, metadata.UnsupportedRepository)),
         Target("ocispec", _ocispec, (ocispec.ImageSpecError,), tokens=_JSON_TOKENS),

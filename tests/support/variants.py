@@ -44,7 +44,7 @@ from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import open_source
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
-from support import ukify
+from support import initramfs, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
 from testbed.demo_os import DemoOs
 
@@ -285,20 +285,8 @@ def _padding(content: bytes) -> bytes:
     if not content:
         return b""
     data = hashlib.shake_256(content).digest(_PADDING_BYTES)
-    archive = _cpio("padding", data) + _cpio("TRAILER!!!", b"")
-    return archive + bytes(-len(archive) % 512)
-
-
-def _cpio(name: str, content: bytes) -> bytes:
-    """A member of a cpio archive in the kernel's format (buffer-format.rst)."""
-    mode, links = (0o100644, 1) if content else (0, 1)
-    numbers = (0, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    header = b"070701" + b"".join(b"%08x" % number for number in numbers)
-    return _aligned(header + name.encode() + b"\0") + _aligned(content)
-
-
-def _aligned(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
+    made = initramfs.archive(("padding", data))
+    return made + bytes(-len(made) % 512)
 
 
 def _kargs(repository: Repository, root: Directory) -> list[str]:

@@ -11,6 +11,7 @@ import tracemalloc
 import pytest
 
 from fuzz.targets import TARGETS
+from support import initramfs
 
 INPUT_BYTES = 1 << 18
 #: Bytes of Python objects for each byte of input: one small string a character.
@@ -50,6 +51,8 @@ def numbered(start: bytes, unit: bytes) -> bytes:
         ("grubcfg", filled(b'menuentry "', b"\\a")),
         ("grubcfg", filled(b"", b"\n \t")),
         ("imgref", filled(b"", b"oci:")),
+        ("initramfs", filled(b"", b"\0")),
+        ("initramfs", filled(b"", initramfs.member("a", b""))),
         ("metadata", filled(b'{"version":', b"[")),
         ("ocispec", filled(b'{"schemaVersion":2,"manifests":[', b"{},", b"{}]}")),
         ("ocispec", filled(b"", b'{"a":')),

@@ -1,0 +1,43 @@
+"""Kernel images: what a ``vmlinuz`` says about itself.
+
+On x86 the setup header holds a pointer to the release, as ``uname -r`` prints it; images
+of other machines do not say it.
+
+Format: Linux ``Documentation/arch/x86/boot.rst``, "The Real-Mode Kernel Header".
+"""
+
+from __future__ import annotations
+
+#: Where all that is asked for lies, with room for the longest release.
+HEAD_BYTES = 1 << 17
+
+#: What the kernels of bootable machines begin with: an EFI program, gzip (arm64), ELF (ppc64).
+_MAGICS = (b"MZ", b"\x1f\x8b", b"\x7fELF")
+_X86_MAGIC_AT = 0x202
+_X86_MAGIC = b"HdrS"
+_VERSION_POINTER = slice(0x20E, 0x210)
+_SETUP_BYTES = 0x200
+#: UTS_RELEASE has at most 64 characters, with its zero byte.
+_MAX_RELEASE_BYTES = 65
+
+
+def is_kernel(head: bytes) -> bool:
+    """Tell whether a file can be a kernel by how it begins, and is no stand-in for one."""
+    return head.startswith(_MAGICS)
+
+
+def kernel_release(head: bytes) -> str | None:
+    """Return the release a kernel image states; None if it states none.
+
+    Args:
+        head: The first :data:`HEAD_BYTES` of the file, or all of it.
+    """
+    if head[_X86_MAGIC_AT : _X86_MAGIC_AT + len(_X86_MAGIC)] != _X86_MAGIC:
+        return None
+    pointer = int.from_bytes(head[_VERSION_POINTER], "little")
+    if not pointer:
+        return None
+    start = _SETUP_BYTES + pointer
+    text = head[start : start + _MAX_RELEASE_BYTES].partition(b"\0")[0].partition(b" ")[0]
+    release = text.decode("ascii", "replace")
+    return release if release and release.isascii() and release.isprintable() else None
