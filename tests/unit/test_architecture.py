@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "oci": GROUND | {"kernel", "formats", "fs", "repository"},
     "boot": GROUND | {"kernel", "formats", "fs", "repository"},
     "deploy": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
+    "lint": GROUND | {"kernel", "formats", "fs", "repository", "boot"},
     "initramfs": {"errors", "kernel", "formats", "repository"},
-    "cli": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy"},
+    "cli": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy", "lint"},
 }
 #: The initramfs step reads these modules only, so that its closure stays small.
 INITRAMFS_MODULES = {

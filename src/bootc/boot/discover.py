@@ -16,13 +16,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from bootc.boot.content import size_of
+from bootc.boot.rootkernel import INITRAMFS as _INITRAMFS
+from bootc.boot.rootkernel import MODULES as _MODULES
+from bootc.boot.rootkernel import UKIS as _UKIS
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.errors import Error
 from bootc.formats.tree import Directory, External, Inline, Leaf
-
-_MODULES = "usr/lib/modules"
-_UKIS = "boot/EFI/Linux"
-_INITRAMFS = "initramfs.img"
 
 
 class ImageNotBootable(Error):

@@ -31,7 +31,7 @@ VERBS = {
     "usr-overlay": "usroverlay",
     "usroverlay": "usroverlay",
     "install": "install",
-    "container": "container",
+    "container": "container.command",
     "composefs-finalize-staged": "finalize",
     "config-diff": "configdiff",
 }

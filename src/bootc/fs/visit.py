@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from bootc.fs.dir import Dir
@@ -37,7 +37,9 @@ class Visited(NamedTuple):
     entry: os.DirEntry[str]
 
 
-def visit(top: Dir, descend: Callable[[str], bool] = lambda path: True) -> Iterator[Visited]:
+def visit(
+    top: Dir, descend: Callable[[str], bool] = lambda path: True
+) -> Generator[Visited, None, None]:
     """Yield everything below a directory.
 
     Args:

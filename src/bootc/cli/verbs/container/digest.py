@@ -1,4 +1,4 @@
-"""``bootc container``: verbs for people who build images."""
+"""``bootc container compute-composefs-digest``: the deployment id an image will get."""
 
 from __future__ import annotations
 
@@ -83,50 +83,40 @@ def _write_dumpfile(path: str, root: Directory) -> None:
         file.writelines(write_dumpfile(root))
 
 
-_COMMAND = Command(
-    name="container",
-    help="Commands for building images.",
-    commands=(
-        Command(
-            name="compute-composefs-digest",
-            help="Print the deployment id of an image without storing anything.",
-            options=(
-                Option(
-                    ("target",),
-                    "A directory, or an image: oci:DIR:TAG, docker://HOST/REPO:TAG, … "
-                    "(default: /target).",
-                    metavar="PATH|IMAGE",
-                    default=_DEFAULT_TARGET,
-                    optional=True,
-                ),
-                Option(
-                    ("--plain",),
-                    "The digest of the unmodified container tree, not of the bootable one.",
-                    default=False,
-                ),
-                Option(
-                    ("--xattrs",),
-                    "Which extended attributes are kept (default: allowlist-only).",
-                    metavar="MODE",
-                    default="allowlist-only",
-                    choices=_XATTR_MODES,
-                ),
-                Option(
-                    ("--write-dumpfile-to",),
-                    "Write the tree the digest is computed of to a file, as a dumpfile.",
-                    metavar="FILE",
-                ),
-                Option(
-                    ("--explain",),
-                    "Say why the digests of two directories, EROFS images, dumpfiles or images "
-                    "differ.",
-                    metavars=("A", "B"),
-                ),
-                Option(("--json",), "The explanation as JSON.", default=False),
-            ),
-            run=compute_composefs_digest,
+COMMAND = Command(
+    name="compute-composefs-digest",
+    help="Print the deployment id of an image without storing anything.",
+    options=(
+        Option(
+            ("target",),
+            "A directory, or an image: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: /target).",
+            metavar="PATH|IMAGE",
+            default=_DEFAULT_TARGET,
+            optional=True,
         ),
+        Option(
+            ("--plain",),
+            "The digest of the unmodified container tree, not of the bootable one.",
+            default=False,
+        ),
+        Option(
+            ("--xattrs",),
+            "Which extended attributes are kept (default: allowlist-only).",
+            metavar="MODE",
+            default="allowlist-only",
+            choices=_XATTR_MODES,
+        ),
+        Option(
+            ("--write-dumpfile-to",),
+            "Write the tree the digest is computed of to a file, as a dumpfile.",
+            metavar="FILE",
+        ),
+        Option(
+            ("--explain",),
+            "Say why the digests of two directories, EROFS images, dumpfiles or images differ.",
+            metavars=("A", "B"),
+        ),
+        Option(("--json",), "The explanation as JSON.", default=False),
     ),
+    run=compute_composefs_digest,
 )
-
-COMMANDS = (_COMMAND,)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bootc.cli import main as cli
-from bootc.cli.verbs import container
+from bootc.cli.verbs.container import digest
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
@@ -77,7 +77,7 @@ def test_a_directory(shell: Shell, root: Path, tmp_path: Path) -> None:
 
 
 def test_every_mode_of_xattrs_can_be_asked_for() -> None:
-    assert tuple(mode.value for mode in XattrMode) == container._XATTR_MODES
+    assert tuple(mode.value for mode in XattrMode) == digest._XATTR_MODES
 
 
 def test_the_default_is_target(shell: Shell) -> None:

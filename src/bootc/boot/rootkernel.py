@@ -1,0 +1,96 @@
+"""The kernel of an image that is unpacked: what build tools ask for by name and by file.
+
+Owns the search by upstream's rules, which builds rely on: the first ``boot/EFI/Linux/*.efi``
+by name, or else the one directory of ``usr/lib/modules`` that has a ``vmlinuz``. An image
+without a kernel is fine; one with two is an error. Links inside the image are followed.
+
+What an installation takes or refuses is :mod:`bootc.boot.discover`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from bootc.boot.scheme import UKI_SUFFIX, VMLINUZ
+from bootc.errors import Error
+from bootc.formats.shellquote import shell_quoted
+from bootc.fs.imageroot import ImageRoot
+
+MODULES = "usr/lib/modules"
+UKIS = "boot/EFI/Linux"
+INITRAMFS = "initramfs.img"
+
+
+class SeveralKernels(Error):
+    """An image has more than one kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class RootKernel:
+    """A kernel of an unpacked image.
+
+    Attributes:
+        version: The name of its directory, or of the unified kernel image without suffix.
+        path: Of the unified kernel image, or of ``vmlinuz``.
+        unified: Whether it is a unified kernel image.
+    """
+
+    version: str
+    path: str
+    unified: bool
+
+    @property
+    def initramfs(self) -> str:
+        """Where the initramfs of a kernel belongs that is no unified kernel image."""
+        return f"{os.path.dirname(self.path)}/{INITRAMFS}"
+
+
+def find_kernel(image: ImageRoot) -> RootKernel | None:
+    """Return the kernel of an image, None if it has none.
+
+    Raises:
+        SeveralKernels: it has more than one, and no unified kernel image.
+    """
+    for name in _names(image, UKIS):
+        if name.endswith(UKI_SUFFIX) and name != UKI_SUFFIX:
+            return RootKernel(name.removesuffix(UKI_SUFFIX), f"{UKIS}/{name}", unified=True)
+    version = find_kernel_version(image)
+    if version is None:
+        return None
+    return RootKernel(version, f"{MODULES}/{version}/{VMLINUZ}", unified=False)
+
+
+def find_kernel_version(image: ImageRoot) -> str | None:
+    """Return the name of the directory of ``usr/lib/modules`` that has a ``vmlinuz``.
+
+    Raises:
+        SeveralKernels: more than one has.
+    """
+    found = [name for name in _names(image, MODULES) if _has_kernel(image, name)]
+    if len(found) > 1:
+        raise SeveralKernels(
+            f"Found multiple subdirectories in {MODULES}",
+            hint=f"leave one of {', '.join(map(shell_quoted, found))}",
+        )
+    return found[0] if found else None
+
+
+def _has_kernel(image: ImageRoot, version: str) -> bool:
+    info = image.stat(f"{MODULES}/{version}")
+    if info is None or not stat.S_ISDIR(info.st_mode):
+        return False
+    target = image.resolve(f"{MODULES}/{version}/{VMLINUZ}")
+    return target is not None and image.stat(target) is not None
+
+
+def _names(image: ImageRoot, path: str) -> list[str]:
+    try:
+        directory = image.open_dir(path)
+    except NotADirectoryError:
+        return []
+    if directory is None:
+        return []
+    with directory:
+        return directory.names()

@@ -1,0 +1,14 @@
+"""``bootc container``: verbs for people who build images, and for the builds themselves."""
+
+from __future__ import annotations
+
+from bootc.cli.options import Command
+from bootc.cli.verbs.container import digest, lint
+
+_COMMAND = Command(
+    name="container",
+    help="Commands for building images.",
+    commands=(lint.COMMAND, digest.COMMAND),
+)
+
+COMMANDS = (_COMMAND,)

@@ -1,0 +1,129 @@
+"""Lints of what an image boots with: what an installation, or the machine, will stumble over.
+
+A file that cannot be a kernel is taken for a stand-in, as tests and first stages of builds
+have it, and nothing is said of what is beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from bootc.boot.discover import ImageNotBootable, find_boot_resource
+from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
+from bootc.boot.rootkernel import MODULES, RootKernel, find_kernel
+from bootc.formats.initramfs import initramfs_names
+from bootc.formats.kernelimage import HEAD_BYTES, is_kernel, kernel_release
+from bootc.formats.pe import INITRD, LINUX, UNAME, Uki
+from bootc.formats.shellquote import shell_quoted
+from bootc.fs.imageroot import ImageRoot
+from bootc.fs.outline import Outline
+from bootc.lint.model import Finding, Listing, lists
+from bootc.repository.mounting import MIN_KERNEL
+
+#: What mounts the image at boot; upstream's and ours have the same name.
+_STEP = b"usr/lib/bootc/initramfs-setup"
+_RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
+
+
+def installable(root: ImageRoot) -> Finding | None:
+    """Find what an installation would refuse: too many kernels, entries, wrong arguments."""
+    outline = Outline.read(root, ("boot", MODULES, KARGS_D))
+    reasons = []
+    try:
+        read_kargs_d(outline.root, outline.read_content, os.uname().machine)
+    except KargsError as exc:
+        reasons.append(_sentence(exc))
+    if _kernel(root) is not None:
+        try:
+            find_boot_resource(outline.root)
+        except ImageNotBootable as exc:
+            reasons.append(_sentence(exc))
+    return lists(Listing("Found what bootc install will refuse", reasons))
+
+
+def kernel_version(root: ImageRoot) -> Finding | None:
+    """Find a kernel too old to mount the image."""
+    kernel = _kernel(root)
+    if kernel is None:
+        return None
+    release = _release(root, kernel) or kernel.version
+    found = _RELEASE.match(release)
+    if found is None or (int(found[1]), int(found[2])) >= MIN_KERNEL:
+        return None
+    needed = ".".join(map(str, MIN_KERNEL))
+    return f"Found kernel {shell_quoted(release)}, but mounting the image needs Linux {needed}"
+
+
+def initramfs(root: ImageRoot) -> Finding | None:
+    """Find an initramfs that will not mount the image."""
+    kernel = _kernel(root)
+    if kernel is None:
+        return None
+    if kernel.unified:
+        path = kernel.path
+        with _opened(root, path) as file:
+            pieces = Uki.read(file).chunks(INITRD)
+            found = _has_step(lambda size: next(pieces, b""))
+    else:
+        path = kernel.initramfs
+        if root.stat(path) is None:
+            return None  # an installation refuses the image, as the lint above says
+        with _opened(root, path) as file:
+            found = _has_step(file.read)
+    if found:
+        return None
+    return (
+        f"Found no {_STEP.decode()} in the initramfs of {shell_quoted(path)}, so that it does "
+        "not mount the image; dracut's module bootc brings it"
+    )
+
+
+def _has_step(read: Callable[[int], bytes]) -> bool:
+    return any(name == _STEP for name in initramfs_names(read))
+
+
+def _kernel(root: ImageRoot) -> RootKernel | None:
+    """Return the kernel of an image, unless there is only a stand-in for one."""
+    kernel = find_kernel(root)
+    if kernel is None:
+        return None
+    with _opened(root, kernel.path) as file:
+        return kernel if is_kernel(file.read(HEAD_BYTES)) else None
+
+
+def _release(root: ImageRoot, kernel: RootKernel) -> str | None:
+    """Return the release that a kernel states itself."""
+    with _opened(root, kernel.path) as file:
+        if not kernel.unified:
+            return kernel_release(file.read(HEAD_BYTES))
+        uki = Uki.read(file)
+        if UNAME in uki.sections:
+            return uki.text(UNAME).strip()
+        head = b""
+        for piece in uki.chunks(LINUX):
+            head += piece
+            if len(head) >= HEAD_BYTES:
+                break
+        return kernel_release(head)
+
+
+@contextmanager
+def _opened(root: ImageRoot, path: str) -> Iterator[BinaryIO]:
+    fd = root.open_file(path)
+    if fd is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    with open(fd, "rb") as file:
+        yield file
+
+
+def _sentence(exc: ImageNotBootable | KargsError) -> str:
+    return exc.message if exc.hint is None else f"{exc.message} ({exc.hint})"

@@ -1,0 +1,40 @@
+"""Files of ``*.d`` directories, as systemd reads them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+
+from bootc.fs.imageroot import ImageRoot
+
+_SUFFIX = ".conf"
+_MAX_BYTES = 1 << 24
+
+
+def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
+    """Yield the content of all files, by name.
+
+    Args:
+        root: The image.
+        homes: The directories; a file replaces one of the same name in an earlier directory.
+
+    Raises:
+        OSError: one cannot be read, or is too large.
+    """
+    files: dict[str, str] = {}
+    for home in homes:
+        directory = root.open_dir(home)
+        if directory is None:
+            continue
+        with directory:
+            files |= {n: f"{home}/{n}" for n in directory.names() if n.endswith(_SUFFIX)}
+    for _, path in sorted(files.items()):
+        try:
+            data = root.read(path, _MAX_BYTES)
+        except OSError as exc:
+            if exc.errno != errno.EINVAL:
+                raise
+            # A link to /dev/null says that there shall be no such file.
+            continue
+        if data is not None:
+            yield data

@@ -1,0 +1,64 @@
+"""Lints of files in an image that describe one machine, or the system as a whole."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from bootc.formats.fstab import parse_fstab
+from bootc.formats.osrelease import parse_os_release
+from bootc.formats.shellquote import shell_quoted
+from bootc.fs.imageroot import ImageRoot
+from bootc.lint.model import Finding, Listing, lists
+
+_MAX_BYTES = 1 << 20
+_MACHINE_ID = re.compile(rb"[0-9a-f]{32}")
+#: What the initramfs mounts, from the image and the deployment's state.
+_OF_THE_IMAGE = ("/", "/etc", "/sysroot", "/usr")
+#: Where os-release is; the first one counts.
+_OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
+
+
+def fstab(root: ImageRoot) -> Finding | None:
+    """Find mounts in ``/etc/fstab`` that would meet those of the initramfs."""
+    mounts = parse_fstab(root.read("etc/fstab", _MAX_BYTES) or b"")
+    found = [
+        f"{shell_quoted(source)} {shell_quoted(target)}"
+        for source, target in mounts
+        if posixpath.normpath(f"/{target.lstrip('/')}") in _OF_THE_IMAGE
+    ]
+    return lists(Listing("Found mounts in /etc/fstab of what the initramfs mounts", found))
+
+
+def machine_id(root: ImageRoot) -> Finding | None:
+    """Find an id that all machines installed from the image would share."""
+    data = root.read("etc/machine-id", _MAX_BYTES) or b""
+    if not _MACHINE_ID.fullmatch(data.strip()):
+        return None
+    return "Found an id in /etc/machine-id, which all machines would share; empty the file"
+
+
+def os_release(root: ImageRoot) -> Finding | None:
+    """Find an os-release that makes no title for a boot menu."""
+    for path in _OS_RELEASE:
+        data = root.read(path, _MAX_BYTES)
+        if data is None:
+            continue
+        try:
+            data.decode()
+        except UnicodeDecodeError as exc:
+            return f"{path} is not UTF-8 at offset {exc.start}"
+        title = parse_os_release(data).title
+        if title is None:
+            return f"{path} has neither PRETTY_NAME, NAME nor ID, and boot menus no title"
+        if not title.isprintable():
+            return f"The name of the system in {path} holds a control character"
+        return None
+    return None
+
+
+def skopeo(root: ImageRoot) -> Finding | None:
+    """Find an image that brings bootc, but not what it reads registries with."""
+    if root.stat("usr/bin/bootc") is None or root.stat("usr/bin/skopeo") is not None:
+        return None
+    return "Found /usr/bin/bootc without /usr/bin/skopeo, which updates from a registry need"

@@ -1,0 +1,92 @@
+"""What a lint is, and what it finds.
+
+A lint that finds nothing returns None. What it finds is a sentence, or lists below
+headings; :func:`render` makes text of either. A lint that cannot tell raises.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bootc.fs.imageroot import ImageRoot
+from bootc.fs.visit import Visited
+
+#: How many items of a list are shown where not all are asked for.
+SHOWN_ITEMS = 5
+
+
+class Kind(enum.StrEnum):
+    """What a find means."""
+
+    #: The image will not install, or will not work.
+    FATAL = "fatal"
+    #: Its maker probably did not mean that.
+    WARNING = "warning"
+
+
+class RootType(enum.StrEnum):
+    """Which root a lint is for, in the words of ``--list``."""
+
+    RUNNING = "Running"
+    ALTERNATIVE = "Alternative"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Items below a heading. The heading has no colon."""
+
+    header: str
+    items: Sequence[str]
+
+
+Finding = str | tuple[Listing, ...]
+Check = Callable[[ImageRoot], Finding | None]
+Look = Callable[[Visited], Finding | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lint:
+    """One lint.
+
+    Attributes:
+        name: What it is called in output and by ``--skip``.
+        kind: What its finds mean.
+        description: What it looks for, for ``--list``.
+        check: Looks at a root; or
+        look: looks at each name of the tree, until it finds something.
+        root_type: The only kind of root it is for.
+        own: Whether it is ours, and not upstream's.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    check: Check | None = None
+    look: Look | None = None
+    root_type: RootType | None = None
+    own: bool = False
+
+
+def lists(*listings: Listing) -> Finding | None:
+    """Return a finding of those lists that hold something, None if all are empty."""
+    return tuple(listing for listing in listings if listing.items) or None
+
+
+def render(finding: Finding, limit: int | None = SHOWN_ITEMS) -> str:
+    """Return the text of a finding; lists end in a newline.
+
+    Args:
+        finding: What was found.
+        limit: How many items of each list are shown, None for all.
+    """
+    if isinstance(finding, str):
+        return finding
+    lines = []
+    for listing in finding:
+        lines.append(f"{listing.header}:")
+        lines += [f"  {item}" for item in listing.items[:limit]]
+        if limit is not None and len(listing.items) > limit:
+            lines.append(f"  ...and {len(listing.items) - limit} more")
+    return "".join(f"{line}\n" for line in lines)

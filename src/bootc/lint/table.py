@@ -1,0 +1,165 @@
+"""All lints: upstream's by their names there, and then ours, which begin with ``pybootc-``.
+
+The order is that of the output: upstream's that look at a root, upstream's that look at
+every name, ours; each by name. Names and kinds of upstream's are interfaces: builds skip
+lints by name, and fail or not by kind.
+"""
+
+from __future__ import annotations
+
+from bootc.lint import booting, kernel, layout, machine, names, prepareroot, runtime
+from bootc.lint.model import Kind, Lint, RootType
+from bootc.lint.sysusers import sysusers
+from bootc.lint.tmpfiles import var_tmpfiles
+
+_UPSTREAM = (
+    Lint(
+        "api-base-directories",
+        Kind.FATAL,
+        "The directories that API file systems are mounted on, and /var, are there.",
+        layout.api_directories,
+    ),
+    Lint(
+        "baseimage-composefs",
+        Kind.WARNING,
+        "prepare-root.conf of ostree enables composefs.",
+        prepareroot.baseimage_composefs,
+    ),
+    Lint(
+        "baseimage-root",
+        Kind.FATAL,
+        "/sysroot is a directory and /ostree a link to sysroot/ostree.",
+        layout.baseimage_root,
+    ),
+    Lint(
+        "bootc-kargs",
+        Kind.FATAL,
+        "The files of /usr/lib/bootc/kargs.d can be parsed.",
+        kernel.kargs,
+    ),
+    Lint(
+        "buildah-injected",
+        Kind.WARNING,
+        "/etc/hostname and /etc/resolv.conf are not the empty files that container engines leave.",
+        layout.buildah_injected,
+        # In a running container the engine's own files are there.
+        root_type=RootType.ALTERNATIVE,
+    ),
+    Lint(
+        "etc-usretc",
+        Kind.FATAL,
+        "There is /etc and no /usr/etc.",
+        layout.etc_usretc,
+    ),
+    Lint(
+        "kernel",
+        Kind.FATAL,
+        "There is no more than one kernel in /usr/lib/modules.",
+        kernel.kernel,
+    ),
+    Lint(
+        "nonempty-boot",
+        Kind.WARNING,
+        "/boot is there and empty, but for unified kernel images; something else is mounted over "
+        "it on a machine.",
+        layout.nonempty_boot,
+    ),
+    Lint(
+        "nonempty-run-tmp",
+        Kind.WARNING,
+        "/run and /tmp are empty; on a machine nothing in them is seen.",
+        runtime.nonempty_run_tmp,
+    ),
+    Lint(
+        "sysusers",
+        Kind.WARNING,
+        "Users and groups of /etc/passwd and /etc/group are in sysusers.d too, which makes them "
+        "on a machine whose /etc was changed.",
+        sysusers,
+    ),
+    Lint(
+        "var-log",
+        Kind.WARNING,
+        "There are no logs in /var/log: they are the build's, and differ each time.",
+        runtime.var_log,
+    ),
+    Lint(
+        "var-run",
+        Kind.FATAL,
+        "/var/run is a link.",
+        layout.var_run,
+    ),
+    Lint(
+        "var-tmpfiles",
+        Kind.WARNING,
+        "What is in /var is in tmpfiles.d too, which makes it on a machine; an image's /var "
+        "counts at installation only.",
+        var_tmpfiles,
+        root_type=RootType.RUNNING,
+    ),
+    Lint(
+        "utf8",
+        Kind.FATAL,
+        "Names and targets of links are UTF-8.",
+        look=names.utf8,
+    ),
+)
+_OWN = (
+    Lint(
+        "pybootc-fstab",
+        Kind.WARNING,
+        "/etc/fstab does not mount what the initramfs mounts.",
+        machine.fstab,
+        own=True,
+    ),
+    Lint(
+        "pybootc-initramfs",
+        Kind.WARNING,
+        "The initramfs has the step that mounts the image.",
+        booting.initramfs,
+        own=True,
+    ),
+    Lint(
+        "pybootc-installable",
+        Kind.WARNING,
+        "bootc install will not refuse the kernel, the boot entries or the kernel arguments.",
+        booting.installable,
+        own=True,
+    ),
+    Lint(
+        "pybootc-kernel-version",
+        Kind.WARNING,
+        "The kernel is new enough to mount the image.",
+        booting.kernel_version,
+        own=True,
+    ),
+    Lint(
+        "pybootc-machine-id",
+        Kind.WARNING,
+        "/etc/machine-id holds no id.",
+        machine.machine_id,
+        own=True,
+    ),
+    Lint(
+        "pybootc-os-release",
+        Kind.WARNING,
+        "os-release is text and names the system.",
+        machine.os_release,
+        own=True,
+    ),
+    Lint(
+        "pybootc-skopeo",
+        Kind.WARNING,
+        "skopeo is there if bootc is.",
+        machine.skopeo,
+        own=True,
+    ),
+    Lint(
+        "pybootc-usr-merge",
+        Kind.WARNING,
+        "/bin, /lib and /sbin are links.",
+        layout.usr_merge,
+        own=True,
+    ),
+)
+LINTS = _UPSTREAM + _OWN

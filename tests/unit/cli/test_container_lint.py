@@ -1,0 +1,135 @@
+"""``bootc container lint`` as a Containerfile calls it: streams and exit codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bootc.cli import main as cli
+from bootc.lint.table import LINTS
+from support.roots import MODULES, base, bootable
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
+    monkeypatch.setattr(cli.gc, "set_threshold", lambda *a: None)
+    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
+
+    def lint(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["container", "lint", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return lint
+
+
+def test_images_that_pass(run: Run, tmp_path: Path) -> None:
+    for make in (base, bootable):
+        root = make(tmp_path / make.__name__).path
+        for options in ((), ("--fatal-warnings",), ("--no-truncate",)):
+            assert run("--rootfs", root, *options) == (
+                0,
+                "Checks passed: 13\nChecks skipped: 1\n",
+                "",
+            )
+
+
+def test_warnings(run: Run, tmp_path: Path) -> None:
+    root = base(tmp_path / "root").file("var/log/dnf.log", "x").file("etc/hostname")
+    for number in range(6):
+        root.file(f"boot/{number}")
+    empty = (
+        "Lint warning: buildah-injected: /etc/hostname is an empty file; "
+        "this may have been synthesized by a container runtime.\n"
+    )
+    boot = "Lint warning: nonempty-boot: Found non-empty /boot:\n  0\n  1\n  2\n  3\n  4\n"
+    log = "Lint warning: var-log: Found non-empty logfiles:\n  /var/log/dnf.log\n\n"
+    counts = "Checks passed: 10\nChecks skipped: 1\nWarnings: 3\n"
+    cut = f"{empty}{boot}  ...and 1 more\n\n{log}{counts}"
+    assert run("--rootfs", root.path) == (0, cut, "")
+    assert run("--rootfs", root.path, "--no-truncate") == (
+        0,
+        f"{empty}{boot}  5\n\n{log}{counts}",
+        "",
+    )
+    assert run("--rootfs", root.path, "--fatal-warnings") == (
+        1,
+        cut,
+        "error: Linting: Checks failed: 3\n",
+    )
+    skipping = ("--skip", "var-log", "--skip", "nonempty-boot", "--skip", "no-such-lint")
+    assert run("--rootfs", root.path, *skipping) == (
+        0,
+        f"{empty}Checks passed: 10\nChecks skipped: 3\nWarnings: 1\n",
+        "",
+    )
+
+
+def test_failures(run: Run, tmp_path: Path) -> None:
+    root = base(tmp_path / "root").directory("var/run", "usr/etc").remove("ostree")
+    assert run("--rootfs", root.path) == (
+        1,
+        "Failed lint: baseimage-root: Missing ostree -> sysroot/ostree link\n"
+        "Failed lint: etc-usretc: Found /usr/etc - this is a bootc implementation detail "
+        "and not supported to use in containers\n"
+        "Failed lint: var-run: Not a symlink: var/run\n"
+        "Checks passed: 10\nChecks skipped: 1\n",
+        "error: Linting: Checks failed: 3\n",
+    )
+
+
+def test_a_lint_that_cannot_run(run: Run, tmp_path: Path) -> None:
+    root = base(tmp_path / "root").remove("ostree").file("usr/lib/bootc/kargs.d/a.toml", "=")
+    code, out, err = run("--rootfs", root.path)
+    assert code == 1
+    assert out == "Failed lint: baseimage-root: Missing ostree -> sysroot/ostree link\n"
+    assert err.startswith(
+        "error: Linting: Unexpected runtime error running lint bootc-kargs: Parsing a.toml: "
+    )
+    assert err.count("\n") == 1
+
+
+def test_several_kernels(run: Run, tmp_path: Path) -> None:
+    root = base(tmp_path / "root")
+    for name in ("5.7.2", "6.3.1"):
+        root.file(f"usr/lib/modules/{name}/vmlinuz", "x")
+    assert run("--rootfs", root.path) == (
+        1,
+        "",
+        "error: Linting: Unexpected runtime error running lint kernel: Found multiple "
+        "subdirectories in usr/lib/modules (hint: leave one of 5.7.2, 6.3.1)\n",
+    )
+
+
+def test_ours(run: Run, tmp_path: Path) -> None:
+    root = bootable(tmp_path / "root").file("etc/fstab", "UUID=1 / ext4\n").file("boot/x")
+    root.remove(f"{MODULES}/initramfs.img")
+    code, out, err = run("--rootfs", root.path, "--fatal-warnings", "--skip", "pybootc-fstab")
+    assert (code, err) == (1, "error: Linting: Checks failed: 2\n")
+    assert out.splitlines()[3].startswith("Lint warning: pybootc-installable: Found what ")
+    assert out.endswith(
+        "Checks passed: 12\nChecks skipped: 1\nWarnings: 1\nWarnings of pybootc: 1\n"
+    )
+
+
+def test_the_list(run: Run) -> None:
+    code, out, err = run("--list", "--rootfs", "/no/such/place")
+    assert (code, err) == (0, "")
+    assert yaml.safe_load(out) == [
+        {"name": one.name, "type": one.kind.value, "description": one.description}
+        | ({"root-type": one.root_type.value} if one.root_type else {})
+        for one in LINTS
+    ]
+
+
+def test_no_root(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "nothing"
+    assert run("--rootfs", path) == (1, "", f"error: {path}: No such file or directory\n")
+    path.touch()
+    assert run("--rootfs", path) == (1, "", f"error: {path}: Not a directory\n")
