@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from bootc.cli import main as cli
 from bootc.lint.table import LINTS
 from support.roots import MODULES, base, bootable
 
@@ -17,16 +16,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(cli.gc, "set_threshold", lambda *a: None)
-    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
-
-    def lint(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main(["container", "lint", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return lint
+def run(bootc: Run) -> Run:
+    return partial(bootc, "container", "lint")
 
 
 def test_images_that_pass(run: Run, tmp_path: Path) -> None:
