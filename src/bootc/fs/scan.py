@@ -57,7 +57,7 @@ class _Copy:
                     self._leaf(info, source, target, name, inside)
         # Last, because every entry made above moved the time on.
         with doing(_copying(path or b".")):
-            _copy_metadata(_self_path(source), _self_path(target), os.fstat(source))
+            copy_metadata(_self_path(source), _self_path(target), os.fstat(source))
 
     def _subdirectory(self, source: int, target: int, name: bytes, path: bytes) -> None:
         with ExitStack() as stack:
@@ -86,7 +86,7 @@ class _Copy:
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
             case kind:
                 os.mknod(name, kind | 0o600, info.st_rdev, dir_fd=target)
-        _copy_metadata(_entry_path(source, name), _entry_path(target, name), info)
+        copy_metadata(_entry_path(source, name), _entry_path(target, name), info)
 
     def _link(self, info: os.stat_result, target: int, name: bytes, path: bytes) -> bool:
         """Link to the inode's first copy, or remember ``path`` as the one to come."""
@@ -129,7 +129,14 @@ def _copy_extents(source: int, target: int, size: int) -> None:
             start += moved
 
 
-def _copy_metadata(source: bytes, target: bytes, info: os.stat_result) -> None:
+def copy_metadata(source: bytes, target: bytes, info: os.stat_result) -> None:
+    """Give one file owner, mode, xattrs and times of another; neither path is followed.
+
+    Args:
+        source: Whose xattrs they are.
+        target: Which file gets them.
+        info: The rest, as ``lstat`` has it.
+    """
     # The order matters: a new owner clears the set-id bits and the capability,
     # and everything before moves the times.
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)

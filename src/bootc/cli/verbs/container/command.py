@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bootc.cli.options import Command
-from bootc.cli.verbs.container import digest, inspect, lint
+from bootc.cli.verbs.container import digest, inspect, lint, split
 
 _COMMAND = Command(
     name="container",
     help="Commands for building images.",
-    commands=(lint.COMMAND, inspect.COMMAND, digest.COMMAND),
+    commands=(lint.COMMAND, inspect.COMMAND, split.COMMAND, digest.COMMAND),
 )
 
 COMMANDS = (_COMMAND,)

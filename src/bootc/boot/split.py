@@ -1,0 +1,101 @@
+"""Moves the kernel out of an unpacked image, for a build that makes a unified kernel image of it.
+
+Promises: at every moment each file is whole in the image or whole, and on the disk, in the
+output. A run that was interrupted is finished by running it again: ``vmlinuz``, by which the
+kernel is found, leaves the image last.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from bootc.boot.rootkernel import INITRAMFS, MODULES, find_kernel
+from bootc.boot.scheme import VMLINUZ
+from bootc.boot.writing import write_stream
+from bootc.errors import Error, doing
+from bootc.formats.shellquote import shell_quoted
+from bootc.fs.dir import Dir
+from bootc.fs.imageroot import ImageRoot
+from bootc.fs.scan import copy_metadata
+
+#: The kernel's checksum for FIPS mode. It is checked beside the kernel, so it goes with it.
+_HMAC = ".vmlinuz.hmac"
+#: In the order in which they leave the image.
+_REQUIRED = (INITRAMFS, VMLINUZ)
+_CHUNK_BYTES = 1 << 20
+
+
+class NotSplit(Error):
+    """An image has no kernel that could be moved. Nothing was touched."""
+
+
+def split_kernel(image: ImageRoot, output: Dir) -> str:
+    """Move kernel and initramfs of an image into a directory named after the kernel's version.
+
+    Args:
+        image: The image.
+        output: Where that directory is made; in the image or outside, in any file system.
+
+    Returns:
+        The version.
+
+    Raises:
+        NotSplit: there is no kernel, or no initramfs, or both are in a unified kernel image.
+        SeveralKernels: there is more than one.
+        OSError: reading or writing failed.
+    """
+    kernel = find_kernel(image)
+    if kernel is None:
+        raise NotSplit("No kernel found in rootfs")
+    if kernel.unified:
+        raise NotSplit(
+            "UKIs are not supported", hint=f"{shell_quoted(kernel.path)} is one; split before"
+        )
+    source = image.open_dir(f"{MODULES}/{kernel.version}")
+    assert source is not None, "find_kernel looked into it"
+    with source, output.ensure_dir(kernel.version) as target:
+        names = _names(source, target, kernel.version)
+        for name in names:
+            with doing(f"Copying {source.path}/{name}"):
+                _copy(source, target, name)
+        output.sync()
+        for name in names:
+            source.unlink(name)
+        os.fsync(source.fileno())
+    return kernel.version
+
+
+def _names(source: Dir, target: Dir, version: str) -> list[str]:
+    """Return which files are to be moved: those that an earlier run has not moved yet."""
+    names = [_HMAC] if source.exists(_HMAC) else []
+    for name in _REQUIRED:
+        if source.exists(name):
+            names.append(name)
+        elif not target.exists(name):
+            raise NotSplit(f"kernel {shell_quoted(version)} has no {name}")
+    for name in names:
+        if not stat.S_ISREG(source.stat(name).st_mode):
+            raise NotSplit(f"{shell_quoted(f'{MODULES}/{version}/{name}')} is not a regular file")
+    return names
+
+
+def _copy(source: Dir, target: Dir, name: str) -> None:
+    fd = source.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        info = os.fstat(fd)
+        write_stream(target, name, _chunks(fd))
+    finally:
+        os.close(fd)
+    copy_metadata(_path(source, name), _path(target, name), info)
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, _CHUNK_BYTES):
+        yield chunk
+
+
+def _path(directory: Dir, name: str) -> bytes:
+    # The xattr calls take no directory descriptor.
+    return b"/proc/self/fd/%d/%s" % (directory.fileno(), os.fsencode(name))

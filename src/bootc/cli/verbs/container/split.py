@@ -1,0 +1,33 @@
+"""``bootc container split-kernel-and-rootfs``: the kernel out of an image's root."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from bootc.cli.options import Command, Context, Option
+from bootc.errors import doing
+
+
+def split(args: argparse.Namespace, context: Context) -> None:
+    """Move the kernel of an image into a directory."""
+    from bootc.boot.split import split_kernel
+    from bootc.fs.dir import Dir
+    from bootc.fs.imageroot import ImageRoot
+
+    with ImageRoot.open(args.rootfs) as image:
+        with doing(f"Making {args.output}"):
+            os.makedirs(args.output, exist_ok=True)
+        with Dir.open(args.output) as output:
+            split_kernel(image, output)
+
+
+COMMAND = Command(
+    name="split-kernel-and-rootfs",
+    help="Move kernel and initramfs out of the root of an image.",
+    options=(
+        Option(("--rootfs",), "The root (default: /).", metavar="DIR", default="/"),
+        Option(("--output",), "Where DIR/VERSION is made.", metavar="DIR", required=True),
+    ),
+    run=split,
+)
