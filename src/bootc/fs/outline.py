@@ -1,11 +1,14 @@
-"""Which files a part of an image has, as a tree whose content is read only when asked for.
+"""An unpacked image as a tree whose content is read only when asked for.
 
-The functions that find what an image boots with take a tree (:mod:`bootc.formats.tree`).
-This makes one of an unpacked image without opening its files, so also of files that only
-root may read. Links are entries like others, and mounts are not entered.
+The functions that find what an image boots with, or that label one, take a tree
+(:mod:`bootc.formats.tree`). This makes one of a directory, or of parts of it, without
+opening its files. Links are entries like others, and mounts are not entered: a mount point
+is an empty directory, and a file that is mounted over another is left out, since neither
+belongs to the image.
 
-A regular file is :class:`External`, however small it is, and its digest is a number that
-:meth:`Outline.open` knows. Owners, times and attributes are not read.
+Metadata are as the file system has them, hard links included. A regular file is
+:class:`External`, however small it is, and its digest is a number that
+:meth:`Outline.open` knows.
 """
 
 from __future__ import annotations
@@ -15,110 +18,147 @@ import stat
 from collections.abc import Iterable
 
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.tree import Directory, External, Fifo, Inline, Leaf, Node, Stat, Symlink
+from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Node, Stat
 from bootc.fs.dir import read_all
 from bootc.fs.imageroot import ImageRoot
-from bootc.fs.visit import visit
+from bootc.fs.visit import is_mount_point, visit
+from bootc.fs.walk import TreeChanged, read_xattrs, special_content
 
 #: Files whose whole content somebody asks for are small: lists of arguments, policies.
 MAX_CONTENT_BYTES = 1 << 24
+_NS_PER_S = 1_000_000_000
 
 
 class Outline:
-    """A part of an image.
+    """An image, or a part of one.
 
     Attributes:
         root: The tree: of the root only what was asked for, of that everything below.
     """
 
-    def __init__(self, image: ImageRoot) -> None:
-        self.root = Directory(Stat(0o755))
+    def __init__(self, image: ImageRoot, *, xattrs: bool) -> None:
         self._image = image
-        #: Where the files are whose number a digest is.
-        self._paths: list[str] = []
+        self._with_xattrs = xattrs
+        #: Of the files whose number a digest is: where they are, and what they were.
+        self._files: list[tuple[str, tuple[int, ...]]] = []
+        self._leaves: dict[tuple[int, int], Leaf] = {}
+        self.root = Directory(self._stat(image.dir.fileno(), os.fstat(image.dir.fileno())))
 
     @classmethod
-    def read(cls, image: ImageRoot, paths: Iterable[str]) -> Outline:
-        """Look at some directories of an image, which must stay open.
+    def read(
+        cls, image: ImageRoot, paths: Iterable[str] = (".",), *, xattrs: bool = False
+    ) -> Outline:
+        """Look at an image, which must stay open.
 
         Args:
             image: The image.
-            paths: The directories. One that is not there is not in the tree; one that is
-                something else, or is behind a link, is there as what it is.
+            paths: Directories of it, all of it if left out. One that is not there is not in the
+                tree; one that is something else, or is behind a link, is there as what it is.
+            xattrs: Read extended attributes as well.
 
         Raises:
             OSError: something cannot be looked at.
         """
-        outline = cls(image)
+        outline = cls(image, xattrs=xattrs)
         for path in paths:
             outline._add(path)
         return outline
 
     def open(self, digest: Digest) -> int:
-        """Return a read-only descriptor of a file of the tree."""
-        path = self._path(digest)
+        """Return a read-only descriptor of a file of the tree.
+
+        Raises:
+            TreeChanged: it is not what it was when the tree was read.
+            OSError: it cannot be opened.
+        """
+        path, identity = self._file(digest)
         fd = self._image.open_file(path)
         if fd is None:
-            raise FileNotFoundError(2, os.strerror(2), path)
+            raise TreeChanged(path)
+        if _identity(os.fstat(fd)) != identity:
+            os.close(fd)
+            raise TreeChanged(path)
         return fd
 
     def read_content(self, content: Inline | External) -> bytes:
         """Return the content of a small file of the tree.
 
         Raises:
+            TreeChanged: it is not what it was when the tree was read.
             OSError: also with EFBIG, when it is larger than :data:`MAX_CONTENT_BYTES`.
         """
         assert isinstance(content, External), "outlines hold no content"
         fd = self.open(content.digest)
         try:
-            return read_all(fd, self._path(content.digest), MAX_CONTENT_BYTES)
+            return read_all(fd, self._file(content.digest)[0], MAX_CONTENT_BYTES)
         finally:
             os.close(fd)
 
     def _add(self, path: str) -> None:
-        directory = self.root
-        here = ""
+        directory, here = self.root, ""
         for name in path.split("/"):
-            here = f"{here}/{name}" if here else name
-            info = self._image.stat(here)
-            if info is None:
+            if name == ".":
+                continue
+            opened = self._image.open_dir(here or ".", same_mount=True)
+            if opened is None:
                 return
-            below = directory.entries.get(os.fsencode(name))
-            if below is None:
-                below = self._node(here, info)
-                directory.entries[os.fsencode(name)] = below
+            here = f"{here}/{name}" if here else name
+            with opened:
+                below = directory.entries.get(os.fsencode(name))
+                if below is None and (info := self._image.stat(here)) is not None:
+                    below = self._node(opened.fileno(), name, here, info)
+                    directory.entries[os.fsencode(name)] = below
             if not isinstance(below, Directory):
                 return
             directory = below
-        self._fill(directory, path)
+        self._fill(directory, here)
 
     def _fill(self, top: Directory, path: str) -> None:
-        opened = self._image.open_dir(path, same_mount=True)
+        opened = self._image.open_dir(path or ".", same_mount=True)
         if opened is None:
             return
         nodes = {"": top}
         with opened:
             for visited in visit(opened):
-                below = f"{path}/{visited.path}"
-                node = self._node(below, visited.entry.stat(follow_symlinks=False))
-                parent, _, name = visited.path.rpartition("/")
-                nodes[parent].entries[os.fsencode(name)] = node
+                info = visited.entry.stat(follow_symlinks=False)
+                if not stat.S_ISDIR(info.st_mode) and is_mount_point(visited):
+                    continue
+                name = visited.entry.name
+                below = f"{path}/{visited.path}" if path else visited.path
+                node = self._node(visited.parent, name, below, info)
+                nodes[visited.path.rpartition("/")[0]].entries[os.fsencode(name)] = node
                 if isinstance(node, Directory):
                     nodes[visited.path] = node
 
-    def _node(self, path: str, info: os.stat_result) -> Node:
-        metadata = Stat(stat.S_IMODE(info.st_mode))
+    def _node(self, parent: int, name: str, path: str, info: os.stat_result) -> Node:
+        # The xattr calls take no directory descriptor.
+        target = b"/proc/self/fd/%d/%s" % (parent, os.fsencode(name))
         if stat.S_ISDIR(info.st_mode):
-            return Directory(metadata)
-        if stat.S_ISREG(info.st_mode):
-            number = len(self._paths)
-            self._paths.append(path)
-            raw = number.to_bytes(Algorithm.SHA512.digest_size, "big")
-            return Leaf(metadata, External(Digest(Algorithm.SHA512, raw), info.st_size))
-        if stat.S_ISLNK(info.st_mode):
-            return Leaf(metadata, Symlink(os.fsencode(self._image.readlink(path) or "")))
-        # Nobody here tells pipes, sockets and devices apart.
-        return Leaf(metadata, Fifo())
+            return Directory(self._stat(target, info))
+        inode = (info.st_dev, info.st_ino)
+        leaf = self._leaves.get(inode)
+        if leaf is None:
+            leaf = Leaf(self._stat(target, info), self._content(parent, name, path, info))
+            self._leaves[inode] = leaf
+        return leaf
 
-    def _path(self, digest: Digest) -> str:
-        return self._paths[int.from_bytes(digest.raw, "big")]
+    def _content(self, parent: int, name: str, path: str, info: os.stat_result) -> Content:
+        if not stat.S_ISREG(info.st_mode):
+            return special_content(parent, os.fsencode(name), info)
+        number = len(self._files)
+        self._files.append((path, _identity(info)))
+        raw = number.to_bytes(Algorithm.SHA512.digest_size, "big")
+        return External(Digest(Algorithm.SHA512, raw), info.st_size)
+
+    def _stat(self, target: int | bytes, info: os.stat_result) -> Stat:
+        mtime_s, mtime_ns = divmod(info.st_mtime_ns, _NS_PER_S)
+        xattrs = read_xattrs(target) if self._with_xattrs else {}
+        mode = stat.S_IMODE(info.st_mode)
+        return Stat(mode, info.st_uid, info.st_gid, mtime_s, mtime_ns, xattrs)
+
+    def _file(self, digest: Digest) -> tuple[str, tuple[int, ...]]:
+        return self._files[int.from_bytes(digest.raw, "big")]
+
+
+def _identity(info: os.stat_result) -> tuple[int, ...]:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns

@@ -151,7 +151,7 @@ class _Walk:
             else:
                 # The xattr calls take no directory descriptor.
                 target = b"/proc/self/fd/%d/%s" % (level.fd, name)
-                leaf = Leaf(_stat(info, target), _special(level.fd, name, info))
+                leaf = Leaf(_stat(info, target), special_content(level.fd, name, info))
             self._leaves[inode] = leaf
         level.node.entries[name] = leaf
         return None
@@ -197,7 +197,8 @@ def _enter(parent: int, name: bytes, path: str) -> _Level:
         raise
 
 
-def _special(parent: int, name: bytes, info: os.stat_result) -> Content:
+def special_content(parent: int, name: bytes, info: os.stat_result) -> Content:
+    """Return what an entry is that is neither a directory nor a regular file."""
     match stat.S_IFMT(info.st_mode):
         case stat.S_IFLNK:
             return Symlink(os.readlink(name, dir_fd=parent))
@@ -223,10 +224,11 @@ def _identity(info: os.stat_result) -> tuple[int, ...]:
 def _stat(info: os.stat_result, target: int | bytes) -> Stat:
     mtime_s, mtime_ns = divmod(info.st_mtime_ns, 1_000_000_000)
     mode = stat.S_IMODE(info.st_mode)
-    return Stat(mode, info.st_uid, info.st_gid, mtime_s, mtime_ns, _xattrs(target))
+    return Stat(mode, info.st_uid, info.st_gid, mtime_s, mtime_ns, read_xattrs(target))
 
 
-def _xattrs(target: int | bytes) -> dict[bytes, bytes]:
+def read_xattrs(target: int | bytes) -> dict[bytes, bytes]:
+    """Return the extended attributes of a descriptor or a path, which is not followed."""
     # Of a descriptor Python wants to hear nothing about symlinks.
     follow = isinstance(target, int)
     try:

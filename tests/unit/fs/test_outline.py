@@ -9,6 +9,7 @@ import pytest
 from bootc.formats.tree import Directory, External, Leaf, Node, Symlink
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
+from bootc.fs.walk import TreeChanged
 
 
 @pytest.fixture
@@ -66,12 +67,15 @@ def test_content(image: ImageRoot) -> None:
         assert file.read() == b"content of a"
 
 
-def test_a_file_that_goes_away(image: ImageRoot, top: Path) -> None:
+def test_a_file_that_changes(image: ImageRoot, top: Path) -> None:
     outline = Outline.read(image, ["usr/lib"])
     content = leaf(outline.root.lookup("usr/lib/a")).content
     assert isinstance(content, External)
+    (top / "usr/lib/a").write_bytes(b"longer than before")
+    with pytest.raises(TreeChanged, match="usr/lib/a changed"):
+        outline.read_content(content)
     (top / "usr/lib/a").unlink()
-    with pytest.raises(FileNotFoundError, match="usr/lib/a"):
+    with pytest.raises(TreeChanged, match="usr/lib/a changed"):
         outline.read_content(content)
 
 

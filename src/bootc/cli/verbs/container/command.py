@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from bootc.cli.options import Command
-from bootc.cli.verbs.container import digest, inspect, lint, split
+from bootc.cli.verbs.container import digest, export, inspect, lint, split
 
 _COMMAND = Command(
     name="container",
     help="Commands for building images.",
-    commands=(lint.COMMAND, inspect.COMMAND, split.COMMAND, digest.COMMAND),
+    commands=(
+        lint.COMMAND,
+        inspect.COMMAND,
+        split.COMMAND,
+        export.COMMAND,
+        digest.COMMAND,
+    ),
 )
 
 COMMANDS = (_COMMAND,)

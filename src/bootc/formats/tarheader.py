@@ -1,0 +1,123 @@
+"""Headers of tar archives, as pax has them: what :mod:`bootc.formats.tar` reads.
+
+A header is a block of ustar, after an extended one with what that block has no room for:
+long names and names that are not ASCII, large numbers, parts of a second, attributes.
+Records are bytes and stay bytes; the standard library would mark those that are not UTF-8
+with a keyword that GNU tar complains of.
+
+Format: POSIX.1-2017 ``pax``, "pax Interchange Format"; ``SCHILY.xattr`` of star.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass, field
+
+from bootc.formats.tar import BLOCK_BYTES, Kind
+
+#: What an archive ends with, and what its length is a multiple of.
+RECORD_BYTES = 20 * BLOCK_BYTES
+TRAILER = bytes(2 * BLOCK_BYTES)
+
+_TYPES = {
+    Kind.FILE: tarfile.REGTYPE,
+    Kind.DIRECTORY: tarfile.DIRTYPE,
+    Kind.SYMLINK: tarfile.SYMTYPE,
+    Kind.HARDLINK: tarfile.LNKTYPE,
+    Kind.CHAR_DEVICE: tarfile.CHRTYPE,
+    Kind.BLOCK_DEVICE: tarfile.BLKTYPE,
+    Kind.FIFO: tarfile.FIFOTYPE,
+}
+#: A directory's name gets a slash.
+_MAX_NAME_BYTES = 99
+_MAX_ID = 0o7777777
+_MAX_NUMBER = 0o77777777777
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a header says. ``rdev`` is as in ``st_rdev``."""
+
+    path: bytes
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime_s: int = 0
+    mtime_ns: int = 0
+    size_bytes: int = 0
+    link_target: bytes = b""
+    rdev: int = 0
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+
+
+def tar_header(member: Member) -> bytes:
+    """Return the header of a member; its body, filled up to whole blocks, follows."""
+    info = tarfile.TarInfo()
+    info.type = _TYPES[member.kind]
+    info.mode = member.mode
+    info.devmajor, info.devminor = os.major(member.rdev), os.minor(member.rdev)
+    records: dict[bytes, bytes] = {}
+    info.name = _short(member.path, b"path", records)
+    info.linkname = _short(member.link_target, b"linkpath", records)
+    info.uid = _small(member.uid, _MAX_ID, b"uid", records)
+    info.gid = _small(member.gid, _MAX_ID, b"gid", records)
+    info.size = _small(member.size_bytes, _MAX_NUMBER, b"size", records)
+    # No header can say a time before 1970; our reader refuses such a record, too.
+    seconds = max(member.mtime_s, 0)
+    info.mtime = _small(seconds, _MAX_NUMBER, b"mtime", records)
+    if member.mtime_ns and member.mtime_s >= 0:
+        records[b"mtime"] = b"%d.%09d" % (seconds, member.mtime_ns)
+    for name, value in sorted(member.xattrs.items()):
+        # As GNU tar does it: a keyword ends at the first equals sign.
+        key = name.replace(b"%", b"%25").replace(b"=", b"%3D")
+        records[b"SCHILY.xattr." + key] = value
+    return _extension(records) + _block(info)
+
+
+def padding(size_bytes: int) -> bytes:
+    """Return what fills a body up to whole blocks."""
+    return bytes(-size_bytes % BLOCK_BYTES)
+
+
+def _short(value: bytes, key: bytes, records: dict[bytes, bytes]) -> str:
+    """Return a name for the block; one that does not fit, or is not ASCII, becomes a record."""
+    if len(value) > _MAX_NAME_BYTES or not value.isascii():
+        records[key] = value
+        value = value[:_MAX_NAME_BYTES]
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _small(value: int, limit: int, key: bytes, records: dict[bytes, bytes]) -> int:
+    if value <= limit:
+        return value
+    records[key] = b"%d" % value
+    return 0
+
+
+def _extension(records: dict[bytes, bytes]) -> bytes:
+    if not records:
+        return b""
+    body = b"".join(_record(key, value) for key, value in records.items())
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type = tarfile.XHDTYPE
+    info.size = len(body)
+    return _block(info) + body + padding(len(body))
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    r"""Return ``LENGTH KEY=VALUE``, in which the length counts itself.
+
+    >>> _record(b"path", b"a")
+    b'9 path=a\n'
+    """
+    rest = b" %s=%s\n" % (key, value)
+    length = len(rest)
+    while length != len(rest) + len(b"%d" % length):
+        length = len(rest) + len(b"%d" % length)
+    return b"%d%s" % (length, rest)
+
+
+def _block(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
