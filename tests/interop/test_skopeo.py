@@ -11,7 +11,6 @@ import pytest
 from bootc.errors import one_line
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
-from bootc.fs import process
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
 from bootc.oci.blob import DigestMismatch
@@ -19,6 +18,7 @@ from bootc.oci.pull import compute_image_id
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
 from support import images, require
+from support import skopeo as skopeos
 from support.images import directory, file
 from testbed import registry
 
@@ -106,16 +106,11 @@ def test_local_storage(
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(storage))
     reference = "containers-storage:localhost/os:1"
     registry.skopeo("copy", layout.reference("os"), reference)
-    if skopeo_version() < (1, 11):
+    if skopeos.version() < skopeos.LOCAL_STORAGE:
         with pytest.raises(SkopeoError, match="too old to read local container storage"):
             image_id(reference)
     else:
         assert image_id(reference) == image_id(layout.reference("os"))
-
-
-def skopeo_version() -> tuple[int, ...]:
-    text = process.run(["skopeo", "--version"]).stdout.decode().split()[2]
-    return tuple(int(part) for part in text.split("-")[0].split(".")[:2])
 
 
 def test_no_such_image(insecure: registry.Registry) -> None:

@@ -58,6 +58,7 @@ _VARIABLES = (
     "STORAGE_DRIVER",
     "STORAGE_OPTS",
 )
+_STORAGE_OPTIONS = "STORAGE_OPTS"
 _PACKET_BYTES = 1 << 20
 _EXIT_TIMEOUT_S = 10.0
 _PIPED_LAYER_INFO = (0, 2, 7)
@@ -87,8 +88,14 @@ class SkopeoSource:
 
 
 @contextlib.contextmanager
-def open_skopeo(imgref: ImageReference) -> Iterator[SkopeoSource]:
+def open_skopeo(
+    imgref: ImageReference, *, image_store: str | None = None
+) -> Iterator[SkopeoSource]:
     """Open an image for this machine's architecture.
+
+    Args:
+        imgref: The image.
+        image_store: An additional image store, as containers-storage.conf(5) has it.
 
     Raises:
         ToolMissing: skopeo is not installed.
@@ -96,7 +103,7 @@ def open_skopeo(imgref: ImageReference) -> Iterator[SkopeoSource]:
         DigestMismatch: a document is not what its digest says.
         ImageSpecError: a document is malformed.
     """
-    with _proxy() as proxy:
+    with _proxy(image_store) as proxy:
         image = _Image.open(proxy, imgref)
         with doing(f"Reading the manifest of {imgref}"):
             claimed, manifest_raw = image.document("GetManifest")
@@ -204,11 +211,15 @@ def _json(data: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def _proxy() -> Iterator[_Proxy]:
+def _proxy(image_store: str | None) -> Iterator[_Proxy]:
     argv = ["skopeo", "experimental-image-proxy"]
     if auth_file := next(filter(os.path.exists, AUTH_FILES), None):
         argv += ["--authfile", auth_file]
     env = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    if image_store is not None:
+        given = env.get(_STORAGE_OPTIONS)
+        options = [given] if given else []
+        env[_STORAGE_OPTIONS] = ",".join([*options, f"additionalimagestore={image_store}"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

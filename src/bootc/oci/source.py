@@ -56,8 +56,15 @@ def host_architecture() -> str:
     return go_architecture(os.uname().machine)
 
 
-def open_source(imgref: ImageReference) -> AbstractContextManager[Source]:
+def open_source(
+    imgref: ImageReference, *, image_store: str | None = None
+) -> AbstractContextManager[Source]:
     """Open an image for this machine's architecture.
+
+    Args:
+        imgref: The image.
+        image_store: Another place where images of ``containers-storage`` are looked for: the
+            root of such a storage, which may be read-only.
 
     Raises:
         Error: there is no such image, it is damaged, or for other machines only;
@@ -65,4 +72,4 @@ def open_source(imgref: ImageReference) -> AbstractContextManager[Source]:
     """
     if imgref.transport == "oci":
         return open_layout(imgref, host_architecture())
-    return open_skopeo(imgref)
+    return open_skopeo(imgref, image_store=image_store)

@@ -14,6 +14,7 @@ _COMMAND = Command(
         split.COMMAND,
         export.COMMAND,
         digest.COMMAND,
+        digest.FROM_STORAGE,
     ),
 )
 

@@ -1,8 +1,9 @@
-"""``bootc container compute-composefs-digest``: the deployment id an image will get."""
+"""``bootc container compute-composefs-digest`` and its kin: the deployment id of an image."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
 _DEFAULT_TARGET = "/target"
+#: Where a container finds the storage of its host, if somebody mounts it there.
+_HOST_STORAGE = "/run/host-container-storage"
+_CONTAINERENV = "run/.containerenv"
+_MAX_CONTAINERENV_BYTES = 1 << 20
 
 
 def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
@@ -24,9 +29,6 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
         return _explain(args, context)
     if args.json:
         raise UsageError("--json is for --explain")
-    from bootc.formats.digest import Algorithm
-    from bootc.formats.erofs.writer import mkfs_erofs
-    from bootc.formats.verity import verity_digest
     from bootc.oci.seal import XattrMode
 
     xattrs = XattrMode(args.xattrs)
@@ -35,11 +37,51 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
         root = _tree_of_image(args.target, context, bootable=not args.plain, xattrs=xattrs)
     else:
         root = _tree_of_directory(args.target, bootable=not args.plain, xattrs=xattrs)
+    _print_digest(root, args, context)
+    return 0
+
+
+def compute_from_storage(args: argparse.Namespace, context: Context) -> None:
+    """Print the deployment id of an image in local container storage, mostly the host's."""
+    from bootc.formats.imgref import ImageReference
+    from bootc.oci.pull import image_tree
+    from bootc.oci.source import open_source
+
+    image = args.image or _own_image()
+    reference = ImageReference.of("containers-storage", image)
+    store = _HOST_STORAGE if os.path.isdir(_HOST_STORAGE) else None
+    with open_source(reference, image_store=store) as source:
+        root = image_tree(source, context.sink).root
+    _print_digest(root, args, context)
+
+
+def _own_image() -> str:
+    """Return the id of the image that this container was made of."""
+    from bootc.formats.containerenv import parse_containerenv
+    from bootc.fs.imageroot import ImageRoot
+
+    with ImageRoot.open("/") as root:
+        data = root.read(_CONTAINERENV, _MAX_CONTAINERENV_BYTES) or b""
+    image_id = parse_containerenv(data).get("imageid")
+    if not image_id:
+        raise Error(
+            f"/{_CONTAINERENV} does not say which image this container was made of",
+            hint="name an image, or run the container with podman run --privileged",
+        )
+    if not os.path.isdir(_HOST_STORAGE):
+        raise Error(f"Must be readonly mount of host container store: {_HOST_STORAGE}")
+    return image_id
+
+
+def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -> None:
+    from bootc.formats.digest import Algorithm
+    from bootc.formats.erofs.writer import mkfs_erofs
+    from bootc.formats.verity import verity_digest
+
     image_id = verity_digest(mkfs_erofs(root), Algorithm.SHA512)
     if args.write_dumpfile_to is not None:
         _write_dumpfile(args.write_dumpfile_to, root)
     context.write(f"{image_id.hex}\n")
-    return 0
 
 
 def _explain(args: argparse.Namespace, context: Context) -> int:
@@ -83,6 +125,12 @@ def _write_dumpfile(path: str, root: Directory) -> None:
         file.writelines(write_dumpfile(root))
 
 
+_DUMPFILE = Option(
+    ("--write-dumpfile-to",),
+    "Write the tree the digest is computed of to a file, as a dumpfile.",
+    metavar="FILE",
+)
+
 COMMAND = Command(
     name="compute-composefs-digest",
     help="Print the deployment id of an image without storing anything.",
@@ -106,11 +154,7 @@ COMMAND = Command(
             default="allowlist-only",
             choices=_XATTR_MODES,
         ),
-        Option(
-            ("--write-dumpfile-to",),
-            "Write the tree the digest is computed of to a file, as a dumpfile.",
-            metavar="FILE",
-        ),
+        _DUMPFILE,
         Option(
             ("--explain",),
             "Say why the digests of two directories, EROFS images, dumpfiles or images differ.",
@@ -119,4 +163,19 @@ COMMAND = Command(
         Option(("--json",), "The explanation as JSON.", default=False),
     ),
     run=compute_composefs_digest,
+)
+
+FROM_STORAGE = Command(
+    name="compute-composefs-digest-from-storage",
+    help="Print the deployment id of an image in local container storage.",
+    options=(
+        Option(
+            ("image",),
+            "Name or id of the image (default: that of the container this runs in).",
+            metavar="IMAGE",
+            optional=True,
+        ),
+        _DUMPFILE,
+    ),
+    run=compute_from_storage,
 )
