@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bootc.formats.tree import Directory, External, Leaf, Node, Symlink
+from bootc.formats.tree import Directory, External, Fifo, Leaf, Node, Symlink
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.fs.walk import TreeChanged
+from support import require
 
 
 @pytest.fixture
@@ -100,3 +103,46 @@ def test_the_same_twice(image: ImageRoot) -> None:
 def test_nobody_needs_to_read_the_files(image: ImageRoot, top: Path) -> None:
     (top / "usr/lib/a").chmod(0)
     assert isinstance(leaf(Outline.read(image, ["usr/lib"]).root.lookup("usr/lib/a")), Leaf)
+
+
+_MOUNTED = """
+import sys
+from bootc.fs.imageroot import ImageRoot
+from bootc.fs.mounts import private_mount_namespace
+from bootc.fs.outline import Outline
+from bootc.kernel.mount import MS_BIND, mount
+private_mount_namespace()
+top = sys.argv[1]
+mount(f"{top}/elsewhere", f"{top}/root/bound", None, MS_BIND)
+mount(f"{top}/elsewhere/file", f"{top}/root/etc/file", None, MS_BIND)
+with ImageRoot.open(f"{top}/root") as image:
+    for paths in ((".",), ("bound/below", "etc")):
+        print(*(path.decode() for path, _ in Outline.read(image, paths).root.walk()))
+"""
+
+
+def test_mounts_are_not_the_images(tmp_path: Path) -> None:
+    require.root()
+    for path in ("elsewhere/below", "root/bound", "root/etc"):
+        (tmp_path / path).mkdir(parents=True)
+    for path in ("elsewhere/file", "root/etc/file", "root/etc/own"):
+        (tmp_path / path).touch()
+    command = [sys.executable, "-c", _MOUNTED, tmp_path]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
+    assert done.stdout.splitlines() == ["/ /bound /etc /etc/own", "/ /bound /etc /etc/own"]
+
+
+def test_metadata(image: ImageRoot, top: Path) -> None:
+    os.link(top / "usr/lib/a", top / "usr/hard")
+    os.setxattr(top / "usr/lib/a", "user.note", b"1")
+    (top / "usr/lib").chmod(0o711)
+    os.utime(top / "usr/lib", ns=(0, 7_000_000_009))
+    tree = Outline.read(image, xattrs=True).root
+    assert tree.lookup("usr/hard") is tree.lookup("usr/lib/a")
+    assert leaf(tree.lookup("usr/hard")).stat.xattrs == {b"user.note": b"1"}
+    directory = tree.lookup("usr/lib")
+    assert isinstance(directory, Directory)
+    assert (directory.stat.mode, directory.stat.mtime_s, directory.stat.mtime_ns) == (0o711, 7, 9)
+    assert tree.stat.mode == os.stat(top).st_mode & 0o7777
+    assert leaf(tree.lookup("usr/lib/pipe")).content == Fifo()
+    assert leaf(Outline.read(image).root.lookup("usr/hard")).stat.xattrs == {}
