@@ -8,7 +8,6 @@ the user goes to stdout; errors and warnings to stderr.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import logging
 import os
@@ -81,9 +80,6 @@ def _write_bytes(data: bytes) -> None:
 
 
 def _complain(text: str) -> None:
-    # In a log of both streams the reason comes last, as it came last.
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
     prefix = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
     print(prefix, text, file=sys.stderr)
 

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import DigestError, OciDigest
 from bootc.formats.imgref import ImageReference, ImageReferenceError
-from bootc.formats.keyfile import KeyfileError, parse_keyfile
 
 _IMAGE = ("origin", "container-image-reference")
 _BOOT_TYPE = ("boot", "boot_type")
@@ -84,10 +83,7 @@ def parse_origin(data: bytes) -> Origin:
     Raises:
         OriginError: not such a file; the message says where.
     """
-    try:
-        values = parse_keyfile(data)
-    except KeyfileError as exc:
-        raise OriginError(f"origin {exc.message}") from None
+    values = _parse_ini(data)
     image, signature = _parse_image(values.pop(_IMAGE, None))
     boot_type = values.pop(_BOOT_TYPE, None)
     if boot_type is None:
@@ -132,6 +128,27 @@ def serialise_origin(origin: Origin) -> bytes:
             raise OriginError(f"origin cannot hold {value!r} as {key}")
         sections.setdefault(section, []).append(f"{key} = {value}\n")
     return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
+
+
+def _parse_ini(data: bytes) -> dict[tuple[str, str], str]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise OriginError(f"origin is not UTF-8 at offset {exc.start}") from None
+    section = ""
+    values: dict[tuple[str, str], str] = {}
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[" and line[-1] == "]":
+            section = line[1:-1].strip()
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key.strip() or not section:
+            raise OriginError(f"origin line {number} is no key of a section: {line[:80]!r}")
+        values[section, key.strip()] = value.strip()
+    return values
 
 
 def _parse_image(text: str | None) -> tuple[ImageReference | None, Signature | None]:

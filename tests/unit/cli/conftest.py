@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import pytest
@@ -14,11 +13,8 @@ Bootc = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def bootc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bootc:
-    """Run the command without what it sets up for the whole process."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(cli.gc, "set_threshold", lambda *a: None)
-    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
+def bootc(capsys: pytest.CaptureFixture[str]) -> Bootc:
+    """Run the command."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = cli.main([str(argument) for argument in arguments])

@@ -64,9 +64,10 @@ def test_nothing(run: Run, tmp_path: Path) -> None:
 def test_names_for_no_terminal(run: Run, tmp_path: Path) -> None:
     root = base(tmp_path / "root").file(f"usr/lib/modules/6{os.fsdecode(bytes([27, 255]))}/vmlinuz")
     _, out, _ = run("--rootfs", root.path)
-    assert out.startswith("Kernel: 6\\x1b\\xff\n")
+    assert out.startswith("Kernel: $'6\\x1b\\\\xff'\n")
     _, out, _ = run("--rootfs", root.path, "--json")
-    assert json.loads(out)["kernel"]["version"] == "6\\x1b\\xff"
+    assert out.replace("\n", "").isprintable()
+    assert json.loads(out)["kernel"]["version"] == "6\x1b\\xff"
 
 
 def test_refusals(run: Run, root: Root) -> None:

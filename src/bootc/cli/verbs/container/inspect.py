@@ -37,7 +37,6 @@ def inspect(args: argparse.Namespace, context: Context) -> None:
 def _inspected(root: ImageRoot) -> dict[str, Any]:
     from bootc.boot.kargs import KARGS_D, read_kargs_d
     from bootc.boot.rootkernel import find_kernel
-    from bootc.formats.treediff import printable
     from bootc.fs.outline import Outline
 
     kernel = find_kernel(root)
@@ -47,20 +46,21 @@ def _inspected(root: ImageRoot) -> dict[str, Any]:
         "kernel": None
         if kernel is None
         else {
-            "version": printable(os.fsencode(kernel.version)),
+            "version": os.fsencode(kernel.version).decode("utf-8", "backslashreplace"),
             "unified": kernel.unified,
         },
     }
 
 
 def _human(found: dict[str, Any]) -> str:
-    from bootc.deploy.model import on_one_line
+    from bootc.formats.shellquote import shell_quoted
 
     kernel = found["kernel"]
-    rows = [("Kernel", kernel["version"] if kernel else _NONE)]
+    rows = [("Kernel", shell_quoted(kernel["version"]) if kernel else _NONE)]
     if kernel:
         rows.append(("Type", "UKI" if kernel["unified"] else "vmlinuz"))
-    rows.append(("Kargs", on_one_line(" ".join(found["kargs"])) or _NONE))
+    kargs = " ".join(found["kargs"]) or _NONE
+    rows.append(("Kargs", kargs if kargs.isprintable() else shell_quoted(kargs)))
     width = max(len(label) for label, _ in rows)
     return "".join(f"{label:>{width}}: {value}\n" for label, value in rows)
 
