@@ -23,7 +23,7 @@ _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 
 def api_directories(root: ImageRoot) -> Finding | None:
-    """Find the first API file system directory that is missing or is none."""
+    """Find the first of the directories that is missing or is something else."""
     for name in _API_DIRECTORIES:
         info = root.stat(name)
         if info is None:
