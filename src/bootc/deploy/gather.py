@@ -114,6 +114,7 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
+        cached_update=_read_cached_update(system.run, findings),
         findings=tuple(findings),
     )
 
@@ -138,6 +139,13 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
     if run is None:
         return None
     return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
+
+
+def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:
+    if run is None:
+        return None
+    subject = f"{run.path}/{records.CACHED_UPDATE}"
+    return _tried(lambda: records.read_cached_update(run), subject, findings)
 
 
 def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts]:
@@ -184,7 +192,6 @@ def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> S
             image_id=deployment,
             origin=origin,
             pinned=record(records.PINNED, records.is_pinned) or False,
-            cached_update=record(records.CACHED_UPDATE, records.read_cached_update),
             failure=record(records.FINALIZE_FAILURE, records.read_failure),
             legacy_image=legacy,
         )

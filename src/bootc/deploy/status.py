@@ -69,7 +69,7 @@ def compose_host(facts: Facts) -> Host:
     """Decide which deployment plays which part. There is nothing this raises for."""
     booted, staged = facts.booted.image_id, facts.staged_id()
     booted_entry = dataclasses.replace(
-        _describe(facts, booted), cached_update=_cached_update(facts, booted)
+        _describe(facts, booted), cached_update=_cached_update(facts)
     )
     staged_entry = None
     if staged is not None:
@@ -161,16 +161,12 @@ def _image(facts: Facts, deployment: Digest) -> ImageStatus | None:
     return image_status(spec, digest, facts.images.get(digest, _UNKNOWN))
 
 
-def _cached_update(facts: Facts, booted: Digest) -> ImageStatus | None:
-    state = facts.states.get(booted)
-    if state is None or state.cached_update is None:
+def _cached_update(facts: Facts) -> ImageStatus | None:
+    found, running = facts.cached_update, _image(facts, facts.booted.image_id)
+    if found is None or (running is not None and running.digest == found.digest):
         return None
-    running = _image(facts, booted)
-    if running is not None and running.digest == state.cached_update.digest:
-        return None
-    if state.cached_update.image != wanted_image(facts):
-        return None  # of before a switch
-    return state.cached_update
+    # Another image than the one updates come from was looked at before a switch.
+    return found if found.image == wanted_image(facts) else None
 
 
 def _tolerates_missing_verity(facts: Facts, deployment: Digest, item: Item | None) -> bool:

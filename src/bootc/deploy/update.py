@@ -26,7 +26,7 @@ from bootc.deploy.facts import Facts
 from bootc.deploy.finalize import require_resolved
 from bootc.deploy.gather import gather, read_documents, read_image
 from bootc.deploy.merging import read_local_etc, with_policy
-from bootc.deploy.model import ImageSpec, ImageStatus
+from bootc.deploy.model import ImageSpec
 from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
 from bootc.deploy.records import write_cached_update
@@ -40,7 +40,7 @@ from bootc.deploy.staging import (
     plan_stage,
 )
 from bootc.deploy.status import wanted_image
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
@@ -48,7 +48,6 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.origin import Origin
 from bootc.oci.source import Source, open_source
-from bootc.repository import layout
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +73,9 @@ class UpdateOptions:
     etc_conflict: ConflictPolicy = ConflictPolicy.FAIL
 
 
-def upgrade(system: System, options: UpdateOptions, sink: Sink, *, tag: str | None = None) -> bool:
+def upgrade(
+    system: ReadableSystem, options: UpdateOptions, sink: Sink, *, tag: str | None = None
+) -> bool:
     """Get the newest image from where this system's came from.
 
     Args:
@@ -97,7 +98,12 @@ def upgrade(system: System, options: UpdateOptions, sink: Sink, *, tag: str | No
 
 
 def switch(
-    system: System, target: ImageSpec, options: UpdateOptions, sink: Sink, *, retain: bool = False
+    system: ReadableSystem,
+    target: ImageSpec,
+    options: UpdateOptions,
+    sink: Sink,
+    *,
+    retain: bool = False,
 ) -> bool:
     """Get another image, and look there for updates from then on.
 
@@ -129,8 +135,11 @@ def switch(
     return boots_next
 
 
-def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> None:
-    """Say whether there is a newer image, and put that on record for the status.
+def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = None) -> None:
+    """Say whether there is a newer image; no disk is changed.
+
+    What was found is noted in memory for the status, where the system has been opened with a
+    place for that.
 
     Raises:
         NoImageSource: it is not on record where to look.
@@ -140,7 +149,8 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
     wanted = _source_of(facts, tag)
     with open_source(wanted.reference) as source:
         found = read_image(wanted, source)
-        _record_update(system, found)
+        if system.run is not None:
+            write_cached_update(system.run, found)
         compared = facts.staged_id() or facts.booted.image_id
         origin = facts.origin(compared)
         if _is_image(facts, compared, wanted, source):
@@ -155,7 +165,7 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
             sink(Message(line))
 
 
-def cancel(system: System, sink: Sink, *, dry_run: bool = False) -> None:
+def cancel(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
     """Drop what is staged, or what is left of an update that was not finalized.
 
     Raises:
@@ -168,7 +178,7 @@ def cancel(system: System, sink: Sink, *, dry_run: bool = False) -> None:
         collect_afterwards(system, sink)
 
 
-def release(system: System, options: UpdateOptions, sink: Sink) -> bool:
+def release(system: ReadableSystem, options: UpdateOptions, sink: Sink) -> bool:
     """Let a deployment that was only downloaded boot next.
 
     Returns:
@@ -189,7 +199,7 @@ def release(system: System, options: UpdateOptions, sink: Sink) -> bool:
 
 
 def _update(
-    system: System, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
     with open_source(wanted.reference) as source:
         staged = facts.staged_id()
@@ -208,7 +218,7 @@ def _update(
 
 
 def _deploy(
-    system: System, facts: Facts, candidate: Candidate, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, candidate: Candidate, options: UpdateOptions, sink: Sink
 ) -> bool:
     image_id, origin = candidate.image_id, candidate.origin
     supplies = None
@@ -238,7 +248,7 @@ def _deploy(
 
 
 def _already_staged(
-    system: System, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
     plan = plan_announce(facts, locked=options.download_only)
     run(_choosing(facts, plan, options), system, sink, dry_run=options.dry_run)
@@ -296,13 +306,7 @@ def _name(reference: ImageReference) -> str:
     return f"ostree-unverified-image:{reference}"
 
 
-def _record_update(system: System, found: ImageStatus) -> None:
-    path = layout.state_dir(system.booted.image_id.hex)
-    with system.physical.open_dir(path) as state:
-        write_cached_update(state, found)
-
-
-def _layers_of(system: System, origin: Origin | None) -> tuple[Descriptor, ...]:
+def _layers_of(system: ReadableSystem, origin: Origin | None) -> tuple[Descriptor, ...]:
     """Return the layers of a deployed image; none where its manifest cannot be read."""
     if origin is None or origin.manifest_digest is None:
         return ()

@@ -236,9 +236,7 @@ def test_what_is_pinned() -> None:
 @pytest.mark.parametrize(("digest", "shown"), [(NEWER, True), (MANIFEST, False)])
 def test_an_update_that_is_known_of(digest: OciDigest, shown: bool) -> None:
     update = ImageStatus(ImageSpec(IMAGE), digest, "amd64", "44")
-    value = with_state(facts(A, B), A, cached_update=update)
-    value = with_state(value, B, cached_update=update)
-    host = compose_host(value)
+    host = compose_host(dataclasses.replace(facts(A, B), cached_update=update))
     assert booted_of(host).cached_update == (update if shown else None)
     assert booted_of(host).to_json()["cachedUpdate"] == (update.to_json() if shown else None)
     assert rollback_of(host).cached_update is None

@@ -503,7 +503,7 @@ def test_looking_for_updates(bench: Bench) -> None:
     ]
     after = machine.contents(repository=True)
     changed = {path for path in after.keys() | before.keys() if after.get(path) != before.get(path)}
-    assert changed == {f"sysroot/state/deploy/{machine.booted_id}/cached-update.json"}
+    assert changed == {"run/composefs/cached-update.json"}
     cached = machine.status()["status"]["booted"]["cachedUpdate"]
     assert cached["imageDigest"] == digest
     assert cached["image"]["image"] == str(bench.channel.path)
