@@ -508,6 +508,24 @@ def dry_runs(
         yield from dry_runs(command.commands, path)
 
 
+def test_a_signature_policy_that_nobody_enforces(host: Host, image: str) -> None:
+    target = ["switch", "--enforce-container-sigpolicy", "--transport"]
+    layout, archive, state = host.run(
+        [*target, "oci", image],
+        [*target, "oci-archive", "/etc/motd"],
+        "ls /run/composefs; cat /sysroot/state/deploy/*/*.origin",
+    )
+    assert (layout.code, layout.journal) == (1, [])
+    assert layout.err.startswith(
+        f"error: the signature policy cannot be enforced for oci:{image}: "
+    )
+    assert "--enforce-container-sigpolicy" in layout.err
+    # /etc of this machine has no policy.json.
+    assert (archive.code, archive.journal) == (1, [])
+    assert "there is no signature policy to enforce for oci-archive:/etc/motd" in archive.err
+    assert "ostree-image-signed" not in state.out
+
+
 def test_garbage(host: Host) -> None:
     collect = ["internals", "composefs-gc", "--prune-repo"]
     dry, dirty, done, clean = host.run(

@@ -47,6 +47,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.origin import Origin
+from bootc.oci import sigpolicy
 from bootc.oci.source import Source, open_source
 
 _log = logging.getLogger(__name__)
@@ -120,6 +121,9 @@ def switch(
     Raises:
         Error, OSError: as :func:`upgrade`.
     """
+    sigpolicy.require_enforceable(target.reference, target.signature)
+    if target.signature is not None:
+        sink(Message(sigpolicy.notice()))
     facts = gather(system)
     if wanted_image(facts) == target:
         sink(Message("Image specification is unchanged."))
@@ -147,7 +151,7 @@ def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = No
     """
     facts = gather(system)
     wanted = _source_of(facts, tag)
-    with open_source(wanted.reference) as source:
+    with open_source(wanted.reference, wanted.signature) as source:
         found = read_image(wanted, source)
         if system.run is not None:
             write_cached_update(system.run, found)
@@ -201,7 +205,7 @@ def release(system: ReadableSystem, options: UpdateOptions, sink: Sink) -> bool:
 def _update(
     system: ReadableSystem, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
-    with open_source(wanted.reference) as source:
+    with open_source(wanted.reference, wanted.signature) as source:
         staged = facts.staged_id()
         if staged is not None and _is_image(facts, staged, wanted, source):
             return _already_staged(system, facts, wanted, options, sink)

@@ -31,7 +31,9 @@ from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType
+from bootc.formats.origin import BootType, Signature
+from bootc.oci import sigpolicy
+from bootc.oci.sigpolicy import PolicyNotEnforced
 from support import osimages
 from support.bench import Bench, upgrade
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -532,6 +534,45 @@ def test_the_same_image_elsewhere_is_an_update(bench: Bench, top: Path) -> None:
     origin = bench.machine.facts().origin(Digest.from_hex(bench.machine.booted_id))
     assert origin is not None
     assert origin.image == other.reference
+
+
+def enforcing(target: ImageReference) -> Command:
+    spec = ImageSpec(target, Signature())
+    return lambda system, journal: update.switch(system, spec, UpdateOptions(), journal)
+
+
+def test_a_policy_that_nobody_would_enforce_is_refused(bench: Bench, top: Path) -> None:
+    machine, other = bench.machine, Channel(top / "other", bench.images, osimages.TURNED)
+    before = machine.contents(repository=True)
+    for reference in (other.reference, bench.channel.reference):
+        with pytest.raises(PolicyNotEnforced, match="it is read without skopeo"):
+            machine.command(enforcing(reference))
+    # As an older bootc recorded it, without anybody who checks.
+    origin = machine.state(machine.booted_id) / f"{machine.booted_id}.origin"
+    text = origin.read_text()
+    origin.write_text(text.replace("ostree-unverified-image:", "ostree-image-signed:"))
+    bench.channel.offer(osimages.TURNED)
+    for command in (upgrade(), update.check_for_update):
+        with pytest.raises(PolicyNotEnforced):
+            machine.command(command)
+    origin.write_text(text)
+    assert machine.contents(repository=True) == before
+
+
+def test_who_asks_for_a_policy_hears_what_it_does(
+    bench: Bench, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = top / "policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    monkeypatch.setattr(sigpolicy, "POLICY_FILES", (str(policy),))
+    journal, archive = Journal(), ImageReference("oci-archive", f"{top}/missing")
+    with pytest.raises(Error) as caught, bench.machine.open() as system:
+        enforcing(archive)(system, journal)
+    assert not isinstance(caught.value, PolicyNotEnforced) or "this skopeo" in str(caught.value)
+    assert journal == [
+        f"notice: skopeo checks the image against {policy}; "
+        "a rule there for this registry or repository may still accept anything"
+    ]
 
 
 def test_what_could_not_be_switched_from_is_not_retained(bench: Bench, top: Path) -> None:

@@ -99,7 +99,8 @@ _COMMAND = Command(
         QUIET,
         Option(
             ("--enforce-container-sigpolicy",),
-            "Record that the policy of containers-policy.json(5) vouches for the image.",
+            "Demand that skopeo checks the image's signature by the host's policy.json, now and "
+            "at each update. Refused where it would not, as for oci.",
             default=False,
         ),
         Option(("--retain",), "Pin the booted deployment.", default=False),
