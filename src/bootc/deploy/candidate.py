@@ -53,6 +53,7 @@ class Candidate:
         resource: What it boots with.
         os_release: Who it is.
         kargs_d: Kernel arguments it asks for.
+        missing_verity_allowed: Whether it will tolerate missing fs-verity.
     """
 
     image_id: Digest
@@ -60,6 +61,7 @@ class Candidate:
     resource: Kernel | UkiFile
     os_release: OsRelease
     kargs_d: tuple[str, ...]
+    missing_verity_allowed: bool
 
 
 def pull_candidate(
@@ -90,10 +92,12 @@ def pull_candidate(
                 "or build the image with composefs=? in the UKI's command line",
             )
         boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
+        missing_verity_allowed = uki.missing_verity_allowed
     else:
         boot_type = BootType.BLS
         boot_digest = publish.boot_digest_of(resource, repository.objects)
         os_release = os_release_of(repository, pulled.root)
+        missing_verity_allowed = facts.booted.missing_verity_allowed
     return Candidate(
         image_id=pulled.image_id,
         origin=Origin(
@@ -106,6 +110,7 @@ def pull_candidate(
         resource=resource,
         os_release=os_release,
         kargs_d=kargs_d_of(repository, pulled.root),
+        missing_verity_allowed=missing_verity_allowed,
     )
 
 

@@ -29,6 +29,7 @@ from bootc.deploy.merging import read_local_etc, with_policy
 from bootc.deploy.model import ImageSpec
 from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
+from bootc.deploy.protection import Protection, booted_protection, losses, staged_losses
 from bootc.deploy.records import write_cached_update
 from bootc.deploy.room import with_room
 from bootc.deploy.staging import (
@@ -46,11 +47,17 @@ from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
-from bootc.formats.origin import Origin
+from bootc.formats.origin import BootType, Origin
 from bootc.oci import sigpolicy
 from bootc.oci.source import Source, open_source
 
 _log = logging.getLogger(__name__)
+
+_WEAKER = "notice: the new image protects less than the booted one"
+_PERHAPS_WEAKER = (
+    "notice: what runs boots a unified kernel image; whether the new image brings one, and demands "
+    "fs-verity as much, is known once it is pulled (bootc upgrade --dry-run says it)"
+)
 
 
 class NoImageSource(Error):
@@ -159,6 +166,8 @@ def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = No
         origin = facts.origin(compared)
         if _is_image(facts, compared, wanted, source):
             sink(Message(_unchanged(facts, wanted)))
+            for loss in staged_losses(facts):
+                sink(Message(f"{_WEAKER}: {loss}"))
             return
         sink(Message(f"Update available for: {_name(wanted.reference)}"))
         sink(Message(f"  Digest: {found.digest}"))
@@ -167,6 +176,9 @@ def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = No
         known = _layers_of(system, origin)
         for line in _difference(known, Manifest.parse(source.manifest_raw).layers):
             sink(Message(line))
+    if booted_protection(facts).unified:
+        # The documents of an image do not tell what it boots with.
+        sink(Message(_PERHAPS_WEAKER))
 
 
 def cancel(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
@@ -225,6 +237,9 @@ def _deploy(
     system: ReadableSystem, facts: Facts, candidate: Candidate, options: UpdateOptions, sink: Sink
 ) -> bool:
     image_id, origin = candidate.image_id, candidate.origin
+    unified = origin.boot_type is BootType.UKI
+    for loss in losses(facts, Protection(unified, strict=not candidate.missing_verity_allowed)):
+        sink(Message(f"{_WEAKER}: {loss}"))
     supplies = None
     if image_id in (facts.booted.image_id, facts.staged_id()):
         plan = plan_record(facts, image_id, origin, locked=options.download_only)

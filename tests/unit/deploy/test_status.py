@@ -209,8 +209,10 @@ def test_each_entry_speaks_for_itself_on_missing_verity() -> None:
     host = compose_host(facts(A, B, optional, uki_item(D), booted=booted))
     entries = [booted_of(host), rollback_of(host), *host.status.other_deployments]
     allowed = {entry.composefs.verity: entry.composefs.missing_verity_allowed for entry in entries}
-    # The booted one by what the kernel was told; D's argument is in its image.
+    # The booted one by what the kernel was told; D's argument is in its image, which is gone.
     assert allowed == {A: True, B: False, C: True, D: True}
+    value = dataclasses.replace(facts(A, uki_item(D), booted=booted), ukis={D: False})
+    assert not rollback_of(compose_host(value)).composefs.missing_verity_allowed
 
 
 def test_an_entry_whose_argument_is_gone_counts_as_the_booted_one() -> None:

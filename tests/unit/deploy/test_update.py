@@ -92,6 +92,71 @@ def pin(image_id: str) -> Command:
     return lambda system, journal: commands.set_pin(system, digest, journal, pinned=True)
 
 
+# -- protection that an update takes away
+
+WEAKER = "notice: the new image protects less than the booted one: "
+VERITY = (
+    "it tolerates missing fs-verity (composefs=?), so that changed files on the disk go unnoticed"
+)
+ARGUMENTS = (
+    "its kernel arguments are in a file on the boot partition, where no signature covers them, "
+    "and with Secure Boot its kernel starts only if it is signed itself"
+)
+
+
+def demand_verity(machine: FakeMachine) -> None:
+    """Have the machine be booted as by an image that demands fs-verity."""
+    cmdline = f"rw composefs={machine.booted_id}"
+    machine.booted = replace(machine.booted, missing_verity_allowed=False, cmdline=cmdline)
+
+
+def weaker(machine: FakeMachine) -> list[str]:
+    found = machine.status()["status"].get("findings", [])
+    return [finding["text"] for finding in found if finding["kind"] == "weaker"]
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD_UKI, GRUB_UKI], ids=scheme_name)
+def test_a_unified_image_that_tolerates_missing_verity(
+    scheme: Scheme, top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(scheme, top, made[BootType.UKI], osimages.OLD)
+    said = bench.upgrade(osimages.NEW, dry_run=True)
+    assert not any(line.startswith(WEAKER) for line in said)
+    demand_verity(bench.machine)
+    said = bench.upgrade(osimages.NEW, dry_run=True)
+    assert said[0] == WEAKER + VERITY
+    assert bench.upgrade(osimages.NEW)[0] == WEAKER + VERITY
+    assert weaker(bench.machine) == [f"it protects less than the booted deployment: {VERITY}"]
+    assert bench.machine.command(update.check_for_update) == [
+        f"No changes in staged image: ostree-unverified-image:{bench.channel.reference}",
+        WEAKER + VERITY,
+    ]
+
+
+def test_a_bare_kernel_after_a_unified_image(top: Path, made: dict[BootType, Images]) -> None:
+    bench = Bench(SYSTEMD_UKI, top, made[BootType.UKI], osimages.OLD)
+    demand_verity(bench.machine)
+    other = Channel(top / "other", made[BootType.BLS], osimages.NEW)
+    said = bench.machine.command(switch(other.reference))
+    assert said[0] == WEAKER + ARGUMENTS
+    assert weaker(bench.machine) == [f"it protects less than the booted deployment: {ARGUMENTS}"]
+
+
+def test_looking_for_updates_cannot_tell_what_a_new_image_boots(any_bench: Bench) -> None:
+    any_bench.channel.offer(osimages.TURNED)
+    said = any_bench.machine.command(update.check_for_update)
+    unified = any_bench.machine.scheme.boot_type is BootType.UKI
+    assert [line for line in said if line.startswith("notice")] == [
+        update._PERHAPS_WEAKER
+    ] * unified
+
+
+def test_as_much_protection_as_before_is_not_worth_a_word(bench: Bench) -> None:
+    demand_verity(bench.machine)
+    assert not any("protects less" in line for line in bench.upgrade(osimages.TURNED))
+    assert weaker(bench.machine) == []
+
+
 # -- what is there already
 
 
