@@ -2,7 +2,8 @@
 
 Whatever state the system is in, the outcome depends on the image that is wanted alone:
 
-* it is what shall boot next already: nothing is done, and that is said;
+* the image is already staged, or already booted with nothing staged: nothing changes, and a
+  message says so;
 * its tree is that of the booted or the staged deployment: what is recorded of that one is
   brought up to date. Whatever else is staged goes; a rollback that is queued stays queued;
 * its tree is that of another deployment in the menu: that one boots next;
