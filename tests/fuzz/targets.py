@@ -34,6 +34,7 @@ from bootc.formats import (
     origin,
     osrelease,
     pe,
+    sigpolicy,
     splitstream,
     tar,
 )
@@ -290,6 +291,13 @@ def _filecontexts(data: bytes) -> None:
             assert contexts.lookup(path, file_type) in {None, *labels}
 
 
+def _sigpolicy(data: bytes) -> None:
+    policy = sigpolicy.parse_policy(data)
+    assert policy.default
+    for transport in ("docker", *policy.transports):
+        policy.unsafe_rule(transport)
+
+
 _JSON_TOKENS = (b'"', b"{", b"[", b":", b",", b"null", b"1e999", b"-0", b'"\\ud800"', b"NaN")
 _COMPOSEFS_TOKENS = (
     b"composefs=",
@@ -356,6 +364,7 @@ TARGETS: dict[str, Target] = {
             (pe.PeError, cmdline.CmdlineError),
             tokens=(b"PE\0\0", b".linux\0\0", b".initrd\0", b".cmdline", b".osrel\0\0", b"NAME=x"),
         ),
+        Target("sigpolicy", _sigpolicy, (sigpolicy.PolicyError,), tokens=_JSON_TOKENS),
         Target("splitstream", _splitstream, (splitstream.SplitstreamError,), positions=True),
         Target(
             "splitstream-unpacked",

@@ -15,6 +15,9 @@ import pytest
 
 from bootc.boot.menu import MARK
 from bootc.boot.systemd_boot import Bootloader
+from bootc.cli.options import Command
+from bootc.cli.session import DRY_RUN
+from bootc.cli.table import commands_for
 from bootc.deploy.journal import Event
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.writer import mkfs_erofs
@@ -373,6 +376,154 @@ def test_another_image(host: Host, image: str) -> None:
     assert ids_of(done) == [Event.FINALIZED]
     assert a.hex not in menu.out
     assert "composefs=" in menu.out
+
+
+#: Names, owners, modes, times, sizes and targets of what there is, and what is mounted how.
+STATE = (
+    "cd /; find sysroot etc run -path run/systemd -prune -o {} -printf '%p %U %m %T@ %C@ %s %l\\n'"
+    " | sort; sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo"
+)
+ALL, BUT_THE_STORE = STATE.format(""), STATE.format("-path sysroot/composefs -prune -o")
+#: Has another process hold a lock, and lets go of all of them.
+HOLD = "mkdir -p /run/held {0}; flock -F {0} sleep 300 </dev/null >/dev/null 2>&1 &\n" + (
+    "touch /run/held/$!; sleep 0.5"
+)
+LET_GO = "kill $(ls /run/held)"
+#: Another command is at work, and has come to collecting garbage.
+COMMAND, COLLECTION = HOLD.format("/run/bootc"), HOLD.format("/sysroot/composefs")
+#: Says where the booted image came from.
+COMES_FROM = """\
+mount -o remount,rw /sysroot
+sed -i 's,^container-image-reference.*,container-image-reference = oci:{},' \
+    /sysroot/state/deploy/{}/*.origin
+mount -o remount,ro,bind /sysroot
+"""
+#: The kernel refuses all writes to the disk, and not only those by this mount.
+READ_ONLY = "mount -o remount,ro /sysroot"
+LOOKS = (
+    ["status"],
+    ["etc", "diff"],
+    ["config-diff"],
+    ["rollback", "--dry-run", "--apply"],
+    ["pin", "booted", "--dry-run"],
+    ["unpin", "booted", "--dry-run"],
+    ["delete-deployment", "rollback", "--dry-run"],
+    ["upgrade", "--cancel", "--dry-run"],
+    ["upgrade", "--from-downloaded", "--dry-run", "--apply"],
+    ["internals", "composefs-gc", "--dry-run"],
+)
+#: These wait for a collection, which is about to remove what they would count, but for no command.
+COUNTS = (
+    ["internals", "composefs-gc", "--prune-repo", "--dry-run"],
+    ["internals", "composefs-gc", "--prune-repo", "--assert-no-op"],
+)
+#: These store the image.
+PULLS = (
+    ["upgrade", "--dry-run"],
+    ["upgrade", "--dry-run", "--download-only", "--no-wait"],
+    ["switch", "--transport", "oci", "{}", "--dry-run", "--retain", "--apply"],
+)
+
+
+@staged
+@pytest.mark.parametrize(
+    ("commands", "locks"),
+    [(LOOKS, (COMMAND, COLLECTION)), (COUNTS, (COMMAND,))],
+    ids=["looks", "counts"],
+)
+def test_looking_changes_nothing_and_waits_for_nobody(
+    host: Host, commands: tuple[list[str], ...], locks: tuple[str, ...]
+) -> None:
+    arranged = (READ_ONLY, host.announce(host.ids[2]), *locks)
+    looked = [step for command in commands for step in (command, ALL)]
+    before, *rest = host.run(*arranged, ALL, *looked, LET_GO)[len(arranged) : -1]
+    for command, done, after in zip(commands, rest[::2], rest[1::2], strict=True):
+        dirty = "--assert-no-op" in command
+        assert (done.code, done.journal) == (1 if dirty else 0, []), (command, done.err)
+        assert "Waiting" not in done.out + done.err, command
+        assert after.out == before.out, command
+
+
+@staged
+def test_looking_for_updates_changes_no_disk(host: Host, image: str) -> None:
+    before, checked, status, noted, after, _ = host.run(
+        COMES_FROM.format(image, host.ids[0]),
+        READ_ONLY,
+        COMMAND,
+        COLLECTION,
+        ALL,
+        ["upgrade", "--check"],
+        ["status", "--json"],
+        "ls /run/composefs; rm -r /run/composefs",
+        ALL,
+        LET_GO,
+    )[4:]
+    assert (checked.code, checked.journal) == (0, []), checked.err
+    assert checked.out.startswith(f"Update available for: ostree-unverified-image:oci:{image}\n")
+    assert json.loads(status.out)["status"]["booted"]["cachedUpdate"]["imageDigest"] in checked.out
+    # A note in memory is all that it leaves.
+    assert noted.out == "cached-update.json\n"
+    assert disks(after) == disks(before)
+
+
+def disks(state: Done) -> list[str]:
+    return [line for line in state.out.splitlines() if not line.startswith("run ")]
+
+
+@staged
+@pytest.mark.parametrize("command", PULLS, ids=" ".join)
+def test_a_dry_run_that_pulls_changes_the_store_only(
+    host: Host, image: str, command: list[str]
+) -> None:
+    origin = image if command[0] == "upgrade" else "/elsewhere"
+    before, done, after, kept, _ = host.run(
+        COMES_FROM.format(origin, host.ids[0]),
+        COMMAND,
+        BUT_THE_STORE,
+        [word.format(image) for word in command],
+        BUT_THE_STORE,
+        "ls /sysroot/composefs/streams/refs/oci | wc -l",
+        LET_GO,
+    )[2:]
+    assert (done.code, done.journal) == (0, []), done.err
+    assert "  make the state of deployment" in done.out
+    assert "Waiting" not in done.out + done.err
+    assert after.out == before.out
+    assert kept.out == "1\n"
+
+
+def test_every_dry_run_is_among_these() -> None:
+    tested = {tuple(word for word in c if word[0] != "-") for c in (*LOOKS, *COUNTS, *PULLS)}
+    for path, command in dry_runs(commands_for()):
+        assert any(words[: len(path)] == path for words in tested), (path, command.name)
+
+
+def dry_runs(
+    commands: tuple[Command, ...], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Command]]:
+    for command in commands:
+        path = (*above, command.name)
+        if any(option.flags == DRY_RUN.flags for option in command.options):
+            yield path, command
+        yield from dry_runs(command.commands, path)
+
+
+def test_a_signature_policy_that_nobody_enforces(host: Host, image: str) -> None:
+    target = ["switch", "--enforce-container-sigpolicy", "--transport"]
+    layout, archive, state = host.run(
+        [*target, "oci", image],
+        [*target, "oci-archive", "/etc/motd"],
+        "ls /run/composefs; cat /sysroot/state/deploy/*/*.origin",
+    )
+    assert (layout.code, layout.journal) == (1, [])
+    assert layout.err.startswith(
+        f"error: the signature policy cannot be enforced for oci:{image}: "
+    )
+    assert "--enforce-container-sigpolicy" in layout.err
+    # /etc of this machine has no policy.json.
+    assert (archive.code, archive.journal) == (1, [])
+    assert "there is no signature policy to enforce for oci-archive:/etc/motd" in archive.err
+    assert "ostree-image-signed" not in state.out
 
 
 def test_garbage(host: Host) -> None:

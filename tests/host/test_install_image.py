@@ -30,7 +30,7 @@ from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType, parse_origin
+from bootc.formats.origin import BootType, Signature, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
@@ -85,6 +85,7 @@ class Target:
         *kargs: str,
         generic: bool = False,
         addons: tuple[str, ...] = (),
+        signature: Signature | None = None,
     ) -> Pulled:
         source_ref = ImageReference.parse(layout.reference())
         request = InstallRequest(
@@ -98,6 +99,7 @@ class Target:
             allow_missing_verity=True,
             root_size_mib=None,
             kargs=kargs,
+            signature=signature,
         )
         with open_source(source_ref) as source:
             return deploy_image(
@@ -158,11 +160,15 @@ def test_what_lies_where(target: Target, layout: images.Layout) -> None:
     assert os.listdir(root / "state/os/default/var") == ["log"]
 
 
-def test_the_origin_knows_the_image(target: Target, layout: images.Layout) -> None:
-    pulled = target.install(layout)
+@pytest.mark.parametrize("signature", [None, Signature()])
+def test_the_origin_knows_the_image(
+    target: Target, layout: images.Layout, signature: Signature | None
+) -> None:
+    pulled = target.install(layout, signature=signature)
     image = pulled.image_id.hex
     origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
     assert origin.image == TARGET
+    assert origin.signature == signature
     assert origin.manifest_digest == pulled.manifest_digest
     assert origin.boot_digest is not None
     assert len(origin.boot_digest) == 64

@@ -12,13 +12,18 @@ from subprocess import PIPE
 
 import pytest
 
+from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy import booted
+from bootc.deploy.gather import gather
 from bootc.deploy.model import Host, UsrOverlay
 from bootc.deploy.status import read_host
+from bootc.deploy.system import look_at_system
+from bootc.events import null_sink
 from bootc.repository.repository import NotARepository
 from support import require
+from support.commands import Commands
 from support.sysroot import FakeSysroot, image_id
 
 pytestmark = pytest.mark.host
@@ -174,7 +179,40 @@ def test_a_repository_that_is_being_collected(root: Path) -> None:
         host = read_host(root=str(root))
         other.communicate("\n")
     check_booted(host)
-    assert "in use by another process" in host.status.findings[0].text
+    assert host.status.booted is not None
+    assert host.status.booted.image is not None
+    assert host.status.booted.image.architecture == "amd64"
+    assert not any("in use" in finding.text for finding in host.status.findings)
+
+
+def test_looking_at_a_system_neither_checks_its_esp_nor_writes_to_it(
+    root: Path, disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not every kernel that runs the tests has vfat.
+    monkeypatch.setattr(partitions, "ESP_FILESYSTEM", "ext4")
+    monkeypatch.setattr(partitions, "ESP_OPTIONS", "")
+    monkeypatch.delenv("container", raising=False)
+    add_deployments(root / "sysroot")
+    run("mount", "-o", "remount,ro", str(root / "sysroot"))
+    run("mkfs.ext4", "-q", f"{disk}p1")
+    check = Commands(tmp_path / "programs", monkeypatch).mock("fsck.ext4", "exit 0")
+    before = _contents(disk)
+    with look_at_system(null_sink, root=str(root)) as view:
+        assert view.boot.menu.names() == ["lost+found"]
+        with pytest.raises(OSError, match="Read-only"):
+            view.boot.menu.mkdir("x")
+        assert gather(view).images
+    assert _contents(disk) == before
+    assert check.calls == []
+    assert not (root / "run").exists()
+    with partitions.open_esp_writable(f"{disk}p1"):
+        assert check.calls == [["-a", f"{disk}p1"]]
+
+
+def _contents(disk: str) -> str:
+    run("sync")
+    run("blockdev", "--flushbufs", f"{disk}p1")
+    return run("sha256sum", f"{disk}p1", f"{disk}p2")
 
 
 def test_without_repository_there_is_no_system(root: Path) -> None:

@@ -11,10 +11,13 @@ import pytest
 from bootc.errors import one_line
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import Signature
+from bootc.fs import process
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
 from bootc.oci.blob import DigestMismatch
 from bootc.oci.pull import compute_image_id
+from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
 from support import images, require
@@ -111,6 +114,52 @@ def test_local_storage(
             image_id(reference)
     else:
         assert image_id(reference) == image_id(layout.reference("os"))
+
+
+def skopeo_version() -> tuple[int, ...]:
+    text = process.run(["skopeo", "--version"]).stdout.decode().split()[2]
+    return tuple(int(part) for part in text.split("-")[0].split(".")[:2])
+
+
+@pytest.mark.parametrize("transport", ["registry", "docker-archive", "oci-archive", "dir"])
+def test_a_policy_that_rejects(
+    insecure: registry.Registry,
+    layout: images.Layout,
+    tmp_path: Path,
+    transport: str,
+) -> None:
+    if transport == "registry":
+        reference = insecure.push(layout.reference("os"), "policy:1")
+    else:
+        reference = f"{transport}:{tmp_path}/image"
+        registry.skopeo("copy", layout.reference("os"), reference)
+    parsed = ImageReference.parse(reference)
+    policy = insecure.directory / "home/.config/containers/policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    try:
+        if proxy_version() >= (0, 2, 6):
+            for signature in (None, Signature()):
+                with (
+                    pytest.raises(SkopeoError, match="is rejected by policy"),
+                    open_source(parsed, signature),
+                ):
+                    pass
+        else:
+            # It does not even read the policy.
+            with open_source(parsed):
+                pass
+            with (
+                pytest.raises(PolicyNotEnforced, match="this skopeo does not check signatures"),
+                open_source(parsed, Signature()),
+            ):
+                pass
+    finally:
+        policy.unlink()
+
+
+def proxy_version() -> tuple[int, ...]:
+    with skopeo._proxy() as proxy:
+        return proxy.version
 
 
 def test_no_such_image(insecure: registry.Registry) -> None:

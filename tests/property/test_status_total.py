@@ -75,7 +75,6 @@ def states(draw: st.DrawFn) -> dict[Digest, StateFacts]:
             deployment,
             draw(st.none() | origins),
             pinned=draw(st.booleans()),
-            cached_update=draw(st.none() | images),
             failure=draw(st.none() | st.builds(FinalizeFailure, text)),
             legacy_image=draw(st.none() | images),
         )
@@ -99,6 +98,7 @@ any_facts = st.builds(
     staged=menus,
     states=states(),
     images=st.dictionaries(st.sampled_from(MANIFESTS), st.just(ImageFacts("amd64"))),
+    cached_update=st.none() | images,
     findings=st.lists(findings, max_size=2).map(tuple),
 )
 
@@ -182,7 +182,7 @@ def litters(draw: st.DrawFn) -> list[tuple[str, Litter]]:
                 f"{state}/{deployment}.origin",
                 f"{state}/{deployment}.imginfo",
                 f"{state}/pinned",
-                f"{state}/cached-update.json",
+                "run/cached-update.json",
                 f"{state}/finalize-failure.json",
                 "sysroot/composefs/streams",
             ]

@@ -29,7 +29,7 @@ from bootc.deploy.facts import Facts
 from bootc.deploy.gather import gather
 from bootc.deploy.state import create_state
 from bootc.deploy.status import compose_host
-from bootc.deploy.system import System
+from bootc.deploy.system import System, SystemView
 from bootc.errors import Error
 from bootc.events import Message
 from bootc.formats.cmdline import composefs_karg
@@ -52,6 +52,11 @@ _IMAGE_ID = re.compile(r"composefs=\??([0-9a-f]{128})(?:\s|$)")
 _UKI = re.compile(r"(/EFI/Linux/bootc/bootc_composefs-([0-9a-f]{128})\.efi)(?:\s|$)")
 
 Command = Callable[[System, "Journal"], object]
+
+
+def view_of(system: System) -> SystemView:
+    """Return what a command that only looks has of an open system."""
+    return SystemView(system.physical, system.repository, system.boot, system.run, system.booted)
 
 
 class Journal(list[str]):

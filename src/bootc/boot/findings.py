@@ -24,6 +24,8 @@ class FindingKind(enum.StrEnum):
     UNREADABLE = "unreadable"
     #: Something was to be done to it, and could not be done.
     FAILED = "failed"
+    #: It protects the machine less than what runs does.
+    WEAKER = "weaker"
 
 
 @dataclass(frozen=True, slots=True)

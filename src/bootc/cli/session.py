@@ -1,4 +1,4 @@
-"""What verbs that change the running system have in common: options, and the way in."""
+"""What verbs about the running system have in common: options, and the ways in."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from bootc.errors import UsageError
 
 if TYPE_CHECKING:
     from bootc.deploy.facts import Facts
-    from bootc.deploy.system import System
+    from bootc.deploy.system import System, SystemView
     from bootc.events import Sink
 
 APPLY = Option(("--apply",), "Reboot into the new deployment when all is done.", default=False)
 DRY_RUN = Option(
     ("--dry-run",), "Say what would be done, step by step, and change nothing.", default=False
+)
+DRY_RUN_THAT_PULLS = Option(
+    DRY_RUN.flags,
+    "Say what would be done, step by step. Nothing changes, but for the image that is added to "
+    "the store.",
+    default=False,
 )
 ETC_CONFLICT = Option(
     ("--etc-conflict",),
@@ -48,6 +54,26 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
         facts = gather(system)
         report_damage(facts)
         yield system, facts
+
+
+@contextlib.contextmanager
+def view_host(
+    sink: Sink,
+    *,
+    notes: bool = False,
+    lock: bool = False,
+    pulls: bool = False,
+    wait: bool = True,
+) -> Iterator[SystemView]:
+    """Open the running system to look at it, or to say what would be done to it.
+
+    Raises:
+        Error, OSError: as :func:`bootc.deploy.system.look_at_system`.
+    """
+    from bootc.deploy.system import look_at_system
+
+    with look_at_system(sink, notes=notes, lock=lock, pulls=pulls, wait=wait) as view:
+        yield view
 
 
 def sink_of(args: argparse.Namespace, context: Context) -> Sink:

@@ -33,7 +33,7 @@ from bootc.deploy.pulled import (
 )
 from bootc.deploy.room import room_for_update
 from bootc.deploy.staging import NewDeployment, kept_items
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem
 from bootc.events import Sink
 from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
@@ -53,6 +53,7 @@ class Candidate:
         resource: What it boots with.
         os_release: Who it is.
         kargs_d: Kernel arguments it asks for.
+        missing_verity_allowed: Whether it will tolerate missing fs-verity.
     """
 
     image_id: Digest
@@ -60,10 +61,11 @@ class Candidate:
     resource: Kernel | UkiFile
     os_release: OsRelease
     kargs_d: tuple[str, ...]
+    missing_verity_allowed: bool
 
 
 def pull_candidate(
-    system: System, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
 ) -> Candidate:
     """Pull an image and find out what it needs.
 
@@ -90,10 +92,12 @@ def pull_candidate(
                 "or build the image with composefs=? in the UKI's command line",
             )
         boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
+        missing_verity_allowed = uki.missing_verity_allowed
     else:
         boot_type = BootType.BLS
         boot_digest = publish.boot_digest_of(resource, repository.objects)
         os_release = os_release_of(repository, pulled.root)
+        missing_verity_allowed = facts.booted.missing_verity_allowed
     return Candidate(
         image_id=pulled.image_id,
         origin=Origin(
@@ -106,11 +110,12 @@ def pull_candidate(
         resource=resource,
         os_release=os_release,
         kargs_d=kargs_d_of(repository, pulled.root),
+        missing_verity_allowed=missing_verity_allowed,
     )
 
 
 def new_deployment(
-    system: System, facts: Facts, candidate: Candidate, policy: ConflictPolicy
+    system: ReadableSystem, facts: Facts, candidate: Candidate, policy: ConflictPolicy
 ) -> NewDeployment:
     """Prepare the deployment of an image: its menu entry, and the room for its kernel.
 
@@ -144,7 +149,7 @@ def new_deployment(
     )
 
 
-def _lost_entries(system: System, facts: Facts) -> Iterator[NewItem]:
+def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
     """Yield entries for what stays and has none: what runs, which is there to go back to, pins."""
     running = facts.booted.image_id
     shown = {item.deployment for item in kept_items(facts)}
@@ -156,7 +161,7 @@ def _lost_entries(system: System, facts: Facts) -> Iterator[NewItem]:
 
 
 def _entry_anew(
-    system: System, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
+    system: ReadableSystem, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
 ) -> Iterator[NewItem]:
     """Yield an entry for a deployment whose own is lost, if it can still be booted."""
     origin = facts.origin(deployment)
@@ -184,7 +189,7 @@ def _entry_anew(
     )
 
 
-def _dirs_for(system: System, candidate: Candidate) -> BootDirs:
+def _dirs_for(system: ReadableSystem, candidate: Candidate) -> BootDirs:
     """Return where an image of this boot type goes, which may be new to the system.
 
     Raises:
@@ -212,7 +217,9 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
     return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
 
 
-def _options_of(system: System, facts: Facts, deployment: Digest, kargs_d: Sequence[str]) -> str:
+def _options_of(
+    system: ReadableSystem, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
+) -> str:
     """Return the kernel arguments of an image that asks for these in its kargs.d."""
     return upgraded_options(
         _booted_options(facts),

@@ -27,7 +27,7 @@ from bootc.deploy.model import Timestamp
 from bootc.deploy.ordering import plan_delete, plan_pin, plan_rollback
 from bootc.deploy.plan import Plan
 from bootc.deploy.room import with_room
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem, System
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest, OciDigest
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 def run(
     plan: Plan,
-    system: System,
+    system: ReadableSystem,
     sink: Sink,
     supplies: Supplies | None = None,
     *,
     dry_run: bool,
 ) -> None:
-    """Carry out a plan, or only say what it is.
+    """Carry out a plan, or only say what it is, which a view of the system suffices for.
 
     Raises:
         Error, OSError: a step failed.
@@ -54,10 +54,11 @@ def run(
         for line in (*plan.lines(), *plan.notes):
             sink(Message(line))
         return
+    assert isinstance(system, System), "a view of a system is for dry runs"
     execute(plan, system, sink, supplies)
 
 
-def rollback(system: System, sink: Sink, *, dry_run: bool = False) -> None:
+def rollback(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
     """Let the rollback deployment boot next, or the booted one if that was done already.
 
     Raises:
@@ -69,7 +70,7 @@ def rollback(system: System, sink: Sink, *, dry_run: bool = False) -> None:
 
 
 def delete_deployment(
-    system: System, deployment: Digest, sink: Sink, *, dry_run: bool = False
+    system: ReadableSystem, deployment: Digest, sink: Sink, *, dry_run: bool = False
 ) -> None:
     """Remove a deployment and all that only it needs.
 
@@ -84,7 +85,7 @@ def delete_deployment(
 
 
 def set_pin(
-    system: System, deployment: Digest, sink: Sink, *, pinned: bool, dry_run: bool = False
+    system: ReadableSystem, deployment: Digest, sink: Sink, *, pinned: bool, dry_run: bool = False
 ) -> None:
     """Keep a deployment through updates and clean-ups, or no longer.
 
@@ -124,7 +125,7 @@ def finalize_staged(system: System, sink: Sink) -> Digest | None:
 
 
 def collect_garbage(
-    system: System, sink: Sink, *, dry_run: bool = False, repository: bool = True
+    system: ReadableSystem, sink: Sink, *, dry_run: bool = False, repository: bool = True
 ) -> Plan:
     """Remove what no deployment needs, and return the plan of it.
 
@@ -146,7 +147,7 @@ def collect_garbage(
     return plan
 
 
-def collect_afterwards(system: System, sink: Sink) -> None:
+def collect_afterwards(system: ReadableSystem, sink: Sink) -> None:
     """Clean up after a command that has done its work, which this cannot undo by failing."""
     try:
         collect_garbage(system, sink)
@@ -178,7 +179,7 @@ def _record_failure(system: System, staged: Digest, reason: str) -> None:
         _log.error("the failure cannot be put on record: %s", one_line(exc))
 
 
-def _tags(system: System) -> dict[str, OciDigest]:
+def _tags(system: ReadableSystem) -> dict[str, OciDigest]:
     """Return bootc's own tags, by the names of their references."""
     refs = system.repository.streams.refs("oci")
     return {

@@ -37,8 +37,6 @@ class StateFacts:
     image_id: Digest
     origin: Origin | None
     pinned: bool = False
-    #: What the last look at the registry found, for the booted deployment.
-    cached_update: ImageStatus | None = None
     failure: FinalizeFailure | None = None
     #: The image, where an old bootc has put it beside an origin that names no manifest.
     legacy_image: ImageStatus | None = None
@@ -64,6 +62,9 @@ class Facts:
         staged: The menu that finalizing exchanges with it.
         states: State directories, by deployment.
         images: Documents of those images whose documents can be read, by manifest.
+        ukis: Whether unified kernel images of the menus tolerate missing fs-verity, by
+            deployment; those that can be read.
+        cached_update: What the last look at the registry since the boot found.
         read_only: The disk refuses writes.
         findings: What was found damaged, foreign or unreadable. None of it stops a command.
     """
@@ -74,6 +75,8 @@ class Facts:
     staged: Menu
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
+    ukis: Mapping[Digest, bool] = field(default_factory=dict)
+    cached_update: ImageStatus | None = None
     read_only: bool = False
     findings: tuple[Finding, ...] = ()
 

@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import Item, Menu, read_menu
 from bootc.boot.scheme import BootDirs
+from bootc.boot.uki import tolerates_missing_verity
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
 from bootc.deploy.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
-from bootc.errors import Error
-from bootc.formats import splitstream
+from bootc.errors import Error, one_line
+from bootc.formats import grubcfg, splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import (
     MAX_CONFIG_BYTES,
@@ -42,6 +44,8 @@ from bootc.fs.dir import Dir
 from bootc.oci.names import config_id, manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
+
+_log = logging.getLogger(__name__)
 
 _VERSION = "org.opencontainers.image.version"
 
@@ -114,6 +118,8 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
+        ukis=_read_ukis(system.boot, (*active.items, *staged.items)),
+        cached_update=_read_cached_update(system.run, findings),
         findings=tuple(findings),
     )
 
@@ -138,6 +144,34 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
     if run is None:
         return None
     return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
+
+
+def _read_ukis(boot: BootDirs | None, items: Iterable[Item]) -> dict[Digest, bool]:
+    """Tell of unified kernel images whether they tolerate missing fs-verity."""
+    found: dict[Digest, bool] = {}
+    for item in items:
+        program = _program(item)
+        if boot is None or program is None:
+            continue
+        try:
+            found[item.deployment] = tolerates_missing_verity(boot, program)
+        except (Error, OSError) as exc:
+            # It may be gone, and its entry a leftover.
+            _log.debug("%s cannot be read: %s", program, one_line(exc))
+    return found
+
+
+def _program(item: Item) -> str | None:
+    if isinstance(item.entry, grubcfg.MenuEntry):
+        return item.entry.chainloader
+    return item.entry.uki or item.entry.efi
+
+
+def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:
+    if run is None:
+        return None
+    subject = f"{run.path}/{records.CACHED_UPDATE}"
+    return _tried(lambda: records.read_cached_update(run), subject, findings)
 
 
 def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts]:
@@ -184,7 +218,6 @@ def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> S
             image_id=deployment,
             origin=origin,
             pinned=record(records.PINNED, records.is_pinned) or False,
-            cached_update=record(records.CACHED_UPDATE, records.read_cached_update),
             failure=record(records.FINALIZE_FAILURE, records.read_failure),
             legacy_image=legacy,
         )

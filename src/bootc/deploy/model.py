@@ -38,7 +38,7 @@ _RFC3339 = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image as the user names it, and who vouches for it."""
+    """An image as the user names it, and who was asked to vouch for it."""
 
     reference: ImageReference
     signature: Signature | None = None

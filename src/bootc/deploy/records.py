@@ -1,10 +1,11 @@
-"""Small notes about a deployment, kept in its state directory beside the origin.
+"""Small notes of ours, which other implementations pass over.
 
-Owns three files, additions of ours that other implementations pass over: ``pinned``, empty,
-says that the user wants the deployment kept; ``cached-update.json`` is what the last look at
-the registry found, as the Host schema writes an image; ``finalize-failure.json`` says why a
-staged deployment did not become the default. Promises: a note is there wholly or not at all,
-it survives a power cut once the call has returned, and writing what is there already, or
+Owns two files in the state directory of a deployment, beside the origin: ``pinned``, empty,
+says that the user wants the deployment kept; ``finalize-failure.json`` says why a staged
+deployment did not become the default. And one in ``/run/composefs``, in memory, because a
+look at the registry changes no disk: ``cached-update.json`` is what the last one found, as
+the Host schema writes an image. Promises: a note is there wholly or not at all, one on a disk
+survives a power cut once the call has returned, and writing what is there already, or
 removing what is not, is fine.
 """
 
@@ -31,7 +32,7 @@ _MAX_BYTES = 1 << 16
 
 
 class RecordError(Error):
-    """A note in a state directory is malformed."""
+    """A note is malformed."""
 
 
 def is_pinned(state_dir: Dir) -> bool:
@@ -50,13 +51,13 @@ def set_pinned(state_dir: Dir, pinned: bool) -> None:
             _remove(state_dir, PINNED)
 
 
-def read_cached_update(state_dir: Dir) -> ImageStatus | None:
-    """Return what the last look at the registry found, or None if nobody looked.
+def read_cached_update(run: Dir) -> ImageStatus | None:
+    """Return what the last look at the registry since the boot found, or None if nobody looked.
 
     Raises:
         RecordError: the note is malformed.
     """
-    value = _read(state_dir, CACHED_UPDATE)
+    value = _read(run, CACHED_UPDATE)
     if value is None:
         return None
     try:
@@ -65,10 +66,10 @@ def read_cached_update(state_dir: Dir) -> ImageStatus | None:
         raise _malformed(CACHED_UPDATE, exc) from None
 
 
-def write_cached_update(state_dir: Dir, update: ImageStatus) -> None:
+def write_cached_update(run: Dir, update: ImageStatus) -> None:
     """Write down what a look at the registry found, also when it is what runs already."""
-    with doing(f"Recording the available update in {state_dir.path}"):
-        _write(state_dir, CACHED_UPDATE, update.to_json())
+    with doing(f"Recording the available update in {run.path}"):
+        _write(run, CACHED_UPDATE, update.to_json(), durable=False)
 
 
 def read_failure(state_dir: Dir) -> FinalizeFailure | None:
@@ -93,7 +94,8 @@ def write_failure(state_dir: Dir, failure: FinalizeFailure) -> None:
     """Write down why a staged deployment does not become the default."""
     time = None if failure.time is None else failure.time.to_json()
     with doing(f"Recording the failure in {state_dir.path}"):
-        _write(state_dir, FINALIZE_FAILURE, {"reason": failure.reason, "time": time})
+        note = {"reason": failure.reason, "time": time}
+        _write(state_dir, FINALIZE_FAILURE, note, durable=True)
 
 
 def clear_failure(state_dir: Dir) -> None:
@@ -110,9 +112,9 @@ def _malformed(name: str, exc: Exception) -> RecordError:
     return RecordError(f"{name} is malformed: {said[:200]}")
 
 
-def _read(state_dir: Dir, name: str) -> Any:
+def _read(directory: Dir, name: str) -> Any:
     try:
-        data = state_dir.read_bytes(name, _MAX_BYTES)
+        data = directory.read_bytes(name, _MAX_BYTES)
     except FileNotFoundError:
         return None
     try:
@@ -124,9 +126,9 @@ def _read(state_dir: Dir, name: str) -> Any:
     return value
 
 
-def _write(state_dir: Dir, name: str, value: dict[str, Any]) -> None:
+def _write(directory: Dir, name: str, value: dict[str, Any], *, durable: bool) -> None:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    atomic.write_file(state_dir, name, text.encode(), durable=True)
+    atomic.write_file(directory, name, text.encode(), durable=durable)
 
 
 def _remove(state_dir: Dir, name: str) -> None:

@@ -32,7 +32,7 @@ from bootc.deploy.plan import (
     RemoveEntry,
     WriteStagedMenu,
 )
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem
 from bootc.formats import grubcfg
 
 #: For the directory of a new kernel, and the growth of those above it.
@@ -75,7 +75,7 @@ def room_for_update(
     return budget.plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
 
 
-def with_room(system: System, facts: Facts, plan: Plan) -> Plan:
+def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
     """Have a plan remove what nothing needs, where the menu it writes needs the room.
 
     Raises:

@@ -11,8 +11,8 @@ that a boot entry starts and whose origin is known; the booted one needs neither
 Where upstream's status is known to be wrong, this one follows the intention. A rollback is
 queued exactly when the first deployment of the menu is neither the booted one nor the one
 that is staged, on every boot loader. Whether missing fs-verity is tolerated is told by each
-entry's own ``composefs=`` argument, as far as that can be seen: a unified kernel image keeps
-its own to itself, and counts as the booted one. One bad entry does not hide the others, and
+entry's own ``composefs=`` argument, or that in its unified kernel image; where it cannot be
+read it counts as the booted one's. One bad entry does not hide the others, and
 looking changes nothing.
 """
 
@@ -35,9 +35,9 @@ from bootc.deploy.model import (
     ImageSpec,
     ImageStatus,
 )
+from bootc.deploy.protection import missing_verity_allowed, staged_losses
 from bootc.deploy.sysroot import open_sysroot
 from bootc.formats import bls, cmdline
-from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 
 #: In place of the architecture of an image whose documents cannot be read.
@@ -69,7 +69,7 @@ def compose_host(facts: Facts) -> Host:
     """Decide which deployment plays which part. There is nothing this raises for."""
     booted, staged = facts.booted.image_id, facts.staged_id()
     booted_entry = dataclasses.replace(
-        _describe(facts, booted), cached_update=_cached_update(facts, booted)
+        _describe(facts, booted), cached_update=_cached_update(facts)
     )
     staged_entry = None
     if staged is not None:
@@ -101,6 +101,7 @@ def compose_host(facts: Facts) -> Host:
                 *_lost_entries(facts),
                 *_failures(facts),
                 *_interrupted(facts),
+                *_weaker(facts),
             ),
         ),
     )
@@ -134,7 +135,7 @@ def _describe(facts: Facts, deployment: Digest) -> BootEntry:
             boot_type=facts.scheme.boot_type if origin is None else origin.boot_type,
             bootloader=facts.scheme.bootloader,
             boot_digest=None if origin is None else origin.boot_digest,
-            missing_verity_allowed=_tolerates_missing_verity(facts, deployment, item),
+            missing_verity_allowed=_tolerates_missing_verity(facts, deployment),
         ),
         image=_image(facts, deployment),
         pinned=facts.is_pinned(deployment),
@@ -161,26 +162,19 @@ def _image(facts: Facts, deployment: Digest) -> ImageStatus | None:
     return image_status(spec, digest, facts.images.get(digest, _UNKNOWN))
 
 
-def _cached_update(facts: Facts, booted: Digest) -> ImageStatus | None:
-    state = facts.states.get(booted)
-    if state is None or state.cached_update is None:
+def _cached_update(facts: Facts) -> ImageStatus | None:
+    found, running = facts.cached_update, _image(facts, facts.booted.image_id)
+    if found is None or (running is not None and running.digest == found.digest):
         return None
-    running = _image(facts, booted)
-    if running is not None and running.digest == state.cached_update.digest:
-        return None
-    if state.cached_update.image != wanted_image(facts):
-        return None  # of before a switch
-    return state.cached_update
+    # Another image than the one updates come from was looked at before a switch.
+    return found if found.image == wanted_image(facts) else None
 
 
-def _tolerates_missing_verity(facts: Facts, deployment: Digest, item: Item | None) -> bool:
-    options = None if item is None else _options(item)
-    if deployment == facts.booted.image_id or options is None:
-        return facts.booted.missing_verity_allowed
-    try:
-        return cmdline.composefs_argument(options).optional
-    except CmdlineError:
-        return facts.booted.missing_verity_allowed
+def _tolerates_missing_verity(facts: Facts, deployment: Digest) -> bool:
+    own = None
+    if deployment != facts.booted.image_id:
+        own = missing_verity_allowed(facts, deployment)
+    return facts.booted.missing_verity_allowed if own is None else own
 
 
 def _is_soft_reboot_capable(facts: Facts, deployment: Digest, item: Item | None) -> bool:
@@ -248,6 +242,12 @@ def _interrupted(facts: Facts) -> Iterator[Finding]:
             "(bootc upgrade stages it again, bootc upgrade --cancel drops it)"
         )
         yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)
+
+
+def _weaker(facts: Facts) -> Iterator[Finding]:
+    for loss in staged_losses(facts):
+        text = f"it protects less than the booted deployment: {loss}"
+        yield Finding(FindingKind.WEAKER, f"deployment {facts.staged_id()}", text)
 
 
 def _failure_text(failure: FinalizeFailure) -> str:

@@ -161,9 +161,9 @@ def _enter_repository(
 ) -> Repository | None:
     try:
         # What the disk demands is honoured; a system that tolerates missing fs-verity, or was
-        # installed by those who do not ask for it, must still show what it runs. And nobody
-        # who only looks waits for a collection to finish.
-        return stack.enter_context(Repository.open(physical, require_verity=False, wait=False))
+        # installed by those who do not ask for it, must still show what it runs. A collection
+        # keeps the documents of every deployment that stays, so that no lock is needed.
+        return stack.enter_context(Repository.open(physical, require_verity=False, lock=False))
     except NotARepository:
         raise
     except (Error, OSError) as exc:

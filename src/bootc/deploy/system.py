@@ -1,9 +1,14 @@
-"""A running system opened to be changed.
+"""A running system, opened to be changed or opened to be looked at.
 
 Owns what has to be so before anything may change: the user is root, the system was booted
 from an image, no other command is at work, and the disks are writable to this process and
 to nobody else. Promises: what is mounted or made writable for it is seen by this process
 only, and goes with it.
+
+A command that only looks, or says what it would do, opens a :class:`SystemView` instead.
+That takes no lock, waits for no other command, makes no file system writable, and neither
+checks nor mends one: another command may be at work meanwhile. The one exception is a dry
+run that has to pull an image to know what would be done; it adds objects to the repository.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import Protocol
 
 from bootc.boot import partitions
 from bootc.boot.scheme import BootDirs
-from bootc.deploy.booted import STAGED_MARKER, BootedState, in_container, read_booted_state
+from bootc.deploy.booted import STAGED_DIRECTORY, BootedState, in_container, read_booted_state
 from bootc.deploy.sysroot import find_boot_dirs, find_scheme
 from bootc.errors import Error, doing
 from bootc.events import Sink
@@ -92,6 +97,41 @@ class System:
         self.boot.sync()
 
 
+class ReadableSystem(Protocol):
+    """What can be read of an open system, a :class:`System` or a :class:`SystemView`."""
+
+    @property
+    def physical(self) -> Dir:
+        """The physical root."""
+
+    @property
+    def repository(self) -> Repository:
+        """Its repository."""
+
+    @property
+    def boot(self) -> BootDirs:
+        """Where menus and kernels lie."""
+
+    @property
+    def run(self) -> Dir | None:
+        """Where a staged deployment is announced, if there is such a place."""
+
+    @property
+    def booted(self) -> BootedState:
+        """What volatile state said when it was opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemView:
+    """A system opened to be looked at; the attributes are those of :class:`ReadableSystem`."""
+
+    physical: Dir
+    repository: Repository
+    boot: BootDirs
+    run: Dir | None
+    booted: BootedState
+
+
 @contextlib.contextmanager
 def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[System]:
     """Open the system mounted at ``root`` to change it.
@@ -112,11 +152,9 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
     with contextlib.ExitStack() as stack:
         with Dir.open(root) as top:
             lock = stack.enter_context(top.ensure_dir(_LOCK))
-            run = stack.enter_context(top.ensure_dir(os.path.dirname(STAGED_MARKER)))
+            run = stack.enter_context(top.ensure_dir(STAGED_DIRECTORY))
         lock_exclusive(lock, wait=wait, sink=sink)
-        booted = read_booted_state(root=root)
-        if booted is None:
-            raise NotBooted("System not booted via bootc")
+        booted = _require_booted(root)
         mounts.private_mount_namespace()
         physical = stack.enter_context(_writable(os.path.join(root, "sysroot")))
         repository = stack.enter_context(
@@ -133,11 +171,80 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
         yield System(physical, repository, boot, run, booted, Systemd(), wait)
 
 
+@contextlib.contextmanager
+def look_at_system(
+    sink: Sink,
+    *,
+    root: str = "/",
+    notes: bool = False,
+    lock: bool = False,
+    pulls: bool = False,
+    wait: bool = True,
+) -> Iterator[SystemView]:
+    """Open the system mounted at ``root`` to look at it.
+
+    Args:
+        sink: Told when a collection of garbage has to be waited for.
+        root: Where the system is mounted.
+        notes: Make the directory in memory where a look may leave what it found.
+        lock: Keep collections of garbage away from the repository meanwhile.
+        pulls: The same, and make the repository writable, so that an image can be pulled. The
+            process is in a mount namespace of its own afterwards.
+        wait: Wait for a collection of garbage to finish, rather than fail.
+
+    Raises:
+        NotBooted, NotAllowed: it is no such system, or not for this user to look at.
+        ReadOnlySystem: the disk refuses writes, and ``pulls`` is true.
+        LockedByOther: garbage is being collected, and ``wait`` is false.
+        Error, OSError: a part of it cannot be opened.
+    """
+    _require_host(root)
+    with contextlib.ExitStack() as stack:
+        booted = _require_booted(root)
+        with Dir.open(root) as top:
+            run = _announcements(top, make=notes)
+        if run is not None:
+            stack.enter_context(run)
+        path = os.path.join(root, "sysroot")
+        if pulls:
+            mounts.private_mount_namespace()
+        physical = stack.enter_context(_writable(path) if pulls else Dir.open(path))
+        repository = stack.enter_context(
+            Repository.open(
+                physical,
+                require_verity=not booted.missing_verity_allowed,
+                writable=pulls,
+                lock=lock or pulls,
+                wait=wait,
+                sink=sink,
+            )
+        )
+        scheme = find_scheme(physical, booted)
+        boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root))
+        yield SystemView(physical, repository, boot, run, booted)
+
+
 def _require_host(root: str) -> None:
     if in_container(root):
         raise NotAllowed("Detected container; this command requires a booted host system.")
     if os.geteuid() != 0:
         raise NotAllowed("This command must be executed as the root user")
+
+
+def _require_booted(root: str) -> BootedState:
+    booted = read_booted_state(root=root)
+    if booted is None:
+        raise NotBooted("System not booted via bootc")
+    return booted
+
+
+def _announcements(top: Dir, *, make: bool) -> Dir | None:
+    if make:
+        return top.ensure_dir(STAGED_DIRECTORY)
+    try:
+        return top.open_dir(STAGED_DIRECTORY)
+    except FileNotFoundError:
+        return None
 
 
 def _writable(path: str) -> Dir:

@@ -2,7 +2,8 @@
 
 Whatever state the system is in, the outcome depends on the image that is wanted alone:
 
-* it is what shall boot next already: nothing is done, and that is said;
+* the image is already staged, or already booted with nothing staged: nothing changes, and a
+  message says so;
 * its tree is that of the booted or the staged deployment: what is recorded of that one is
   brought up to date. Whatever else is staged goes; a rollback that is queued stays queued;
 * its tree is that of another deployment in the menu: that one boots next;
@@ -26,9 +27,10 @@ from bootc.deploy.facts import Facts
 from bootc.deploy.finalize import require_resolved
 from bootc.deploy.gather import gather, read_documents, read_image
 from bootc.deploy.merging import read_local_etc, with_policy
-from bootc.deploy.model import ImageSpec, ImageStatus
+from bootc.deploy.model import ImageSpec
 from bootc.deploy.ordering import plan_front, plan_pin
 from bootc.deploy.plan import Plan, RecordOrigin
+from bootc.deploy.protection import Protection, booted_protection, losses, staged_losses
 from bootc.deploy.records import write_cached_update
 from bootc.deploy.room import with_room
 from bootc.deploy.staging import (
@@ -40,17 +42,23 @@ from bootc.deploy.staging import (
     plan_stage,
 )
 from bootc.deploy.status import wanted_image
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
-from bootc.formats.origin import Origin
+from bootc.formats.origin import BootType, Origin
+from bootc.oci import sigpolicy
 from bootc.oci.source import Source, open_source
-from bootc.repository import layout
 
 _log = logging.getLogger(__name__)
+
+_WEAKER = "notice: the new image protects less than the booted one"
+_PERHAPS_WEAKER = (
+    "notice: what runs boots a unified kernel image; whether the new image brings one, and demands "
+    "fs-verity as much, is known once it is pulled (bootc upgrade --dry-run says it)"
+)
 
 
 class NoImageSource(Error):
@@ -74,7 +82,9 @@ class UpdateOptions:
     etc_conflict: ConflictPolicy = ConflictPolicy.FAIL
 
 
-def upgrade(system: System, options: UpdateOptions, sink: Sink, *, tag: str | None = None) -> bool:
+def upgrade(
+    system: ReadableSystem, options: UpdateOptions, sink: Sink, *, tag: str | None = None
+) -> bool:
     """Get the newest image from where this system's came from.
 
     Args:
@@ -97,7 +107,12 @@ def upgrade(system: System, options: UpdateOptions, sink: Sink, *, tag: str | No
 
 
 def switch(
-    system: System, target: ImageSpec, options: UpdateOptions, sink: Sink, *, retain: bool = False
+    system: ReadableSystem,
+    target: ImageSpec,
+    options: UpdateOptions,
+    sink: Sink,
+    *,
+    retain: bool = False,
 ) -> bool:
     """Get another image, and look there for updates from then on.
 
@@ -114,6 +129,9 @@ def switch(
     Raises:
         Error, OSError: as :func:`upgrade`.
     """
+    sigpolicy.require_enforceable(target.reference, target.signature)
+    if target.signature is not None:
+        sink(Message(sigpolicy.notice()))
     facts = gather(system)
     if wanted_image(facts) == target:
         sink(Message("Image specification is unchanged."))
@@ -129,8 +147,11 @@ def switch(
     return boots_next
 
 
-def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> None:
-    """Say whether there is a newer image, and put that on record for the status.
+def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = None) -> None:
+    """Say whether there is a newer image; no disk is changed.
+
+    What was found is noted in memory for the status, where the system has been opened with a
+    place for that.
 
     Raises:
         NoImageSource: it is not on record where to look.
@@ -138,13 +159,16 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
     """
     facts = gather(system)
     wanted = _source_of(facts, tag)
-    with open_source(wanted.reference) as source:
+    with open_source(wanted.reference, wanted.signature) as source:
         found = read_image(wanted, source)
-        _record_update(system, found)
+        if system.run is not None:
+            write_cached_update(system.run, found)
         compared = facts.staged_id() or facts.booted.image_id
         origin = facts.origin(compared)
         if _is_image(facts, compared, wanted, source):
             sink(Message(_unchanged(facts, wanted)))
+            for loss in staged_losses(facts):
+                sink(Message(f"{_WEAKER}: {loss}"))
             return
         sink(Message(f"Update available for: {_name(wanted.reference)}"))
         sink(Message(f"  Digest: {found.digest}"))
@@ -153,9 +177,12 @@ def check_for_update(system: System, sink: Sink, *, tag: str | None = None) -> N
         known = _layers_of(system, origin)
         for line in _difference(known, Manifest.parse(source.manifest_raw).layers):
             sink(Message(line))
+    if booted_protection(facts).unified:
+        # The documents of an image do not tell what it boots with.
+        sink(Message(_PERHAPS_WEAKER))
 
 
-def cancel(system: System, sink: Sink, *, dry_run: bool = False) -> None:
+def cancel(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
     """Drop what is staged, or what is left of an update that was not finalized.
 
     Raises:
@@ -168,7 +195,7 @@ def cancel(system: System, sink: Sink, *, dry_run: bool = False) -> None:
         collect_afterwards(system, sink)
 
 
-def release(system: System, options: UpdateOptions, sink: Sink) -> bool:
+def release(system: ReadableSystem, options: UpdateOptions, sink: Sink) -> bool:
     """Let a deployment that was only downloaded boot next.
 
     Returns:
@@ -189,9 +216,9 @@ def release(system: System, options: UpdateOptions, sink: Sink) -> bool:
 
 
 def _update(
-    system: System, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
-    with open_source(wanted.reference) as source:
+    with open_source(wanted.reference, wanted.signature) as source:
         staged = facts.staged_id()
         if staged is not None and _is_image(facts, staged, wanted, source):
             return _already_staged(system, facts, wanted, options, sink)
@@ -208,9 +235,12 @@ def _update(
 
 
 def _deploy(
-    system: System, facts: Facts, candidate: Candidate, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, candidate: Candidate, options: UpdateOptions, sink: Sink
 ) -> bool:
     image_id, origin = candidate.image_id, candidate.origin
+    unified = origin.boot_type is BootType.UKI
+    for loss in losses(facts, Protection(unified, strict=not candidate.missing_verity_allowed)):
+        sink(Message(f"{_WEAKER}: {loss}"))
     supplies = None
     if image_id in (facts.booted.image_id, facts.staged_id()):
         plan = plan_record(facts, image_id, origin, locked=options.download_only)
@@ -238,7 +268,7 @@ def _deploy(
 
 
 def _already_staged(
-    system: System, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, options: UpdateOptions, sink: Sink
 ) -> bool:
     plan = plan_announce(facts, locked=options.download_only)
     run(_choosing(facts, plan, options), system, sink, dry_run=options.dry_run)
@@ -296,13 +326,7 @@ def _name(reference: ImageReference) -> str:
     return f"ostree-unverified-image:{reference}"
 
 
-def _record_update(system: System, found: ImageStatus) -> None:
-    path = layout.state_dir(system.booted.image_id.hex)
-    with system.physical.open_dir(path) as state:
-        write_cached_update(state, found)
-
-
-def _layers_of(system: System, origin: Origin | None) -> tuple[Descriptor, ...]:
+def _layers_of(system: ReadableSystem, origin: Origin | None) -> tuple[Descriptor, ...]:
     """Return the layers of a deployed image; none where its manifest cannot be read."""
     if origin is None or origin.manifest_digest is None:
         return ()

@@ -52,9 +52,11 @@ class BootType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """How the image's signature is checked.
+    """Who was asked to vouch for the image: a record, which checks nothing by itself.
 
-    By the keys of an ostree remote, or by the container policy of the host.
+    The container policy of the host, or the keys of an ostree remote. The first is
+    enforced when the image is opened (:mod:`bootc.oci.sigpolicy`); the second cannot be,
+    and such an image is refused.
     """
 
     ostree_remote: str | None = None
@@ -65,7 +67,7 @@ class Origin:
     """What a deployment's origin file says.
 
     ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
-    is None for an image whose signature nobody checks. ``extra`` holds what we do
+    is None for an image that nobody was asked to vouch for. ``extra`` holds what we do
     not know, as (section, key, value).
     """
 

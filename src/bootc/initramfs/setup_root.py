@@ -4,8 +4,9 @@ It runs once, between ``sysroot.mount`` and ``initrd-root-fs.target`` (bootc, "I
 root setup"), and again when a soft reboot is prepared, with another target. Promises:
 
 - What is mounted is the image the kernel command line names, measured by the kernel.
-  Only ``?`` in that argument tolerates missing fs-verity; nothing on the disk does.
-- Configuration comes from the initramfs and the command line, never from the disk.
+  Only ``?`` in that argument tolerates missing fs-verity; nothing on the root file system
+  does. How far the command line itself can be trusted is told in docs/explanation/trust.md.
+- Configuration comes from the initramfs and the command line, never from the root file system.
 - The image is verified and the deployment's state opened before anything is attached,
   over the physical root; should attaching fail half-way, it is undone.
 - A failure is one line on stderr and exit status 1. There is no fallback.

@@ -10,6 +10,10 @@ Credentials: the first of :data:`AUTH_FILES` is given to skopeo if there is one;
 otherwise skopeo looks where it always does (``REGISTRY_AUTH_FILE``, the user's
 ``containers/auth.json``). Upstream's bootc is anonymous in that case.
 
+Signatures: from protocol version 0.2.6 on, ``OpenImage`` refuses an image that the host's
+``policy.json`` rejects, of every transport (tried with skopeo 1.18). Before that (skopeo 1.9)
+the policy is not even read.
+
 Protocol (skopeo-experimental-image-proxy(1), version 0.2.3 and later): requests and
 replies are JSON, one in a packet of a ``SOCK_SEQPACKET`` socket; content comes
 through a pipe whose reading end arrives with the reply. The pipe ends only once
@@ -46,6 +50,7 @@ from bootc.oci.blob import (
     check_digest,
     read_document,
 )
+from bootc.oci.sigpolicy import PolicyNotEnforced
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +68,7 @@ _PACKET_BYTES = 1 << 20
 _EXIT_TIMEOUT_S = 10.0
 _PIPED_LAYER_INFO = (0, 2, 7)
 _LAYER_INFO = (0, 2, 5)
+_SIGNATURE_POLICY = (0, 2, 6)
 
 
 class SkopeoError(Error):
@@ -89,21 +95,30 @@ class SkopeoSource:
 
 @contextlib.contextmanager
 def open_skopeo(
-    imgref: ImageReference, *, image_store: str | None = None
+    imgref: ImageReference, *, image_store: str | None = None, enforce_policy: bool = False
 ) -> Iterator[SkopeoSource]:
     """Open an image for this machine's architecture.
 
     Args:
         imgref: The image.
         image_store: An additional image store, as containers-storage.conf(5) has it.
+        enforce_policy: Refuse a skopeo that does not check the signature policy.
 
     Raises:
+        PolicyNotEnforced: this is such a skopeo.
         ToolMissing: skopeo is not installed.
         SkopeoError: no such image, no access, or skopeo failed otherwise.
         DigestMismatch: a document is not what its digest says.
         ImageSpecError: a document is malformed.
     """
     with _proxy(image_store) as proxy:
+        if enforce_policy and proxy.version < _SIGNATURE_POLICY:
+            version = ".".join(map(str, proxy.version))
+            raise PolicyNotEnforced(
+                f"the signature policy cannot be enforced for {imgref}: this skopeo does not "
+                f"check signatures (its image proxy has version {version})",
+                hint="0.2.6 and later do, as that of skopeo 1.18",
+            )
         image = _Image.open(proxy, imgref)
         with doing(f"Reading the manifest of {imgref}"):
             claimed, manifest_raw = image.document("GetManifest")

@@ -4,20 +4,26 @@ Owns: the :class:`Source` protocol and the choice of its implementation:
 :mod:`bootc.oci.layoutdir` reads ``oci:`` directories itself, everything else is
 served by skopeo (:mod:`bootc.oci.skopeo`). Promises: whichever it is, manifest
 and configuration have been checked against their digests when a source is open,
-and layers are checked while they are read.
+and layers are checked while they are read. Signatures are checked by skopeo
+(:mod:`bootc.oci.sigpolicy` says when); where somebody asked for that and nobody
+would do it, the image is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, go_architecture
+from bootc.formats.origin import Signature
 from bootc.oci.blob import Blob
 from bootc.oci.layoutdir import open_layout
+from bootc.oci.sigpolicy import require_enforceable
 from bootc.oci.skopeo import open_skopeo
 
 
@@ -56,20 +62,26 @@ def host_architecture() -> str:
     return go_architecture(os.uname().machine)
 
 
+@contextlib.contextmanager
 def open_source(
-    imgref: ImageReference, *, image_store: str | None = None
-) -> AbstractContextManager[Source]:
+    imgref: ImageReference, signature: Signature | None = None, *, image_store: str | None = None
+) -> Iterator[Source]:
     """Open an image for this machine's architecture.
 
     Args:
         imgref: The image.
+        signature: Who has to vouch for it, if anybody.
         image_store: Another place where images of ``containers-storage`` are looked for: the
             root of such a storage, which may be read-only.
 
     Raises:
-        Error: there is no such image, it is damaged, or for other machines only;
-            entering the context is what raises.
+        PolicyNotEnforced: somebody has to, and nobody would check that.
+        Error: there is no such image, it is damaged, for other machines only, or rejected.
     """
+    require_enforceable(imgref, signature)
     if imgref.transport == "oci":
-        return open_layout(imgref, host_architecture())
-    return open_skopeo(imgref, image_store=image_store)
+        opened: AbstractContextManager[Source] = open_layout(imgref, host_architecture())
+    else:
+        opened = open_skopeo(imgref, image_store=image_store, enforce_policy=signature is not None)
+    with opened as source:
+        yield source

@@ -146,6 +146,7 @@ class Repository:
         name: str = layout.REPOSITORY,
         require_verity: bool,
         writable: bool = False,
+        lock: bool = True,
         wait: bool = True,
         sink: Sink = null_sink,
         verity: Verity = fsverity,
@@ -157,6 +158,8 @@ class Repository:
             name: The repository's name in it.
             require_verity: Refuse a repository that is not secure.
             writable: Objects, streams and images may be added.
+            lock: Keep a collection of garbage away. A reader that needs only what no collection
+                removes, such as the image that runs, does without and holds nobody up.
             wait: Wait for a process that has it alone, which is one that collects garbage.
             sink: Told when that takes more than a moment.
             verity: The kernel's ioctls.
@@ -174,7 +177,9 @@ class Repository:
                 directory = stack.enter_context(parent.open_dir(name))
             except (FileNotFoundError, NotADirectoryError) as exc:
                 raise NotARepository(f"there is no repository {path}") from exc
-            lock_shared(directory, wait=wait, sink=sink)
+            assert lock or not writable, "what is added and not referred to yet needs the lock"
+            if lock:
+                lock_shared(directory, wait=wait, sink=sink)
             metadata, secure = _read_metadata(directory, verity)
             if require_verity and not secure:
                 raise VerityMissing(

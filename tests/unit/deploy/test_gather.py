@@ -128,25 +128,28 @@ def test_notes_beside_the_origin(system: FakeSysroot) -> None:
         system.add_state(deployment)
     with Dir.open(system.state_dir(A)) as state_dir:
         records.set_pinned(state_dir, True)
-        records.write_cached_update(state_dir, update)
     with Dir.open(system.state_dir(B)) as state_dir:
         records.write_failure(state_dir, failure)
-    states = facts_of(system).states
-    assert (states[A].pinned, states[A].cached_update, states[A].failure) == (True, update, None)
-    assert (states[B].pinned, states[B].cached_update, states[B].failure) == (False, None, failure)
+    with Dir.open(system.run) as run:
+        records.write_cached_update(run, update)
+    facts = facts_of(system)
+    assert facts.cached_update == update
+    assert (facts.states[A].pinned, facts.states[A].failure) == (True, None)
+    assert (facts.states[B].pinned, facts.states[B].failure) == (False, failure)
 
 
 def test_damaged_notes_cost_themselves(system: FakeSysroot) -> None:
     system.add_state(A)
     state_dir = system.state_dir(A)
-    (state_dir / "cached-update.json").write_text("{}")
+    (system.run / "cached-update.json").write_text("{}")
     (state_dir / "finalize-failure.json").mkdir()
     facts = facts_of(system)
     assert told(facts) == [
-        (FindingKind.MALFORMED, "cached-update.json"),
         (FindingKind.UNREADABLE, "finalize-failure.json"),
+        (FindingKind.MALFORMED, "cached-update.json"),
     ]
-    assert facts.findings[0].subject == f"{state_dir}/cached-update.json"
+    assert facts.findings[0].subject == f"{state_dir}/finalize-failure.json"
+    assert facts.findings[1].subject == f"{system.run}/cached-update.json"
     assert facts.states[A].origin is not None
 
 

@@ -31,7 +31,9 @@ from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType
+from bootc.formats.origin import BootType, Signature
+from bootc.oci import sigpolicy
+from bootc.oci.sigpolicy import PolicyNotEnforced
 from support import osimages
 from support.bench import Bench, upgrade
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -88,6 +90,71 @@ def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> C
 def pin(image_id: str) -> Command:
     digest = Digest.from_hex(image_id)
     return lambda system, journal: commands.set_pin(system, digest, journal, pinned=True)
+
+
+# -- protection that an update takes away
+
+WEAKER = "notice: the new image protects less than the booted one: "
+VERITY = (
+    "it tolerates missing fs-verity (composefs=?), so that changed files on the disk go unnoticed"
+)
+ARGUMENTS = (
+    "its kernel arguments are in a file on the boot partition, where no signature covers them, "
+    "and with Secure Boot its kernel starts only if it is signed itself"
+)
+
+
+def demand_verity(machine: FakeMachine) -> None:
+    """Have the machine be booted as by an image that demands fs-verity."""
+    cmdline = f"rw composefs={machine.booted_id}"
+    machine.booted = replace(machine.booted, missing_verity_allowed=False, cmdline=cmdline)
+
+
+def weaker(machine: FakeMachine) -> list[str]:
+    found = machine.status()["status"].get("findings", [])
+    return [finding["text"] for finding in found if finding["kind"] == "weaker"]
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD_UKI, GRUB_UKI], ids=scheme_name)
+def test_a_unified_image_that_tolerates_missing_verity(
+    scheme: Scheme, top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(scheme, top, made[BootType.UKI], osimages.OLD)
+    said = bench.upgrade(osimages.NEW, dry_run=True)
+    assert not any(line.startswith(WEAKER) for line in said)
+    demand_verity(bench.machine)
+    said = bench.upgrade(osimages.NEW, dry_run=True)
+    assert said[0] == WEAKER + VERITY
+    assert bench.upgrade(osimages.NEW)[0] == WEAKER + VERITY
+    assert weaker(bench.machine) == [f"it protects less than the booted deployment: {VERITY}"]
+    assert bench.machine.command(update.check_for_update) == [
+        f"No changes in staged image: ostree-unverified-image:{bench.channel.reference}",
+        WEAKER + VERITY,
+    ]
+
+
+def test_a_bare_kernel_after_a_unified_image(top: Path, made: dict[BootType, Images]) -> None:
+    bench = Bench(SYSTEMD_UKI, top, made[BootType.UKI], osimages.OLD)
+    demand_verity(bench.machine)
+    other = Channel(top / "other", made[BootType.BLS], osimages.NEW)
+    said = bench.machine.command(switch(other.reference))
+    assert said[0] == WEAKER + ARGUMENTS
+    assert weaker(bench.machine) == [f"it protects less than the booted deployment: {ARGUMENTS}"]
+
+
+def test_looking_for_updates_cannot_tell_what_a_new_image_boots(any_bench: Bench) -> None:
+    any_bench.channel.offer(osimages.TURNED)
+    said = any_bench.machine.command(update.check_for_update)
+    unified = any_bench.machine.scheme.boot_type is BootType.UKI
+    assert [line for line in said if line.startswith("notice")] == [
+        update._PERHAPS_WEAKER
+    ] * unified
+
+
+def test_as_much_protection_as_before_is_not_worth_a_word(bench: Bench) -> None:
+    demand_verity(bench.machine)
+    assert not any("protects less" in line for line in bench.upgrade(osimages.TURNED))
+    assert weaker(bench.machine) == []
 
 
 # -- what is there already
@@ -503,7 +570,7 @@ def test_looking_for_updates(bench: Bench) -> None:
     ]
     after = machine.contents(repository=True)
     changed = {path for path in after.keys() | before.keys() if after.get(path) != before.get(path)}
-    assert changed == {f"sysroot/state/deploy/{machine.booted_id}/cached-update.json"}
+    assert changed == {"run/composefs/cached-update.json"}
     cached = machine.status()["status"]["booted"]["cachedUpdate"]
     assert cached["imageDigest"] == digest
     assert cached["image"]["image"] == str(bench.channel.path)
@@ -532,6 +599,45 @@ def test_the_same_image_elsewhere_is_an_update(bench: Bench, top: Path) -> None:
     origin = bench.machine.facts().origin(Digest.from_hex(bench.machine.booted_id))
     assert origin is not None
     assert origin.image == other.reference
+
+
+def enforcing(target: ImageReference) -> Command:
+    spec = ImageSpec(target, Signature())
+    return lambda system, journal: update.switch(system, spec, UpdateOptions(), journal)
+
+
+def test_a_policy_that_nobody_would_enforce_is_refused(bench: Bench, top: Path) -> None:
+    machine, other = bench.machine, Channel(top / "other", bench.images, osimages.TURNED)
+    before = machine.contents(repository=True)
+    for reference in (other.reference, bench.channel.reference):
+        with pytest.raises(PolicyNotEnforced, match="it is read without skopeo"):
+            machine.command(enforcing(reference))
+    # As an older bootc recorded it, without anybody who checks.
+    origin = machine.state(machine.booted_id) / f"{machine.booted_id}.origin"
+    text = origin.read_text()
+    origin.write_text(text.replace("ostree-unverified-image:", "ostree-image-signed:"))
+    bench.channel.offer(osimages.TURNED)
+    for command in (upgrade(), update.check_for_update):
+        with pytest.raises(PolicyNotEnforced):
+            machine.command(command)
+    origin.write_text(text)
+    assert machine.contents(repository=True) == before
+
+
+def test_who_asks_for_a_policy_hears_what_it_does(
+    bench: Bench, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = top / "policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    monkeypatch.setattr(sigpolicy, "POLICY_FILES", (str(policy),))
+    journal, archive = Journal(), ImageReference("oci-archive", f"{top}/missing")
+    with pytest.raises(Error) as caught, bench.machine.open() as system:
+        enforcing(archive)(system, journal)
+    assert not isinstance(caught.value, PolicyNotEnforced) or "this skopeo" in str(caught.value)
+    assert journal == [
+        f"notice: skopeo checks the image against {policy}; "
+        "a rule there for this registry or repository may still accept anything"
+    ]
 
 
 def test_what_could_not_be_switched_from_is_not_retained(bench: Bench, top: Path) -> None:

@@ -61,6 +61,8 @@ def numbered(start: bytes, unit: bytes) -> bytes:
         ("osrelease", filled(b'ID="', b"\\a")),
         ("osrelease", filled(b"", b"A=\n")),
         ("pe", numbered(SECTIONS, b"%08d" + bytes(32))),
+        ("sigpolicy", filled(b'{"default":', b"[")),
+        ("sigpolicy", filled(b'{"default":[', b'{"type":"reject"},', b'{"type":"reject"}]}')),
         ("splitstream-unpacked", filled(b"\0\0", bytes(8))),
         ("splitstream-unpacked", filled(b"", b"0:a\0", b"\0\0")),
         ("tar-with-checksums", filled(b"", b"ustar".rjust(262, b"a").ljust(512, b"\0"))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context
-from bootc.cli.session import open_host
+from bootc.cli.session import view_host
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -14,7 +14,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.etc.text import report
     from bootc.deploy.merging import read_local_etc
 
-    with open_host(context.sink) as (system, _), read_local_etc(system) as local:
+    with view_host(context.sink) as view, read_local_etc(view) as local:
         changes = local_changes(local.pristine, local.current.tree)
     context.write("".join(f"{line}\n" for line in report(changes)))
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host
+from bootc.cli.session import DRY_RUN, open_host, view_host
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Remove a deployment."""
     from bootc.deploy.commands import delete_deployment
+    from bootc.deploy.gather import gather
     from bootc.deploy.journal import Event, report_dropping, send, subject
     from bootc.deploy.selection import find_deployment
 
+    if args.dry_run:
+        with view_host(context.sink) as view:
+            deployment = find_deployment(gather(view), args.id)
+            delete_deployment(view, deployment, context.sink, dry_run=True)
+        return
     with open_host(context.sink) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        delete_deployment(system, deployment, context.sink, dry_run=args.dry_run)
-        if not args.dry_run:
-            report_dropping(system.run, facts.booted.staged)
-            send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
+        delete_deployment(system, deployment, context.sink)
+        report_dropping(system.run, facts.booted.staged)
+        send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
 
 
 _COMMAND = Command(

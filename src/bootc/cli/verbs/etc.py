@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import open_host
+from bootc.cli.session import open_host, view_host
 
 if TYPE_CHECKING:
     from bootc.deploy.etc.merge import Choice
@@ -20,10 +20,11 @@ def diff(args: argparse.Namespace, context: Context) -> None:
     """Print the local changes, the decisions, and how the next merge would end."""
     from bootc.cli.output import render_json
     from bootc.deploy.etc.review import read_staged_etc, review
+    from bootc.deploy.gather import gather
     from bootc.deploy.merging import read_local_etc
 
-    with open_host(context.sink) as (system, facts), read_local_etc(system) as local:
-        found = review(local, read_staged_etc(system, facts))
+    with view_host(context.sink) as view, read_local_etc(view) as local:
+        found = review(local, read_staged_etc(view, gather(view)))
     if args.json:
         context.write(render_json(to_json(found)) + "\n")
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bootc import __version__
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host
+from bootc.cli.session import DRY_RUN, open_host, view_host
 from bootc.errors import Error
 
 if TYPE_CHECKING:
@@ -64,14 +64,16 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.journal import Event, send
     from bootc.events import null_sink
 
-    dry_run = args.dry_run or args.assert_no_op
-    with open_host(context.sink) as (system, _):
-        if dry_run:
+    if args.dry_run or args.assert_no_op:
+        # Counting beside a collection at work would find what that is about to remove.
+        with view_host(context.sink, lock=args.prune_repo) as view:
             context.write("Dry run (no files deleted)\n")
-        sink = context.sink if dry_run else null_sink
-        plan = collect_garbage(system, sink, dry_run=True, repository=args.prune_repo)
-        report = preview(plan, system.repository)
-        if not dry_run:
+            plan = collect_garbage(view, context.sink, dry_run=True, repository=args.prune_repo)
+            report = preview(plan, view.repository)
+    else:
+        with open_host(context.sink) as (system, _):
+            plan = collect_garbage(system, null_sink, dry_run=True, repository=args.prune_repo)
+            report = preview(plan, system.repository)
             collect_garbage(system, context.sink, repository=args.prune_repo)
             send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:

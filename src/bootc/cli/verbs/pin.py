@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host
+from bootc.cli.session import DRY_RUN, open_host, view_host
 
 
 def pin(args: argparse.Namespace, context: Context) -> None:
@@ -20,13 +20,19 @@ def unpin(args: argparse.Namespace, context: Context) -> None:
 
 def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
     from bootc.deploy.commands import set_pin
+    from bootc.deploy.gather import gather
     from bootc.deploy.journal import Event, send, subject
     from bootc.deploy.selection import find_deployment
 
+    if args.dry_run:
+        with view_host(context.sink) as view:
+            deployment = find_deployment(gather(view), args.id)
+            set_pin(view, deployment, context.sink, pinned=pinned, dry_run=True)
+        return
     with open_host(context.sink) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        set_pin(system, deployment, context.sink, pinned=pinned, dry_run=args.dry_run)
-        if args.dry_run or facts.is_pinned(deployment) == pinned:
+        set_pin(system, deployment, context.sink, pinned=pinned)
+        if facts.is_pinned(deployment) == pinned:
             return
         if pinned:
             send(Event.PINNED, f"Pinned deployment {deployment}", subject(deployment))

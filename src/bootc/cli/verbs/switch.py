@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import (
     APPLY,
-    DRY_RUN,
+    DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
     NO_WAIT,
     QUIET,
     open_host,
     sink_of,
+    view_host,
 )
 from bootc.errors import UsageError
 
@@ -39,15 +40,18 @@ def run(args: argparse.Namespace, context: Context) -> None:
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
     )
     sink = sink_of(args, context)
+    if args.dry_run:
+        with view_host(sink, pulls=True, wait=not args.no_wait) as view:
+            update.switch(view, target, options, sink, retain=args.retain)
+        return
     with open_host(sink, wait=not args.no_wait) as (system, facts):
         boots_next = update.switch(system, target, options, sink, retain=args.retain)
-        if not args.dry_run:
-            booted = facts.booted.image_id
-            if args.retain and not facts.is_pinned(booted):
-                send(Event.PINNED, f"Pinned deployment {booted}", subject(booted))
-            event, before = Event.SWITCH_STAGED, facts.booted.staged
-            report_staging(event, system.run, before, image=target.reference)
-    if boots_next and args.apply and not args.dry_run:
+        booted = facts.booted.image_id
+        if args.retain and not facts.is_pinned(booted):
+            send(Event.PINNED, f"Pinned deployment {booted}", subject(booted))
+        event, before = Event.SWITCH_STAGED, facts.booted.staged
+        report_staging(event, system.run, before, image=target.reference)
+    if boots_next and args.apply:
         from bootc.deploy.reboot import reboot
 
         reboot()
@@ -95,11 +99,12 @@ _COMMAND = Command(
         QUIET,
         Option(
             ("--enforce-container-sigpolicy",),
-            "Record that the policy of containers-policy.json(5) vouches for the image.",
+            "Demand that skopeo checks the image's signature by the host's policy.json, now and "
+            "at each update. Refused where it would not, as for oci.",
             default=False,
         ),
         Option(("--retain",), "Pin the booted deployment.", default=False),
-        DRY_RUN,
+        DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
         NO_WAIT,
     ),

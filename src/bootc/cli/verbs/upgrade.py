@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import (
     APPLY,
-    DRY_RUN,
+    DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
     NO_WAIT,
     QUIET,
     open_host,
     refuse_together,
     sink_of,
+    view_host,
 )
 
 if TYPE_CHECKING:
-    from bootc.deploy.system import System
+    from bootc.deploy.system import ReadableSystem
     from bootc.events import Sink
 
 
@@ -26,26 +27,38 @@ def run(args: argparse.Namespace, context: Context) -> None:
     """Check for, download, stage, release or drop an update."""
     _check_usage(args)
     sink = sink_of(args, context)
+    if args.check or args.dry_run:
+        _look(args, sink)
+        return
+    from bootc.deploy.journal import Event, report_staging
+
     with open_host(sink, wait=not args.no_wait) as (system, facts):
         boots_next = _act(args, system, sink)
-        if not (args.check or args.dry_run):
-            from bootc.deploy.journal import Event, report_staging
-
-            report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)
-    if boots_next and args.apply and not args.dry_run:
+        report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)
+    if boots_next and args.apply:
         from bootc.deploy.reboot import reboot
 
         reboot()
 
 
-def _act(args: argparse.Namespace, system: System, sink: Sink) -> bool:
+def _look(args: argparse.Namespace, sink: Sink) -> None:
+    """Say whether there is an update, or what would be done."""
+    if args.check:
+        from bootc.deploy.update import check_for_update
+
+        with view_host(sink, notes=True) as view:
+            check_for_update(view, sink, tag=args.tag)
+        return
+    pulls = not (args.cancel or args.from_downloaded)
+    with view_host(sink, pulls=pulls, wait=not args.no_wait) as view:
+        _act(args, view, sink)
+
+
+def _act(args: argparse.Namespace, system: ReadableSystem, sink: Sink) -> bool:
     """Do what the options say; return whether another deployment boots next."""
     from bootc.deploy import update
     from bootc.deploy.etc.merge import ConflictPolicy
 
-    if args.check:
-        update.check_for_update(system, sink, tag=args.tag)
-        return False
     if args.cancel:
         update.cancel(system, sink, dry_run=args.dry_run)
         return False
@@ -93,7 +106,7 @@ _COMMAND = Command(
         ),
         Option(("--tag",), "Another tag of the same image.", metavar="TAG"),
         Option(("--cancel",), "Drop what is staged.", default=False),
-        DRY_RUN,
+        DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
         NO_WAIT,
     ),

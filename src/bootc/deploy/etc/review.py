@@ -22,7 +22,7 @@ from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.etc.text import quoted
 from bootc.deploy.facts import Facts
 from bootc.deploy.merging import LocalEtc, policy_of
-from bootc.deploy.system import System
+from bootc.deploy.system import ReadableSystem
 from bootc.errors import Error, doing
 from bootc.formats.digest import Digest
 from bootc.formats.tree import Directory, Stat
@@ -89,7 +89,7 @@ class Outcome(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-def read_staged_etc(system: System, facts: Facts) -> StagedEtc | None:
+def read_staged_etc(system: ReadableSystem, facts: Facts) -> StagedEtc | None:
     """Return what a staged deployment brings, or None when there is none.
 
     Raises:

@@ -34,6 +34,7 @@ BLOCK_SETUPS = ("direct", "tpm2-luks")
 DEFAULT_BLOCK_SETUPS = ("direct",)
 BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 
+_SIGPOLICY = "enforce-container-sigpolicy"
 #: Every key of a table: its type, or the table below it.
 _Schema = Mapping[str, "type | _Schema"]
 _INSTALL: _Schema = {
@@ -50,7 +51,7 @@ _INSTALL: _Schema = {
     "bootupd": {"skip-boot-uuid": bool},
     "bootloader": str,
     "discoverable-partitions": bool,
-    "enforce-container-sigpolicy": bool,
+    _SIGPOLICY: bool,
 }
 _TOML_NAMES = {str: "a string", list: "a list of strings", bool: "true or false"}
 
@@ -68,6 +69,7 @@ class InstallConfig:
     kargs: tuple[str, ...] = ()
     bootloader: str | None = None
     discoverable_partitions: bool | None = None
+    enforce_sigpolicy: bool = False
 
 
 def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
@@ -134,6 +136,7 @@ def merge(tables: Sequence[Mapping[str, Any]]) -> InstallConfig:
         kargs=tuple(karg for table in tables for karg in table.get("kargs", ())),
         bootloader=last([table.get("bootloader") for table in tables]),
         discoverable_partitions=last([t.get("discoverable-partitions") for t in tables]),
+        enforce_sigpolicy=last([t.get(_SIGPOLICY) for t in tables]) or False,
     )
 
 

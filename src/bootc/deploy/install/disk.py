@@ -30,6 +30,7 @@ from bootc.events import Message, Sink, stage
 from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
+from bootc.oci import sigpolicy
 from bootc.oci.pull import Pulled, required_bytes
 from bootc.oci.source import Source, open_source
 
@@ -46,7 +47,9 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
     """
     machine = os.uname().machine
     decisions = preflight.check_host(request, read_config(machine), machine)
-    with open_source(request.source) as source:
+    # Updates from a target whose signatures nobody checks would be refused from then on.
+    sigpolicy.require_checkable(request.target, decisions.signature)
+    with open_source(request.source, decisions.signature) as source:
         preflight.check_image(
             decisions, source.manifest_raw, source.config_raw, required_bytes(source)
         )
@@ -78,6 +81,8 @@ def _announce(request: InstallRequest, decisions: Decisions, source: Source, sin
         f" Partitions: {'Discoverable' if decisions.discoverable else 'UUID'}",
     ):
         sink(Message(line))
+    if decisions.signature is not None:
+        sink(Message(sigpolicy.notice()))
     note_label(source, sink)
 
 

@@ -93,6 +93,7 @@ def deploy_image(
                 boot_type=booting.boot_type,
                 boot_digest=boot_digest,
                 manifest_digest=pulled.manifest_digest,
+                signature=decisions.signature,
             )
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)

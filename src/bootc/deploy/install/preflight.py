@@ -21,6 +21,7 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.formats import cmdline, ocispec
+from bootc.formats.origin import Signature
 from bootc.fs import process
 from bootc.kernel import mount
 
@@ -44,6 +45,7 @@ class Decisions:
     allow_missing_verity: bool
     root_size_mib: int | None
     kargs: tuple[str, ...]
+    signature: Signature | None = None
 
 
 def check_host(request: InstallRequest, config: InstallConfig | None, machine: str) -> Decisions:
@@ -83,6 +85,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         allow_missing_verity=request.allow_missing_verity or not root_fs.supports_verity,
         root_size_mib=request.root_size_mib,
         kargs=kargs,
+        signature=Signature() if known.enforce_sigpolicy else None,
     )
     _check_kernel(decisions)
     return decisions

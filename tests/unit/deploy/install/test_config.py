@@ -45,7 +45,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         boot-mount-spec = ""
         bootloader = "systemd"
         discoverable-partitions = true
-        enforce-container-sigpolicy = false
+        enforce-container-sigpolicy = true
         [install.ostree]
         bls-append-except-default = "x"
         [install.bootupd]
@@ -58,7 +58,16 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         kargs=("console=ttyS0", "quiet"),
         bootloader="systemd",
         discoverable_partitions=True,
+        enforce_sigpolicy=True,
     )
+
+
+def test_the_last_file_decides_on_signatures(tmp_path: Path) -> None:
+    put(tmp_path, "usr/lib", "10.toml", "[install]\nenforce-container-sigpolicy = true\n")
+    put(tmp_path, "usr/lib", "20.toml", "[install]\n")
+    assert read(tmp_path) == InstallConfig(enforce_sigpolicy=True)
+    put(tmp_path, "etc", "30.toml", "[install]\nenforce-container-sigpolicy = false\n")
+    assert read(tmp_path) == InstallConfig()
 
 
 def test_files_merge_in_the_order_of_their_names_not_of_their_directories(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""What an update takes away of a machine's protection, in words.
+
+Two properties of a deployment count (``docs/explanation/trust.md``): its kernel arguments
+lie in a unified kernel image, which a signature can cover, or in a menu entry, which none
+does; and they demand fs-verity, or tolerate that it is missing (``composefs=?``). Losing
+one of them is said and not refused. All functions are pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bootc.deploy.facts import Facts
+from bootc.formats import bls, cmdline
+from bootc.formats.cmdline import CmdlineError
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """How a deployment is protected.
+
+    Attributes:
+        unified: It boots a unified kernel image.
+        strict: It demands fs-verity; None where that cannot be read.
+    """
+
+    unified: bool
+    strict: bool | None
+
+
+def booted_protection(facts: Facts) -> Protection:
+    """Return how what runs is protected."""
+    return Protection(
+        unified=facts.scheme.boot_type is BootType.UKI,
+        strict=not facts.booted.missing_verity_allowed,
+    )
+
+
+def staged_losses(facts: Facts) -> list[str]:
+    """Return what the staged deployment lacks of the booted one's protection, a phrase each."""
+    staged = facts.staged_id()
+    origin = None if staged is None else facts.origin(staged)
+    if staged is None or origin is None:
+        return []
+    unified = origin.boot_type is BootType.UKI
+    optional = missing_verity_allowed(facts, staged)
+    return losses(facts, Protection(unified, None if optional is None else not optional))
+
+
+def losses(facts: Facts, then: Protection) -> list[str]:
+    """Return what a deployment lacks of the booted one's protection, a phrase each."""
+    return list(_losses(booted_protection(facts), then))
+
+
+def missing_verity_allowed(facts: Facts, deployment: Digest) -> bool | None:
+    """Tell whether a deployment's own arguments tolerate missing fs-verity, if they can be read."""
+    # What is staged boots by the entry that will be, should it have two.
+    item = facts.staged_item(deployment) if deployment == facts.staged_id() else None
+    item = item or facts.active_item(deployment) or facts.staged_item(deployment)
+    if item is None or not isinstance(item.entry, bls.Entry) or item.entry.linux is None:
+        return facts.ukis.get(deployment)
+    try:
+        return cmdline.composefs_argument(item.entry.options or "").optional
+    except CmdlineError:
+        return None
+
+
+def _losses(now: Protection, then: Protection) -> Iterator[str]:
+    if now.strict and then.strict is False:
+        yield (
+            "it tolerates missing fs-verity (composefs=?), "
+            "so that changed files on the disk go unnoticed"
+        )
+    if now.unified and not then.unified:
+        yield (
+            "its kernel arguments are in a file on the boot partition, where no signature covers "
+            "them, and with Secure Boot its kernel starts only if it is signed itself"
+        )

@@ -1,0 +1,110 @@
+"""Whether the signature policy that somebody asked for is enforced.
+
+Owns the answer to "must this image be signed, and who checks that?". The policy is the
+host's ``policy.json`` (containers-policy.json(5)). skopeo reads it and refuses an image
+that it rejects, for everything it fetches and whether we ask or not, from version 0.2.6
+of its image proxy's protocol on. Nobody else checks a signature: we read ``oci:``
+directories ourselves, and the keys of an ostree remote mean nothing here.
+
+Promises: an image for which enforcement was asked is refused when nobody would check it
+(:func:`require_checkable`), or when the policy's broad rules accept any image
+(:func:`require_enforceable`). What is not checked here is a narrower rule of the policy, for
+one registry or repository, that accepts anything.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bootc.errors import Error, doing
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import Signature
+from bootc.formats.sigpolicy import MAX_POLICY_BYTES, SignaturePolicy, parse_policy
+from bootc.fs.dir import read_all
+
+#: Where skopeo looks: the first of these that exists counts.
+POLICY_FILES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")
+#: Read without skopeo.
+_UNCHECKED = ("oci",)
+#: What a policy calls a transport, where that differs.
+_POLICY_NAMES = {"registry": "docker"}
+_WITHOUT = (
+    "or do without enforcement: bootc switch without --enforce-container-sigpolicy, "
+    "at installation enforce-container-sigpolicy = false"
+)
+
+
+class PolicyNotEnforced(Error):
+    """A signature policy was asked for, and would not be enforced."""
+
+
+def require_checkable(imgref: ImageReference, signature: Signature | None) -> None:
+    """Refuse an image whose signature is to be checked, and is of a kind that nobody checks.
+
+    Raises:
+        PolicyNotEnforced: it is.
+    """
+    if signature is None:
+        return
+    if signature.ostree_remote is not None:
+        raise PolicyNotEnforced(
+            f"the signature of {imgref} cannot be checked: it is by the keys of "
+            f"the ostree remote {signature.ostree_remote!r}",
+            hint="have policy.json checked: bootc switch --enforce-container-sigpolicy, "
+            "or switch without that option",
+        )
+    if imgref.transport in _UNCHECKED:
+        raise PolicyNotEnforced(
+            f"the signature policy cannot be enforced for {imgref}: "
+            f"it is read without skopeo, which checks signatures",
+            hint=f"use a registry or an oci-archive, {_WITHOUT}",
+        )
+
+
+def require_enforceable(imgref: ImageReference, signature: Signature | None) -> None:
+    """Refuse an image whose signature is to be checked where this host would accept any image.
+
+    Raises:
+        PolicyNotEnforced: nobody would check the signature, there is no policy, or its broad
+            rules accept anything.
+        PolicyError, OSError: the policy cannot be read.
+    """
+    require_checkable(imgref, signature)
+    if signature is None:
+        return
+    path = policy_path()
+    if path is None:
+        raise PolicyNotEnforced(
+            f"there is no signature policy to enforce for {imgref}: "
+            f"neither {' nor '.join(POLICY_FILES)} exists",
+            hint=f"write one, see containers-policy.json(5), {_WITHOUT}",
+        )
+    transport = _POLICY_NAMES.get(imgref.transport, imgref.transport)
+    rule = _read(path).unsafe_rule(transport)
+    if rule is not None:
+        raise PolicyNotEnforced(
+            f"the signature policy {path} does not protect {imgref}: "
+            f"{rule} is insecureAcceptAnything",
+            hint=f"make it reject, and say who signs the image, {_WITHOUT}",
+        )
+
+
+def policy_path() -> str | None:
+    """Return the path of the policy that skopeo will apply, or None if there is none."""
+    paths = map(os.path.expanduser, POLICY_FILES)
+    return next((path for path in paths if os.path.exists(path)), None)
+
+
+def notice() -> str:
+    """Return what somebody who asks for enforcement should know, as one line."""
+    return (
+        f"notice: skopeo checks the image against {policy_path()}; "
+        "a rule there for this registry or repository may still accept anything"
+    )
+
+
+def _read(path: str) -> SignaturePolicy:
+    with doing(f"Reading {path}"):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb", buffering=0):
+            return parse_policy(read_all(fd, path, MAX_POLICY_BYTES))

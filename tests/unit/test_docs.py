@@ -1,0 +1,149 @@
+"""What documents name is there: files, tests, units, exit codes, findings, programs, keys.
+
+A document that names what does not exist has been overtaken by the code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.findings import FindingKind
+from bootc.cli import main as program
+from bootc.deploy.install import config, preflight
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.errors import Error
+
+TOP = Path(__file__).parents[2]
+MAN = TOP / "docs/man"
+PAGES = sorted(MAN.glob("*.rst"))
+DOCUMENTS = sorted(
+    [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md"), *PAGES]
+)
+#: Where documents look for a file from.
+_ROOTS = (TOP, TOP / "src/bootc", TOP / "docs")
+_FILE = re.compile(r"(?<![\w/.<{~*-])((?:[\w.-]+/)+[\w.-]+\.(?:py|md|rst|c|toml|service|sh))\b")
+_TEST = re.compile(r"`((?:tests/[\w/]+\.py|UPD|SEQ)?)((?:::\w+)?)`")
+_UNIT = re.compile(r"\bbootc-[\w-]+\.(?:service|timer|path|target)\b")
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+#: Of images and installed machines, not of this tree.
+_ELSEWHERE = re.compile(r"^(?:usr|etc|run|install|kargs\.d|rootfs[\w-]*)/|/NAME\.py$")
+
+
+def documents() -> list[object]:
+    return [pytest.param(path, id=str(path.relative_to(TOP))) for path in DOCUMENTS]
+
+
+def test_the_patterns_find_what_there_is() -> None:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    assert len(_LINK.findall(text)) > 20
+    assert len(set(_FILE.findall(text))) > 40
+    assert sum(bool(test) for _, test in _TEST.findall(text)) > 60
+    assert len(set(_UNIT.findall(text))) == 2
+
+
+@pytest.mark.parametrize("document", documents())
+def test_links_lead_somewhere(document: Path) -> None:
+    if document.suffix == ".md":
+        links = _LINK.findall(document.read_text())
+        assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", documents())
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = {name for name in _FILE.findall(document.read_text()) if not _ELSEWHERE.search(name)}
+    roots = (*_ROOTS, document.parent)
+    assert [name for name in sorted(named) if not any((r / name).exists() for r in roots)] == []
+
+
+@pytest.mark.parametrize("document", documents())
+def test_tests_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    short = dict(re.findall(r"`(SEQ|UPD)` is `(tests/[\w/]+\.py)", text))
+    path = ""
+    for name, test in _TEST.findall(text):
+        path = short.get(name, name) or path
+        if test and path:
+            assert test[2:] in functions_of(path), f"{path}{test}"
+
+
+@cache
+def functions_of(path: str) -> frozenset[str]:
+    # A test can be the state machine of hypothesis under another name.
+    found = re.finditer(r"^\s*(?:(?:def|class) (\w+)|(\w+) = )", (TOP / path).read_text(), re.M)
+    return frozenset(match[1] or match[2] for match in found)
+
+
+@pytest.mark.parametrize("document", documents())
+def test_units_that_are_named_exist(document: Path) -> None:
+    for name in set(_UNIT.findall(document.read_text())):
+        assert (TOP / "data/systemd" / name).exists(), name
+
+
+@pytest.mark.parametrize("document", documents())
+def test_variables_that_are_named_are_read(document: Path) -> None:
+    for name in set(re.findall(r"\bBOOTC_[A-Z_]+\b", document.read_text())):
+        assert name in sources(), name
+
+
+@cache
+def sources() -> str:
+    files = [*TOP.glob("src/**/*.py"), *TOP.glob("tests/**/*.py"), *TOP.glob("tools/**/*")]
+    return "".join(
+        path.read_text()
+        for path in (*files, TOP / "Makefile")
+        if path.is_file() and path.suffix != ".pyc"
+    )
+
+
+def section(page: Path, title: str) -> str:
+    """Return the text of a section of a manual page."""
+    text = page.read_text()
+    found = re.search(rf"^{title}\n=+\n(.*?)(?=^[A-Z ]+\n=+\n|\Z)", text, re.M | re.S)
+    assert found is not None, f"{page.name} has no section {title}"
+    return found[1]
+
+
+def codes_in(text: str) -> set[int]:
+    """Return the exit codes that a section tells of: at the start of a line or after a comma."""
+    return {int(code) for code in re.findall(r"(?:^|[;,]\s)(\d+)\b", text, re.M)}
+
+
+def subclasses(kind: type[Error]) -> Iterator[type[Error]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from subclasses(below)
+
+
+def test_the_exit_codes() -> None:
+    known = codes_in(section(MAN / "bootc.8.rst", "EXIT STATUS"))
+    said = {int(code) for code in re.findall(r"\d+", (program.__doc__ or "").partition("; a")[0])}
+    assert known == said == {0, 1, 2, 130}
+    assert {kind.exit_code for kind in subclasses(Error)} <= known
+    for page in PAGES:
+        assert codes_in(section(page, "EXIT STATUS")) <= known, page.name
+
+
+def test_the_kinds_of_findings() -> None:
+    terms = re.findall(r"^``(\w+)``$", section(MAN / "bootc-status.8.rst", "FINDINGS"), re.M)
+    assert sorted(terms) == sorted(FindingKind)
+
+
+def test_the_programs_that_the_installer_needs() -> None:
+    description = section(MAN / "bootc-install.8.rst", "DESCRIPTION")
+    sentence = description[description.index("The installer needs") :].partition(".\n")[0]
+    needed = sentence.partition("It needs")[0]
+    tools = {*preflight._TOOLS, *(kind.tool for kind in Filesystem)}
+    assert set(re.findall(r"\*\*([\w.]+)\*\*", needed)) == tools
+
+
+def test_the_keys_of_the_install_configuration() -> None:
+    files = section(MAN / "bootc-install.8.rst", "FILES")
+    named = set(re.findall(r"``([a-z-]+(?:\.[a-z]+)*)``", files))
+    flat = {*config._INSTALL, "filesystem.root.type"}
+    assert named <= flat
+    assert {field.replace("_", "-") for field in ("root_fs_type", "block", "kargs")} <= named
