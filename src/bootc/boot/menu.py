@@ -217,7 +217,7 @@ class _Reading:
             return None
         except BlsError as exc:
             if not ours and not any(word in data for word in _OUR_WORDS):
-                # Boot loaders read more than is understood here, an entry without a version say.
+                # Boot loaders read more than is understood here.
                 self._is_foreign(name, exc.message)
                 return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))
