@@ -28,6 +28,7 @@ from bootc.deploy.pulled import (
     check_space,
     description_of,
     kargs_d_of,
+    kargs_d_of_deployed,
     note_label,
     os_release_of,
 )
@@ -171,7 +172,7 @@ def _entry_anew(
             return
         if deployment != facts.booted.image_id:
             # What somebody had added to the lost one is not known.
-            kargs_d = kargs_d_of(system.repository, root)
+            kargs_d = kargs_d_of_deployed(system.repository, root)
             options = _options_of(system, facts, deployment, kargs_d)
     scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
     yield new_item(
@@ -214,10 +215,11 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
 
 def _options_of(system: System, facts: Facts, deployment: Digest, kargs_d: Sequence[str]) -> str:
     """Return the kernel arguments of an image that asks for these in its kargs.d."""
+    running = description_of(system.repository, facts.booted.image_id)
     return upgraded_options(
         _booted_options(facts),
         deployment,
-        kargs_d_of(system.repository, description_of(system.repository, facts.booted.image_id)),
+        kargs_d_of_deployed(system.repository, running),
         kargs_d,
         optional=facts.booted.missing_verity_allowed,
     )

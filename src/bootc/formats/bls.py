@@ -30,9 +30,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bootc.errors import Error
+from bootc.formats import fat
 
-#: Characters an entry's file name cannot hold: FAT forbids them, or they end a line.
-_UNFIT_FOR_NAME = re.compile(r'["*/:<>?\\|\x00-\x1f\x7f]')
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")
@@ -176,7 +175,7 @@ def entry_file_name(os_id: str, version: str, priority: int) -> str:
     Characters that a FAT file name cannot hold become underscores.
     """
     name = f"bootc_{os_id.replace('-', '_')}-{version}-{priority}.conf"
-    return _UNFIT_FOR_NAME.sub("_", name)
+    return fat.UNFIT.sub("_", name)
 
 
 def sort_key(os_id: str, rank: int) -> str:

@@ -21,6 +21,7 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.formats import cmdline, ocispec
+from bootc.formats.cmdline import CmdlineError
 from bootc.fs import process
 from bootc.kernel import mount
 
@@ -151,15 +152,10 @@ def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
 
 
 def _check_karg(text: str) -> None:
-    """Refuse what would break the command line, or boot something else than was installed."""
-    if not text.isprintable() or text.count('"') % 2:
-        raise InstallRefused(
-            f"bad kernel argument {text!r}", hint="it holds an open quote or a control character"
-        )
-    for parameter in cmdline.parse(text):
-        key = parameter.partition("=")[0]
-        if key == "composefs" or key.startswith("composefs."):
-            raise InstallRefused(f"the kernel argument {parameter!r} is for the installer to set")
+    try:
+        cmdline.check(text)
+    except CmdlineError as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
 
 
 def _not_yet(what: str, instead: str) -> InstallRefused:
