@@ -5,23 +5,33 @@ that names another deployment would boot that, whatever the menu says, and is re
 before anything refers to it.
 
 What the firmware stub adds to an image, its add-ons, lies in a directory beside it. An
-image has no more and no other add-ons than were chosen for it.
+image has no more and no other add-ons than were chosen for it. The stub appends their command
+lines, so that one which names an image could boot that image, and is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from bootc.boot.content import ObjectSource, checked_chunks, open_content
 from bootc.boot.discover import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, UKIS, BootDirs, addons_dir, uki_file
 from bootc.boot.writing import write_stream
 from bootc.errors import Error, doing
-from bootc.formats.cmdline import CmdlineError
+from bootc.formats import cmdline
+from bootc.formats.cmdline import CmdlineError, ComposefsArgument
 from bootc.formats.digest import Digest
 from bootc.formats.osrelease import OsRelease
-from bootc.formats.pe import CMDLINE, Uki
+from bootc.formats.pe import CMDLINE, PeError, Uki
+from bootc.formats.tree import Leaf
+
+_IMAGE_KEYS = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class WrongUki(Error):
@@ -34,7 +44,7 @@ class UkiFacts:
 
     Attributes:
         os_release: Who the operating system is.
-        options: The kernel command line.
+        options: The kernel command line, that of the base where there are profiles.
         boot_digest: SHA-256 in hex over kernel and initramfs.
         missing_verity_allowed: Whether the command line tolerates missing fs-verity.
     """
@@ -48,25 +58,77 @@ class UkiFacts:
 def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiFacts:
     """Read a unified kernel image of the repository, and make sure it boots ``deployment``.
 
+    All its profiles are looked at, and all its add-ons.
+
     Raises:
-        WrongUki: it boots another one, or none.
+        WrongUki: it boots another one, or none; or an add-on has a say in that.
         PeError: it is no unified kernel image.
         OSError: it cannot be read.
     """
     with doing(f"Reading {uki.path} of the image"), open_content(uki.leaf, objects) as file:
         image = Uki.read(file)
         options = image.text(CMDLINE)
-        try:
-            argument = image.composefs_argument()
-        except CmdlineError as exc:
-            raise WrongUki(f"No composefs image in UKI cmdline: {exc.message}") from None
+        argument = _argument(image)
         if argument.hex != deployment.hex:
             raise WrongUki(
                 "The UKI has the wrong composefs= parameter "
                 f"(is '{argument.hex}', should be '{deployment.hex}')",
                 hint="build the image again: it was changed after its kernel image was made",
             )
-        return UkiFacts(image.os_release(), options, image.boot_digest(), argument.optional)
+        facts = UkiFacts(image.os_release(), options, image.boot_digest(), argument.optional)
+    _check_addons(uki, lambda leaf: open_content(leaf, objects))
+    return facts
+
+
+def check_sealing(
+    uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
+) -> None:
+    """Refuse a unified kernel image that names an image in one profile and not in another.
+
+    Which image is not looked at: whoever builds an image computes its id before the kernel
+    image is made that names it.
+
+    Raises:
+        WrongUki: it does, its profiles name different images, or an add-on names one.
+        PeError: it cannot be read as far as that.
+    """
+    with doing(f"Reading {uki.path} of the image"), open_file(uki.leaf) as file:
+        try:
+            image = Uki.read(file)
+        except PeError:
+            return  # Nothing boots it. What is installed is looked at again.
+        words = (word for line in image.texts(CMDLINE) for word in cmdline.parse(line))
+        if any(cmdline.key_of(word) in _IMAGE_KEYS for word in words):
+            _argument(image)
+    _check_addons(uki, open_file)
+
+
+def _argument(image: Uki) -> ComposefsArgument:
+    try:
+        return image.composefs_argument()
+    except CmdlineError as exc:
+        raise WrongUki(f"No composefs image in UKI cmdline: {exc.message}", hint=exc.hint) from None
+
+
+def _check_addons(
+    uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
+) -> None:
+    for name, leaf in uki.addons.items():
+        with doing(f"Reading UKI add-on {name} of the image"), open_file(leaf) as file:
+            try:
+                addon = Uki.read(file)
+            except PeError:
+                continue  # The firmware does not load it either, and the stub goes on without.
+            for text in addon.texts(CMDLINE):
+                _check_addon_text(text)
+
+
+def _check_addon_text(text: str) -> None:
+    try:
+        # The stub makes blanks of control characters before it appends the text.
+        cmdline.check(_CONTROL.sub(" ", text))
+    except CmdlineError as exc:
+        raise WrongUki(exc.message, hint=exc.hint or "which image boots is for the UKI") from None
 
 
 def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:

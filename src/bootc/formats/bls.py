@@ -30,7 +30,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from bootc.errors import Error
-from bootc.formats import fat
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
@@ -174,6 +173,8 @@ def entry_file_name(os_id: str, version: str, priority: int) -> str:
     for boot loaders which split names as RPM does, so ``os_id`` may hold none.
     Characters that a FAT file name cannot hold become underscores.
     """
+    from bootc.formats import fat  # here because most commands only read entries
+
     name = f"bootc_{os_id.replace('-', '_')}-{version}-{priority}.conf"
     return fat.UNFIT.sub("_", name)
 

@@ -58,8 +58,13 @@ class ComposefsArgument:
     def __hash__(self) -> int:
         return hash((self.hex, self.optional))
 
+    @property
+    def karg(self) -> str:
+        """As it stands on a command line."""
+        return composefs_karg(self.hex, optional=self.optional)
+
     def __repr__(self) -> str:
-        return f"ComposefsArgument({composefs_karg(self.hex, optional=self.optional)!r})"
+        return f"ComposefsArgument({self.karg!r})"
 
 
 def parse(text: str) -> list[str]:

@@ -94,6 +94,6 @@ def test_wrong_kernel_arguments_keep_an_image_from_a_machine_and_no_machine_from
         Dir.open(tmp_path) as directory,
         Repository.create(directory, secure=False) as repository,
     ):
-        with pytest.raises(KargsError, match="kargs.d"):
+        with pytest.raises(KargsError, match=r"kargs\.d"):
             kargs_d_of(repository, root)
         assert kargs_d_of_deployed(repository, root) == deployed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
@@ -10,6 +11,7 @@ from bootc.errors import Error, UsageError, doing, one_line
 
 if TYPE_CHECKING:
     from bootc.formats.tree import Directory
+    from bootc.oci.pull import ImageTree
     from bootc.oci.seal import XattrMode
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
@@ -65,7 +67,10 @@ def _tree_of_image(
     from bootc.oci.source import open_source
 
     with open_source(ImageReference.parse(reference)) as source:
-        return image_tree(source, context.sink, bootable=bootable, xattrs=xattrs).root
+        tree = image_tree(source, context.sink, bootable=bootable, xattrs=xattrs)
+        if bootable:
+            _check_ukis(tree)
+        return tree.root
 
 
 def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Directory:
@@ -73,7 +78,20 @@ def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Direc
     from bootc.oci.local import directory_tree
 
     with Dir.open(path) as directory:
-        return directory_tree(directory, bootable=bootable, xattrs=xattrs).root
+        tree = directory_tree(directory, bootable=bootable, xattrs=xattrs)
+        if bootable:
+            _check_ukis(tree)
+        return tree.root
+
+
+def _check_ukis(tree: ImageTree) -> None:
+    """Refuse what no installation would take: a kernel image that is sealed only in parts."""
+    from bootc.boot.content import content_of
+    from bootc.boot.discover import find_ukis
+    from bootc.boot.uki import check_sealing
+
+    for uki in find_ukis(tree.whole):
+        check_sealing(uki, lambda leaf: io.BytesIO(tree.read_content(content_of(leaf))))
 
 
 def _write_dumpfile(path: str, root: Directory) -> None:
