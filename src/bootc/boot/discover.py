@@ -89,6 +89,15 @@ def is_uki_path(path: str) -> bool:
     return name.endswith(UKI_SUFFIX) and (home == _UKIS or posixpath.dirname(home) == _MODULES)
 
 
+def kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
+    """Yield version and modules of every kernel of a tree, by name."""
+    modules = root.lookup(_MODULES)
+    if isinstance(modules, Directory):
+        for name, node in modules.sorted_entries():
+            if isinstance(node, Directory):
+                yield name.decode("utf-8", "surrogateescape"), node
+
+
 def _refuse_entries(root: Directory) -> None:
     entries = _directory(root, "boot/loader/entries")
     if entries is not None and any(n.endswith(b".conf") for n in entries.entries):
@@ -107,7 +116,7 @@ def find_ukis(root: Directory) -> list[UkiFile]:
     found: dict[str, Leaf] = {}
     addons: dict[str, Leaf] = {}
     homes = [(_UKIS, _directory(root, _UKIS))]
-    homes += [(f"{_MODULES}/{kver}", directory) for kver, directory in _kernel_dirs(root)]
+    homes += [(f"{_MODULES}/{kver}", directory) for kver, directory in kernel_dirs(root)]
     for home, directory in homes:
         if directory is None:
             continue
@@ -150,7 +159,7 @@ def _check_names(addons: Collection[str]) -> None:
 
 def _find_kernel(root: Directory) -> Kernel:
     found: list[Kernel] = []
-    for kver, directory in _kernel_dirs(root):
+    for kver, directory in kernel_dirs(root):
         path = f"{_MODULES}/{_printable(kver)}"
         vmlinuz, initramfs = (directory.entries.get(n.encode()) for n in (VMLINUZ, _INITRAMFS))
         if vmlinuz is None:
@@ -179,14 +188,6 @@ def _find_kernel(root: Directory) -> Kernel:
             hint=f"leave one of them below {_MODULES}",
         )
     return found[0]
-
-
-def _kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
-    modules = root.lookup(_MODULES)
-    if isinstance(modules, Directory):
-        for name, node in modules.sorted_entries():
-            if isinstance(node, Directory):
-                yield name.decode("utf-8", "surrogateescape"), node
 
 
 def _directory(root: Directory, path: str) -> Directory | None:

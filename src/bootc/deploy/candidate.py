@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bootc.boot import publish
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
 from bootc.boot.entries import CannotCompose, NewItem, new_item, upgraded_options
+from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.menu import Item
 from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
@@ -70,7 +71,7 @@ def pull_candidate(
 
     Raises:
         InsufficientSpace: it does not fit.
-        ImageNotBootable, WrongUki: it cannot be booted.
+        ImageNotBootable, KernelTooOld, WrongUki: it cannot be booted.
         Error, OSError: as pulling raises.
     """
     repository = system.repository
@@ -78,6 +79,7 @@ def pull_candidate(
     check_space(repository, source)
     pulled = pull(repository, source, sink)
     resource = find_boot_resource(pulled.root)
+    check_image_kernel(resource, pulled.root, repository.objects)
     if isinstance(resource, UkiFile):
         # The add-ons that were chosen for the machine, at its installation, stay chosen.
         # No other deployment shares that kernel, so that its name is known without an entry.

@@ -14,6 +14,7 @@ import errno
 import os
 from dataclasses import dataclass
 
+from bootc.boot.kernel_release import check_running_kernel
 from bootc.deploy.install import device, filesystem, partition
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.device import Device
@@ -60,6 +61,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         UnknownFilesystem: the root file system is none of ours.
         UnsupportedMachine: there is no partition layout for this machine.
         ToolMissing: a program is not installed.
+        KernelTooOld: the running kernel cannot mount what is installed.
     """
     if os.geteuid() != 0:
         raise InstallRefused("This command must be executed as the root user")
@@ -172,6 +174,7 @@ def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) ->
 
 
 def _check_kernel(decisions: Decisions) -> None:
+    check_running_kernel()
     for name in (decisions.filesystem.value, *_FILESYSTEMS):
         _check_filesystem(name)
     if decisions.allow_missing_verity:
