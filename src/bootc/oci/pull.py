@@ -372,7 +372,7 @@ def _read_again(
             if isinstance(content, External) and content in wanted and content not in found:
                 held.setdefault(content, entry)
         if held:
-            with source.blob(descriptor) as blob:
+            with doing(f"Reading layer {descriptor.digest}"), source.blob(descriptor) as blob:
                 bodies = unpack.bodies_of(blob, held.values())
                 found |= zip(held, (body for _, body in bodies), strict=True)
     for content in wanted:
