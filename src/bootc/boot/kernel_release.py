@@ -43,20 +43,22 @@ def check_release(release: str, config: bytes | None, *, whose: str) -> None:
     Raises:
         KernelTooOld: it cannot.
     """
+    name = release if release.isprintable() else ascii(release)
+    who = f"{whose} {name:.160}"
     values = [_option(config or b"", name) for name in _NEEDED]
     if False in values:
         missing = _NEEDED[values.index(False)]
         raise KernelTooOld(
-            f"{whose} {release} is built without {missing}, and cannot mount an EROFS image",
+            f"{who} is built without {missing}, and cannot mount an EROFS image",
             hint="use a kernel that has it: Linux 6.12 or later, where nobody left it out",
         )
     found = _VERSION.match(release)
     if all(values) or found is None or (int(found[1]), int(found[2])) >= FLOOR:
         return
     raise KernelTooOld(
-        f"{whose} {release} cannot mount an EROFS image from a file",
+        f"{who} cannot mount an EROFS image from a file",
         hint="use Linux 6.12 or later, or one whose configuration has "
-        f"{_NEEDED[1]} (usr/lib/modules/{release}/config)",
+        f"{_NEEDED[1]} (usr/lib/modules/<version>/config)",
     )
 
 

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bootc.boot.content import ObjectSource, checked_chunks, open_content
+from bootc.boot.content import ObjectSource, checked_chunks, open_content, size_of
 from bootc.boot.discover import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, UKIS, BootDirs, addons_dir, uki_file
 from bootc.boot.writing import write_stream
@@ -30,6 +30,8 @@ from bootc.formats.osrelease import OsRelease
 from bootc.formats.pe import CMDLINE, PeError, Uki
 from bootc.formats.tree import Leaf
 
+#: Read whole where nothing is stored; a kernel image with its initramfs has less.
+MAX_UKI_BYTES = 512 << 20
 _IMAGE_KEYS = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -89,9 +91,13 @@ def check_sealing(
     image is made that names it.
 
     Raises:
-        WrongUki: it does, its profiles name different images, or an add-on names one.
+        WrongUki: it does, its profiles name different images, or an add-on names one; or it is
+            too large to be one.
         PeError: it cannot be read as far as that.
     """
+    for name, leaf in {uki.path: uki.leaf, **uki.addons}.items():
+        if size_of(leaf) > MAX_UKI_BYTES:
+            raise WrongUki(f"{name} of the image is too large: it has {size_of(leaf)} bytes")
     with doing(f"Reading {uki.path} of the image"), open_file(uki.leaf) as file:
         try:
             image = Uki.read(file)

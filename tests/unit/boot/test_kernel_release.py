@@ -69,8 +69,10 @@ def test_the_messages() -> None:
     assert one_line(caught.value) == (
         "the running kernel 6.1.0 cannot mount an EROFS image from a file "
         "(hint: use Linux 6.12 or later, or one whose configuration has "
-        "CONFIG_EROFS_FS_BACKED_BY_FILE (usr/lib/modules/6.1.0/config))"
+        "CONFIG_EROFS_FS_BACKED_BY_FILE (usr/lib/modules/<version>/config))"
     )
+    with pytest.raises(KernelTooOld, match=r"^the kernel '6\.1\\x1b\[2J' cannot"):
+        check_release("6.1\x1b[2J", None, whose="the kernel")
     with pytest.raises(KernelTooOld) as caught:
         check_release("6.13.0", HAS_NOT, whose="the image's kernel")
     assert caught.value.message == (

@@ -15,7 +15,9 @@ from bootc.boot.publish import boot_digest_of, list_artifacts, publish_resource
 from bootc.boot.scheme import UKIS, BootDirs
 from bootc.boot.uki import WrongUki, check_sealing, inspect_uki, installed_addons, publish_uki
 from bootc.errors import one_line
+from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.pe import PeError
+from bootc.formats.tree import External, Leaf, Stat
 from support.bootdirs import SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
 from support.objectdir import ObjectDirectory
@@ -203,6 +205,15 @@ def test_an_image_that_is_sealed_in_parts(
         expected = pytest.raises(WrongUki, match=message)
     with expected:
         check_sealing(uki_of(objects, data), lambda leaf: open_content(leaf, objects))
+
+
+def test_a_file_too_large_to_be_one(objects: ObjectDirectory) -> None:
+    content = External(Digest(Algorithm.SHA512, bytes(64)), (512 << 20) + 1)
+    uki = UkiFile("boot/EFI/Linux/os.efi", Leaf(Stat(), content), {})
+    with pytest.raises(
+        WrongUki, match=r"os\.efi of the image is too large: it has 536870913 bytes"
+    ):
+        check_sealing(uki, lambda leaf: open_content(leaf, objects))
 
 
 def test_a_damaged_image_is_refused(dirs: BootDirs, objects: ObjectDirectory) -> None:
