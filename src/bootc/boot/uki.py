@@ -12,6 +12,7 @@ lines, so that one which names an image could boot that image, and is refused.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -70,16 +71,43 @@ def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiF
     with doing(f"Reading {uki.path} of the image"), open_content(uki.leaf, objects) as file:
         image = Uki.read(file)
         options = image.text(CMDLINE)
-        argument = _argument(image)
-        if argument.hex != deployment.hex:
-            raise WrongUki(
-                "The UKI has the wrong composefs= parameter "
-                f"(is '{argument.hex}', should be '{deployment.hex}')",
-                hint="build the image again: it was changed after its kernel image was made",
-            )
+        argument = _check_boots(image, deployment)
         facts = UkiFacts(image.os_release(), options, image.boot_digest(), argument.optional)
     _check_addons(uki, lambda leaf: open_content(leaf, objects))
     return facts
+
+
+def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> None:
+    """Make sure that a unified kernel image on the ESP boots ``deployment``, whoever wrote it.
+
+    Args:
+        dirs: Where it is.
+        deployment: What its menu entry is taken for.
+        path: Of the file, as entries write it.
+
+    Raises:
+        WrongUki: a profile of it boots something else, or an add-on has a say in that.
+        PeError: it is not a unified kernel image.
+        OSError: it cannot be read.
+    """
+    relpath = path.lstrip("/")
+    with _open_installed(dirs, relpath) as file:
+        _check_boots(Uki.read(file), deployment)
+    home, _, name = relpath.rpartition("/")
+    extra = f"{home}/{addons_dir(name)}"
+    try:
+        with dirs.binaries.open_dir(extra) as directory:
+            names = [name for name in directory.names() if name.endswith(ADDON_SUFFIX)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{extra}/{name}") as file:
+            _check_addon(file)
+
+
+def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+    # A FIFO in its place must not hang whoever looks.
+    return open(dirs.binaries.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK), "rb")
 
 
 def check_sealing(
@@ -109,6 +137,17 @@ def check_sealing(
     _check_addons(uki, open_file)
 
 
+def _check_boots(image: Uki, deployment: Digest) -> ComposefsArgument:
+    argument = _argument(image)
+    if argument.hex != deployment.hex:
+        raise WrongUki(
+            "The UKI has the wrong composefs= parameter "
+            f"(is '{argument.hex}', should be '{deployment.hex}')",
+            hint="build the image again: it was changed after its kernel image was made",
+        )
+    return argument
+
+
 def _argument(image: Uki) -> ComposefsArgument:
     try:
         return image.composefs_argument()
@@ -121,12 +160,16 @@ def _check_addons(
 ) -> None:
     for name, leaf in uki.addons.items():
         with doing(f"Reading UKI add-on {name} of the image"), open_file(leaf) as file:
-            try:
-                addon = Uki.read(file)
-            except PeError:
-                continue  # The firmware does not load it either, and the stub goes on without.
-            for text in addon.texts(CMDLINE):
-                _check_addon_text(text)
+            _check_addon(file)
+
+
+def _check_addon(file: BinaryIO) -> None:
+    try:
+        addon = Uki.read(file)
+    except PeError:
+        return  # The firmware does not load it either, and the stub goes on without.
+    for text in addon.texts(CMDLINE):
+        _check_addon_text(text)
 
 
 def _check_addon_text(text: str) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu, read_menu
+from bootc.boot.menu import Item, Menu, program_of, read_menu
 from bootc.boot.scheme import BootDirs
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
@@ -26,7 +26,7 @@ from bootc.deploy.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
-from bootc.errors import Error
+from bootc.errors import Error, one_line
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import (
@@ -101,6 +101,7 @@ def gather(system: Opened) -> Facts:
         active = read_menu(system.boot, staged=False)
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
+        findings += _wrong_ukis(system.boot, (*active.items, *staged.items))
     states = _read_states(system.physical, findings)
     if booted.image_id not in states:
         subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
@@ -279,6 +280,28 @@ def _read_document(
     stream = StreamReader(repository.objects.read(verity))
     stream.expect(content_type, repository.algorithm)
     return repository.objects.read(stream.external(), limit=limit), stream.named_refs
+
+
+def _wrong_ukis(boot: BootDirs, items: Iterable[Item]) -> Iterator[Finding]:
+    """Yield what is wrong with unified kernel images on the ESP: a profile that boots without."""
+    programs = {program_of(item.entry): item.deployment for item in items}
+    programs.pop(None, None)
+    if not programs:
+        return
+    # Here, because machines without have no use for it.
+    from bootc.boot.uki import WrongUki, check_installed_uki
+    from bootc.formats.pe import PeError
+
+    for path, deployment in programs.items():
+        subject = f"{boot.binaries.path}{path}"
+        try:
+            check_installed_uki(boot, deployment, path or "")
+        except FileNotFoundError:
+            continue  # What cannot boot does no harm.
+        except (WrongUki, PeError) as exc:
+            yield Finding(FindingKind.MALFORMED, subject, one_line(exc))
+        except OSError as exc:
+            yield unreadable(subject, exc)
 
 
 def _stateless(item: Item) -> Finding:

@@ -163,7 +163,8 @@ class Manifest:
             if layer.media_type not in LAYER_TYPES:
                 raise ImageSpecError(
                     f"image manifest: layers[{number}].mediaType: "
-                    f"unknown layer type {layer.media_type!r:.200}"
+                    f"unknown layer type {layer.media_type!r:.200}",
+                    hint="a layer is a tar archive, compressed by gzip or zstd, or not at all",
                 )
         return cls(config, layers, top.texts("annotations"))
 

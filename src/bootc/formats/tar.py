@@ -36,6 +36,7 @@ _ZERO_BLOCK = bytes(BLOCK_BYTES)
 MAX_EXTENSIONS = 16
 MAX_EXTENSION_BYTES = 1 << 20
 MAX_PATH_BYTES = 4096
+_MAX_SHOWN = 1024
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _CHECKSUM = slice(148, 156)
@@ -72,8 +73,8 @@ class TarError(Error):
 
 
 def shown(path: bytes) -> str:
-    """Return a path of an archive as messages have it."""
-    return repr(path.decode("utf-8", "backslashreplace"))
+    """Return a path of an archive as messages have it, with an end."""
+    return f"{path.decode('utf-8', 'backslashreplace')!r:.{_MAX_SHOWN}}"
 
 
 class Kind(enum.Enum):

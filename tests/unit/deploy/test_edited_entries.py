@@ -1,7 +1,8 @@
-"""Updates of machines whose boot entries somebody wrote by hand."""
+"""Machines whose boot entries or kernel images somebody wrote by hand."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from bootc.boot.entries import CannotCompose
 from bootc.boot.scheme import Scheme
 from bootc.formats.origin import BootType
-from support import osimages
+from support import osimages, pe
 from support.bench import Bench
-from support.bootdirs import GRUB, SYSTEMD, scheme_name
+from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.osimages import Images
 
 SPLIT = """\
@@ -79,3 +80,63 @@ def test_an_open_quote_is_refused_before_anything_is_touched(edited: tuple[Bench
     with pytest.raises(CannotCompose, match=r"bad kernel argument 'dyndbg=\"file'"):
         bench.upgrade(osimages.TURNED)
     assert bench.machine.contents(repository=False) == before
+
+
+@pytest.fixture(params=[SYSTEMD_UKI, GRUB_UKI], ids=scheme_name)
+def unified(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Bench, Path]:
+    """Return a machine, and the unified kernel image of what runs."""
+    scheme: Scheme = request.param
+    images = Images(tmp_path / "images", BootType.UKI)
+    bench = Bench(scheme, tmp_path, images, osimages.OLD, osimages.NEW)
+    return bench, bench.machine.menu()[0].files[0]
+
+
+def test_status_looks_at_the_profiles_of_installed_kernel_images(
+    unified: tuple[Bench, Path],
+) -> None:
+    bench, path = unified
+    assert bench.findings() == []
+    image = f"composefs=?{bench.id(osimages.NEW)}"
+
+    def with_profile(cmdline: str) -> list[str]:
+        sections = [
+            *(section for section in pe.UKI_SECTIONS if section[0] != b".cmdline"),
+            (b".cmdline", image.encode()),
+            (b".profile", b"ID=rescue"),
+            (b".cmdline", cmdline.encode()),
+        ]
+        path.write_bytes(pe.program(*sections))
+        return bench.findings()
+
+    assert with_profile(f"rescue {image}") == []
+    (found,) = with_profile("rescue")
+    assert found.startswith(
+        "No composefs image in UKI cmdline: "
+        "profile 0 (rescue): no composefs image in the kernel command line"
+    )
+    (found,) = with_profile(f"composefs=?{bench.id(osimages.OLD)}")
+    assert "and another one composefs=" in found
+    with_profile(image)
+    addons = path.with_name(f"{path.name}.extra.d")
+    addons.mkdir()
+    (addons / "x.addon.efi").write_bytes(pe.program((b".cmdline", b"composefs=x")))
+    assert bench.findings() == [
+        "UKI add-on 'x.addon.efi': the kernel argument 'composefs=x' is for the installer to set "
+        "(hint: which image boots is for the UKI)"
+    ]
+
+
+@pytest.mark.timeout(20)
+def test_what_is_not_a_kernel_image(unified: tuple[Bench, Path]) -> None:
+    bench, path = unified
+    path.write_bytes(b"MZ")
+    (found,) = bench.findings()
+    assert found.startswith("UKI is not valid EFI executable")
+    path.unlink()
+    assert bench.findings() == []
+    path.mkdir()
+    (found,) = bench.findings()
+    assert "Is a directory" in found
+    path.rmdir()
+    os.mkfifo(path)
+    assert len(bench.findings()) == 1
