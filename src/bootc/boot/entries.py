@@ -93,7 +93,7 @@ def new_item(
         systemd_version: Of the boot loader installed, 0 where that is unknown.
 
     Raises:
-        CannotCompose: the kernel would cut the arguments off.
+        CmdlineError: the kernel would cut the arguments off.
     """
     assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
     own = artifact or deployment.hex
@@ -101,7 +101,7 @@ def new_item(
     version = os_release.version or deployment.hex
     entry: bls.Entry | grubcfg.MenuEntry
     if options is not None:
-        _check_length(options)
+        cmdline.check_length(options)
     if scheme.boot_type is BootType.BLS:
         path = scheme.entry_path(schemes.kernel_dir(own))
         entry = bls.Entry(
@@ -192,15 +192,6 @@ def _check_appendable(parameter: str) -> None:
             f"the boot entry of the running system has the {exc.message}",
             hint=f"{exc.hint}: mend the line 'options' of the entry",
         ) from None
-
-
-def _check_length(options: str) -> None:
-    size = len(options.encode("utf-8", "surrogateescape"))
-    if size > cmdline.MAX_BYTES:
-        raise CannotCompose(
-            f"the kernel arguments have {size} bytes, and the kernel takes {cmdline.MAX_BYTES}",
-            hint="ask for fewer: in the image's kargs.d, with --karg, in the boot entry",
-        )
 
 
 def _line(parameters: Sequence[str]) -> str:

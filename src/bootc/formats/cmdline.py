@@ -151,6 +151,20 @@ def check_text(text: str) -> None:
         )
 
 
+def check_length(text: str) -> None:
+    """Refuse a command line of which the kernel would cut off the end.
+
+    Raises:
+        CmdlineError: it is too long.
+    """
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > MAX_BYTES:
+        raise CmdlineError(
+            f"the kernel arguments have {size} bytes, and the kernel takes {MAX_BYTES}",
+            hint="ask for fewer: in the image's kargs.d, with --karg, in the boot entry",
+        )
+
+
 def add(params: Sequence[str], param: str) -> list[str]:
     """Append a parameter unless an identical one is there."""
     if any(_same(existing, param) for existing in params):

@@ -8,6 +8,7 @@ from bootc.boot.entries import CannotCompose, NewItem, compose_menu, new_item, u
 from bootc.boot.menu import Item, NotOurEntry, deployment_of
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import BlsError, Entry, parse_entry
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import parse_menu
 from bootc.formats.origin import BootType
@@ -274,7 +275,7 @@ def test_an_upgrade_that_nothing_can_be_appended_to(last: str) -> None:
 def test_arguments_that_the_kernel_would_cut_off() -> None:
     fits = OPTIONS.ljust(2047, "x")
     assert new_item(SYSTEMD, A, FEDORA, options=fits).deployment == A
-    with pytest.raises(CannotCompose, match="have 2048 bytes, and the kernel takes 2047"):
+    with pytest.raises(CmdlineError, match="have 2048 bytes, and the kernel takes 2047"):
         new_item(SYSTEMD, A, FEDORA, options=fits + "x")
 
 

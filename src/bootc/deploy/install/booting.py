@@ -61,6 +61,7 @@ def decide_booting(
         KernelTooOld: its kernel cannot mount the image.
         UkiRefused: it is not to be had as asked.
         WrongUki: it boots another image.
+        CmdlineError: the kernel would cut its arguments off.
         PeError: the unified kernel image is none.
         OSError: it cannot be read.
     """
@@ -79,8 +80,9 @@ def decide_booting(
     arguments = kernel_arguments(
         decisions, root_uuid, pulled.image_id, kargs_d_of(repository, pulled.root)
     )
-    os_release = os_release_of(repository, pulled.root)
-    return Booting(resource, BootType.BLS, os_release, cmdline.join(arguments))
+    options = cmdline.join(arguments)
+    cmdline.check_length(options)
+    return Booting(resource, BootType.BLS, os_release_of(repository, pulled.root), options)
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bootc.boot.kernel_release import check_running_kernel
+from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
 from bootc.deploy.install import device, filesystem, partition
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.device import Device
@@ -61,7 +62,6 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         UnknownFilesystem: the root file system is none of ours.
         UnsupportedMachine: there is no partition layout for this machine.
         ToolMissing: a program is not installed.
-        KernelTooOld: the running kernel cannot mount what is installed.
     """
     if os.geteuid() != 0:
         raise InstallRefused("This command must be executed as the root user")
@@ -70,8 +70,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     discoverable = _choose_bootloader(request, known)
     _choose_block_setup(request, known)
     kargs = (*known.kargs, *request.kargs)
-    for karg in kargs:
-        _check_karg(karg)
+    _check_kargs(kargs)
     fixed_size_mib = partition.fixed_size_mib(machine)
     for tool in (*_TOOLS, root_fs.tool):
         process.find_tool(tool)
@@ -153,9 +152,11 @@ def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
         raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
 
 
-def _check_karg(text: str) -> None:
+def _check_kargs(kargs: Sequence[str]) -> None:
     try:
-        cmdline.check(text)
+        for text in kargs:
+            cmdline.check(text)
+        cmdline.check_length(cmdline.join(kargs))
     except CmdlineError as exc:
         raise InstallRefused(exc.message, hint=exc.hint) from None
 
@@ -174,7 +175,10 @@ def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) ->
 
 
 def _check_kernel(decisions: Decisions) -> None:
-    check_running_kernel()
+    try:
+        check_running_kernel()
+    except KernelTooOld as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
     for name in (decisions.filesystem.value, *_FILESYSTEMS):
         _check_filesystem(name)
     if decisions.allow_missing_verity:
