@@ -108,7 +108,14 @@ def _cmdline(data: bytes) -> None:
     for param in params[:10]:
         assert cmdline.add(params, param) == params
         assert param not in cmdline.remove_exact(params, param)
-        assert cmdline.find(params, param.partition("=")[0]) is not None
+        assert cmdline.find(params, cmdline.key_of(param)) is not None
+    try:
+        cmdline.check(text)
+    except cmdline.CmdlineError as exc:
+        _check_message(exc)
+    else:
+        assert cmdline.parse(f"{text} quiet")[-1] == "quiet"
+        assert not {"composefs", "composefs.digest"} & {cmdline.key_of(p) for p in params}
     argument = cmdline.composefs_argument(text)
     karg = cmdline.composefs_karg(argument.hex, optional=argument.optional)
     assert cmdline.composefs_argument(karg) == argument
@@ -117,7 +124,7 @@ def _cmdline(data: bytes) -> None:
 def _osrelease(data: bytes) -> None:
     release = osrelease.parse_os_release(data)
     for value in (release.id, release.title, release.version, release.boot_label):
-        assert value is None or (value == value.strip() and "\n" not in value)
+        assert value is None or (value == value.strip() and value.isprintable())
 
 
 def _origin(data: bytes) -> None:
@@ -188,7 +195,9 @@ def _pe(data: bytes) -> None:
     assert len(content) == image.sections[pe.LINUX].size_bytes
     image.boot_digest()
     image.boot_label()
-    image.composefs_argument()
+    argument = image.composefs_argument()
+    for text in image.texts(pe.CMDLINE):
+        assert cmdline.composefs_argument(text) == argument
 
 
 def _tar(data: bytes) -> None:
@@ -362,7 +371,15 @@ TARGETS: dict[str, Target] = {
             "pe",
             _pe,
             (pe.PeError, cmdline.CmdlineError),
-            tokens=(b"PE\0\0", b".linux\0\0", b".initrd\0", b".cmdline", b".osrel\0\0", b"NAME=x"),
+            tokens=(
+                b"PE\0\0",
+                b".linux\0\0",
+                b".initrd\0",
+                b".cmdline",
+                b".osrel\0\0",
+                b"NAME=x",
+                b".profile",
+            ),
         ),
         Target("sigpolicy", _sigpolicy, (sigpolicy.PolicyError,), tokens=_JSON_TOKENS),
         Target("splitstream", _splitstream, (splitstream.SplitstreamError,), positions=True),

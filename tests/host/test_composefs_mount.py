@@ -192,6 +192,8 @@ def test_everything_may_forget_at_once(physical: PhysicalRoot) -> None:
         ("", "systemd.volatile=state", "image\n"),
         ("", "systemd.volatile=overlay", "image\n"),
         ("", "systemd.volatile=no", "state\n"),
+        ("", "systemd.volatile=no systemd.volatile=state systemd.volatile", "image\n"),
+        ("", 'systemd.volatile=state "systemd.volatile=no"', "state\n"),
         ("[var]\nmount = 'bind'", "systemd.volatile=state", "state\n"),
     ],
 )

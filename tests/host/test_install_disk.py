@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot import kernel_release
 from bootc.deploy.install import device
 from bootc.deploy.install.device import (
     BlankUnlessKept,
@@ -291,6 +292,23 @@ def test_the_preflight_of_a_good_disk(
     assert decisions.device.path == disk
     assert decisions.discoverable
     assert decisions.allow_missing_verity
+
+
+def test_a_kernel_that_cannot_mount_images_is_told_before_the_disk_is_touched(
+    disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Commands(tmp_path / "bin", monkeypatch).mock("bootctl")
+    real = os.uname()
+    old = os.uname_result((real.sysname, real.nodename, "6.1.0-41-amd64", "", real.machine))
+    monkeypatch.setattr(os, "uname", lambda: old)
+    monkeypatch.setattr(kernel_release, "_running_config", lambda root, release: None)
+    request = InstallRequest(
+        device=disk, source=IMAGE, target=IMAGE, bootloader="systemd", filesystem="ext4", wipe=True
+    )
+    run("mkfs.ext4", "-q", disk, "64M")
+    with pytest.raises(InstallRefused, match=r"^the running kernel 6\.1\.0-41-amd64 cannot mount"):
+        check_host(request, None, "x86_64")
+    assert signatures(disk) == ["ext4"]
 
 
 def test_uuid_of_the_table_is_fresh(disk: str) -> None:

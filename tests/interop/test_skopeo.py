@@ -16,6 +16,7 @@ from bootc.fs import process
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
 from bootc.oci.blob import DigestMismatch
+from bootc.oci.layoutdir import LayoutError
 from bootc.oci.pull import compute_image_id
 from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.oci.skopeo import SkopeoError
@@ -96,6 +97,54 @@ def test_files(layout: images.Layout, tmp_path: Path, transport: str) -> None:
     reference = f"{transport}:{tmp_path}/image"
     registry.skopeo("copy", layout.reference("os"), reference)
     assert image_id(reference) == image_id(layout.reference("os"))
+
+
+#: Names in a layout that holds these two, and whether there is such an image.
+LONG, SHORT = "localhost:5000/a/os:v1", "v1"
+NAMES = {
+    f":{LONG}": True,
+    f":{SHORT}": True,
+    ":localhost:5000/a/os": False,
+    ":os:v1": False,
+    ":v1:": False,
+    "": False,  # there are two
+    ":": False,
+    "/:v1": True,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_a_layout_are_those_of_skopeo(tmp_path: Path, name: str) -> None:
+    layout = images.Layout(tmp_path / "layout")
+    layout.image([images.bootable()], tag=LONG)
+    layout.image([images.bootable(images.file("x"))], tag=SHORT)
+    reference = f"{layout.reference()}{name}"
+    try:
+        theirs = process.run(["skopeo", "inspect", "--raw", reference]).stdout
+    except CommandFailed:
+        theirs = None
+    try:
+        with open_source(ImageReference.parse(reference)) as source:
+            ours = source.manifest_raw
+    except LayoutError:
+        ours = None
+    assert ours == theirs
+    assert (ours is not None) is NAMES[name]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "oci-archive:{path}/image:localhost/os:v1",
+        "docker-archive:{path}/image:localhost/os:v1",
+        "dir:{path}/with:colon",
+    ],
+)
+def test_names_in_files(layout: images.Layout, tmp_path: Path, reference: str) -> None:
+    text = reference.format(path=tmp_path)
+    registry.skopeo("copy", layout.reference("os"), text)
+    assert image_id(text) == image_id(layout.reference("os"))
+    assert str(ImageReference.parse(text)) == text
 
 
 def test_local_storage(

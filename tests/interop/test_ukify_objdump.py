@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.pe import Section, Uki
 from support import require
 
@@ -64,27 +65,63 @@ def made_by_objcopy(parts: Path) -> Path:
     return parts / "uki.efi"
 
 
+def ukify(parts: Path, *options: str, stub: str = "linux") -> None:
+    program = CHROOT / "usr" / "bin" / "ukify"
+    stubs = sorted((CHROOT / "usr" / "lib" / "systemd" / "boot" / "efi").glob(f"{stub}*.efi.stub"))
+    if not (program.exists() and stubs):
+        require.lacking(f"{program} is absent (tools/sid-chroot makes it)")
+    run(
+        [sys.executable, str(program), "build", f"--stub={stubs[0]}", *options],
+        parts,
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONPATH=str(CHROOT / "usr" / "lib" / "python3" / "dist-packages"),
+    )
+
+
 def made_by_ukify(parts: Path) -> Path:
-    ukify = CHROOT / "usr" / "bin" / "ukify"
-    stubs = sorted((CHROOT / "usr" / "lib" / "systemd" / "boot" / "efi").glob("linux*.efi.stub"))
-    if not (ukify.exists() and stubs):
-        require.lacking(f"{ukify} is absent (tools/sid-chroot makes it)")
     options = {
         "linux": "linux",
         "initrd": "initrd",
         "uname": CONTENT[".uname"].decode(),
         "cmdline": CONTENT[".cmdline"].decode(),
         "os-release": "@osrel",
-        "stub": str(stubs[0]),
         "output": "uki.efi",
     }
-    run(
-        [sys.executable, str(ukify), "build", *(f"--{key}={v}" for key, v in options.items())],
-        parts,
-        PYTHONDONTWRITEBYTECODE="1",
-        PYTHONPATH=str(CHROOT / "usr" / "lib" / "python3" / "dist-packages"),
-    )
+    ukify(parts, *(f"--{key}={value}" for key, value in options.items()))
     return parts / "uki.efi"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "message"),
+    [
+        ("debug composefs=?" + "cd" * 64, None),
+        ("systemd.unit=rescue.target", r"^profile 1 \(rescue\): no composefs image"),
+        ("composefs=" + "cd" * 64, r"^profile 1 \(rescue\): the kernel command line has"),
+    ],
+)
+def test_profiles(parts: Path, cmdline: str, message: str | None) -> None:
+    """systemd-boot shows an item for each; its command line replaces that of the base."""
+    profile = ("--profile=ID=rescue", f"--cmdline={cmdline}", "--output=rescue.efi")
+    ukify(parts, *profile, stub="addon")
+    ukify(
+        parts,
+        "--linux=linux",
+        "--initrd=initrd",
+        "--uname=6.12",
+        f"--cmdline={CONTENT['.cmdline'].decode()}",
+        "--os-release=@osrel",
+        "--profile=ID=main",
+        "--join-profile=rescue.efi",
+        "--output=uki.efi",
+    )
+    with (parts / "uki.efi").open("rb") as file:
+        uki = Uki.read(file)
+        assert [line.split()[0] for line in uki.texts(".cmdline")] == ["rw", cmdline.split()[0]]
+        if message is None:
+            assert uki.composefs_argument().hex == "cd" * 64
+            return
+        with pytest.raises(CmdlineError, match=message):
+            uki.composefs_argument()
 
 
 @pytest.mark.parametrize("make", [made_by_objcopy, made_by_ukify])

@@ -339,7 +339,7 @@ class FakeMachine:
         uki = _UKI.match(keys.get("efi", keys.get("uki", "")))
         if uki is not None:
             yield Shown(name, uki[2], (self.binaries_root / uki[1][1:],), "")
-        elif image is not None and {"linux", "initrd", "version"} <= keys.keys():
+        elif image is not None and {"linux", "initrd"} <= keys.keys():
             # The loader looks from the root of the file system that has the menu.
             prefix = "" if self.scheme.menu_on_esp or self.scheme.separate_boot else "/boot"
             paths = [keys[key].removeprefix(prefix)[1:] for key in ("linux", "initrd")]
@@ -381,7 +381,9 @@ class FakeMachine:
 def _keys(path: Path) -> dict[str, str]:
     lines = path.read_text(errors="replace").splitlines()
     pairs = [line.split(None, 1) for line in lines]
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    keys = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    options = [pair[1].strip() for pair in pairs if len(pair) == 2 and pair[0] == "options"]
+    return keys | ({"options": " ".join(options)} if options else {})
 
 
 def _sort_key(keys: dict[str, str]) -> str:

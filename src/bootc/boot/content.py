@@ -28,7 +28,7 @@ class ObjectSource(Protocol):
 
 def size_of(leaf: Leaf) -> int:
     """Return the size of a regular file that :mod:`bootc.boot.discover` found, in bytes."""
-    return _content(leaf).size_bytes
+    return content_of(leaf).size_bytes
 
 
 def open_content(leaf: Leaf, objects: ObjectSource) -> AbstractContextManager[BinaryIO]:
@@ -37,7 +37,7 @@ def open_content(leaf: Leaf, objects: ObjectSource) -> AbstractContextManager[Bi
     Raises:
         OSError: it cannot be opened.
     """
-    content = _content(leaf)
+    content = content_of(leaf)
     if isinstance(content, Inline):
         return io.BytesIO(content.data)
     return open(objects.open(content.digest), "rb")
@@ -53,7 +53,7 @@ def checked_chunks(leaf: Leaf, objects: ObjectSource, what: str) -> Iterator[byt
         DamagedKernel: what was read is not what the image names; ``what`` says of what file.
         OSError: it cannot be read.
     """
-    content = _content(leaf)
+    content = content_of(leaf)
     verity = VerityHasher(content.digest.algorithm) if isinstance(content, External) else None
     with open_content(leaf, objects) as source:
         while chunk := source.read(CHUNK_BYTES):
@@ -67,7 +67,8 @@ def checked_chunks(leaf: Leaf, objects: ObjectSource, what: str) -> Iterator[byt
         )
 
 
-def _content(leaf: Leaf) -> Inline | External:
+def content_of(leaf: Leaf) -> Inline | External:
+    """Return the content of such a file."""
     content = leaf.content
     assert isinstance(content, Inline | External), "discover finds regular files only"
     return content

@@ -5,7 +5,11 @@ Owns the search through an image's tree. A unified kernel image is a file
 ``*.addon.efi`` that may be added to it. Otherwise a kernel is
 ``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it. A unified image goes
 first: starting the bare kernel of a sealed image would lose the seal. An image with
-boot entries of its own is refused rather than booted in a way its maker did not mean.
+boot entries of its own is refused rather than booted in a way its maker did not mean, and so
+is one that has something else where these directories should be.
+
+Add-ons keep their file names on the ESP, so that two cannot have one name, and each name must
+be one that FAT can hold.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from bootc.boot.rootkernel import MODULES as _MODULES
 from bootc.boot.rootkernel import UKIS as _UKIS
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.errors import Error
-from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.formats import fat
+from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree
 
 
 class ImageNotBootable(Error):
@@ -83,42 +88,77 @@ def is_uki_path(path: str) -> bool:
     return name.endswith(UKI_SUFFIX) and (home == _UKIS or posixpath.dirname(home) == _MODULES)
 
 
+def kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
+    """Yield version and modules of every kernel of a tree, by name."""
+    modules = root.lookup(_MODULES)
+    if isinstance(modules, Directory):
+        for name, node in modules.sorted_entries():
+            if isinstance(node, Directory):
+                yield name.decode("utf-8", "surrogateescape"), node
+
+
 def _refuse_entries(root: Directory) -> None:
-    entries = root.lookup("boot/loader/entries")
-    if isinstance(entries, Directory) and any(n.endswith(b".conf") for n in entries.entries):
+    entries = _directory(root, "boot/loader/entries")
+    if entries is not None and any(n.endswith(b".conf") for n in entries.entries):
         raise ImageNotBootable(
             "the image carries boot entries of its own in boot/loader/entries",
             hint="remove them: entries are written at installation",
         )
 
 
-def _find_uki(root: Directory) -> UkiFile | None:
+def find_ukis(root: Directory) -> list[UkiFile]:
+    """Return every unified kernel image of a tree, each with all add-ons.
+
+    Raises:
+        ImageNotBootable: one is not a regular file, or an add-on cannot be installed.
+    """
     found: dict[str, Leaf] = {}
     addons: dict[str, Leaf] = {}
-    for home in (_UKIS, *(f"{_MODULES}/{kver}" for kver, _ in _kernel_dirs(root))):
-        directory = root.lookup(home.encode("utf-8", "surrogateescape"))
-        if not isinstance(directory, Directory):
+    homes = [(_UKIS, _directory(root, _UKIS))]
+    homes += [(f"{_MODULES}/{kver}", directory) for kver, directory in kernel_dirs(root)]
+    for home, directory in homes:
+        if directory is None:
             continue
         for raw_path, node in directory.walk():
             path = raw_path.decode("utf-8", "surrogateescape")[1:]
             if not path.endswith(UKI_SUFFIX) or isinstance(node, Directory):
                 continue
             where, _, name = f"{home}/{path}".rpartition("/")
+            leaf = _regular_file(node, f"{home}/{path}")
             if where == home:
-                found[f"{home}/{path}"] = _regular_file(node, f"{home}/{path}")
-            elif name.endswith(ADDON_SUFFIX):
-                addons[name] = _regular_file(node, f"{home}/{path}")
+                found[f"{home}/{path}"] = leaf
+            elif name.endswith(ADDON_SUFFIX) and addons.setdefault(name, leaf) != leaf:
+                raise ImageNotBootable(
+                    f"the image holds several UKI add-ons called {_printable(name)}",
+                    hint="give each a name of its own",
+                )
+    _check_names(addons)
+    return [UkiFile(path, leaf, addons) for path, leaf in found.items()]
+
+
+def _find_uki(root: Directory) -> UkiFile | None:
+    found = find_ukis(root)
     if len(found) > 1:
-        names = ", ".join(_printable(path) for path in found)
+        names = ", ".join(_printable(uki.path) for uki in found)
         raise ImageNotBootable(
             f"the image holds {len(found)} unified kernel images: {names}", hint="leave one of them"
         )
-    return next((UkiFile(path, leaf, addons) for path, leaf in found.items()), None)
+    return next(iter(found), None)
+
+
+def _check_names(addons: Collection[str]) -> None:
+    for name in addons:
+        if not (fat.is_name(name) and name.isprintable()):
+            raise ImageNotBootable(
+                f"the UKI add-on {_printable(name)!r} has a name that the ESP cannot hold"
+            )
+    if same := fat.same_names(addons):
+        raise ImageNotBootable(f"the UKI add-ons {same[0]} and {same[1]} are one name on the ESP")
 
 
 def _find_kernel(root: Directory) -> Kernel:
     found: list[Kernel] = []
-    for kver, directory in _kernel_dirs(root):
+    for kver, directory in kernel_dirs(root):
         path = f"{_MODULES}/{_printable(kver)}"
         vmlinuz, initramfs = (directory.entries.get(n.encode()) for n in (VMLINUZ, _INITRAMFS))
         if vmlinuz is None:
@@ -149,12 +189,11 @@ def _find_kernel(root: Directory) -> Kernel:
     return found[0]
 
 
-def _kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
-    modules = root.lookup(_MODULES)
-    if isinstance(modules, Directory):
-        for name, node in modules.sorted_entries():
-            if isinstance(node, Directory):
-                yield name.decode("utf-8", "surrogateescape"), node
+def _directory(root: Directory, path: str) -> Directory | None:
+    try:
+        return root.find_directory(path)
+    except NotADirectoryInTree as exc:
+        raise ImageNotBootable(exc.message) from None
 
 
 def _regular_file(node: Directory | Leaf, path: str) -> Leaf:

@@ -30,6 +30,7 @@ from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
 from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error
 from bootc.formats import bls, cmdline, grubcfg
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease
@@ -90,12 +91,17 @@ def new_item(
             kernel image has its own, and takes none.
         artifact: The kernel to boot with, if it is not the deployment's own.
         systemd_version: Of the boot loader installed, 0 where that is unknown.
+
+    Raises:
+        CmdlineError: the kernel would cut the arguments off.
     """
     assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
     own = artifact or deployment.hex
     os_id = _UNFIT_FOR_ID.sub("_", os_release.id or _DEFAULT_OS_ID)[:_MAX_ID]
     version = os_release.version or deployment.hex
     entry: bls.Entry | grubcfg.MenuEntry
+    if options is not None:
+        cmdline.check_length(options)
     if scheme.boot_type is BootType.BLS:
         path = scheme.entry_path(schemes.kernel_dir(own))
         entry = bls.Entry(
@@ -139,7 +145,8 @@ def compose_menu(
     for rank, item in enumerate(ordered):
         if isinstance(item.entry, bls.Entry):
             entry = dataclasses.replace(item.entry, sort_key=bls.sort_key(os_id, rank))
-            name = _file_name(scheme, os_id, entry.version, rank, {name for name, _ in files})
+            version = entry.version or item.deployment.hex
+            name = _file_name(scheme, os_id, version, rank, {name for name, _ in files})
             files.append((name, bls.serialise_entry(entry)))
     _check_kind(scheme, ordered, len(files))
     return tuple(files)
@@ -160,17 +167,40 @@ def upgraded_options(
     asks for. ``optional`` says that missing fs-verity is tolerated, as it was until now.
 
     Raises:
-        CannotCompose: the booted entry has no arguments to start from.
+        CannotCompose: the booted entry has no arguments to start from, or nothing can be
+            appended to them.
     """
     if booted_options is None:
         raise CannotCompose("the boot entry of the running system has no kernel arguments")
+    booted = cmdline.parse(booted_options)
+    for parameter in booted:
+        _check_appendable(parameter)
     # It would win over the argument set below, and boot the old image for ever.
-    kept = [p for p in cmdline.parse(booted_options) if not _is_digest_form(p)]
+    kept = [p for p in booted if not _is_digest_form(p)]
     argument = cmdline.composefs_karg(new_id.hex, optional=optional)
     arguments = cmdline.add_or_modify(kept, argument)
     for removed in _without(old_kargs_d, new_kargs_d):
         arguments = cmdline.remove_exact(arguments, removed)
-    return cmdline.join(cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d)))
+    return _line(cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d)))
+
+
+def _check_appendable(parameter: str) -> None:
+    try:
+        cmdline.check_text(parameter)
+    except CmdlineError as exc:
+        raise CannotCompose(
+            f"the boot entry of the running system has the {exc.message}",
+            hint=f"{exc.hint}: mend the line 'options' of the entry",
+        ) from None
+
+
+def _line(parameters: Sequence[str]) -> str:
+    """Join parameters so that no loader takes the first quote and the last one for a pair."""
+    first, *others = parameters
+    key, equals, value = first[1:].partition("=")
+    if first.startswith('"') and equals and '"' not in key:
+        first = f'{key}="{value}'
+    return cmdline.join([first, *others])
 
 
 def _check_kind(scheme: Scheme, ordered: Sequence[NewItem | Item], fitting: int) -> None:

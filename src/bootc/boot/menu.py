@@ -123,13 +123,20 @@ def is_foreign(entry: grubcfg.MenuEntry) -> bool:
     return schemes.uki_artifact(entry.chainloader or "") is None
 
 
+def program_of(entry: bls.Entry | grubcfg.MenuEntry) -> str | None:
+    """Return the path of the EFI program that an entry starts, None if it starts a kernel."""
+    if isinstance(entry, grubcfg.MenuEntry):
+        return entry.chainloader
+    return entry.uki or entry.efi
+
+
 def deployment_of(entry: bls.Entry) -> Digest:
     """Tell which deployment an entry boots.
 
     Raises:
         NotOurEntry: it boots something else, or something this version cannot read.
     """
-    program = entry.uki or entry.efi
+    program = program_of(entry)
     if program is not None:
         artifact = schemes.uki_artifact(program)
         if artifact is None:
@@ -217,7 +224,7 @@ class _Reading:
             return None
         except BlsError as exc:
             if not ours and not any(word in data for word in _OUR_WORDS):
-                # Boot loaders read more than is understood here, an entry without a version say.
+                # Boot loaders read more than is understood here.
                 self._is_foreign(name, exc.message)
                 return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))

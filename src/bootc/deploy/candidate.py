@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bootc.boot import publish
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
 from bootc.boot.entries import CannotCompose, NewItem, new_item, upgraded_options
+from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.menu import Item
 from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
@@ -28,6 +29,7 @@ from bootc.deploy.pulled import (
     check_space,
     description_of,
     kargs_d_of,
+    kargs_d_of_deployed,
     note_label,
     os_release_of,
 )
@@ -71,7 +73,7 @@ def pull_candidate(
 
     Raises:
         InsufficientSpace: it does not fit.
-        ImageNotBootable, WrongUki: it cannot be booted.
+        ImageNotBootable, KernelTooOld, WrongUki: it cannot be booted.
         Error, OSError: as pulling raises.
     """
     repository = system.repository
@@ -79,6 +81,7 @@ def pull_candidate(
     check_space(repository, source)
     pulled = pull(repository, source, sink)
     resource = find_boot_resource(pulled.root)
+    check_image_kernel(resource, pulled.root, repository.objects)
     if isinstance(resource, UkiFile):
         # The add-ons that were chosen for the machine, at its installation, stay chosen.
         # No other deployment shares that kernel, so that its name is known without an entry.
@@ -176,7 +179,7 @@ def _entry_anew(
             return
         if deployment != facts.booted.image_id:
             # What somebody had added to the lost one is not known.
-            kargs_d = kargs_d_of(system.repository, root)
+            kargs_d = kargs_d_of_deployed(system.repository, root)
             options = _options_of(system, facts, deployment, kargs_d)
     scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
     yield new_item(
@@ -221,10 +224,11 @@ def _options_of(
     system: ReadableSystem, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
 ) -> str:
     """Return the kernel arguments of an image that asks for these in its kargs.d."""
+    running = description_of(system.repository, facts.booted.image_id)
     return upgraded_options(
         _booted_options(facts),
         deployment,
-        kargs_d_of(system.repository, description_of(system.repository, facts.booted.image_id)),
+        kargs_d_of_deployed(system.repository, running),
         kargs_d,
         optional=facts.booted.missing_verity_allowed,
     )

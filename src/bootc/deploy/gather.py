@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu, read_menu
+from bootc.boot.menu import Item, Menu, program_of, read_menu
 from bootc.boot.scheme import BootDirs
-from bootc.boot.uki import tolerates_missing_verity
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
 from bootc.deploy.facts import Facts, ImageFacts, StateFacts
@@ -29,7 +27,7 @@ from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
 from bootc.errors import Error, one_line
-from bootc.formats import grubcfg, splitstream
+from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import (
     MAX_CONFIG_BYTES,
@@ -45,7 +43,6 @@ from bootc.oci.names import config_id, manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
 
-_log = logging.getLogger(__name__)
 
 _VERSION = "org.opencontainers.image.version"
 
@@ -105,6 +102,7 @@ def gather(system: Opened) -> Facts:
         active = read_menu(system.boot, staged=False)
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
+    ukis = _read_ukis(system.boot, (*active.items, *staged.items), findings)
     states = _read_states(system.physical, findings)
     if booted.image_id not in states:
         subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
@@ -118,7 +116,7 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
-        ukis=_read_ukis(system.boot, (*active.items, *staged.items)),
+        ukis=ukis,
         cached_update=_read_cached_update(system.run, findings),
         findings=tuple(findings),
     )
@@ -146,25 +144,30 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
     return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
 
 
-def _read_ukis(boot: BootDirs | None, items: Iterable[Item]) -> dict[Digest, bool]:
-    """Tell of unified kernel images whether they tolerate missing fs-verity."""
+def _read_ukis(
+    boot: BootDirs | None, items: Iterable[Item], findings: list[Finding]
+) -> dict[Digest, bool]:
+    """Check the UKIs of menu entries; tell which of them tolerate missing fs-verity."""
+    programs = {program_of(item.entry): item.deployment for item in items}
+    programs.pop(None, None)
     found: dict[Digest, bool] = {}
-    for item in items:
-        program = _program(item)
-        if boot is None or program is None:
-            continue
+    if boot is None or not programs:
+        return found
+    # Imported here: machines without UKIs do not need it.
+    from bootc.boot.uki import WrongUki, check_installed_uki
+    from bootc.formats.pe import PeError
+
+    for path, deployment in programs.items():
+        subject = f"{boot.binaries.path}{path}"
         try:
-            found[item.deployment] = tolerates_missing_verity(boot, program)
-        except (Error, OSError) as exc:
-            # It may be gone, and its entry a leftover.
-            _log.debug("%s cannot be read: %s", program, one_line(exc))
+            found[deployment] = check_installed_uki(boot, deployment, path or "").optional
+        except FileNotFoundError:
+            continue  # An entry whose program is missing boots nothing.
+        except (WrongUki, PeError) as exc:
+            findings.append(Finding(FindingKind.MALFORMED, subject, one_line(exc)))
+        except OSError as exc:
+            findings.append(unreadable(subject, exc))
     return found
-
-
-def _program(item: Item) -> str | None:
-    if isinstance(item.entry, grubcfg.MenuEntry):
-        return item.entry.chainloader
-    return item.entry.uki or item.entry.efi
 
 
 def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:

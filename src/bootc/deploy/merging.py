@@ -81,7 +81,8 @@ def policy_of(facts: Facts, deployment: Digest) -> ConflictPolicy:
     """Return how the conflicts of a staged deployment are resolved."""
     unset = ConflictPolicy.FAIL
     origin = facts.origin(deployment)
-    for section, key, value in () if origin is None else origin.extra:
+    # Of several the last counts, as of any key of an origin.
+    for section, key, value in () if origin is None else reversed(origin.extra):
         if (section, key) == _POLICY:
             return next((policy for policy in ConflictPolicy if policy.value == value), unset)
     return unset

@@ -5,11 +5,12 @@ For an installation and for an update alike.
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 
-from bootc.boot.kargs import KARGS_D, read_kargs_d
-from bootc.errors import Error, doing
+from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
+from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.reader import read_erofs
@@ -22,10 +23,13 @@ from bootc.oci.source import Source
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 
+_log = logging.getLogger(__name__)
+
 #: What images for bootc have.
 _LABEL = "containers.bootc"
 _OS_RELEASE = "usr/lib/os-release"
 _OS_RELEASE_MAX_BYTES = 1 << 20
+_KARGS_D_MAX_BYTES = 1 << 20
 
 
 class InsufficientSpace(Error):
@@ -84,6 +88,31 @@ def os_release_of(repository: Repository, root: Directory) -> OsRelease:
 
 
 def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
-    """Return the kernel arguments that an image asks for on this machine."""
-    machine = os.uname().machine
-    return tuple(read_kargs_d(root, partial(read_content, repository.objects), machine))
+    """Return the kernel arguments that a new image asks for on this machine.
+
+    Raises:
+        KargsError: a file of them is not what it should be, or asks for what no entry may get.
+        OSError: one cannot be read.
+    """
+    return _kargs_d(repository, root, checked=True)
+
+
+def kargs_d_of_deployed(repository: Repository, root: Directory) -> tuple[str, ...]:
+    """Return the kernel arguments that an image asked for which is deployed already.
+
+    Whatever is wrong with them must not keep the machine from a better image. Those that
+    cannot be told count as somebody's own, and stay.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    try:
+        return _kargs_d(repository, root, checked=False)
+    except KargsError as exc:
+        _log.warning("kernel arguments of a deployed image are not known: %s", one_line(exc))
+        return ()
+
+
+def _kargs_d(repository: Repository, root: Directory, *, checked: bool) -> tuple[str, ...]:
+    read = partial(read_content, repository.objects, limit=_KARGS_D_MAX_BYTES)
+    return tuple(read_kargs_d(root, read, os.uname().machine, checked=checked))

@@ -200,7 +200,7 @@ def _parameters(item: Item | None) -> list[str] | None:
     if options is None:
         return None
     keys = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
-    return sorted(p for p in cmdline.parse(options) if p.partition("=")[0] not in keys)
+    return sorted(p for p in cmdline.parse(options) if cmdline.key_of(p) not in keys)
 
 
 def _options(item: Item) -> str | None:

@@ -3,15 +3,21 @@ r"""Boot Loader Specification, Type #1 entries: the small text files of a boot m
 Owns the text format, the names bootc gives its entry files and the order in
 which systemd-boot shows them. A parsed entry loses nothing when it is written
 again except comments, blank lines and the position of keys: keys are written in
-one fixed order and unknown ones, which other tools may need, follow in theirs.
+one fixed order. Unknown keys, which other tools may need, follow in their own
+order and as often as they occur.
 
->>> entry = parse_entry(b"version 43\nlinux /vmlinuz\noptions rw\ntries-hint 3\n")
+Lines mean what they mean to systemd-boot (``line_get_key_value`` and
+``boot_entry_add_type1`` of its source): the lines of ``options`` add up, those of
+``initrd`` make a list, of any other key the last line counts; CR ends a line as LF
+does, a zero byte ends the file, and a pair of quotes around a value is not part of it.
+GRUB reads only the first ``options`` line, so all arguments are written in one.
+
+>>> entry = parse_entry(b"linux /vmlinuz\noptions rw\noptions quiet\ntries-hint 3\n")
 >>> entry.extra
 (('tries-hint', '3'),)
 >>> print(serialise_entry(entry).decode(), end="")
-version 43
 linux /vmlinuz
-options rw
+options rw quiet
 tries-hint 3
 """
 
@@ -25,14 +31,14 @@ from typing import TypeVar
 
 from bootc.errors import Error
 
-#: Characters an entry's file name cannot hold: FAT forbids them, or they end a line.
-_UNFIT_FOR_NAME = re.compile(r'["*/:<>?\\|\x00-\x1f\x7f]')
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")
+_LINE_END = re.compile(r"[\r\n]")
 #: Around values they mean nothing.
-_BLANKS = " \t\r"
-_SINGLE_KEYS = ("title", "version", "linux", "options", "machine-id", "sort-key", "efi", "uki")
+_BLANKS = " \t"
+_QUOTES = "\"'"
+_SINGLE_KEYS = ("title", "version", "linux", "machine-id", "sort-key", "efi", "uki")
 
 _Ordered = TypeVar("_Ordered", str, int)
 
@@ -43,9 +49,12 @@ class BlsError(Error):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One menu item. Exactly one of ``linux``, ``efi`` and ``uki`` says what is started."""
+    """One menu item. Exactly one of ``linux``, ``efi`` and ``uki`` says what is started.
 
-    version: str
+    ``options`` holds the arguments of all lines.
+    """
+
+    version: str | None = None
     title: str | None = None
     linux: str | None = None
     initrd: tuple[str, ...] = ()
@@ -58,44 +67,42 @@ class Entry:
 
 
 def parse_entry(data: bytes) -> Entry:
-    """Parse an entry file.
-
-    A later line of the same key wins, but ``initrd`` lines add up. A key without
-    a value says nothing and is dropped.
+    """Parse an entry file. A key without a value says nothing and is dropped.
 
     Raises:
-        BlsError: not UTF-8, no ``version``, or not exactly one thing to start.
+        BlsError: not UTF-8, or not exactly one thing to start.
     """
     try:
-        text = data.decode("utf-8")
+        text = data.partition(b"\0")[0].decode("utf-8")
     except UnicodeDecodeError as exc:
         raise BlsError(f"boot entry is not UTF-8 at offset {exc.start}") from None
     single: dict[str, str] = {}
+    options: list[str] = []
     initrd: list[str] = []
     extra: list[tuple[str, str]] = []
-    for line in text.split("\n"):
+    for line in _LINE_END.split(text):
         key, *rest = re.split(r"[ \t]+", line.strip(_BLANKS), maxsplit=1)
-        if not rest or key.startswith("#"):
+        value = _unquoted(rest[0], key) if rest else ""
+        if not value or key.startswith("#"):
             continue
-        value = rest[0]
-        if key == "initrd":
+        if key == "options":
+            options.append(value)
+        elif key == "initrd":
             initrd.append(value)
         elif key in _SINGLE_KEYS:
             single[key] = value
         else:
             extra.append((key, value))
-    if "version" not in single:
-        raise BlsError("boot entry has no 'version'")
     started = [key for key in ("linux", "efi", "uki") if key in single]
     if len(started) != 1:
         found = " and ".join(f"'{key}'" for key in started) or "none"
         raise BlsError(f"boot entry needs one of 'linux', 'efi' and 'uki', but has {found}")
     return Entry(
-        version=single["version"],
+        version=single.get("version"),
         title=single.get("title"),
         linux=single.get("linux"),
         initrd=tuple(initrd),
-        options=single.get("options"),
+        options=" ".join(options) or None,
         machine_id=single.get("machine-id"),
         sort_key=single.get("sort-key"),
         efi=single.get("efi"),
@@ -126,13 +133,33 @@ def serialise_entry(entry: Entry) -> bytes:
     for key, value in lines:
         if value is None:
             continue
-        if not value or value != value.strip(_BLANKS) or "\n" in value:
-            raise _cannot_hold(value, key)
         try:
-            text.append(f"{key} {value}\n".encode())
+            text.append(f"{key} {_written(value, key)}\n".encode())
         except UnicodeEncodeError:  # options from a command line can have any bytes
             raise _cannot_hold(value, key) from None
     return b"".join(text)
+
+
+def _unquoted(value: str, key: str) -> str:
+    """Return what is between a pair of quotes around a value.
+
+    systemd-boot takes the outer quotes from ``"a=b c" d="e f"``, too, and boots with nonsense;
+    GRUB takes none. So arguments with quotes of their own are left as they are.
+    """
+    if len(value) < 2 or value[0] not in _QUOTES or value[0] != value[-1]:
+        return value
+    inside = value[1:-1]
+    return value if key == "options" and value[0] in inside else inside.strip(_BLANKS)
+
+
+def _written(value: str, key: str) -> str:
+    """Return the text that :func:`parse_entry` takes for this value."""
+    if not value or value != value.strip(_BLANKS) or _LINE_END.search(value) or "\0" in value:
+        raise _cannot_hold(value, key)
+    for text in (value, f'"{value}"', f"'{value}'"):
+        if _unquoted(text, key) == value:
+            return text
+    raise _cannot_hold(value, key)
 
 
 def _cannot_hold(value: str, key: str) -> BlsError:
@@ -146,8 +173,10 @@ def entry_file_name(os_id: str, version: str, priority: int) -> str:
     for boot loaders which split names as RPM does, so ``os_id`` may hold none.
     Characters that a FAT file name cannot hold become underscores.
     """
+    from bootc.formats import fat  # here because most commands only read entries
+
     name = f"bootc_{os_id.replace('-', '_')}-{version}-{priority}.conf"
-    return _UNFIT_FOR_NAME.sub("_", name)
+    return fat.UNFIT.sub("_", name)
 
 
 def sort_key(os_id: str, rank: int) -> str:
@@ -181,7 +210,7 @@ def _compare_items(a: tuple[str, Entry], b: tuple[str, Entry]) -> int:
         result = (
             _compare(a_entry.sort_key, b_entry.sort_key)
             or _compare(a_entry.machine_id or "", b_entry.machine_id or "")
-            or -compare_versions(a_entry.version, b_entry.version)
+            or -compare_versions(a_entry.version or "", b_entry.version or "")
         )
     # The loader reads names through FAT, which does not know their case.
     return result or -compare_versions(a_name.lower(), b_name.lower())

@@ -2,7 +2,8 @@
 
 A command line is split on ASCII whitespace outside double quotes; there are no
 escapes. A parameter is ``key`` or ``key=value``, and in keys ``-`` and ``_`` are the
-same character. Parameters stay the text they were, quotes included, so that
+same character. Quotes around a value or around the whole parameter belong to neither,
+as for the kernel. Parameters stay the text they were, quotes included, so that
 splitting and joining with single spaces loses nothing but blanks.
 
 The image to boot is ``composefs=[?]<hex>`` or ``composefs.digest=[?]v1-sha512-12:<hex>``;
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 COMPOSEFS = "composefs"
 COMPOSEFS_DIGEST = "composefs.digest"
+
+#: What the kernel takes on x86 and arm64, less the zero byte at the end; it cuts off the rest.
+MAX_BYTES = 2047
 
 _BLANKS = " \t\n\r\f"
 _HEX = frozenset("0123456789abcdef")
@@ -54,8 +58,13 @@ class ComposefsArgument:
     def __hash__(self) -> int:
         return hash((self.hex, self.optional))
 
+    @property
+    def karg(self) -> str:
+        """As it stands on a command line."""
+        return composefs_karg(self.hex, optional=self.optional)
+
     def __repr__(self) -> str:
-        return f"ComposefsArgument({composefs_karg(self.hex, optional=self.optional)!r})"
+        return f"ComposefsArgument({self.karg!r})"
 
 
 def parse(text: str) -> list[str]:
@@ -91,12 +100,69 @@ def find(params: Iterable[str], key: str) -> str | None:
 
     A parameter without a value gives the empty string; no such parameter gives None.
     """
+    return next(iter(find_all(params, key)), None)
+
+
+def find_all(params: Iterable[str], key: str) -> list[str]:
+    """Return the values of all parameters with this key, in their order, without quotes."""
     wanted = _folded(key)
-    for param in params:
-        name, _, value = param.partition("=")
-        if _folded(name) == wanted:
-            return _unquoted(value)
-    return None
+    parts = (_parts(param) for param in params)
+    return [value for name, _, value in parts if name == wanted]
+
+
+def key_of(param: str) -> str:
+    """Return the key of a parameter, with ``_`` for each ``-``.
+
+    >>> key_of('"my-key=some text"')
+    'my_key'
+    """
+    return _parts(param)[0]
+
+
+def check(text: str) -> None:
+    """Refuse arguments that somebody asks for and that no boot entry may get.
+
+    An open quote would swallow what is appended later, a control character ends the line in
+    an entry, and which image boots is for bootc to say. (All that begins with ``composefs`` is
+    kept for that: other versions know other names.)
+
+    Raises:
+        CmdlineError: one of the arguments is such.
+    """
+    check_text(text)
+    for param in parse(text):
+        # Programs disagree about quotes within a key.
+        name = _folded(param.replace('"', "")).partition("=")[0]
+        rest = name.removeprefix(COMPOSEFS)
+        if name.startswith(COMPOSEFS) and (not rest or rest[0] in "._"):
+            raise CmdlineError(f"the kernel argument {param!r:.160} is for the installer to set")
+
+
+def check_text(text: str) -> None:
+    """Refuse a command line that something cannot be appended to, or that is no line.
+
+    Raises:
+        CmdlineError: it holds an open quote or a control character.
+    """
+    if not text.isprintable() or text.count('"') % 2:
+        raise CmdlineError(
+            f"bad kernel argument {text!r:.160}",
+            hint="it holds an open quote or a control character",
+        )
+
+
+def check_length(text: str) -> None:
+    """Refuse a command line of which the kernel would cut off the end.
+
+    Raises:
+        CmdlineError: it is too long.
+    """
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > MAX_BYTES:
+        raise CmdlineError(
+            f"the kernel arguments have {size} bytes, and the kernel takes {MAX_BYTES}",
+            hint="ask for fewer: in the image's kargs.d, with --karg, in the boot entry",
+        )
 
 
 def add(params: Sequence[str], param: str) -> list[str]:
@@ -116,11 +182,11 @@ def extend(params: Sequence[str], more: Iterable[str]) -> list[str]:
 
 def add_or_modify(params: Sequence[str], param: str) -> list[str]:
     """Put a parameter in the place of the first with its key, and drop the later ones."""
-    wanted = _folded(param.partition("=")[0])
+    wanted = key_of(param)
     result: list[str] = []
     placed = False
     for existing in params:
-        if _folded(existing.partition("=")[0]) != wanted:
+        if key_of(existing) != wanted:
             result.append(existing)
         elif not placed:
             result.append(param)
@@ -153,11 +219,7 @@ def composefs_argument(text: str) -> ComposefsArgument:
     """
     params = parse(text)
     # All of them are checked: a malformed one means a broken boot entry, not a spare.
-    found = [
-        _digest_form(_unquoted(value))
-        for name, _, value in (param.partition("=") for param in params)
-        if _folded(name) == COMPOSEFS_DIGEST
-    ]
+    found = [_digest_form(value) for value in find_all(params, COMPOSEFS_DIGEST)]
     for argument in found:
         if argument is not None:
             return argument
@@ -203,6 +265,12 @@ def _folded(key: str) -> str:
     return key.replace("-", "_")
 
 
+def _parts(param: str) -> tuple[str, str, str]:
+    """Return key, equals sign and value, as :meth:`str.partition` does, without quotes."""
+    key, equals, value = _unquoted(param).partition("=")
+    return _folded(key), equals, _unquoted(value)
+
+
 def _unquoted(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] == '"':
         return value[1:-1]
@@ -210,10 +278,4 @@ def _unquoted(value: str) -> str:
 
 
 def _same(a: str, b: str) -> bool:
-    a_key, a_equals, a_value = a.partition("=")
-    b_key, b_equals, b_value = b.partition("=")
-    return (_folded(a_key), a_equals, _unquoted(a_value)) == (
-        _folded(b_key),
-        b_equals,
-        _unquoted(b_value),
-    )
+    return _parts(a) == _parts(b)

@@ -1,12 +1,28 @@
 """Image references: a transport and a name, the way skopeo writes them.
 
-Owns: the grammar. Promises: ``ImageReference.parse(str(reference))`` gives the
+Owns: the grammar. What follows the transport is its own business:
+
+======================  ==============================================================
+``registry``            ``HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]``
+``oci``                 ``PATH[:NAME]`` or ``PATH:@NUMBER``: the path ends at the first colon,
+                        and a name may have slashes and colons, ``localhost:5000/os:v1``
+``oci-archive``         the same
+``docker-archive``      the same, of a file; a name without tag means ``latest``
+``docker-daemon``       ``REPOSITORY:TAG`` or an image id
+``containers-storage``  ``[[STORE]]REPOSITORY[:TAG][@DIGEST]`` or an image id; the brackets around
+                        the store are part of it
+``dir``                 ``PATH``, colons included
+======================  ==============================================================
+
+Promises: ``ImageReference.parse(str(reference))`` gives the
 reference back, and a transport nobody can serve is refused here, not in the
 middle of a pull. ``registry:`` and ``docker://`` are one transport, called
 ``registry`` in the host's status and written ``docker://``.
 
 References stored by other tools carry a prefix that says how signatures are
 checked (``ostree-unverified-image:`` and its kin); it is read and dropped.
+
+Source: containers-transports(5); containers/image, ``SplitPathAndImage``.
 
 >>> ImageReference.parse("registry:quay.io/example/os:42")
 ImageReference(transport='registry', name='quay.io/example/os:42')
@@ -16,6 +32,7 @@ ImageReference(transport='registry', name='quay.io/example/os:42')
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from bootc.errors import Error
@@ -34,6 +51,12 @@ _UNVERIFIED_REGISTRY = "ostree-unverified-registry:"
 _REMOTE_IMAGE = "ostree-remote-image:"
 _REMOTE_REGISTRY = "ostree-remote-registry:"
 
+
+#: What stands behind a path and names an image within.
+_WITH_PATHS = ("oci", "oci-archive", "docker-archive")
+_STORE = re.compile(r"\[[^]]*\]")
+_IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 #: Registries allow 255 characters to a name, file systems 4096 to a path.
 _MAX_TEXT = 4096 + 128
@@ -82,15 +105,33 @@ class ImageReference:
         >>> str(ImageReference("registry", "localhost:5000/os:42").with_tag("43"))
         'docker://localhost:5000/os:43'
 
+        >>> str(ImageReference("oci", "/srv/layout:localhost/os:42").with_tag("43"))
+        'oci:/srv/layout:localhost/os:43'
+
         Raises:
-            ImageReferenceError: that makes no reference.
+            ImageReferenceError: it is no tag, or images of this transport have none.
         """
-        name = self.name.partition("@")[0]
+        if not _TAG.match(tag):
+            raise ImageReferenceError(f"bad tag {tag[:160]!r}")
+        store = _STORE.match(self.name) if self.transport == "containers-storage" else None
+        before = store[0] if store else ""
+        name = self.name[len(before) :]
+        if self.transport == "dir" or _IMAGE_ID.match(name):
+            raise ImageReferenceError(
+                f"the image {self} has no tag that could be another one",
+                hint="name the other image as a whole: bootc switch IMAGE",
+            )
+        if self.transport in _WITH_PATHS:
+            path, _, name = name.partition(":")
+            before = f"{path}:"
+            if "/" not in name and ":" not in name and self.transport != "docker-archive":
+                # The whole name is one, as in a layout that holds versions of one image.
+                name = ""
+        name = name.partition("@")[0]
         stem, colon, last = name.rpartition(":")
         # The colon of a port is followed by a path.
-        return ImageReference.of(
-            self.transport, f"{stem if colon and '/' not in last else name}:{tag}"
-        )
+        stem = stem if colon and "/" not in last else name
+        return ImageReference.of(self.transport, f"{before}{stem}:{tag}" if stem else before + tag)
 
     @classmethod
     def of(cls, transport: str, name: str) -> ImageReference:
@@ -114,14 +155,12 @@ class ImageReference:
 
     @property
     def layout(self) -> tuple[str, str | None]:
-        """Split the name of an ``oci`` reference into directory and tag.
+        """Split the name of an ``oci`` reference into directory and image name.
 
-        The tag is what follows the last colon, unless that holds a slash.
+        As skopeo does, at the first colon; no directory is the current one.
         """
-        directory, colon, tag = self.name.rpartition(":")
-        if not colon or not directory or "/" in tag:
-            return self.name, None
-        return directory, tag or None
+        directory, _, name = self.name.partition(":")
+        return directory or ".", name or None
 
 
 def _without_signature_prefix(text: str) -> str:

@@ -3,7 +3,9 @@
 Owns: parsing and validation. Promises: a value that was parsed has the right
 types, digests and sizes throughout; anything else raises :class:`ImageSpecError`
 naming the field. Unknown fields are ignored, as the specification demands, and
-the raw bytes stay the identity of a document: nothing here writes JSON.
+the raw bytes stay the identity of a document: nothing here writes JSON. A document that
+programs read differently is refused: one with a key twice in an object (Go takes the last,
+Rust none), or with a field in two spellings of different case (the same field for Go).
 
 Docker's "schema 2" manifests and lists have the same shape under other media
 types and are read alike.
@@ -161,7 +163,8 @@ class Manifest:
             if layer.media_type not in LAYER_TYPES:
                 raise ImageSpecError(
                     f"image manifest: layers[{number}].mediaType: "
-                    f"unknown layer type {layer.media_type!r:.200}"
+                    f"unknown layer type {layer.media_type!r:.200}",
+                    hint="a layer is a tar archive, compressed by gzip or zstd, or not at all",
                 )
         return cls(config, layers, top.texts("annotations"))
 
@@ -216,10 +219,25 @@ def _shown(text: str) -> str:
     return f"{text if text.isprintable() else repr(text):.200}"
 
 
+class _RepeatedKey(Exception):
+    """An object has a key twice; the text is the key."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, inside in pairs:
+        if key in value:
+            raise _RepeatedKey(key)
+        value[key] = inside
+    return value
+
+
 def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
     """Parse JSON; with ``media_types`` also check schemaVersion and mediaType."""
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, object_pairs_hook=_object)
+    except _RepeatedKey as exc:
+        raise ImageSpecError(f"{what}: the key {_shown(str(exc))} stands twice") from None
     except (ValueError, RecursionError) as exc:
         raise ImageSpecError(f"{what}: not JSON: {exc}") from exc
     top = _Field(what, "", value)
@@ -267,6 +285,16 @@ class _Field:
         return self.value
 
     def get(self, key: str) -> _Field:
+        """Return what stands under a key that the specification has."""
+        field = self.below(key)
+        folded = key.casefold()
+        for other in self.mapping():
+            if other != key and other.casefold() == folded:
+                where = f"{self.document}: {field.path}"
+                raise ImageSpecError(f"{where}: stands there as {_shown(other)}, too")
+        return field
+
+    def below(self, key: str) -> _Field:
         path = f"{self.path}.{_shown(key)}" if self.path else _shown(key)
         return _Field(self.document, path, self.mapping().get(key))
 
@@ -281,15 +309,18 @@ class _Field:
         field = self.get(key)
         if field.value is None and default is not None:
             return default
-        if not isinstance(field.value, str) or _HALF_CHARACTER.search(field.value):
-            raise field.wrong("a string")
-        return field.value
+        return field.string()
+
+    def string(self) -> str:
+        if not isinstance(self.value, str) or _HALF_CHARACTER.search(self.value):
+            raise self.wrong("a string")
+        return self.value
 
     def texts(self, key: str) -> Mapping[str, str]:
         field = self.child(key, optional=True)
         if any(_HALF_CHARACTER.search(name) for name in field.mapping()):
             raise field.wrong("keyed by strings")
-        return {name: field.text(name) for name in field.mapping()}
+        return {name: field.below(name).string() for name in field.mapping()}
 
     def items(self, key: str, parse: Callable[[_Field], _T]) -> tuple[_T, ...]:
         field = self.get(key)

@@ -1,9 +1,9 @@
 r"""The origin file of a deployment: which image it came from and how it boots.
 
 Owns the INI text in ``state/deploy/<id>/<id>.origin``. Keys and sections we do
-not know survive being read and written again, because another implementation
-may share the system. Spacing, blank lines and comments carry no meaning and are
-not kept.
+not know survive being read and written again, as often as they occur, because another
+implementation may share the system. Of several equal keys the last counts. Spacing, blank
+lines and comments carry no meaning and are not kept.
 
 >>> print(serialise_origin(parse_origin(
 ...     b"[origin]\ncontainer-image-reference=ostree-unverified-image:docker://q.io/os:1\n"
@@ -29,6 +29,7 @@ _IMAGE = ("origin", "container-image-reference")
 _BOOT_TYPE = ("boot", "boot_type")
 _BOOT_DIGEST = ("boot", "digest")
 _MANIFEST_DIGEST = ("image", "manifest_digest")
+_KNOWN = (_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST)
 
 _UNVERIFIED = "ostree-unverified-image:"
 _SIGNED = "ostree-image-signed:"
@@ -80,22 +81,23 @@ class Origin:
 
 
 def parse_origin(data: bytes) -> Origin:
-    """Parse an origin file. The last of several equal keys wins.
+    """Parse an origin file.
 
     Raises:
         OriginError: not such a file; the message says where.
     """
-    values = _parse_ini(data)
-    image, signature = _parse_image(values.pop(_IMAGE, None))
-    boot_type = values.pop(_BOOT_TYPE, None)
+    lines = _parse_ini(data)
+    values = {name: value for name, value in lines if name in _KNOWN}
+    image, signature = _parse_image(values.get(_IMAGE))
+    boot_type = values.get(_BOOT_TYPE)
     if boot_type is None:
         raise OriginError("origin has no boot_type in [boot]")
     if boot_type not in list(BootType):
         raise OriginError(f"origin has the unknown boot_type {boot_type!r}")
-    boot_digest = values.pop(_BOOT_DIGEST, None)
+    boot_digest = values.get(_BOOT_DIGEST)
     if boot_digest is not None and not _SHA256_HEX.match(boot_digest):
         raise OriginError(f"origin has the malformed boot digest {boot_digest[:140]!r}")
-    manifest_digest = values.pop(_MANIFEST_DIGEST, None)
+    manifest_digest = values.get(_MANIFEST_DIGEST)
     try:
         manifest = None if manifest_digest is None else OciDigest.parse(manifest_digest)
     except DigestError as exc:
@@ -106,7 +108,7 @@ def parse_origin(data: bytes) -> Origin:
         boot_digest=boot_digest,
         manifest_digest=manifest,
         signature=signature,
-        extra=tuple((section, key, value) for (section, key), value in values.items()),
+        extra=tuple((*name, value) for name, value in lines if name not in _KNOWN),
     )
 
 
@@ -132,13 +134,13 @@ def serialise_origin(origin: Origin) -> bytes:
     return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
 
 
-def _parse_ini(data: bytes) -> dict[tuple[str, str], str]:
+def _parse_ini(data: bytes) -> list[tuple[tuple[str, str], str]]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise OriginError(f"origin is not UTF-8 at offset {exc.start}") from None
     section = ""
-    values: dict[tuple[str, str], str] = {}
+    values: list[tuple[tuple[str, str], str]] = []
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
@@ -149,7 +151,7 @@ def _parse_ini(data: bytes) -> dict[tuple[str, str], str]:
         key, equals, value = line.partition("=")
         if not equals or not key.strip() or not section:
             raise OriginError(f"origin line {number} is no key of a section: {line[:80]!r}")
-        values[section, key.strip()] = value.strip()
+        values.append(((section, key.strip()), value.strip()))
     return values
 
 

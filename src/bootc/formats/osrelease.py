@@ -5,6 +5,9 @@ any bytes give a value, because a broken file may cost a title but never a boot.
 Assignments as os-release(5) has them; one line each, the last of a name wins, a
 value whose quote is never closed counts as absent.
 
+What the properties return fits into a menu, whatever the image says: one line of printable
+characters, and not a long one. A boot loader would take what follows a CR for another line.
+
 >>> parse_os_release(b'ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n').title
 'Fedora Linux 43'
 """
@@ -13,6 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+#: Menus have less room, and entries must stay small.
+_MAX_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class OsRelease:
         return f"{self.title} {self.version}" if self.title and self.version else self.title
 
     def _first(self, *names: str) -> str | None:
-        values = (self.fields.get(name, "").strip() for name in names)
+        values = (_printable(self.fields.get(name, "")) for name in names)
         return next((value for value in values if value), None)
 
 
@@ -59,6 +65,11 @@ def parse_os_release(data: bytes) -> OsRelease:
         else:
             fields[name] = value
     return OsRelease(fields)
+
+
+def _printable(value: str) -> str:
+    shown = "".join(c if c.isprintable() else " " for c in value[:_MAX_CHARACTERS])
+    return shown.strip()
 
 
 def _unquote(text: str) -> str | None:

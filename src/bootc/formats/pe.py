@@ -6,8 +6,16 @@ operating system. Nothing is read but headers until a section is asked for, and 
 one comes in pieces, so that the memory needed does not grow with the kernel.
 
 Promises: bytes that are no such file raise :class:`PeError` with their offset. Of two
-sections with one name the first counts. A section is ``VirtualSize`` bytes at
-``PointerToRawData``: what the linker added to fill its last block does not belong to it.
+sections with one name the first counts, but for the command lines. A section is
+``VirtualSize`` bytes at ``PointerToRawData``: what the linker added to fill its last block
+does not belong to it.
+
+A boot loader shows one item for each ``.profile`` section. The sections up to the next
+``.profile`` belong to that profile and replace those of the base, which is what stands before
+the first ``.profile``; of several with one name systemd's stub takes the first
+(``pe_locate_profile_sections`` of its source). Stubs before systemd 257 know no profiles. So
+whichever command line a profile boots with, and also one that no profile uses, must name the
+same image.
 
 Text ends at its first zero byte, as it does for the EFI stub (dracut appends one), and
 nothing may hide behind that. composefs-rs keeps the zero and then fails on the
@@ -22,13 +30,13 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bootc.errors import Error
 from bootc.formats import cmdline
-from bootc.formats.cmdline import ComposefsArgument
+from bootc.formats.cmdline import CmdlineError, ComposefsArgument
 from bootc.formats.osrelease import OsRelease, parse_os_release
 
 LINUX = ".linux"
@@ -36,9 +44,14 @@ INITRD = ".initrd"
 CMDLINE = ".cmdline"
 OSREL = ".osrel"
 UNAME = ".uname"
+PROFILE = ".profile"
 
 #: The kernel takes a few thousand bytes of command line; no other text is long either.
 MAX_TEXT_BYTES = 1 << 20
+#: systemd-boot shows no more profiles.
+MAX_PROFILES = 256
+
+_HINT = "name the image on the command line of each profile of the UKI"
 
 _PE_OFFSET = struct.Struct("<I")
 _PE_OFFSET_AT = 0x3C
@@ -74,19 +87,30 @@ class Section:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The base of a UKI or one of its profiles: what errors begin with, and its sections."""
+
+    label: str
+    sections: list[tuple[str, Section]]
+
+
 class Uki:
     """An open unified kernel image. The file stays the caller's, and must stay open.
 
     Attributes:
-        sections: By name, in the order of the file.
+        sections: The first of each name, in the order of the file.
     """
 
     def __init__(
-        self, file: SeekableFile, size_bytes: int, sections: Mapping[str, Section]
+        self, file: SeekableFile, size_bytes: int, table: Sequence[tuple[str, Section]]
     ) -> None:
         self._file = file
         self._size_bytes = size_bytes
-        self.sections = sections
+        self._table = table
+        self.sections: dict[str, Section] = {}
+        for name, section in table:
+            self.sections.setdefault(name, section)
 
     @classmethod
     def read(cls, file: SeekableFile) -> Uki:
@@ -104,11 +128,11 @@ class Uki:
             raise _invalid("no PE signature", start)
         table = start + _HEADER.size + optional_bytes
         raw = _read(file, size, table, count * _SECTION.size, "section table")
-        sections: dict[str, Section] = {}
-        for name, size_bytes, offset in _SECTION.iter_unpack(raw):
+        sections = [
             # Names are compared as bytes, and Latin-1 keeps different bytes different.
-            text = name.rstrip(b"\0").decode("latin-1")
-            sections.setdefault(text, Section(offset, size_bytes))
+            (name.rstrip(b"\0").decode("latin-1"), Section(offset, size_bytes))
+            for name, size_bytes, offset in _SECTION.iter_unpack(raw)
+        ]
         return cls(file, size, sections)
 
     def chunks(self, name: str) -> Iterator[bytes]:
@@ -126,29 +150,42 @@ class Uki:
         Raises:
             PeError: there is no such section, or it holds no text.
         """
-        section = self._section(name)
-        if section.size_bytes > MAX_TEXT_BYTES:
-            raise PeError(
-                f"UKI section {name!r} has {section.size_bytes} bytes, more than {MAX_TEXT_BYTES}"
-            )
-        text, _, rest = b"".join(self.chunks(name)).partition(b"\0")
-        if rest.strip(b"\0"):
-            at = section.offset + len(text)
-            raise PeError(f"UKI section {name!r} goes on after a zero byte at offset {at}")
-        try:
-            return text.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            at = section.offset + exc.start
-            raise PeError(f"UKI section {name!r} is not UTF-8 at offset {at}") from None
+        return self._text(name, self._section(name))
 
-    def composefs_argument(self) -> ComposefsArgument:
-        """Return which image the kernel command line names.
+    def texts(self, name: str) -> list[str]:
+        """Return the content of all sections of text with this name, in any profile.
 
         Raises:
-            PeError: there is no command line.
-            CmdlineError: it names no image, or is malformed.
+            PeError: one of them holds no text.
         """
-        return cmdline.composefs_argument(self.text(CMDLINE))
+        return [text for part in self._parts() for text in self._texts(part, name)]
+
+    def composefs_argument(self) -> ComposefsArgument:
+        """Return which image the kernel command lines name, whichever profile boots.
+
+        Raises:
+            PeError: there is no command line, in a profile or at all.
+            CmdlineError: one names no image, is malformed, or names another than the others.
+        """
+        base, *profiles = self._parts()
+        for part in profiles or [base]:
+            if not self._texts(part, CMDLINE) and not self._texts(base, CMDLINE):
+                raise PeError(f"{part.label}UKI doesn't contain a {CMDLINE!r} section")
+        found: dict[ComposefsArgument, str] = {}
+        for part in (base, *profiles):
+            for text in self._texts(part, CMDLINE):
+                try:
+                    found.setdefault(cmdline.composefs_argument(text), part.label)
+                except CmdlineError as exc:
+                    raise CmdlineError(f"{part.label}{exc.message}", hint=_HINT) from None
+        first, *others = found
+        if others:
+            raise CmdlineError(
+                f"{found[others[0]]}the kernel command line has {others[0].karg:.36}…, "
+                f"and another one {first.karg:.36}…",
+                hint=_HINT,
+            )
+        return first
 
     def os_release(self) -> OsRelease:
         """Return what the operating system calls itself.
@@ -181,13 +218,58 @@ class Uki:
                 digest.update(piece)
         return digest.hexdigest()
 
+    def _parts(self) -> list[_Part]:
+        """Return the base, and the profiles in their order."""
+        parts = [_Part("", [])]
+        for name, section in self._table:
+            if name != PROFILE:
+                parts[-1].sections.append((name, section))
+            elif len(parts) > MAX_PROFILES:
+                raise PeError(f"UKI has more than {MAX_PROFILES} profiles")
+            else:
+                parts.append(_Part(self._label(len(parts) - 1, section), []))
+        return parts
+
+    def _label(self, number: int, section: Section) -> str:
+        try:
+            identity = parse_os_release(self._text(PROFILE, section).encode()).id
+        except PeError:
+            identity = None
+        return f"profile {number} ({identity}): " if identity else f"profile {number}: "
+
+    def _texts(self, part: _Part, name: str) -> list[str]:
+        sections = [section for found, section in part.sections if found == name]
+        if len(sections) > MAX_PROFILES:
+            raise PeError(f"{part.label}UKI has {len(sections)} sections {name!r}")
+        return [self._text(name, section) for section in sections]
+
+    def _text(self, name: str, section: Section) -> str:
+        self._check(name, section)
+        if section.size_bytes > MAX_TEXT_BYTES:
+            raise PeError(
+                f"UKI section {name!r} has {section.size_bytes} bytes, more than {MAX_TEXT_BYTES}"
+            )
+        pieces = _pieces(self._file, section.offset, section.size_bytes, f"section {name!r}")
+        text, _, rest = b"".join(pieces).partition(b"\0")
+        if rest.strip(b"\0"):
+            at = section.offset + len(text)
+            raise PeError(f"UKI section {name!r} goes on after a zero byte at offset {at}")
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            at = section.offset + exc.start
+            raise PeError(f"UKI section {name!r} is not UTF-8 at offset {at}") from None
+
     def _section(self, name: str) -> Section:
         section = self.sections.get(name)
         if section is None:
             raise PeError(f"UKI doesn't contain a {name!r} section")
+        self._check(name, section)
+        return section
+
+    def _check(self, name: str, section: Section) -> None:
         if section.offset + section.size_bytes > self._size_bytes:
             raise _invalid(f"section {name!r} reaches beyond the end", section.offset)
-        return section
 
 
 def _read(file: SeekableFile, file_bytes: int, offset: int, size: int, what: str) -> bytes:

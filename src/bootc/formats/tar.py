@@ -8,7 +8,8 @@ matches. Bodies are not its business: the caller takes ``size_bytes`` and then
 ``padding_bytes`` from the same stream before asking for the next entry, which is
 how memory stays constant.
 
-Promises: bytes that are no tar archive raise :class:`TarError` with their offset.
+Promises: bytes that are no tar archive raise :class:`TarError` with their offset and the
+entry they belong to or follow.
 A header needs a right checksum; numbers are octal or base-256; pax wins over GNU
 long names, which win over the header. Global pax headers have no effect but keep
 their bytes. Two zero blocks, or the end of the stream between entries, end the
@@ -35,6 +36,7 @@ _ZERO_BLOCK = bytes(BLOCK_BYTES)
 MAX_EXTENSIONS = 16
 MAX_EXTENSION_BYTES = 1 << 20
 MAX_PATH_BYTES = 4096
+_MAX_SHOWN = 1024
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _CHECKSUM = slice(148, 156)
@@ -52,9 +54,27 @@ _MAX_TIME = _MAX_SIZE = (1 << 63) - 1
 class TarError(Error):
     """Bytes that are no tar archive, or one this project refuses."""
 
-    def __init__(self, what: str, offset: int) -> None:
-        super().__init__(f"bad tar archive: {what} at offset {offset}")
+    def __init__(self, what: str, offset: int, *, entry: bytes | None = None) -> None:
+        where = "" if entry is None else f"entry {shown(entry)}: "
+        super().__init__(f"bad tar archive: {where}{what} at offset {offset}")
         self.offset = offset
+        self._what = what
+        self._entry = entry
+
+    def inside(self, entry: bytes) -> TarError:
+        """Return the same error of an entry whose path is known."""
+        return TarError(self._what, self.offset, entry=entry)
+
+    def follow(self, last: bytes | None) -> None:
+        """Name the last good entry where the error is not of one itself."""
+        if self._entry is None and last is not None:
+            self.message += f", after entry {shown(last)}"
+            self.args = (self.message,)
+
+
+def shown(path: bytes) -> str:
+    """Return a path of an archive as messages have it, with an end."""
+    return f"{path.decode('utf-8', 'backslashreplace')!r:.{_MAX_SHOWN}}"
 
 
 class Kind(enum.Enum):
@@ -140,6 +160,7 @@ class HeaderReader:
         self._read = read
         self._offset = 0
         self._raw: list[bytes] = []
+        self._last: bytes | None = None
         #: After the last entry: the bytes that ended the archive.
         self.trailer = b""
 
@@ -149,9 +170,17 @@ class HeaderReader:
         Raises:
             TarError: at the first byte that is wrong.
         """
-        while (entry := self._next()) is not None:
+        while (entry := self._checked_next()) is not None:
             yield entry
+            self._last = entry.path
             self._offset += entry.size_bytes + entry.padding_bytes
+
+    def _checked_next(self) -> Entry | None:
+        try:
+            return self._next()
+        except TarError as exc:
+            exc.follow(self._last)
+            raise
 
     def _next(self) -> Entry | None:
         self._raw = []
@@ -222,7 +251,25 @@ class HeaderReader:
     def _entry(
         self, fields: tuple[bytes, ...], extensions: _Extensions, start: int, offset: int
     ) -> Entry:
-        (name, mode, uid, gid, size, mtime, _, typeflag, linkname, magic, _, _, *rest) = fields
+        name, magic, prefix = fields[0], fields[9], fields[14]
+        path = name.partition(b"\0")[0]
+        if magic.startswith(b"ustar\0") and (above := prefix.partition(b"\0")[0]):
+            path = above + b"/" + path
+        path = _path(extensions.text(b"path", b"L", path), "path", offset)
+        try:
+            return self._named_entry(path, fields, extensions, start, offset)
+        except TarError as exc:
+            raise exc.inside(path) from None
+
+    def _named_entry(
+        self,
+        path: bytes,
+        fields: tuple[bytes, ...],
+        extensions: _Extensions,
+        start: int,
+        offset: int,
+    ) -> Entry:
+        (_, mode, uid, gid, size, mtime, _, typeflag, linkname, _, _, _, *rest) = fields
         kind = _KINDS.get(typeflag)
         pax = extensions.pax
         if kind is Kind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
@@ -231,10 +278,6 @@ class HeaderReader:
             self._take_sparse_map(offset)
         if kind is None:
             raise TarError(f"unknown entry type {typeflag!r}", offset)
-        path = name.partition(b"\0")[0]
-        if magic.startswith(b"ustar\0") and (prefix := rest[2].partition(b"\0")[0]):
-            path = prefix + b"/" + path
-        path = _path(extensions.text(b"path", b"L", path), "path", offset)
         link_target = b""
         if kind in _LINKS:
             link = extensions.text(b"linkpath", b"K", linkname.partition(b"\0")[0])
@@ -307,8 +350,12 @@ def _mtime(pax: dict[bytes, bytes], raw: bytes, offset: int) -> tuple[int, int]:
     """Return seconds and nanoseconds; only pax knows the latter."""
     text = pax.get(b"mtime")
     if not text:
+        if raw[0] & 0xC0 == 0xC0:
+            raise TarError("negative mtime, a time before 1970,", offset)
         return _number(raw, "mtime", offset, _MAX_TIME), 0
     whole, _, fraction = text.partition(b".")
+    if whole[:1] == b"-" and whole[1:].isdigit():
+        raise TarError("pax mtime is no number in range but a time before 1970,", offset)
     digits = fraction[:9]
     nanoseconds = int(digits.ljust(9, b"0")) if fraction.isdigit() else 0
     return _decimal(whole, "mtime", offset, _MAX_TIME), nanoseconds

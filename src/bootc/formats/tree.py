@@ -12,10 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from bootc.errors import Error
 from bootc.formats.digest import Digest
 
 #: Regular files up to this size live inside the image, larger ones in the object store.
 INLINE_MAX_BYTES = 64
+
+
+class NotADirectoryInTree(Error):
+    """Where a directory should be, a tree has something else."""
 
 
 @dataclass(slots=True)
@@ -157,6 +162,26 @@ class Directory:
             if not isinstance(node, Directory) or name not in node.entries:
                 return None
             node = node.entries[name]
+        return node
+
+    def find_directory(self, path: str) -> Directory | None:
+        """Follow ``path`` like :meth:`lookup`, to a directory that may be missing.
+
+        Raises:
+            NotADirectoryInTree: it is something else, or lies below something else, which
+                would otherwise count as missing.
+        """
+        node: Directory = self
+        names = path.encode().split(b"/")
+        for number, name in enumerate(names, 1):
+            found = node.entries.get(name)
+            if found is None:
+                return None
+            if not isinstance(found, Directory):
+                where = b"/".join(names[:number]).decode()
+                kind = "a symbolic link" if isinstance(found.content, Symlink) else "a file"
+                raise NotADirectoryInTree(f"{where} is not a directory but {kind}")
+            node = found
         return node
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:

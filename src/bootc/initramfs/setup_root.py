@@ -202,8 +202,7 @@ def setup_root(options: Options) -> None:
     config = read_config(options.config)
     text = _kernel_command_line() if options.cmdline is None else options.cmdline
     image = cmdline.composefs_argument(text)
-    volatile = cmdline.find(cmdline.parse(text), "systemd.volatile") in ("state", "overlay")
-    kinds = {"etc": config.etc or BIND, "var": config.var or (NONE if volatile else BIND)}
+    kinds = {"etc": config.etc or BIND, "var": config.var or _var_kind(text)}
     sysroot_fd = os.open(options.sysroot, _DIRECTORY)
 
     if options.root_fs is None:
@@ -243,6 +242,14 @@ def setup_root(options: Options) -> None:
         for _ in stacked:
             umount2(target, MNT_DETACH)
         raise
+
+
+def _var_kind(text: str) -> str:
+    """Return how ``/var`` is mounted where the configuration does not say."""
+    values = cmdline.find_all(cmdline.parse(text), "systemd.volatile")
+    # Of several the last one that says anything counts, as for systemd.
+    said = [value for value in values if value]
+    return NONE if said and said[-1] in ("state", "overlay") else BIND
 
 
 def _kernel_command_line() -> str:

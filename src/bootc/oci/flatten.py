@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from bootc.errors import Error
 from bootc.formats.digest import OciDigest
-from bootc.formats.tar import Entry, Kind
+from bootc.formats.tar import Entry, Kind, shown
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
@@ -42,8 +42,7 @@ class FlattenError(Error):
     """An entry of a layer that cannot be part of a file system."""
 
     def __init__(self, what: str, entry: Entry, layer: OciDigest) -> None:
-        path = entry.path.decode("utf-8", "backslashreplace")
-        super().__init__(f"layer {layer}: entry {path!r}: {what}")
+        super().__init__(f"layer {layer}: entry {shown(entry.path)}: {what}")
 
 
 def apply_layer(

@@ -1,4 +1,4 @@
-"""Images in an OCI layout directory (``oci:DIR`` or ``oci:DIR:TAG``).
+"""Images in an OCI layout directory (``oci:DIR``, ``oci:DIR:NAME`` or ``oci:DIR:@NUMBER``).
 
 Owns: finding the image in ``index.json``, and reading its blobs. Promises: every
 blob read is checked for size and digest against the descriptor that led to it;
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from bootc.oci.blob import Blob, VerifiedBlob, read_document
 
 _MARKER = "oci-layout"
 _INDEX = "index.json"
+_NUMBER = re.compile(r"@[0-9]{1,9}\Z")
+_MAX_HINTS = 20
 #: Indexes may hold indexes; nobody nests them deeper.
 _MAX_DEPTH = 4
 
@@ -60,10 +63,11 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
         DigestMismatch: manifest or configuration are not what their digests say.
         ImageSpecError: a document is malformed.
     """
-    path, tag = imgref.layout
-    with _open_directory(path) as directory:
+    path, name = imgref.layout
+    with _open_directory(path, name) as directory:
         index = Index.parse(_read(directory, _INDEX, ocispec.MAX_MANIFEST_BYTES), _INDEX)
-        entry = _choose(directory, _tagged(index, path, tag), architecture, str(imgref))
+        named = _named(index, path, name)
+        entry = _choose(directory, index, named, architecture, str(imgref))
         with _open_blob(directory, entry) as blob, doing(f"Reading the manifest of {imgref}"):
             manifest_raw = read_document(blob, entry, ocispec.MAX_MANIFEST_BYTES)
         manifest = Manifest.parse(manifest_raw)
@@ -78,11 +82,12 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
 
 
 @contextlib.contextmanager
-def _open_directory(path: str) -> Iterator[Dir]:
+def _open_directory(path: str, name: str | None) -> Iterator[Dir]:
     try:
         directory = Dir.open(path)
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise LayoutError(f"there is no directory {path}") from exc
+        hint = f"the path ends at the first colon; {name} would be the image" if name else None
+        raise LayoutError(f"there is no directory {path}", hint=hint) from exc
     with directory:
         if not directory.exists(_MARKER) or not directory.exists(_INDEX):
             raise LayoutError(
@@ -92,24 +97,41 @@ def _open_directory(path: str) -> Iterator[Dir]:
         yield directory
 
 
-def _tagged(index: Index, path: str, tag: str | None) -> Index:
-    if tag is None:
+def _named(index: Index, path: str, name: str | None) -> Index:
+    if name is None:
         return index
-    found = Index(tuple(m for m in index.manifests if m.annotations.get(ocispec.REF_NAME) == tag))
-    if not found.manifests:
-        raise LayoutError(f"{path} holds no image tagged {tag!r}", hint=_tags_hint(index))
-    return found
+    if name.startswith("@"):
+        number = int(name[1:]) if _NUMBER.match(name) else len(index.manifests)
+        found = index.manifests[number : number + 1]
+    else:
+        found = tuple(m for m in index.manifests if m.annotations.get(ocispec.REF_NAME) == name)
+    if not found:
+        raise LayoutError(f"{path} holds no image tagged {name!r}", hint=_names_hint(index))
+    return Index(found)
 
 
-def _tags_hint(index: Index) -> str:
-    tags = sorted({m.annotations.get(ocispec.REF_NAME, "") for m in index.manifests} - {""})
-    return f"its tags are {', '.join(tags)}" if tags else "its images have no tags"
+def _names_hint(index: Index) -> str:
+    """Return what one can ask for: names, and the numbers of images without a usable one."""
+    names: list[str] = []
+    for number, entry in enumerate(index.manifests):
+        name = entry.annotations.get(ocispec.REF_NAME, "")
+        usable = name and name.isprintable() and name == name.strip() and name[0] != "@"
+        names.append(name if usable else f"@{number}")
+    named = sorted({name for name in names if name[0] != "@"})
+    found = [*named, *(name for name in names if name[0] == "@")]
+    shown = ", ".join(found[:_MAX_HINTS])
+    if len(found) > _MAX_HINTS:
+        shown += f" and {len(found) - _MAX_HINTS} more"
+    if not found:
+        return "it holds no images"
+    return f"its tags are {shown}" if named else f"its images have no tags, but numbers: {shown}"
 
 
-def _choose(directory: Dir, index: Index, architecture: str, what: str) -> Descriptor:
-    """Descend from an index to the one manifest for this machine."""
+def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what: str) -> Descriptor:
+    """Descend from a part of the whole index to the one manifest for this machine."""
     for _ in range(_MAX_DEPTH):
-        images = index.for_platform(architecture)
+        # One that is listed twice is no choice.
+        images = tuple({m.digest: m for m in index.for_platform(architecture)}.values())
         if not images and (found := index.architectures()):
             raise WrongArchitecture(
                 f"the image {what} is for {', '.join(found)}, this machine is {architecture}"
@@ -119,7 +141,7 @@ def _choose(directory: Dir, index: Index, architecture: str, what: str) -> Descr
         if len(images) > 1:
             raise LayoutError(
                 f"{what} holds {len(images)} images to choose from",
-                hint=f"name one as oci:DIRECTORY:TAG; {_tags_hint(index)}",
+                hint=f"name one as oci:DIRECTORY:NAME; {_names_hint(whole)}",
             )
         (entry,) = images
         if entry.media_type in ocispec.MANIFEST_TYPES:

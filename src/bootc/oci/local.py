@@ -82,5 +82,6 @@ def directory_tree(
             node.stat.xattrs.pop(_LABEL, None)
     return ImageTree(
         transform_for_boot(root, read_content) if bootable else root,
+        root,
         read_content,
     )

@@ -214,6 +214,8 @@ class ImageTree:
     """The tree an image id is computed of."""
 
     root: Directory
+    #: The same with the content of ``/boot``: where kernels are found.
+    whole: Directory
     #: Reads a file of the tree; works as long as the source is open.
     read_content: ReadContent
 
@@ -254,10 +256,9 @@ def image_tree(
             kept.update(_read_again(source, layers, wanted, algorithm))
         return kept[content]
 
-    if bootable:
-        root = transform_for_boot(root, read_content)
+    booted = transform_for_boot(root, read_content) if bootable else root
     sink(Done(_IMAGE_TASK))
-    return ImageTree(root, read_content)
+    return ImageTree(booted, root, read_content)
 
 
 def compute_image_id(
@@ -371,7 +372,7 @@ def _read_again(
             if isinstance(content, External) and content in wanted and content not in found:
                 held.setdefault(content, entry)
         if held:
-            with source.blob(descriptor) as blob:
+            with doing(f"Reading layer {descriptor.digest}"), source.blob(descriptor) as blob:
                 bodies = unpack.bodies_of(blob, held.values())
                 found |= zip(held, (body for _, body in bodies), strict=True)
     for content in wanted:

@@ -8,7 +8,8 @@ blob's digest and the layer's ``diff_id`` were both found right.
 
 Which compression a layer has is told by its first bytes, not by its media type:
 archives made by ``docker save`` carry uncompressed layers under the type of
-compressed ones, and the ``diff_id`` vouches for the outcome either way.
+compressed ones, and the ``diff_id`` vouches for the outcome either way. What neither is an
+archive nor compressed in a way that layers can be is called by the name of its compression.
 
 Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an
 OCI image").
@@ -16,6 +17,7 @@ OCI image").
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -33,6 +35,20 @@ from bootc.repository.sink import ObjectSink
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+#: What archives are compressed by elsewhere, told by their first bytes.
+_MAGICS = {
+    "gzip": (_GZIP_MAGIC,),
+    "zstd": (_ZSTD_MAGIC, *(magic.to_bytes(4, "little") for magic in _ZSTD_SKIPPABLE)),
+    "xz": (b"\xfd7zXZ\0",),
+    "bzip2": tuple(b"BZh%d" % level for level in range(1, 10)),
+    "lzma": (b"\x5d\0\0",),
+    "lz4": (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
+    "lzip": (b"LZIP",),
+    "lzop": (b"\x89LZO\0",),
+    "compress": (b"\x1f\x9d", b"\x1f\xa0"),
+    "zip": (b"PK\3\4",),
+}
+_LONGEST_MAGIC = 6
 _GZIP_WBITS = 31
 #: A few compressed zstd bytes can stand for 128 KiB each: fed in small steps they stay tame.
 _ZSTD_FEED_BYTES = 1 << 10
@@ -42,23 +58,36 @@ class LayerError(Error):
     """A layer cannot be decompressed."""
 
 
+class WrongCompression(LayerError):
+    """A layer is compressed by a program that layers cannot be compressed by, or twice."""
+
+    def __init__(self, inner: str, outer: str | None) -> None:
+        if outer is None:
+            text = f"it is compressed by {inner}, which layers cannot be"
+        else:
+            text = f"it is compressed twice, by {inner} within {outer}, which layers cannot be"
+        super().__init__(text, hint="compress it by gzip or zstd, or not at all")
+
+
 def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
     """Unpack a layer into objects and return the splitstream that puts it together.
 
     Raises:
         DigestMismatch: the blob or what it unpacks to is something else.
+        WrongCompression: it is compressed in a way that layers cannot be.
         LayerError: the compressed data is truncated or corrupt.
         TarError: what it unpacks to is no tar archive.
     """
     found = diff_id.new()
+    first = _First(blob)
 
     def hashed() -> Iterator[bytes]:
-        for chunk in decompress(blob):
+        for chunk in decompress(first):
             found.update(chunk)
             yield chunk
 
     try:
-        stream = _split(_Chunks(hashed()), sink)
+        stream = _split(_Chunks(hashed()), sink, first)
     except (LayerError, TarError):
         # If the blob is not even the right one, that is what the user should hear.
         _drain(blob)
@@ -83,7 +112,7 @@ def entries(
         else:
             content = Inline(stream.read(entry.size_bytes))
             if content.size_bytes != entry.size_bytes:
-                raise TarError("truncated body", entry.body_offset)
+                raise TarError("truncated body", entry.body_offset, entry=entry.path)
         stream.read(entry.padding_bytes)
         yield entry, content
 
@@ -101,10 +130,10 @@ def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, byte
     archive = _Chunks(decompress(blob))
     at = 0
     for entry in wanted:
-        for _ in archive.pieces(entry.body_offset - at, at):
+        for _ in archive.pieces(entry.body_offset - at, at, entry.path):
             pass
         at = entry.body_offset + entry.size_bytes
-        yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset))
+        yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset, entry.path))
     _drain(blob)
 
 
@@ -185,11 +214,15 @@ class _Chunks:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._buffer = memoryview(b"")
+        #: How they begin.
+        self.first = b""
 
     def some(self, limit: int) -> memoryview:
         """Return at most ``limit`` bytes, none at the end."""
         if not self._buffer:
             self._buffer = memoryview(next(self._chunks, b""))
+            if len(self.first) < _LONGEST_MAGIC:
+                self.first += bytes(self._buffer[:_LONGEST_MAGIC])
         piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return piece
 
@@ -205,8 +238,10 @@ class _Chunks:
             size -= len(piece)
         return b"".join(parts)
 
-    def pieces(self, size: int, offset: int) -> Iterator[memoryview]:
-        """Yield exactly ``size`` bytes; ``offset`` is where they begin, for the message.
+    def pieces(self, size: int, offset: int, entry: bytes) -> Iterator[memoryview]:
+        """Yield exactly ``size`` bytes.
+
+        ``offset`` is where they begin and ``entry`` whose they are, for the message.
 
         Raises:
             TarError: the archive ends before.
@@ -214,17 +249,52 @@ class _Chunks:
         while size:
             piece = self.some(size)
             if not piece:
-                raise TarError("truncated body", offset)
+                raise TarError("truncated body", offset, entry=entry)
             size -= len(piece)
             yield piece
 
 
-def _split(archive: _Chunks, sink: ObjectSink) -> bytes:
+class _First:
+    """A blob that remembers how it begins."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self.bytes = b""
+
+    def read(self, size: int, /) -> bytes:
+        data = self._blob.read(size)
+        if len(self.bytes) < _LONGEST_MAGIC:
+            self.bytes += data[:_LONGEST_MAGIC]
+        return data
+
+
+def _compression(first: bytes) -> str | None:
+    """Return what compresses data that begins like this, or None."""
+    return next((name for name, magics in _MAGICS.items() if first.startswith(magics)), None)
+
+
+def _check_is_archive(archive: _Chunks, blob: _First) -> None:
+    """Look at how an archive begins whose first header is wrong.
+
+    Only then: a right header may begin with any name.
+    """
+    if inner := _compression(archive.first):
+        outer = _compression(blob.bytes)
+        raise WrongCompression(inner, outer if outer in ("gzip", "zstd") else None) from None
+
+
+def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
     stream = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
     headers = HeaderReader(archive.read)
-    for entry in headers:
+    members = iter(headers)
+    try:
+        first = next(members, None)
+    except TarError:
+        _check_is_archive(archive, blob)
+        raise
+    for entry in () if first is None else itertools.chain((first,), members):
         stream.inline(entry.raw)
-        body = archive.pieces(entry.size_bytes, entry.body_offset)
+        body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
         if entry.size_bytes > INLINE_MAX_BYTES:
             with sink.writer() as writer:
                 for piece in body:

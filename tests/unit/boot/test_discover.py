@@ -6,9 +6,9 @@ from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_res
 from bootc.formats.tree import Directory, Inline, Leaf, Stat, Symlink
 
 
-def tree(*paths: str, links: tuple[str, ...] = ()) -> Directory:
+def tree(*paths: str, links: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> Directory:
     root = Directory()
-    for path in (*paths, *links):
+    for path in (*paths, *links, *files):
         *above, name = path.encode().split(b"/")
         directory = root
         for component in above:
@@ -22,6 +22,7 @@ def tree(*paths: str, links: tuple[str, ...] = ()) -> Directory:
 
 VMLINUZ = "usr/lib/modules/6.12/vmlinuz"
 INITRAMFS = "usr/lib/modules/6.12/initramfs.img"
+UKI = "boot/EFI/Linux/a.efi"
 
 
 def test_the_one_kernel_is_found() -> None:
@@ -69,6 +70,40 @@ def test_the_one_kernel_is_found() -> None:
         (
             tree(VMLINUZ, INITRAMFS, "boot/loader/entries/a.conf"),
             "the image carries boot entries of its own in boot/loader/entries",
+        ),
+        # Elsewhere there may be unified kernel images, or entries.
+        *(
+            (tree(VMLINUZ, INITRAMFS, **{how: (path,)}), f"{path} is not a directory but {what}")
+            for path in ("boot", "boot/EFI", "boot/EFI/Linux", "boot/loader/entries")
+            for how, what in (("links", "a symbolic link"), ("files", "a file"))
+        ),
+        *(
+            (
+                tree(*(f"{UKI}.extra.d/{name}" for name in names), UKI),
+                message,
+            )
+            for names, message in (
+                (
+                    ("a:b.addon.efi",),
+                    "the UKI add-on 'a:b.addon.efi' has a name that the ESP cannot hold",
+                ),
+                (
+                    ("a\n.addon.efi",),
+                    "the UKI add-on 'a\\n.addon.efi' has a name that the ESP cannot hold",
+                ),
+                (
+                    ("x" * 250 + ".addon.efi",),
+                    f"the UKI add-on '{'x' * 250}.addon.efi' has a name that the ESP cannot hold",
+                ),
+                (
+                    ("a.addon.efi", "A.addon.efi"),
+                    "the UKI add-ons A.addon.efi and a.addon.efi are one name on the ESP",
+                ),
+                (
+                    ("a.addon.efi", "more/a.addon.efi"),
+                    "the image holds several UKI add-ons called a.addon.efi",
+                ),
+            )
         ),
     ],
 )

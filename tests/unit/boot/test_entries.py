@@ -8,7 +8,10 @@ from bootc.boot.entries import CannotCompose, NewItem, compose_menu, new_item, u
 from bootc.boot.menu import Item, NotOurEntry, deployment_of
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import BlsError, Entry, parse_entry
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
+from bootc.formats.grubcfg import parse_menu
+from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease, parse_os_release
 from support.bootdirs import (
     GRUB,
@@ -240,6 +243,16 @@ NEW = "cd" * 64
             f"composefs={NEW} rw",
         ),
         ("rw", [], [], False, f"rw composefs={NEW}"),
+        # Quotes around a parameter change nothing.
+        (
+            f'"composefs={ID}" rw "composefs.digest=v1-sha512-12:{ID}" a="1"',
+            ['"a=1"'],
+            [],
+            False,
+            f"composefs={NEW} rw",
+        ),
+        # systemd-boot would take the first quote and the last one off.
+        ('"a=b c" rw', [], ['d="e f"'], False, f'a="b c" rw composefs={NEW} d="e f"'),
     ],
 )
 def test_arguments_of_an_upgrade(
@@ -247,6 +260,55 @@ def test_arguments_of_an_upgrade(
 ) -> None:
     digest = Digest.from_hex(NEW)
     assert upgraded_options(booted, digest, old, new, optional=optional) == expected
+
+
+@pytest.mark.parametrize("last", ['dyndbg="file x', "a\x1b", "a\u00a0b"])
+def test_an_upgrade_that_nothing_can_be_appended_to(last: str) -> None:
+    with pytest.raises(CannotCompose) as caught:
+        upgraded_options(f"rw composefs={ID} {last}", A, [], ["quiet"], optional=False)
+    assert caught.value.message == (
+        f"the boot entry of the running system has the bad kernel argument {last!r}"
+    )
+    assert "mend the line 'options'" in (caught.value.hint or "")
+
+
+def test_arguments_that_the_kernel_would_cut_off() -> None:
+    fits = OPTIONS.ljust(2047, "x")
+    assert new_item(SYSTEMD, A, FEDORA, options=fits).deployment == A
+    with pytest.raises(CmdlineError, match="have 2048 bytes, and the kernel takes 2047"):
+        new_item(SYSTEMD, A, FEDORA, options=fits + "x")
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD, SYSTEMD_UKI, GRUB, GRUB_UKI])
+def test_what_an_image_says_of_itself_stays_in_its_place(scheme: Scheme) -> None:
+    """A boot loader ends lines at CR as well, and GRUB's menu is a program."""
+    evil = b'x\roptions init=/bin/sh\x1b[2J\x00"\\"; } menuentry $root \xff/../'
+    release = parse_os_release(
+        b"".join(k + b"='" + evil + b"'\n" for k in (b"ID", b"NAME", b"VERSION"))
+    )
+    options = None if scheme.boot_type is BootType.UKI else OPTIONS
+    ((name, data),) = compose_menu(scheme, [new_item(scheme, A, release, options=options)])
+    assert name.isprintable()
+    assert "/" not in name
+    assert data.decode().replace("\n", "").isprintable()
+    if scheme is GRUB_UKI:
+        (item,) = parse_menu(data)
+        assert item.chainloader == f"/EFI/Linux/bootc/bootc_composefs-{ID}.efi"
+        assert [command for command, _ in item.commands] == [
+            "insmod",
+            "insmod",
+            "search",
+            "chainloader",
+        ]
+    else:
+        assert parse_entry(data).options == options
+
+
+def test_an_entry_without_a_version() -> None:
+    value = entry(version=None)
+    ((name, data),) = compose_menu(SYSTEMD, [existing("bootc_fedora-43-1.conf", value)])
+    assert name == f"bootc_fedora-{ID}-1.conf"
+    assert parse_entry(data) == dataclasses.replace(value, sort_key="bootc-fedora-0")
 
 
 def test_an_upgrade_without_arguments_to_start_from() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from bootc.boot.kargs import KargsError, parse_kargs_d, read_kargs_d
+from bootc.boot.kargs import KARGS_D, KargsError, parse_kargs_d, read_kargs_d
 from bootc.formats.tree import Directory, External, Inline, Leaf, Stat, Symlink
 
 
@@ -62,6 +64,82 @@ def test_a_wrong_file_is_named(text: bytes, message: str) -> None:
     with pytest.raises(KargsError) as caught:
         parse_kargs_d("10.toml", text, "x86_64")
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'kargs = ["dyndbg=\\"file x"]', "10.toml: bad kernel argument 'dyndbg=\"file x'"),
+        (b'kargs = ["quiet", "a\\u0000b"]', "10.toml: bad kernel argument 'a\\x00b'"),
+        (b'kargs = ["a\\nb"]', "10.toml: bad kernel argument 'a\\nb'"),
+        (b'kargs = ["a\\u001bb"]', "10.toml: bad kernel argument 'a\\x1bb'"),
+        *(
+            (
+                f"kargs = ['quiet {karg}']".encode(),
+                f"10.toml: the kernel argument {karg!r} is for the installer to set",
+            )
+            for karg in (
+                "composefs=abc",
+                '"composefs=abc"',
+                "composefs",
+                "composefs.digest=x",
+                "composefs-digest=x",
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_arguments_are_checked_as_if_a_person_had_typed_them(
+    text: bytes, message: str, architecture: str
+) -> None:
+    text += b'\nmatch-architectures = ["x86_64"]'
+    with pytest.raises(KargsError) as caught:
+        parse_kargs_d("10.toml", text, architecture)
+    assert caught.value.message == message
+
+
+def test_what_runs_already_is_taken_as_it_is() -> None:
+    root = image(**{"10.toml": b'kargs = ["composefs=abc", "a=\\"b"]'})
+    assert read_kargs_d(root, read_inline, "x86_64", checked=False) == ["composefs=abc", 'a="b']
+
+
+@pytest.mark.parametrize("depth", range(4))
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(Inline(b'kargs = ["console=ttyS0"]\n'), "a file"), (Symlink(b"10.toml"), "a symbolic link")],
+)
+def test_something_in_the_way_of_the_files(
+    depth: int, content: Inline | Symlink, kind: str
+) -> None:
+    names = KARGS_D.split("/")[: depth + 1]
+    node: Directory | Leaf = Leaf(Stat(), content)
+    for name in reversed(names):
+        node = Directory(entries={name.encode(): node})
+    assert isinstance(node, Directory)
+    with pytest.raises(KargsError) as caught:
+        read_kargs_d(node, read_inline, "x86_64")
+    assert caught.value.message == (
+        f"{'/'.join(names)} is not a directory but {kind}: "
+        "the image's kernel arguments would be lost"
+    )
+
+
+def test_a_directory_in_place_of_a_file() -> None:
+    root = image()
+    directory = root.lookup(KARGS_D)
+    assert isinstance(directory, Directory)
+    directory.entries[b"x.toml"] = Directory()
+    with pytest.raises(KargsError, match=r"kargs.d/x.toml is not a regular file"):
+        read_kargs_d(root, read_inline, "x86_64")
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    def fails(content: Inline | External) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output") as caught:
+        read_kargs_d(image(**{"10.toml": b"kargs = []"}), fails, "x86_64")
+    assert caught.value.__notes__ == [f"Reading {KARGS_D}/10.toml of the image"]
 
 
 def test_nesting_without_end_is_an_error() -> None:

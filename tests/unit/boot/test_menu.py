@@ -9,6 +9,7 @@ from bootc.boot.entries import compose_menu
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import MARK, Menu, foreign_files, read_menu
 from bootc.boot.scheme import Scheme
+from bootc.formats.bls import Entry
 from bootc.fs.dir import Dir
 from support.bootdirs import (
     GRUB,
@@ -103,6 +104,15 @@ def test_old_names_of_artifacts(tmp_path: Path) -> None:
     assert menu.foreign == ()
 
 
+def test_arguments_on_several_lines(tmp_path: Path) -> None:
+    data = f"linux /vmlinuz\noptions root=UUID=1 rw\noptions composefs=?{A}\noptions quiet\n"
+    put(tmp_path / "esp/loader/entries/mine.conf", data.encode())
+    (item,) = menu_of(tmp_path).items
+    assert isinstance(item.entry, Entry)
+    assert item.entry.options == f"root=UUID=1 rw composefs=?{A} quiet"
+    assert item.deployment == A
+
+
 def test_a_kernel_at_no_place_of_ours(tmp_path: Path) -> None:
     data = f"version 1\nlinux /vmlinuz\noptions composefs=?{A}\n"
     put(tmp_path / "esp/loader/entries/mine.conf", data.encode())
@@ -133,8 +143,9 @@ def test_a_deployment_counts_once(tmp_path: Path) -> None:
         ("bootc_x-1-1.conf", WINDOWS, FindingKind.MALFORMED, False),
         ("a.conf", b"title x\n", FindingKind.FOREIGN, True),
         ("other.conf", b"title x\nefi /EFI/other.efi\n", FindingKind.FOREIGN, True),
-        ("mine.conf", b"linux /v\noptions composefs=abc\n", FindingKind.MALFORMED, True),
-        ("mine.conf", b"uki /EFI/Linux/bootc/x.efi\n", FindingKind.MALFORMED, True),
+        ("mine.conf", b"options composefs=abc\n", FindingKind.MALFORMED, True),
+        ("mine.conf", b"linux /v\nuki /EFI/Linux/bootc/x.efi\n", FindingKind.MALFORMED, True),
+        ("mine.conf", b"linux /v\noptions composefs=abc\n", FindingKind.FOREIGN, True),
         ("a.conf", b"#" * 70_000, FindingKind.UNREADABLE, True),
         ("windows.conf", WINDOWS, FindingKind.FOREIGN, True),
         ("memtest.conf", b"version 1\nlinux /memtest\n", FindingKind.FOREIGN, True),

@@ -1,26 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from bootc.boot.content import DamagedKernel
+from bootc.boot.content import DamagedKernel, open_content
 from bootc.boot.discover import UkiFile
 from bootc.boot.publish import boot_digest_of, list_artifacts, publish_resource
 from bootc.boot.scheme import UKIS, BootDirs
 from bootc.boot.uki import (
     WrongUki,
+    check_installed_uki,
+    check_sealing,
     inspect_uki,
     installed_addons,
     publish_uki,
-    tolerates_missing_verity,
 )
 from bootc.errors import one_line
-from bootc.formats.cmdline import CmdlineError
+from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.pe import PeError
+from bootc.formats.tree import External, Leaf, Stat
 from support.bootdirs import SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
 from support.objectdir import ObjectDirectory
@@ -76,23 +80,7 @@ def test_what_an_image_on_the_esp_tolerates(
 ) -> None:
     cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
     publish_uki(dirs, A, uki_of(objects, sections(cmdline)), objects)
-    assert tolerates_missing_verity(dirs, f"/{UKIS}/{FILE}") is optional
-
-
-def test_what_is_no_image_on_the_esp(dirs: BootDirs) -> None:
-    path = Path(dirs.binaries.path, "x.efi")
-    with pytest.raises(FileNotFoundError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.write_bytes(b"junk")
-    with pytest.raises(PeError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.write_bytes(sections(b"rw"))
-    with pytest.raises(CmdlineError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises((OSError, PeError)):
-        tolerates_missing_verity(dirs, "/x.efi")
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").optional is optional
 
 
 def test_image_and_addons_are_written(dirs: BootDirs, objects: ObjectDirectory) -> None:
@@ -155,6 +143,93 @@ def test_an_image_that_would_boot_otherwise(
         publish_uki(dirs, A, uki_of(objects, data), objects)
     assert one_line(caught.value).startswith("Reading boot/EFI/Linux/6.12.efi of the image: ")
     assert dirs.binaries.names() == []
+
+
+def with_profile(cmdline: str) -> bytes:
+    return program(*UKI_SECTIONS, (b".profile", b"ID=rescue\n"), (b".cmdline", cmdline.encode()))
+
+
+def test_each_profile_must_boot_the_deployment(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    same = uki_of(objects, with_profile(f"debug composefs={A}"))
+    assert publish_uki(dirs, A, same, objects) == BOOT_DIGEST
+    dirs.binaries.remove_tree("EFI")
+    for cmdline, message in (
+        ("rw systemd.unit=rescue.target", "no composefs image in the kernel command line"),
+        (f"rw composefs={B}", f"the kernel command line has composefs={B.hex:.26}…"),
+        (f"rw composefs=?{A}", f"the kernel command line has composefs=?{A.hex:.25}…"),
+    ):
+        with pytest.raises(WrongUki) as caught:
+            publish_uki(dirs, A, uki_of(objects, with_profile(cmdline)), objects)
+        assert caught.value.message.startswith(
+            f"No composefs image in UKI cmdline: profile 0 (rescue): {message}"
+        )
+        assert dirs.binaries.names() == []
+
+
+def addon(cmdline: str) -> bytes:
+    return program((b".sbat", b"sbat"), (b".cmdline", cmdline.encode()), (b".cmdline", b"quiet"))
+
+
+def test_add_ons_append_arguments(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    data = addon('console=ttyS0 "a=b c"\n\0')
+    uki = uki_of(objects)
+    uki = dataclasses.replace(uki, addons={"x.addon.efi": objects.leaf(data)})
+    publish_uki(dirs, A, uki, objects)
+    assert installed_addons(dirs, A.hex) == ("x.addon.efi",)
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "message"),
+    [
+        (f"composefs={A}", "is for the installer to set"),
+        (f"composefs.digest=v1-sha512-12:{B}", "is for the installer to set"),
+        (f'quiet "composefs={B}"', "is for the installer to set"),
+        # The stub makes a blank of it.
+        (f"quiet\x01composefs={B}", "is for the installer to set"),
+        ('a="b', "bad kernel argument"),
+    ],
+)
+def test_an_add_on_has_no_say_in_what_boots(
+    dirs: BootDirs, objects: ObjectDirectory, cmdline: str, message: str
+) -> None:
+    files = {
+        "x.addon.efi": objects.leaf(program((b".cmdline", b"x"), (b".cmdline", cmdline.encode())))
+    }
+    uki = dataclasses.replace(uki_of(objects), addons=files)
+    with pytest.raises(WrongUki, match=message) as caught:
+        publish_uki(dirs, A, uki, objects)
+    assert one_line(caught.value).startswith("Reading UKI add-on x.addon.efi of the image: ")
+    assert dirs.binaries.names() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (IMAGE, None),
+        (sections(f"composefs={B}".encode()), None),  # the digest is computed for the next one
+        (sections(b"rw"), None),
+        (b"MZ", None),
+        (with_profile("rw"), r"profile 0 \(rescue\): no composefs image"),
+        (with_profile(f"composefs={B}"), "and another one"),
+    ],
+)
+def test_an_image_that_is_sealed_in_parts(
+    objects: ObjectDirectory, data: bytes, message: str | None
+) -> None:
+    expected: AbstractContextManager[object] = nullcontext()
+    if message is not None:
+        expected = pytest.raises(WrongUki, match=message)
+    with expected:
+        check_sealing(uki_of(objects, data), lambda leaf: open_content(leaf, objects))
+
+
+def test_a_file_too_large_to_be_one(objects: ObjectDirectory) -> None:
+    content = External(Digest(Algorithm.SHA512, bytes(64)), (512 << 20) + 1)
+    uki = UkiFile("boot/EFI/Linux/os.efi", Leaf(Stat(), content), {})
+    with pytest.raises(
+        WrongUki, match=r"os\.efi of the image is too large: it has 536870913 bytes"
+    ):
+        check_sealing(uki, lambda leaf: open_content(leaf, objects))
 
 
 def test_a_damaged_image_is_refused(dirs: BootDirs, objects: ObjectDirectory) -> None:

@@ -14,7 +14,7 @@ from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.verity import verity_digest
 from bootc.oci.seal import XattrMode
-from support import images
+from support import images, pe
 from support.images import directory, file, layer
 
 
@@ -117,6 +117,22 @@ def test_refusals(shell: Shell, root: Path, tmp_path: Path) -> None:
         "1: error: the image has no directory /sysroot "
         "(hint: a bootable image needs /usr, /boot and /sysroot)\n"
     )
+
+
+def test_a_kernel_image_that_is_sealed_in_parts(shell: Shell, root: Path, tmp_path: Path) -> None:
+    """One of its items boots without composefs."""
+    uki = pe.program(*pe.UKI_SECTIONS, (b".profile", b"ID=rescue"), (b".cmdline", b"rw"))
+    (root / "boot/EFI/Linux").mkdir(parents=True)
+    (root / "boot/EFI/Linux/os.efi").write_bytes(uki)
+    members = (*map(directory, ("usr", "boot", "sysroot", "boot/EFI", "boot/EFI/Linux")),)
+    layout = images.single(tmp_path / "layout", layer(*members, file("boot/EFI/Linux/os.efi", uki)))
+    for target in (root, layout.reference()):
+        assert (
+            "error: Reading boot/EFI/Linux/os.efi of the image: No composefs image in UKI cmdline: "
+            "profile 0 (rescue): no composefs image in the kernel command line "
+            "(hint: name the image on the command line of each profile of the UKI)\n"
+        ) in shell.digest(target)
+        assert len(shell.digest("--plain", target)) == 129
 
 
 def test_no_digest_without_its_dumpfile(shell: Shell, root: Path) -> None:

@@ -8,9 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from bootc.deploy.pulled import InsufficientSpace, check_space, note_label
+from bootc.boot.kargs import KARGS_D, KargsError
+from bootc.deploy.pulled import (
+    InsufficientSpace,
+    check_space,
+    kargs_d_of,
+    kargs_d_of_deployed,
+    note_label,
+)
 from bootc.events import Event, Message
 from bootc.formats.imgref import ImageReference
+from bootc.formats.tree import Directory, Inline, Leaf, Stat
 from bootc.fs.dir import Dir
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.pull import pull
@@ -60,3 +68,32 @@ def test_room_for_the_layers_that_are_missing(
         room.f_bavail = size - 1
         with pytest.raises(InsufficientSpace, match=rf"available: {size - 1} required: {size}\)"):
             check_space(repository, update)
+
+
+def tree_with(path: str, data: bytes) -> Directory:
+    node: Directory | Leaf = Leaf(Stat(), Inline(data))
+    for name in reversed(path.split("/")):
+        node = Directory(entries={name.encode(): node})
+    assert isinstance(node, Directory)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "deployed"),
+    [
+        (f"{KARGS_D}/10.toml", b'kargs = ["composefs=x", "quiet"]', ("composefs=x", "quiet")),
+        (f"{KARGS_D}/10.toml", b"kargs", ()),
+        (KARGS_D, b'kargs = ["quiet"]', ()),
+    ],
+)
+def test_wrong_kernel_arguments_keep_an_image_from_a_machine_and_no_machine_from_an_image(
+    tmp_path: Path, path: str, data: bytes, deployed: tuple[str, ...]
+) -> None:
+    root = tree_with(path, data)
+    with (
+        Dir.open(tmp_path) as directory,
+        Repository.create(directory, secure=False) as repository,
+    ):
+        with pytest.raises(KargsError, match=r"kargs\.d"):
+            kargs_d_of(repository, root)
+        assert kargs_d_of_deployed(repository, root) == deployed

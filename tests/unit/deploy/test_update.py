@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from bootc.boot import kernel_release
+from bootc.boot.kernel_release import KernelTooOld
 from bootc.boot.scheme import Scheme
 from bootc.boot.uki import WrongUki
 from bootc.deploy import commands, update
@@ -537,6 +539,15 @@ def test_a_strict_image_where_fs_verity_is_missing(top: Path) -> None:
     bench.channel.offer(osimages.NEW)
     before = bench.machine.contents(repository=False)
     with pytest.raises(WrongUki, match="demands fs-verity, and this system was installed without"):
+        bench.machine.command(upgrade())
+    assert bench.machine.contents(repository=False) == before
+
+
+def test_an_image_whose_kernel_is_too_old(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_release, "FLOOR", (6, 13))
+    bench.channel.offer(osimages.TURNED)
+    before = bench.machine.contents(repository=False)
+    with pytest.raises(KernelTooOld, match=r"^the image's kernel 6\.12\.0-test cannot mount"):
         bench.machine.command(upgrade())
     assert bench.machine.contents(repository=False) == before
 

@@ -60,10 +60,73 @@ def test_the_parser_forgives_what_loaders_forgive() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # Arguments add up, whatever stands between their lines.
+        (b"options a b\nlinux /v\noptions c\n", Entry(linux="/v", options="a b c")),
+        (b"options\noptions a\noptions \nlinux /v", Entry(linux="/v", options="a")),
+        (b"linux /v\ninitrd /1\ninitrd /2", Entry(linux="/v", initrd=("/1", "/2"))),
+        # Of any other key the last one counts.
+        (b"title 1\ntitle 2\nlinux /1\nlinux /2", Entry(title="2", linux="/2")),
+        (b"efi /1\nefi /2\nsort-key 1\nsort-key 2", Entry(efi="/2", sort_key="2")),
+        (
+            b"version 1\nversion 2\nmachine-id 1\nmachine-id 2\nuki /1\nuki /2",
+            Entry(version="2", machine_id="2", uki="/2"),
+        ),
+        # What is not known here stays, each time it is there.
+        (
+            b"x 1\ndevicetree-overlay /a /b\nx 2\ndevicetree-overlay /c\nlinux /v",
+            Entry(
+                linux="/v",
+                extra=(
+                    ("x", "1"),
+                    ("devicetree-overlay", "/a /b"),
+                    ("x", "2"),
+                    ("devicetree-overlay", "/c"),
+                ),
+            ),
+        ),
+        # CR ends a line for the boot loader, a zero byte the file.
+        (
+            b"title x\roptions init=/bin/sh\rlinux /v",
+            Entry(title="x", linux="/v", options="init=/bin/sh"),
+        ),
+        (b"linux /v\noptions a\n\0options b\n\xff", Entry(linux="/v", options="a")),
+        # Quotes around a value are no part of it.
+        (
+            b'title "x y"\nlinux \'/v\'\noptions "a b"',
+            Entry(title="x y", linux="/v", options="a b"),
+        ),
+        (b'linux /v\noptions "a=b c" d="e f"', Entry(linux="/v", options='"a=b c" d="e f"')),
+        (b"linux /v\ntitle \"\noptions ''", Entry(linux="/v", title='"')),
+    ],
+)
+def test_lines_mean_what_they_mean_to_the_loader(text: bytes, expected: Entry) -> None:
+    entry = parse_entry(text)
+    assert entry == expected
+    assert parse_entry(serialise_entry(entry)) == expected
+
+
+def test_arguments_are_written_in_one_line() -> None:
+    """GRUB and bootc 1.16 read one ``options`` line only."""
+    data = serialise_entry(parse_entry(b"linux /v\noptions a\noptions b\nx 1\nx 2\n"))
+    assert data == b"linux /v\noptions a b\nx 1\nx 2\n"
+
+
+@pytest.mark.parametrize("value", ["'x'", '"x"', "'\"x\"'", '"', "a'b", "'a' b 'c'"])
+def test_a_value_keeps_its_quotes(value: str) -> None:
+    entry = Entry(title=value, linux="/v")
+    assert parse_entry(serialise_entry(entry)) == entry
+
+
+def test_the_order_of_entries_without_a_version() -> None:
+    old, new = Entry(linux="/v", sort_key="k"), Entry(version="1", linux="/v", sort_key="k")
+    assert menu_order([("b.conf", old), ("a.conf", new)]) == [("a.conf", new), ("b.conf", old)]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"linux /v\n", "boot entry has no 'version'"),
-        (b"version\nlinux /v\n", "boot entry has no 'version'"),
         (b"version 1\n", "boot entry needs one of 'linux', 'efi' and 'uki', but has none"),
         (
             b"version 1\nlinux /v\nuki /u\n",
@@ -74,7 +137,7 @@ def test_the_parser_forgives_what_loaders_forgive() -> None:
             b"version 1\nefi /v\nuki /u\n",
             "boot entry needs one of 'linux', 'efi' and 'uki', but has 'efi' and 'uki'",
         ),
-        (b"", "boot entry has no 'version'"),
+        (b"", "boot entry needs one of 'linux', 'efi' and 'uki', but has none"),
     ],
 )
 def test_malformed_entries_are_named(text: bytes, message: str) -> None:
@@ -90,6 +153,8 @@ def test_malformed_entries_are_named(text: bytes, message: str) -> None:
         ("options", " ", "boot entry cannot hold ' ' as 'options'"),
         ("options", "", "boot entry cannot hold '' as 'options'"),
         ("version", "1\r", "boot entry cannot hold '1\\r' as 'version'"),
+        ("title", "a\rlinux /evil", "boot entry cannot hold 'a\\rlinux /evil' as 'title'"),
+        ("title", "a\0b", "boot entry cannot hold 'a\\x00b' as 'title'"),
         ("options", "a=\udcff", "boot entry cannot hold 'a=\\udcff' as 'options'"),
     ],
 )

@@ -48,10 +48,63 @@ def test_parse(text: str, params: list[str]) -> None:
         ('a="', "a", '"'),
         ("rootfstype=x", "root", None),
         ("Root=x", "root", None),
+        # Around the whole parameter quotes mean the same as around its value.
+        ('"a=b c"', "a", "b c"),
+        ('"a="', "a", ""),
+        ('"my-key"', "my_key", ""),
+        ('"a=b', "a", None),
     ],
 )
 def test_find(params: str, key: str, value: str | None) -> None:
     assert cmdline.find(cmdline.parse(params), key) == value
+
+
+def test_all_of_one_key() -> None:
+    assert cmdline.find_all(cmdline.parse('a-b=1 x "a_b=2 3" a-b'), "a-b") == ["1", "2 3", ""]
+    assert cmdline.find_all(["rw"], "a") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["quiet", "a=b c", 'dyndbg="file a.c +p"', '"a=b c"', "xcomposefs=1", "composefsx=1", ""],
+)
+def test_arguments_anybody_may_ask_for(text: str) -> None:
+    cmdline.check(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "composefs=x",
+        "composefs",
+        "composefs=",
+        "rw composefs=x quiet",
+        '"composefs=x"',
+        'composefs="x"',
+        'compo"sefs"=x',
+        "composefs.digest=x",
+        '"composefs.digest=x y"',
+        "composefs-digest=x",
+        "composefs_digest",
+        "composefs.anything",
+    ],
+)
+def test_which_image_boots_is_for_bootc_to_say(text: str) -> None:
+    with pytest.raises(CmdlineError, match=r"^the kernel argument '.*composefs|compo"):
+        cmdline.check(text)
+    cmdline.check_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['a="b', '"', 'a="b"c"', "a\nb", "a\rb", "a\0b", "a\x1b[2J", "a\x7f", "a\u2028b", "\udcff"],
+)
+def test_what_would_not_stay_in_its_place(text: str) -> None:
+    for check in (cmdline.check, cmdline.check_text):
+        with pytest.raises(CmdlineError) as caught:
+            check(text)
+        assert caught.value.message == f"bad kernel argument {text!r}"
+        assert caught.value.hint == "it holds an open quote or a control character"
 
 
 def test_add_leaves_identical_parameters_alone() -> None:
@@ -75,6 +128,7 @@ def test_extend_adds_each_once() -> None:
         ("x k_y=1 z", "x k-y=2 z"),
         ("k_y=1 x k-y=3 k-y", "k-y=2 x"),
         ("k=1", "k=1 k-y=2"),
+        ('x "k-y=1 3" z', "x k-y=2 z"),
     ],
 )
 def test_add_or_modify_keeps_the_first_place(before: str, after: str) -> None:
@@ -100,6 +154,7 @@ def test_composefs_argument_comes_back(digest: str, optional: bool) -> None:
     ("text", "digest", "optional"),
     [
         (f'composefs="{SHA512}"', SHA512, False),
+        (f'"composefs={SHA512}"', SHA512, False),
         (f"composefs={SHA512} composefs=?{OTHER}", SHA512, False),
         (f"composefs.digest=v1-sha512-12:{SHA512}", SHA512, False),
         (f"composefs.digest=?v2-sha512-12:{SHA512}", SHA512, True),

@@ -189,6 +189,37 @@ def test_bad_indexes(raw: bytes, message: str) -> None:
         Index.parse(raw)
 
 
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        (manifest()[:-1] + b', "layers": []}', "layers"),
+        (manifest()[:-1] + b', "annotations": {"a": "1", "b": "", "a": "1"}}', "a"),
+        (manifest().replace(b'"size": 5', b'"size": 5, "size": 6', 1), "size"),
+        (manifest()[:-1] + b', "x": [{"\\u0061\\n": 1, "a\\n": 2}]}', r"'a\\n'"),
+    ],
+)
+def test_a_key_that_stands_twice(raw: bytes, key: str) -> None:
+    """Go takes the last, and merges maps; Rust refuses."""
+    with pytest.raises(ImageSpecError, match=f"^image manifest: the key {key} stands twice$"):
+        Manifest.parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (manifest(Layers=[]), "image manifest: layers: stands there as Layers, too"),
+        (manifest(SCHEMAVERSION=2), "image manifest: schemaVersion: stands there as SCHEMAVERSION"),
+        (manifest(config=blob(ocispec.CONFIG, Digest=1)), "config.digest: stands there as Digest"),
+    ],
+)
+def test_a_field_in_two_spellings(raw: bytes, message: str) -> None:
+    """To Go both are the same field."""
+    with pytest.raises(ImageSpecError, match=message):
+        Manifest.parse(raw)
+    labels = {"A": "1", "a": "2", "Labels": "3"}
+    assert ImageConfig.parse(config(config={"Labels": labels})).labels == labels
+
+
 def test_go_architecture() -> None:
     assert go_architecture("x86_64") == "amd64"
     assert go_architecture("aarch64") == "arm64"

@@ -120,6 +120,22 @@ def test_malformed_files_are_named(text: bytes, message: str) -> None:
     assert caught.value.message == message
 
 
+def test_of_equal_keys_the_last_counts_and_unknown_ones_stay() -> None:
+    origin = parse_origin(
+        b"[boot]\nboot_type=uki\nnew=1\nboot_type=bls\n[x]\nkey=1\nkey=2\n[boot]\nnew=2\n"
+    )
+    assert origin.boot_type is BootType.BLS
+    assert origin.extra == (
+        ("boot", "new", "1"),
+        ("x", "key", "1"),
+        ("x", "key", "2"),
+        ("boot", "new", "2"),
+    )
+    assert serialise_origin(origin) == (
+        b"[boot]\nboot_type = bls\nnew = 1\nnew = 2\n\n[x]\nkey = 1\nkey = 2\n"
+    )
+
+
 def test_a_value_cannot_break_out_of_its_line() -> None:
     with pytest.raises(OriginError, match=r"origin cannot hold 'x\\ny' as key"):
         serialise_origin(replace(ORIGIN, extra=(("s", "key", "x\ny"),)))

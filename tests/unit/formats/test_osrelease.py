@@ -54,6 +54,29 @@ def test_what_menus_use(text: bytes, expected: tuple[str | None, ...]) -> None:
     assert (release.id, release.title, release.version, release.boot_label) == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"a\roptions init=/bin/sh", "a options init=/bin/sh"),
+        (b"a\x1b[2Jb\x07", "a [2Jb"),
+        (b"\0a\x7f", "a"),
+        (b"\r\x0b", None),
+        ("a\u202eb\u2028c\u0085d\u00a0e".encode(), "a b c d e"),
+        ("é 漢".encode(), "é 漢"),
+        (b"x" * 10_000, "x" * 512),
+    ],
+)
+def test_values_are_one_line_of_printable_characters(value: bytes, shown: str | None) -> None:
+    for name in (b"ID", b"VERSION_ID", b"PRETTY_NAME"):
+        release = parse_os_release(name + b'="' + value + b'"')
+        assert (release.id or release.version or release.title) == shown
+    label = parse_os_release(b'NAME="' + value + b'"\nVERSION="' + value + b'"').boot_label
+    assert label == (None if shown is None else f"{shown} {shown}")
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_parse(data: bytes) -> None:
     parse_os_release(data)
+    release = parse_os_release(b'ID="' + data + b'"\nVERSION="' + data + b'"')
+    for value in (release.id, release.title, release.version, release.boot_label):
+        assert value is None or (value.isprintable() and value == value.strip() != "")

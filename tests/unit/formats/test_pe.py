@@ -164,6 +164,91 @@ def test_what_is_no_text(text: bytes, message: str) -> None:
     assert caught.value.message == f"UKI section '.cmdline' {message}"
 
 
+OTHER = "cd" * 64
+IMAGE = f"composefs={DIGEST}"
+CMDLINE, PROFILE = b".cmdline", b".profile"
+
+
+def profile(name: str, *lines: str) -> list[tuple[bytes, bytes]]:
+    return [(PROFILE, f"ID={name}\n".encode()), *((CMDLINE, line.encode()) for line in lines)]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [(CMDLINE, f"rw {IMAGE}".encode()), *profile("main")],
+        [(CMDLINE, f"rw {IMAGE}".encode()), *profile("main"), *profile("debug", f"debug {IMAGE}")],
+        [*profile("main", IMAGE), *profile("debug", f"debug {IMAGE}")],
+        [(CMDLINE, IMAGE.encode()), (CMDLINE, f"rw {IMAGE}".encode())],
+        [(CMDLINE, f"composefs.digest=v1-sha512-12:{DIGEST}".encode()), *profile("a", IMAGE)],
+    ],
+)
+def test_each_profile_boots_the_image(sections: list[tuple[bytes, bytes]]) -> None:
+    image = uki(*sections)
+    assert image.composefs_argument() == ComposefsArgument(DIGEST, optional=False)
+    assert len(image.texts(".cmdline")) == sum(name == CMDLINE for name, _ in sections)
+
+
+NO_IMAGE = "no composefs image in the kernel command line"
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        # The command line of a profile replaces the one of the base.
+        (
+            [(CMDLINE, IMAGE.encode()), *profile("a"), *profile("b", "rw")],
+            f"profile 1 (b): {NO_IMAGE}",
+        ),
+        ([(CMDLINE, IMAGE.encode()), *profile("a", "")], f"profile 0 (a): {NO_IMAGE}"),
+        # Stubs that know no profiles boot with that of the base, or with the last one.
+        ([(CMDLINE, b"rw"), *profile("a", IMAGE)], NO_IMAGE),
+        ([(CMDLINE, IMAGE.encode()), (CMDLINE, b"rw")], NO_IMAGE),
+        ([*profile("a", IMAGE, "rw")], f"profile 0 (a): {NO_IMAGE}"),
+        (
+            [*profile("a", IMAGE), *profile("b", f"composefs={OTHER}")],
+            f"profile 1 (b): the kernel command line has composefs={OTHER:.26}…, "
+            f"and another one composefs={DIGEST:.26}…",
+        ),
+        (
+            [(CMDLINE, IMAGE.encode()), *profile("a", f"composefs=?{DIGEST}")],
+            f"profile 0 (a): the kernel command line has composefs=?{DIGEST:.25}…, "
+            f"and another one composefs={DIGEST:.26}…",
+        ),
+        (
+            [*profile("a", IMAGE), *profile("b", "composefs=12")],
+            "profile 1 (b): kernel argument 'composefs=12' is not an image digest",
+        ),
+        ([(PROFILE, b"\xff"), (CMDLINE, b"rw")], f"profile 0: {NO_IMAGE}"),
+    ],
+)
+def test_a_profile_that_would_boot_without_the_image(
+    sections: list[tuple[bytes, bytes]], message: str
+) -> None:
+    with pytest.raises(CmdlineError) as caught:
+        uki(*sections).composefs_argument()
+    assert caught.value.message == message
+    assert caught.value.hint == "name the image on the command line of each profile of the UKI"
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            [*profile("a", IMAGE), *profile("b")],
+            "profile 1 (b): UKI doesn't contain a '.cmdline' section",
+        ),
+        ([*profile("a", IMAGE) * 257], "UKI has more than 256 profiles"),
+        ([(CMDLINE, b"rw")] * 257, "UKI has 257 sections '.cmdline'"),
+        ([*profile("a", IMAGE), *profile("b", "rw\0x")], "UKI section '.cmdline' goes on after"),
+    ],
+)
+def test_profiles_that_cannot_be_read(sections: list[tuple[bytes, bytes]], message: str) -> None:
+    with pytest.raises(PeError) as caught:
+        uki(*sections).composefs_argument()
+    assert caught.value.message.startswith(message)
+
+
 def test_a_command_line_for_no_image() -> None:
     with pytest.raises(CmdlineError, match="no composefs image in the kernel command line"):
         uki((b".cmdline", b"rw quiet")).composefs_argument()

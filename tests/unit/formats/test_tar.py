@@ -279,6 +279,59 @@ def test_refused(data: bytes, message: str, offset: int) -> None:
     assert f"at offset {offset}" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        # Of the entry itself, as soon as its path is known.
+        (header(name=b"usr/old", mtime=b"\xff" * 12), "entry 'usr/old': negative mtime"),
+        (
+            pax(mtime="-86400.5") + header(name=b"usr/old"),
+            "entry 'usr/old': pax mtime is no number",
+        ),
+        (pax(path="usr/x" * 40, mtime="?") + header(), f"entry '{'usr/x' * 40}': pax mtime"),
+        (extension(b"L", b"a\xff\n") + header(uid=b"x"), "entry 'a\\\\xff\\n': uid is no number"),
+        (header(prefix=b"p/q", typeflag=b"V"), "entry 'p/q/f': unknown entry type b'V'"),
+        (header(typeflag=b"2"), "entry 'f': empty link target"),
+        (sparse_header(goes_on=True), "entry 'f': truncated sparse map"),
+        # Otherwise of the last good one.
+        (header(checksum=b"000000\0 "), "wrong header checksum at offset 0"),
+        (
+            header(name=b"a/b") + b"x" * 512,
+            "checksum is no number at offset 512, after entry 'a/b'",
+        ),
+        (
+            header() + pax(path=b"a\0b") + header(),
+            "zero byte in path at offset 1536, after entry 'f'",
+        ),
+        (
+            header() + extension(b"x", b"99 a=b\n"),
+            "bad pax record length at offset 1024, after entry 'f'",
+        ),
+        (header() + header()[:99], "truncated header at offset 611, after entry 'f'"),
+        (header() + bytes(512) + header(), "a lone zero block at offset 512, after entry 'f'"),
+        (header() + header(uid=b"x"), "entry 'f': uid is no number at offset 512"),
+    ],
+)
+def test_errors_name_the_entry(data: bytes, message: str) -> None:
+    with pytest.raises(TarError) as caught:
+        read(data)
+    assert caught.value.message.startswith(f"bad tar archive: {message}")
+    assert str(caught.value) == caught.value.message
+    assert caught.value.message.count("entry ") == message.count("entry ")
+
+
+def test_of_repeated_records_the_last_counts() -> None:
+    """POSIX and Go's archive/tar; also where they contradict the header."""
+    records = extension(
+        b"x",
+        b"9 path=a\n9 path=b\n8 uid=1\n8 uid=2\n"
+        + b"23 SCHILY.xattr.user=1\n"
+        + b"23 SCHILY.xattr.user=2\n",
+    )
+    (entry,) = read(records + header(name=b"f"))
+    assert (entry.path, entry.uid, entry.xattrs) == (b"b", 2, {b"user": b"2"})
+
+
 def test_real_headers_agree_with_tarfile() -> None:
     members: list[Any] = [
         file("x" * n, bytes(n), n & 0o7777, uid=n, gid=n * 7, mtime=n * 1.25)

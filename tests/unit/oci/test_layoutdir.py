@@ -73,6 +73,65 @@ def test_tags(layout: Layout) -> None:
         manifest_of(layout)
 
 
+def test_names_as_podman_and_skopeo_write_them(layout: Layout) -> None:
+    names = ["localhost/os:v1", "localhost:5000/a/os:v1", "os:v1"]
+    found = {
+        name: layout.image([images.bootable(images.file(f"usr/{n}"))], tag=name)
+        for n, name in enumerate(names)
+    }
+    for name, entry in found.items():
+        assert manifest_of(layout, name) == entry["digest"]
+    with pytest.raises(LayoutError, match="holds no image tagged 'localhost/os'") as caught:
+        manifest_of(layout, "localhost/os")
+    assert caught.value.hint == "its tags are localhost/os:v1, localhost:5000/a/os:v1, os:v1"
+
+
+def test_images_by_number(layout: Layout) -> None:
+    bare = layout.image([DATA])
+    odd = layout.image([images.bootable(images.file("x"))], tag="two\nlines")
+    named = layout.image([images.bootable(images.file("y"))], tag="v1")
+    for number, entry in enumerate((bare, odd, named)):
+        assert manifest_of(layout, f"@{number}") == entry["digest"]
+    for name in ("@3", "@", "@-1", "@x", "@" + "9" * 30, "v2"):
+        with pytest.raises(LayoutError, match="holds no image tagged") as caught:
+            manifest_of(layout, name)
+        assert caught.value.hint == "its tags are v1, @0, @1"
+    with pytest.raises(LayoutError, match="holds 3 images to choose from") as caught:
+        manifest_of(layout)
+    assert caught.value.hint == "name one as oci:DIRECTORY:NAME; its tags are v1, @0, @1"
+
+
+def test_images_without_names(layout: Layout) -> None:
+    layout.image([DATA])
+    layout.image([images.bootable(images.file("x"))])
+    with pytest.raises(LayoutError) as caught:
+        manifest_of(layout)
+    assert caught.value.hint == (
+        "name one as oci:DIRECTORY:NAME; its images have no tags, but numbers: @0, @1"
+    )
+
+
+def test_a_hint_has_an_end(layout: Layout) -> None:
+    entry = layout.image([DATA])
+    layout.manifests.clear()
+    for number in range(1000):
+        layout.add(entry, tag=f"{number:04}")
+    with pytest.raises(LayoutError) as caught:
+        manifest_of(layout, "none")
+    assert (caught.value.hint or "").endswith(", 0018, 0019 and 980 more")
+
+
+def test_an_image_that_is_listed_twice(layout: Layout) -> None:
+    """The same one is no choice; two of one name are."""
+    entry = layout.image([DATA], tag="v1")
+    layout.add(entry, tag="v1")
+    layout.add(entry)
+    assert manifest_of(layout, "v1") == manifest_of(layout) == entry["digest"]
+    layout.image([images.bootable(images.file("x"))], tag="v1")
+    with pytest.raises(LayoutError, match="holds 2 images to choose from"):
+        manifest_of(layout, "v1")
+
+
 def test_platforms_side_by_side(layout: Layout) -> None:
     layout.image([DATA], descriptor=platform(OTHER_ARCHITECTURE))
     ours = layout.image([DATA], descriptor=platform(ARCHITECTURE), manifest={"annotations": {}})
@@ -119,6 +178,10 @@ def test_no_layout(tmp_path: Path) -> None:
         return one_line(caught.value)
 
     assert refused(tmp_path / "none") == f"there is no directory {tmp_path}/none"
+    assert refused(tmp_path / "a:b/c") == (
+        f"there is no directory {tmp_path}/a "
+        "(hint: the path ends at the first colon; b/c would be the image)"
+    )
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == f"there is no directory {tmp_path}/file"
     (tmp_path / "empty").mkdir()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import gzip
 import io
+import lzma
 import tracemalloc
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
@@ -18,7 +21,14 @@ from bootc.formats.tar import Kind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci.blob import DigestMismatch
-from bootc.oci.unpack import LayerError, bodies_of, decompress, entries, split_layer
+from bootc.oci.unpack import (
+    LayerError,
+    WrongCompression,
+    bodies_of,
+    decompress,
+    entries,
+    split_layer,
+)
 from bootc.repository.sink import DigestOnly, ObjectWriter
 from support.images import directory, file, layer
 
@@ -97,6 +107,65 @@ def test_empty_layers(blob: bytes) -> None:
 def test_damaged_compression(blob: bytes, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         split(blob)
+
+
+def zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("layer.tar", data)
+    return file.getvalue()
+
+
+def bare(magic: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: magic + data
+
+
+#: Real ones where the standard library has them.
+FOREIGN: dict[str, Callable[[bytes], bytes]] = {
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "zip": zipped,
+    "lz4": bare(b"\x04\x22\x4d\x18"),
+    "lzip": bare(b"LZIP\1"),
+    "lzop": bare(b"\x89LZO\0\r\n"),
+    "compress": bare(b"\x1f\x9d\x90"),
+}
+
+
+@pytest.mark.parametrize("trickle", [False, True])
+@pytest.mark.parametrize("inner", [*FOREIGN, "gzip", "zstd"])
+@pytest.mark.parametrize("outer", ["gzip", "zstd", None])
+def test_layers_compressed_in_other_ways(inner: str, outer: str | None, trickle: bool) -> None:
+    ours: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd}
+    if outer is None and inner in ours:
+        return
+    data = (FOREIGN | ours)[inner](DATA)
+    blob = data if outer is None else ours[outer](data)
+    source = Trickle(blob) if trickle else io.BytesIO(blob)
+    with pytest.raises(WrongCompression) as caught:
+        split_layer(source, OciDigest.of(data), DigestOnly(SHA256))
+    how = f"by {inner}" if outer is None else f"twice, by {inner} within {outer}"
+    assert caught.value.message == f"it is compressed {how}, which layers cannot be"
+    assert caught.value.hint == "compress it by gzip or zstd, or not at all"
+
+
+def test_a_name_may_begin_like_compressed_data() -> None:
+    data = layer(file("BZh91AY&SY", b"x"), file("LZIP", b"y"))
+    names = [entry.path for entry, _ in entries(split(gzip.compress(data), data), SHA256)]
+    assert names == [b"BZh91AY&SY", b"LZIP"]
+
+
+def test_damage_that_is_not_compression() -> None:
+    with pytest.raises(TarError, match="checksum is no number at offset 0"):
+        split(b"x" * 1024, b"x" * 1024)
+
+
+def test_a_body_that_ends_too_early_is_named() -> None:
+    data = layer(file("first", b"1"), file("usr/second", b"2" * 5000))
+    for size in (1024 + 512 + 100, 1024 + 512 + 4999):
+        with pytest.raises(TarError, match=r"entry 'usr/second': truncated body at offset 1536"):
+            split(data[:size], data[:size])
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd])

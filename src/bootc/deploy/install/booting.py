@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 
 from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
 from bootc.boot.uki import inspect_uki
 from bootc.deploy.install.preflight import Decisions
@@ -57,12 +58,15 @@ def decide_booting(
 
     Raises:
         ImageNotBootable: there is nothing.
+        KernelTooOld: its kernel cannot mount the image.
         UkiRefused: it is not to be had as asked.
         WrongUki: it boots another image.
+        CmdlineError: the kernel would cut its arguments off.
         PeError: the unified kernel image is none.
         OSError: it cannot be read.
     """
     resource = find_boot_resource(pulled.root)
+    check_image_kernel(resource, pulled.root, repository.objects)
     if isinstance(resource, UkiFile):
         uki = inspect_uki(pulled.image_id, resource, repository.objects)
         check_uki(decisions, missing_verity_allowed=uki.missing_verity_allowed)
@@ -76,8 +80,9 @@ def decide_booting(
     arguments = kernel_arguments(
         decisions, root_uuid, pulled.image_id, kargs_d_of(repository, pulled.root)
     )
-    os_release = os_release_of(repository, pulled.root)
-    return Booting(resource, BootType.BLS, os_release, cmdline.join(arguments))
+    options = cmdline.join(arguments)
+    cmdline.check_length(options)
+    return Booting(resource, BootType.BLS, os_release_of(repository, pulled.root), options)
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bootc.errors import Error, doing
+from bootc.formats import cmdline
+from bootc.formats.cmdline import CmdlineError
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,8 @@ def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
         root: Where the four directories lie.
 
     Raises:
-        ConfigError: a file is no TOML, or holds a key or a value that is not known.
+        ConfigError: a file is not TOML, or holds a key or a value that is not known; or a
+            directory is something else.
         OSError: a file cannot be read.
     """
     tables: list[Mapping[str, Any]] = []
@@ -103,7 +106,7 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
     """
     try:
         document = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ConfigError(f"not TOML: {exc}") from exc
     for key in document.keys() - {"install"}:
         _log.warning('"%s": Unknown key %s', path, key)
@@ -118,6 +121,8 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
         _check_choice("install.block", BLOCK_SETUPS, setup)
     if table.get("block") == []:
         raise ConfigError("install.block allows no block setup at all")
+    for karg in table.get("kargs", ()):
+        _check_karg(karg)
     return table
 
 
@@ -146,8 +151,13 @@ def _effective_files(root: str) -> list[str]:
         path = os.path.join(root, directory, _BELOW)
         try:
             names = os.listdir(path)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
+        except NotADirectoryError:
+            raise ConfigError(
+                f"{path} is not a directory, or lies below a file",
+                hint="make it a directory of files *.toml, or remove it",
+            ) from None
         for name in names:
             if name.endswith(".toml"):
                 found[name] = os.path.join(path, name)
@@ -178,6 +188,13 @@ def _check_table(value: object, schema: _Schema, where: str) -> dict[str, Any]:
 def _check_choice(name: str, choices: Sequence[str], value: str | None) -> None:
     if value is not None and value not in choices:
         raise ConfigError(f"{name}: unknown value {value!r}", hint=f"one of {', '.join(choices)}")
+
+
+def _check_karg(text: str) -> None:
+    try:
+        cmdline.check(text)
+    except CmdlineError as exc:
+        raise ConfigError(f"install.kargs: {exc.message}", hint=exc.hint) from None
 
 
 def _nested_type(table: Mapping[str, Any]) -> str | None:

@@ -91,11 +91,12 @@ def check_may_be_written(device: Device, *, wipe: bool) -> None:
         return
     with doing(f"Looking for data on {device.path}"):
         kinds = _signatures(device.path)
-        rows = partition.read_table(device.path) if kinds & set(_TABLES) else ()
-    if device.partitions or rows:
+        has_rows, damage = _look_at_table(device.path) if kinds & set(_TABLES) else (False, None)
+    if device.partitions or has_rows:
         raise InstallRefused(
             f"Detected existing partitions on {device.path}; "
-            "use e.g. `wipefs` or --wipe if you intend to overwrite"
+            "use e.g. `wipefs` or --wipe if you intend to overwrite",
+            hint=damage,
         )
     if data := sorted(kinds - set(_TABLES)):
         raise InstallRefused(
@@ -107,6 +108,7 @@ def check_may_be_written(device: Device, *, wipe: bool) -> None:
 def wipe(device: Device) -> None:
     """Remove every signature from the disk and from the partitions it has now.
 
+    ``wipefs`` knows where each format keeps them, copies at the end of the disk included.
     Data stays; nothing finds it any more. Safe to repeat, whatever state the disk is in.
 
     Raises:
@@ -200,6 +202,16 @@ def _check_not_claimed(path: str) -> None:
             f"Device {path} is in use",
             hint="see lsblk: a volume, a swap area or another mount namespace holds it",
         ) from None
+
+
+def _look_at_table(path: str) -> tuple[bool, str | None]:
+    """Tell whether a partition table may have rows, and if it is damaged, how."""
+    try:
+        return bool(partition.read_table(path)), None
+    except process.CommandFailed as exc:
+        # The copy at the end of the disk is left when somebody has written over its start.
+        _log.debug("the table cannot be read: %s", one_line(exc))
+        return True, "only a part of the partition table is left, and it cannot be read"
 
 
 def _signatures(path: str) -> set[str]:

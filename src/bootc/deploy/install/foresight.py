@@ -14,6 +14,7 @@ import io
 import os
 
 from bootc.boot.discover import is_uki_path
+from bootc.boot.uki import MAX_UKI_BYTES
 from bootc.deploy.install.booting import check_uki
 from bootc.deploy.install.preflight import Decisions
 from bootc.errors import doing
@@ -29,7 +30,6 @@ from bootc.repository.sink import DigestOnly
 
 #: A kernel image with its initramfs has less; a layer with more holds a whole system.
 _MAX_LAYER_BYTES = 256 << 20
-_MAX_UKI_BYTES = 512 << 20
 #: Any will do: the layer is read for its names.
 _ALGORITHM = Algorithm.SHA512
 
@@ -70,7 +70,7 @@ def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list
 
 def _is_uki(entry: Entry) -> bool:
     path = os.path.normpath(entry.path.lstrip(b"/")).decode("utf-8", "surrogateescape")
-    return entry.kind is Kind.FILE and entry.size_bytes <= _MAX_UKI_BYTES and is_uki_path(path)
+    return entry.kind is Kind.FILE and entry.size_bytes <= MAX_UKI_BYTES and is_uki_path(path)
 
 
 def _is_optional(data: bytes) -> bool | None:

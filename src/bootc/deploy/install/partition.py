@@ -126,7 +126,9 @@ def create_partitions(device: str, machine: str, root_size_mib: int | None) -> L
     """
     script = sfdisk_script(machine, uuid.uuid4(), root_size_mib)
     with doing(f"Partitioning {device}"):
-        process.run(["sfdisk", "--wipe=always", device], input=script.encode())
+        # What older partitions had in the same place would show through in the new ones.
+        argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", device]
+        process.run(argv, input=script.encode())
         layout = find_layout(read_table(device), machine)
         _wait_for_nodes(device, (layout.esp, layout.root))
     return layout

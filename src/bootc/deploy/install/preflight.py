@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
 from bootc.deploy.install import device, filesystem, partition
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.device import Device
@@ -21,6 +23,7 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.formats import cmdline, ocispec
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.origin import Signature
 from bootc.fs import process
 from bootc.kernel import mount
@@ -69,8 +72,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     discoverable = _choose_bootloader(request, known)
     _choose_block_setup(request, known)
     kargs = (*known.kargs, *request.kargs)
-    for karg in kargs:
-        _check_karg(karg)
+    _check_kargs(kargs)
     fixed_size_mib = partition.fixed_size_mib(machine)
     for tool in (*_TOOLS, root_fs.tool):
         process.find_tool(tool)
@@ -153,16 +155,13 @@ def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
         raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
 
 
-def _check_karg(text: str) -> None:
-    """Refuse what would break the command line, or boot something else than was installed."""
-    if not text.isprintable() or text.count('"') % 2:
-        raise InstallRefused(
-            f"bad kernel argument {text!r}", hint="it holds an open quote or a control character"
-        )
-    for parameter in cmdline.parse(text):
-        key = parameter.partition("=")[0]
-        if key == "composefs" or key.startswith("composefs."):
-            raise InstallRefused(f"the kernel argument {parameter!r} is for the installer to set")
+def _check_kargs(kargs: Sequence[str]) -> None:
+    try:
+        for text in kargs:
+            cmdline.check(text)
+        cmdline.check_length(cmdline.join(kargs))
+    except CmdlineError as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
 
 
 def _not_yet(what: str, instead: str) -> InstallRefused:
@@ -179,6 +178,10 @@ def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) ->
 
 
 def _check_kernel(decisions: Decisions) -> None:
+    try:
+        check_running_kernel()
+    except KernelTooOld as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
     for name in (decisions.filesystem.value, *_FILESYSTEMS):
         _check_filesystem(name)
     if decisions.allow_missing_verity:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from bootc.errors import Error, doing
-from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.formats import fat
+from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
@@ -30,15 +31,18 @@ def find_keys(root: Directory) -> Iterator[tuple[str, str, Inline | External]]:
     Raises:
         BadSecureBootKeys: something lies where it cannot be a key.
     """
-    top = root.lookup(_SOURCE)
+    try:
+        top = root.find_directory(_SOURCE)
+    except NotADirectoryInTree as exc:
+        raise BadSecureBootKeys(exc.message) from None
     if top is None:
         return
-    if not isinstance(top, Directory):
-        raise BadSecureBootKeys(f"{_SOURCE} is not a directory")
+    _check_case(_SOURCE, top)
     for raw_set, directory in top.sorted_entries():
         key_set = _text(raw_set)
         if not isinstance(directory, Directory):
             raise BadSecureBootKeys(f"{_SOURCE}/{key_set} is not a directory of keys")
+        _check_case(f"{_SOURCE}/{key_set}", directory)
         for raw_name, node in directory.sorted_entries():
             if not raw_name.endswith(_SUFFIX):
                 continue
@@ -64,9 +68,19 @@ def write_keys(
         yield f"{path}/{name}"
 
 
+def _check_case(path: str, directory: Directory) -> None:
+    names = [name.decode("latin-1") for name in directory.entries]
+    if same := fat.same_names(names):
+        one, other = sorted(same)
+        raise BadSecureBootKeys(f"{path}/{one} and {other} are one name on the ESP")
+
+
 def _text(raw: bytes) -> str:
     try:
-        return raw.decode("ascii")
+        name = raw.decode("ascii")
     except UnicodeDecodeError:
-        # FAT stores names as UTF-16; what is no text has no name there.
-        raise BadSecureBootKeys(f"{_SOURCE} holds the unusable name {raw!r}") from None
+        # FAT stores names as UTF-16; what is not text has no name there.
+        name = ""
+    if not fat.is_name(name):
+        raise BadSecureBootKeys(f"{_SOURCE} holds the unusable name {raw!r}")
+    return name

@@ -144,6 +144,10 @@ def test_the_nested_file_system_type_wins(tmp_path: Path, text: str) -> None:
         ("[install]\nfilesystem = 'ext4'", "install.filesystem must be a table"),
         ("[install]\nkargs = 'quiet'", "install.kargs must be a list of strings"),
         ("[install]\nkargs = [1]", "install.kargs must be a list of strings"),
+        ("[install]\nkargs = ['a=\"']", "install.kargs: bad kernel argument 'a=\"'"),
+        ('[install]\nkargs = ["a\\nb"]', "install.kargs: bad kernel argument"),
+        ("[install]\nkargs = ['quiet', '\"composefs=x\"']", "is for the installer to set"),
+        (f"x = {'[' * 100_000}", "not TOML"),
         ("[install]\nroot-fs-type = 4", "install.root-fs-type must be a string"),
         ("[install]\ndiscoverable-partitions = 'yes'", "must be true or false"),
         ("[install]\nroot-fs-type = 'vfat'", "install.root-fs-type: unknown value 'vfat'"),
@@ -171,6 +175,15 @@ def test_unknown_tables_of_others_are_a_warning(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING):
         assert parse_config(b"[install]\n[vendor]\nx = 1\n", "/etc/x.toml") == {}
     assert caplog.messages == ['"/etc/x.toml": Unknown key vendor']
+
+
+@pytest.mark.parametrize("name", ["etc/bootc/install", "run/bootc", "usr/lib"])
+def test_a_file_in_the_way_is_an_error(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text("[install]\n")
+    with pytest.raises(ConfigError, match="is not a directory, or lies below a file"):
+        read(tmp_path)
 
 
 def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:

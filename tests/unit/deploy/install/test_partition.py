@@ -131,7 +131,7 @@ def test_sfdisk_gets_the_script_and_says_no(commands: Commands) -> None:
     with pytest.raises(CommandFailed, match="cannot open /dev/vda: Busy") as caught:
         partition.create_partitions("/dev/vda", "x86_64", 4096)
     assert caught.value.__notes__ == ["Partitioning /dev/vda"]
-    assert sfdisk.calls == [["--wipe=always", "/dev/vda"]]
+    assert sfdisk.calls == [["--wipe=always", "--wipe-partitions=always", "/dev/vda"]]
     label_id = uuid.UUID(sfdisk.stdin.splitlines()[1].removeprefix("label-id: "))
     assert sfdisk.stdin == sfdisk_script("x86_64", label_id, 4096)
 

@@ -160,7 +160,17 @@ def test_block_setups(
 
 @pytest.mark.parametrize(
     "karg",
-    ['open="quote', "two\nlines", "nul\0", "composefs=00", "quiet composefs=?00", "composefs.x=1"],
+    [
+        'open="quote',
+        "two\nlines",
+        "nul\0",
+        "composefs=00",
+        "quiet composefs=?00",
+        "composefs.x=1",
+        '"composefs=00"',
+        "composefs-digest=00",
+        "x" * 2048,
+    ],
 )
 @pytest.mark.parametrize("place", ["request", "config"])
 def test_kernel_arguments_that_would_not_boot(tmp_path: Path, karg: str, place: str) -> None:

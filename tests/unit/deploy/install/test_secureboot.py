@@ -49,6 +49,12 @@ def test_keys_go_to_the_esp_and_other_files_do_not(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "loader/keys/auto")) == ["PK.auth", "db.auth"]
 
 
+def test_a_file_above_the_keys(tmp_path: Path) -> None:
+    root = Directory(entries={b"usr": directory(lib=directory(bootc=file(b"")))})
+    with pytest.raises(BadSecureBootKeys, match=r"^usr/lib/bootc is not a directory but a file"):
+        write(root, tmp_path)
+
+
 def test_an_image_without_keys(tmp_path: Path) -> None:
     assert write(Directory(), tmp_path) == []
     assert os.listdir(tmp_path) == []
@@ -67,7 +73,15 @@ def test_an_image_without_keys(tmp_path: Path) -> None:
             directory(auto=directory(**{"PK.auth": directory()})),
             "auto/PK.auth is not a regular file",
         ),
+        (Leaf(Stat(), Symlink(b"x")), "secureboot-keys is not a directory but a symbolic link"),
         (Directory(Stat(), {b"\xff": Directory()}), "the unusable name"),
+        (Directory(Stat(), {b"a:b": Directory()}), "the unusable name b'a:b'"),
+        (directory(auto=directory(**{"a\rb.auth": file(b"pk")})), "the unusable name"),
+        (directory(auto=directory(), Auto=directory()), "Auto and auto are one name on the ESP"),
+        (
+            directory(auto=directory(**{"PK.auth": file(b"1"), "pk.auth": file(b"2")})),
+            "auto/PK.auth and pk.auth are one name on the ESP",
+        ),
     ],
 )
 def test_keys_in_the_wrong_place(tmp_path: Path, keys: Node, message: str) -> None:

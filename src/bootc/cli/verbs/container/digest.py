@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error, UsageError, doing, one_line
 
 if TYPE_CHECKING:
+    from bootc.formats.imgref import ImageReference
     from bootc.formats.tree import Directory
+    from bootc.oci.pull import ImageTree
     from bootc.oci.seal import XattrMode
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
@@ -29,12 +32,14 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
         return _explain(args, context)
     if args.json:
         raise UsageError("--json is for --explain")
+    from bootc.formats.imgref import ImageReference
     from bootc.oci.seal import XattrMode
 
     xattrs = XattrMode(args.xattrs)
     # A directory of such a name can be said with a slash in front: ./a:b
     if ":" in args.target and not args.target.startswith((".", "/")):
-        root = _tree_of_image(args.target, context, bootable=not args.plain, xattrs=xattrs)
+        reference = ImageReference.parse(args.target)
+        root = _tree_of_image(reference, context, bootable=not args.plain, xattrs=xattrs)
     else:
         root = _tree_of_directory(args.target, bootable=not args.plain, xattrs=xattrs)
     _print_digest(root, args, context)
@@ -44,14 +49,13 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
 def compute_from_storage(args: argparse.Namespace, context: Context) -> None:
     """Print the deployment id of an image in local container storage, mostly the host's."""
     from bootc.formats.imgref import ImageReference
-    from bootc.oci.pull import image_tree
-    from bootc.oci.source import open_source
+    from bootc.oci.seal import XattrMode
 
-    image = args.image or _own_image()
-    reference = ImageReference.of("containers-storage", image)
+    reference = ImageReference.of("containers-storage", args.image or _own_image())
     store = _HOST_STORAGE if os.path.isdir(_HOST_STORAGE) else None
-    with open_source(reference, image_store=store) as source:
-        root = image_tree(source, context.sink).root
+    root = _tree_of_image(
+        reference, context, bootable=True, xattrs=XattrMode.ALLOWLIST_ONLY, image_store=store
+    )
     _print_digest(root, args, context)
 
 
@@ -100,14 +104,21 @@ def _explain(args: argparse.Namespace, context: Context) -> int:
 
 
 def _tree_of_image(
-    reference: str, context: Context, *, bootable: bool, xattrs: XattrMode
+    reference: ImageReference,
+    context: Context,
+    *,
+    bootable: bool,
+    xattrs: XattrMode,
+    image_store: str | None = None,
 ) -> Directory:
-    from bootc.formats.imgref import ImageReference
     from bootc.oci.pull import image_tree
     from bootc.oci.source import open_source
 
-    with open_source(ImageReference.parse(reference)) as source:
-        return image_tree(source, context.sink, bootable=bootable, xattrs=xattrs).root
+    with open_source(reference, image_store=image_store) as source:
+        tree = image_tree(source, context.sink, bootable=bootable, xattrs=xattrs)
+        if bootable:
+            _check_ukis(tree)
+        return tree.root
 
 
 def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Directory:
@@ -115,7 +126,20 @@ def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Direc
     from bootc.oci.local import directory_tree
 
     with Dir.open(path) as directory:
-        return directory_tree(directory, bootable=bootable, xattrs=xattrs).root
+        tree = directory_tree(directory, bootable=bootable, xattrs=xattrs)
+        if bootable:
+            _check_ukis(tree)
+        return tree.root
+
+
+def _check_ukis(tree: ImageTree) -> None:
+    """Refuse a UKI that names an image in only some of its profiles: no installation takes it."""
+    from bootc.boot.content import content_of
+    from bootc.boot.discover import find_ukis
+    from bootc.boot.uki import check_sealing
+
+    for uki in find_ukis(tree.whole):
+        check_sealing(uki, lambda leaf: io.BytesIO(tree.read_content(content_of(leaf))))
 
 
 def _write_dumpfile(path: str, root: Directory) -> None:

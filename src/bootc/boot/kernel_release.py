@@ -1,0 +1,130 @@
+"""Whether a kernel can boot a deployment at all: it mounts EROFS from a file, since Linux 6.12.
+
+Owns that floor, for the kernel that runs (which installs) and for the one in an image. What
+a kernel's own configuration says counts more than its version: distributions port such
+things back, and leave them out. Without either nothing is refused.
+
+Source: Linux, ``fs/erofs/Kconfig``: ``EROFS_FS_BACKED_BY_FILE``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterator
+
+from bootc.boot.content import ObjectSource, content_of, open_content
+from bootc.boot.discover import Kernel, UkiFile, kernel_dirs
+from bootc.errors import Error
+from bootc.formats.pe import UNAME, PeError, Uki
+from bootc.formats.tree import Directory, External, Inline, Leaf
+
+FLOOR = (6, 12)
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+_NEEDED = ("CONFIG_EROFS_FS", "CONFIG_EROFS_FS_BACKED_BY_FILE")
+_MAX_CONFIG_BYTES = 4 << 20
+
+
+class KernelTooOld(Error):
+    """A kernel cannot mount the image of a deployment."""
+
+
+def check_release(release: str, config: bytes | None, *, whose: str) -> None:
+    """Refuse a kernel that cannot mount an EROFS image from a file.
+
+    Args:
+        release: As ``uname -r`` prints.
+        config: The kernel's configuration, None where that is unknown.
+        whose: What the message calls the kernel.
+
+    Raises:
+        KernelTooOld: it cannot.
+    """
+    name = release if release.isprintable() else ascii(release)
+    who = f"{whose} {name:.160}"
+    values = [_option(config or b"", name) for name in _NEEDED]
+    if False in values:
+        missing = _NEEDED[values.index(False)]
+        raise KernelTooOld(
+            f"{who} is built without {missing}, and cannot mount an EROFS image",
+            hint="use a kernel that has it: Linux 6.12 or later, where nobody left it out",
+        )
+    found = _VERSION.match(release)
+    if all(values) or found is None or (int(found[1]), int(found[2])) >= FLOOR:
+        return
+    raise KernelTooOld(
+        f"{who} cannot mount an EROFS image from a file",
+        hint="use Linux 6.12 or later, or one whose configuration has "
+        f"{_NEEDED[1]} (usr/lib/modules/<version>/config)",
+    )
+
+
+def check_running_kernel(*, root: str = "/") -> None:
+    """Refuse to install with a kernel that cannot mount what is installed.
+
+    Raises:
+        KernelTooOld: it cannot.
+    """
+    release = os.uname().release
+    check_release(release, _running_config(root, release), whose="the running kernel")
+
+
+def check_image_kernel(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource) -> None:
+    """Refuse an image whose kernel cannot mount the image.
+
+    Args:
+        resource: What the image boots with.
+        root: The image's tree.
+        objects: Where the content of its files is.
+
+    Raises:
+        KernelTooOld: it cannot.
+        OSError: a file cannot be read.
+    """
+    for release in _releases(resource, root, objects):
+        check_release(release, _config_of(root, release, objects), whose="the image's kernel")
+
+
+def _option(config: bytes, name: str) -> bool | None:
+    """Tell whether an option is set in a configuration, None where it is not mentioned."""
+    if re.search(rf"^{name}=[ym]\s*$".encode(), config, re.MULTILINE):
+        return True
+    return False if f"# {name} is not set".encode() in config else None
+
+
+def _running_config(root: str, release: str) -> bytes | None:
+    places = (f"lib/modules/{release}/config", f"boot/config-{release}", "proc/config.gz")
+    for place in places:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            opened = gzip.open if place.endswith(".gz") else open
+            with opened(os.path.join(root, place), "rb") as file:
+                return bytes(file.read(_MAX_CONFIG_BYTES))
+    return None
+
+
+def _releases(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource) -> Iterator[str]:
+    if isinstance(resource, Kernel):
+        yield resource.kver
+        return
+    with open_content(resource.leaf, objects) as file, contextlib.suppress(PeError):
+        if said := [text.strip() for text in Uki.read(file).texts(UNAME)]:
+            yield from said
+            return
+    # It does not say. Its modules may be all there are.
+    kvers = [kver for kver, _ in kernel_dirs(root)]
+    if len(kvers) == 1:
+        yield kvers[0]
+
+
+def _config_of(root: Directory, release: str, objects: ObjectSource) -> bytes | None:
+    for path in (f"usr/lib/modules/{release}/config", f"boot/config-{release}"):
+        node = root.lookup(path.encode("utf-8", "surrogateescape"))
+        if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+            continue
+        if content_of(node).size_bytes <= _MAX_CONFIG_BYTES:
+            with open_content(node, objects) as file:
+                return file.read()
+    return None
