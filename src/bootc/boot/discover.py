@@ -19,6 +19,7 @@ from bootc.boot.content import size_of
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.errors import Error
 from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.printable import listed, printable
 
 _MODULES = "usr/lib/modules"
 _UKIS = "boot/EFI/Linux"
@@ -110,7 +111,7 @@ def _find_uki(root: Directory) -> UkiFile | None:
             elif name.endswith(ADDON_SUFFIX):
                 addons[name] = _regular_file(node, f"{home}/{path}")
     if len(found) > 1:
-        names = ", ".join(_printable(path) for path in found)
+        names = listed(found)
         raise ImageNotBootable(
             f"the image holds {len(found)} unified kernel images: {names}", hint="leave one of them"
         )
@@ -120,18 +121,18 @@ def _find_uki(root: Directory) -> UkiFile | None:
 def _find_kernel(root: Directory) -> Kernel:
     found: list[Kernel] = []
     for kver, directory in _kernel_dirs(root):
-        path = f"{_MODULES}/{_printable(kver)}"
+        path = f"{_MODULES}/{printable(kver)}"
         vmlinuz, initramfs = (directory.entries.get(n.encode()) for n in (VMLINUZ, _INITRAMFS))
         if vmlinuz is None:
             continue
         if initramfs is None:
             raise ImageNotBootable(
-                f"kernel {_printable(kver)} has no initramfs: {path}/{_INITRAMFS} is missing",
+                f"kernel {printable(kver)} has no initramfs: {path}/{_INITRAMFS} is missing",
                 hint="build it into the image with dracut",
             )
         found.append(
             Kernel(
-                _printable(kver),
+                printable(kver),
                 _regular_file(vmlinuz, f"{path}/{VMLINUZ}"),
                 _regular_file(initramfs, f"{path}/{_INITRAMFS}"),
             )
@@ -142,7 +143,7 @@ def _find_kernel(root: Directory) -> Kernel:
             hint="use an image that is made to be booted",
         )
     if len(found) > 1:
-        names = ", ".join(kernel.kver for kernel in found)
+        names = listed(kernel.kver for kernel in found)
         raise ImageNotBootable(
             f"the image holds {len(found)} kernels: {names}",
             hint=f"leave one of them below {_MODULES}",
@@ -160,9 +161,5 @@ def _kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
 
 def _regular_file(node: Directory | Leaf, path: str) -> Leaf:
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-        raise ImageNotBootable(f"{_printable(path)} is not a regular file")
+        raise ImageNotBootable(f"{printable(path)} is not a regular file")
     return node
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bootc.errors import Error
+from bootc.printable import ascii_escaped, printable
 
 if TYPE_CHECKING:
     from bootc.boot.findings import Finding
@@ -27,14 +28,16 @@ class YamlMissing(Error):
 
 
 def render_json(value: dict[str, Any]) -> str:
-    """Return canonical JSON: sorted keys, no blanks, no newline at the end."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Return canonical JSON: sorted keys, no blanks, no newline at the end.
+
+    What is not printable is escaped, which canonical JSON does not do; the values are exact.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return ascii_escaped(text)
 
 
 def name_value(key: str, raw: bytes) -> dict[str, str]:
     """Return a name for JSON: as text, and if it is not UTF-8 with escapes and in hex as well."""
-    from bootc.formats.treediff import printable
-
     try:
         return {key: raw.decode()}
     except UnicodeDecodeError:
@@ -43,7 +46,7 @@ def name_value(key: str, raw: bytes) -> dict[str, str]:
 
 def render_pretty_json(value: dict[str, object]) -> str:
     """Return JSON as ``cfsctl`` prints it: indented, and with a newline at the end."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return ascii_escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
 
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -118,9 +121,7 @@ def render_human(host: Host, *, verbose: bool) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    from bootc.deploy.model import on_one_line
-
-    return f"{finding.kind.value}: {on_one_line(finding.subject)}: {on_one_line(finding.text)}"
+    return f"{finding.kind.value}: {printable(finding.subject)}: {printable(finding.text)}"
 
 
 def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, str]]) -> str:

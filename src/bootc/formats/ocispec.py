@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from bootc.errors import Error
 from bootc.formats.digest import DigestError, OciDigest
+from bootc.printable import printable
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -205,15 +206,10 @@ class ImageConfig:
             WrongArchitecture: it is for another architecture or operating system.
         """
         if self.architecture != architecture:
-            raise WrongArchitecture(
-                f"the image is for {_shown(self.architecture)}, this machine is {architecture}"
-            )
+            found = printable(self.architecture, 200)
+            raise WrongArchitecture(f"the image is for {found}, this machine is {architecture}")
         if self.os != "linux":
             raise WrongArchitecture(f"the image is for the operating system {self.os!r:.200}")
-
-
-def _shown(text: str) -> str:
-    return f"{text if text.isprintable() else repr(text):.200}"
 
 
 def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
@@ -267,7 +263,7 @@ class _Field:
         return self.value
 
     def get(self, key: str) -> _Field:
-        path = f"{self.path}.{_shown(key)}" if self.path else _shown(key)
+        path = f"{self.path}.{printable(key, 200)}" if self.path else printable(key, 200)
         return _Field(self.document, path, self.mapping().get(key))
 
     def child(self, key: str, *, optional: bool = False) -> _Field:

@@ -47,7 +47,7 @@ def test_all_there_is_to_tell() -> None:
     ]
     assert to_json(found) == {
         "changes": [
-            {"path": "caf\\xe9\\x0a", "pathHex": "636166e90a", "change": "added"},
+            {"path": "caf\\xe9\\n", "pathHex": "636166e90a", "change": "added"},
             {"path": "ssh/config", "change": "modified"},
         ],
         "decisions": [{"path": "a", "choice": "keep"}, {"path": "z", "choice": "take"}],

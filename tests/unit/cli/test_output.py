@@ -164,7 +164,7 @@ ODD = (
 def test_what_is_odd_comes_last() -> None:
     host = Host(HostSpec(), HostStatus(booted=entry("aa", name=None), findings=ODD))
     shown = (
-        "malformed: bootc_\\udcff\\x1b[2J.conf: two\\nlines\n"
+        "malformed: bootc_\\xff\\x1b[2J.conf: two\\nlines\n"
         "failed: deployment aa: conflicts in /etc\n"
     )
     commit = f"● Booted composefs\n            Commit: {'aa' * 64}\n"
@@ -183,7 +183,7 @@ def test_json_of_any_file_name_can_be_written() -> None:
     assert json.loads(render_json(value).encode()) == value
     assert value["status"]["findings"][1] == {
         "kind": "malformed",
-        "subject": "bootc_\\udcff\\x1b[2J.conf",
+        "subject": "bootc_\\xff\\x1b[2J.conf",
         "text": "two\\nlines",
     }
 

@@ -39,7 +39,7 @@ def test_a_failure_is_one_line_with_the_last_words() -> None:
     with pytest.raises(CommandFailed) as caught:
         run(sh("for i in 1 2 3 4; do echo  line $i >&2; done; echo >&2; exit 3"))
     assert one_line(caught.value) == (
-        "sh -c 'for i in 1 2 3 4; do echo line $i >&2; done; echo >&2; exit 3' "
+        "sh -c 'for i in 1 2 3 4; do echo  line $i >&2; done; echo >&2; exit 3' "
         "failed with exit code 3: line 2; line 3; line 4"
     )
     assert caught.value.returncode == 3
