@@ -34,8 +34,16 @@ QUIET = Option(("--quiet",), "Show no progress.", default=False)
 
 
 @contextlib.contextmanager
-def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]]:
+def open_host(
+    sink: Sink, *, wait: bool = True, changes: bool = True
+) -> Iterator[tuple[System, Facts]]:
     """Open the running system to change it, and say what is known of it at first.
+
+    Args:
+        sink: Told when another command has to be waited for.
+        wait: Wait for another command to finish.
+        changes: The command does more than to look. One that only looks sends no message to
+            the journal.
 
     Raises:
         Error, OSError: as :func:`bootc.deploy.system.open_system`.
@@ -46,13 +54,17 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
 
     with open_system(sink, wait=wait) as system:
         facts = gather(system)
-        report_damage(facts)
+        if changes:
+            report_damage(facts)
         yield system, facts
 
 
 def sink_of(args: argparse.Namespace, context: Context) -> Sink:
-    """Return where events go, as ``--quiet`` says."""
-    return messages_only(context.sink) if args.quiet else context.sink
+    """Return where events go, as ``--quiet``, ``--dry-run`` and ``--check`` say."""
+    given = vars(args)
+    if given.get("dry_run") or given.get("check"):
+        context.messages_are_the_result()
+    return messages_only(context.sink) if given.get("quiet") else context.sink
 
 
 def refuse_together(args: argparse.Namespace, option: str, *others: str) -> None:

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from bootc.cli import progress
+from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Event, Message, Progress, Start
 
 
@@ -13,7 +14,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, Event]) -> list
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
-    lines = progress.Lines(stream, stream)
+    lines = progress.Lines(SideStream(stream), Output(stream))
     for second, event in events:
         clock[0] = second
         lines(event)
@@ -57,7 +58,7 @@ def test_messages_pass_through_and_unknown_tasks_are_ignored(
 
 def test_messages_go_where_output_goes() -> None:
     err, out = io.StringIO(), io.StringIO()
-    with progress.renderer(err, out) as sink:
+    with progress.renderer(SideStream(err), Output(out)) as sink:
         sink(Message("Installation complete!"))
         sink(Start("x", "X"))
     assert (err.getvalue(), out.getvalue()) == ("X …\n", "Installation complete!\n")

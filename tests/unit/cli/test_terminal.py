@@ -12,8 +12,9 @@ import pytest
 PROGRAM = """
 import sys
 from bootc.cli.progress import renderer
+from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Message, Start
-with renderer(sys.stderr, sys.stdout) as sink:
+with renderer(SideStream(sys.stderr), Output(sys.stdout)) as sink:
     sink(Message("early"))
     print("rich.progress" in sys.modules)
     sink(Start("task", "Working"))

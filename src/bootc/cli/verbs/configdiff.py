@@ -14,7 +14,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.etc.text import report
     from bootc.deploy.merging import read_local_etc
 
-    with open_host(context.sink) as (system, _), read_local_etc(system) as local:
+    host = open_host(context.sink, changes=False)
+    with host as (system, _), read_local_etc(system) as local:
         changes = local_changes(local.pristine, local.current.tree)
     context.write("".join(f"{line}\n" for line in report(changes)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host
+from bootc.cli.session import DRY_RUN, open_host, sink_of
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -14,9 +14,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.journal import Event, report_dropping, send, subject
     from bootc.deploy.selection import find_deployment
 
-    with open_host(context.sink) as (system, facts):
+    sink = sink_of(args, context)
+    with open_host(sink, changes=not args.dry_run) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        delete_deployment(system, deployment, context.sink, dry_run=args.dry_run)
+        delete_deployment(system, deployment, sink, dry_run=args.dry_run)
         if not args.dry_run:
             report_dropping(system.run, facts.booted.staged)
             send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))

@@ -65,39 +65,39 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     from bootc.events import null_sink
 
     dry_run = args.dry_run or args.assert_no_op
-    with open_host(context.sink) as (system, _):
+    with open_host(context.sink, changes=not dry_run) as (system, _):
         if dry_run:
+            context.messages_are_the_result()
             context.write("Dry run (no files deleted)\n")
         sink = context.sink if dry_run else null_sink
         plan = collect_garbage(system, sink, dry_run=True, repository=args.prune_repo)
         report = preview(plan, system.repository)
+        removal = planned_removal(plan, report)
         if not dry_run:
             collect_garbage(system, context.sink, repository=args.prune_repo)
-            send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
+            if removal is not None:
+                send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
         context.write(f"{report.to_text()}\n")
-    if args.assert_no_op:
-        require_no_op(plan, report)
+    if args.assert_no_op and removal is not None:
+        raise NotClean(f"--assert-no-op: GC would {removal}")
 
 
-def require_no_op(plan: Plan, report: GcReport | None) -> None:
-    """Refuse what is not clean.
-
-    Raises:
-        NotClean: there is something to remove.
-    """
+def planned_removal(plan: Plan, report: GcReport | None) -> str | None:
+    """Return what carrying out a plan would remove, in words, or None for nothing."""
     from bootc.deploy.plan import CollectObjects, SetTag
 
     changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
     if changes:
-        raise NotClean(f"--assert-no-op: GC would {changes[0]}")
+        return str(changes[0])
     if report is not None and (
         report.objects_removed or report.images_pruned or report.streams_pruned
     ):
-        raise NotClean(
-            f"--assert-no-op: GC would remove {report.objects_removed} object(s), "
+        return (
+            f"remove {report.objects_removed} object(s), "
             f"{report.images_pruned} image symlink(s), {report.streams_pruned} stream symlink(s)"
         )
+    return None
 
 
 def dir_diff(args: argparse.Namespace, context: Context) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host
+from bootc.cli.session import DRY_RUN, open_host, sink_of
 
 
 def pin(args: argparse.Namespace, context: Context) -> None:
@@ -23,9 +23,10 @@ def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
     from bootc.deploy.journal import Event, send, subject
     from bootc.deploy.selection import find_deployment
 
-    with open_host(context.sink) as (system, facts):
+    sink = sink_of(args, context)
+    with open_host(sink, changes=not args.dry_run) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        set_pin(system, deployment, context.sink, pinned=pinned, dry_run=args.dry_run)
+        set_pin(system, deployment, sink, pinned=pinned, dry_run=args.dry_run)
         if args.dry_run or facts.is_pinned(deployment) == pinned:
             return
         if pinned:

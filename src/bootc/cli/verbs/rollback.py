@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context
-from bootc.cli.session import APPLY, DRY_RUN, open_host
+from bootc.cli.session import APPLY, DRY_RUN, open_host, sink_of
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -13,9 +13,9 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.commands import rollback
     from bootc.deploy.journal import Event, report_dropping, send
 
-    with open_host(context.sink) as (system, facts):
-        rollback(system, context.sink, dry_run=args.dry_run)
-        if not args.dry_run:
+    sink = sink_of(args, context)
+    with open_host(sink, changes=not args.dry_run) as (system, facts):
+        if rollback(system, sink, dry_run=args.dry_run):
             report_dropping(system.run, facts.booted.staged)
             send(Event.ROLLBACK, "Changed the order in which deployments boot")
     if args.apply and not args.dry_run:

@@ -26,9 +26,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
     """Check for, download, stage, release or drop an update."""
     _check_usage(args)
     sink = sink_of(args, context)
-    with open_host(sink, wait=not args.no_wait) as (system, facts):
+    changes = not (args.check or args.dry_run)
+    with open_host(sink, wait=not args.no_wait, changes=changes) as (system, facts):
         boots_next = _act(args, system, sink)
-        if not (args.check or args.dry_run):
+        if changes:
             from bootc.deploy.journal import Event, report_staging
 
             report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import stat
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +15,7 @@ from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
 from bootc.fs import mounts, process
+from bootc.fs.interruption import undisturbed
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +23,6 @@ _COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
 
 
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _FORGET_TIMEOUT_S = 20.0
 _FORGET_POLL_S = 0.2
 
@@ -156,7 +152,7 @@ class BlankUnlessKept:
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if exc is None or self._kept:
             return
-        with _undisturbed():
+        with undisturbed():
             try:
                 wipe(self._disk)
             except (Error, OSError) as failure:
@@ -164,29 +160,6 @@ class BlankUnlessKept:
                 _log.warning("%s is not blank: %s", self._disk.path, one_line(failure))
             else:
                 self._sink(Message(f"Wiped device {self._disk.path} after the failure"))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let an impatient second Ctrl-C wait until the block has ended.
-
-    Programs that are started in the block inherit the mask. Another thread, such as one that
-    draws progress, may take the signal all the same, and Python would raise it here.
-    """
-    held: list[int] = []
-    handlers = {}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
-    if threading.current_thread() is threading.main_thread():
-        for number in _INTERRUPTIONS:
-            handlers[number] = signal.signal(number, lambda taken, _: held.append(taken))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for taken in held[:1]:
-            signal.raise_signal(taken)
 
 
 def _check_not_claimed(path: str) -> None:
