@@ -30,6 +30,8 @@ _UNFIT_FOR_NAME = re.compile(r'["*/:<>?\\|\x00-\x1f\x7f]')
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")
+#: systemd-boot ends lines at either (boot.c, ``line_get_key_value``).
+_LINE_END = re.compile(r"[\n\r]")
 #: Around values they mean nothing.
 _BLANKS = " \t\r"
 _SINGLE_KEYS = ("title", "version", "linux", "options", "machine-id", "sort-key", "efi", "uki")
@@ -73,7 +75,7 @@ def parse_entry(data: bytes) -> Entry:
     single: dict[str, str] = {}
     initrd: list[str] = []
     extra: list[tuple[str, str]] = []
-    for line in text.split("\n"):
+    for line in _LINE_END.split(text):
         key, *rest = re.split(r"[ \t]+", line.strip(_BLANKS), maxsplit=1)
         if not rest or key.startswith("#"):
             continue
@@ -126,7 +128,7 @@ def serialise_entry(entry: Entry) -> bytes:
     for key, value in lines:
         if value is None:
             continue
-        if not value or value != value.strip(_BLANKS) or "\n" in value:
+        if not value or value != value.strip(_BLANKS) or _LINE_END.search(value):
             raise _cannot_hold(value, key)
         try:
             text.append(f"{key} {value}\n".encode())

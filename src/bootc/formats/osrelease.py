@@ -3,7 +3,8 @@ r"""os-release: what an operating system calls itself.
 Owns the reading of ``usr/lib/os-release`` for boot menus. The parser is total:
 any bytes give a value, because a broken file may cost a title but never a boot.
 Assignments as os-release(5) has them; one line each, the last of a name wins, a
-value whose quote is never closed counts as absent.
+value whose quote is never closed counts as absent. What is not printable in a name or a
+version is escaped.
 
 >>> parse_os_release(b'ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n').title
 'Fedora Linux 43'
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from bootc.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ class OsRelease:
         return f"{self.title} {self.version}" if self.title and self.version else self.title
 
     def _first(self, *names: str) -> str | None:
-        values = (self.fields.get(name, "").strip() for name in names)
+        # Titles of boot entries are made of these: one line each, and for a screen.
+        values = (printable(self.fields.get(name, "").strip()) for name in names)
         return next((value for value in values if value), None)
 
 

@@ -18,6 +18,7 @@ import time
 from bootc.errors import Error, doing
 from bootc.events import Message, Sink, null_sink
 from bootc.fs.dir import Dir
+from bootc.kernel import proc
 
 #: Most who hold a lock are gone after this long, so that nobody needs to hear of it.
 _QUIET_S = 0.5
@@ -101,9 +102,9 @@ def _held_here(directory: Dir) -> bool:
         try:
             info = os.stat(f"/proc/self/fd/{name}")
             if int(name) != own and os.path.samestat(info, wanted):
-                with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as lines:
-                    if any(line.startswith("lock:") and "FLOCK" in line for line in lines):
-                        return True
+                lines = proc.read_table(proc.fdinfo(int(name)))
+                if any(line.startswith(b"lock:") and b"FLOCK" in line for line in lines):
+                    return True
         except FileNotFoundError:
             continue  # closed since, as the one of the listing itself
     return False

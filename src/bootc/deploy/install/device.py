@@ -8,18 +8,17 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from bootc.deploy.install import partition
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
-from bootc.fs import mounts, process
+from bootc.fs import lsblk, mounts, process
 from bootc.fs.interruption import undisturbed
 
 _log = logging.getLogger(__name__)
 
-_COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
 
 
@@ -54,19 +53,19 @@ def inspect(path: str) -> Device:
     if not stat.S_ISBLK(os.stat(path).st_mode):
         raise InstallRefused(f"Not a block device: {path}")
     with doing(f"Inspecting {path}"):
-        argv = ["lsblk", "--json", "--bytes", "--paths", "--list", "--output", _COLUMNS]
-        rows: list[dict[str, Any]] = process.run_json([*argv, path])["blockdevices"]
-    disk = rows[0]
-    if disk["type"] == "part":
+        disk, *others = lsblk.above(path)
+    if disk.kind == "part":
         raise InstallRefused(f"Not a whole disk: {path} is a partition")
+    # What lies on several partitions is found several times.
+    partitions = dict.fromkeys(block.path for block in others if block.kind == "part")
     return Device(
-        path=disk["path"],
-        kind=disk["type"],
-        size_bytes=int(disk["size"]),
-        read_only=bool(disk["ro"]),
-        model=disk["model"],
-        serial=disk["serial"],
-        partitions=tuple(row["path"] for row in rows[1:] if row["type"] == "part"),
+        path=disk.path,
+        kind=disk.kind,
+        size_bytes=disk.size_bytes,
+        read_only=disk.read_only,
+        model=disk.model,
+        serial=disk.serial,
+        partitions=tuple(partitions),
     )
 
 
@@ -177,4 +176,5 @@ def _check_not_claimed(path: str) -> None:
 
 def _signatures(path: str) -> set[str]:
     done = process.run(["wipefs", "--noheadings", "--output", "TYPE", path])
-    return set(done.stdout.decode().split())
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    return {line.strip() for line in lines if line.strip()}
