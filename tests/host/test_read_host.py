@@ -174,7 +174,7 @@ def test_a_repository_that_is_being_collected(root: Path) -> None:
         host = read_host(root=str(root))
         other.communicate("\n")
     check_booted(host)
-    assert "in use by another process" in host.status.findings[0].text
+    assert "is in use by process" in host.status.findings[0].text
 
 
 def test_without_repository_there_is_no_system(root: Path) -> None:

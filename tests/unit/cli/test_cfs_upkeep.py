@@ -256,11 +256,12 @@ def test_gc_waits_or_does_not(filled: Cfs) -> None:
         assert other.stdin
         assert other.stdout
         other.stdout.readline()
-        assert "is in use by another process" in filled.error("gc", group=("--no-wait",))
+        assert f"is in use by process {other.pid} (" in filled.error("gc", group=("--no-wait",))
         assert filled("gc", "-n", group=("--no-wait",)).startswith("Dry run")
         other.stdin.close()
         said = filled("gc").splitlines()
-    assert said[0] == f"Waiting for another process that uses {filled.repo}"
+    assert said[0].startswith(f"Waiting for process {other.pid} (")
+    assert said[0].endswith(f"), which uses {filled.repo}")
     assert said[1].startswith("Objects: 8 removed")
 
 
