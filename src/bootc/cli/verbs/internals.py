@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bootc.repository.gc import GcReport
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
-_LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}
+_LIBRARIES = {"zstandard": "zstandard", "rich": "rich"}
 
 
 def features(args: argparse.Namespace, context: Context) -> None:
