@@ -26,7 +26,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _QUOTED = {**_SHORT, "\0": "\\0", '"': '\\"', "\\": "\\\\"}
@@ -108,6 +108,16 @@ def listed(names: Iterable[str], most: int = _LISTED) -> str:
     found = list(names)
     text = ", ".join(printable(name, _NAME) for name in found[:most])
     return text if len(found) <= most else f"{text} and {len(found) - most} more"
+
+
+def first_lines(lines: Sequence[str], most: int = _LISTED) -> list[str]:
+    """Return the first lines, and after them one that says how many more there are.
+
+    >>> first_lines(["a", "b", "c"], most=1)
+    ['a', 'and 2 more']
+    """
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    return [*lines[:most], *more]
 
 
 def _escaped(char: str) -> str:

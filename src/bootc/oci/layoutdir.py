@@ -21,6 +21,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index, Manifest, WrongArchitecture
 from bootc.fs.dir import Dir
 from bootc.oci.blob import Blob, VerifiedBlob, read_document
+from bootc.printable import listed
 
 _MARKER = "oci-layout"
 _INDEX = "index.json"
@@ -103,7 +104,7 @@ def _tagged(index: Index, path: str, tag: str | None) -> Index:
 
 def _tags_hint(index: Index) -> str:
     tags = sorted({m.annotations.get(ocispec.REF_NAME, "") for m in index.manifests} - {""})
-    return f"its tags are {', '.join(tags)}" if tags else "its images have no tags"
+    return f"its tags are {listed(tags)}" if tags else "its images have no tags"
 
 
 def _choose(directory: Dir, index: Index, architecture: str, what: str) -> Descriptor:
@@ -112,7 +113,7 @@ def _choose(directory: Dir, index: Index, architecture: str, what: str) -> Descr
         images = index.for_platform(architecture)
         if not images and (found := index.architectures()):
             raise WrongArchitecture(
-                f"the image {what} is for {', '.join(found)}, this machine is {architecture}"
+                f"the image {what} is for {listed(found)}, this machine is {architecture}"
             )
         if not images:
             raise LayoutError(f"{what} holds no image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -339,3 +340,17 @@ def test_repair_wants_to_be_alone(filled: Cfs) -> None:
     finally:
         os.close(fd)
     assert (code, "is open twice in this process" in err) == (1, True)
+
+
+def test_the_way_out_without_verity_is_an_option_of_the_verb(
+    cfs: Cfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fsverity, "enable", refuse)
+    told = cfs.error("init")
+    assert "does not support fs-verity (hint: " in told
+    assert told.endswith("; or give --insecure)")
+    assert "--insecure" not in cfs.error("init", group=("--require-verity",))
+    assert "Initialized" in cfs("init", "--insecure")

@@ -240,14 +240,15 @@ SUSPICIOUS = (
     *("a\tb", "\x1b", "\x7f", "\x85", "\u2028", "\ufeff", "\U000e0001", "\U0001f600", "é", "---"),
     *("...", "a\\b", "\0", "key: [", "sha256:00", "/a/b", "a/b@sha256:0", "_", "x:", "::", "a::b"),
 )
-TEXTS = st.sampled_from(SUSPICIOUS) | st.text(st.characters(exclude_categories=["Cs"]))
+TEXTS = st.sampled_from(SUSPICIOUS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
-    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
 )
 
 
-@given(st.dictionaries(TEXTS, VALUES))
+@given(st.dictionaries(TEXTS, VALUES, max_size=3))
 def test_yaml_means_what_it_is_made_of(value: dict[str, object]) -> None:
     text = render_yaml(value)
     assert yaml.safe_load(text) == value

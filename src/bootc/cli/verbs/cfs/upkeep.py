@@ -22,6 +22,7 @@ from bootc.cli.verbs.cfs.opening import (
     repository_path,
 )
 from bootc.errors import UsageError, doing
+from bootc.printable import first_lines
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
@@ -36,6 +37,7 @@ def init(args: argparse.Namespace, context: Context) -> None:
     """Make a repository, or see that there is one."""
     from bootc.fs.dir import Dir
     from bootc.repository.upgrade import Outcome
+    from bootc.repository.verity import VerityMissing
 
     path, shown = _wanted_path(args)
     above, name = parent_and_name(path)
@@ -43,7 +45,12 @@ def init(args: argparse.Namespace, context: Context) -> None:
     with doing(f"Making {above}"):
         os.makedirs(above, exist_ok=True)
     with Dir.open(above) as parent:
-        repository, outcome = _initialized(args, context, parent, name, algorithm)
+        try:
+            repository, outcome = _initialized(args, context, parent, name, algorithm)
+        except VerityMissing as exc:
+            if not args.require_verity:
+                exc.hint = f"{exc.hint}; or give --insecure"
+            raise
         with repository:
             repository.sync()
             label, secure = repository.algorithm.label, repository.secure
@@ -139,7 +146,7 @@ def gc(args: argparse.Namespace, context: Context) -> None:
             wait=not args.no_wait,
             sink=context.sink,
         )
-    for warning in report.warnings:
+    for warning in first_lines(report.warnings):
         _log.warning("%s", warning)
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")
