@@ -51,7 +51,7 @@ def render_pretty_json(value: dict[str, object]) -> str:
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of one row or more as ``cfsctl`` prints it, with a newline at the end."""
-    lines = [header, *rows]
+    lines = [header, *(list(map(printable, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def rule(left: str, line: str, cross: str, right: str) -> str:
@@ -175,9 +175,11 @@ def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, 
         heading = first_line = f"{heading} composefs"
     else:
         heading = f"{heading} image"
-        first_line = f"{heading}: {_short_reference(image.image)}"
-    # Values of all rows start below that of the heading.
-    return "\n".join([first_line, *(f"{k:>{len(heading)}}: {v}" for k, v in rows), ""])
+        first_line = f"{heading}: {printable(_short_reference(image.image))}"
+    # Values of all rows start below that of the heading. One that held a newline could show
+    # rows and headings of its own.
+    lines = (f"{label:>{len(heading)}}: {printable(value)}" for label, value in rows)
+    return "\n".join([first_line, *lines, ""])
 
 
 def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:

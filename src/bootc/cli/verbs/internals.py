@@ -13,6 +13,7 @@ from bootc import __version__
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import DRY_RUN, open_host
 from bootc.errors import Error
+from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.deploy.plan import Plan
@@ -41,7 +42,7 @@ def features(args: argparse.Namespace, context: Context) -> None:
         context.write(json.dumps(found) + "\n")
         return
     for name, value in found.items():
-        context.write(f"{name}: {value or 'absent'}\n")
+        context.write(f"{name}: {printable(value or 'absent')}\n")
 
 
 def _version(library: str) -> str | None:

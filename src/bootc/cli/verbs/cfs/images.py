@@ -18,7 +18,6 @@ from bootc.cli.output import name_value, render_pretty_json, render_table
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
 from bootc.errors import Error, UsageError, doing
-from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest
@@ -51,7 +50,7 @@ def list_images(args: argparse.Namespace, context: Context) -> None:
         context.write("No images found\n")
     else:
         length = None if args.no_trunc else _SHORT
-        rows = [(printable(name), digest.hex[:length]) for name, digest in named]
+        rows = [(name, digest.hex[:length]) for name, digest in named]
         context.write(render_table(("NAME", "DIGEST"), rows))
 
 

@@ -13,7 +13,6 @@ from bootc.cli.options import Command, Context, Option
 from bootc.cli.output import name_value, render_pretty_json, render_table
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
-from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
@@ -64,7 +63,7 @@ def _described(tag: str, image: StoredImage, referrer_count: int) -> dict[str, o
 
 def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
     return (
-        printable(tag),
+        tag,
         image.documents.manifest_digest.hex[:_SHORT_DIGEST],
         (image.config.architecture if image.config else "") or "artifact",
         str(len(image.documents.diff_ids)),

@@ -22,7 +22,7 @@ from bootc.cli.verbs.cfs.opening import (
     repository_path,
 )
 from bootc.errors import UsageError, doing
-from bootc.printable import first_lines
+from bootc.printable import first_lines, printable
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
@@ -56,14 +56,14 @@ def init(args: argparse.Namespace, context: Context) -> None:
             label, secure = repository.algorithm.label, repository.secure
     match outcome:
         case Outcome.CREATED:
-            context.write(f"Initialized composefs repository at {shown}\n")
+            context.write(f"Initialized composefs repository at {printable(shown)}\n")
             context.write(f"  algorithm: {label}\n")
             context.write(f"  verity:    {'required' if secure else 'not required (insecure)'}\n")
         case Outcome.UPGRADED:
-            context.write(f"Upgraded legacy repository at {shown}\n")
+            context.write(f"Upgraded legacy repository at {printable(shown)}\n")
         case Outcome.OPENED:
             kept = " (existing configuration preserved)" if args.ensure else ""
-            context.write(f"Repository already initialized at {shown}{kept}\n")
+            context.write(f"Repository already initialized at {printable(shown)}{kept}\n")
 
 
 def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
