@@ -108,6 +108,8 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, *, like_getopt: bool = False, **settings: Any) -> None:
         super().__init__(add_help=False, **settings)
+        #: Python 3.14 colours help texts, which are results here and have no escapes.
+        self.color = False
         self.add_argument("-h", "--help", action=_ShowText)
         self._like_getopt = like_getopt
         #: As the getopt module wants them: those that take a value end in ``=``.

@@ -79,3 +79,29 @@ def test_quiet_is_messages_only() -> None:
     for event in (Start("a", "A"), Progress("a", 1), Message("done"), Done("a")):
         sink(event)
     assert shown == [Message("done")]
+
+
+def test_a_drawing_that_fails_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain lines go on, also for tasks that began as bars."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    monkeypatch.setattr(progress, "_start_bars", lambda stream: Broken())
+    err, out = io.StringIO(), io.StringIO()
+    with progress.Bars(SideStream(err), Output(out)) as sink:
+        sink(Message("before"))
+        sink(Start("a", "A"))
+        sink(Done("a"))
+        sink(Message("after"))
+    assert out.getvalue() == "before\nafter\n"
+    assert err.getvalue().startswith("A …\nA: done (")
+
+
+def test_what_is_shown_has_no_control_characters() -> None:
+    err, out = io.StringIO(), io.StringIO()
+    with progress.renderer(SideStream(err), Output(out)) as sink:
+        sink(Start("x", "Layer \x1b[2J\n"))
+        sink(Message("a\rb"))
+    assert (err.getvalue(), out.getvalue()) == ("Layer \\x1b[2J\\n …\n", "a\\rb\n")
