@@ -122,14 +122,17 @@ def holders(directory: Dir) -> list[Holder]:
     Source: ``/proc/locks`` in proc(5). A lock that was taken in another PID namespace is not
     listed, and a process that took one may have left it to a child.
     """
-    entry = mounts.mount_of(directory)
+    try:
+        entry, locks = mounts.mount_of(directory), proc.read_table("/proc/locks")
+    except (Error, OSError):
+        return []  # who it is would be nice to know, and decides nothing
     if entry is None:
         return []
     # In the number of the file system itself, which stat(2) does not tell on btrfs.
     major, minor = map(int, entry.device.split(":"))
     wanted = f"{major:02x}:{minor:02x}:{os.fstat(directory.fileno()).st_ino}".encode()
     found = []
-    for line in proc.read_table("/proc/locks"):
+    for line in locks:
         match line.split():
             # Those who wait have an arrow in front.
             case [_, b"FLOCK", _, _, pid, place, *_] if place == wanted and pid.isdigit():
