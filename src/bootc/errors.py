@@ -7,6 +7,8 @@ in :func:`doing` and the command line prints what was being done in front of it.
 
 from __future__ import annotations
 
+from bootc.printable import printable
+
 
 class Error(Exception):
     """A failure the user can understand and act on.
@@ -57,21 +59,22 @@ class doing:  # noqa: N801  (reads as a statement: ``with doing("…")``)
 
 
 def one_line(exc: BaseException) -> str:
-    """Render an exception as one line: outermost context first, then the cause, then the hint."""
+    """Render an exception as one line: outermost context first, then the cause, then the hint.
+
+    Nothing in it is a control character, whatever the names in it hold.
+    """
     notes = list(reversed(getattr(exc, "__notes__", ())))
     if isinstance(exc, OSError) and exc.strerror:
-        cause = exc.strerror if exc.filename is None else f"{_name(exc.filename)}: {exc.strerror}"
+        cause = exc.strerror
+        if exc.filename is not None:
+            cause = f"{_name(exc.filename)}: {cause}"
     else:
         cause = str(exc) or type(exc).__name__
     text = ": ".join([*notes, cause])
     if isinstance(exc, Error) and exc.hint:
         text += f" (hint: {exc.hint})"
-    return " ".join(text.split())
+    return printable(text.strip())
 
 
 def _name(filename: object) -> str:
-    return (
-        filename.decode("utf-8", "backslashreplace")
-        if isinstance(filename, bytes)
-        else str(filename)
-    )
+    return printable(filename if isinstance(filename, bytes) else str(filename))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -555,17 +556,102 @@ def test_an_overlay_that_is_there(host: Host) -> None:
     assert (refused.code, refused.err) == (1, f"error: {message}\n")
 
 
-def test_another_command_at_work(host: Host) -> None:
-    hold = "flock /run/bootc sleep 3 </dev/null >/dev/null 2>&1 &"
-    _, refused, waited = host.run(
-        f"mkdir -p /run/bootc; {hold}\nsleep 0.5",
+#: Holds a lock for a minute, or until the file /run/done is there.
+HOLD = (
+    "mkdir -p {0}; flock {0} sh -c 'for i in $(seq 600); do "
+    "[ -e /run/done ] && break; sleep 0.1; done' </dev/null >/dev/null 2>&1 & sleep 0.5"
+)
+
+
+@pytest.mark.parametrize("lock", ["/run/bootc/lock", "/run/bootc"], ids=["new", "old"])
+def test_another_command_at_work(host: Host, lock: str) -> None:
+    """Also one of a version before there was the new lock."""
+    _, refused, _, waited = host.run(
+        HOLD.format(lock),
         ["upgrade", "--cancel", "--no-wait"],
+        "(sleep 6; touch /run/done) </dev/null >/dev/null 2>&1 &",
         ["pin", "booted"],
     )
     assert refused.code == 1
-    assert "in use by another process" in refused.err
+    assert re.search(rf"{lock} is in use by process \d+ \(flock\) \(hint: wait", refused.err)
     assert waited.code == 0
-    assert waited.out.startswith("Waiting for another process")
+    assert re.match(rf"Waiting for process \d+ \(flock\), which uses {lock}\n", waited.out)
+
+
+def test_nobody_but_root_keeps_root_waiting(host: Host) -> None:
+    require.tool("setpriv")
+    user = "setpriv --reuid=4711 --regid=4711 --clear-groups"
+    _, done, refused, mode = host.run(
+        f"mkdir -p -m 755 /run/bootc; {user} {HOLD.format('/run/bootc').partition('; ')[2]}",
+        ["pin", "booted"],
+        f"{user} flock --nonblock /run/bootc/lock true || echo refused",
+        "stat -c %a /run/bootc/lock; flock --nonblock /run/bootc true || echo still held",
+    )
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert refused.out == "refused\n"
+    assert mode.out == "700\nstill held\n"
+
+
+def test_a_mount_with_a_strange_name(host: Host) -> None:
+    """mountinfo holds a carriage return and more as they are."""
+    strange = "\\r\\013\\014\\034\\302\\205\\342\\200\\250x"
+    before, mounted, after, pinned, back = host.run(
+        ["status", "--json"],
+        f'd=$(printf \'/run/{strange}\'); mkdir "$d"; mount -t tmpfs "$d" "$d"',
+        ["status", "--json"],
+        ["pin", "rollback"],
+        ["rollback"],
+    )
+    assert mounted.code == 0, mounted.err
+    assert after.out == before.out
+    assert after.code == 0
+    check(pinned, journal=(Event.PINNED,))
+    check(back, "Next boot: rollback deployment", journal=(Event.ROLLBACK,))
+
+
+@staged
+def test_finalizing_beside_a_mount_with_a_strange_name(host: Host) -> None:
+    _, _, done = host.run(
+        host.announce(host.ids[2]),
+        'd=$(printf \'/run/\\rx\'); mkdir "$d"; mount -t tmpfs x "$d"',
+        ["composefs-finalize-staged"],
+    )
+    assert done.code == 0, done.err
+    assert ids_of(done) == [Event.FINALIZED]
+
+
+def test_what_nobody_can_read_is_done_all_the_same(host: Host) -> None:
+    a, b, _ = host.ids
+    first = "cd /sysroot/boot/loader/entries; cat $(ls | sort -r | head -1)"
+    bootc = f"{sys.executable} -m bootc"
+    closed, after, full, back, looked, dry = host.run(
+        f"{bootc} rollback <&- >&- 2>&-",
+        first,
+        f"{bootc} rollback >/dev/full 2>/dev/full",
+        first,
+        f"{bootc} status >/dev/full || echo $?",
+        f"{bootc} rollback --dry-run >/dev/full || echo $?",
+    )
+    assert (closed.code, full.code) == (0, 0)
+    assert b.hex in after.out
+    assert a.hex in back.out
+    assert looked.out == dry.out == "1\n"
+    assert looked.err == dry.err == "error: standard output: No space left on device\n"
+
+
+def test_what_changes_nothing_sends_nothing(host: Host) -> None:
+    collect = ["internals", "composefs-gc", "--prune-repo"]
+    _, first, second, looked, listed, dry = host.run(
+        "mount -o remount,rw /sysroot; rm /sysroot/state/deploy/*/*.origin",
+        collect,
+        collect,
+        ["etc", "diff"],
+        ["config-diff"],
+        ["pin", "booted", "--dry-run"],
+    )
+    assert Event.GARBAGE_COLLECTED not in ids_of(second), (first, second)
+    for done in (looked, listed, dry):
+        assert done.journal == []
 
 
 @staged

@@ -50,11 +50,6 @@ def mkcomposefs(*arguments: object) -> int:
     return cli.main(["internals", "mkcomposefs", *map(str, arguments)])
 
 
-@pytest.fixture(autouse=True)
-def _leave_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-
-
 def test_blocks_are_shared(volume: tuple[Dir, str]) -> None:
     root, fstype = volume
     content = os.urandom(SIZE)

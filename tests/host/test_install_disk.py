@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.events import Event, Message
 from bootc.formats.imgref import ImageReference
 from bootc.fs import mounts
+from bootc.fs.interruption import ENDING
 from support import require
 from support.commands import Commands
 
@@ -230,6 +233,40 @@ def test_a_failure_leaves_a_blank_disk(disk: str, failure: type[BaseException]) 
 
     assert signatures(disk) == []
     assert events == [Message(f"Wiped device {disk} after the failure")]
+    check_may_be_written(inspect(disk), wipe=False)
+
+
+#: Holds a half-made installation until it is interrupted.
+HALF_AN_INSTALLATION = """
+import sys, time
+from bootc.deploy.install.device import BlankUnlessKept, inspect
+from bootc.deploy.install.filesystem import Filesystem, make_root
+from bootc.deploy.install.partition import create_partitions
+from bootc.fs import interruption, mounts
+interruption.raise_when_interrupted()
+disk = sys.argv[1]
+mounts.private_mount_namespace()
+with BlankUnlessKept(inspect(disk), print):
+    layout = create_partitions(disk, "x86_64", None)
+    make_root(Filesystem.EXT4, layout.root.node)
+    with mounts.mounted(layout.root.node, "ext4"):
+        print("half", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_each_signal_leaves_a_blank_disk(disk: str, number: signal.Signals) -> None:
+    """A terminal that closes sends SIGHUP, and its shell sends another one."""
+    argv = [sys.executable, "-c", HALF_AN_INSTALLATION, disk]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half\n"
+        process.send_signal(number)
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate(timeout=60)
+    assert err.splitlines()[-1] == b"KeyboardInterrupt"
+    assert signatures(disk) == []
     check_may_be_written(inspect(disk), wipe=False)
 
 

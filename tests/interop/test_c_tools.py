@@ -55,7 +55,6 @@ def theirs() -> Tool:
 @pytest.fixture
 def ours(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Tool:
     """Run the command in this process."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
 
     def run(name: str, *arguments: object) -> Answer:
         capfdbinary.readouterr()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,6 @@ class Cfs:
     ) -> None:
         self.repo = repo
         self._capsys = capsys
-        monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-        monkeypatch.setattr(cli.gc, "set_threshold", lambda *a: None)
-        monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
 
     def raw(self, *words: object, group: tuple[str, ...] = ()) -> tuple[int, bytes, str]:
         """Run a verb; return the exit code, standard output and standard error."""

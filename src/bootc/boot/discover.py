@@ -27,6 +27,7 @@ from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.errors import Error
 from bootc.formats import fat
 from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree
+from bootc.printable import listed, printable
 
 
 class ImageNotBootable(Error):
@@ -129,7 +130,7 @@ def find_ukis(root: Directory) -> list[UkiFile]:
                 found[f"{home}/{path}"] = leaf
             elif name.endswith(ADDON_SUFFIX) and addons.setdefault(name, leaf) != leaf:
                 raise ImageNotBootable(
-                    f"the image holds several UKI add-ons called {_printable(name)}",
+                    f"the image holds several UKI add-ons called {printable(name)}",
                     hint="give each a name of its own",
                 )
     _check_names(addons)
@@ -139,7 +140,7 @@ def find_ukis(root: Directory) -> list[UkiFile]:
 def _find_uki(root: Directory) -> UkiFile | None:
     found = find_ukis(root)
     if len(found) > 1:
-        names = ", ".join(_printable(uki.path) for uki in found)
+        names = listed(uki.path for uki in found)
         raise ImageNotBootable(
             f"the image holds {len(found)} unified kernel images: {names}", hint="leave one of them"
         )
@@ -150,7 +151,7 @@ def _check_names(addons: Collection[str]) -> None:
     for name in addons:
         if not (fat.is_name(name) and name.isprintable()):
             raise ImageNotBootable(
-                f"the UKI add-on {_printable(name)!r} has a name that the ESP cannot hold"
+                f"the UKI add-on {printable(name)} has a name that the ESP cannot hold"
             )
     if same := fat.same_names(addons):
         raise ImageNotBootable(f"the UKI add-ons {same[0]} and {same[1]} are one name on the ESP")
@@ -159,18 +160,18 @@ def _check_names(addons: Collection[str]) -> None:
 def _find_kernel(root: Directory) -> Kernel:
     found: list[Kernel] = []
     for kver, directory in kernel_dirs(root):
-        path = f"{_MODULES}/{_printable(kver)}"
+        path = f"{_MODULES}/{printable(kver)}"
         vmlinuz, initramfs = (directory.entries.get(n.encode()) for n in (VMLINUZ, _INITRAMFS))
         if vmlinuz is None:
             continue
         if initramfs is None:
             raise ImageNotBootable(
-                f"kernel {_printable(kver)} has no initramfs: {path}/{_INITRAMFS} is missing",
+                f"kernel {printable(kver)} has no initramfs: {path}/{_INITRAMFS} is missing",
                 hint="build it into the image with dracut",
             )
         found.append(
             Kernel(
-                _printable(kver),
+                printable(kver),
                 _regular_file(vmlinuz, f"{path}/{VMLINUZ}"),
                 _regular_file(initramfs, f"{path}/{_INITRAMFS}"),
             )
@@ -181,7 +182,7 @@ def _find_kernel(root: Directory) -> Kernel:
             hint="use an image that is made to be booted",
         )
     if len(found) > 1:
-        names = ", ".join(kernel.kver for kernel in found)
+        names = listed(kernel.kver for kernel in found)
         raise ImageNotBootable(
             f"the image holds {len(found)} kernels: {names}",
             hint=f"leave one of them below {_MODULES}",
@@ -198,9 +199,5 @@ def _directory(root: Directory, path: str) -> Directory | None:
 
 def _regular_file(node: Directory | Leaf, path: str) -> Leaf:
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-        raise ImageNotBootable(f"{_printable(path)} is not a regular file")
+        raise ImageNotBootable(f"{printable(path)} is not a regular file")
     return node
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

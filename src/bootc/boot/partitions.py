@@ -14,13 +14,13 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats import dps
-from bootc.fs import mounts, process
+from bootc.fs import lsblk, mounts, process
 from bootc.fs.dir import Dir
-from bootc.kernel import mount
+from bootc.fs.lsblk import Block
+from bootc.kernel import mount, proc
 
 #: Partition types by the kind of partition table.
 _Types = Mapping[str, Collection[str]]
@@ -30,8 +30,6 @@ _log = logging.getLogger(__name__)
 #: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
 _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
-#: Without NAME lsblk prints a list and no tree.
-_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE"
 #: What firmware reads.
 ESP_FILESYSTEM = "vfat"
 #: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
@@ -53,19 +51,20 @@ def backing_device(directory: Dir) -> str:
         number = os.fstat(directory.fileno()).st_dev
         if os.major(number) == 0:
             # btrfs invents numbers; its mount names the device.
-            source = _mount_source(directory)
+            entry = mounts.mount_of(directory)
+            source = "unknown" if entry is None else entry.source
             if not source.startswith("/dev/"):
                 raise NoBackingDevice(f"{directory.path} lies on no block device ({source})")
             return source
-        with open(f"{_sysfs(number)}/uevent") as uevent:
-            fields = dict(line.strip().split("=", 1) for line in uevent)
-        return f"/dev/{fields['DEVNAME']}"
+        name = proc.read_fields(f"{_sysfs(number)}/uevent", b"=").get(b"DEVNAME")
+        if not name:
+            raise NoBackingDevice(f"the block device of {directory.path} has no name in /dev")
+        return f"/dev/{os.fsdecode(name)}"
 
 
 def is_read_only(device: str) -> bool:
     """Tell whether a block device itself refuses writes, whatever is mounted how."""
-    with open(f"{_sysfs(os.stat(device).st_rdev)}/ro") as flag:
-        return flag.read().strip() == "1"
+    return proc.read_table(f"{_sysfs(os.stat(device).st_rdev)}/ro") == [b"1"]
 
 
 def find_esp(device: str) -> str | None:
@@ -98,7 +97,7 @@ def filesystem_on(device: str) -> str:
     """
     with doing(f"Looking for the file system on {device}"):
         argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
-        return process.run(argv).stdout.decode("utf-8", "replace").strip()
+        return process.run(argv).stdout.decode("utf-8", "backslashreplace").strip()
 
 
 @contextlib.contextmanager
@@ -232,46 +231,29 @@ def _sysfs(number: int) -> str:
     return f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
 
 
-def _mount_source(directory: Dir) -> str:
-    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
-        fields = dict(line.strip().split(":", 1) for line in info)
-    mount_id = int(fields["mnt_id"])
-    sources = (entry.source for entry in mounts.read_mounts() if entry.mount_id == mount_id)
-    return next(sources, "unknown")
-
-
-def _lsblk(device: str, *options: str) -> list[dict[str, Any]]:
-    """Return the device and all that is made of it, or with ``--inverse`` all it is made of."""
-    argv = ["lsblk", "--json", "--output", _COLUMNS, *options, device]
-    pending: list[dict[str, Any]] = process.run_json(argv)["blockdevices"]
-    rows = []
-    while pending:
-        row, *pending = pending
-        rows.append(row)
-        pending += row.get("children", [])
-    return rows
-
-
 def _find(device: str, types: _Types) -> str | None:
-    disks = [row for row in _lsblk(device, "--inverse") if not row.get("children")]
+    disks = [block for block in lsblk.below(device) if block.is_last]
     # One disk may be reached through several parts of an array.
-    for path in dict.fromkeys(disk["path"] for disk in disks):
-        for row in _lsblk(path):
-            if row["type"] not in ("disk", "loop") and _is_of(row, types):
-                return str(row["path"])
+    for path in dict.fromkeys(disk.path for disk in disks):
+        for block in lsblk.above(path):
+            if block.kind not in ("disk", "loop") and _is_of(block, types):
+                return block.path
     return None
 
 
-def _is_of(row: dict[str, Any], types: _Types) -> bool:
-    table, kind = row["pttype"], row["parttype"]
+def _is_of(block: Block, types: _Types) -> bool:
+    table, kind = block.partition_table, block.partition_type
     if kind is None:
-        table, kind = _probe(row["path"])
+        table, kind = _probe(block.path)
     return kind is not None and kind.lower() in types.get(table or "gpt", ())
 
 
 def _probe(path: str) -> tuple[str | None, str | None]:
+    scheme, kind = "PART_ENTRY_SCHEME", "PART_ENTRY_TYPE"
+    # Only these, since others say what a partition is called, which may be anything.
+    tags = ("--match-tag", scheme, "--match-tag", kind)
     # blkid says 2 when it knows nothing.
-    done = process.run(["blkid", "--probe", "--output", "export", path], ok=(0, 2))
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    done = process.run(["blkid", "--probe", *tags, "--output", "export", path], ok=(0, 2))
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     fields = dict(line.split("=", 1) for line in lines if "=" in line)
-    return fields.get("PART_ENTRY_SCHEME"), fields.get("PART_ENTRY_TYPE")
+    return fields.get(scheme), fields.get(kind)

@@ -13,9 +13,10 @@ from typing import Any
 
 from bootc.cli.output import name_value, render_json
 from bootc.errors import Error
-from bootc.formats.treediff import Aspect, Difference, Finding, printable
+from bootc.formats.treediff import Aspect, Difference, Finding
 from bootc.oci.canonical import Applied
 from bootc.oci.explain import Report, Side
+from bootc.printable import printable
 
 _WIDTH = 80
 _TITLES = {

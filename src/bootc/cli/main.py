@@ -1,8 +1,8 @@
 """The command: parse, run one verb, turn errors into one line and an exit code.
 
-Exit codes: 0 done, 1 the operation failed, 2 the command line is wrong, 130
-interrupted; a comparison is like diff(1): 0 equal, 1 different, 2 failed. Output for
-the user goes to stdout; errors and warnings to stderr.
+Exit codes: 0 done, 1 the operation failed or its result could not be printed, 2 the command
+line is wrong, 130 interrupted; a comparison is like diff(1): 0 equal, 1 different, 2 failed.
+:mod:`bootc.cli.streams` says what standard output and standard error are for.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import atexit
 import gc
 import logging
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
 from bootc import __version__
-from bootc.cli.options import Context, build_parser
+from bootc.cli import streams
+from bootc.cli.options import Context, TextWanted, build_parser
 from bootc.cli.progress import renderer
+from bootc.cli.streams import Output, OutputLost, SideStream
 from bootc.cli.table import as_called, commands_for
 from bootc.errors import Error, UsageError, one_line
-from bootc.events import Sink
+from bootc.fs import interruption
 
 #: A tree of files is many small objects and no cycles. With Python's own thresholds the
 #: collector walks all of them again and again, and finds nothing: a fifth of the time of
@@ -31,71 +31,86 @@ GC_THRESHOLDS = (100_000, 20, 20)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return the exit code.
+    """Run the command line ``argv`` and return the exit code.
 
-    A process called by the name of a composefs tool is that tool.
+    Without ``argv`` it is that of the process, and the process is set up for it: streams,
+    signals, logging. A process called by the name of a composefs tool is that tool.
     """
-    if argv is None:
-        argv = as_called(sys.argv)
-    _set_up_logging()
-    signal.signal(signal.SIGTERM, _terminate)
+    if argv is not None:
+        return _run(argv, Output(sys.stdout), SideStream(sys.stderr))
+    streams.occupy_closed_descriptors()
+    streams.insist_on_utf8()
+    output, errors = Output(sys.stdout), SideStream(sys.stderr)
+    _set_up_logging(errors)
     gc.set_threshold(*GC_THRESHOLDS)
     # What is left in the end goes with the process; the interpreter would walk all of it first.
     atexit.register(gc.freeze)
     try:
-        args = build_parser("bootc", commands_for(argv), __version__).parse_args(argv)
-        if args.run is None:
-            raise UsageError("a command is missing", hint="see bootc --help")
-        with renderer(sys.stderr, sys.stdout) as sink:
-            code: int | None = args.run(args, _context(sink))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader left (``bootc status | head``); nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        interruption.raise_when_interrupted()
+        code = _run(as_called(sys.argv), output, errors)
+        interruption.ignore_from_now_on()
     except KeyboardInterrupt:
-        _complain("interrupted")
+        # Once more, while the first one was reported.
+        code = 130
+    return code
+
+
+def _run(argv: Sequence[str], output: Output, errors: SideStream) -> int:
+    code = 1
+    try:
+        code = _run_verb(argv, output, errors)
+    except TextWanted as wanted:
+        output.result(wanted.text)
+        code = 0
+    except OutputLost:
+        pass  # reported below
+    except KeyboardInterrupt:
+        errors.error("interrupted")
         return 130
     except (Error, OSError) as exc:
-        _complain(one_line(exc))
+        errors.error(one_line(exc))
         return exc.exit_code if isinstance(exc, Error) else 1
     except Exception:  # noqa: BLE001  (the one place that may: it is a bug, and says so)
-        traceback.print_exc()
-        _complain("this is a bug in bootc; please report it with the lines above")
+        for line in traceback.format_exc().rstrip().split("\n"):
+            errors.line(line, None)
+        errors.error("this is a bug in bootc; please report it with the lines above")
         return 1
-    return code or 0
+    if output.failure is None:
+        return code
+    if not isinstance(output.failure, BrokenPipeError):
+        errors.error(f"standard output: {output.failure.strerror}")
+    return code or 1
 
 
-def _context(sink: Sink) -> Context:
-    return Context(_write, _write_bytes, sink, sys.stdout.isatty())
+def _run_verb(argv: Sequence[str], output: Output, errors: SideStream) -> int:
+    args = build_parser("bootc", commands_for(argv), __version__).parse_args(argv)
+    if args.run is None:
+        raise UsageError("a command is missing", hint=f"see {args.program} --help")
+    with renderer(errors, output) as sink:
+        context = Context(
+            output.result, output.result_bytes, sink, output.isatty(), output.count_messages
+        )
+        return args.run(args, context) or 0
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
+class _LogHandler(logging.Handler):
+    """Shows the log on standard error, which may be full or gone."""
+
+    def __init__(self, errors: SideStream) -> None:
+        super().__init__()
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one line."""
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._errors.line(text, streams.WARNING_PATIENCE_S)
 
 
-def _write_bytes(data: bytes) -> None:
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-
-
-def _complain(text: str) -> None:
-    prefix = "\x1b[31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
-    print(prefix, text, file=sys.stderr)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    # SIGTERM unwinds like Ctrl-C, so that every context manager cleans up.
-    raise KeyboardInterrupt
-
-
-def _set_up_logging() -> None:
+def _set_up_logging(errors: SideStream) -> None:
     level = os.environ.get("BOOTC_LOG", "warning").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         level = "WARNING"
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    for number, name in ((logging.WARNING, "warning"), (logging.ERROR, "error")):
-        logging.addLevelName(number, name)
+    logging.basicConfig(level=level, handlers=[_LogHandler(errors)])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getopt
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -36,12 +36,29 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a verb is given besides its own arguments."""
+    """What a verb is given besides its own arguments.
+
+    Attributes:
+        write: Prints text of the result, and never raises: the work goes on.
+        write_bytes: Prints bytes of the result, and raises where that is of no use any more.
+        sink: Shows progress and messages, which may get lost.
+        stdout_is_terminal: Whether a person reads the result.
+        messages_are_the_result: To be called where they are, as in a dry run.
+    """
 
     write: Callable[[str], None]
     write_bytes: Callable[[bytes], None]
     sink: Sink
     stdout_is_terminal: bool
+    messages_are_the_result: Callable[[], None] = lambda: None
+
+
+class TextWanted(Exception):
+    """The command line asks for nothing but a text, which is ``--help`` or ``--version``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
 #: Returns the exit code, or None for 0.
@@ -68,6 +85,19 @@ class Command:
     like_getopt: bool = False
 
 
+class _ShowText(argparse.Action):
+    """Asks for the version if there is one, else for the help. argparse's own ones exit."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, version: str = "") -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS)
+        self.help = "Print the version." if version else "Print this help."
+        self._version = version
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Stop reading the command line."""
+        raise TextWanted(self._version or parser.format_help())
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that raises instead of exiting.
 
@@ -77,7 +107,10 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, like_getopt: bool = False, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(add_help=False, **settings)
+        #: Python 3.14 colours help texts, which are results here and have no escapes.
+        self.color = False
+        self.add_argument("-h", "--help", action=_ShowText)
         self._like_getopt = like_getopt
         #: As the getopt module wants them: those that take a value end in ``=``.
         self.long_options = ["help"]
@@ -85,6 +118,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         kind = Error if self._like_getopt else UsageError
         raise kind(message, hint=f"see {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            import difflib  # takes as long as a whole short command
+
+            known = [choice.dest for choice in action._get_subactions()]
+            near = difflib.get_close_matches(value, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+            raise UsageError(f"unknown command {value!r:.80}", hint=hint)
+        super()._check_value(action, value)
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
@@ -113,7 +156,8 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
         description="Deploy and boot operating systems from container images.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", "-V", action="version", version=f"{program} {version}")
+    parser.add_argument("-V", "--version", action=_ShowText, version=f"{program} {version}\n")
+    parser.set_defaults(run=None, program=program)
     _add_commands(parser, commands)
     return parser
 
@@ -121,10 +165,7 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
 def _add_commands(
     parser: _Parser, commands: tuple[Command, ...], above: frozenset[str] = frozenset()
 ) -> None:
-    shown = [c.name for c in commands if not c.hidden]
-    group = parser.add_subparsers(
-        title="commands", metavar="|".join(shown), required=True, parser_class=_Parser
-    )
+    group = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     for command in commands:
         text: dict[str, Any] = {} if command.hidden else {"help": command.help}
         child = group.add_parser(
@@ -140,7 +181,7 @@ def _add_commands(
         if command.commands:
             flags = (flag for option in command.options for flag in option.flags)
             _add_commands(child, command.commands, above.union(flags))
-        child.set_defaults(run=command.run)
+        child.set_defaults(run=command.run, program=child.prog)
 
 
 def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:

@@ -8,33 +8,36 @@ what merely belongs to others is shown to those only who ask for more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bootc.errors import Error
+from bootc.printable import ascii_escaped, printable
 
 if TYPE_CHECKING:
     from bootc.boot.findings import Finding
     from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
 
 
+#: Text that is a string to every YAML reader: numbers and dates begin with another character.
+_YAML_PLAIN = re.compile(r"[A-Za-z_/](?:[A-Za-z0-9_./@+-]|:(?=[A-Za-z0-9_./@+-]))*")
+#: But for these, which YAML 1.1 takes for truth values or nothing.
+_YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 #: The kind of findings that are only somebody else's.
 _OTHERS = "foreign"
 
 
-class YamlMissing(Error):
-    """YAML was asked for, and the library that writes it is not installed."""
-
-
 def render_json(value: dict[str, Any]) -> str:
-    """Return canonical JSON: sorted keys, no blanks, no newline at the end."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Return canonical JSON: sorted keys, no blanks, no newline at the end.
+
+    What is not printable is escaped, which canonical JSON does not do; the values are exact.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return ascii_escaped(text)
 
 
 def name_value(key: str, raw: bytes) -> dict[str, str]:
     """Return a name for JSON: as text, and if it is not UTF-8 with escapes and in hex as well."""
-    from bootc.formats.treediff import printable
-
     try:
         return {key: raw.decode()}
     except UnicodeDecodeError:
@@ -43,12 +46,12 @@ def name_value(key: str, raw: bytes) -> dict[str, str]:
 
 def render_pretty_json(value: dict[str, object]) -> str:
     """Return JSON as ``cfsctl`` prints it: indented, and with a newline at the end."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return ascii_escaped(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
 
 
 def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of one row or more as ``cfsctl`` prints it, with a newline at the end."""
-    lines = [header, *rows]
+    lines = [header, *(list(map(printable, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def rule(left: str, line: str, cross: str, right: str) -> str:
@@ -71,23 +74,69 @@ def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def render_yaml(value: dict[str, Any]) -> str:
-    """Return YAML, keys in the order of ``value``.
+def render_yaml(value: Mapping[str, object]) -> str:
+    """Return YAML in block style, keys in the order of ``value``, with a newline at the end.
 
-    Raises:
-        YamlMissing: there is no PyYAML.
+    The values are those of JSON, without fractions. Strings that YAML would take for something
+    else, or that are more than one plain word, are in double quotes with JSON's escapes.
+
+    >>> print(render_yaml({"a": ["no", {"b": None, "c": []}]}), end="")
+    a:
+    - "no"
+    - b: null
+      c: []
     """
-    try:
-        import yaml
-    except ImportError:
-        raise YamlMissing(
-            "YAML output needs the Python module yaml",
-            hint="install python3-yaml, or use --format=json",
-        ) from None
-    text: str = yaml.safe_dump(
-        value, sort_keys=False, default_flow_style=False, allow_unicode=True, width=1000
-    )
-    return text
+    return "".join(f"{line}\n" for line in _yaml_lines(value))
+
+
+def _yaml_lines(value: object) -> Iterator[str]:
+    match value:
+        case Mapping() if value:
+            for key, item in value.items():
+                head = f"{_yaml_scalar(key)}:"
+                if item and isinstance(item, Mapping):
+                    yield head
+                    yield from (f"  {line}" for line in _yaml_lines(item))
+                elif item and isinstance(item, list):
+                    yield head
+                    yield from _yaml_lines(item)
+                else:
+                    yield from (f"{head} {line}" for line in _yaml_lines(item))
+        case [_, *_]:
+            for item in value:
+                first, *rest = _yaml_lines(item)
+                yield f"- {first}"
+                yield from (f"  {line}" for line in rest)
+        case Mapping():
+            yield "{}"
+        case []:
+            yield "[]"
+        case _:
+            yield _yaml_scalar(value)
+
+
+def _yaml_scalar(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case str():
+            plain = _YAML_PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS
+            return value if plain else _yaml_quoted(value)
+        case _:
+            raise TypeError(f"no YAML for {value!r:.80}")
+
+
+def _yaml_quoted(text: str) -> str:
+    # JSON's escapes are YAML's, but for characters that JSON writes as two.
+    wide = (c for c in text if ord(c) > 0xFFFF and not c.isprintable())
+    quoted = json.dumps(text, ensure_ascii=False)
+    for char in dict.fromkeys(wide):
+        quoted = quoted.replace(char, f"\\U{ord(char):08x}")
+    return ascii_escaped(quoted)
 
 
 def render_human(host: Host, *, verbose: bool) -> str:
@@ -118,9 +167,7 @@ def render_human(host: Host, *, verbose: bool) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    from bootc.deploy.model import on_one_line
-
-    return f"{finding.kind.value}: {on_one_line(finding.subject)}: {on_one_line(finding.text)}"
+    return f"{finding.kind.value}: {printable(finding.subject)}: {printable(finding.text)}"
 
 
 def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, str]]) -> str:
@@ -128,9 +175,11 @@ def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, 
         heading = first_line = f"{heading} composefs"
     else:
         heading = f"{heading} image"
-        first_line = f"{heading}: {_short_reference(image.image)}"
-    # Values of all rows start below that of the heading.
-    return "\n".join([first_line, *(f"{k:>{len(heading)}}: {v}" for k, v in rows), ""])
+        first_line = f"{heading}: {printable(_short_reference(image.image))}"
+    # Values of all rows start below that of the heading. One that held a newline could show
+    # rows and headings of its own.
+    lines = (f"{label:>{len(heading)}}: {printable(value)}" for label, value in rows)
+    return "\n".join([first_line, *lines, ""])
 
 
 def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:

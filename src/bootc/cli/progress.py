@@ -2,23 +2,29 @@
 
 A terminal gets bars from ``rich`` where that is installed. Everything else (a
 log, a serial console, a pipe) gets plain lines: when a task starts, each tenth
-of a long one, and how long it took. Progress goes to one stream (standard error),
-messages for the user to another (standard output).
+of a long one, and how long it took. Progress goes to standard error, messages for the
+user to standard output. Neither changes what a command does (:mod:`bootc.cli.streams`).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
+from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Event, Message, Progress, Sink, Start
+from bootc.fs.interruption import left_to_this_thread
+from bootc.printable import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+_log = logging.getLogger(__name__)
 
 #: A task shorter than this is over before its tenths are worth a line.
 _TENTHS_AFTER_S = 2.0
@@ -32,9 +38,9 @@ class Renderer(Protocol):
 
 
 class Lines:
-    """Plain lines on a stream."""
+    """Plain lines."""
 
-    def __init__(self, stream: TextIO, messages: TextIO) -> None:
+    def __init__(self, stream: SideStream, messages: Output) -> None:
         self._stream = stream
         self._messages = messages
         self._open: dict[str, tuple[Start, float, int]] = {}
@@ -43,18 +49,18 @@ class Lines:
         """Show one event."""
         match event:
             case Message(text):
-                print(text, file=self._messages, flush=True)
+                self._messages.message(text)
             case Start(task, description):
                 self._open[task] = (event, time.monotonic(), 0)
                 size = f" ({human_bytes(event.total)})" if _sized(event) else ""
-                self._print(f"{description}{size} …")
+                self._stream.line(f"{description}{size} …")
             case Progress(task, done):
                 self._progress(task, done)
             case Done(task, cached):
                 start, begun, _ = self._open.pop(task, (None, 0.0, 0))
                 if start is not None:
                     took = "already there" if cached else f"{time.monotonic() - begun:.1f} s"
-                    self._print(f"{start.description}: done ({took})")
+                    self._stream.line(f"{start.description}: done ({took})")
 
     def _progress(self, task: str, done: int) -> None:
         if task not in self._open:
@@ -66,18 +72,19 @@ class Lines:
         if tenth > shown:
             self._open[task] = (start, begun, tenth)
             if tenth < 10:
-                self._print(f"{start.description}: {10 * tenth} %")
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+                self._stream.line(f"{start.description}: {10 * tenth} %")
 
 
 class Bars:
-    """Bars on a terminal, drawn by rich from the first task on; messages appear above them."""
+    """Bars on a terminal, drawn by rich from the first task on; messages appear above them.
 
-    def __init__(self, stream: TextIO, messages: TextIO) -> None:
+    If rich fails, whatever the reason, plain lines go on from there.
+    """
+
+    def __init__(self, stream: SideStream, messages: Output) -> None:
         self._stream = stream
         self._messages = messages
+        self._lines: Lines | None = None
         self._bars: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -91,17 +98,28 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(Exception):
+                self._bars.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if self._lines is None:
+            try:
+                self._draw(event)
+                return
+            except Exception as exc:  # noqa: BLE001  (a drawing is never worth an update)
+                _log.debug("rich failed: %r", exc)
+                self._lines = Lines(self._stream, self._messages)
+        self._lines(event)
+
+    def _draw(self, event: Event) -> None:
         match event:
             case Message(text):
                 self._say(text)
             case Start(task, description, total):
                 if self._bars is None:
                     self._bars = _start_bars(self._stream)
-                self._tasks[task] = self._bars.add_task(description, total=total)
+                self._tasks[task] = self._bars.add_task(printable(description), total=total)
             case Progress(task, done):
                 self._update(task, done)
             case Done(task):
@@ -110,9 +128,10 @@ class Bars:
 
     def _say(self, text: str) -> None:
         if self._bars is not None and self._messages.isatty():
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console = self._bars.console
+            console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=self._messages, flush=True)
+            self._messages.message(text)
 
     def _update(self, task: str, done: int | None) -> None:
         """Move a bar; to its end when ``done`` is None."""
@@ -126,27 +145,29 @@ class Bars:
             self._bars.update(bar, completed=done)
 
 
-def _start_bars(stream: TextIO) -> RichProgress:
+def _start_bars(stream: SideStream) -> RichProgress:
     # Only a terminal that something is going to be shown on pays for this import.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     bars = Progress(
-        TextColumn("{task.description}"),
+        # A name in brackets is no markup.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
-        console=Console(file=stream),
+        console=Console(file=cast("IO[str]", stream)),
         refresh_per_second=5,
         # Results go to standard output as they are: not wrapped, and on a terminal if
         # it is one, which rich's stand-in denies.
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    bars.start()
+    with left_to_this_thread():
+        bars.start()
     return bars
 
 
-def renderer(stream: TextIO, messages: TextIO) -> AbstractContextManager[Renderer]:
+def renderer(stream: SideStream, messages: Output) -> AbstractContextManager[Renderer]:
     """Return what suits the stream; enter it before sending events."""
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
         return Bars(stream, messages)

@@ -43,6 +43,10 @@ QUIET = Option(("--quiet",), "Show no progress.", default=False)
 def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]]:
     """Open the running system to change it, and say what is known of it at first.
 
+    Args:
+        sink: Told when another command has to be waited for.
+        wait: Wait for another command to finish.
+
     Raises:
         Error, OSError: as :func:`bootc.deploy.system.open_system`.
     """
@@ -77,8 +81,11 @@ def view_host(
 
 
 def sink_of(args: argparse.Namespace, context: Context) -> Sink:
-    """Return where events go, as ``--quiet`` says."""
-    return messages_only(context.sink) if args.quiet else context.sink
+    """Return where events go, as ``--quiet``, ``--dry-run`` and ``--check`` say."""
+    given = vars(args)
+    if given.get("dry_run") or given.get("check"):
+        context.messages_are_the_result()
+    return messages_only(context.sink) if given.get("quiet") else context.sink
 
 
 def refuse_together(args: argparse.Namespace, option: str, *others: str) -> None:

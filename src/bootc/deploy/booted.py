@@ -23,6 +23,7 @@ from bootc.formats.cmdline import CmdlineError, ComposefsArgument, composefs_arg
 from bootc.formats.digest import Digest, DigestError
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount, read_mounts
+from bootc.kernel import proc
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +78,9 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
         OSError: a source of this knowledge cannot be read.
     """
     with doing("Reading how this system was booted"):
-        with open(os.path.join(root, "proc/cmdline"), encoding="utf-8", errors="replace") as file:
-            cmdline = file.read()
+        # A boot loader can put any byte into it, a newline, too.
+        raw = b"\n".join(proc.read_table(os.path.join(root, "proc/cmdline")))
+        cmdline = raw.decode("utf-8", "replace")
         argument = _argument(cmdline)
         mounts = read_mounts()
         image_id = booted_image(mounts, root)

@@ -58,15 +58,20 @@ def run(
     execute(plan, system, sink, supplies)
 
 
-def rollback(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
+def rollback(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> bool:
     """Let the rollback deployment boot next, or the booted one if that was done already.
+
+    Returns:
+        Whether the order of booting was changed.
 
     Raises:
         NoRollback: there is none.
         NoSpaceOnBoot: there is no room for another menu. Nothing has been touched.
     """
     facts = gather(system)
-    run(with_room(system, facts, plan_rollback(facts)), system, sink, dry_run=dry_run)
+    plan = plan_rollback(facts)
+    run(with_room(system, facts, plan), system, sink, dry_run=dry_run)
+    return bool(plan.steps) and not dry_run
 
 
 def delete_deployment(

@@ -49,6 +49,7 @@ from bootc.fs import atomic
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import OpenContent
 from bootc.oci.names import manifest_id, tag_of
+from bootc.printable import first_lines
 from bootc.repository import gc, layout
 
 _log = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, 
             # What was staged and damaged since keeps nobody from collecting the rest.
             present = [root.hex for root in roots if system.repository.images.exists(root)]
             report = gc.collect(system.repository, roots=present, wait=system.wait, sink=sink)
-            for warning in report.warnings:
+            for warning in first_lines(report.warnings):
                 _log.warning("%s", warning)
         case _:
             assert_never(step)

@@ -27,16 +27,17 @@ from bootc.deploy.staging import kept_items
 from bootc.errors import Error
 from bootc.formats import bls
 from bootc.formats.digest import Digest
+from bootc.printable import first_lines
 
 
 class EtcConflict(Error):
     """Local changes in ``/etc`` and those of the new image exclude each other."""
 
     def __init__(self, conflicts: tuple[Conflict, ...]) -> None:
-        reasons = "; ".join(conflict.reason for conflict in conflicts)
+        reasons = "; ".join(first_lines([conflict.reason for conflict in conflicts]))
         super().__init__(
             f"Merge conflicts found in etc: {reasons}",
-            hint="decide with bootc etc keep PATH or bootc etc take PATH, or give --etc-conflict",
+            hint="decide with bootc etc keep PATH or bootc etc take PATH",
         )
         self.conflicts = conflicts
 

@@ -43,7 +43,6 @@ from bootc.oci.names import config_id, manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
 
-
 _VERSION = "org.opencontainers.image.version"
 
 _T = TypeVar("_T")

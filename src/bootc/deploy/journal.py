@@ -23,6 +23,7 @@ from bootc.deploy.booted import Staged, read_staged
 from bootc.deploy.facts import Facts
 from bootc.errors import Error, one_line
 from bootc.fs.dir import Dir
+from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def send(
     fields: Mapping[str, str | None] | None = None,
     *,
     socket_path: str = SOCKET,
-) -> None:
+) -> bool:
     """Tell the journal that something happened.
 
     Args:
@@ -70,9 +71,13 @@ def send(
         text: The same in one sentence, for people.
         fields: More about it, by name; see :func:`subject`. One without a value is left out.
         socket_path: Where the journal listens.
+
+    Returns:
+        Whether the journal took the message.
     """
     message = {
-        "MESSAGE": text,
+        # One line, which journalctl shows as it is.
+        "MESSAGE": printable(text),
         "MESSAGE_ID": event.value,
         "PRIORITY": str(_PRIORITIES.get(event, _INFO)),
         "SYSLOG_IDENTIFIER": "bootc",
@@ -85,6 +90,8 @@ def send(
             journal.sendto(datagram, socket_path)
     except OSError as exc:
         _log.debug("the journal was not told: %s", exc)
+        return False
+    return True
 
 
 def subject(deployment: object = None, image: object = None) -> dict[str, str | None]:
@@ -139,7 +146,8 @@ def report_damage(facts: Facts, *, socket_path: str = SOCKET) -> None:
     for deployment, state in facts.states.items():
         if state.origin is None:
             text = f"Deployment {deployment} has no origin file that can be read, and is ignored"
-            send(Event.MISSING_ORIGIN, text, subject(deployment), socket_path=socket_path)
+            if not send(Event.MISSING_ORIGIN, text, subject(deployment), socket_path=socket_path):
+                return  # each further message would have to wait, too
 
 
 def _announced(run: Dir, otherwise: Staged | None) -> Staged | None:

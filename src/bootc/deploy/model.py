@@ -20,6 +20,7 @@ from bootc.boot.systemd_boot import Bootloader
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
+from bootc.printable import printable
 
 API_VERSION = "org.containers.bootc/v1"
 KIND = "BootcHost"
@@ -267,11 +268,6 @@ def _json_or_none(entry: BootEntry | None) -> Json | None:
 def _finding_to_json(finding: Finding) -> Json:
     return {
         "kind": finding.kind.value,
-        "subject": on_one_line(finding.subject),
-        "text": on_one_line(finding.text),
+        "subject": printable(finding.subject),
+        "text": printable(finding.text),
     }
-
-
-def on_one_line(text: str) -> str:
-    """Return text that terminals and encoders take as it is: file names can hold anything."""
-    return text if text.isprintable() else ascii(text)[1:-1]

@@ -16,13 +16,14 @@ import os
 from typing import Any
 
 from bootc.deploy.facts import FinalizeFailure
-from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp, on_one_line
+from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.errors import Error, doing
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import Signature
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
+from bootc.printable import printable
 
 PINNED = "pinned"
 CACHED_UPDATE = "cached-update.json"
@@ -85,7 +86,7 @@ def read_failure(state_dir: Dir) -> FinalizeFailure | None:
         reason, time = value["reason"], value.get("time")
         if not isinstance(reason, str):
             raise TypeError("its reason is no text")
-        return FinalizeFailure(on_one_line(reason), None if time is None else _moment(time))
+        return FinalizeFailure(printable(reason), None if time is None else _moment(time))
     except _MALFORMED as exc:
         raise _malformed(FINALIZE_FAILURE, exc) from None
 

@@ -27,13 +27,16 @@ from bootc.errors import Error, doing
 from bootc.events import Sink
 from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
-from bootc.fs.lock import lock_exclusive
+from bootc.fs.lock import lock_among_root, lock_exclusive
 from bootc.kernel import mount
 from bootc.repository.repository import Repository
 
 FINALIZER = "bootc-finalize-staged.service"
-#: Held by one command at a time.
-_LOCK = "run/bootc"
+#: Nobody but root can open this one, and so nobody else can keep root waiting.
+_LOCK = "lock"
+_LOCK_MODE = 0o700
+#: What older versions of this program hold instead. Anybody can open it.
+_OLD_LOCK = "run/bootc"
 
 
 class NotBooted(Error):
@@ -151,9 +154,12 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
     _require_host(root)
     with contextlib.ExitStack() as stack:
         with Dir.open(root) as top:
-            lock = stack.enter_context(top.ensure_dir(_LOCK))
+            old_lock = stack.enter_context(top.ensure_dir(_OLD_LOCK))
             run = stack.enter_context(top.ensure_dir(STAGED_DIRECTORY))
+        lock = stack.enter_context(old_lock.ensure_dir(_LOCK, _LOCK_MODE))
+        os.fchmod(lock.fileno(), _LOCK_MODE)
         lock_exclusive(lock, wait=wait, sink=sink)
+        lock_among_root(old_lock, wait=wait, sink=sink)
         booted = _require_booted(root)
         mounts.private_mount_namespace()
         physical = stack.enter_context(_writable(os.path.join(root, "sysroot")))

@@ -24,7 +24,7 @@ from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.execute import Supplies
 from bootc.deploy.facts import Facts
-from bootc.deploy.finalize import require_resolved
+from bootc.deploy.finalize import EtcConflict, require_resolved
 from bootc.deploy.gather import gather, read_documents, read_image
 from bootc.deploy.merging import read_local_etc, with_policy
 from bootc.deploy.model import ImageSpec
@@ -252,7 +252,12 @@ def _deploy(
     else:
         etc = image_etc(system.repository.objects, image_id)
         with read_local_etc(system) as local:
-            require_resolved(local.merge(etc, options.etc_conflict))
+            merge = local.merge(etc, options.etc_conflict)
+        try:
+            require_resolved(merge)
+        except EtcConflict as exc:
+            exc.hint = f"{exc.hint}, or give --etc-conflict"
+            raise
         new = new_deployment(system, facts, candidate, options.etc_conflict)
         plan = plan_stage(facts, new, locked=options.download_only)
         objects = system.repository.objects

@@ -34,7 +34,8 @@ from bootc.errors import Error
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")
-_LINE_END = re.compile(r"[\r\n]")
+#: systemd-boot ends lines at either (boot.c, ``line_get_key_value``).
+_LINE_END = re.compile(r"[\n\r]")
 #: Around values they mean nothing.
 _BLANKS = " \t"
 _QUOTES = "\"'"

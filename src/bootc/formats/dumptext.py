@@ -25,6 +25,7 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
+from bootc.printable import printable
 
 COLUMNS = 11
 PATH, SIZE, MODE, NLINK, UID, GID, RDEV, MTIME, PAYLOAD, CONTENT, DIGEST = range(COLUMNS)
@@ -119,7 +120,7 @@ def optional(text: bytes, column: int) -> bytes | None:
 
 def show(raw: bytes) -> str:
     """Return bytes as they may stand in a message: short, printable, in quotes."""
-    return repr(raw[:300])[1:]
+    return f"'{printable(raw, 300)}'"
 
 
 #: SIZE, file type, RDEV, PAYLOAD, CONTENT, DIGEST.

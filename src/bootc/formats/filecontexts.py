@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.automaton import Automaton
 from bootc.formats.pathregex import Node, PatternError, Simulation, parse_pattern
+from bootc.printable import printable
 
 _NO_LABEL = b"<<none>>"
 
@@ -71,7 +72,7 @@ def parse_file_contexts(data: bytes, file: str) -> list[Rule]:
                 file_type = FileType(words[1][1:])
             except ValueError:
                 raise FileContextsError(
-                    file, number, f"unknown file type {_shown(words[1])!r}"
+                    file, number, f"unknown file type '{printable(words[1], 200)}'"
                 ) from None
             del words[1]
         if len(words) != 2:
@@ -167,8 +168,6 @@ class FileContexts:
 
 
 def _cannot_match(rule: Rule, exc: PatternError) -> FileContextsError:
-    return FileContextsError(rule.file, rule.line, f"{_shown(rule.pattern[:200])!r}: {exc.message}")
-
-
-def _shown(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
+    return FileContextsError(
+        rule.file, rule.line, f"'{printable(rule.pattern, 200)}': {exc.message}"
+    )

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from bootc.errors import Error
 from bootc.formats.digest import DigestError, OciDigest
+from bootc.printable import printable
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -208,15 +209,10 @@ class ImageConfig:
             WrongArchitecture: it is for another architecture or operating system.
         """
         if self.architecture != architecture:
-            raise WrongArchitecture(
-                f"the image is for {_shown(self.architecture)}, this machine is {architecture}"
-            )
+            found = printable(self.architecture, 200)
+            raise WrongArchitecture(f"the image is for {found}, this machine is {architecture}")
         if self.os != "linux":
             raise WrongArchitecture(f"the image is for the operating system {self.os!r:.200}")
-
-
-def _shown(text: str) -> str:
-    return f"{text if text.isprintable() else repr(text):.200}"
 
 
 class _RepeatedKey(Exception):
@@ -237,7 +233,7 @@ def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
     try:
         value = json.loads(raw, object_pairs_hook=_object)
     except _RepeatedKey as exc:
-        raise ImageSpecError(f"{what}: the key {_shown(str(exc))} stands twice") from None
+        raise ImageSpecError(f"{what}: the key {printable(str(exc), 200)} stands twice") from None
     except (ValueError, RecursionError) as exc:
         raise ImageSpecError(f"{what}: not JSON: {exc}") from exc
     top = _Field(what, "", value)
@@ -291,11 +287,11 @@ class _Field:
         for other in self.mapping():
             if other != key and other.casefold() == folded:
                 where = f"{self.document}: {field.path}"
-                raise ImageSpecError(f"{where}: stands there as {_shown(other)}, too")
+                raise ImageSpecError(f"{where}: stands there as {printable(other, 200)}, too")
         return field
 
     def below(self, key: str) -> _Field:
-        path = f"{self.path}.{_shown(key)}" if self.path else _shown(key)
+        path = f"{self.path}.{printable(key, 200)}" if self.path else printable(key, 200)
         return _Field(self.document, path, self.mapping().get(key))
 
     def child(self, key: str, *, optional: bool = False) -> _Field:

@@ -48,7 +48,7 @@ class OsRelease:
         return f"{self.title} {self.version}" if self.title and self.version else self.title
 
     def _first(self, *names: str) -> str | None:
-        values = (_printable(self.fields.get(name, "")) for name in names)
+        values = (_for_a_menu(self.fields.get(name, "")) for name in names)
         return next((value for value in values if value), None)
 
 
@@ -67,7 +67,8 @@ def parse_os_release(data: bytes) -> OsRelease:
     return OsRelease(fields)
 
 
-def _printable(value: str) -> str:
+def _for_a_menu(value: str) -> str:
+    # Blanks, not escapes: boot loaders give a backslash meanings of their own.
     shown = "".join(c if c.isprintable() else " " for c in value[:_MAX_CHARACTERS])
     return shown.strip()
 

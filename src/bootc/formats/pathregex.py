@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bootc.errors import Error
+from bootc.printable import printable
 
 MAX_PATTERN_BYTES = 4096
 MAX_DEPTH = 100
@@ -269,7 +270,7 @@ def _tokens(text: bytes) -> Iterator[_Token]:
     while at < len(text):
         found = _TOKEN.match(text, at)
         if found is None:
-            what = "a lone \\" if text[at:] == b"\\" else f"{_shown(text[at : at + 3])}…"
+            what = "a lone \\" if text[at:] == b"\\" else f"{printable(text[at : at + 3])}…"
             raise PatternError(f"not supported: {what}", at)
         name = found.lastgroup or ""
         if name == "class":
@@ -296,7 +297,7 @@ def _class(text: bytes, start: int) -> tuple[frozenset[int], int]:
         operator = _SET_OPERATOR.match(text, at)
         item = _CLASS_ITEM.match(text, at)
         if operator or item is None:
-            what = "an operator" if operator else _shown(text[at : at + 2]) or "the end"
+            what = "an operator" if operator else printable(text[at : at + 2]) or "the end"
             raise PatternError(f"not supported in a class: {what}", at)
         members = _members(item)
         at = item.end()
@@ -314,7 +315,7 @@ def _class(text: bytes, start: int) -> tuple[frozenset[int], int]:
 def _members(item: re.Match[bytes]) -> frozenset[int]:
     if item["posix"] is not None:
         if item["posix"] not in _POSIX:
-            raise PatternError(f"no such class: {_shown(item[0])}", item.start())
+            raise PatternError(f"no such class: {printable(item[0])}", item.start())
         named = _POSIX[item["posix"]]
         return _ALL - named if item["inverse"] else named
     return _escape(item[0]) if item["escape"] is not None else _bytes(item[0])
@@ -328,11 +329,6 @@ def _escape(text: bytes) -> frozenset[int]:
     if letter[:1] == b"x" and len(letter) == 3:
         return frozenset({int(letter[1:], 16)})
     return frozenset({_CONTROLS.get(letter, letter[0])})
-
-
-def _shown(text: bytes) -> str:
-    shown = text.decode("utf-8", "backslashreplace")
-    return shown if shown.isprintable() else repr(shown)
 
 
 class Simulation:

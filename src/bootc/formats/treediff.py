@@ -40,6 +40,7 @@ from bootc.formats.tree import (
     Unverified,
 )
 from bootc.formats.verity import verity_digest
+from bootc.printable import printable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN_DIGITS = 12
@@ -300,12 +301,4 @@ def _value(value: bytes | None) -> str | None:
 def _text(raw: bytes) -> str:
     if len(raw) <= _SHOWN_BYTES:
         return printable(raw)
-    return f"{printable(raw[:_SHOWN_BYTES])}… ({len(raw)} bytes)"
-
-
-def printable(raw: bytes) -> str:
-    """Return bytes as text in one line that no terminal takes for a command."""
-    text = raw.decode("utf-8", "backslashreplace")
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return f"{printable(raw, _SHOWN_BYTES)} ({len(raw)} bytes)"

@@ -13,12 +13,14 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bootc.errors import doing
+from bootc.errors import Error, doing
 from bootc.fs.dir import Dir
+from bootc.kernel import proc
 from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
     CLONE_NEWNS,
@@ -32,10 +34,20 @@ from bootc.kernel.mount import (
     umount2,
     unshare,
 )
+from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
 _MOUNT_POINTS = "/run/bootc/mounts"
+
+#: mount id, parent, device, root, mount point, options, optional fields, -, type, source, …
+_MOUNT = re.compile(rb"(\d{1,10}) \d+ (\d+:\d+) [^ ]+ ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) ")
+#: How the kernel writes a blank, a tab, a newline, a backslash and newer ones a number sign.
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+
+
+class MountTableError(Error):
+    """The kernel's table of mounts is in a form that nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,39 +119,52 @@ def is_mounted(device: str) -> bool:
     )
 
 
+def mount_of(directory: Dir) -> Mount | None:
+    """Return the mount that a directory was opened through, or None when nobody can tell."""
+    fields = proc.read_fields(proc.fdinfo(directory.fileno()), b":")
+    mount_id = fields.get(b"mnt_id", b"")
+    if not mount_id.isdigit():
+        return None
+    found = (entry for entry in read_mounts() if entry.mount_id == int(mount_id))
+    return next(found, None)
+
+
 def filesystem_of(directory: Dir) -> str:
     """Return the type of the file system a directory lies in, ``unknown`` when nobody can tell."""
-    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
-        fields = dict(line.split(":", 1) for line in info if ":" in line)
-    mount_id = int(fields.get("mnt_id", "-1"))
-    for entry in read_mounts():
-        if entry.mount_id == mount_id:
-            return entry.fstype
-    return "unknown"
+    entry = mount_of(directory)
+    return "unknown" if entry is None else entry.fstype
 
 
 def read_mounts() -> list[Mount]:
-    """Return the mounts of this mount namespace, in the kernel's order."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        return [parse_mount(line) for line in table]
+    """Return the mounts of this mount namespace, in the kernel's order.
 
-
-def parse_mount(line: str) -> Mount:
-    r"""Parse one line of ``mountinfo``.
-
-    >>> parse_mount(r"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
-    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
+    Raises:
+        MountTableError: a line of the kernel's table makes no sense.
     """
-    before, _, after = line.rstrip("\n").partition(" - ")
-    first = before.split(" ")
-    fstype, source = after.split(" ")[:2]
-    return Mount(int(first[0]), first[2], _unescaped(first[4]), fstype, _unescaped(source))
+    return [parse_mount(line) for line in proc.read_table("/proc/self/mountinfo")]
 
 
-def _unescaped(field: str) -> str:
-    for escape, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(escape, character)
-    return field
+def parse_mount(line: bytes) -> Mount:
+    r"""Parse one line of ``mountinfo``, without its newline.
+
+    >>> parse_mount(rb"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
+    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
+
+    Raises:
+        MountTableError: it is none.
+    """
+    match = _MOUNT.match(line)
+    if match is None:
+        # Left out, a mounted disk would count as one that is free.
+        raise MountTableError(f"/proc/self/mountinfo has a line '{printable(line, 200)}'")
+    device, path, fstype, source = map(_unescaped, match.group(2, 3, 4, 5))
+    return Mount(int(match[1]), device, path, fstype, source)
+
+
+def _unescaped(field: bytes) -> str:
+    raw = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
+    # As os.stat takes it, whatever bytes it is made of.
+    return os.fsdecode(raw)
 
 
 def _is_device(path: str, number: int) -> bool:

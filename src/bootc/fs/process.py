@@ -3,7 +3,9 @@
 Owns: how children are started, their environment, and the errors about them.
 Promises: no shell, no inherited descriptors but those named, a small and
 reproducible environment, and a failure that says in one line which command
-failed, how, and what it said last.
+failed, how, and what it said last. A program that writes without end fills no
+memory: of standard error only the end is kept, and too much standard output is
+a failure.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
+import selectors
 import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from bootc.errors import Error
+from bootc.fs.interruption import left_to_this_thread
+from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +70,11 @@ _PACKAGES = {
 
 _TAIL_LINES = 3
 _TAIL_BYTES = 8192
+#: More than any tool of ours has to say.
+_MAX_OUTPUT_BYTES = 64 << 20
+_PIECE_BYTES = 1 << 16
+#: A child that has ended has closed its standard error, unless it left somebody behind.
+_LAST_WORDS_TIMEOUT_S = 1.0
 
 
 class ToolMissing(Error):
@@ -80,7 +92,8 @@ class ToolMissing(Error):
 class CommandFailed(Error):
     """A program ran and said no.
 
-    ``returncode`` is negative when a signal killed it; ``stderr`` is all it wrote there.
+    ``returncode`` is negative when a signal killed it; ``stderr`` is the end of what it wrote
+    there.
     """
 
     def __init__(self, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
@@ -99,7 +112,7 @@ class CommandFailed(Error):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a program that has ended left behind."""
+    """What a program that has ended left behind; of standard error that is the end."""
 
     stdout: bytes
     stderr: bytes
@@ -139,23 +152,69 @@ def run(
 
     Raises:
         ToolMissing: the program is not installed.
-        CommandFailed: its exit code is not in ``ok``.
+        CommandFailed: its exit code is not in ``ok``, or it wrote far too much.
     """
     program = find_tool(argv[0])
     _log.debug("running %s", shlex.join(argv))
-    done = subprocess.run(
+    with subprocess.Popen(
         argv,
         executable=program,
-        input=b"" if input is None else input,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=_environment(env),
         cwd=cwd,
         pass_fds=pass_fds,
-        check=False,
-    )
-    if done.returncode not in ok:
-        raise CommandFailed(argv, done.returncode, done.stderr)
-    return Completed(done.stdout, done.stderr, done.returncode)
+    ) as child:
+        try:
+            stdout, stderr = _converse(child, argv, input or b"")
+            child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode not in ok:
+        raise CommandFailed(argv, child.returncode, stderr)
+    return Completed(stdout, stderr, child.returncode)
+
+
+def _converse(
+    child: subprocess.Popen[bytes], argv: Sequence[str], input: bytes
+) -> tuple[bytes, bytes]:
+    """Feed a program and hear it out: all of standard output, the end of standard error."""
+    pipes = (child.stdin, child.stdout, child.stderr)
+    stdout, stderr = bytearray(), b""
+    unsent = memoryview(input)
+    with selectors.DefaultSelector() as waiting:
+        for pipe in filter(None, pipes):
+            write = pipe is child.stdin
+            waiting.register(pipe, selectors.EVENT_WRITE if write else selectors.EVENT_READ, pipe)
+        while waiting.get_map():
+            for key, _ in waiting.select():
+                if key.data is child.stdin:
+                    unsent = _sent(key.fd, unsent)
+                    over = not unsent
+                else:
+                    data = os.read(key.fd, _PIECE_BYTES)
+                    over = not data
+                    if key.data is child.stderr:
+                        stderr = (stderr + data)[-_TAIL_BYTES:]
+                    else:
+                        stdout += data
+                if over:
+                    waiting.unregister(key.fileobj)
+                    key.data.close()
+                if len(stdout) > _MAX_OUTPUT_BYTES:
+                    raise CommandFailed(argv, 0, b"it writes too much to standard output")
+    return bytes(stdout), stderr
+
+
+def _sent(fd: int, data: memoryview) -> memoryview:
+    """Write what a pipe that is ready takes at once, and return the rest."""
+    try:
+        return data[os.write(fd, data[: select.PIPE_BUF]) :] if data else data
+    except BrokenPipeError:
+        # The program wants no more of it, which is not wrong by itself.
+        return data[:0]
 
 
 def run_json(argv: Sequence[str]) -> Any:
@@ -167,22 +226,49 @@ def run_json(argv: Sequence[str]) -> Any:
     """
     done = run(argv)
     try:
-        return json.loads(done.stdout)
-    except ValueError as exc:
+        # Names of disks can be in any encoding, and older tools do not escape them.
+        return json.loads(done.stdout.decode("utf-8", "surrogateescape"), strict=False)
+    except (ValueError, RecursionError) as exc:
         raise CommandFailed(argv, 0, f"its output is not JSON: {exc}".encode()) from exc
+
+
+class _Tail:
+    """Reads a pipe to its end, so that nobody who writes has to wait, and keeps the last bytes."""
+
+    __slots__ = ("_fd", "_kept", "_thread")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        with left_to_this_thread():
+            self._thread.start()
+
+    def _read(self) -> None:
+        while data := os.read(self._fd, _PIECE_BYTES):
+            self._kept = (self._kept + data)[-_TAIL_BYTES:]
+        os.close(self._fd)
+
+    def wait(self) -> None:
+        """Return when the pipe is at its end, or after a moment."""
+        self._thread.join(_LAST_WORDS_TIMEOUT_S)
+
+    def read(self) -> bytes:
+        """Return the last bytes."""
+        return self._kept
 
 
 class Child:
     """A program that runs beside us. As a context manager it is stopped at the end."""
 
-    __slots__ = ("_argv", "_process", "_stderr_fd")
+    __slots__ = ("_argv", "_process", "_stderr")
 
     def __init__(
-        self, argv: Sequence[str], process: subprocess.Popen[bytes], stderr_fd: int
+        self, argv: Sequence[str], process: subprocess.Popen[bytes], stderr: _Tail
     ) -> None:
         self._argv = tuple(argv)
         self._process = process
-        self._stderr_fd = stderr_fd
+        self._stderr = stderr
 
     @property
     def pid(self) -> int:
@@ -214,8 +300,9 @@ class Child:
 
     def stderr(self) -> bytes:
         """Return the end of what it has written to standard error so far."""
-        size = os.fstat(self._stderr_fd).st_size
-        return os.pread(self._stderr_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        if self._process.poll() is not None:
+            self._stderr.wait()
+        return self._stderr.read()
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End it: politely, then by force. Stopping twice is fine."""
@@ -226,9 +313,7 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._stderr_fd >= 0:
-            fd, self._stderr_fd = self._stderr_fd, -1
-            os.close(fd)
+        self._stderr.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -264,22 +349,23 @@ def spawn(
     """
     program = find_tool(argv[0])
     _log.debug("starting %s", shlex.join(argv))
-    # A memory file cannot fill up and block the child the way an unread pipe does.
-    stderr_fd = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    ours, theirs = os.pipe()
     try:
         process = subprocess.Popen(
             argv,
             executable=program,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
-            stderr=stderr_fd,
+            stderr=theirs,
             env=_environment(env),
             pass_fds=pass_fds,
         )
     except BaseException:
-        os.close(stderr_fd)
+        os.close(ours)
         raise
-    return Child(argv, process, stderr_fd)
+    finally:
+        os.close(theirs)
+    return Child(argv, process, _Tail(ours))
 
 
 def _search_path() -> str:
@@ -293,9 +379,9 @@ def _environment(additions: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _last_lines(stderr: bytes) -> str:
-    text = stderr[-_TAIL_BYTES:].decode("utf-8", "backslashreplace")
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return "; ".join(lines[-_TAIL_LINES:])
+    lines = stderr[-_TAIL_BYTES:].replace(b"\r", b"\n").split(b"\n")
+    texts = [printable(line.replace(b"\t", b" ").strip()) for line in lines]
+    return "; ".join([text for text in texts if text][-_TAIL_LINES:])
 
 
 def _signal_name(number: int) -> str:

@@ -22,6 +22,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index, Manifest, WrongArchitecture
 from bootc.fs.dir import Dir
 from bootc.oci.blob import Blob, VerifiedBlob, read_document
+from bootc.printable import listed
 
 _MARKER = "oci-layout"
 _INDEX = "index.json"
@@ -119,12 +120,13 @@ def _names_hint(index: Index) -> str:
         names.append(name if usable else f"@{number}")
     named = sorted({name for name in names if name[0] != "@"})
     found = [*named, *(name for name in names if name[0] == "@")]
-    shown = ", ".join(found[:_MAX_HINTS])
-    if len(found) > _MAX_HINTS:
-        shown += f" and {len(found) - _MAX_HINTS} more"
     if not found:
         return "it holds no images"
-    return f"its tags are {shown}" if named else f"its images have no tags, but numbers: {shown}"
+    return (
+        f"its tags are {listed(found)}"
+        if named
+        else f"its images have no tags, but numbers: {listed(found)}"
+    )
 
 
 def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what: str) -> Descriptor:
@@ -134,7 +136,7 @@ def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what:
         images = tuple({m.digest: m for m in index.for_platform(architecture)}.values())
         if not images and (found := index.architectures()):
             raise WrongArchitecture(
-                f"the image {what} is for {', '.join(found)}, this machine is {architecture}"
+                f"the image {what} is for {listed(found)}, this machine is {architecture}"
             )
         if not images:
             raise LayoutError(f"{what} holds no image")

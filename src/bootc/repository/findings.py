@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bootc.formats.digest import Digest
+from bootc.printable import printable
 
 
 class Kind(StrEnum):
@@ -56,7 +57,7 @@ class Finding:
 
     def __str__(self) -> str:
         text = f"fsck: {self.kind.value}: {self.path}"
-        return shown(f"{text}: {self.detail}" if self.detail else text)
+        return printable(f"{text}: {self.detail}" if self.detail else text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,3 @@ class Report:
         if any(finding.kind in wrong for finding in self.findings):
             return "error"
         return "ok" if self.has_metadata else "absent"
-
-
-def shown(text: str) -> str:
-    """Return text from file names as one line that any terminal and JSON can take."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

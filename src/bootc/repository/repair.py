@@ -30,8 +30,9 @@ from bootc.events import Sink, null_sink
 from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
+from bootc.printable import printable
 from bootc.repository import layout
-from bootc.repository.findings import Finding, Kind, Report, shown
+from bootc.repository.findings import Finding, Kind, Report
 from bootc.repository.fsck import check
 from bootc.repository.remeasure import ObjectChecker
 from bootc.repository.repository import Repository
@@ -74,10 +75,10 @@ class Repaired:
         """Return this for people, a line for each thing."""
         lines = [f"quarantined: {digest}" for digest in self.quarantined]
         lines += [f"resealed: {digest}" for digest in self.resealed]
-        lines += [f"set aside: {shown(name)}" for name in self.set_aside]
+        lines += [f"set aside: {printable(name)}" for name in self.set_aside]
         for digest, paths in self.needed_by.items():
             lines.append(f"missing: {digest}")
-            lines += [f"  needed by {shown(path)}" for path in paths]
+            lines += [f"  needed by {printable(path)}" for path in paths]
         others = [finding for finding in self.left if finding.digest not in self.needed_by]
         lines += [f"left: {finding}" for finding in others]
         return "".join(f"{line}\n" for line in lines or ["nothing to repair"])

@@ -309,7 +309,7 @@ def _without_verity(directory: Dir) -> VerityMissing:
     hint = "mkfs.ext4 needs -O verity" if filesystem == "ext4" else "ext4 (-O verity) and btrfs do"
     return VerityMissing(
         f"{directory.path} lies in a file system ({filesystem}) that does not support fs-verity",
-        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY; or give --allow-missing-verity",
+        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY",
     )
 
 

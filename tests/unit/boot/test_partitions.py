@@ -40,6 +40,10 @@ def row(
         "type": kind,
         "pttype": table,
         "parttype": parttype,
+        "size": 1 << 30,
+        "ro": False,
+        "model": None,
+        "serial": None,
     }
     return value | {"children": list(children)} if children else value
 

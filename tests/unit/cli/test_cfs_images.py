@@ -277,7 +277,7 @@ def test_a_name_for_no_terminal(cfs: Cfs, root: Path) -> None:
     digest = cfs("create-image", root)[7:-1]
     (cfs.repo / "images/refs").mkdir()
     os.symlink(f"../{digest}".encode(), os.fsencode(cfs.repo) + b"/images/refs/a\x1b\xff")
-    assert json.loads(cfs("images", "--json"))["images"][0]["name"] == r"a\x1b\udcff"
+    assert json.loads(cfs("images", "--json"))["images"][0]["name"] == r"a\x1b\xff"
 
 
 @pytest.mark.parametrize(

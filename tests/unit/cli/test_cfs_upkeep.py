@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -256,11 +257,12 @@ def test_gc_waits_or_does_not(filled: Cfs) -> None:
         assert other.stdin
         assert other.stdout
         other.stdout.readline()
-        assert "is in use by another process" in filled.error("gc", group=("--no-wait",))
+        assert f"is in use by process {other.pid} (" in filled.error("gc", group=("--no-wait",))
         assert filled("gc", "-n", group=("--no-wait",)).startswith("Dry run")
         other.stdin.close()
         said = filled("gc").splitlines()
-    assert said[0] == f"Waiting for another process that uses {filled.repo}"
+    assert said[0].startswith(f"Waiting for process {other.pid} (")
+    assert said[0].endswith(f"), which uses {filled.repo}")
     assert said[1].startswith("Objects: 8 removed")
 
 
@@ -338,3 +340,17 @@ def test_repair_wants_to_be_alone(filled: Cfs) -> None:
     finally:
         os.close(fd)
     assert (code, "is open twice in this process" in err) == (1, True)
+
+
+def test_the_way_out_without_verity_is_an_option_of_the_verb(
+    cfs: Cfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fsverity, "enable", refuse)
+    told = cfs.error("init")
+    assert "does not support fs-verity (hint: " in told
+    assert told.endswith("; or give --insecure)")
+    assert "--insecure" not in cfs.error("init", group=("--require-verity",))
+    assert "Initialized" in cfs("init", "--insecure")

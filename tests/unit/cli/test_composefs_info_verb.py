@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from bootc.cli import main as cli
+from bootc.cli.table import as_called
 from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import parse_dumpfile
@@ -45,11 +45,6 @@ LISTED = (
     "/odd\t@ some\\x20path\n"
     "/small one\n"
 )
-
-
-@pytest.fixture(autouse=True)
-def _leave_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
 
 
 @pytest.fixture
@@ -164,13 +159,11 @@ def test_an_image_beyond_all_limits_is_not_read(
     assert "image: file is larger than 1073741824 bytes" in capsys.readouterr().err
 
 
-def test_called_by_its_name(
-    image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/composefs-info", "objects", image])
-    assert cli.main() == 0
+def test_called_by_its_name(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def called(*argv: str) -> int:
+        return cli.main(as_called(argv))
+
+    assert called("/usr/local/bin/composefs-info", "objects", image) == 0
     assert capsys.readouterr().out == f"{OBJECT}\nsome path\n"
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/bootc", "internals", "composefs-info"])
-    assert cli.main() == 1
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/bootc", "composefs-info"])
-    assert cli.main() == 2
+    assert called("/usr/bin/bootc", "internals", "composefs-info") == 1
+    assert called("/usr/bin/bootc", "composefs-info") == 2

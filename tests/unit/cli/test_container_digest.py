@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from bootc.formats.verity import verity_digest
 from bootc.oci.seal import XattrMode
 from support import images, pe
 from support.images import directory, file, layer
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(cli.gc, "set_threshold", lambda *a: None)
-    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
 
 
 class Shell:

@@ -47,7 +47,7 @@ def test_all_there_is_to_tell() -> None:
     ]
     assert to_json(found) == {
         "changes": [
-            {"path": "caf\\xe9\\x0a", "pathHex": "636166e90a", "change": "added"},
+            {"path": "caf\\xe9\\n", "pathHex": "636166e90a", "change": "added"},
             {"path": "ssh/config", "change": "modified"},
         ],
         "decisions": [{"path": "a", "choice": "keep"}, {"path": "z", "choice": "take"}],
@@ -85,8 +85,7 @@ def directories(tmp_path: Path) -> list[str]:
     return [str(path) for path in (pristine, current, new)]
 
 
-def test_three_directories(directories, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
+def test_three_directories(directories, capsys) -> None:
     assert cli.main(["internals", "dir-diff", *directories]) == 0
     assert capsys.readouterr().out == (
         'Added "mine"\n'
@@ -95,8 +94,7 @@ def test_three_directories(directories, capsys, monkeypatch) -> None:
     )
 
 
-def test_a_directory_that_is_not_there(directories, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
+def test_a_directory_that_is_not_there(directories, capsys) -> None:
     assert cli.main(["internals", "dir-diff", *directories[:2], "/nonexistent"]) == 1
     err = capsys.readouterr().err
     assert err == "error: Reading /nonexistent: /nonexistent: No such file or directory\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import pytest
@@ -37,12 +36,6 @@ VERBS = (
     ["internals", "composefs-gc", "--dry-run", "--prune-repo", "--assert-no-op"],
 )
 each_verb = pytest.mark.parametrize("argv", VERBS, ids=" ".join)
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
 
 
 @pytest.fixture
@@ -143,7 +136,7 @@ def test_what_excludes_each_other(argv, capsys) -> None:
         (["switch", "--transport", "oci", "dir:v1"], "dir:v1 is relative to this directory"),
         (["pin"], "the following arguments are required: ID"),
         (["delete-deployment"], "the following arguments are required: ID"),
-        (["etc"], "the following arguments are required"),
+        (["etc"], "a command is missing (hint: see bootc etc --help)"),
         (["etc", "keep"], "the following arguments are required: PATH"),
         (["etc", "keep", "a", "b"], "unrecognized arguments: b"),
     ],

@@ -29,7 +29,7 @@ def test_features_as_json() -> None:
     found = json.loads(features("--json", BOOTC_SPEED="pure").stdout)
     assert list(found) == [
         *("bootc", "python", "extension", "hashing", "hashing-reason"),
-        *("zstandard", "rich", "yaml"),
+        *("zstandard", "rich"),
     ]
     assert found["hashing"] == "hashlib"
     assert found["zstandard"] is not None

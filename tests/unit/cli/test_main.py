@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +11,6 @@ from bootc import __version__
 from bootc.cli import main as cli
 from bootc.cli.options import Command, Context, Option, build_parser
 from bootc.errors import Error, UsageError, doing
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(logging, "basicConfig", lambda **k: None)
 
 
 @pytest.fixture
@@ -89,3 +82,66 @@ def test_version_and_start_cost() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.splitlines() == [f"bootc {__version__}", "[]"]
+
+
+#: Runs the command, and interrupts it when a module is imported.
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+import bootc.__main__
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{number})
+sys.meta_path.insert(0, Finder)
+sys.argv = ["bootc", "status"]
+sys.exit(bootc.__main__.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number", "ended"),
+    [
+        # Nothing is set up yet, so the signal just ends the process.
+        ("bootc.cli", "SIGINT", -2),
+        ("logging", "SIGINT", -2),
+        ("bootc.cli.main", "SIGTERM", -15),
+        # From here on it is an orderly end.
+        ("bootc.cli.verbs.status", "SIGINT", 130),
+        ("bootc.deploy.status", "SIGHUP", 130),
+        ("bootc.formats.digest", "SIGTERM", 130),
+    ],
+)
+def test_an_interruption_while_modules_are_imported(module: str, number: str, ended: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT.format(module=module, number=number)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ended
+    assert done.stderr == ("error: interrupted\n" if ended == 130 else "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["frobnicate"], "unknown command 'frobnicate' (hint: see bootc --help)"),
+        (["upgade"], "unknown command 'upgade' (hint: did you mean upgrade?)"),
+        (["usroverlya"], "unknown command 'usroverlya' (hint: did you mean usr-overlay?)"),
+        (["config-dif"], "unknown command 'config-dif' (hint: see bootc --help)"),
+        (["etc", "dif"], "unknown command 'dif' (hint: did you mean diff?)"),
+        (["internals", "x\x1b"], r"unknown command 'x\x1b' (hint: see bootc internals --help)"),
+        (["x" * 500], f"unknown command '{'x' * 79} (hint: see bootc --help)"),
+    ],
+)
+def test_unknown_commands(argv: list[str], told: str, capsys) -> None:
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["etc", "--help"], ["etc", "diff", "-h"]])
+def test_help_is_a_result(argv: list[str], capsys) -> None:
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: bootc {' '.join(argv[:-1])}".rstrip())
+    assert err == ""

@@ -31,11 +31,6 @@ DIGEST_0 = "0095d353d9f535dc571f2093ab9a4176fdde553a6ba26a738c0ac679de4ff39b"
 DIGEST_1 = "85368b7843b9da422e5384f4aebaae8e325d3c0e3752d90d1e1389c58a7e8e8f"
 
 
-@pytest.fixture(autouse=True)
-def _leave_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.signal, "signal", lambda *a: None)
-
-
 @pytest.fixture
 def dump(tmp_path: Path) -> Path:
     path = tmp_path / "dump"

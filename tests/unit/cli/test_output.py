@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import json
+import os
+import subprocess
 import sys
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
-from bootc.cli.output import YamlMissing, render_human, render_json, render_yaml
+from bootc.cli import output
+from bootc.cli.output import render_human, render_json, render_yaml
 from bootc.deploy.model import (
     BootEntry,
     ComposefsStatus,
@@ -164,7 +171,7 @@ ODD = (
 def test_what_is_odd_comes_last() -> None:
     host = Host(HostSpec(), HostStatus(booted=entry("aa", name=None), findings=ODD))
     shown = (
-        "malformed: bootc_\\udcff\\x1b[2J.conf: two\\nlines\n"
+        "malformed: bootc_\\xff\\x1b[2J.conf: two\\nlines\n"
         "failed: deployment aa: conflicts in /etc\n"
     )
     commit = f"● Booted composefs\n            Commit: {'aa' * 64}\n"
@@ -183,7 +190,7 @@ def test_json_of_any_file_name_can_be_written() -> None:
     assert json.loads(render_json(value).encode()) == value
     assert value["status"]["findings"][1] == {
         "kind": "malformed",
-        "subject": "bootc_\\udcff\\x1b[2J.conf",
+        "subject": "bootc_\\xff\\x1b[2J.conf",
         "text": "two\\nlines",
     }
 
@@ -217,8 +224,61 @@ def test_yaml_keeps_the_order_of_the_schema() -> None:
     )
 
 
-def test_yaml_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(YamlMissing) as caught:
-        render_yaml({})
-    assert caught.value.hint == "install python3-yaml, or use --format=json"
+def test_yaml_of_a_whole_host() -> None:
+    value = FULL.to_json()
+    assert render_yaml(value).startswith("apiVersion: org.containers.bootc/v1\nkind: BootcHost\n")
+    assert "  staged:\n    image:\n      image:\n        image: /new\n" in render_yaml(value)
+    assert yaml.safe_load(render_yaml(value)) == value
+
+
+#: What YAML readers take for something else than a string, or for several things.
+SUSPICIOUS = (
+    *("no", "Yes", "ON", "y", "N", "true", "False", "null", "~", "", "=", "<<", "-", "?", ":"),
+    *("1", "-1", "0x1f", "0o17", "017", "1e3", ".5", "1_000", "1:30", ".inf", "-.INF", ".nan"),
+    *("2026-08-01", "2026-08-01T00:00:00Z", "a: b", "a:", "a #b", "#a", " a", "a ", "a\nb", "- a"),
+    *("[a]", "{a}", "a, b", "&a", "*a", "!a", "|", ">", "'a'", '"a"', "%a", "@a", "`a", "a:b"),
+    *("a\tb", "\x1b", "\x7f", "\x85", "\u2028", "\ufeff", "\U000e0001", "\U0001f600", "é", "---"),
+    *("...", "a\\b", "\0", "key: [", "sha256:00", "/a/b", "a/b@sha256:0", "_", "x:", "::", "a::b"),
+)
+TEXTS = st.sampled_from(SUSPICIOUS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=3))
+def test_yaml_means_what_it_is_made_of(value: dict[str, object]) -> None:
+    text = render_yaml(value)
+    assert yaml.safe_load(text) == value
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("text", SUSPICIOUS)
+def test_yaml_of_suspicious_text(text: str) -> None:
+    value = {text: text, "a": [text, {text: [text]}]}
+    assert yaml.safe_load(render_yaml(value)) == value
+    assert list(yaml.safe_load(render_yaml(value))) == list(value)
+
+
+def test_other_values_are_a_mistake() -> None:
+    with pytest.raises(TypeError):
+        render_yaml({"a": 1.5})
+
+
+def test_status_needs_no_library_for_yaml() -> None:
+    program = "import sys; sys.modules['yaml'] = None\nfrom bootc.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout)["kind"] == "BootcHost"
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(output).failed == 0

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from bootc.cli import progress
+from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Event, Message, Progress, Start
 
 
@@ -13,7 +14,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, Event]) -> list
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     stream = io.StringIO()
-    lines = progress.Lines(stream, stream)
+    lines = progress.Lines(SideStream(stream), Output(stream))
     for second, event in events:
         clock[0] = second
         lines(event)
@@ -57,7 +58,7 @@ def test_messages_pass_through_and_unknown_tasks_are_ignored(
 
 def test_messages_go_where_output_goes() -> None:
     err, out = io.StringIO(), io.StringIO()
-    with progress.renderer(err, out) as sink:
+    with progress.renderer(SideStream(err), Output(out)) as sink:
         sink(Message("Installation complete!"))
         sink(Start("x", "X"))
     assert (err.getvalue(), out.getvalue()) == ("X …\n", "Installation complete!\n")
@@ -78,3 +79,29 @@ def test_quiet_is_messages_only() -> None:
     for event in (Start("a", "A"), Progress("a", 1), Message("done"), Done("a")):
         sink(event)
     assert shown == [Message("done")]
+
+
+def test_a_drawing_that_fails_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain lines go on, also for tasks that began as bars."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    monkeypatch.setattr(progress, "_start_bars", lambda stream: Broken())
+    err, out = io.StringIO(), io.StringIO()
+    with progress.Bars(SideStream(err), Output(out)) as sink:
+        sink(Message("before"))
+        sink(Start("a", "A"))
+        sink(Done("a"))
+        sink(Message("after"))
+    assert out.getvalue() == "before\nafter\n"
+    assert err.getvalue().startswith("A …\nA: done (")
+
+
+def test_what_is_shown_has_no_control_characters() -> None:
+    err, out = io.StringIO(), io.StringIO()
+    with progress.renderer(SideStream(err), Output(out)) as sink:
+        sink(Start("x", "Layer \x1b[2J\n"))
+        sink(Message("a\rb"))
+    assert (err.getvalue(), out.getvalue()) == ("Layer \\x1b[2J\\n …\n", "a\\rb\n")

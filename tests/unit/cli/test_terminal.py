@@ -12,11 +12,13 @@ import pytest
 PROGRAM = """
 import sys
 from bootc.cli.progress import renderer
+from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Message, Start
-with renderer(sys.stderr, sys.stdout) as sink:
+with renderer(SideStream(sys.stderr), Output(sys.stdout)) as sink:
     sink(Message("early"))
     print("rich.progress" in sys.modules)
     sink(Start("task", "Working"))
+    sink(Start("odd", "[red]x[/] \\x1b[2J"))
     sink(Message("m" * 200))
     sink(Done("task"))
     sys.stdout.write(f"{sys.stdout.isatty()} {'r' * 200}\\n")
@@ -43,4 +45,5 @@ def test_results_are_neither_wrapped_nor_denied_their_terminal() -> None:
     assert shown.startswith(b"early\r\nFalse\r\n")
     assert b"Working" in shown
     assert b"m" * 200 in shown
+    assert b"[red]x[/] \\x1b[2J" in shown
     assert b"True " + b"r" * 200 in shown

@@ -89,11 +89,14 @@ def test_a_message_and_its_fields(told: Journal) -> None:
 
 
 def test_values_with_lines_and_without_utf_8(told: Journal) -> None:
-    journal.send(Event.FINALIZE_FAILED, "a=b\nc\n", {"X": "caf\udce9"}, socket_path=told.path)
+    more = {"X": "caf\udce9", "Y": "a=b\nc\n"}
+    assert journal.send(Event.FINALIZE_FAILED, "a=b\n\x1bc", more, socket_path=told.path)
     fields = told.read()
     assert fields is not None
-    assert fields["MESSAGE"] == "a=b\nc\n"
+    # journalctl shows no message that has control characters.
+    assert fields["MESSAGE"] == "a=b\\n\\x1bc"
     assert fields["X"] == "caf\\udce9"
+    assert fields["Y"] == "a=b\nc\n"
     assert fields["PRIORITY"] == "3"
 
 
@@ -113,7 +116,7 @@ def test_a_long_story_is_cut_and_still_arrives(told: Journal) -> None:
 
 @pytest.mark.parametrize("path", ["/nonexistent/socket", "/dev/null", "/" + 200 * "x"])
 def test_no_journal_is_no_failure(path: str) -> None:
-    journal.send(Event.ROLLBACK, "x", socket_path=path)
+    assert not journal.send(Event.ROLLBACK, "x", socket_path=path)
 
 
 def test_a_journal_that_does_not_listen_is_not_waited_for_long(

@@ -324,7 +324,10 @@ def test_what_failed_is_dropped_when_it_is_not_wanted_any_more(any_bench: Bench)
     for wanted in (osimages.NEW, osimages.REBUILT):
         bench.upgrade(osimages.TURNED)
         bench.write("x", "mine")
-        assert isinstance(bench.machine.reboot(), EtcConflict)
+        failure = bench.machine.reboot()
+        assert isinstance(failure, EtcConflict)
+        # The shutdown has no options.
+        assert failure.hint == "decide with bootc etc keep PATH or bootc etc take PATH"
         assert any(CONFLICT in text for text in bench.findings())
         bench.upgrade(wanted)
         assert bench.findings() == []
@@ -658,8 +661,11 @@ def test_what_could_not_be_switched_from_is_not_retained(bench: Bench, top: Path
     assert machine.pinned() == set()
     other = Channel(top / "other", bench.images, osimages.TURNED)
     bench.write("x", "mine")
-    with pytest.raises(EtcConflict):
+    with pytest.raises(EtcConflict) as caught:
         machine.command(switch(other.reference, retain=True))
+    assert caught.value.hint == (
+        "decide with bootc etc keep PATH or bootc etc take PATH, or give --etc-conflict"
+    )
     assert machine.pinned() == set()
     keep = partial(switch, other.reference, etc_conflict=ConflictPolicy.KEEP_LOCAL)
     machine.command(keep(retain=True, dry_run=True))

@@ -146,6 +146,12 @@ def test_malformed_entries_are_named(text: bytes, message: str) -> None:
     assert caught.value.message == message
 
 
+def test_lines_end_where_the_loader_ends_them() -> None:
+    text = "title x\rversion 1\r\noptions a\x0b\x85=\u2028\nlinux /v\r"
+    entry = parse_entry(text.encode())
+    assert entry == Entry(version="1", title="x", options="a\x0b\x85=\u2028", linux="/v")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

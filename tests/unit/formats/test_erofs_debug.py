@@ -48,9 +48,9 @@ def test_version_2() -> None:
         "            64 symlink 'sym'",
         "0x00000519  unused: 7 zeros",
     ]
-    assert "            xattr 'user.k'='" + "v" * 72 + "'... (100 bytes)" in lines
+    assert "            xattr 'user.k'='" + "v" * 72 + "…' (100 bytes)" in lines
     assert "0x00000668  4 bytes of chunk indexes of '/big'" in lines
-    assert "0x000006d0  content of '/data': '" + "d" * 72 + "'... (300 bytes)" in lines
+    assert "0x000006d0  content of '/data': '" + "d" * 72 + "…' (300 bytes)" in lines
     assert "0x00000840  content of '/sym': 'target'" in lines
     assert lines[-3] == "0x00000860  shared xattr 536: 'security.selinux'='label'"
     assert lines[-1] == "0x00001000  end"

@@ -98,7 +98,7 @@ def test_docker_manifest() -> None:
         (manifest(layers=[blob(LAYER), 7]), r"layers\[1\]: not an object"),
         (manifest(layers=[blob("text/plain")]), r"layers\[0\].mediaType: unknown layer type"),
         (manifest(annotations={"a": 1}), "annotations.a: not a string"),
-        (manifest(annotations={"\x1b[2J": 1}), r"annotations.'\\x1b\[2J': not a string"),
+        (manifest(annotations={"\x1b[2J": 1}), r"annotations.\\x1b\[2J: not a string"),
         (manifest(annotations={"a": "\ud800"}), "annotations.a: not a string"),
         (manifest(annotations={"\ud800": "a"}), "annotations: not keyed by strings"),
         (manifest(mediaType="x" * 10_000), "mediaType: unexpected 'x{199}$"),

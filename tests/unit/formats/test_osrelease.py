@@ -47,6 +47,10 @@ def test_assignments(line: bytes, fields: dict[str, str]) -> None:
         (b"ID=i\nPRETTY_NAME=\nVERSION_ID=", ("i", "i", None, "i")),
         (b"VERSION_ID=1", (None, None, "1", None)),
         (b"", (None, None, None, None)),
+        (
+            b"PRETTY_NAME='a\roptions evil'\nID=i\x1b[2J\nVERSION_ID=1\xe2\x80\xae",
+            (r"i\x1b[2J", r"a\roptions evil", r"1\u202e", r"a\roptions evil 1\u202e"),
+        ),
     ],
 )
 def test_what_menus_use(text: bytes, expected: tuple[str | None, ...]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import one_line
+from bootc.fs import process
 from bootc.fs.process import CommandFailed, ToolMissing, find_tool, run, run_json, spawn
 
 
@@ -39,7 +40,7 @@ def test_a_failure_is_one_line_with_the_last_words() -> None:
     with pytest.raises(CommandFailed) as caught:
         run(sh("for i in 1 2 3 4; do echo  line $i >&2; done; echo >&2; exit 3"))
     assert one_line(caught.value) == (
-        "sh -c 'for i in 1 2 3 4; do echo line $i >&2; done; echo >&2; exit 3' "
+        "sh -c 'for i in 1 2 3 4; do echo  line $i >&2; done; echo >&2; exit 3' "
         "failed with exit code 3: line 2; line 3; line 4"
     )
     assert caught.value.returncode == 3
@@ -167,3 +168,60 @@ def test_a_stubborn_child_is_killed() -> None:
 def test_a_missing_tool_cannot_be_spawned() -> None:
     with pytest.raises(ToolMissing):
         spawn(["no-such-tool"])
+
+
+def test_what_a_program_writes_last_is_no_command_for_a_terminal() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run(sh(r"printf '50%%\r100%%\r\nfailed\t\033[31m\302\205\377\n' >&2; exit 1"))
+    last = r"50%; 100%; failed \x1b[31m\u0085\xff"
+    assert str(caught.value).endswith(f"failed with exit code 1: {last}")
+
+
+def test_standard_error_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(sh("head -c 50000000 /dev/zero >&2; echo done"))
+    assert (done.stdout, len(done.stderr)) == (b"done\n", 8192)
+
+
+def test_standard_output_without_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_MAX_OUTPUT_BYTES", 1 << 20)
+    with pytest.raises(CommandFailed, match=r"^cat /dev/zero failed: it writes too much"):
+        run(["cat", "/dev/zero"])
+
+
+def test_both_directions_at_once() -> None:
+    data = os.urandom(3_000_000)
+    assert run(["cat"], input=data).stdout == data
+
+
+def test_a_program_need_not_read_its_input() -> None:
+    assert run(["true"], input=b"x" * 1_000_000).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(rb'{"a": "\377"}', {"a": "\udcff"}), (rb'["\r\033"]', ["\r\x1b"])],
+)
+def test_json_of_tools_that_do_not_escape(text: bytes, value: object) -> None:
+    assert run_json(["printf", os.fsdecode(text)]) == value
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, '{"a":' * 20_000, "1" * 5000])
+def test_json_beyond_all_limits(text: str) -> None:
+    with pytest.raises(CommandFailed, match="its output is not JSON"):
+        run_json(["printf", text])
+
+
+def test_the_last_words_of_a_child_are_heard() -> None:
+    for _ in range(20):
+        failure = pytest.raises(CommandFailed, match="exit code 3: last words")
+        with spawn(sh("echo last words >&2; exit 3")) as child, failure:
+            child.wait(timeout_s=10)
+
+
+def test_a_child_that_leaves_somebody_behind_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "_LAST_WORDS_TIMEOUT_S", 0.1)
+    failure = pytest.raises(CommandFailed, match=r"exit code 3$")
+    with spawn(sh("sleep 3 & exit 3")) as child, failure:
+        child.wait(timeout_s=10)

@@ -33,6 +33,7 @@ ALLOWED = {
     "bootc.kernel.fsverity",
     "bootc.kernel.libc",
     "bootc.kernel.mount",
+    "bootc.printable",
     "bootc.repository",
     "bootc.repository.layout",
     "bootc.repository.mounting",

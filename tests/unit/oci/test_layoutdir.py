@@ -69,7 +69,13 @@ def test_tags(layout: Layout) -> None:
     with pytest.raises(LayoutError, match="holds no image tagged 'v3'") as caught:
         manifest_of(layout, "v3")
     assert caught.value.hint == "its tags are v1, v2"
-    with pytest.raises(LayoutError, match="holds 2 images to choose from"):
+    for number in range(20):
+        layout.image([DATA], tag=f"t{number:02}\x1b[2J")
+    with pytest.raises(LayoutError) as caught:
+        manifest_of(layout, "v3")
+    names = ", ".join(f"t{number:02}\\x1b[2J" for number in range(10))
+    assert caught.value.hint == f"its tags are {names} and 12 more"
+    with pytest.raises(LayoutError, match="holds 22 images to choose from"):
         manifest_of(layout)
 
 

@@ -256,7 +256,7 @@ def test_who_will_not_wait_is_told_of_the_lock(parent: Dir) -> None:
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(LockedByOther, match="in use by another process"):
+        with pytest.raises(LockedByOther, match=r"in use by process \d+"):
             Repository.open(parent, require_verity=False, wait=False)
         holder.communicate()
     Repository.open(parent, require_verity=False, wait=False).close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host, view_host
+from bootc.cli.session import DRY_RUN, open_host, sink_of, view_host
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -15,14 +15,15 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.journal import Event, report_dropping, send, subject
     from bootc.deploy.selection import find_deployment
 
+    sink = sink_of(args, context)
     if args.dry_run:
-        with view_host(context.sink) as view:
+        with view_host(sink) as view:
             deployment = find_deployment(gather(view), args.id)
-            delete_deployment(view, deployment, context.sink, dry_run=True)
+            delete_deployment(view, deployment, sink, dry_run=True)
         return
-    with open_host(context.sink) as (system, facts):
+    with open_host(sink) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        delete_deployment(system, deployment, context.sink)
+        delete_deployment(system, deployment, sink)
         report_dropping(system.run, facts.booted.staged)
         send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
 

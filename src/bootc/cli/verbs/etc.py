@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import open_host, view_host
+from bootc.printable import quoted
 
 if TYPE_CHECKING:
     from bootc.deploy.etc.merge import Choice
@@ -50,7 +51,6 @@ def reset(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.etc.decisions import etc_path
     from bootc.deploy.etc.review import Outcome, forget
     from bootc.deploy.etc.review import reset as put_back
-    from bootc.deploy.etc.text import quoted
     from bootc.deploy.merging import read_local_etc
 
     path = etc_path(args.path)
@@ -77,7 +77,6 @@ def reset(args: argparse.Namespace, context: Context) -> None:
 def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
     from bootc.deploy.etc.decisions import etc_path
     from bootc.deploy.etc.review import decide, read_staged_etc
-    from bootc.deploy.etc.text import quoted
     from bootc.deploy.merging import read_local_etc
 
     path = etc_path(args.path)
@@ -101,7 +100,7 @@ def _state(system: System) -> Dir:
 
 def lines(found: Review) -> Iterator[str]:
     """Yield the review for people."""
-    from bootc.deploy.etc.text import quoted, report
+    from bootc.deploy.etc.text import report
 
     yield from report(found.changes)
     if not found.changes:
@@ -118,7 +117,6 @@ def lines(found: Review) -> Iterator[str]:
 
 
 def _merge_lines(merge: MergeReview) -> Iterator[str]:
-    from bootc.deploy.etc.text import quoted
 
     for path in merge.shadowed:
         yield f'Local version stays, the new image\'s is not used: "{quoted(path)}"'

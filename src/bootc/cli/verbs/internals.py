@@ -13,6 +13,7 @@ from bootc import __version__
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import DRY_RUN, open_host, view_host
 from bootc.errors import Error
+from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.deploy.plan import Plan
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bootc.repository.gc import GcReport
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
-_LIBRARIES = {"zstandard": "zstandard", "rich": "rich", "yaml": "PyYAML"}
+_LIBRARIES = {"zstandard": "zstandard", "rich": "rich"}
 
 
 def features(args: argparse.Namespace, context: Context) -> None:
@@ -41,7 +42,7 @@ def features(args: argparse.Namespace, context: Context) -> None:
         context.write(json.dumps(found) + "\n")
         return
     for name, value in found.items():
-        context.write(f"{name}: {value or 'absent'}\n")
+        context.write(f"{name}: {printable(value or 'absent')}\n")
 
 
 def _version(library: str) -> str | None:
@@ -65,41 +66,42 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     from bootc.events import null_sink
 
     if args.dry_run or args.assert_no_op:
+        context.messages_are_the_result()
         # Counting beside a collection at work would find what that is about to remove.
         with view_host(context.sink, lock=args.prune_repo) as view:
             context.write("Dry run (no files deleted)\n")
             plan = collect_garbage(view, context.sink, dry_run=True, repository=args.prune_repo)
             report = preview(plan, view.repository)
+            removal = planned_removal(plan, report)
     else:
         with open_host(context.sink) as (system, _):
             plan = collect_garbage(system, null_sink, dry_run=True, repository=args.prune_repo)
             report = preview(plan, system.repository)
+            removal = planned_removal(plan, report)
             collect_garbage(system, context.sink, repository=args.prune_repo)
-            send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
+            if removal is not None:
+                send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
         context.write(f"{report.to_text()}\n")
-    if args.assert_no_op:
-        require_no_op(plan, report)
+    if args.assert_no_op and removal is not None:
+        raise NotClean(f"--assert-no-op: GC would {removal}")
 
 
-def require_no_op(plan: Plan, report: GcReport | None) -> None:
-    """Refuse what is not clean.
-
-    Raises:
-        NotClean: there is something to remove.
-    """
+def planned_removal(plan: Plan, report: GcReport | None) -> str | None:
+    """Return what carrying out a plan would remove, in words, or None for nothing."""
     from bootc.deploy.plan import CollectObjects, SetTag
 
     changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
     if changes:
-        raise NotClean(f"--assert-no-op: GC would {changes[0]}")
+        return str(changes[0])
     if report is not None and (
         report.objects_removed or report.images_pruned or report.streams_pruned
     ):
-        raise NotClean(
-            f"--assert-no-op: GC would remove {report.objects_removed} object(s), "
+        return (
+            f"remove {report.objects_removed} object(s), "
             f"{report.images_pruned} image symlink(s), {report.streams_pruned} stream symlink(s)"
         )
+    return None
 
 
 def dir_diff(args: argparse.Namespace, context: Context) -> None:

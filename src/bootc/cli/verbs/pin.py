@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.session import DRY_RUN, open_host, view_host
+from bootc.cli.session import DRY_RUN, open_host, sink_of, view_host
 
 
 def pin(args: argparse.Namespace, context: Context) -> None:
@@ -24,14 +24,15 @@ def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
     from bootc.deploy.journal import Event, send, subject
     from bootc.deploy.selection import find_deployment
 
+    sink = sink_of(args, context)
     if args.dry_run:
-        with view_host(context.sink) as view:
+        with view_host(sink) as view:
             deployment = find_deployment(gather(view), args.id)
-            set_pin(view, deployment, context.sink, pinned=pinned, dry_run=True)
+            set_pin(view, deployment, sink, pinned=pinned, dry_run=True)
         return
-    with open_host(context.sink) as (system, facts):
+    with open_host(sink) as (system, facts):
         deployment = find_deployment(facts, args.id)
-        set_pin(system, deployment, context.sink, pinned=pinned)
+        set_pin(system, deployment, sink, pinned=pinned)
         if facts.is_pinned(deployment) == pinned:
             return
         if pinned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context
-from bootc.cli.session import APPLY, DRY_RUN, open_host, view_host
+from bootc.cli.session import APPLY, DRY_RUN, open_host, sink_of, view_host
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -13,14 +13,15 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.commands import rollback
     from bootc.deploy.journal import Event, report_dropping, send
 
+    sink = sink_of(args, context)
     if args.dry_run:
-        with view_host(context.sink) as view:
-            rollback(view, context.sink, dry_run=True)
+        with view_host(sink) as view:
+            rollback(view, sink, dry_run=True)
         return
-    with open_host(context.sink) as (system, facts):
-        rollback(system, context.sink)
-        report_dropping(system.run, facts.booted.staged)
-        send(Event.ROLLBACK, "Changed the order in which deployments boot")
+    with open_host(sink) as (system, facts):
+        if rollback(system, sink):
+            report_dropping(system.run, facts.booted.staged)
+            send(Event.ROLLBACK, "Changed the order in which deployments boot")
     if args.apply:
         from bootc.deploy.reboot import reboot
 

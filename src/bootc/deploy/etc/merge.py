@@ -36,8 +36,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bootc.deploy.etc.diff import Change, local_changes, same, same_tree, without_stamp
-from bootc.deploy.etc.text import quoted
 from bootc.formats.tree import Directory, Leaf, Node
+from bootc.printable import quoted
 
 
 class Choice(enum.Enum):

@@ -19,7 +19,6 @@ from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.decisions import read_decisions, write_decisions
 from bootc.deploy.etc.diff import Change, local_changes, same, same_tree
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
-from bootc.deploy.etc.text import quoted
 from bootc.deploy.facts import Facts
 from bootc.deploy.merging import LocalEtc, policy_of
 from bootc.deploy.system import ReadableSystem
@@ -29,6 +28,7 @@ from bootc.formats.tree import Directory, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import write_tree
 from bootc.kernel import files
+from bootc.printable import quoted
 
 _ETC = "etc"
 _RESET = "etc.reset"

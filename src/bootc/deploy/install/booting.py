@@ -23,6 +23,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease
 from bootc.oci.pull import Pulled
+from bootc.printable import listed
 from bootc.repository.repository import Repository
 
 
@@ -134,7 +135,7 @@ def _with_addons(uki: UkiFile, names: tuple[str, ...]) -> UkiFile:
     files = [name + ADDON_SUFFIX for name in names]
     for name, file in zip(names, files, strict=True):
         if file not in uki.addons:
-            there = ", ".join(addon.removesuffix(ADDON_SUFFIX) for addon in sorted(uki.addons))
+            there = listed(addon.removesuffix(ADDON_SUFFIX) for addon in sorted(uki.addons))
             raise UkiRefused(
                 f"the image has no UKI add-on {name}",
                 hint=f"it has {there}" if there else "it has none",

@@ -5,28 +5,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import stat
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from bootc.deploy.install import partition
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
-from bootc.fs import mounts, process
+from bootc.fs import lsblk, mounts, process
+from bootc.fs.interruption import undisturbed
 
 _log = logging.getLogger(__name__)
 
-_COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
 _TABLES = ("gpt", "PMBR", "dos")
 
 
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 _FORGET_TIMEOUT_S = 20.0
 _FORGET_POLL_S = 0.2
 
@@ -58,19 +53,19 @@ def inspect(path: str) -> Device:
     if not stat.S_ISBLK(os.stat(path).st_mode):
         raise InstallRefused(f"Not a block device: {path}")
     with doing(f"Inspecting {path}"):
-        argv = ["lsblk", "--json", "--bytes", "--paths", "--list", "--output", _COLUMNS]
-        rows: list[dict[str, Any]] = process.run_json([*argv, path])["blockdevices"]
-    disk = rows[0]
-    if disk["type"] == "part":
+        disk, *others = lsblk.above(path)
+    if disk.kind == "part":
         raise InstallRefused(f"Not a whole disk: {path} is a partition")
+    # What lies on several partitions is found several times.
+    partitions = dict.fromkeys(block.path for block in others if block.kind == "part")
     return Device(
-        path=disk["path"],
-        kind=disk["type"],
-        size_bytes=int(disk["size"]),
-        read_only=bool(disk["ro"]),
-        model=disk["model"],
-        serial=disk["serial"],
-        partitions=tuple(row["path"] for row in rows[1:] if row["type"] == "part"),
+        path=disk.path,
+        kind=disk.kind,
+        size_bytes=disk.size_bytes,
+        read_only=disk.read_only,
+        model=disk.model,
+        serial=disk.serial,
+        partitions=tuple(partitions),
     )
 
 
@@ -158,7 +153,7 @@ class BlankUnlessKept:
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if exc is None or self._kept:
             return
-        with _undisturbed():
+        with undisturbed():
             try:
                 wipe(self._disk)
             except (Error, OSError) as failure:
@@ -166,29 +161,6 @@ class BlankUnlessKept:
                 _log.warning("%s is not blank: %s", self._disk.path, one_line(failure))
             else:
                 self._sink(Message(f"Wiped device {self._disk.path} after the failure"))
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let an impatient second Ctrl-C wait until the block has ended.
-
-    Programs that are started in the block inherit the mask. Another thread, such as one that
-    draws progress, may take the signal all the same, and Python would raise it here.
-    """
-    held: list[int] = []
-    handlers = {}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
-    if threading.current_thread() is threading.main_thread():
-        for number in _INTERRUPTIONS:
-            handlers[number] = signal.signal(number, lambda taken, _: held.append(taken))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for taken in held[:1]:
-            signal.raise_signal(taken)
 
 
 def _check_not_claimed(path: str) -> None:
@@ -216,4 +188,5 @@ def _look_at_table(path: str) -> tuple[bool, str | None]:
 
 def _signatures(path: str) -> set[str]:
     done = process.run(["wipefs", "--noheadings", "--output", "TYPE", path])
-    return set(done.stdout.decode().split())
+    lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
+    return {line.strip() for line in lines if line.strip()}

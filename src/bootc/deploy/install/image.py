@@ -40,6 +40,7 @@ from bootc.repository import layout
 from bootc.repository.content import read_content
 from bootc.repository.mounting import mount_composefs, open_verified_image
 from bootc.repository.repository import Repository
+from bootc.repository.verity import VerityMissing
 
 #: Where container storage will be, and the link by which images find it.
 _BOUND_IMAGES = "bootc"
@@ -70,9 +71,7 @@ def deploy_image(
         NoSpaceOnBoot: what it boots with does not fit on the ESP.
         Error, OSError: whatever pulling, mounting and writing raise.
     """
-    # A UKI that tolerates missing fs-verity gets it all the same where it is to be had.
-    secure = not decisions.allow_missing_verity
-    with Repository.create(root, secure=secure) as repository:
+    with _new_repository(root, decisions) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
         booting = decide_booting(request, decisions, root_uuid, pulled, repository)
@@ -115,6 +114,15 @@ def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
     )
     publish.write_staged(boot, compose_menu(boot.scheme, [item]))
     publish.commit_staged(boot)
+
+
+def _new_repository(root: Dir, decisions: Decisions) -> Repository:
+    try:
+        # A UKI that tolerates missing fs-verity gets it all the same where there is any.
+        return Repository.create(root, secure=not decisions.allow_missing_verity)
+    except VerityMissing as exc:
+        exc.hint = f"{exc.hint}; or give --allow-missing-verity"
+        raise
 
 
 @contextmanager

@@ -18,11 +18,11 @@ import stat
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from bootc.errors import Error, doing
 from bootc.formats import dps
 from bootc.fs import process
+from bootc.fs.toolreply import run_for_record
 
 MIB = 1 << 20
 ESP_SIZE_MIB = 1024
@@ -140,10 +140,13 @@ def read_table(device: str) -> tuple[Partition, ...]:
     Raises:
         CommandFailed: there is no table, or it cannot be read.
     """
-    table = process.run_json(["sfdisk", "--json", device])["partitiontable"]
-    rows: list[dict[str, Any]] = table.get("partitions", [])
-    sector = table.get("sectorsize", _SECTOR_BYTES)
-    return tuple(Partition(row["node"], row["type"].lower(), row["size"] * sector) for row in rows)
+    table = run_for_record(["sfdisk", "--json", device]).record("partitiontable")
+    rows = table.records("partitions", default=())
+    sector_bytes = table.number("sectorsize", default=_SECTOR_BYTES)
+    return tuple(
+        Partition(row.text("node"), row.text("type").lower(), row.number("size") * sector_bytes)
+        for row in rows
+    )
 
 
 def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:

@@ -44,6 +44,7 @@ from bootc.formats.erofs.structs import (
     XATTR_ENTRY,
     align,
 )
+from bootc.printable import printable
 
 _LAYOUTS = {FLAT_PLAIN: "flat plain", FLAT_INLINE: "flat inline", CHUNK_BASED: "chunk based"}
 _KINDS = {
@@ -236,5 +237,5 @@ def _inode_details(inode: Record, *, extended: bool) -> Iterator[str]:
 
 
 def _show(raw: bytes) -> str:
-    text = repr(raw[:_SHOWN_BYTES])[1:]
-    return text if len(raw) <= _SHOWN_BYTES else f"{text}... ({len(raw)} bytes)"
+    text = f"'{printable(raw, _SHOWN_BYTES)}'"
+    return text if len(raw) <= _SHOWN_BYTES else f"{text} ({len(raw)} bytes)"

@@ -49,6 +49,7 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
+from bootc.printable import printable
 
 #: Larger files would need more chunk indexes than the C tools write.
 MAX_CHUNKS = 1024
@@ -177,7 +178,7 @@ def collect(root: Directory, rules: Rules) -> list[Inode]:
         where = b"/".join(frame.inode.name for frame in stack)
         if stack and len(stack[-1].inode.children) < len(stack[-1].inode.names):
             where += b"/" + stack[-1].inode.names[len(stack[-1].inode.children)]
-        raise Unrepresentable(f"{_show(where)}: {exc}") from None
+        raise Unrepresentable(f"{printable(where) or '/'}: {exc}") from None
     return inodes
 
 
@@ -187,7 +188,7 @@ def _enter(directory: Directory, name: bytes, stack: list[_Frame], rules: Rules)
     names = sorted(directory.entries)
     if not all(map(_NAME.match, names)):
         bad = next(name for name in names if not _NAME.match(name))
-        raise LimitError(f"impossible file name {_show(bad[:300])}")
+        raise LimitError(f"impossible file name {printable(bad, 300)}")
     inode = rules.directory(directory)
     inode.node = directory
     inode.name = name
@@ -313,7 +314,3 @@ def fill_content(inode: Inode, content: Content, *, max_symlink: int = MAX_SYMLI
             pass
         case _:
             assert_never(content)
-
-
-def _show(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace") or "/"

@@ -23,6 +23,7 @@ from bootc.formats.erofs.structs import (
     XATTR_PREFIXES,
 )
 from bootc.formats.xxh32 import xxh32
+from bootc.printable import printable
 
 #: An entry is padded to 4 bytes: what to append, by the length modulo 4.
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -57,7 +58,7 @@ class XattrEncoder:
         for name, value in pairs:
             head, suffix, bit = known.get(name) or self._name(name)
             if len(value) > MAX_XATTR_VALUE_BYTES:
-                raise ImpossibleXattr(f"xattr {_show(name)} has a value of {len(value)} bytes")
+                raise ImpossibleXattr(f"xattr {printable(name)} has a value of {len(value)} bytes")
             taken |= bit
             entry = head + len(value).to_bytes(2, "little") + suffix + value
             entries.append(entry + _PADDING[len(entry) & 3])
@@ -69,7 +70,7 @@ class XattrEncoder:
     def _name(self, name: bytes) -> tuple[bytes, bytes, int]:
         """Return the first two bytes of its entries, the stored name, and the filter bit."""
         if not 0 < len(name) <= MAX_NAME_BYTES or b"\0" in name:
-            raise ImpossibleXattr(f"impossible xattr name {_show(name[:300])}")
+            raise ImpossibleXattr(f"impossible xattr name {printable(name, 300)}")
         index, suffix = 0, name
         for number, prefix in self._prefixes.items():
             if name.startswith(prefix):
@@ -92,7 +93,3 @@ def split_entry(entry: bytes) -> tuple[int, bytes, bytes]:
 def full_name(index: int, suffix: bytes) -> bytes:
     """Return the whole name of an entry."""
     return XATTR_PREFIXES.get(index, b"") + suffix
-
-
-def _show(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")

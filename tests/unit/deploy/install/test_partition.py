@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import uuid
@@ -153,3 +154,21 @@ def test_partitions_that_never_appear(
     with pytest.raises(PartitioningFailed, match=f"{tmp_path}/esp did not appear"):
         partition.create_partitions("/dev/vda", "x86_64", None)
     assert partx.calls[0] == ["--update", "/dev/vda"]
+
+
+@pytest.mark.parametrize(
+    ("table", "what"),
+    [
+        ({}, "partitiontable is missing"),
+        ({"partitiontable": []}, "partitiontable is not an object"),
+        ({"partitiontable": {"partitions": {}}}, "partitions is not a list"),
+        ({"partitiontable": {"partitions": [{"size": 1}]}}, "node is missing"),
+        ({"partitiontable": {"partitions": [{"node": "x", "type": 83}]}}, "type is not a string"),
+        ({"partitiontable": {"partitions": [{"node": "x", "type": ""}]}}, "size is missing"),
+        ({"partitiontable": {"sectorsize": "big"}}, "sectorsize is not a number"),
+    ],
+)
+def test_a_table_that_makes_no_sense(commands: Commands, table: object, what: str) -> None:
+    commands.mock("sfdisk", f"echo '{json.dumps(table)}'")
+    with pytest.raises(CommandFailed, match=f"^sfdisk --json /dev/vda failed: .*: {what}$"):
+        read_table("/dev/vda")

@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json, render_table
+from bootc.cli.output import name_value, render_pretty_json, render_table
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
 from bootc.errors import Error, UsageError, doing
@@ -38,19 +38,19 @@ class NotInImage(Error):
 
 def list_images(args: argparse.Namespace, context: Context) -> None:
     """List the images that have a name."""
-    from bootc.repository.findings import shown
-
     with opened(args, context, writable=False) as repository:
         named = sorted(repository.images.refs().items())
-    found = [(shown(name), digest.hex) for name, digest in named]
     if args.json:
-        images = [{"name": name, "digest": digest} for name, digest in found]
+        images = [
+            {**name_value("name", os.fsencode(name)), "digest": digest.hex}
+            for name, digest in named
+        ]
         context.write(render_pretty_json({"images": images}))
-    elif not found:
+    elif not named:
         context.write("No images found\n")
     else:
         length = None if args.no_trunc else _SHORT
-        rows = [(name, digest[:length]) for name, digest in found]
+        rows = [(name, digest.hex[:length]) for name, digest in named]
         context.write(render_table(("NAME", "DIGEST"), rows))
 
 

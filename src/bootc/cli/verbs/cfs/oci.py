@@ -18,6 +18,7 @@ from bootc.cli.verbs.cfs import mounting, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, parse_oci_digest
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
+from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
@@ -65,7 +66,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
             f"manifest {pulled.manifest_digest}\n"
             f"config   {pulled.config_digest}\n"
             f"verity   {verity}\n"
-            f"tagged   {tag}\n"
+            f"tagged   {printable(tag)}\n"
             f"objects  {_amount(pulled.amount)}\n"
         )
         if expected is not None:
@@ -124,7 +125,7 @@ def tag(args: argparse.Namespace, context: Context) -> None:
     with opened(args, context, writable=True) as repository:
         tag_image(repository, args.digest, args.name)
         repository.sync()
-    context.write(f"Tagged {args.digest} as {args.name}\n")
+    context.write(f"Tagged {args.digest} as {printable(args.name)}\n")
 
 
 def untag(args: argparse.Namespace, context: Context) -> None:
@@ -134,7 +135,7 @@ def untag(args: argparse.Namespace, context: Context) -> None:
     with opened(args, context, writable=True) as repository:
         untag_image(repository, args.name)
         repository.sync()
-    context.write(f"Removed tag {args.name}\n")
+    context.write(f"Removed tag {printable(args.name)}\n")
 
 
 def mount(args: argparse.Namespace, context: Context) -> None:

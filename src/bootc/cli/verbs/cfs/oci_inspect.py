@@ -6,10 +6,11 @@ Source: composefs, "Commands".
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json, render_table
+from bootc.cli.output import name_value, render_pretty_json, render_table
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
 
@@ -47,11 +48,9 @@ def images(args: argparse.Namespace, context: Context) -> None:
 
 
 def _described(tag: str, image: StoredImage, referrer_count: int) -> dict[str, object]:
-    from bootc.repository.findings import shown
-
     config = image.config
     return {
-        "name": shown(tag),
+        **name_value("name", os.fsencode(tag)),
         "manifest_digest": str(image.documents.manifest_digest),
         "is_container": config is not None,
         "architecture": config.architecture if config else "",
@@ -63,10 +62,8 @@ def _described(tag: str, image: StoredImage, referrer_count: int) -> dict[str, o
 
 
 def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
-    from bootc.repository.findings import shown
-
     return (
-        shown(tag),
+        tag,
         image.documents.manifest_digest.hex[:_SHORT_DIGEST],
         (image.config.architecture if image.config else "") or "artifact",
         str(len(image.documents.diff_ids)),

@@ -22,6 +22,7 @@ from bootc.cli.verbs.cfs.opening import (
     repository_path,
 )
 from bootc.errors import UsageError, doing
+from bootc.printable import first_lines, printable
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
@@ -36,6 +37,7 @@ def init(args: argparse.Namespace, context: Context) -> None:
     """Make a repository, or see that there is one."""
     from bootc.fs.dir import Dir
     from bootc.repository.upgrade import Outcome
+    from bootc.repository.verity import VerityMissing
 
     path, shown = _wanted_path(args)
     above, name = parent_and_name(path)
@@ -43,20 +45,25 @@ def init(args: argparse.Namespace, context: Context) -> None:
     with doing(f"Making {above}"):
         os.makedirs(above, exist_ok=True)
     with Dir.open(above) as parent:
-        repository, outcome = _initialized(args, context, parent, name, algorithm)
+        try:
+            repository, outcome = _initialized(args, context, parent, name, algorithm)
+        except VerityMissing as exc:
+            if not args.require_verity:
+                exc.hint = f"{exc.hint}; or give --insecure"
+            raise
         with repository:
             repository.sync()
             label, secure = repository.algorithm.label, repository.secure
     match outcome:
         case Outcome.CREATED:
-            context.write(f"Initialized composefs repository at {shown}\n")
+            context.write(f"Initialized composefs repository at {printable(shown)}\n")
             context.write(f"  algorithm: {label}\n")
             context.write(f"  verity:    {'required' if secure else 'not required (insecure)'}\n")
         case Outcome.UPGRADED:
-            context.write(f"Upgraded legacy repository at {shown}\n")
+            context.write(f"Upgraded legacy repository at {printable(shown)}\n")
         case Outcome.OPENED:
             kept = " (existing configuration preserved)" if args.ensure else ""
-            context.write(f"Repository already initialized at {shown}{kept}\n")
+            context.write(f"Repository already initialized at {printable(shown)}{kept}\n")
 
 
 def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
@@ -139,7 +146,7 @@ def gc(args: argparse.Namespace, context: Context) -> None:
             wait=not args.no_wait,
             sink=context.sink,
         )
-    for warning in report.warnings:
+    for warning in first_lines(report.warnings):
         _log.warning("%s", warning)
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")

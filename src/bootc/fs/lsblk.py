@@ -1,0 +1,90 @@
+"""Block devices as ``lsblk`` tells of them: the one parser of its output.
+
+A device is made of others (a partition of a disk, an array of partitions) and others are
+made of it. ``lsblk`` answers both questions with a tree of JSON objects. What an older or
+newer one answers otherwise is refused here in one line, and does not surprise a caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootc.fs.toolreply import Record, run_for_record
+
+#: With NAME it prints a tree, and without NAME a list.
+_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,SIZE,RO,MODEL,SERIAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block device.
+
+    Attributes:
+        path: Of its node in ``/dev``.
+        kind: ``disk``, ``part``, ``loop``, ``crypt``, ``raid1``, …
+        size_bytes: How large it is.
+        read_only: Whether it refuses writes.
+        model: As the hardware calls itself, if it does.
+        serial: The hardware's serial number, if it tells.
+        partition_table: The kind of table this partition is in: ``gpt``, ``dos``, …
+        partition_type: As the table has it, or None where udev does not know (yet).
+        is_last: Whether nothing is made of it, or it of nothing, as was asked.
+    """
+
+    path: str
+    kind: str
+    size_bytes: int
+    read_only: bool
+    model: str | None
+    serial: str | None
+    partition_table: str | None
+    partition_type: str | None
+    is_last: bool
+
+
+def above(device: str) -> list[Block]:
+    """Return a device and all that is made of it, the device first.
+
+    Raises:
+        ToolMissing: there is no lsblk.
+        CommandFailed: lsblk cannot read the device, or its answer makes no sense.
+    """
+    return _ask(device)
+
+
+def below(device: str) -> list[Block]:
+    """Return a device and all that it is made of, the device first.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`above`.
+    """
+    return _ask(device, "--inverse")
+
+
+def _ask(device: str, *options: str) -> list[Block]:
+    argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, *options, device]
+    reply = run_for_record(argv)
+    blocks = []
+    pending = list(reply.records("blockdevices"))
+    while pending:
+        record, *pending = pending
+        children = record.records("children", default=())
+        blocks.append(_block(record, is_last=not children))
+        pending += children
+    if not blocks:
+        raise reply.wrong("it tells of no device")
+    return blocks
+
+
+def _block(record: Record, *, is_last: bool) -> Block:
+    return Block(
+        path=record.text("path"),
+        kind=record.text("type"),
+        size_bytes=record.number("size"),
+        read_only=record.flag("ro"),
+        model=record.optional_text("model"),
+        serial=record.optional_text("serial"),
+        partition_table=record.optional_text("pttype"),
+        partition_type=record.optional_text("parttype"),
+        is_last=is_last,
+    )

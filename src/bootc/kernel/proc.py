@@ -1,0 +1,30 @@
+"""Tables of text that the kernel makes below ``/proc`` and ``/sys``.
+
+They are bytes. A line ends at a newline and nowhere else: names in a line may hold carriage
+returns, form feeds and whatever else is a line's end to Python's text files.
+"""
+
+from __future__ import annotations
+
+
+def read_table(path: str) -> list[bytes]:
+    """Return the lines of a table, without the newlines."""
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def read_fields(path: str, separator: bytes) -> dict[bytes, bytes]:
+    """Return what a table says for each name in front of a separator; blanks around are gone.
+
+    Lines without the separator are left out, and of lines with the same name the last counts.
+    """
+    pairs = (line.partition(separator) for line in read_table(path))
+    return {name.strip(): value.strip() for name, found, value in pairs if found}
+
+
+def fdinfo(fd: int) -> str:
+    """Return the path of the table about an open descriptor of this process (proc(5))."""
+    return f"/proc/self/fdinfo/{fd}"
