@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from bootc.cli.main import main
 from bootc.cli.verbs.container import digest
 from bootc.formats.dumpfile import parse_dumpfile
+from bootc.fs.mounts import read_mounts
+from bootc.kernel.mount import umount2
 from support import images, require, skopeo
 from support.images import directory, file
 from testbed import registry
@@ -24,6 +27,15 @@ def driver(request: pytest.FixtureRequest) -> str:
     require.tool("skopeo")
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True)
+def nothing_mounted(tmp_path: Path) -> Iterator[None]:
+    """Undo what the overlay driver of containers-storage does to its home, and leaves."""
+    yield
+    for entry in read_mounts():
+        if entry.path.startswith(f"{tmp_path}/"):
+            umount2(entry.path, 0)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
 
+#: How the names of our lints begin.
+OWN_PREFIX = "pybootc-"
 #: How many items of a list are shown where not all are asked for.
 SHOWN_ITEMS = 5
 
@@ -57,7 +59,6 @@ class Lint:
         check: Looks at a root; or
         look: looks at each name of the tree, until it finds something.
         root_type: The only kind of root it is for.
-        own: Whether it is ours, and not upstream's.
     """
 
     name: str
@@ -66,7 +67,11 @@ class Lint:
     check: Check | None = None
     look: Look | None = None
     root_type: RootType | None = None
-    own: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether it is ours, and not upstream's."""
+        return self.name.startswith(OWN_PREFIX)
 
 
 def lists(*listings: Listing) -> Finding | None:

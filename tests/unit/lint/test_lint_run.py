@@ -78,7 +78,7 @@ def test_finds(tmp_path: Path) -> None:
 
 
 def test_warnings_that_are_failures_or_not(tmp_path: Path) -> None:
-    lints = (Lint("a", WARNING, "", finds), Lint("pybootc-b", WARNING, "", finds, own=True))
+    lints = (Lint("a", WARNING, "", finds), Lint("pybootc-b", WARNING, "", finds))
     done = run(tmp_path, *lints)
     assert done.error is None
     strict = run(tmp_path, *lints, strict=True)
@@ -89,9 +89,9 @@ def test_warnings_that_are_failures_or_not(tmp_path: Path) -> None:
 def test_ours_are_counted_apart(tmp_path: Path) -> None:
     lints = (
         Lint("a", WARNING, "", passes),
-        Lint("pybootc-b", WARNING, "", finds, own=True),
-        Lint("pybootc-c", WARNING, "", passes, own=True),
-        Lint("pybootc-d", WARNING, "", finds, own=True),
+        Lint("pybootc-b", WARNING, "", finds),
+        Lint("pybootc-c", WARNING, "", passes),
+        Lint("pybootc-d", WARNING, "", finds),
     )
     done = run(tmp_path, *lints, skip=("pybootc-d",))
     assert done.text == (
@@ -155,7 +155,7 @@ def test_a_lint_that_cannot_run_ends_everything(tmp_path: Path, broken: Lint, re
 
 
 def test_one_of_ours_that_cannot_run_is_a_warning(tmp_path: Path) -> None:
-    done = run(tmp_path, Lint("pybootc-b", WARNING, "", cannot_read, own=True))
+    done = run(tmp_path, Lint("pybootc-b", WARNING, "", cannot_read))
     assert done.text == (
         "Lint warning: pybootc-b: This cannot be checked: /x: Permission denied\n"
         "Checks passed: 0\nWarnings of pybootc: 1\n"
