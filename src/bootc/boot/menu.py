@@ -14,6 +14,7 @@ shared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -139,6 +140,30 @@ def deployment_of(entry: bls.Entry) -> Digest:
         return Digest.from_hex(cmdline.composefs_argument(entry.options or "").hex)
     except CmdlineError as exc:
         raise NotOurEntry(exc.message) from None
+
+
+def tolerates_missing_verity(dirs: BootDirs, item: Item) -> bool | None:
+    """Tell whether the unified kernel image of an entry tolerates missing fs-verity.
+
+    Returns:
+        None if the entry starts none.
+
+    Raises:
+        PeError, CmdlineError: it is none, or names no image.
+        OSError: it cannot be read.
+    """
+    if isinstance(item.entry, grubcfg.MenuEntry):
+        program = item.entry.chainloader
+    else:
+        program = item.entry.uki or item.entry.efi
+    if program is None:
+        return None
+    # Status is mostly imports, and most machines have no such image.
+    from bootc.formats.pe import Uki
+
+    fd = dirs.binaries.open_file(program.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        return Uki.read(file).composefs_argument().optional
 
 
 def _is_committed(menu: Dir, live: str) -> bool:

@@ -11,7 +11,6 @@ image has no more and no other add-ons than were chosen for it.
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 
 from bootc.boot.content import ObjectSource, checked_chunks, open_content
@@ -89,22 +88,6 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
         write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
         dirs.binaries.sync()
     return facts.boot_digest
-
-
-def tolerates_missing_verity(dirs: BootDirs, program: str) -> bool:
-    """Tell whether a unified kernel image on the ESP tolerates missing fs-verity.
-
-    Args:
-        dirs: Where it is.
-        program: Its path, as an entry writes it.
-
-    Raises:
-        PeError, CmdlineError: it is none, or names no image.
-        OSError: it cannot be read.
-    """
-    fd = dirs.binaries.open_file(program.lstrip("/"), os.O_RDONLY | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        return Uki.read(file).composefs_argument().optional
 
 
 def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:

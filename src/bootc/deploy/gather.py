@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu, read_menu
+from bootc.boot.menu import Item, Menu, read_menu, tolerates_missing_verity
 from bootc.boot.scheme import BootDirs
-from bootc.boot.uki import tolerates_missing_verity
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
 from bootc.deploy.facts import Facts, ImageFacts, StateFacts
@@ -29,7 +28,7 @@ from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
 from bootc.errors import Error, one_line
-from bootc.formats import grubcfg, splitstream
+from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import (
     MAX_CONFIG_BYTES,
@@ -149,22 +148,18 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
 def _read_ukis(boot: BootDirs | None, items: Iterable[Item]) -> dict[Digest, bool]:
     """Tell of unified kernel images whether they tolerate missing fs-verity."""
     found: dict[Digest, bool] = {}
+    if boot is None:
+        return found
     for item in items:
-        program = _program(item)
-        if boot is None or program is None:
-            continue
         try:
-            found[item.deployment] = tolerates_missing_verity(boot, program)
+            optional = tolerates_missing_verity(boot, item)
         except (Error, OSError) as exc:
             # It may be gone, and its entry a leftover.
-            _log.debug("%s cannot be read: %s", program, one_line(exc))
+            _log.debug("the kernel of %s cannot be read: %s", item.name, one_line(exc))
+            continue
+        if optional is not None:
+            found[item.deployment] = optional
     return found
-
-
-def _program(item: Item) -> str | None:
-    if isinstance(item.entry, grubcfg.MenuEntry):
-        return item.entry.chainloader
-    return item.entry.uki or item.entry.efi
 
 
 def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:

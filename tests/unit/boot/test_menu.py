@@ -7,8 +7,10 @@ import pytest
 
 from bootc.boot.entries import compose_menu
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import MARK, Menu, foreign_files, read_menu
-from bootc.boot.scheme import Scheme
+from bootc.boot.menu import MARK, Menu, foreign_files, read_menu, tolerates_missing_verity
+from bootc.boot.scheme import UKIS, Scheme, uki_file
+from bootc.formats.cmdline import CmdlineError
+from bootc.formats.pe import PeError
 from bootc.fs.dir import Dir
 from support.bootdirs import (
     GRUB,
@@ -22,6 +24,7 @@ from support.bootdirs import (
     open_boot,
     scheme_name,
 )
+from support.pe import program
 
 A, B, C = (deployment(number) for number in (1, 2, 3))
 #: What nobody can take for an entry of ours.
@@ -212,3 +215,34 @@ def test_the_menu_of_before_is_not_staged(tmp_path: Path) -> None:
     put(tmp_path / "esp/loader/entries" / MARK, b"")
     assert menu_of(tmp_path, staged=True) == Menu()
     assert menu_of(tmp_path).deployments == (B, A)
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD_UKI, GRUB_UKI], ids=scheme_name)
+@pytest.mark.parametrize("optional", [True, False])
+def test_what_a_unified_image_tolerates(tmp_path: Path, scheme: Scheme, optional: bool) -> None:
+    put_menu(tmp_path, scheme, 1)
+    with open_boot(tmp_path, scheme) as dirs:
+        (item,) = read_menu(dirs, staged=False).items
+        with pytest.raises(FileNotFoundError):
+            tolerates_missing_verity(dirs, item)
+        path = Path(dirs.binaries.path, UKIS, uki_file(A.hex))
+        cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
+        put(path, program((b".cmdline", cmdline)))
+        assert tolerates_missing_verity(dirs, item) is optional
+        put(path, program((b".cmdline", b"rw")))
+        with pytest.raises(CmdlineError):
+            tolerates_missing_verity(dirs, item)
+        put(path, b"junk")
+        with pytest.raises(PeError):
+            tolerates_missing_verity(dirs, item)
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises((OSError, PeError)):
+            tolerates_missing_verity(dirs, item)
+
+
+def test_an_entry_with_a_bare_kernel_starts_no_unified_image(tmp_path: Path) -> None:
+    put_menu(tmp_path, SYSTEMD, 1)
+    with open_boot(tmp_path, SYSTEMD) as dirs:
+        (item,) = read_menu(dirs, staged=False).items
+        assert tolerates_missing_verity(dirs, item) is None

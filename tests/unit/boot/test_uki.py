@@ -11,15 +11,8 @@ from bootc.boot.content import DamagedKernel
 from bootc.boot.discover import UkiFile
 from bootc.boot.publish import boot_digest_of, list_artifacts, publish_resource
 from bootc.boot.scheme import UKIS, BootDirs
-from bootc.boot.uki import (
-    WrongUki,
-    inspect_uki,
-    installed_addons,
-    publish_uki,
-    tolerates_missing_verity,
-)
+from bootc.boot.uki import WrongUki, inspect_uki, installed_addons, publish_uki
 from bootc.errors import one_line
-from bootc.formats.cmdline import CmdlineError
 from bootc.formats.pe import PeError
 from support.bootdirs import SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
@@ -68,31 +61,6 @@ def test_what_an_image_says(objects: ObjectDirectory) -> None:
     lenient = uki_of(objects, sections(f"composefs=?{A}".encode()))
     assert inspect_uki(A, lenient, objects).missing_verity_allowed
     assert boot_digest_of(lenient, objects) == BOOT_DIGEST
-
-
-@pytest.mark.parametrize("optional", [True, False])
-def test_what_an_image_on_the_esp_tolerates(
-    dirs: BootDirs, objects: ObjectDirectory, optional: bool
-) -> None:
-    cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
-    publish_uki(dirs, A, uki_of(objects, sections(cmdline)), objects)
-    assert tolerates_missing_verity(dirs, f"/{UKIS}/{FILE}") is optional
-
-
-def test_what_is_no_image_on_the_esp(dirs: BootDirs) -> None:
-    path = Path(dirs.binaries.path, "x.efi")
-    with pytest.raises(FileNotFoundError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.write_bytes(b"junk")
-    with pytest.raises(PeError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.write_bytes(sections(b"rw"))
-    with pytest.raises(CmdlineError):
-        tolerates_missing_verity(dirs, "/x.efi")
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises((OSError, PeError)):
-        tolerates_missing_verity(dirs, "/x.efi")
 
 
 def test_image_and_addons_are_written(dirs: BootDirs, objects: ObjectDirectory) -> None:
