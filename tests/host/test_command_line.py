@@ -556,10 +556,12 @@ def test_an_overlay_that_is_there(host: Host) -> None:
 
 
 def test_another_command_at_work(host: Host) -> None:
-    hold = "flock /run/bootc sleep 3 </dev/null >/dev/null 2>&1 &"
-    _, refused, waited = host.run(
-        f"mkdir -p /run/bootc; {hold}\nsleep 0.5",
+    # The other command ends when the kernel has somebody who waits for it.
+    waiting = 'grep -q -- "-> FLOCK .*:$(stat -c %i /run/bootc) " /proc/locks'
+    _, refused, _, waited = host.run(
+        COMMAND,
         ["upgrade", "--cancel", "--no-wait"],
+        f"(until {waiting}; do sleep 0.2; done; {LET_GO}) </dev/null >/dev/null 2>&1 &",
         ["pin", "booted"],
     )
     assert refused.code == 1
