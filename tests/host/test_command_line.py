@@ -556,33 +556,29 @@ def test_an_overlay_that_is_there(host: Host) -> None:
     assert (refused.code, refused.err) == (1, f"error: {message}\n")
 
 
-#: Holds a lock for a minute, or until the file /run/done is there.
-HOLD = (
-    "mkdir -p {0}; flock {0} sh -c 'for i in $(seq 600); do "
-    "[ -e /run/done ] && break; sleep 0.1; done' </dev/null >/dev/null 2>&1 & sleep 0.5"
-)
-
-
 @pytest.mark.parametrize("lock", ["/run/bootc/lock", "/run/bootc"], ids=["new", "old"])
 def test_another_command_at_work(host: Host, lock: str) -> None:
-    """Also one of a version before there was the new lock."""
+    """Also one of a version that takes only the old lock."""
+    # The other command ends when the kernel has somebody who waits for it.
+    waiting = f'grep -q -- "-> FLOCK .*:$(stat -c %i {lock}) " /proc/locks'
     _, refused, _, waited = host.run(
         HOLD.format(lock),
         ["upgrade", "--cancel", "--no-wait"],
-        "(sleep 6; touch /run/done) </dev/null >/dev/null 2>&1 &",
+        f"(until {waiting}; do sleep 0.2; done; {LET_GO}) </dev/null >/dev/null 2>&1 &",
         ["pin", "booted"],
     )
     assert refused.code == 1
-    assert re.search(rf"{lock} is in use by process \d+ \(flock\) \(hint: wait", refused.err)
+    assert re.search(rf"{lock} is in use by process \d+ \(sleep\) \(hint: wait", refused.err)
     assert waited.code == 0
-    assert re.match(rf"Waiting for process \d+ \(flock\), which uses {lock}\n", waited.out)
+    assert re.match(rf"Waiting for process \d+ \(sleep\), which uses {lock}\n", waited.out)
 
 
 def test_nobody_but_root_keeps_root_waiting(host: Host) -> None:
     require.tool("setpriv")
     user = "setpriv --reuid=4711 --regid=4711 --clear-groups"
     _, done, refused, mode = host.run(
-        f"mkdir -p -m 755 /run/bootc; {user} {HOLD.format('/run/bootc').partition('; ')[2]}",
+        f"mkdir -p -m 755 /run/bootc; {user} flock -F /run/bootc sleep 300"
+        " </dev/null >/dev/null 2>&1 & sleep 0.5",
         ["pin", "booted"],
         f"{user} flock --nonblock /run/bootc/lock true || echo refused",
         "stat -c %a /run/bootc/lock; flock --nonblock /run/bootc true || echo still held",

@@ -21,7 +21,9 @@ RUN_BY = {
     "deploy/install/": ["install to-disk"],
     "deploy/update.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
-    "cli/verbs/container.py": ["container compute-composefs-digest"],
+    "cli/verbs/container/digest.py": ["container compute-composefs-digest"],
+    "cli/verbs/container/export.py": ["container export"],
+    "cli/verbs/container/inspect.py": ["container inspect"],
     "cli/verbs/install.py": ["install to-disk"],
     "cli/verbs/status.py": ["status"],
     "cli/verbs/switch.py": ["switch"],
@@ -42,8 +44,16 @@ NOT_OURS = {
     "oci/flatten.py": {"--sparse"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
 }
-#: Not messages: the step of the initramfs has its own options, reboot talks to systemd.
-OTHERS = ("initramfs/", "deploy/reboot.py", "cli/options.py", "cli/main.py", "cli/session.py")
+#: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and
+#: many texts of lints are upstream's.
+OTHERS = (
+    "initramfs/",
+    "lint/",
+    "deploy/reboot.py",
+    "cli/options.py",
+    "cli/main.py",
+    "cli/session.py",
+)
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
 CALL = re.compile(r"\bbootc((?: [a-z][a-z-]+)+)")

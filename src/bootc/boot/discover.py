@@ -151,7 +151,7 @@ def _check_names(addons: Collection[str]) -> None:
     for name in addons:
         if not (fat.is_name(name) and name.isprintable()):
             raise ImageNotBootable(
-                f"the UKI add-on {printable(name)} has a name that the ESP cannot hold"
+                f"the UKI add-on '{printable(name)}' has a name that the ESP cannot hold"
             )
     if same := fat.same_names(addons):
         raise ImageNotBootable(f"the UKI add-ons {same[0]} and {same[1]} are one name on the ESP")

@@ -161,7 +161,7 @@ def check_length(text: str) -> None:
     if size > MAX_BYTES:
         raise CmdlineError(
             f"the kernel arguments have {size} bytes, and the kernel takes {MAX_BYTES}",
-            hint="ask for fewer: in the image's kargs.d, with --karg, in the boot entry",
+            hint="ask for fewer: in the image's kargs.d, at the installation, in the boot entry",
         )
 
 

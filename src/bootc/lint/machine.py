@@ -17,6 +17,8 @@ _MACHINE_ID = re.compile(rb"[0-9a-f]{32}")
 _OF_THE_IMAGE = ("/", "/etc", "/sysroot", "/usr")
 #: Where os-release is; the first one counts.
 _OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
+#: What a boot menu calls the system.
+_TITLES = ("PRETTY_NAME", "NAME", "ID")
 
 
 def fstab(root: ImageRoot) -> Finding | None:
@@ -48,10 +50,10 @@ def os_release(root: ImageRoot) -> Finding | None:
             data.decode()
         except UnicodeDecodeError as exc:
             return f"{path} is not UTF-8 at offset {exc.start}"
-        title = parse_os_release(data).title
-        if title is None:
+        release = parse_os_release(data)
+        if release.title is None:
             return f"{path} has neither PRETTY_NAME, NAME nor ID, and boot menus no title"
-        if not title.isprintable():
+        if not all(release.fields.get(name, "").isprintable() for name in _TITLES):
             return f"The name of the system in {path} holds a control character"
         return None
     return None
