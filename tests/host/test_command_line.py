@@ -635,6 +635,15 @@ def test_what_nobody_can_read_is_done_all_the_same(host: Host) -> None:
     assert looked.err == dry.err == "error: standard output: No space left on device\n"
 
 
+def test_a_rollback_that_is_so_already_sends_nothing(host: Host) -> None:
+    """The entry of what runs is lost, so that nothing changes places with it."""
+    entries = "/sysroot/boot/loader/entries"
+    _, done = host.run(
+        f"mount -o remount,rw /sysroot; rm $(grep -l {host.ids[0]} {entries}/*)", ["rollback"]
+    )
+    check(done, "Next boot: rollback deployment", journal=())
+
+
 def test_what_changes_nothing_sends_nothing(host: Host) -> None:
     collect = ["internals", "composefs-gc", "--prune-repo"]
     _, first, second, looked, listed, dry = host.run(

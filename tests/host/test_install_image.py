@@ -34,9 +34,11 @@ from bootc.formats.origin import BootType, Signature, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
+from bootc.kernel import fsverity
 from bootc.kernel.mount import mount, umount2
 from bootc.oci.pull import Pulled, compute_image_id
 from bootc.oci.source import host_architecture, open_source
+from bootc.repository.verity import VerityMissing
 from support import images, pe, require
 from support.commands import Command, Commands
 from support.images import directory, file
@@ -86,6 +88,7 @@ class Target:
         generic: bool = False,
         addons: tuple[str, ...] = (),
         signature: Signature | None = None,
+        verity: bool = False,
     ) -> Pulled:
         source_ref = ImageReference.parse(layout.reference())
         request = InstallRequest(
@@ -96,7 +99,7 @@ class Target:
             machine=os.uname().machine,
             filesystem=Filesystem.EXT4,
             discoverable=False,
-            allow_missing_verity=True,
+            allow_missing_verity=not verity,
             root_size_mib=None,
             kargs=kargs,
             signature=signature,
@@ -272,6 +275,19 @@ def test_layers_that_do_not_fit_are_refused_before_the_first(
     ):
         target.install(layout)
     assert os.listdir(Path(target.root.path) / "composefs/objects") == []
+
+
+def test_the_way_out_without_verity(
+    target: Target, layout: images.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fsverity, "enable", refuse)
+    with pytest.raises(VerityMissing, match="does not support fs-verity") as caught:
+        target.install(layout, verity=True)
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith("; or give --allow-missing-verity")
 
 
 def test_a_disk_that_fills_up_has_no_entry(target: Target, tmp_path: Path) -> None:
