@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import warnings
@@ -136,14 +137,29 @@ class Dir:
             return False
         return True
 
+    def is_file(self, relpath: str) -> bool:
+        """Tell whether there is a regular file of that name; a symlink is none."""
+        try:
+            return stat.S_ISREG(self.stat(relpath).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def stat(self, relpath: str) -> os.stat_result:
         """Return ``lstat`` of an entry."""
         with self.parent_of(relpath) as (fd, name):
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
-    def names(self) -> list[str]:
-        """Return the names of all entries, sorted."""
-        return sorted(os.listdir(self.fileno()))
+    def names(self, limit: int | None = None) -> list[str]:
+        """Return the names of all entries, sorted.
+
+        Raises:
+            OSError: EFBIG when there are more than ``limit``.
+        """
+        with os.scandir(self.fileno()) as entries:
+            names = [entry.name for entry in itertools.islice(entries, limit)]
+            if limit is not None and next(entries, None) is not None:
+                raise OSError(errno.EFBIG, f"holds more than {limit} entries", self.path)
+        return sorted(names)
 
     def mkdir(self, name: str, mode: int = 0o755) -> None:
         """Make a directory with exactly this mode."""

@@ -9,7 +9,6 @@ Source: composefs, "Streams written for an OCI image" and "Dumpfile".
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from bootc.oci.blob import CHUNK_BYTES, check_digest
 from bootc.oci.flatten import FlattenError, content_of, stat_of
 from bootc.oci.names import layer_id
 from bootc.oci.unpack import entries
+from bootc.repository.content import object_chunks
 from bootc.repository.repository import Repository
 
 
@@ -108,11 +108,13 @@ def layer_archive(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]
         Error, OSError: its stream or an object is damaged or missing.
     """
     stream = _open(repository, diff_id)
+    objects = repository.objects
     found = diff_id.new()
     with doing(f"Reading layer {diff_id}"):
         stream.expect(splitstream.OCI_LAYER, repository.algorithm)
         for piece in stream.chunks(CHUNK_BYTES):
-            for data in _content(repository, piece):
+            parts = (piece,) if isinstance(piece, bytes) else object_chunks(objects, piece)
+            for data in parts:
                 found.update(data)
                 yield data
     check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
@@ -135,16 +137,6 @@ def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
             hint="rootfs.diff_ids of an image's configuration names its layers",
         )
     return StreamReader(repository.streams.read(layer_id(diff_id)))
-
-
-def _content(repository: Repository, piece: bytes | Digest) -> Iterator[bytes]:
-    if isinstance(piece, bytes):
-        yield piece
-        return
-    fd = repository.objects.open(piece)
-    with open(fd, "rb", buffering=0), doing(f"Reading object {piece}"):
-        while data := os.read(fd, CHUNK_BYTES):
-            yield data
 
 
 def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:

@@ -40,7 +40,7 @@ from bootc.oci.pull import (
 )
 from bootc.oci.seal import XattrMode
 from bootc.repository import layout
-from bootc.repository.refs import decode_tag, encode_tag, is_ref_name
+from bootc.repository.refs import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
 from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def tag_names(repository: Repository) -> list[str]:
     """Return everything that is used as a tag, whatever it refers to, sorted."""
     try:
         with repository.dir.open_dir(_TAGS) as tags:
-            return sorted(decode_tag(name) for name in tags.names())
+            return sorted(decode_tag(name) for name in tags.names(MAX_REFERENCES))
     except (FileNotFoundError, NotADirectoryError):
         # What stands in their place is for a check of the repository to find.
         return []
@@ -250,7 +250,7 @@ def referrers(repository: Repository, digest: OciDigest) -> tuple[OciDigest, ...
     found = []
     try:
         with repository.dir.open_dir(f"{_REFERRERS}/{encode_tag(str(digest))}") as below:
-            names = below.names()
+            names = below.names(MAX_REFERENCES)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     for name in names:

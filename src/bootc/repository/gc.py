@@ -35,8 +35,16 @@ from bootc.formats.digest import Algorithm, Digest, DigestError
 from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.compare import DAMAGE
+from bootc.repository.content import read_referring
 from bootc.repository.reachable import Needs, needs_of, reachable
-from bootc.repository.refs import BrokenReference, parse_object_link, parse_ref_target
+from bootc.repository.refs import (
+    MAX_ENTRIES,
+    MAX_REFERENCES,
+    BrokenReference,
+    parse_object_link,
+    parse_ref_target,
+)
 from bootc.repository.repository import Repository
 
 _TASK = "gc"
@@ -185,7 +193,7 @@ class _Collection:
         links = _Links({}, {}, {})
         if self._dir.exists(kind):
             with self._dir.open_dir(kind) as directory:
-                for name in directory.names():
+                for name in directory.names(MAX_ENTRIES):
                     if name != layout.REFS:
                         self._read_entry(directory, name, links)
                 if directory.exists(layout.REFS):
@@ -210,7 +218,7 @@ class _Collection:
         while pending:
             above = pending.pop()
             with refs.open_dir(above or ".") as directory:
-                for name in directory.names():
+                for name in directory.names(MAX_REFERENCES):
                     path = f"{above}/{name}" if above else name
                     mode = directory.stat(name).st_mode
                     if stat.S_ISDIR(mode):
@@ -221,6 +229,9 @@ class _Collection:
                         self._leave(directory, name, "is not a link")
 
     def _read_ref(self, directory: Dir, name: str, path: str, links: _Links) -> None:
+        if len(links.refs) + len(links.foreign_refs) >= MAX_REFERENCES:
+            what = f"there are more than {MAX_REFERENCES} references"
+            raise OSError(errno.EFBIG, what, directory.path)
         target = directory.readlink(name)
         try:
             links.refs[path] = parse_ref_target(path, target, f"{directory.path}/{name}")
@@ -266,8 +277,8 @@ class _Collection:
         if len(raw) != algorithm.digest_size:
             raise UnreadableRoot(title, f"is not named by {algorithm.hash_name}")
         try:
-            data = self._repository.objects.read(Digest(algorithm, raw))
-            needs = needs_of(data, algorithm)
+            data = read_referring(self._repository.objects, Digest(algorithm, raw))
+            needs = None if data is None else needs_of(data, algorithm)
         except FileNotFoundError:
             if raw in self._demanded:
                 raise UnreadableRoot(title, "its object is missing") from None
@@ -276,10 +287,10 @@ class _Collection:
         except Error as exc:
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         except OSError as exc:
-            if exc.errno != errno.EIO:
+            if exc.errno not in (*DAMAGE, errno.EFBIG):
                 exc.add_note(f"Reading {title}")
                 raise
-            # Also what fs-verity answers for damaged content.
+            # EIO is also what fs-verity answers for damaged content.
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         if needs is None:
             if registered:

@@ -34,7 +34,7 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing
@@ -44,6 +44,7 @@ from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.kernel import files, fsverity
 from bootc.repository import verity as sealing
+from bootc.repository.compare import DAMAGE, Reader, equal, reader_of
 from bootc.repository.sink import ObjectWriter
 from bootc.repository.verity import Verity, VerityMissing
 
@@ -52,10 +53,10 @@ _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 #: Objects that wait for their names together. More cost descriptors, fewer cost time.
 _BATCH = 256
+#: A directory is listed when more of its objects are asked for; looking each up is cheaper below.
+_LIST_FROM = 32
 #: Up to here hashing costs less than the file it saves when the object is there already.
 _HASH_FIRST_BYTES = 64 * 1024
-#: What opening or reading a damaged file may answer.
-_DAMAGE = (errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
 class ObjectCorrupt(Error):
@@ -143,7 +144,7 @@ class Objects:
             digest = None
             if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
                 digest = verity_digest(data, self.algorithm)
-                if self._has(digest, _reader_of(data)):
+                if self._has(digest, reader_of(data)):
                     self._count(len(data), new=False)
                     return digest
             with Tmpfile.create(self._dir) as tmpfile:
@@ -227,6 +228,26 @@ class Objects:
         """Tell whether there is an object of this name; its content is not looked at."""
         return digest in self._nameless or self._dir.exists(digest.object_path)
 
+    def missing(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Return those of which there is no object; nobody's content is looked at."""
+        wanted: dict[str, list[Digest]] = {}
+        for digest in digests:
+            if digest not in self._nameless:
+                wanted.setdefault(digest.object_path[:2], []).append(digest)
+        return [d for bucket, some in wanted.items() for d in self._missing_in(bucket, some)]
+
+    def _missing_in(self, bucket: str, digests: list[Digest]) -> Iterator[Digest]:
+        try:
+            with self._dir.open_dir(bucket) as below:
+                if len(digests) > _LIST_FROM:
+                    with os.scandir(below.fileno()) as entries:
+                        there = {e.name for e in entries if e.is_file(follow_symlinks=False)}
+                    yield from (d for d in digests if d.object_path[3:] not in there)
+                else:
+                    yield from (d for d in digests if not below.is_file(d.object_path[3:]))
+        except (FileNotFoundError, NotADirectoryError):
+            yield from digests
+
     def open(self, digest: Digest) -> int:
         """Open an object for reading; the descriptor belongs to the caller.
 
@@ -305,7 +326,7 @@ class Objects:
     def _stage(
         self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
     ) -> tuple[Digest, bool]:
-        new = absent or not self._has(digest, _reader_of(tmpfile.fileno()))
+        new = absent or not self._has(digest, reader_of(tmpfile.fileno()))
         self._count(os.fstat(tmpfile.fileno()).st_size, new=new)
         if not new:
             tmpfile.close()
@@ -371,64 +392,35 @@ class Objects:
             with contextlib.suppress(FileExistsError):
                 self._dir.mkdir(os.path.dirname(digest.object_path))
             fresh = tmpfile.publish(self._dir, digest.object_path)
-        if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
+        if not fresh and not self._matches(digest, reader_of(tmpfile.fileno())):
             _log.warning("replacing damaged object %s", self.path_of(digest))
             with doing(f"Replacing {self.path_of(digest)}"):
                 tmpfile.replace(self._dir, digest.object_path)
 
-    def _has(self, digest: Digest, content: _Reader) -> bool:
+    def _has(self, digest: Digest, content: Reader) -> bool:
         """Tell whether the object is there, named or not, and has this content."""
         try:
             return digest in self._nameless or self._matches(digest, content)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def _matches(self, digest: Digest, content: _Reader) -> bool:
+    def _matches(self, digest: Digest, content: Reader) -> bool:
         """Compare an object that exists; a name and a size survive what the content does not."""
         try:
             fd, _ = self._stored(digest)
         except (ObjectCorrupt, VerityMissing):
             return False
         except OSError as exc:
-            if exc.errno in _DAMAGE:
+            if exc.errno in DAMAGE:
                 return False
             raise
         with open(fd, "rb", buffering=0):
-            return _equal(_reader_of(fd), content)
+            return equal(reader_of(fd), content)
 
 
 def _batch_size() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _BATCH if limit == resource.RLIM_INFINITY else min(_BATCH, limit // 4)
-
-
-#: Returns content from an offset, at most so many bytes, none at the end.
-_Reader = Callable[[int, int], bytes | memoryview]
-
-
-def _reader_of(source: bytes | int) -> _Reader:
-    if isinstance(source, int):
-        return lambda offset, count: os.pread(source, count, offset)
-    view = memoryview(source)
-    return lambda offset, count: view[offset : offset + count]
-
-
-def _equal(stored: _Reader, content: _Reader) -> bool:
-    """Compare, taking a stored file that cannot be read for a different one."""
-    offset = 0
-    while True:
-        expected = content(offset, _CHUNK_BYTES)
-        try:
-            found = stored(offset, _CHUNK_BYTES)
-        except OSError as exc:
-            if exc.errno in _DAMAGE:
-                return False
-            raise
-        if found != expected:
-            return False
-        if not found:
-            return True
-        offset += len(found)
 
 
 class _StoringWriter:

@@ -7,6 +7,7 @@ links change from old to new in one step, and are read, never followed.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from bootc.errors import doing
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.refs import is_ref_name, parse_ref_target, ref_target
+from bootc.repository.refs import MAX_REFERENCES, is_ref_name, parse_ref_target, ref_target
 
 #: What the kernel says of a name that is none of a link: of a directory, or below a link.
 _NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -73,9 +74,14 @@ class References:
 
         Raises:
             BrokenReference: a link refers to something else than an entry.
+            OSError: EFBIG when there are more than :data:`MAX_REFERENCES`.
         """
         with doing(f"Reading references of {self._dir.path}"):
-            return dict(self._walk(prefix))
+            found = dict(itertools.islice(self._walk(prefix), MAX_REFERENCES + 1))
+            if len(found) > MAX_REFERENCES:
+                what = f"there are more than {MAX_REFERENCES} references"
+                raise OSError(errno.EFBIG, what, f"{self._dir.path}/{self._refs}")
+            return found
 
     def _path(self, name: str) -> str:
         if not is_ref_name(name):
@@ -86,7 +92,7 @@ class References:
         path = f"{self._refs}/{name}" if name else self._refs
         try:
             with self._dir.open_dir(path) as below:
-                entries = below.names()
+                entries = below.names(MAX_REFERENCES)
         except FileNotFoundError:
             return
         except NotADirectoryError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest
+from bootc.formats.splitstream import MAX_STREAM_BYTES, check_stream_size
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
@@ -55,16 +56,21 @@ class Streams:
         Raises:
             FileNotFoundError, BrokenReference: as :meth:`digest_of`.
             VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+            OSError: EFBIG when it is larger than any stream.
         """
-        return self._objects.read(self.digest_of(content_id))
+        digest = self.digest_of(content_id)
+        with doing(f"Reading {content_id} in {self._dir.path}"):
+            return self._objects.read(digest, limit=MAX_STREAM_BYTES)
 
     def write(self, content_id: str, data: bytes) -> Digest:
         """Store a stream under a content id, in place of an older one.
 
         Raises:
+            StreamTooLarge: no reader would take it.
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
         path = self._path(content_id)
+        check_stream_size(len(data))
         digest = self._objects.put(data)
         with doing(f"Registering {content_id} in {self._dir.path}"):
             self._objects.flush()
