@@ -206,7 +206,7 @@ def _json(data: bytes) -> Any:
 @contextlib.contextmanager
 def _proxy() -> Iterator[_Proxy]:
     argv = ["skopeo", "experimental-image-proxy"]
-    if auth_file := next(filter(os.path.exists, AUTH_FILES), None):
+    if auth_file := next(filter(os.path.isfile, AUTH_FILES), None):
         argv += ["--authfile", auth_file]
     env = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -35,7 +35,6 @@ from bootc.formats.digest import Algorithm, Digest, DigestError
 from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.compare import DAMAGE
 from bootc.repository.content import read_referring
 from bootc.repository.reachable import Needs, needs_of, reachable
 from bootc.repository.refs import (
@@ -46,6 +45,7 @@ from bootc.repository.refs import (
     parse_ref_target,
 )
 from bootc.repository.repository import Repository
+from bootc.repository.verity import DAMAGE
 
 _TASK = "gc"
 _MARK_TASK = "gc-mark"

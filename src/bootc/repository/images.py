@@ -11,9 +11,8 @@ reads; opening one for mounting, with its digest proved, is
 
 from __future__ import annotations
 
-from bootc.errors import Error, doing
+from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
-from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
@@ -21,10 +20,6 @@ from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
 from bootc.repository.references import References
 from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_ref_name
-
-
-class ImageTooLarge(Error):
-    """An image is larger than what readers take."""
 
 
 class Images:
@@ -44,11 +39,8 @@ class Images:
         """Store an image and register it; registering it twice is fine.
 
         Raises:
-            ImageTooLarge: no reader would take it.
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
-        if len(data) > MAX_IMAGE_BYTES:
-            raise ImageTooLarge(f"an image of {len(data)} bytes: {MAX_IMAGE_BYTES} are the limit")
         digest = self._objects.put(data)
         with doing(f"Registering image {digest} in {self._dir.path}"):
             self._objects.flush()

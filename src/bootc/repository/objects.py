@@ -34,8 +34,9 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
@@ -44,9 +45,10 @@ from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.kernel import files, fsverity
 from bootc.repository import verity as sealing
-from bootc.repository.compare import DAMAGE, Reader, equal, reader_of
-from bootc.repository.sink import ObjectWriter
-from bootc.repository.verity import Verity, VerityMissing
+from bootc.repository.verity import DAMAGE, Verity, VerityMissing
+
+if TYPE_CHECKING:
+    from bootc.repository.sink import ObjectWriter
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +146,7 @@ class Objects:
             digest = None
             if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
                 digest = verity_digest(data, self.algorithm)
-                if self._has(digest, reader_of(data)):
+                if self._has(digest, _reader_of(data)):
                     self._count(len(data), new=False)
                     return digest
             with Tmpfile.create(self._dir) as tmpfile:
@@ -326,7 +328,7 @@ class Objects:
     def _stage(
         self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
     ) -> tuple[Digest, bool]:
-        new = absent or not self._has(digest, reader_of(tmpfile.fileno()))
+        new = absent or not self._has(digest, _reader_of(tmpfile.fileno()))
         self._count(os.fstat(tmpfile.fileno()).st_size, new=new)
         if not new:
             tmpfile.close()
@@ -392,19 +394,19 @@ class Objects:
             with contextlib.suppress(FileExistsError):
                 self._dir.mkdir(os.path.dirname(digest.object_path))
             fresh = tmpfile.publish(self._dir, digest.object_path)
-        if not fresh and not self._matches(digest, reader_of(tmpfile.fileno())):
+        if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
             _log.warning("replacing damaged object %s", self.path_of(digest))
             with doing(f"Replacing {self.path_of(digest)}"):
                 tmpfile.replace(self._dir, digest.object_path)
 
-    def _has(self, digest: Digest, content: Reader) -> bool:
+    def _has(self, digest: Digest, content: _Reader) -> bool:
         """Tell whether the object is there, named or not, and has this content."""
         try:
             return digest in self._nameless or self._matches(digest, content)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def _matches(self, digest: Digest, content: Reader) -> bool:
+    def _matches(self, digest: Digest, content: _Reader) -> bool:
         """Compare an object that exists; a name and a size survive what the content does not."""
         try:
             fd, _ = self._stored(digest)
@@ -415,12 +417,41 @@ class Objects:
                 return False
             raise
         with open(fd, "rb", buffering=0):
-            return equal(reader_of(fd), content)
+            return _equal(_reader_of(fd), content)
 
 
 def _batch_size() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _BATCH if limit == resource.RLIM_INFINITY else min(_BATCH, limit // 4)
+
+
+#: Returns content from an offset, at most so many bytes, none at the end.
+_Reader = Callable[[int, int], bytes | memoryview]
+
+
+def _reader_of(source: bytes | int) -> _Reader:
+    if isinstance(source, int):
+        return lambda offset, count: os.pread(source, count, offset)
+    view = memoryview(source)
+    return lambda offset, count: view[offset : offset + count]
+
+
+def _equal(stored: _Reader, content: _Reader) -> bool:
+    """Compare, taking a stored file that cannot be read for a different one."""
+    offset = 0
+    while True:
+        expected = content(offset, _CHUNK_BYTES)
+        try:
+            found = stored(offset, _CHUNK_BYTES)
+        except OSError as exc:
+            if exc.errno in DAMAGE:
+                return False
+            raise
+        if found != expected:
+            return False
+        if not found:
+            return True
+        offset += len(found)
 
 
 class _StoringWriter:

@@ -27,9 +27,8 @@ from bootc.formats.verity import VerityHasher, verity_digests
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository import verity as sealing
-from bootc.repository.compare import DAMAGE
 from bootc.repository.findings import Count, Finding, Kind
-from bootc.repository.verity import Verity
+from bootc.repository.verity import DAMAGE, Verity
 
 _CHUNK_BYTES = 1 << 20
 #: Objects up to this size are hashed together, so many at a time.

@@ -32,7 +32,6 @@ from bootc.repository import gc, images, references
 from bootc.repository.content import read_referring
 from bootc.repository.fsck import check
 from bootc.repository.gc import UnreadableRoot, collect
-from bootc.repository.images import ImageTooLarge
 from bootc.repository.repository import Repository
 
 SHA512 = Algorithm.SHA512
@@ -172,12 +171,6 @@ def test_a_writer_stops_where_a_reader_would(
     writer = StreamWriter(SHA512, splitstream.OCI_LAYER)
     writer.inline(os.urandom(299_000))
     assert StreamReader(writer.finish()).size_bytes == 299_000
-
-
-def test_images_have_one_limit(insecure: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 5000)
-    with pytest.raises(ImageTooLarge, match="an image of 5001 bytes: 5000 are the limit"):
-        insecure.images.add(bytes(5001))
 
 
 def test_more_references_than_anybody_has(
