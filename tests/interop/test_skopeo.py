@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import one_line
-from bootc.formats.digest import OciDigest
+from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.fs import process
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.pull import compute_image_id
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source

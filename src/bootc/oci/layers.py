@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from bootc.errors import Error, doing
 from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.digest import Digest, OciDigest, check_digest
 from bootc.formats.dumptext import columns_of, escape, format_line
-from bootc.formats.splitstream import StreamReader
+from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.formats.tar import Entry, Kind
 from bootc.formats.tree import External, Inline
-from bootc.oci.blob import CHUNK_BYTES, check_digest
+from bootc.oci.blob import CHUNK_BYTES
 from bootc.oci.flatten import FlattenError, content_of, stat_of
 from bootc.oci.names import layer_id
 from bootc.oci.unpack import entries
@@ -99,20 +99,30 @@ def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
             yield _line(entry, content, diff_id)
 
 
-def layer_archive(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
+def layer_archive(
+    repository: Repository, diff_id: OciDigest, stream: Digest | None = None
+) -> Iterator[bytes]:
     """Yield the archive, byte for byte what was pulled.
+
+    Args:
+        repository: Where.
+        diff_id: The layer.
+        stream: The object that its stream is; the one its link leads to if left out.
 
     Raises:
         LayerNotStored: there is none.
         DigestMismatch: at the end, if these bytes are not the layer.
         Error, OSError: its stream or an object is damaged or missing.
     """
-    stream = _open(repository, diff_id)
     objects = repository.objects
     found = diff_id.new()
     with doing(f"Reading layer {diff_id}"):
-        stream.expect(splitstream.OCI_LAYER, repository.algorithm)
-        for piece in stream.chunks(CHUNK_BYTES):
+        if stream is None:
+            reader = _open(repository, diff_id)
+        else:
+            reader = StreamReader(objects.read(stream, limit=MAX_STREAM_BYTES))
+        reader.expect(splitstream.OCI_LAYER, repository.algorithm)
+        for piece in reader.chunks(CHUNK_BYTES):
             parts = (piece,) if isinstance(piece, bytes) else object_chunks(objects, piece)
             for data in parts:
                 found.update(data)
@@ -120,13 +130,13 @@ def layer_archive(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]
     check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
 
 
-def check_layer(repository: Repository, diff_id: OciDigest) -> None:
+def check_layer(repository: Repository, diff_id: OciDigest, stream: Digest | None = None) -> None:
     """Compare a layer with its digest.
 
     Raises:
         LayerNotStored, DigestMismatch, Error, OSError: as :func:`layer_archive`.
     """
-    for _ in layer_archive(repository, diff_id):
+    for _ in layer_archive(repository, diff_id, stream):
         pass
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from bootc.errors import doing
 from bootc.events import Done, Progress, Sink, Start, null_sink
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader, StreamWriter
@@ -27,7 +27,7 @@ from bootc.formats.tar import Entry
 from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
-from bootc.oci.blob import Blob, DigestMismatch
+from bootc.oci.blob import Blob
 from bootc.oci.flatten import apply_layer
 from bootc.oci.names import config_id, layer_id, manifest_id, tag_of, tag_ref
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
@@ -96,6 +96,11 @@ def image_name(
     suffix = ".v1" if version == 1 else ""
     mode = "" if xattrs is XattrMode.ALLOWLIST_ONLY else f".xattrs={xattrs.value}"
     return f"{IMAGE_PREFIX}{kind}{suffix}{mode}"
+
+
+def images_in(references: Mapping[str, Digest]) -> dict[str, Digest]:
+    """Return the EROFS images among the references of a configuration's stream."""
+    return {name: ref for name, ref in references.items() if name.startswith(IMAGE_PREFIX)}
 
 
 def required_bytes(source: Source, repository: Repository | None = None) -> int:

@@ -34,16 +34,14 @@ from typing import Any
 
 from bootc.errors import Error, doing
 from bootc.formats import ocispec
-from bootc.formats.digest import DigestError, OciDigest
+from bootc.formats.digest import DigestError, DigestMismatch, OciDigest, check_digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.fs import process
 from bootc.oci.blob import (
     CHUNK_BYTES,
     Blob,
-    DigestMismatch,
     VerifiedBlob,
-    check_digest,
     read_document,
 )
 

@@ -15,10 +15,34 @@ from bootc.errors import doing
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.refs import MAX_REFERENCES, is_ref_name, parse_ref_target, ref_target
+from bootc.repository.refs import (
+    MAX_REFERENCES,
+    BrokenReference,
+    is_ref_name,
+    parse_ref_target,
+    ref_target,
+)
 
 #: What the kernel says of a name that is none of a link: of a directory, or below a link.
 _NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def read_link(directory: Dir, path: str) -> str:
+    """Return what a link of a repository says.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        BrokenReference: there is something else than a link.
+    """
+    try:
+        return directory.readlink(path)
+    except NotADirectoryError as exc:
+        # The directory is none: there is nothing in it.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), exc.filename) from exc
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        raise BrokenReference(f"{directory.path}/{path} is not a link") from exc
 
 
 class References:

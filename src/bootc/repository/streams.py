@@ -15,8 +15,8 @@ from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.objects import Objects
-from bootc.repository.references import References
-from bootc.repository.refs import is_entry_name, parse_object_link
+from bootc.repository.references import References, read_link
+from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_entry_name, parse_object_link
 
 
 class Streams:
@@ -33,22 +33,48 @@ class Streams:
         self._references = References(directory, layout.STREAMS)
 
     def exists(self, content_id: str) -> bool:
-        """Tell whether the stream and the object it consists of are there."""
+        """Tell whether the stream and the object it consists of are there.
+
+        Raises:
+            BrokenReference: its link is none to an object.
+        """
         try:
             return self._objects.exists(self.digest_of(content_id))
         except FileNotFoundError:
             return False
+
+    def find(self, content_id: str) -> Digest | None:
+        """Return the object a stream consists of, or None if no link leads to one that is there."""
+        try:
+            digest = self.digest_of(content_id)
+        except (FileNotFoundError, BrokenReference):
+            return None
+        return digest if self._objects.exists(digest) else None
+
+    def names(self) -> list[str]:
+        """Return the content ids of all streams, sorted.
+
+        Raises:
+            OSError: EFBIG when there are more than :data:`MAX_ENTRIES`.
+        """
+        try:
+            with self._dir.open_dir(layout.STREAMS) as streams:
+                return [name for name in streams.names(MAX_ENTRIES) if name != layout.REFS]
+        except (FileNotFoundError, NotADirectoryError):
+            # What stands in their place is for a check of the repository to find.
+            return []
 
     def digest_of(self, content_id: str) -> Digest:
         """Return the object a stream consists of.
 
         Raises:
             FileNotFoundError: there is no such stream.
-            BrokenReference: its link is none to an object.
+            BrokenReference: it is no link, or its link is none to an object.
         """
         path = self._path(content_id)
+        where = f"{self._dir.path}/{path}"
         with doing(f"Looking up {content_id} in {self._dir.path}"):
-            return parse_object_link(self._dir.readlink(path), f"{self._dir.path}/{path}")
+            return parse_object_link(read_link(self._dir, path), where)
 
     def read(self, content_id: str) -> bytes:
         """Return the bytes of a stream, still encoded.

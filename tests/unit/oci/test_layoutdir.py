@@ -11,10 +11,9 @@ import pytest
 
 from bootc.errors import Error, one_line
 from bootc.formats import ocispec
-from bootc.formats.digest import OciDigest
+from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import MAX_MANIFEST_BYTES, ImageSpecError, WrongArchitecture
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.layoutdir import LayoutError, open_layout
 from bootc.oci.source import open_source
 from support import images

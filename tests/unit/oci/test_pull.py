@@ -11,7 +11,7 @@ import pytest
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Progress, Start, null_sink
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
@@ -20,7 +20,6 @@ from bootc.formats.tar import TarError
 from bootc.formats.tree import Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci import pull
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import SealError, XattrMode

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.digest import Digest, DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
 from bootc.formats.tar import Entry, Kind
 from bootc.formats.tree import Inline
 from bootc.fs.dir import Dir
 from bootc.oci import layers
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.flatten import FlattenError
 from bootc.oci.layers import LayerNotStored, check_layer, dump_layer, layer_archive
 from bootc.oci.layoutdir import open_layout

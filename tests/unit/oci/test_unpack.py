@@ -12,12 +12,11 @@ import pytest
 import zstandard
 
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
 from bootc.formats.tar import Kind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.unpack import LayerError, bodies_of, decompress, entries, split_layer
 from bootc.repository.sink import DigestOnly, ObjectWriter
 from support.images import directory, file, layer
