@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bootc.errors import Error
+from bootc.formats.digest import OciDigest
 
 TRANSPORTS = (
     "registry",
@@ -85,12 +86,25 @@ class ImageReference:
         Raises:
             ImageReferenceError: that makes no reference.
         """
+        return ImageReference.of(self.transport, f"{self._place()}:{tag}")
+
+    def with_digest(self, digest: OciDigest) -> ImageReference:
+        """Return the image of a digest at the same place; tag and digest in the name are dropped.
+
+        >>> digest = OciDigest.of(b"")
+        >>> str(ImageReference("registry", "localhost:5000/os:42").with_digest(digest))[:35]
+        'docker://localhost:5000/os@sha256:e'
+
+        Raises:
+            ImageReferenceError: that makes no reference.
+        """
+        return ImageReference.of(self.transport, f"{self._place()}@{digest}")
+
+    def _place(self) -> str:
         name = self.name.partition("@")[0]
         stem, colon, last = name.rpartition(":")
         # The colon of a port is followed by a path.
-        return ImageReference.of(
-            self.transport, f"{stem if colon and '/' not in last else name}:{tag}"
-        )
+        return stem if colon and "/" not in last else name
 
     @classmethod
     def of(cls, transport: str, name: str) -> ImageReference:

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -63,6 +64,7 @@ _PACKAGES = {
 
 _TAIL_LINES = 3
 _TAIL_BYTES = 8192
+_LAST_WORD_S = 1.0
 
 
 class ToolMissing(Error):
@@ -172,17 +174,69 @@ def run_json(argv: Sequence[str]) -> Any:
         raise CommandFailed(argv, 0, f"its output is not JSON: {exc}".encode()) from exc
 
 
+def read_output(argv: Sequence[str], limit: int, *, env: Mapping[str, str] | None = None) -> bytes:
+    """Run a program that somebody else feeds, and return what it writes.
+
+    Args:
+        argv: The program and its arguments.
+        limit: How many bytes it may write.
+        env: Variables to add to the clean environment.
+
+    Raises:
+        ToolMissing: the program is not installed.
+        CommandFailed: it failed, or wrote more.
+    """
+    read_fd, write_fd = os.pipe()
+    with open(read_fd, "rb", buffering=0) as pipe:
+        try:
+            child = spawn(argv, stdout=write_fd, env=env)
+        finally:
+            os.close(write_fd)
+        with child:
+            output = b""
+            while part := pipe.read(limit + 1 - len(output)):
+                output += part
+            if len(output) > limit:
+                what = f"it wrote more than {limit} bytes"
+                raise CommandFailed(argv, 0, what.encode())
+            child.wait()
+    return output
+
+
+class _Tail:
+    """The end of what a child writes to standard error, read while the child runs.
+
+    Somebody has to read: an unread pipe blocks the child, and a file grows without end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, name="stderr", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with open(self._fd, "rb", buffering=0) as pipe:
+            while data := pipe.read(_TAIL_BYTES):
+                self._kept = (self._kept + data)[-_TAIL_BYTES:]
+
+    def so_far(self, *, wait: bool) -> bytes:
+        """Return what there is; with ``wait``, of a child that has ended, its last word too."""
+        if wait:
+            # A grandchild may keep the pipe open for as long as it likes.
+            self._thread.join(_LAST_WORD_S)
+        return self._kept
+
+
 class Child:
     """A program that runs beside us. As a context manager it is stopped at the end."""
 
-    __slots__ = ("_argv", "_process", "_stderr_fd")
+    __slots__ = ("_argv", "_process", "_tail")
 
-    def __init__(
-        self, argv: Sequence[str], process: subprocess.Popen[bytes], stderr_fd: int
-    ) -> None:
+    def __init__(self, argv: Sequence[str], process: subprocess.Popen[bytes], tail: _Tail) -> None:
         self._argv = tuple(argv)
         self._process = process
-        self._stderr_fd = stderr_fd
+        self._tail = tail
 
     @property
     def pid(self) -> int:
@@ -214,8 +268,7 @@ class Child:
 
     def stderr(self) -> bytes:
         """Return the end of what it has written to standard error so far."""
-        size = os.fstat(self._stderr_fd).st_size
-        return os.pread(self._stderr_fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        return self._tail.so_far(wait=self._process.poll() is not None)
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End it: politely, then by force. Stopping twice is fine."""
@@ -226,9 +279,6 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._stderr_fd >= 0:
-            fd, self._stderr_fd = self._stderr_fd, -1
-            os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -247,16 +297,18 @@ def spawn(
     *,
     pass_fds: Collection[int] = (),
     stdin: int | None = None,
+    stdout: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Child:
     """Start a program that lives longer than this call.
 
-    Its standard output is dropped and its standard error kept for messages.
+    The end of its standard error is kept for messages.
 
     Args:
         argv: The program and its arguments.
         pass_fds: Descriptors the program gets under the same numbers.
         stdin: A descriptor to be its standard input; nothing when left out.
+        stdout: A descriptor to be its standard output, which is dropped when left out.
         env: Variables to add to the clean environment.
 
     Raises:
@@ -264,22 +316,23 @@ def spawn(
     """
     program = find_tool(argv[0])
     _log.debug("starting %s", shlex.join(argv))
-    # A memory file cannot fill up and block the child the way an unread pipe does.
-    stderr_fd = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    read_fd, write_fd = os.pipe()
     try:
         process = subprocess.Popen(
             argv,
             executable=program,
             stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr_fd,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=write_fd,
             env=_environment(env),
             pass_fds=pass_fds,
         )
     except BaseException:
-        os.close(stderr_fd)
+        os.close(read_fd)
         raise
-    return Child(argv, process, stderr_fd)
+    finally:
+        os.close(write_fd)
+    return Child(argv, process, _Tail(read_fd))
 
 
 def _search_path() -> str:

@@ -6,12 +6,22 @@ import os
 import re
 import socket
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from bootc.errors import one_line
-from bootc.fs.process import CommandFailed, ToolMissing, find_tool, run, run_json, spawn
+from bootc.fs.process import (
+    CommandFailed,
+    ToolMissing,
+    find_tool,
+    read_output,
+    run,
+    run_json,
+    spawn,
+)
 
 
 def sh(script: str) -> list[str]:
@@ -167,3 +177,43 @@ def test_a_stubborn_child_is_killed() -> None:
 def test_a_missing_tool_cannot_be_spawned() -> None:
     with pytest.raises(ToolMissing):
         spawn(["no-such-tool"])
+
+
+def test_what_a_child_says_without_end_takes_no_memory() -> None:
+    script = "import sys\nwhile True: sys.stderr.write('x' * 65536)"
+    with spawn(python(script)) as child:
+        deadline = time.monotonic() + 0.5
+        tracemalloc.start()
+        try:
+            while time.monotonic() < deadline:
+                assert len(child.stderr()) <= 8192
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_the_last_word_of_a_child_is_heard() -> None:
+    said = pytest.raises(CommandFailed, match="failed with exit code 1: last")
+    with spawn(sh("sleep 0.1; echo last >&2; exit 1")) as child, said:
+        child.wait()
+
+
+def test_a_grandchild_that_keeps_the_pipe_is_not_waited_for() -> None:
+    started = time.monotonic()
+    said = pytest.raises(CommandFailed, match="gone")
+    with spawn(sh("sleep 30 & echo gone >&2; exit 1")) as child, said:
+        child.wait()
+    assert time.monotonic() - started < 10
+
+
+def test_output_is_read_up_to_a_limit() -> None:
+    assert read_output(sh("printf 12345"), 5) == b"12345"
+    with pytest.raises(CommandFailed, match="it wrote more than 4 bytes"):
+        read_output(sh("printf 12345"), 4)
+    with pytest.raises(CommandFailed, match="it wrote more than 4 bytes"):
+        read_output(sh("yes"), 4)
+    with pytest.raises(CommandFailed, match="exit code 3: no"):
+        read_output(sh("echo no >&2; exit 3"), 4)
+    with pytest.raises(ToolMissing):
+        read_output(["no-such-tool"], 4)
