@@ -40,6 +40,7 @@ from bootc.oci.pull import (
 )
 from bootc.oci.seal import XattrMode
 from bootc.repository import layout
+from bootc.repository.content import objects_of
 from bootc.repository.refs import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
 from bootc.repository.repository import Repository
 
@@ -347,7 +348,7 @@ def match_boot_image(
             for version in FORMAT_VERSIONS
         }
         for version, name in names.items():
-            if image.images.get(name) == expected and repository.images.exists(expected):
+            if image.images.get(name) == expected and _is_whole(repository, expected):
                 return BootImage(expected, xattrs, version)
         unknown = [v for v, name in names.items() if image.images.get(name) in (None, expected)]
         if not unknown:
@@ -361,6 +362,16 @@ def match_boot_image(
                 write_documents(repository, image.documents, made)
                 return BootImage(expected, xattrs, version)
     return None
+
+
+def _is_whole(repository: Repository, image: Digest) -> bool:
+    """Tell whether an image can be mounted: it is registered, and all its objects are there."""
+    if not repository.images.exists(image):
+        return False
+    try:
+        return not repository.objects.missing(objects_of(repository.objects, image))
+    except (Error, FileNotFoundError):
+        return False
 
 
 def _require_stored(repository: Repository, digest: OciDigest) -> None:

@@ -161,6 +161,7 @@ class _Collection:
                 live = self._mark(roots)
             for kind in _KINDS:
                 self._prune(kind, live)
+            self._forget_marks(live)
             if not self._dry_run:
                 self._repository.sync()
             self._sweep_leftovers()
@@ -316,6 +317,20 @@ class _Collection:
             if not self._dry_run:
                 self._dir.unlink(f"{kind}/{path}")
         self._pruned[kind] = len(doomed)
+
+    def _forget_marks(self, live: set[bytes]) -> None:
+        """Remove the marks of streams that have gone, or are others now."""
+        if self._dry_run or not self._dir.exists(layout.VERIFIED):
+            return
+        streams = self._links[layout.STREAMS].entries
+        with self._dir.open_dir(layout.VERIFIED) as marks:
+            for name in marks.names(MAX_ENTRIES):
+                if not stat.S_ISLNK(marks.stat(name).st_mode):
+                    self._leave(marks, name, "is not a link")
+                    continue
+                raw = streams.get(name)
+                if raw not in live or marks.readlink(name) != layout.link_to_object(raw.hex()):
+                    marks.unlink(name)
 
     def _sweep_leftovers(self) -> None:
         """Remove what interrupted writers left in the repository's own directory."""

@@ -1,9 +1,9 @@
 """Splitstreams of a repository: objects that have a name of their own.
 
-Owns: ``streams/<content id>`` and the references ``streams/refs/<name>``, which
-keep streams and all they refer to from garbage collection (composefs, "Images and
-stream references"). Promises: a stream's link appears only after everything stored
-before it is on the disk, and links change from old to new in one step.
+Owns: ``streams/<content id>``, the marks ``verified/<content id>``, and the references
+``streams/refs/<name>``, which keep streams and all they refer to from garbage collection
+(composefs, "Images and stream references"). Promises: a stream's link appears only after
+everything stored before it is on the disk, and links change from old to new in one step.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.splitstream import MAX_STREAM_BYTES, check_stream_size
-from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.objects import Objects
-from bootc.repository.references import References, read_link
+from bootc.repository.references import References, place_link, read_link
 from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_entry_name, parse_object_link
 
 
@@ -101,9 +100,26 @@ class Streams:
         with doing(f"Registering {content_id} in {self._dir.path}"):
             self._objects.flush()
             self._dir.sync()
-            self._dir.ensure_dir(layout.STREAMS).close()
-            replace_symlink(self._dir, path, layout.link_to_object(digest.hex))
+            place_link(self._dir, path, layout.link_to_object(digest.hex), MAX_ENTRIES)
         return digest
+
+    def verified(self, content_id: str) -> Digest | None:
+        """Return the object that the stream was when :meth:`set_verified` was told of it."""
+        path = f"{layout.VERIFIED}/{self._name(content_id)}"
+        try:
+            return parse_object_link(read_link(self._dir, path), path)
+        except (FileNotFoundError, BrokenReference):
+            return None
+
+    def set_verified(self, content_id: str, digest: Digest) -> None:
+        """Remember that an object is the stream that its content id says, and was compared.
+
+        That may get lost, and the stream is compared again then. Collections forget it together
+        with the stream.
+        """
+        self._objects.require_writable()
+        path = f"{layout.VERIFIED}/{self._name(content_id)}"
+        place_link(self._dir, path, layout.link_to_object(digest.hex), MAX_ENTRIES)
 
     def set_ref(self, name: str, content_id: str) -> None:
         """Make ``streams/refs/<name>`` refer to a stream, which need not exist yet."""
@@ -141,6 +157,9 @@ class Streams:
         return self._references.get(reference) if slash and prefix == layout.REFS else name
 
     def _path(self, content_id: str) -> str:
+        return layout.stream_path(self._name(content_id))
+
+    def _name(self, content_id: str) -> str:
         if not is_entry_name(content_id):
             raise ValueError(f"{content_id!r} cannot name a stream")
-        return layout.stream_path(content_id)
+        return content_id

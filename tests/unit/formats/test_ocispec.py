@@ -197,10 +197,10 @@ def test_go_architecture() -> None:
 
 def test_what_is_too_large_to_be_read_back_is_not_parsed() -> None:
     space = b" " * ocispec.MAX_MANIFEST_BYTES
-    with pytest.raises(ImageSpecError, match="image manifest: .* 4194304 are the limit"):
+    with pytest.raises(ImageSpecError, match=r"image manifest: .* 4194304 are the limit"):
         Manifest.parse(manifest() + space)
-    with pytest.raises(ImageSpecError, match="image index: .* 4194304 are the limit"):
+    with pytest.raises(ImageSpecError, match=r"image index: .* 4194304 are the limit"):
         Index.parse(space + b" ")
     assert ImageConfig.parse(config() + space).os == "linux"
-    with pytest.raises(ImageSpecError, match="image configuration: .* 16777216 are the limit"):
+    with pytest.raises(ImageSpecError, match=r"image configuration: .* 16777216 are the limit"):
         ImageConfig.parse(config() + space * 4)
