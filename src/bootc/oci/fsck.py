@@ -91,7 +91,12 @@ class OciReport:
 
 
 def check_images(
-    repository: Repository, report: Report, sink: Sink = null_sink, *, tag: str | None = None
+    repository: Repository,
+    report: Report,
+    sink: Sink = null_sink,
+    *,
+    tag: str | None = None,
+    contents: Contents | None = None,
 ) -> OciReport:
     """Check all tagged images, or one.
 
@@ -100,10 +105,11 @@ def check_images(
         report: What the check of the repository has found.
         sink: Told of progress.
         tag: The only image to check.
+        contents: What was compared already.
     """
     findings: list[Finding] = []
     checked = corrupted = 0
-    contents = Contents(repository)
+    contents = contents or Contents(repository)
     with stage(sink, "images", "Checking container images"):
         for name in tag_names(repository) if tag is None else [tag]:
             found = _check_tag(repository, contents, name, asked=tag is not None)

@@ -74,7 +74,7 @@ def _fault(repository: Repository, diff_id: OciDigest, stream: Digest, sink: Sin
     reader.expect(splitstream.OCI_LAYER, repository.algorithm)
     missing = objects.missing(reader.object_refs)
     if missing:
-        return f"{len(missing)} of its objects are missing, {missing[0]} among them"
+        return f"it lacks {len(missing)} of its objects, {missing[0]} for one"
     if streams.verified(layer_id(diff_id)) != stream:
         _compare(repository, diff_id, stream, reader.size_bytes, sink)
         streams.set_verified(layer_id(diff_id), stream)
