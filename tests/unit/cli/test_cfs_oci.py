@@ -503,6 +503,19 @@ def test_a_pull_says_what_it_replaces(
     assert pulled("oci", "inspect", "os") == before
 
 
+def test_a_lost_meta_json_changes_no_image(pulled: Cfs, layout: images.Layout) -> None:
+    before = image_id(layout, bootable=False)
+    meta = pulled.repo / "meta.json"
+    text = meta.read_bytes()
+    meta.unlink()
+    assert pulled("oci", "compute-id", "os") == f"{before}\n"
+    assert json.loads(pulled("oci", "inspect", "os"))["composefs_erofs"] == before
+    assert not meta.exists()
+    pulled("oci", "pull", layout.reference(), "os")
+    assert meta.read_bytes() == text
+    assert json.loads(pulled("oci", "inspect", "os"))["composefs_erofs"] == before
+
+
 # -- artifacts, mount
 
 
