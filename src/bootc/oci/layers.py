@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bootc.errors import Error, doing
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest, check_digest
-from bootc.formats.dumptext import columns_of, escape, format_line
+from bootc.formats.dumptext import columns_of, escape_optional, format_line
 from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.formats.tar import Entry, Kind
 from bootc.formats.tree import External, Inline
@@ -89,6 +89,9 @@ def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
 def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
     """Yield a line of a dumpfile for each entry, in the order of the archive.
 
+    Paths and modes are those of the archive, as ``cfsctl`` prints them: what is no path of a tree
+    (``./``, ``a//b``) or no mode of a file of that type is shown, and not put right.
+
     Raises:
         LayerNotStored: there is none.
         Error, OSError: its stream is damaged.
@@ -150,10 +153,10 @@ def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
 
 
 def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
-    name = escape(_absolute(entry.path))
+    name = escape_optional(_absolute(entry.path))
     match entry.kind:
         case Kind.HARDLINK:
-            target = escape(_absolute(entry.link_target))
+            target = escape_optional(_absolute(entry.link_target))
             return b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
         case Kind.SPARSE:
             raise FlattenError("a sparse file, which no dumpfile can express", entry, layer)
@@ -161,8 +164,12 @@ def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
             columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
         case _:
             columns = columns_of(content_of(entry, content))
+    # With whatever else than permissions the header has in its mode.
+    file_type = columns[1] | entry.stored_mode & ~0o7777
+    columns = (columns[0], file_type, *columns[2:])
     return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
 
 
 def _absolute(path: bytes) -> bytes:
-    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+    """Return a path of an archive as composefs-rs has it; that of the root is empty."""
+    return (b"/" + path.removeprefix(b"/")).rstrip(b"/")

@@ -122,6 +122,25 @@ def collect(
         return _Collection(repository, dry_run=False).run(roots, sink)
 
 
+def dangling_links(repository: Repository) -> tuple[int, int]:
+    """Return how many links of images, and of streams, lead to nothing; references count."""
+    algorithm, objects = repository.algorithm, repository.objects
+    counts = []
+    for kind in (layout.IMAGES, layout.STREAMS):
+        links = _Collection(repository, dry_run=True)._read_links(kind)
+        there = {
+            name
+            for name, raw in links.entries.items()
+            if raw is not None
+            and len(raw) == algorithm.digest_size
+            and objects.exists(Digest(algorithm, raw))
+        }
+        gone = [name for name, raw in links.entries.items() if raw is not None]
+        gone += links.refs.values()
+        counts.append(sum(name not in there for name in gone))
+    return counts[0], counts[1]
+
+
 @dataclass(frozen=True, slots=True)
 class _Links:
     """What lies in ``streams/`` or ``images/``."""
