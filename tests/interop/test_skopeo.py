@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import one_line
+from bootc.formats import splitstream
 from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
+from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.verity import verity_digest
 from bootc.fs import process
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
 from bootc.oci.fsck import check_images
-from bootc.oci.pull import compute_image_id, image_name, pull, write_documents
+from bootc.oci.pull import compute_image_id, pull
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
 from bootc.oci.stored import config_tree, find_image, list_images
@@ -214,12 +216,13 @@ def test_a_converted_manifest_of_before_is_found_and_healed(
         pulled = pull(repository, source, tag="x")
         # As it was stored: what skopeo served, under the digest it gave.
         _, served = source.image.document("GetManifest", 1 << 20)  # type: ignore[attr-defined]
-    documents = find_image(repository, "x").documents
-    write_documents(
-        repository,
-        dataclasses.replace(documents, manifest_raw=served),
-        {image_name(1, bootable=True): pulled.image_id},
-    )
+    name = f"oci-manifest-{digest}"
+    stored = StreamReader(repository.streams.read(name)).named_refs
+    stream = StreamWriter(repository.algorithm, splitstream.OCI_MANIFEST)
+    for key, referred in stored.items():
+        stream.refer(key, referred)
+    stream.external(repository.objects.put(served), len(served))
+    repository.streams.write(name, stream.finish())
     report = check_images(repository, check(repository))
     assert [(f.kind.value, f.path) for f in report.findings] == [("manifest-digest-mismatch", "x")]
     assert list(list_images(repository)) == []
@@ -234,6 +237,20 @@ def test_files(layout: images.Layout, tmp_path: Path, transport: str) -> None:
     reference = f"{transport}:{tmp_path}/image"
     registry.skopeo("copy", layout.reference("os"), reference)
     assert image_id(reference) == image_id(layout.reference("os"))
+
+
+@pytest.mark.parametrize("where", ["manifest.json", "version", "layer"])
+def test_a_fifo_in_a_directory_is_not_waited_for(
+    layout: images.Layout, tmp_path: Path, where: str
+) -> None:
+    registry.skopeo("copy", layout.reference("os"), f"dir:{tmp_path}/image")
+    with open_source(ImageReference.parse(f"dir:{tmp_path}/image")) as source:
+        names = {"layer": source.layers[0].digest.hex}
+    path = tmp_path / "image" / names.get(where, where)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SkopeoError, match="is not a regular file"):
+        image_id(f"dir:{tmp_path}/image")
 
 
 def test_local_storage(

@@ -22,7 +22,7 @@ from functools import partial
 from bootc.errors import Error, doing, one_line
 from bootc.events import Done, Progress, Sink, Start, null_sink
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest, check_digest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader, StreamWriter
@@ -406,7 +406,12 @@ def write_documents(
         repository: Where to; writable.
         documents: The image.
         made: EROFS images made of it, by :func:`image_name`.
+
+    Raises:
+        DigestMismatch: a document is another one than its digest says.
     """
+    _compare("the manifest", documents.manifest_raw, documents.manifest_digest)
+    _compare("the configuration", documents.config_raw, documents.config_digest)
     streams = repository.streams
     layers = {str(d): streams.digest_of(layer_id(d)) for d in documents.diff_ids}
     config_name = config_id(documents.config_digest)
@@ -429,6 +434,12 @@ def write_documents(
             {f"config:{documents.config_digest}": config_stream, **layers},
         ),
     )
+
+
+def _compare(what: str, raw: bytes, digest: OciDigest) -> None:
+    found = digest.new()
+    found.update(raw)
+    check_digest(what, found.hexdigest(), digest)
 
 
 def _images_kept(

@@ -102,6 +102,7 @@ def open_skopeo(imgref: ImageReference) -> Iterator[SkopeoSource]:
         DigestMismatch: a document is not what its digest says.
         ImageSpecError: a document is malformed.
     """
+    _refuse_odd_files(imgref)
     with _proxy() as proxy:
         image = _Image.open(proxy, imgref)
         with doing(f"Reading the manifest of {imgref}"):
@@ -126,6 +127,21 @@ def open_skopeo(imgref: ImageReference) -> Iterator[SkopeoSource]:
             layers = image.local_layers()
         yield SkopeoSource(imgref, digest, manifest_raw, config_raw, layers, image)
         proxy.ask("CloseImage", image.number)
+
+
+def _refuse_odd_files(imgref: ImageReference) -> None:
+    """Refuse a directory in which skopeo would wait for a FIFO, or read a device, for ever.
+
+    Raises:
+        SkopeoError: there is something else than files.
+    """
+    if imgref.transport != "dir" or not os.path.isdir(imgref.name):
+        return
+    with os.scandir(imgref.name) as entries:
+        for entry in entries:
+            # What is missing, or a directory, skopeo has its own words for.
+            if not (entry.is_file() or entry.is_dir() or not os.path.exists(entry.path)):
+                raise SkopeoError(f"{entry.path!r} is not a regular file")
 
 
 def _original_manifest(imgref: ImageReference, digest: OciDigest, served: bytes) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import tarfile
 from collections.abc import Iterator
@@ -374,3 +375,17 @@ def test_same_layer_twice(tmp_path: Path, repository: Repository) -> None:
         pulled = pull.pull(repository, source)
         assert pulled.image_id == compute_image_id(source)
     assert pulled.config.diff_ids == (OciDigest.of(data),) * 2
+
+
+@pytest.mark.parametrize("document", ["manifest_raw", "config_raw"])
+def test_nothing_is_stored_under_another_digest(
+    tmp_path: Path, repository: Repository, document: str
+) -> None:
+    """Whatever a source says, the digest of a document is computed where it is stored."""
+    layout = images.single(tmp_path / "layout", images.bootable())
+    with opened(layout) as source:
+        lying = dataclasses.replace(source, **{document: getattr(source, document) + b" "})
+        with pytest.raises(DigestMismatch, match="instead of sha256:"):
+            pull.pull(repository, lying)
+    assert repository.streams.refs() == {}
+    assert [name for name in repository.streams.names() if "layer" not in name] == []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bootc.deploy.gather import read_documents
+from bootc.errors import one_line
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
@@ -349,3 +352,22 @@ def test_sparse_files_have_no_line() -> None:
     entry = Entry(b"s", Kind.SPARSE, 0o644, 0, 0, 0, 0, 3, b"", 0, {}, 0, b"")
     with pytest.raises(FlattenError, match="a sparse file, which no dumpfile can express"):
         layers._line(entry, Inline(b"abc"), ABSENT)
+
+
+@pytest.mark.parametrize("size", [3 << 30, 1 << 40])
+@pytest.mark.parametrize("which", ["oci-manifest", "oci-config"])
+def test_a_huge_file_in_place_of_a_document_takes_no_memory(
+    repository: Repository, pulled: Pulled, size: int, which: str
+) -> None:
+    # What bootc status reads.
+    names = {"oci-manifest": pulled.manifest_digest, "oci-config": pulled.config_digest}
+    stream = repository.streams.digest_of(f"{which}-{names[which]}")
+    os.truncate(f"{repository.dir.path}/objects/{stream.object_path}", size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="file is larger than 33554432 bytes") as caught:
+            read_documents(repository, pulled.manifest_digest)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert stream.object_path in one_line(caught.value)
