@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bootc.errors import one_line
-from bootc.formats.digest import OciDigest
+from bootc.formats import splitstream
+from bootc.formats.digest import DigestMismatch, OciDigest
+from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import Signature
+from bootc.formats.splitstream import StreamReader, StreamWriter
+from bootc.formats.verity import verity_digest
 from bootc.fs import process
+from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
-from bootc.oci.blob import DigestMismatch
+from bootc.oci.fsck import check_images
 from bootc.oci.layoutdir import LayoutError
-from bootc.oci.pull import compute_image_id
+from bootc.oci.pull import compute_image_id, pull
 from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
+from bootc.oci.stored import config_tree, find_image, list_images
+from bootc.repository.fsck import check
+from bootc.repository.repository import Repository
 from support import images, require
 from support import skopeo as skopeos
 from support.images import directory, file
@@ -80,16 +90,150 @@ def test_other_compressions(insecure: registry.Registry, tmp_path: Path, compres
     assert image_id(reference) == image_id(layout.reference())
 
 
-def test_docker_manifest(insecure: registry.Registry, layout: images.Layout) -> None:
-    reference = insecure.push(layout.reference("os"), "docker:1", "--format", "v2s2")
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def docker_reference(
+    transport: str, layout: images.Layout, server: registry.Registry, tmp_path: Path
+) -> str:
+    """Put an image where its manifest is Docker's, and return its reference."""
+    if transport == "docker":
+        return server.push(layout.reference("os"), "docker:1", "--format", "v2s2")
+    reference = f"{transport}:{tmp_path}/image"
+    options = [] if transport == "docker-archive" else ["--format", "v2s2"]
+    registry.skopeo("copy", *options, layout.reference("os"), reference)
+    return reference
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Dir.open(tmp_path) as root, Repository.create(root, secure=False) as repository:
+        yield repository
+
+
+@pytest.mark.parametrize("transport", ["docker", "dir", "docker-archive"])
+def test_docker_manifests(
+    insecure: registry.Registry,
+    layout: images.Layout,
+    tmp_path: Path,
+    repository: Repository,
+    transport: str,
+) -> None:
+    reference = docker_reference(transport, layout, insecure, tmp_path)
     assert image_id(reference) == image_id(layout.reference("os"))
     with open_source(ImageReference.parse(reference)) as source:
-        # The registry's digest, over a manifest that skopeo has converted.
+        # The bytes that have the digest, and not what skopeo converts them to.
+        assert OciDigest.of(source.manifest_raw) == source.manifest_digest
+        manifest = json.loads(source.manifest_raw)
+        assert manifest["mediaType"] == DOCKER_MANIFEST
+        assert str(OciDigest.of(source.config_raw)) == manifest["config"]["digest"]
+        pulled = pull(repository, source, tag="x")
+    if transport == "docker":
         stored = insecure.directory / "storage/docker/registry/v2/blobs/sha256"
         digest = source.manifest_digest.hex
-        original = json.loads((stored / digest[:2] / digest / "data").read_bytes())
-        assert original["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
-        assert b"vnd.oci.image.config" in source.manifest_raw
+        assert (stored / digest[:2] / digest / "data").read_bytes() == source.manifest_raw
+    image = find_image(repository, "x")
+    assert image.documents.manifest_digest == source.manifest_digest
+    assert image.made(1, bootable=True) == pulled.image_id
+    root = config_tree(repository, image.stored_config, bootable=True)
+    assert verity_digest(mkfs_erofs(root), repository.algorithm) == pulled.image_id
+    assert [tag for tag, _ in list_images(repository)] == ["x"]
+    assert check_images(repository, check(repository)).ok
+
+
+def test_a_configuration_keeps_what_only_docker_knows(
+    repository: Repository, layout: images.Layout, tmp_path: Path
+) -> None:
+    # What a builder of Docker images writes; skopeo's conversion has another configuration.
+    archive = images.bootable(kernel=b"kernel" * 100)
+    config = json.dumps(
+        {
+            "architecture": images.ARCHITECTURE,
+            "os": "linux",
+            "docker_version": "20.10",
+            "container_config": {"Cmd": ["x"]},
+            "config": {"Labels": None},
+            "rootfs": {"type": "layers", "diff_ids": [images.sha256(archive)]},
+        }
+    ).encode()
+    name = f"{images.sha256(config).removeprefix('sha256:')}.json"
+    listed = [{"Config": name, "RepoTags": ["os:1"], "Layers": ["layer.tar"]}]
+    members = (
+        file(name, config),
+        file("layer.tar", archive),
+        file("manifest.json", json.dumps(listed).encode()),
+    )
+    (tmp_path / "image.tar").write_bytes(images.layer(*members))
+    with open_source(ImageReference.parse(f"docker-archive:{tmp_path}/image.tar")) as source:
+        assert source.config_raw == config
+        pull(repository, source, tag="x")
+    assert find_image(repository, "x").documents.config_raw == config
+    assert check_images(repository, check(repository)).ok
+
+
+def test_a_list_of_docker_manifests(
+    insecure: registry.Registry,
+    layout: images.Layout,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reference = docker_reference("docker", layout, insecure, tmp_path)
+    with open_source(ImageReference.parse(reference)) as source:
+        one = source.manifest_digest
+        entry = {
+            "mediaType": DOCKER_MANIFEST,
+            "digest": str(one),
+            "size": len(source.manifest_raw),
+            "platform": {"architecture": images.ARCHITECTURE, "os": "linux"},
+        }
+    kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+    raw = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [entry]}).encode()
+    request = urllib.request.Request(
+        f"http://{insecure.host}/v2/docker/manifests/list",
+        data=raw,
+        headers={"Content-Type": kind},
+        method="PUT",
+    )
+    urllib.request.urlopen(request).close()
+    with open_source(ImageReference.parse(insecure.name("docker:list"))) as source:
+        assert source.manifest_digest == one
+        assert OciDigest.of(source.manifest_raw) == one
+    assert not caplog.records
+    # In a directory nothing names the original.
+    copied = f"dir:{tmp_path}/copied"
+    registry.skopeo("copy", "--all", "--src-tls-verify=false", insecure.name("docker:list"), copied)
+    with open_source(ImageReference.parse(copied)) as source:
+        assert source.manifest_digest == OciDigest.of(source.manifest_raw) != one
+        assert image_id(copied) == image_id(layout.reference("os"))
+    assert str(one) in caplog.records[0].getMessage()
+
+
+def test_a_converted_manifest_of_before_is_found_and_healed(
+    insecure: registry.Registry,
+    layout: images.Layout,
+    repository: Repository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference = docker_reference("docker", layout, insecure, Path())
+    with open_source(ImageReference.parse(reference)) as source:
+        digest = source.manifest_digest
+        pulled = pull(repository, source, tag="x")
+        # As it was stored: what skopeo served, under the digest it gave.
+        _, served = source.image.document("GetManifest", 1 << 20)  # type: ignore[attr-defined]
+    name = f"oci-manifest-{digest}"
+    stored = StreamReader(repository.streams.read(name)).named_refs
+    stream = StreamWriter(repository.algorithm, splitstream.OCI_MANIFEST)
+    for key, referred in stored.items():
+        stream.refer(key, referred)
+    stream.external(repository.objects.put(served), len(served))
+    repository.streams.write(name, stream.finish())
+    report = check_images(repository, check(repository))
+    assert [(f.kind.value, f.path) for f in report.findings] == [("manifest-digest-mismatch", "x")]
+    assert list(list_images(repository)) == []
+    with open_source(ImageReference.parse(reference)) as source:
+        assert pull(repository, source, tag="x").image_id == pulled.image_id
+    assert check_images(repository, check(repository)).ok
+    assert find_image(repository, "x").documents.manifest_digest == digest
 
 
 @pytest.mark.parametrize("transport", ["docker-archive", "oci-archive", "dir"])
@@ -145,6 +289,20 @@ def test_names_in_files(layout: images.Layout, tmp_path: Path, reference: str) -
     registry.skopeo("copy", layout.reference("os"), text)
     assert image_id(text) == image_id(layout.reference("os"))
     assert str(ImageReference.parse(text)) == text
+
+
+@pytest.mark.parametrize("where", ["manifest.json", "version", "layer"])
+def test_a_fifo_in_a_directory_is_not_waited_for(
+    layout: images.Layout, tmp_path: Path, where: str
+) -> None:
+    registry.skopeo("copy", layout.reference("os"), f"dir:{tmp_path}/image")
+    with open_source(ImageReference.parse(f"dir:{tmp_path}/image")) as source:
+        names = {"layer": source.layers[0].digest.hex}
+    path = tmp_path / "image" / names.get(where, where)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SkopeoError, match="is not a regular file"):
+        image_id(f"dir:{tmp_path}/image")
 
 
 def test_local_storage(

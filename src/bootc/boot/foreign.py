@@ -70,6 +70,6 @@ def _same_content(live: Dir, staged: Dir, name: str) -> bool:
 
 
 def _chunks(directory: Dir, name: str) -> Iterator[bytes]:
-    with open(directory.open_file(name), "rb") as file:
+    with open(directory.open_regular(name), "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

@@ -146,7 +146,7 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
         digest = hashlib.sha256()
         try:
             for name in (VMLINUZ, INITRD):
-                with open(dirs.menu.open_file(f"{path}/{name}"), "rb") as file:
+                with open(dirs.menu.open_regular(f"{path}/{name}"), "rb") as file:
                     while chunk := file.read(CHUNK_BYTES):
                         digest.update(chunk)
         except OSError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
@@ -27,7 +27,6 @@ from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
 from bootc.errors import Error, one_line
-from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestError, OciDigest
 from bootc.formats.ocispec import (
     MAX_CONFIG_BYTES,
@@ -37,9 +36,9 @@ from bootc.formats.ocispec import (
     Manifest,
 )
 from bootc.formats.origin import Origin, OriginError
-from bootc.formats.splitstream import StreamReader
 from bootc.fs.dir import Dir
-from bootc.oci.names import config_id, manifest_id
+from bootc.oci.documents import read_config, read_manifest
+from bootc.oci.names import manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
 
@@ -289,31 +288,11 @@ def read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest,
 
     Raises:
         FileNotFoundError: they are not there.
-        Error, OSError: they are damaged, or cannot be read.
+        Error, OSError: they are damaged, others than their digests say, or cannot be read.
     """
-    streams = repository.streams
-    raw, references = _read_document(
-        repository,
-        streams.digest_of(manifest_id(digest)),
-        splitstream.OCI_MANIFEST,
-        MAX_MANIFEST_BYTES,
-    )
-    manifest = Manifest.parse(raw)
-    config = manifest.config.digest
-    # By the manifest, and not by its link, which an interrupted pull may have left on a stream
-    # that no manifest keeps, for a collection to remove.
-    stream = references.get(f"config:{config}") or streams.digest_of(config_id(config))
-    raw, _ = _read_document(repository, stream, splitstream.OCI_CONFIG, MAX_CONFIG_BYTES)
-    return manifest, ImageConfig.parse(raw)
-
-
-def _read_document(
-    repository: Repository, verity: Digest, content_type: bytes, limit: int
-) -> tuple[bytes, Mapping[str, Digest]]:
-    """Return the JSON document that a stream consists of, and the stream's references."""
-    stream = StreamReader(repository.objects.read(verity))
-    stream.expect(content_type, repository.algorithm)
-    return repository.objects.read(stream.external(), limit=limit), stream.named_refs
+    found = read_manifest(repository, digest)
+    manifest = Manifest.parse(found.raw)
+    return manifest, ImageConfig.parse(read_config(repository, found, manifest.config.digest).raw)
 
 
 def _stateless(item: Item) -> Finding:

@@ -23,6 +23,14 @@ class DigestError(Error):
     """A string that should be a digest is none."""
 
 
+class DigestMismatch(Error):
+    """Content is not what its digest or size says. ``actual`` is the digest it has, if known."""
+
+    def __init__(self, message: str, *, hint: str | None = None, actual: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.actual = actual
+
+
 class Algorithm(enum.Enum):
     """An fs-verity hash algorithm. ``value`` is its number for the kernel and for composefs."""
 
@@ -132,3 +140,18 @@ class OciDigest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+def check_digest(what: str, found_hex: str, wanted: OciDigest) -> None:
+    """Compare the digest of some content with the one wanted.
+
+    Raises:
+        DigestMismatch: they differ.
+    """
+    if found_hex != wanted.hex:
+        actual = f"{wanted.algorithm}:{found_hex}"
+        raise DigestMismatch(
+            f"{what} has the digest {actual} instead of {wanted}",
+            hint="the image is damaged, or was changed on its way here",
+            actual=actual,
+        )

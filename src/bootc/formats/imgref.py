@@ -36,6 +36,7 @@ import re
 from dataclasses import dataclass
 
 from bootc.errors import Error
+from bootc.formats.digest import OciDigest
 
 TRANSPORTS = (
     "registry",
@@ -127,11 +128,20 @@ class ImageReference:
             if "/" not in name and ":" not in name and self.transport != "docker-archive":
                 # The whole name is one, as in a layout that holds versions of one image.
                 name = ""
-        name = name.partition("@")[0]
-        stem, colon, last = name.rpartition(":")
-        # The colon of a port is followed by a path.
-        stem = stem if colon and "/" not in last else name
+        stem = _untagged(name)
         return ImageReference.of(self.transport, f"{before}{stem}:{tag}" if stem else before + tag)
+
+    def with_digest(self, digest: OciDigest) -> ImageReference:
+        """Return the image of a registry that has a digest; tag and digest of the name are dropped.
+
+        >>> digest = OciDigest.of(b"")
+        >>> str(ImageReference("registry", "localhost:5000/os:42").with_digest(digest))[:35]
+        'docker://localhost:5000/os@sha256:e'
+
+        Raises:
+            ImageReferenceError: that makes no reference.
+        """
+        return ImageReference.of(self.transport, f"{_untagged(self.name)}@{digest}")
 
     @classmethod
     def of(cls, transport: str, name: str) -> ImageReference:
@@ -174,3 +184,10 @@ def _without_signature_prefix(text: str) -> str:
     if text.startswith(_REMOTE_REGISTRY):
         return f"docker://{text.removeprefix(_REMOTE_REGISTRY).partition(':')[2]}"
     return text
+
+
+def _untagged(name: str) -> str:
+    name = name.partition("@")[0]
+    stem, colon, last = name.rpartition(":")
+    # The colon of a port is followed by a path.
+    return stem if colon and "/" not in last else name

@@ -55,7 +55,8 @@ LAYER_TYPES = frozenset(
 #: Annotation of an index entry that names it within a layout directory.
 REF_NAME = "org.opencontainers.image.ref.name"
 
-#: Sizes nobody needs more than; they bound what is read into memory.
+#: Sizes nobody needs more than; they bound what is read into memory. What is larger is not
+#: parsed, so that nothing is stored that could not be read.
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CONFIG_BYTES = 16 << 20
 _MAX_SIZE = (1 << 63) - 1
@@ -121,7 +122,7 @@ class Index:
         Raises:
             ImageSpecError: a field is missing or wrong; ``what`` names the document.
         """
-        top = _document(raw, what, INDEX_TYPES)
+        top = _document(raw, what, INDEX_TYPES, MAX_MANIFEST_BYTES)
         return cls(top.items("manifests", _descriptor))
 
     def for_platform(self, architecture: str) -> tuple[Descriptor, ...]:
@@ -151,7 +152,7 @@ class Manifest:
         Raises:
             ImageSpecError: a field is missing or wrong, or this is another kind of artifact.
         """
-        top = _document(raw, "image manifest", MANIFEST_TYPES)
+        top = _document(raw, "image manifest", MANIFEST_TYPES, MAX_MANIFEST_BYTES)
         artifact = top.text("artifactType", default="")
         config = _descriptor(top.child("config"))
         if config.media_type not in CONFIG_TYPES:
@@ -187,7 +188,7 @@ class ImageConfig:
         Raises:
             ImageSpecError: a field is missing or wrong.
         """
-        top = _document(raw, "image configuration", frozenset())
+        top = _document(raw, "image configuration", frozenset(), MAX_CONFIG_BYTES)
         rootfs = top.child("rootfs")
         if (kind := rootfs.text("type")) != "layers":
             raise ImageSpecError(
@@ -228,8 +229,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _document(raw: bytes, what: str, media_types: frozenset[str]) -> _Field:
+def _document(raw: bytes, what: str, media_types: frozenset[str], limit: int) -> _Field:
     """Parse JSON; with ``media_types`` also check schemaVersion and mediaType."""
+    if len(raw) > limit:
+        raise ImageSpecError(f"{what}: {len(raw)} bytes, and {limit} are the limit")
     try:
         value = json.loads(raw, object_pairs_hook=_object)
     except _RepeatedKey as exc:

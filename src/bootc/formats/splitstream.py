@@ -8,7 +8,9 @@ another order, bootc up to 1.15).
 Promises: what is read back is what was written. The bytes equal those of
 composefs-rs as long as libzstd compresses alike; nothing relies on that, since
 streams are found by content id. Hostile bytes raise :class:`SplitstreamError`
-with an offset, and no piece handed out is larger than asked for.
+with an offset, and no piece handed out is larger than asked for. Reader and writer
+apply the same limits (:data:`MAX_STREAM_BYTES`, :data:`MAX_NAMED_REFS`), so a stream
+that was written can be read.
 
 Layout (little endian): 32-byte header, 80-byte info block, digests of referred
 streams, digests of objects, zstd of the named references, zstd of the body. The
@@ -20,8 +22,8 @@ Format: composefs-rs 0.9, ``composefs/src/splitstream.rs``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 import zstandard
 
@@ -45,7 +47,16 @@ _ZSTD_LEVEL = 3
 _MERGE_BYTES = 1 << 24
 #: Compressed bytes decompressed at a time: at worst they swell to 64 MiB.
 _FEED_BYTES = 1 << 10
-_MAX_REFS_BYTES = 1 << 26
+
+#: A stream is read as a whole. The stream of a layer with a million files has half as much.
+MAX_STREAM_BYTES = 256 << 20
+#: A stream names each layer of an image, and the images made of it: some hundred at most.
+MAX_NAMED_REFS = 1 << 16
+_MAX_NAMES_BYTES = 4 << 20
+
+
+class StreamTooLarge(Error):
+    """A stream would be larger than what readers take."""
 
 
 class SplitstreamError(Error):
@@ -70,14 +81,25 @@ class StreamWriter:
         self._inline_bytes = 0
         self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
         self._body: list[bytes] = []
+        self._stored_bytes = 0
 
     def refer(self, name: str, stream: Digest) -> None:
-        """Add a named reference; a name given twice means the later stream."""
+        """Add a named reference; a name given twice means the later stream.
+
+        Raises:
+            StreamTooLarge: there are :data:`MAX_NAMED_REFS` of them.
+        """
+        if len(self._stream_refs) >= MAX_NAMED_REFS and stream not in self._stream_refs:
+            raise StreamTooLarge(f"a stream has no room for more than {MAX_NAMED_REFS} references")
         index = self._stream_refs.setdefault(stream, len(self._stream_refs))
         self._names[name.encode()] = index
 
     def inline(self, data: bytes | memoryview) -> None:
-        """Append bytes kept in the stream itself."""
+        """Append bytes kept in the stream itself.
+
+        Raises:
+            StreamTooLarge: the stream would have more than :data:`MAX_STREAM_BYTES`.
+        """
         if not data:
             return
         self._inline.append(bytes(data))
@@ -87,23 +109,33 @@ class StreamWriter:
             self._flush_inline()
 
     def external(self, digest: Digest, size_bytes: int) -> None:
-        """Append the content of an object."""
+        """Append the content of an object.
+
+        Raises:
+            StreamTooLarge: as :meth:`inline`.
+        """
         self._flush_inline()
-        index = self._object_refs.setdefault(digest, len(self._object_refs))
-        self._body.append(self._compressor.compress(_CHUNK.pack(index)))
+        if digest not in self._object_refs:
+            self._object_refs[digest] = len(self._object_refs)
+            self._stored_bytes += self._algorithm.digest_size
+        self._keep(self._compressor.compress(_CHUNK.pack(self._object_refs[digest])))
         self._size_bytes += size_bytes
 
     def finish(self) -> bytes:
-        """Return the stream. The writer is used up."""
+        """Return the stream. The writer is used up.
+
+        Raises:
+            StreamTooLarge: as :meth:`inline` and :meth:`refer`.
+        """
         self._flush_inline()
-        self._body.append(self._compressor.flush())
+        self._keep(self._compressor.flush())
         stream_refs = b"".join(digest.raw for digest in self._stream_refs)
         object_refs = b"".join(digest.raw for digest in self._object_refs)
+        names = b"".join(b"%d:%s\0" % (index, name) for name, index in sorted(self._names.items()))
+        if len(names) > _MAX_NAMES_BYTES or len(self._names) > MAX_NAMED_REFS:
+            raise StreamTooLarge(f"{len(self._names)} references are too many for a stream")
         refs = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
-        named_refs = refs.compress(
-            b"".join(b"%d:%s\0" % (index, name) for name, index in sorted(self._names.items()))
-        )
-        named_refs += refs.flush()
+        named_refs = refs.compress(names) + refs.flush()
         body = b"".join(self._body)
         info_end = _HEADER.size + _INFO.size
         objects_start = info_end + len(stream_refs)
@@ -120,14 +152,70 @@ class StreamWriter:
             self._content_type,
             self._size_bytes,
         )
-        return b"".join((header, info, stream_refs, object_refs, named_refs, body))
+        stream = b"".join((header, info, stream_refs, object_refs, named_refs, body))
+        check_stream_size(len(stream))
+        return stream
 
     def _flush_inline(self) -> None:
         if self._inline_bytes:
-            self._body.append(self._compressor.compress(_CHUNK.pack(-self._inline_bytes)))
-            self._body.extend(map(self._compressor.compress, self._inline))
+            self._keep(self._compressor.compress(_CHUNK.pack(-self._inline_bytes)))
+            for part in self._inline:
+                self._keep(self._compressor.compress(part))
             self._inline.clear()
             self._inline_bytes = 0
+
+    def _keep(self, compressed: bytes) -> None:
+        """Add to the body, and stop as soon as it is known to be too large."""
+        if compressed:
+            self._body.append(compressed)
+            self._stored_bytes += len(compressed)
+        check_stream_size(self._stored_bytes)
+
+
+def check_stream_size(size_bytes: int) -> None:
+    """Refuse a stream that no reader would take.
+
+    Raises:
+        StreamTooLarge: it has more than :data:`MAX_STREAM_BYTES`.
+    """
+    if size_bytes > MAX_STREAM_BYTES:
+        raise StreamTooLarge(
+            f"the stream would have more than {MAX_STREAM_BYTES} bytes, the limit for one layer",
+            hint="split the layer: its headers and small files alone are too large",
+        )
+
+
+class Digests(Sequence[Digest]):
+    """Digests one after another, made into values when they are asked for.
+
+    A layer may have a million, each of which takes four times its bytes as a value.
+    """
+
+    __slots__ = ("_algorithm", "_raw")
+
+    def __init__(self, algorithm: Algorithm, raw: bytes | memoryview) -> None:
+        self._algorithm = algorithm
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(self._raw) // self._algorithm.digest_size
+
+    @overload
+    def __getitem__(self, index: int) -> Digest: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Digest, ...]: ...
+    def __getitem__(self, index: int | slice) -> Digest | tuple[Digest, ...]:
+        """Return one digest, or a tuple of some."""
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(*index.indices(len(self))))
+        at = range(len(self))[index] * self._algorithm.digest_size
+        return Digest(self._algorithm, bytes(self._raw[at : at + self._algorithm.digest_size]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
 
 class _Range(NamedTuple):
@@ -143,6 +231,8 @@ class StreamReader:
     """
 
     def __init__(self, data: bytes) -> None:
+        if len(data) > MAX_STREAM_BYTES:
+            raise SplitstreamError(f"more than {MAX_STREAM_BYTES} bytes", MAX_STREAM_BYTES)
         self._data = memoryview(data)
         algorithm, info = self._header()
         if info.end - info.start < _INFO.size:
@@ -153,6 +243,8 @@ class StreamReader:
         self.content_type: bytes = fields[8]
         self.size_bytes: int = fields[9]
         self.stream_refs = self._digests(ranges[0])
+        if len(self.stream_refs) > MAX_NAMED_REFS:
+            raise SplitstreamError("too many references to streams", ranges[0].start)
         self.object_refs = self._digests(ranges[1])
         self.named_refs = self._named_refs(ranges[3])
         self._body_start = ranges[2].start
@@ -244,23 +336,21 @@ class StreamReader:
             raise SplitstreamError(f"range {start}..{end} outside the stream", offset)
         return _Range(start, end)
 
-    def _digests(self, span: _Range) -> tuple[Digest, ...]:
-        size = self.algorithm.digest_size
-        if (span.end - span.start) % size:
+    def _digests(self, span: _Range) -> Digests:
+        if (span.end - span.start) % self.algorithm.digest_size:
             raise SplitstreamError("part of a digest", span.start)
-        return tuple(
-            Digest(self.algorithm, bytes(self._data[at : at + size]))
-            for at in range(span.start, span.end, size)
-        )
+        return Digests(self.algorithm, self._data[span.start : span.end])
 
     def _named_refs(self, span: _Range) -> dict[str, Digest]:
         text = bytearray()
         for part in _inflate(self._data[span.start : span.end], span.start):
             text += part
-            if len(text) > _MAX_REFS_BYTES:
+            if len(text) > _MAX_NAMES_BYTES:
                 raise SplitstreamError("too many named references", span.start)
         if text and text[-1]:
             raise SplitstreamError("unterminated named reference", span.start)
+        if text.count(b"\0") > MAX_NAMED_REFS:
+            raise SplitstreamError("too many named references", span.start)
         refs = {}
         for record in bytes(text).split(b"\0")[:-1]:
             index, colon, name = record.partition(b":")

@@ -39,6 +39,7 @@ MAX_PATH_BYTES = 4096
 _MAX_SHOWN = 1024
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_MODE = slice(100, 108)
 _CHECKSUM = slice(148, 156)
 _CHECKSUM_BLANK_SUM = 8 * ord(" ")
 _XATTR_PREFIX = b"SCHILY.xattr."
@@ -125,6 +126,11 @@ class Entry:
     xattrs: dict[bytes, bytes]
     offset: int
     raw: bytes
+
+    @property
+    def stored_mode(self) -> int:
+        """The mode as the header has it: ``mode``, and perhaps bits that say nothing."""
+        return _number(self.raw[-BLOCK_BYTES:][_MODE], "mode", self.offset, _MAX_SIZE)
 
     @property
     def body_offset(self) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import warnings
@@ -118,17 +119,23 @@ class Dir:
                 raise
         return fd
 
+    def open_regular(self, relpath: str) -> int:
+        """Open a file that anybody may have made, as :func:`open_regular`; no symlink is followed.
+
+        Raises:
+            OSError: also with EINVAL or EISDIR when it is no regular file, ELOOP when a symlink.
+        """
+        path_fd = self._open(relpath, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return _reopen_regular(path_fd, self._join(relpath))
+
     def read_bytes(self, relpath: str, limit: int | None = None) -> bytes:
         """Read a whole regular file.
 
         Raises:
-            OSError: also with EFBIG, when the file is larger than ``limit`` bytes.
+            OSError: as :meth:`open_regular`; EFBIG when it is larger than ``limit`` bytes.
         """
-        fd = self.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            return read_all(fd, self._join(relpath), limit)
-        finally:
-            os.close(fd)
+        with open(self.open_regular(relpath), "rb", buffering=0) as file:
+            return read_all(file.fileno(), self._join(relpath), limit)
 
     def exists(self, relpath: str) -> bool:
         """Tell whether there is anything of that name; a dangling symlink counts."""
@@ -138,14 +145,29 @@ class Dir:
             return False
         return True
 
+    def is_file(self, relpath: str) -> bool:
+        """Tell whether there is a regular file of that name; a symlink is none."""
+        try:
+            return stat.S_ISREG(self.stat(relpath).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def stat(self, relpath: str) -> os.stat_result:
         """Return ``lstat`` of an entry."""
         with self.parent_of(relpath) as (fd, name):
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
-    def names(self) -> list[str]:
-        """Return the names of all entries, sorted."""
-        return sorted(os.listdir(self.fileno()))
+    def names(self, limit: int | None = None) -> list[str]:
+        """Return the names of all entries, sorted.
+
+        Raises:
+            OSError: EFBIG when there are more than ``limit``.
+        """
+        with os.scandir(self.fileno()) as entries:
+            names = [entry.name for entry in itertools.islice(entries, limit)]
+            if limit is not None and next(entries, None) is not None:
+                raise OSError(errno.EFBIG, f"holds more than {limit} entries", self.path)
+        return sorted(names)
 
     def mkdir(self, name: str, mode: int = 0o755) -> None:
         """Make a directory with exactly this mode."""
@@ -220,6 +242,44 @@ class Dir:
         except OSError as exc:
             _set_path(exc, self._join(relpath))
             raise
+
+
+def open_regular(path: str, *, dir_fd: int | None = None) -> int:
+    """Open for reading a file that somebody else made, by a path that may lead through symlinks.
+
+    Nothing but a regular file is opened: a FIFO would wait for a writer, and to open a device
+    may be an action by itself.
+
+    Args:
+        path: The file; where it is relative, seen from ``dir_fd``.
+        dir_fd: A directory, which is the working directory if left out.
+
+    Returns:
+        A descriptor, which belongs to the caller.
+
+    Raises:
+        OSError: also with EINVAL or EISDIR, when it is no regular file.
+    """
+    return _reopen_regular(os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=dir_fd), path)
+
+
+def _reopen_regular(path_fd: int, path: str) -> int:
+    """Trade a descriptor that opens nothing yet for one that reads."""
+    try:
+        mode = os.fstat(path_fd).st_mode
+        if stat.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        try:
+            return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            exc.filename = path
+            raise
+    finally:
+        os.close(path_fd)
 
 
 def read_all(fd: int, path: str, limit: int | None = None) -> bytes:

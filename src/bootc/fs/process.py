@@ -139,6 +139,7 @@ def run(
     ok: Container[int] = (0,),
     cwd: str | None = None,
     pass_fds: Collection[int] = (),
+    limit: int = _MAX_OUTPUT_BYTES,
 ) -> Completed:
     """Run a program to its end and collect what it wrote.
 
@@ -149,10 +150,11 @@ def run(
         ok: Exit codes that are no failure.
         cwd: Directory to run in.
         pass_fds: Descriptors the program gets under the same numbers.
+        limit: How many bytes it may write to standard output.
 
     Raises:
         ToolMissing: the program is not installed.
-        CommandFailed: its exit code is not in ``ok``, or it wrote far too much.
+        CommandFailed: its exit code is not in ``ok``, or it wrote more than ``limit``.
     """
     program = find_tool(argv[0])
     _log.debug("running %s", shlex.join(argv))
@@ -167,7 +169,7 @@ def run(
         pass_fds=pass_fds,
     ) as child:
         try:
-            stdout, stderr = _converse(child, argv, input or b"")
+            stdout, stderr = _converse(child, argv, input or b"", limit)
             child.wait()
         except BaseException:
             child.kill()
@@ -178,7 +180,7 @@ def run(
 
 
 def _converse(
-    child: subprocess.Popen[bytes], argv: Sequence[str], input: bytes
+    child: subprocess.Popen[bytes], argv: Sequence[str], input: bytes, limit: int
 ) -> tuple[bytes, bytes]:
     """Feed a program and hear it out: all of standard output, the end of standard error."""
     pipes = (child.stdin, child.stdout, child.stderr)
@@ -203,8 +205,9 @@ def _converse(
                 if over:
                     waiting.unregister(key.fileobj)
                     key.data.close()
-                if len(stdout) > _MAX_OUTPUT_BYTES:
-                    raise CommandFailed(argv, 0, b"it writes too much to standard output")
+                if len(stdout) > limit:
+                    what = f"it wrote more than {limit} bytes to standard output"
+                    raise CommandFailed(argv, 0, what.encode())
     return bytes(stdout), stderr
 
 

@@ -11,15 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from bootc.errors import Error
-from bootc.formats.digest import OciDigest
+from bootc.formats.digest import DigestMismatch, check_digest
 from bootc.formats.ocispec import Descriptor
 
 CHUNK_BYTES = 1 << 18
-
-
-class DigestMismatch(Error):
-    """Content is not what its digest or size says."""
 
 
 class Blob(Protocol):
@@ -61,19 +56,6 @@ class VerifiedBlob:
                 )
             check_digest(f"blob {wanted.digest}", self._hash.hexdigest(), wanted.digest)
         return data
-
-
-def check_digest(what: str, found_hex: str, wanted: OciDigest) -> None:
-    """Compare a digest with the one wanted.
-
-    Raises:
-        DigestMismatch: they differ.
-    """
-    if found_hex != wanted.hex:
-        raise DigestMismatch(
-            f"{what} has the digest {wanted.algorithm}:{found_hex} instead of {wanted}",
-            hint="the image is damaged, or was changed on its way here",
-        )
 
 
 def read_document(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:

@@ -1,26 +1,28 @@
 """Container images of a repository checked, above what the repository itself knows.
 
 Owns: the checks of tagged images (composefs, "OCI fsck kinds") and the two ways their
-outcome is written down, both those of ``cfsctl oci fsck``. Promises: documents are what
-their digests say, and everything an image needs to be put together again is there; what
-is wrong with one image is a finding, and the others are still checked. Whether the
-objects are sound is :mod:`bootc.repository.fsck`'s part, which always comes first.
+outcome is written down, both those of ``cfsctl oci fsck``. Promises: documents and layers
+are what their digests say, those that no tagged image has, too, and everything an image
+needs to be put together again is there; what is wrong with one image is a finding, and the
+others are still checked. Whether the objects are sound is :mod:`bootc.repository.fsck`'s
+part, which always comes first.
+
+A layer is put together and hashed, which takes about a second for each 700 MB.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bootc.errors import Error, one_line
 from bootc.events import Sink, null_sink, stage
-from bootc.formats import ocispec, splitstream
-from bootc.formats.digest import Digest, DigestError, OciDigest
+from bootc.formats.digest import Digest, DigestError, DigestMismatch, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
-from bootc.formats.splitstream import StreamReader
-from bootc.oci.names import config_id, layer_id, manifest_id
+from bootc.oci.contents import WRONG, Contents, named_streams
+from bootc.oci.documents import Document
+from bootc.oci.names import Kind, layer_id, manifest_id
 from bootc.oci.stored import Artifact, artifact_of, tag_names
 from bootc.repository import layout
 from bootc.repository.findings import Count, Finding, Report
@@ -46,6 +48,8 @@ class OciKind(StrEnum):
     LAYER_REF_MISSING = "layer-ref-missing"
     LAYER_STREAM_MISSING = "layer-stream-missing"
     LAYER_CHECK_FAILED = "layer-check-failed"
+    #: Not of cfsctl, which does not compare layers.
+    LAYER_DIGEST_MISMATCH = "layer-digest-mismatch"
     LAYER_OBJECT_MISSING = "layer-object-missing"
     SEAL_IMAGE_MISSING = "seal-image-missing"
     ARTIFACT_LAYER_REF_MISSING = "artifact-layer-ref-missing"
@@ -87,7 +91,12 @@ class OciReport:
 
 
 def check_images(
-    repository: Repository, report: Report, sink: Sink = null_sink, *, tag: str | None = None
+    repository: Repository,
+    report: Report,
+    sink: Sink = null_sink,
+    *,
+    tag: str | None = None,
+    contents: Contents | None = None,
 ) -> OciReport:
     """Check all tagged images, or one.
 
@@ -96,30 +105,56 @@ def check_images(
         report: What the check of the repository has found.
         sink: Told of progress.
         tag: The only image to check.
+        contents: What was compared already.
     """
     findings: list[Finding] = []
     checked = corrupted = 0
+    contents = contents or Contents(repository)
     with stage(sink, "images", "Checking container images"):
         for name in tag_names(repository) if tag is None else [tag]:
-            found = _check_tag(repository, name, asked=tag is not None)
+            found = _check_tag(repository, contents, name, asked=tag is not None)
             if found is None:
                 continue
             checked += 1
             corrupted += bool(found)
             findings += found
+        if tag is None:
+            findings += _check_untagged(repository, contents)
     return OciReport(report, Count(checked, corrupted), tuple(findings))
 
 
 class _Wrong(Exception):
     """Ends the check of one image."""
 
-    def __init__(self, kind: OciKind, detail: str) -> None:
+    def __init__(self, kind: OciKind, detail: str, stream: Digest | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        #: The stream that is another one than its name says.
+        self.stream = stream
 
 
-def _check_tag(repository: Repository, name: str, *, asked: bool) -> list[Finding] | None:
+#: What to say of a stream that cannot be read, and of one that is another one.
+_KINDS = {
+    Kind.MANIFEST: (OciKind.MANIFEST_READ_FAILED, OciKind.MANIFEST_DIGEST_MISMATCH),
+    Kind.CONFIG: (OciKind.CONFIG_READ_FAILED, OciKind.CONFIG_DIGEST_MISMATCH),
+    Kind.LAYER: (OciKind.LAYER_CHECK_FAILED, OciKind.LAYER_DIGEST_MISMATCH),
+}
+
+
+def _wrong(kind: Kind, stream: Digest, digest: OciDigest, exc: Error | OSError) -> _Wrong:
+    """Return what is to be said of a stream that could not be compared, or was another one."""
+    failed, mismatch = _KINDS[kind]
+    where = f"{layout.stream_path(kind.value + str(digest))}: " if kind is Kind.LAYER else ""
+    if isinstance(exc, DigestMismatch):
+        detail = f"{where}expected {digest}, got {exc.actual}"
+        return _Wrong(mismatch, detail, stream)
+    return _Wrong(failed, f"{where}{_why(exc)}", stream if isinstance(exc, WRONG) else None)
+
+
+def _check_tag(
+    repository: Repository, contents: Contents, name: str, *, asked: bool
+) -> list[Finding] | None:
     """Return what is wrong with an image; None if the tag is that of something else."""
     if name.startswith("@"):
         detail = "leading '@' is reserved for digest references"
@@ -132,12 +167,31 @@ def _check_tag(repository: Repository, name: str, *, asked: bool) -> list[Findin
     if digest is None:
         detail = "it refers to no manifest"
         return [Finding(OciKind.REF_RESOLVE_FAILED, name, detail)] if asked else None
-    checker = _ImageChecker(repository, name)
+    checker = _ImageChecker(repository, contents, name)
     try:
         checker.check(digest)
     except _Wrong as exc:
-        checker.report(exc.kind, exc.detail)
+        checker.report(exc)
     return checker.findings
+
+
+def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Finding]:
+    """Yield what is wrong with streams that no tagged image has: a pull finds them by name."""
+    # What an artifact calls a layer is named by another digest than that of its content.
+    artifact_layers: set[OciDigest] = set()
+    for kind in (Kind.MANIFEST, Kind.CONFIG, Kind.LAYER):
+        for name, stream, digest in named_streams(repository, kind):
+            known = (stream, digest) in contents.seen
+            try:
+                if kind is Kind.MANIFEST:
+                    artifact = artifact_of(contents.document(kind, stream, digest).raw)
+                    artifact_layers.update(artifact.layers if artifact else ())
+                elif not known and digest not in artifact_layers:
+                    contents.compare(kind, stream, digest)
+            except (Error, OSError) as exc:
+                if not known:
+                    wrong = _wrong(kind, stream, digest, exc)
+                    yield Finding(wrong.kind, layout.stream_path(name), wrong.detail, wrong.stream)
 
 
 def _manifest_digest(repository: Repository, name: str) -> OciDigest | None:
@@ -151,14 +205,15 @@ def _manifest_digest(repository: Repository, name: str) -> OciDigest | None:
 class _ImageChecker:
     """Follows one image from its manifest to its layers."""
 
-    def __init__(self, repository: Repository, name: str) -> None:
+    def __init__(self, repository: Repository, contents: Contents, name: str) -> None:
         self.findings: list[Finding] = []
         self._repository = repository
+        self._contents = contents
         self._name = name
 
-    def report(self, kind: OciKind, detail: str) -> None:
+    def report(self, wrong: _Wrong) -> None:
         """Note what is wrong."""
-        self.findings.append(Finding(kind, self._name, detail))
+        self.findings.append(Finding(wrong.kind, self._name, wrong.detail, wrong.stream))
 
     def check(self, digest: OciDigest) -> None:
         """Check an image by its manifest.
@@ -166,101 +221,72 @@ class _ImageChecker:
         Raises:
             _Wrong: there is no going on.
         """
-        raw, named = self._document(
-            manifest_id(digest),
-            digest,
-            (OciKind.MANIFEST_READ_FAILED, OciKind.MANIFEST_DIGEST_MISMATCH),
-            splitstream.OCI_MANIFEST,
-        )
         try:
-            artifact = artifact_of(raw)
-            config = Manifest.parse(raw).config.digest if artifact is None else artifact.config
+            stream = self._repository.streams.digest_of(manifest_id(digest))
+        except (Error, OSError) as exc:
+            raise _Wrong(OciKind.MANIFEST_READ_FAILED, _why(exc)) from exc
+        manifest = self._document(Kind.MANIFEST, stream, digest)
+        try:
+            artifact = artifact_of(manifest.raw)
+            parsed = artifact or Manifest.parse(manifest.raw)
         except ImageSpecError as exc:
             raise _Wrong(OciKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
-        config_stream = named.get(f"config:{config}")
-        if config_stream is None:
-            raise _Wrong(OciKind.CONFIG_REF_MISSING, str(config))
-        raw, layers = self._document(
-            config_id(config),
-            config,
-            (OciKind.CONFIG_READ_FAILED, OciKind.CONFIG_DIGEST_MISMATCH),
-            splitstream.OCI_CONFIG,
-            config_stream,
-        )
+        digest = parsed.config if isinstance(parsed, Artifact) else parsed.config.digest
+        # By this reference and not by its link, which leads to the stream of that image of this
+        # configuration which was pulled last.
+        named = manifest.references.get(f"config:{digest}")
+        if named is None:
+            raise _Wrong(OciKind.CONFIG_REF_MISSING, str(digest))
+        config = self._document(Kind.CONFIG, named, digest)
         if artifact is not None:
-            self._artifact_layers(artifact, named)
+            self._artifact_layers(artifact, manifest.references)
             return
         try:
-            configuration = ImageConfig.parse(raw)
+            configuration = ImageConfig.parse(config.raw)
         except ImageSpecError as exc:
             raise _Wrong(OciKind.CONFIG_PARSE_FAILED, _why(exc)) from exc
-        for diff_id in configuration.diff_ids:
-            self._layer(diff_id, layers)
+        for diff_id in dict.fromkeys(configuration.diff_ids):
+            self._layer(diff_id, config.references)
         self._seal(configuration)
 
-    def _document(
-        self,
-        content_id: str,
-        digest: OciDigest,
-        kinds: tuple[OciKind, OciKind],
-        content_type: bytes,
-        expected: Digest | None = None,
-    ) -> tuple[bytes, Mapping[str, Digest]]:
-        """Return a document and the references of its stream.
+    def _document(self, kind: Kind, stream: Digest, digest: OciDigest) -> Document:
+        """Return a document of the image.
 
         Raises:
-            _Wrong: it cannot be read (the first kind), or is another one (the second).
+            _Wrong: it cannot be read, or is another one.
         """
-        repository = self._repository
         try:
-            if expected not in (None, repository.streams.digest_of(content_id)):
-                raise _Wrong(kinds[0], f"{content_id} is another stream than {expected}")
-            stream = StreamReader(repository.streams.read(content_id))
-            stream.expect(content_type, repository.algorithm)
-            raw = self._content(stream)
+            return self._contents.document(kind, stream, digest)
         except (Error, OSError) as exc:
-            raise _Wrong(kinds[0], _why(exc)) from exc
-        found = digest.new()
-        found.update(raw)
-        if found.hexdigest() != digest.hex:
-            actual = f"{digest.algorithm}:{found.hexdigest()}"
-            raise _Wrong(kinds[1], f"expected {digest}, got {actual}")
-        return raw, stream.named_refs
-
-    def _content(self, stream: StreamReader) -> bytes:
-        parts = []
-        left = ocispec.MAX_CONFIG_BYTES
-        for piece in stream.chunks():
-            data = piece
-            if isinstance(data, Digest):
-                data = self._repository.objects.read(data, limit=left)
-            left -= len(data)
-            if left < 0:
-                raise OSError(errno.EFBIG, f"larger than {ocispec.MAX_CONFIG_BYTES} bytes")
-            parts.append(data)
-        return b"".join(parts)
+            raise _wrong(kind, stream, digest, exc) from exc
 
     def _layer(self, diff_id: OciDigest, named: Mapping[str, Digest]) -> None:
         objects, streams = self._repository.objects, self._repository.streams
         wanted = named.get(str(diff_id))
         if wanted is None:
-            self.report(OciKind.LAYER_REF_MISSING, str(diff_id))
+            self.report(_Wrong(OciKind.LAYER_REF_MISSING, str(diff_id)))
             return
         try:
             if not streams.exists(layer_id(diff_id)):
-                self.report(OciKind.LAYER_STREAM_MISSING, str(diff_id))
+                self.report(_Wrong(OciKind.LAYER_STREAM_MISSING, str(diff_id)))
             if not objects.exists(wanted):
-                self.report(OciKind.LAYER_OBJECT_MISSING, f"{diff_id}: {wanted}")
+                self.report(_Wrong(OciKind.LAYER_OBJECT_MISSING, f"{diff_id}: {wanted}"))
+                return
         except (Error, OSError) as exc:
-            self.report(OciKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}")
+            self.report(_Wrong(OciKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}"))
+            return
+        try:
+            self._contents.layer(wanted, diff_id)
+        except (Error, OSError) as exc:
+            self.report(_wrong(Kind.LAYER, wanted, diff_id, exc))
 
     def _artifact_layers(self, artifact: Artifact, named: Mapping[str, Digest]) -> None:
         for digest in artifact.layers:
             wanted = named.get(str(digest))
             if wanted is None:
-                self.report(OciKind.ARTIFACT_LAYER_REF_MISSING, str(digest))
+                self.report(_Wrong(OciKind.ARTIFACT_LAYER_REF_MISSING, str(digest)))
             elif not self._repository.objects.exists(wanted):
-                self.report(OciKind.ARTIFACT_LAYER_OBJECT_MISSING, f"{digest}: {wanted}")
+                self.report(_Wrong(OciKind.ARTIFACT_LAYER_OBJECT_MISSING, f"{digest}: {wanted}"))
 
     def _seal(self, configuration: ImageConfig) -> None:
         seal = configuration.labels.get(_SEAL)
@@ -269,10 +295,10 @@ class _ImageChecker:
         try:
             image = Digest.from_hex(seal)
         except DigestError as exc:
-            self.report(OciKind.SEAL_IMAGE_MISSING, f"{seal}: {_why(exc)}")
+            self.report(_Wrong(OciKind.SEAL_IMAGE_MISSING, f"{seal}: {_why(exc)}"))
             return
         if not self._repository.images.exists(image) or not self._repository.objects.exists(image):
-            self.report(OciKind.SEAL_IMAGE_MISSING, f"{seal}: no such image")
+            self.report(_Wrong(OciKind.SEAL_IMAGE_MISSING, f"{seal}: no such image"))
 
 
 def _why(exc: Exception) -> str:

@@ -9,22 +9,22 @@ Source: composefs, "Streams written for an OCI image" and "Dumpfile".
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing
 from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
-from bootc.formats.dumptext import columns_of, escape, format_line
-from bootc.formats.splitstream import StreamReader
+from bootc.formats.digest import Digest, OciDigest, check_digest
+from bootc.formats.dumptext import columns_of, escape_optional, format_line
+from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.formats.tar import Entry, Kind
 from bootc.formats.tree import External, Inline
-from bootc.oci.blob import CHUNK_BYTES, check_digest
+from bootc.oci.blob import CHUNK_BYTES
 from bootc.oci.flatten import FlattenError, content_of, stat_of
 from bootc.oci.names import layer_id
 from bootc.oci.unpack import entries
+from bootc.repository.content import object_chunks
 from bootc.repository.repository import Repository
 
 
@@ -89,6 +89,9 @@ def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
 def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
     """Yield a line of a dumpfile for each entry, in the order of the archive.
 
+    Paths and modes are those of the archive, as ``cfsctl`` prints them: what is no path of a tree
+    (``./``, ``a//b``) or no mode of a file of that type is shown, and not put right.
+
     Raises:
         LayerNotStored: there is none.
         Error, OSError: its stream is damaged.
@@ -99,32 +102,44 @@ def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
             yield _line(entry, content, diff_id)
 
 
-def layer_archive(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
+def layer_archive(
+    repository: Repository, diff_id: OciDigest, stream: Digest | None = None
+) -> Iterator[bytes]:
     """Yield the archive, byte for byte what was pulled.
+
+    Args:
+        repository: Where.
+        diff_id: The layer.
+        stream: The object that its stream is; the one its link leads to if left out.
 
     Raises:
         LayerNotStored: there is none.
         DigestMismatch: at the end, if these bytes are not the layer.
         Error, OSError: its stream or an object is damaged or missing.
     """
-    stream = _open(repository, diff_id)
+    objects = repository.objects
     found = diff_id.new()
     with doing(f"Reading layer {diff_id}"):
-        stream.expect(splitstream.OCI_LAYER, repository.algorithm)
-        for piece in stream.chunks(CHUNK_BYTES):
-            for data in _content(repository, piece):
+        if stream is None:
+            reader = _open(repository, diff_id)
+        else:
+            reader = StreamReader(objects.read(stream, limit=MAX_STREAM_BYTES))
+        reader.expect(splitstream.OCI_LAYER, repository.algorithm)
+        for piece in reader.chunks(CHUNK_BYTES):
+            parts = (piece,) if isinstance(piece, bytes) else object_chunks(objects, piece)
+            for data in parts:
                 found.update(data)
                 yield data
     check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
 
 
-def check_layer(repository: Repository, diff_id: OciDigest) -> None:
+def check_layer(repository: Repository, diff_id: OciDigest, stream: Digest | None = None) -> None:
     """Compare a layer with its digest.
 
     Raises:
         LayerNotStored, DigestMismatch, Error, OSError: as :func:`layer_archive`.
     """
-    for _ in layer_archive(repository, diff_id):
+    for _ in layer_archive(repository, diff_id, stream):
         pass
 
 
@@ -137,21 +152,11 @@ def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
     return StreamReader(repository.streams.read(layer_id(diff_id)))
 
 
-def _content(repository: Repository, piece: bytes | Digest) -> Iterator[bytes]:
-    if isinstance(piece, bytes):
-        yield piece
-        return
-    fd = repository.objects.open(piece)
-    with open(fd, "rb", buffering=0), doing(f"Reading object {piece}"):
-        while data := os.read(fd, CHUNK_BYTES):
-            yield data
-
-
 def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
-    name = escape(_absolute(entry.path))
+    name = escape_optional(_absolute(entry.path))
     match entry.kind:
         case Kind.HARDLINK:
-            target = escape(_absolute(entry.link_target))
+            target = escape_optional(_absolute(entry.link_target))
             return b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
         case Kind.SPARSE:
             raise FlattenError("a sparse file, which no dumpfile can express", entry, layer)
@@ -159,8 +164,12 @@ def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
             columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
         case _:
             columns = columns_of(content_of(entry, content))
+    # With whatever else than permissions the header has in its mode.
+    file_type = columns[1] | entry.stored_mode & ~0o7777
+    columns = (columns[0], file_type, *columns[2:])
     return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
 
 
 def _absolute(path: bytes) -> bytes:
-    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+    """Return a path of an archive as composefs-rs has it; that of the root is empty."""
+    return (b"/" + path.removeprefix(b"/")).rstrip(b"/")

@@ -2,7 +2,8 @@
 
 Owns: finding the image in ``index.json``, and reading its blobs. Promises: every
 blob read is checked for size and digest against the descriptor that led to it;
-only ``index.json`` itself has nothing to be checked against.
+only ``index.json`` itself has nothing to be checked against. What is no regular file
+(a FIFO, a device) is refused before it is opened.
 
 Format: OCI image specification 1.1, "Image Layout".
 """
@@ -10,7 +11,7 @@ Format: OCI image specification 1.1, "Image Layout".
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from bootc.formats import ocispec
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index, Manifest, WrongArchitecture
-from bootc.fs.dir import Dir
+from bootc.fs.dir import Dir, open_regular
 from bootc.oci.blob import Blob, VerifiedBlob, read_document
 from bootc.printable import listed
 
@@ -182,4 +183,9 @@ def _read(directory: Dir, relpath: str, limit: int) -> bytes:
 def _open(directory: Dir, relpath: str) -> int:
     # Build tools make layouts of symlinks into their caches; digests are what is trusted here,
     # not places, so links are followed wherever they lead.
-    return os.open(relpath, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory.fileno())
+    try:
+        return open_regular(relpath, dir_fd=directory.fileno())
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.EISDIR):
+            raise
+        raise LayoutError(f"{directory.path}/{relpath} is not a regular file") from exc

@@ -2,8 +2,10 @@
 
 Owns: the order of a pull and the names it leaves in the repository. Promises: a
 layer is registered only when its digests were right and its objects are on disk,
-so an interrupted pull goes on where it stopped; the image's tag is set last, when
-all that it refers to is durable; pulling again changes nothing.
+so an interrupted pull goes on where it stopped; a layer that is there is taken when
+it is whole and was compared with its digest, whoever stored it, and else replaced; the
+image's tag is set last, when all that it refers to is durable; pulling again changes
+nothing.
 
 Names are those of :mod:`bootc.oci.names`; the tag is ``localhost/bootc-<manifest digest>``
 below ``streams/refs/oci/`` where the caller names none. The config stream names the EROFS
@@ -12,14 +14,15 @@ images made of the image.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bootc.errors import doing
+from bootc.errors import Error, doing, one_line
 from bootc.events import Done, Progress, Sink, Start, null_sink
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest, check_digest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import Descriptor, ImageConfig, ImageSpecError, Manifest
 from bootc.formats.splitstream import StreamReader, StreamWriter
@@ -27,9 +30,11 @@ from bootc.formats.tar import Entry
 from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
-from bootc.oci.blob import Blob, DigestMismatch
+from bootc.oci.blob import Blob
+from bootc.oci.documents import read_document
 from bootc.oci.flatten import apply_layer
 from bootc.oci.names import config_id, layer_id, manifest_id, tag_of, tag_ref
+from bootc.oci.reuse import HEALED, can_reuse
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import ReadContent, policy_contents
 from bootc.oci.source import Source, host_architecture
@@ -37,6 +42,8 @@ from bootc.repository.content import read_content
 from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from bootc.repository.sink import DigestOnly, ObjectSink
+
+_log = logging.getLogger(__name__)
 
 #: How names in the config stream begin that stand for EROFS images made of the image.
 IMAGE_PREFIX = "composefs.image"
@@ -98,6 +105,11 @@ def image_name(
     return f"{IMAGE_PREFIX}{kind}{suffix}{mode}"
 
 
+def images_in(references: Mapping[str, Digest]) -> dict[str, Digest]:
+    """Return the EROFS images among the references of a configuration's stream."""
+    return {name: ref for name, ref in references.items() if name.startswith(IMAGE_PREFIX)}
+
+
 def required_bytes(source: Source, repository: Repository | None = None) -> int:
     """Return how many bytes the layers have as they are served: the least a pull needs.
 
@@ -115,7 +127,7 @@ def required_bytes(source: Source, repository: Repository | None = None) -> int:
         descriptor.size_bytes
         # Where the numbers differ the pull will say so.
         for descriptor, diff_id in zip(source.layers, diff_ids, strict=False)
-        if not repository.streams.exists(layer_id(diff_id))
+        if repository.streams.find(layer_id(diff_id)) is None
     )
 
 
@@ -293,11 +305,11 @@ def _check(source: Source, architecture: str | None) -> tuple[Manifest, ImageCon
 
 
 def _fetch(repository: Repository, source: Source, config: ImageConfig, sink: Sink) -> Amount:
-    """Bring in the layers that are not there yet."""
+    """Bring in the layers that are not there yet, or not as they should be."""
     objects, streams = repository.objects, repository.streams
     total = Amount(Tally(), 0)
     for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True):
-        if streams.exists(layer_id(diff_id)):
+        if can_reuse(repository, diff_id, sink):
             _announce_layer(sink, descriptor, diff_id)
             sink(Done(_task(diff_id), cached=True))
             continue
@@ -306,7 +318,9 @@ def _fetch(repository: Repository, source: Source, config: ImageConfig, sink: Si
         added = objects.tally - before
         inlined = StreamReader(stream).size_bytes - added.new_bytes - added.present_bytes
         total = Amount(total.objects + added, total.inlined_bytes + inlined)
-        streams.write(layer_id(diff_id), stream)
+        written = streams.write(layer_id(diff_id), stream)
+        # What was split here was hashed on its way.
+        streams.set_verified(layer_id(diff_id), written)
     return total
 
 
@@ -386,21 +400,23 @@ def write_documents(
 ) -> None:
     """Write config and manifest streams of an image whose layers are there.
 
-    Images that the config stream names already keep their references.
+    Images that the config stream names already keep their references, if they are made of the
+    same layers.
 
     Args:
         repository: Where to; writable.
         documents: The image.
         made: EROFS images made of it, by :func:`image_name`.
+
+    Raises:
+        DigestMismatch: a document is another one than its digest says.
     """
+    _compare("the manifest", documents.manifest_raw, documents.manifest_digest)
+    _compare("the configuration", documents.config_raw, documents.config_digest)
     streams = repository.streams
     layers = {str(d): streams.digest_of(layer_id(d)) for d in documents.diff_ids}
     config_name = config_id(documents.config_digest)
-    # Those of other tools, too: of another format, or made with another filter.
-    kept = {}
-    if streams.exists(config_name):
-        present = StreamReader(streams.read(config_name)).named_refs
-        kept = {name: ref for name, ref in present.items() if name.startswith(IMAGE_PREFIX)}
+    kept = _images_kept(repository, documents.config_digest, layers)
     config_stream = streams.write(
         config_name,
         _document(
@@ -419,6 +435,33 @@ def write_documents(
             {f"config:{documents.config_digest}": config_stream, **layers},
         ),
     )
+
+
+def _compare(what: str, raw: bytes, digest: OciDigest) -> None:
+    found = digest.new()
+    found.update(raw)
+    check_digest(what, found.hexdigest(), digest)
+
+
+def _images_kept(
+    repository: Repository, digest: OciDigest, layers: Mapping[str, Digest]
+) -> dict[str, Digest]:
+    """Return the images that the present config stream names: of another format, or filter.
+
+    Those of other tools, too. One that was made of a layer which was replaced is none of them.
+    """
+    stream = repository.streams.find(config_id(digest))
+    if stream is None:
+        return {}
+    try:
+        present = read_document(repository, stream, digest, splitstream.OCI_CONFIG).references
+    except (Error, OSError) as exc:
+        if isinstance(exc, OSError) and exc.errno not in HEALED:
+            raise
+        _log.warning("the stored configuration %s is replaced: %s", digest, one_line(exc))
+        return {}
+    same = all(present.get(diff_id, layer) == layer for diff_id, layer in layers.items())
+    return images_in(present) if same else {}
 
 
 def _document(

@@ -21,8 +21,12 @@ through a pipe whose reading end arrives with the reply. The pipe ends only once
 request is sent first, the pipe read to its end next, the answer taken last; this
 needs no thread and hears of every error.
 
-A Docker manifest is converted by skopeo: then the digest is the one the registry
-knows, while manifest and configuration are the converted ones.
+The proxy converts a Docker manifest, and its configuration, while the digest it gives
+is that of the original. What has that digest is read by ``skopeo inspect --raw`` then,
+so that the bytes of an image are those it is named by. Two kinds of images have none:
+one of several in a list that has no name of its own (in ``dir:``), and one with a
+manifest of Docker's first schema, whose digest leaves out a part of it. Of these the
+conversion is the image, under its own digest, and a warning names both.
 """
 
 from __future__ import annotations
@@ -31,23 +35,22 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bootc.errors import Error, doing
 from bootc.formats import ocispec
-from bootc.formats.digest import DigestError, OciDigest
+from bootc.formats.digest import DigestError, DigestMismatch, OciDigest, check_digest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.ocispec import Descriptor, Manifest
+from bootc.formats.ocispec import Descriptor, ImageSpecError, Index, Manifest
 from bootc.fs import process
 from bootc.oci.blob import (
     CHUNK_BYTES,
     Blob,
-    DigestMismatch,
     VerifiedBlob,
-    check_digest,
     read_document,
 )
 from bootc.oci.sigpolicy import PolicyNotEnforced
@@ -69,6 +72,9 @@ _EXIT_TIMEOUT_S = 10.0
 _PIPED_LAYER_INFO = (0, 2, 7)
 _LAYER_INFO = (0, 2, 5)
 _SIGNATURE_POLICY = (0, 2, 6)
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){1,3}")
+_PIPE_IDS = range(1 << 32)
+_MAX_ERROR = 4096
 
 
 class SkopeoError(Error):
@@ -111,7 +117,9 @@ def open_skopeo(
         DigestMismatch: a document is not what its digest says.
         ImageSpecError: a document is malformed.
     """
-    with _proxy(image_store) as proxy:
+    _refuse_odd_files(imgref)
+    env = _environment(image_store)
+    with _proxy(env) as proxy:
         if enforce_policy and proxy.version < _SIGNATURE_POLICY:
             version = ".".join(map(str, proxy.version))
             raise PolicyNotEnforced(
@@ -121,15 +129,15 @@ def open_skopeo(
             )
         image = _Image.open(proxy, imgref)
         with doing(f"Reading the manifest of {imgref}"):
-            claimed, manifest_raw = image.document("GetManifest")
+            value, served = image.document("GetManifest", ocispec.MAX_MANIFEST_BYTES)
+            manifest_raw = _original_manifest(imgref, _digest(value), served, env)
             manifest = Manifest.parse(manifest_raw)
-            digest = _digest(claimed)
-        # Equal unless skopeo converted the manifest; then the configuration it belongs to is
-        # one skopeo made as well, and no blob of the image.
-        converted = digest != OciDigest.of(manifest_raw)
+        # What skopeo converts has a configuration that skopeo made, and that is no blob.
+        converted = manifest_raw == served and not _has_digest(served, _digest(value))
+        digest = OciDigest.of(manifest_raw) if converted else _digest(value)
         with doing(f"Reading the configuration of {imgref}"):
             if converted:
-                _, config_raw = image.document("GetFullConfig")
+                _, config_raw = image.document("GetFullConfig", ocispec.MAX_CONFIG_BYTES)
                 found = manifest.config.digest.new()
                 found.update(config_raw)
                 check_digest("the configuration", found.hexdigest(), manifest.config.digest)
@@ -141,7 +149,77 @@ def open_skopeo(
             # Local storage keeps layers unpacked and cannot serve what the manifest names.
             layers = image.local_layers()
         yield SkopeoSource(imgref, digest, manifest_raw, config_raw, layers, image)
-        proxy.call("CloseImage", image.number)
+        proxy.ask("CloseImage", image.number)
+
+
+def _refuse_odd_files(imgref: ImageReference) -> None:
+    """Refuse a directory in which skopeo would wait for a FIFO, or read a device, for ever.
+
+    Raises:
+        SkopeoError: there is something else than files.
+    """
+    if imgref.transport != "dir" or not os.path.isdir(imgref.name):
+        return
+    with os.scandir(imgref.name) as entries:
+        for entry in entries:
+            # What is missing, or a directory, skopeo has its own words for.
+            if not (entry.is_file() or entry.is_dir() or not os.path.exists(entry.path)):
+                raise SkopeoError(f"{entry.path!r} is not a regular file")
+
+
+def _original_manifest(
+    imgref: ImageReference, digest: OciDigest, served: bytes, env: Mapping[str, str]
+) -> bytes:
+    """Return the manifest that has a digest; the one served, a conversion, if there is none.
+
+    Raises:
+        DigestMismatch: the manifest is another one than skopeo says, or changes meanwhile.
+        CommandFailed: it cannot be read.
+    """
+    if _has_digest(served, digest):
+        return served
+    raw = _raw_manifest(imgref, digest, env)
+    if _has_digest(raw, digest):
+        return raw
+    if not (_is_first_schema(raw) or _lists(raw, digest)):
+        check_digest(f"the manifest of {imgref}", OciDigest.of(raw).hex, digest)
+    _log.warning(
+        "%s: the manifest %s cannot be read as it is; what skopeo converts it to is stored as %s",
+        imgref,
+        digest,
+        OciDigest.of(served),
+    )
+    return served
+
+
+def _raw_manifest(imgref: ImageReference, digest: OciDigest, env: Mapping[str, str]) -> bytes:
+    """Return what is stored where the image is: its manifest, or a list that names it."""
+    reference = imgref
+    if imgref.transport == "registry":
+        # Neither a tag that moves meanwhile, nor a list.
+        reference = imgref.with_digest(digest)
+    argv = ["skopeo", "inspect", "--raw", *_auth_arguments(), _name(reference)]
+    return process.run(argv, limit=ocispec.MAX_MANIFEST_BYTES, env=env).stdout
+
+
+def _has_digest(raw: bytes, digest: OciDigest) -> bool:
+    found = digest.new()
+    found.update(raw)
+    return found.hexdigest() == digest.hex
+
+
+def _is_first_schema(raw: bytes) -> bool:
+    try:
+        return bool(json.loads(raw)["schemaVersion"] == 1)
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return False
+
+
+def _lists(raw: bytes, digest: OciDigest) -> bool:
+    try:
+        return digest in [entry.digest for entry in Index.parse(raw).manifests]
+    except ImageSpecError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +238,23 @@ class _Proxy:
         self.version: tuple[int, ...] = ()
 
     def initialize(self) -> None:
-        value = str(self.call("Initialize").value)
-        parts = value.split(".")
-        if not all(part.isdigit() for part in parts):
-            raise SkopeoError(f"skopeo speaks an unknown protocol version {value!r}")
-        self.version = tuple(map(int, parts))
+        value = self.ask("Initialize")
+        if not isinstance(value, str) or not _VERSION.fullmatch(value):
+            shown = f" {value!r:.40}" if isinstance(value, str) else ""
+            raise SkopeoError(f"skopeo speaks an unknown protocol version{shown}")
+        self.version = tuple(map(int, value.split(".")))
         _log.debug("skopeo image proxy %s", value)
 
     def call(self, method: str, *args: int | str) -> _Reply:
         self.send(method, *args)
         return self.receive()
+
+    def ask(self, method: str, *args: int | str) -> Any:
+        """Make a call that is answered by a value alone."""
+        reply = self.call(method, *args)
+        if reply.fd is not None:
+            os.close(reply.fd)
+        return reply.value
 
     def send(self, method: str, *args: int | str) -> None:
         request = json.dumps({"method": method, "args": args}).encode()
@@ -209,32 +294,53 @@ class _Proxy:
 
 def _parse_reply(data: bytes, fd: int | None) -> _Reply:
     reply = _json(data)
-    try:
-        if reply["success"]:
-            return _Reply(reply.get("value"), int(reply.get("pipeid") or 0), fd)
-        text = " ".join(str(reply["error"]).split())
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}") from exc
-    raise SkopeoError(f"skopeo: {text}")
+    match reply:
+        case {"success": True}:
+            # "pipeid" is missing or 0 without a pipe.
+            pipe_id = reply.get("pipeid") or 0
+            if type(pipe_id) is int and pipe_id in _PIPE_IDS:
+                return _Reply(reply.get("value"), pipe_id, fd)
+        case {"success": False, "error": str(text)}:
+            raise SkopeoError(f"skopeo: {' '.join(text[:_MAX_ERROR].split())}")
+    raise _nonsense(data)
 
 
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}") from exc
+        raise _nonsense(data) from exc
 
 
-@contextlib.contextmanager
-def _proxy(image_store: str | None) -> Iterator[_Proxy]:
-    argv = ["skopeo", "experimental-image-proxy"]
-    if auth_file := next(filter(os.path.exists, AUTH_FILES), None):
-        argv += ["--authfile", auth_file]
+def _nonsense(data: bytes) -> SkopeoError:
+    return SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}")
+
+
+def _auth_arguments() -> list[str]:
+    auth_file = next(filter(os.path.isfile, AUTH_FILES), None)
+    return ["--authfile", auth_file] if auth_file else []
+
+
+def _environment(image_store: str | None) -> dict[str, str]:
     env = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     if image_store is not None:
         given = env.get(_STORAGE_OPTIONS)
         options = [given] if given else []
         env[_STORAGE_OPTIONS] = ",".join([*options, f"additionalimagestore={image_store}"])
+    return env
+
+
+def _name(imgref: ImageReference) -> str:
+    """Return how skopeo calls an image."""
+    if imgref.transport == "containers-storage":
+        # An image id is written with its algorithm elsewhere, but not here.
+        return f"containers-storage:{imgref.name.removeprefix('sha256:')}"
+    return str(imgref)
+
+
+@contextlib.contextmanager
+def _proxy(env: Mapping[str, str]) -> Iterator[_Proxy]:
+    argv = ["skopeo", "experimental-image-proxy", *_auth_arguments()]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
@@ -257,14 +363,10 @@ class _Image:
 
     @classmethod
     def open(cls, proxy: _Proxy, imgref: ImageReference) -> _Image:
-        name = str(imgref)
-        if imgref.transport == "containers-storage":
-            # An image id is written with its algorithm elsewhere, but not here.
-            name = f"containers-storage:{imgref.name.removeprefix('sha256:')}"
         with doing(f"Opening image {imgref}"):
-            number = proxy.call("OpenImage", name).value
-            if not isinstance(number, int):
-                raise SkopeoError(f"skopeo's reply makes no sense: image {number!r}")
+            number = proxy.ask("OpenImage", _name(imgref))
+            if type(number) is not int:
+                raise SkopeoError("skopeo's reply makes no sense: no number of an image")
             return cls(proxy, number)
 
     @contextlib.contextmanager
@@ -287,7 +389,7 @@ class _Image:
                 raise
         self.proxy.receive()
 
-    def document(self, method: str) -> tuple[Any, bytes]:
+    def document(self, method: str, limit: int) -> tuple[Any, bytes]:
         """Fetch something small whose size is not known beforehand."""
         parts: list[bytes] = []
         size = 0
@@ -295,8 +397,10 @@ class _Image:
             while part := blob.read(CHUNK_BYTES):
                 parts.append(part)
                 size += len(part)
-                if size > ocispec.MAX_CONFIG_BYTES:
-                    raise SkopeoError(f"skopeo's answer to {method} is too long")
+                if size > limit:
+                    raise SkopeoError(
+                        f"skopeo's answer to {method} is too long: {limit} bytes are the limit"
+                    )
         return value, b"".join(parts)
 
     @contextlib.contextmanager
@@ -308,21 +412,17 @@ class _Image:
     def local_layers(self) -> tuple[Descriptor, ...]:
         """Ask for the layers as local storage holds them."""
         if self.proxy.version >= _PIPED_LAYER_INFO:
-            infos = _json(self.document("GetLayerInfoPiped")[1])
+            infos = _json(self.document("GetLayerInfoPiped", ocispec.MAX_MANIFEST_BYTES)[1])
         elif self.proxy.version >= _LAYER_INFO:
-            infos = self.proxy.call("GetLayerInfo", self.number).value
+            infos = self.proxy.ask("GetLayerInfo", self.number)
         else:
             raise SkopeoError(
                 "this skopeo is too old to read local container storage",
                 hint="version 1.11 and later can; or copy the image to an oci: directory first",
             )
-        try:
-            return tuple(
-                Descriptor(str(info["media_type"]), _digest(info["digest"]), int(info["size"]), {})
-                for info in infos
-            )
-        except (KeyError, TypeError, ValueError) as exc:
-            raise SkopeoError(f"skopeo's reply makes no sense: {exc!r}") from exc
+        if not isinstance(infos, list):
+            raise SkopeoError("skopeo's reply makes no sense: no list of layers")
+        return tuple(map(_local_layer, infos))
 
 
 class _Pipe:
@@ -335,8 +435,17 @@ class _Pipe:
         return os.read(self._fd, size)
 
 
+def _local_layer(info: Any) -> Descriptor:
+    match info:
+        case {"media_type": str(media_type), "digest": digest, "size": int(size)}:
+            return Descriptor(media_type, _digest(digest), int(size), {})
+    raise SkopeoError("skopeo's reply makes no sense: no description of a layer")
+
+
 def _digest(value: Any) -> OciDigest:
+    if not isinstance(value, str):
+        raise SkopeoError("skopeo's reply makes no sense: no digest")
     try:
-        return OciDigest.parse(str(value))
+        return OciDigest.parse(value)
     except DigestError as exc:
         raise SkopeoError(f"skopeo's reply makes no sense: {exc}") from exc

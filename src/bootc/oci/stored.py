@@ -20,27 +20,28 @@ from dataclasses import dataclass
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats import ocispec, splitstream
-from bootc.formats.digest import Digest, DigestError, OciDigest
+from bootc.formats.digest import Digest, DigestError, DigestMismatch, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.ocispec import ImageConfig, Manifest
-from bootc.formats.splitstream import StreamReader
 from bootc.formats.tree import Directory
 from bootc.formats.verity import verity_digest
-from bootc.oci.blob import DigestMismatch, check_digest
+from bootc.oci.contents import named_streams
+from bootc.oci.documents import read_config, read_document, read_manifest
 from bootc.oci.layers import check_layer
-from bootc.oci.names import config_id, manifest_id, tag_ref
+from bootc.oci.names import Kind, config_id, manifest_id, manifest_of, tag_ref
 from bootc.oci.pull import (
     FORMAT_VERSIONS,
-    IMAGE_PREFIX,
     Documents,
     boot_tree,
     image_name,
+    images_in,
     stored_tree,
     write_documents,
 )
 from bootc.oci.seal import XattrMode
 from bootc.repository import layout
-from bootc.repository.refs import decode_tag, encode_tag, is_ref_name
+from bootc.repository.content import objects_of
+from bootc.repository.refs import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
 from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,6 @@ _log = logging.getLogger(__name__)
 _REFS = f"{layout.STREAMS}/{layout.REFS}"
 _TAGS = f"{_REFS}/oci"
 _REFERRERS = f"{_REFS}/oci-referrers"
-_MANIFEST_PREFIX = "oci-manifest-"
 _NAME_MAX = 255
 _LIST = "bootc internals cfs oci images lists what there is"
 
@@ -126,7 +126,7 @@ def tag_names(repository: Repository) -> list[str]:
     """Return everything that is used as a tag, whatever it refers to, sorted."""
     try:
         with repository.dir.open_dir(_TAGS) as tags:
-            return sorted(decode_tag(name) for name in tags.names())
+            return sorted(decode_tag(name) for name in tags.names(MAX_REFERENCES))
     except (FileNotFoundError, NotADirectoryError):
         # What stands in their place is for a check of the repository to find.
         return []
@@ -215,25 +215,16 @@ def read_image(repository: Repository, digest: OciDigest) -> StoredImage:
         Error, OSError: it cannot be read.
     """
     with doing(f"Reading image {digest}"):
-        manifest_raw, references = _document(
-            repository,
-            repository.streams.digest_of(manifest_id(digest)),
-            digest,
-            splitstream.OCI_MANIFEST,
-        )
-        artifact = artifact_of(manifest_raw)
-        config_digest = artifact.config if artifact else Manifest.parse(manifest_raw).config.digest
-        # By the manifest and not by its link: an interrupted pull may have left the link on a
-        # stream that no manifest keeps, for a collection to remove.
-        stream = references.get(f"config:{config_digest}")
-        if stream is None:
-            stream = repository.streams.digest_of(config_id(config_digest))
-        config_raw, named = _document(repository, stream, config_digest, splitstream.OCI_CONFIG)
-        images = {name: image for name, image in named.items() if name.startswith(IMAGE_PREFIX)}
-        config = None if artifact else ImageConfig.parse(config_raw)
+        manifest = read_manifest(repository, digest)
+        artifact = artifact_of(manifest.raw)
+        config_digest = artifact.config if artifact else Manifest.parse(manifest.raw).config.digest
+        found = read_config(repository, manifest, config_digest)
+        config = None if artifact else ImageConfig.parse(found.raw)
         layers = config.diff_ids if config else artifact.layers if artifact else ()
-    documents = Documents(digest, manifest_raw, config_digest, config_raw, layers)
-    return StoredImage(documents, StoredConfig(config_digest, stream), config, images)
+    documents = Documents(digest, manifest.raw, config_digest, found.raw, layers)
+    return StoredImage(
+        documents, StoredConfig(config_digest, found.stream), config, images_in(found.references)
+    )
 
 
 def list_images(repository: Repository) -> Iterator[tuple[str, StoredImage]]:
@@ -250,7 +241,7 @@ def referrers(repository: Repository, digest: OciDigest) -> tuple[OciDigest, ...
     found = []
     try:
         with repository.dir.open_dir(f"{_REFERRERS}/{encode_tag(str(digest))}") as below:
-            names = below.names()
+            names = below.names(MAX_REFERENCES)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     for name in names:
@@ -283,18 +274,30 @@ def find_config(
     if digest is None:
         found = find_image(repository, reference).stored_config
     else:
-        try:
-            found = StoredConfig(digest, repository.streams.digest_of(config_id(digest)))
-        except FileNotFoundError as exc:
+        stream = repository.streams.find(config_id(digest)) or _named_config(repository, digest)
+        if stream is None:
             hint = _LIST
-            if repository.streams.exists(manifest_id(digest)):
+            if repository.streams.find(manifest_id(digest)) is not None:
                 hint = "this is the digest of a manifest: give the image's tag"
-            raise NotStored(f"there is no configuration {digest}", hint=hint) from exc
+            raise NotStored(f"there is no configuration {digest}", hint=hint)
+        found = StoredConfig(digest, stream)
     if verity not in (None, found.stream):
         raise DigestMismatch(
             f"the stream of configuration {found.digest} is {found.stream} and not {verity}"
         )
     return found
+
+
+def _named_config(repository: Repository, digest: OciDigest) -> Digest | None:
+    """Return the stream of a configuration whose link a collection took with another image."""
+    for _, stream, manifest in named_streams(repository, Kind.MANIFEST):
+        try:
+            found = read_document(repository, stream, manifest, splitstream.OCI_MANIFEST)
+        except (Error, OSError):
+            continue
+        if named := found.references.get(f"config:{digest}"):
+            return named
+    return None
 
 
 def config_tree(
@@ -320,8 +323,8 @@ def config_tree(
         Error, OSError: what is stored is damaged.
     """
     with doing(f"Reading configuration {config.digest}"):
-        raw, _ = _document(repository, config.stream, config.digest, splitstream.OCI_CONFIG)
-        diff_ids = ImageConfig.parse(raw).diff_ids
+        found = read_document(repository, config.stream, config.digest, splitstream.OCI_CONFIG)
+        diff_ids = ImageConfig.parse(found.raw).diff_ids
     if not trusted:
         for diff_id in diff_ids:
             check_layer(repository, diff_id)
@@ -345,7 +348,7 @@ def match_boot_image(
             for version in FORMAT_VERSIONS
         }
         for version, name in names.items():
-            if image.images.get(name) == expected and repository.images.exists(expected):
+            if image.images.get(name) == expected and _is_whole(repository, expected):
                 return BootImage(expected, xattrs, version)
         unknown = [v for v, name in names.items() if image.images.get(name) in (None, expected)]
         if not unknown:
@@ -359,6 +362,16 @@ def match_boot_image(
                 write_documents(repository, image.documents, made)
                 return BootImage(expected, xattrs, version)
     return None
+
+
+def _is_whole(repository: Repository, image: Digest) -> bool:
+    """Tell whether an image can be mounted: it is registered, and all its objects are there."""
+    if not repository.images.exists(image):
+        return False
+    try:
+        return not repository.objects.missing(objects_of(repository.objects, image))
+    except (Error, FileNotFoundError):
+        return False
 
 
 def _require_stored(repository: Repository, digest: OciDigest) -> None:
@@ -377,28 +390,4 @@ def _digest_in(reference: str) -> OciDigest | None:
 
 
 def _manifest_in(target: str) -> OciDigest | None:
-    entry = target.rpartition("/")[2]
-    try:
-        if entry.startswith(_MANIFEST_PREFIX):
-            return OciDigest.parse(entry.removeprefix(_MANIFEST_PREFIX))
-    except DigestError:
-        pass
-    return None
-
-
-def _document(
-    repository: Repository, verity: Digest, digest: OciDigest, content_type: bytes
-) -> tuple[bytes, Mapping[str, Digest]]:
-    """Return the document that a stream consists of, and the stream's references."""
-    limit = (
-        ocispec.MAX_MANIFEST_BYTES
-        if content_type == splitstream.OCI_MANIFEST
-        else ocispec.MAX_CONFIG_BYTES
-    )
-    stream = StreamReader(repository.objects.read(verity))
-    stream.expect(content_type, repository.algorithm)
-    raw = repository.objects.read(stream.external(), limit=limit)
-    found = digest.new()
-    found.update(raw)
-    check_digest(f"stream {verity}", found.hexdigest(), digest)
-    return raw, stream.named_refs
+    return manifest_of(target.rpartition("/")[2])

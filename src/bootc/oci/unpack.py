@@ -25,11 +25,11 @@ import zstandard
 
 from bootc.errors import Error
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, OciDigest
+from bootc.formats.digest import Algorithm, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader, TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
-from bootc.oci.blob import CHUNK_BYTES, Blob, check_digest
+from bootc.oci.blob import CHUNK_BYTES, Blob
 from bootc.repository.sink import ObjectSink
 
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -8,13 +8,18 @@ needs nothing of trees and of EROFS.
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.tree import External, Inline
+from bootc.formats.verity import VerityHasher
 from bootc.repository.objects import ObjectCorrupt, Objects
-from bootc.repository.reachable import image_objects
+from bootc.repository.reachable import HEAD_BYTES, image_objects, kind_of
+
+_CHUNK_BYTES = 1 << 18
 
 
 def read_image(objects: Objects, image: Digest) -> bytes:
@@ -41,6 +46,54 @@ def objects_of(objects: Objects, image: Digest) -> frozenset[Digest]:
         return frozenset(Digest.from_hex(raw.hex()) for raw in image_objects(data))
 
 
+def read_referring(objects: Objects, digest: Digest) -> bytes | None:
+    """Return the bytes of a stream or an image, or None for an object that is neither.
+
+    Of an object that is neither, whatever its size, nothing is kept in memory; it is read
+    through, for a damaged stream may look like that.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+        OSError: EFBIG when it is larger than any stream or image.
+    """
+    with open(objects.open(digest), "rb", buffering=0) as file:
+        kind = kind_of(os.pread(file.fileno(), HEAD_BYTES, 0))
+    if kind is None:
+        check_object(objects, digest)
+        return None
+    return objects.read(digest, limit=kind.value)
+
+
+def object_chunks(objects: Objects, digest: Digest) -> Iterator[bytes]:
+    """Yield the content of an object of any size, in pieces.
+
+    Where there is no fs-verity it is not compared with the object's name.
+
+    Raises:
+        FileNotFoundError, VerityMissing, ObjectCorrupt: as :meth:`Objects.open`.
+    """
+    fd = objects.open(digest)
+    with open(fd, "rb", buffering=0) as file, doing(f"Reading object {digest}"):
+        while data := file.read(_CHUNK_BYTES):
+            yield data
+
+
+def check_object(objects: Objects, digest: Digest) -> None:
+    """Read an object of any size to its end, and compare it with its name.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+        OSError: EIO among others, when fs-verity finds it damaged.
+    """
+    hasher = VerityHasher(digest.algorithm)
+    for data in object_chunks(objects, digest):
+        hasher.update(data)
+    if hasher.digest() != digest:
+        raise ObjectCorrupt(f"the content of {objects.path_of(digest)} is damaged")
+
+
 def read_content(
     objects: Objects, content: Inline | External, *, limit: int | None = None
 ) -> bytes:
@@ -54,10 +107,18 @@ def read_content(
         raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
     if isinstance(content, Inline):
         return content.data
-    data = objects.read(content.digest, limit=limit)
-    if len(data) != content.size_bytes:
+    if limit is not None:
+        data = objects.read(content.digest, limit=limit)
+        _check_size(objects, content, len(data))
+        return data
+    with open(objects.open(content.digest), "rb", buffering=0) as file:
+        _check_size(objects, content, os.fstat(file.fileno()).st_size)
+    return objects.read(content.digest, limit=content.size_bytes)
+
+
+def _check_size(objects: Objects, content: External, size_bytes: int) -> None:
+    if size_bytes != content.size_bytes:
         raise ObjectCorrupt(
-            f"{objects.path_of(content.digest)} has {len(data)} bytes, "
+            f"{objects.path_of(content.digest)} has {size_bytes} bytes, "
             f"its image says {content.size_bytes}"
         )
-    return data

@@ -22,7 +22,7 @@ from bootc.events import Sink, null_sink, stage
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.image import InvalidImage
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
-from bootc.formats.splitstream import SplitstreamError, StreamReader
+from bootc.formats.splitstream import MAX_STREAM_BYTES, SplitstreamError, StreamReader
 from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository.findings import Count, Finding, Kind, Report
@@ -30,13 +30,15 @@ from bootc.repository.imagecheck import check_image
 from bootc.repository.metadata import MAX_BYTES, Metadata
 from bootc.repository.objects import ObjectCorrupt
 from bootc.repository.reachable import image_objects
-from bootc.repository.refs import BrokenReference, parse_object_link, parse_ref_target
+from bootc.repository.refs import (
+    MAX_ENTRIES,
+    BrokenReference,
+    parse_object_link,
+    parse_ref_target,
+)
 from bootc.repository.remeasure import check_objects
 from bootc.repository.repository import Repository
 from bootc.repository.verity import Verity, VerityMissing
-
-#: A stream is read as a whole. That of a layer with a million files has half as much.
-MAX_STREAM_BYTES = 256 << 20
 
 
 def check(
@@ -204,7 +206,7 @@ class _Checker:
     def _names(self, path: str) -> Iterator[str]:
         try:
             with self._dir.open_dir(path) as below:
-                yield from below.names()
+                yield from below.names(MAX_ENTRIES)
         except FileNotFoundError:
             return
         except OSError as exc:

@@ -35,9 +35,17 @@ from bootc.formats.digest import Algorithm, Digest, DigestError
 from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.content import read_referring
 from bootc.repository.reachable import Needs, needs_of, reachable
-from bootc.repository.refs import BrokenReference, parse_object_link, parse_ref_target
+from bootc.repository.refs import (
+    MAX_ENTRIES,
+    MAX_REFERENCES,
+    BrokenReference,
+    parse_object_link,
+    parse_ref_target,
+)
 from bootc.repository.repository import Repository
+from bootc.repository.verity import DAMAGE
 
 _TASK = "gc"
 _MARK_TASK = "gc-mark"
@@ -114,6 +122,25 @@ def collect(
         return _Collection(repository, dry_run=False).run(roots, sink)
 
 
+def dangling_links(repository: Repository) -> tuple[int, int]:
+    """Return how many links of images, and of streams, lead to nothing; references count."""
+    algorithm, objects = repository.algorithm, repository.objects
+    counts = []
+    for kind in (layout.IMAGES, layout.STREAMS):
+        links = _Collection(repository, dry_run=True)._read_links(kind)
+        there = {
+            name
+            for name, raw in links.entries.items()
+            if raw is not None
+            and len(raw) == algorithm.digest_size
+            and objects.exists(Digest(algorithm, raw))
+        }
+        gone = [name for name, raw in links.entries.items() if raw is not None]
+        gone += links.refs.values()
+        counts.append(sum(name not in there for name in gone))
+    return counts[0], counts[1]
+
+
 @dataclass(frozen=True, slots=True)
 class _Links:
     """What lies in ``streams/`` or ``images/``."""
@@ -153,6 +180,7 @@ class _Collection:
                 live = self._mark(roots)
             for kind in _KINDS:
                 self._prune(kind, live)
+            self._forget_marks(live)
             if not self._dry_run:
                 self._repository.sync()
             self._sweep_leftovers()
@@ -185,7 +213,7 @@ class _Collection:
         links = _Links({}, {}, {})
         if self._dir.exists(kind):
             with self._dir.open_dir(kind) as directory:
-                for name in directory.names():
+                for name in directory.names(MAX_ENTRIES):
                     if name != layout.REFS:
                         self._read_entry(directory, name, links)
                 if directory.exists(layout.REFS):
@@ -210,7 +238,7 @@ class _Collection:
         while pending:
             above = pending.pop()
             with refs.open_dir(above or ".") as directory:
-                for name in directory.names():
+                for name in directory.names(MAX_REFERENCES):
                     path = f"{above}/{name}" if above else name
                     mode = directory.stat(name).st_mode
                     if stat.S_ISDIR(mode):
@@ -221,6 +249,9 @@ class _Collection:
                         self._leave(directory, name, "is not a link")
 
     def _read_ref(self, directory: Dir, name: str, path: str, links: _Links) -> None:
+        if len(links.refs) + len(links.foreign_refs) >= MAX_REFERENCES:
+            what = f"there are more than {MAX_REFERENCES} references"
+            raise OSError(errno.EFBIG, what, directory.path)
         target = directory.readlink(name)
         try:
             links.refs[path] = parse_ref_target(path, target, f"{directory.path}/{name}")
@@ -266,8 +297,8 @@ class _Collection:
         if len(raw) != algorithm.digest_size:
             raise UnreadableRoot(title, f"is not named by {algorithm.hash_name}")
         try:
-            data = self._repository.objects.read(Digest(algorithm, raw))
-            needs = needs_of(data, algorithm)
+            data = read_referring(self._repository.objects, Digest(algorithm, raw))
+            needs = None if data is None else needs_of(data, algorithm)
         except FileNotFoundError:
             if raw in self._demanded:
                 raise UnreadableRoot(title, "its object is missing") from None
@@ -276,10 +307,10 @@ class _Collection:
         except Error as exc:
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         except OSError as exc:
-            if exc.errno != errno.EIO:
+            if exc.errno not in (*DAMAGE, errno.EFBIG):
                 exc.add_note(f"Reading {title}")
                 raise
-            # Also what fs-verity answers for damaged content.
+            # EIO is also what fs-verity answers for damaged content.
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         if needs is None:
             if registered:
@@ -305,6 +336,20 @@ class _Collection:
             if not self._dry_run:
                 self._dir.unlink(f"{kind}/{path}")
         self._pruned[kind] = len(doomed)
+
+    def _forget_marks(self, live: set[bytes]) -> None:
+        """Remove the marks of streams that have gone, or are others now."""
+        if self._dry_run or not self._dir.exists(layout.VERIFIED):
+            return
+        streams = self._links[layout.STREAMS].entries
+        with self._dir.open_dir(layout.VERIFIED) as marks:
+            for name in marks.names(MAX_ENTRIES):
+                if not stat.S_ISLNK(marks.stat(name).st_mode):
+                    self._leave(marks, name, "is not a link")
+                    continue
+                raw = streams.get(name)
+                if raw not in live or marks.readlink(name) != layout.link_to_object(raw.hex()):
+                    marks.unlink(name)
 
     def _sweep_leftovers(self) -> None:
         """Remove what interrupted writers left in the repository's own directory."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
-from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
-from bootc.repository.references import References
-from bootc.repository.refs import BrokenReference, is_ref_name
+from bootc.repository.references import References, place_link
+from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_ref_name
 
 
 class Images:
@@ -45,10 +44,8 @@ class Images:
         with doing(f"Registering image {digest} in {self._dir.path}"):
             self._objects.flush()
             self._dir.sync()
-            self._dir.ensure_dir(layout.IMAGES).close()
-            replace_symlink(
-                self._dir, layout.image_path(digest.hex), layout.link_to_object(digest.hex)
-            )
+            path, target = layout.image_path(digest.hex), layout.link_to_object(digest.hex)
+            place_link(self._dir, path, target, MAX_ENTRIES)
         return digest
 
     def exists(self, digest: Digest) -> bool:
@@ -98,7 +95,7 @@ class Images:
         """Return the digests of all registered images in hex, sorted."""
         try:
             with self._dir.open_dir(layout.IMAGES) as images:
-                return [name for name in images.names() if name != layout.REFS]
+                return [name for name in images.names(MAX_ENTRIES) if name != layout.REFS]
         except FileNotFoundError:
             return []
 

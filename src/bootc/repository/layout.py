@@ -17,6 +17,11 @@ OBJECTS = "objects"
 IMAGES = "images"
 STREAMS = "streams"
 REFS = "refs"
+#: Which object a stream was when its content was compared with its name: links like those of
+#: streams. Unknown to composefs-rs; they keep nothing.
+VERIFIED = "verified"
+#: What is moved out of the way; unknown to composefs-rs, and looked at by nobody.
+QUARANTINE = "quarantine"
 
 #: One directory a deployment, named by its image id.
 STATE_DEPLOY = "state/deploy"

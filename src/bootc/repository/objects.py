@@ -34,8 +34,9 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
@@ -44,18 +45,20 @@ from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.kernel import files, fsverity
 from bootc.repository import verity as sealing
-from bootc.repository.sink import ObjectWriter
-from bootc.repository.verity import Verity, VerityMissing
+from bootc.repository.verity import DAMAGE, Verity, VerityMissing
+
+if TYPE_CHECKING:
+    from bootc.repository.sink import ObjectWriter
 
 _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 #: Objects that wait for their names together. More cost descriptors, fewer cost time.
 _BATCH = 256
+#: A directory is listed when more of its objects are asked for; looking each up is cheaper below.
+_LIST_FROM = 32
 #: Up to here hashing costs less than the file it saves when the object is there already.
 _HASH_FIRST_BYTES = 64 * 1024
-#: What opening or reading a damaged file may answer.
-_DAMAGE = (errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG)
 
 
 class ObjectCorrupt(Error):
@@ -227,6 +230,26 @@ class Objects:
         """Tell whether there is an object of this name; its content is not looked at."""
         return digest in self._nameless or self._dir.exists(digest.object_path)
 
+    def missing(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Return those of which there is no object; nobody's content is looked at."""
+        wanted: dict[str, list[Digest]] = {}
+        for digest in digests:
+            if digest not in self._nameless:
+                wanted.setdefault(digest.object_path[:2], []).append(digest)
+        return [d for bucket, some in wanted.items() for d in self._missing_in(bucket, some)]
+
+    def _missing_in(self, bucket: str, digests: list[Digest]) -> Iterator[Digest]:
+        try:
+            with self._dir.open_dir(bucket) as below:
+                if len(digests) > _LIST_FROM:
+                    with os.scandir(below.fileno()) as entries:
+                        there = {e.name for e in entries if e.is_file(follow_symlinks=False)}
+                    yield from (d for d in digests if d.object_path[3:] not in there)
+                else:
+                    yield from (d for d in digests if not below.is_file(d.object_path[3:]))
+        except (FileNotFoundError, NotADirectoryError):
+            yield from digests
+
     def open(self, digest: Digest) -> int:
         """Open an object for reading; the descriptor belongs to the caller.
 
@@ -390,7 +413,7 @@ class Objects:
         except (ObjectCorrupt, VerityMissing):
             return False
         except OSError as exc:
-            if exc.errno in _DAMAGE:
+            if exc.errno in DAMAGE:
                 return False
             raise
         with open(fd, "rb", buffering=0):
@@ -421,7 +444,7 @@ def _equal(stored: _Reader, content: _Reader) -> bool:
         try:
             found = stored(offset, _CHUNK_BYTES)
         except OSError as exc:
-            if exc.errno in _DAMAGE:
+            if exc.errno in DAMAGE:
                 return False
             raise
         if found != expected:

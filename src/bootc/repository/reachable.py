@@ -14,19 +14,35 @@ more in four cases:
 
 from __future__ import annotations
 
+import enum
 import stat
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bootc.formats.digest import Algorithm, Digest, DigestError
 from bootc.formats.erofs.image import Image, InvalidImage, check_headers, unpack_headers
-from bootc.formats.erofs.structs import EROFS_MAGIC, METACOPY, REDIRECT, SUPERBLOCK_OFFSET
-from bootc.formats.splitstream import MAGIC, SplitstreamError, StreamReader
+from bootc.formats.erofs.structs import (
+    EROFS_MAGIC,
+    MAX_IMAGE_BYTES,
+    METACOPY,
+    REDIRECT,
+    SUPERBLOCK_OFFSET,
+)
+from bootc.formats.splitstream import MAGIC, MAX_STREAM_BYTES, SplitstreamError, StreamReader
 
 #: Where a stream's magic is: now, and in the older header.
 _STREAM_MAGIC_AT = (0, 18)
 _EROFS_MAGIC = EROFS_MAGIC.to_bytes(4, "little")
 _METACOPY_HEADER_BYTES = 4
+#: So much of an object tells whether it is a stream or an image.
+HEAD_BYTES = SUPERBLOCK_OFFSET + len(_EROFS_MAGIC)
+
+
+class Kind(enum.Enum):
+    """Objects that refer to others. ``value`` is the limit of their size in bytes."""
+
+    STREAM = MAX_STREAM_BYTES
+    IMAGE = MAX_IMAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +55,32 @@ class Needs:
     named: Mapping[bytes, str] = field(default_factory=dict)
 
 
+def kind_of(head: bytes) -> Kind | None:
+    """Return what an object is, or None if it is neither a stream nor an image.
+
+    Args:
+        head: Its first :data:`HEAD_BYTES`, or all of it.
+    """
+    if any(head.startswith(MAGIC, at) for at in _STREAM_MAGIC_AT):
+        return Kind.STREAM
+    if head.startswith(_EROFS_MAGIC, SUPERBLOCK_OFFSET):
+        return Kind.IMAGE
+    return None
+
+
 def needs_of(data: bytes, algorithm: Algorithm) -> Needs | None:
     """Return what an object refers to, or None if it is neither a stream nor an image.
 
     Raises:
         SplitstreamError, InvalidImage: it is one, and makes no sense.
     """
-    if any(data.startswith(MAGIC, at) for at in _STREAM_MAGIC_AT):
-        return stream_needs(data, algorithm)
-    if data.startswith(_EROFS_MAGIC, SUPERBLOCK_OFFSET):
-        return Needs(image_objects(data))
-    return None
+    match kind_of(data):
+        case Kind.STREAM:
+            return stream_needs(data, algorithm)
+        case Kind.IMAGE:
+            return Needs(image_objects(data))
+        case None:
+            return None
 
 
 def stream_needs(data: bytes, algorithm: Algorithm) -> Needs:

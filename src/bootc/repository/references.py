@@ -1,23 +1,143 @@
-"""The names of a repository's images, and of its streams: links below ``refs/``.
+"""The links of a repository, above all the names of its images and streams, below ``refs/``.
 
 Owns: reading and setting them (composefs, "Images and stream references"). Promises:
-links change from old to new in one step, and are read, never followed.
+links change from old to new in one step, and are read, never followed; what lies in the
+place of a link that is set, and is no link, is moved to ``quarantine/`` and not lost.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
+import logging
 import os
+import stat
 from collections.abc import Iterator
 
 from bootc.errors import doing
 from bootc.fs.atomic import replace_symlink
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.refs import is_ref_name, parse_ref_target, ref_target
+from bootc.repository.refs import (
+    MAX_ENTRIES,
+    MAX_REFERENCES,
+    BrokenReference,
+    is_ref_name,
+    parse_ref_target,
+    ref_target,
+)
 
+_log = logging.getLogger(__name__)
+
+#: Leaves room for a number in a name, of which 255 bytes are the limit.
+_MAX_NAME_BYTES = 240
+#: What the kernel says of what is no link, and of a link in the place of a directory.
+_BROKEN = {
+    errno.EINVAL: "is not a link",
+    errno.EXDEV: "lies behind a link that leads out of the repository",
+    errno.ELOOP: "lies behind links that lead nowhere",
+}
 #: What the kernel says of a name that is none of a link: of a directory, or below a link.
 _NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def place_link(directory: Dir, path: str, target: str, limit: int) -> None:
+    """Make a link of a repository, whatever lies in its place or in that of its directory.
+
+    Args:
+        directory: The repository.
+        path: The link.
+        target: What it says.
+        limit: How many entries readers take in its directory.
+
+    Raises:
+        BrokenReference: there is a directory that other references are in.
+        OSError: also with EFBIG, when there are as many already.
+    """
+    above = path.rpartition("/")[0]
+    _clear_way(directory, above)
+    with directory.ensure_dir(above) as below:
+        if not below.exists(path.removeprefix(f"{above}/")):
+            below.names(limit - 1)
+    try:
+        replace_symlink(directory, path, target)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        if _holds_links(directory, path):
+            # What they refer to would be garbage.
+            raise BrokenReference(
+                f"{directory.path}/{path} is a directory that other references are in"
+            ) from exc
+        _log.warning("%s is not a link: moved to %s", path, quarantine(directory, path))
+        replace_symlink(directory, path, target)
+
+
+def _clear_way(directory: Dir, path: str) -> None:
+    """Move away what is no directory where one has to be."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
+        try:
+            is_directory = stat.S_ISDIR(directory.stat(part).st_mode)
+        except FileNotFoundError:
+            return
+        if not is_directory:
+            moved = quarantine(directory, part)
+            _log.warning("%s is not a directory: moved to %s", part, moved)
+            return
+
+
+def _holds_links(directory: Dir, path: str) -> bool:
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        mode = directory.stat(path).st_mode
+        if stat.S_ISLNK(mode):
+            return True
+        if stat.S_ISDIR(mode):
+            with directory.open_dir(path) as below:
+                pending += [f"{path}/{name}" for name in below.names(MAX_ENTRIES)]
+    return False
+
+
+def quarantine(directory: Dir, path: str, name: str | None = None) -> str:
+    """Move anything to where nobody looks for it, and return its new path.
+
+    A link to an object stays one.
+
+    Args:
+        directory: The repository.
+        path: What is to be moved.
+        name: What it is to be called; as it is if left out. A number follows if that is taken.
+    """
+    directory.ensure_dir(layout.QUARANTINE, 0o700).close()
+    name = os.fsdecode(os.fsencode(name or path.rpartition("/")[2])[:_MAX_NAME_BYTES])
+    free = target = f"{layout.QUARANTINE}/{name}"
+    number = 0
+    while directory.exists(free):
+        number += 1
+        free = f"{target}.{number}"
+    directory.rename(path, free)
+    return free
+
+
+def read_link(directory: Dir, path: str) -> str:
+    """Return what a link of a repository says.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name.
+        BrokenReference: there is something else than a link.
+    """
+    try:
+        return directory.readlink(path)
+    except NotADirectoryError as exc:
+        # The directory is none: there is nothing in it.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), exc.filename) from exc
+    except OSError as exc:
+        if exc.errno not in _BROKEN:
+            raise
+        raise BrokenReference(f"{directory.path}/{path} {_BROKEN[exc.errno]}") from exc
 
 
 class References:
@@ -55,8 +175,7 @@ class References:
         """Make a reference refer to an entry."""
         path = self._path(name)
         with doing(f"Setting reference {name} in {self._dir.path}"):
-            self._dir.ensure_dir(path.rpartition("/")[0]).close()
-            replace_symlink(self._dir, path, ref_target(name, entry))
+            place_link(self._dir, path, ref_target(name, entry), MAX_REFERENCES)
 
     def remove(self, name: str) -> None:
         """Remove a reference.
@@ -73,9 +192,14 @@ class References:
 
         Raises:
             BrokenReference: a link refers to something else than an entry.
+            OSError: EFBIG when there are more than :data:`MAX_REFERENCES`.
         """
         with doing(f"Reading references of {self._dir.path}"):
-            return dict(self._walk(prefix))
+            found = dict(itertools.islice(self._walk(prefix), MAX_REFERENCES + 1))
+            if len(found) > MAX_REFERENCES:
+                what = f"there are more than {MAX_REFERENCES} references"
+                raise OSError(errno.EFBIG, what, f"{self._dir.path}/{self._refs}")
+            return found
 
     def _path(self, name: str) -> str:
         if not is_ref_name(name):
@@ -86,12 +210,12 @@ class References:
         path = f"{self._refs}/{name}" if name else self._refs
         try:
             with self._dir.open_dir(path) as below:
-                entries = below.names()
+                entries = below.names(MAX_REFERENCES)
         except FileNotFoundError:
             return
         except NotADirectoryError:
             where = f"{self._dir.path}/{path}"
-            yield name, parse_ref_target(name, self._dir.readlink(path), where)
+            yield name, parse_ref_target(name, read_link(self._dir, path), where)
             return
         for entry in entries:
             yield from self._walk(f"{name}/{entry}" if name else entry)

@@ -12,6 +12,11 @@ from bootc.errors import Error
 from bootc.formats.digest import Digest, DigestError
 from bootc.repository import layout
 
+#: Streams, and images, that a repository can have. Memory is kept for the name of each.
+MAX_ENTRIES = 1 << 18
+#: References to either.
+MAX_REFERENCES = 1 << 16
+
 _LINK_PREFIX = f"../{layout.OBJECTS}/"
 
 

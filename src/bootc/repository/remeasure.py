@@ -28,7 +28,7 @@ from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository import verity as sealing
 from bootc.repository.findings import Count, Finding, Kind
-from bootc.repository.verity import Verity
+from bootc.repository.verity import DAMAGE, Verity
 
 _CHUNK_BYTES = 1 << 20
 #: Objects up to this size are hashed together, so many at a time.
@@ -37,10 +37,6 @@ _GATHER = 256
 #: How often progress is told.
 _TICK_S = 0.1
 _BUCKETS = tuple(f"{number:02x}" for number in range(256))
-#: Errors that are the content's fault or the medium's, and come again: EINVAL is how ext4
-#: refuses a file whose fs-verity descriptor is damaged. Anything else says nothing about
-#: the object (permissions, memory), and must not be taken for damage.
-_DAMAGE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EINVAL})
 #: A symlink, a socket, a device without driver.
 _WRONG_TYPE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 
@@ -108,7 +104,7 @@ class ObjectChecker:
         except OSError as exc:
             if exc.errno in _WRONG_TYPE:
                 return _finding(Kind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
-            kind = Kind.OBJECT_OPEN_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
+            kind = Kind.OBJECT_OPEN_FAILED if exc.errno in DAMAGE else Kind.OBJECT_CHECK_FAILED
             return _finding(kind, digest, _strerror(exc))
         try:
             info = os.fstat(fd)
@@ -126,7 +122,7 @@ class ObjectChecker:
                 return _mismatch(digest, measured[1])
             self._read(fd, 0, info.st_size, None)
         except OSError as exc:
-            kind = Kind.OBJECT_VERITY_FAILED if exc.errno in _DAMAGE else Kind.OBJECT_CHECK_FAILED
+            kind = Kind.OBJECT_VERITY_FAILED if exc.errno in DAMAGE else Kind.OBJECT_CHECK_FAILED
             return _finding(kind, digest, _strerror(exc))
         finally:
             os.close(fd)

@@ -11,9 +11,10 @@ Owns: what is done about findings. Promises:
 - A layer whose stream names missing objects is set aside: its link gets a name that no
   pull takes for a layer, so that the next pull fetches this layer, and no other. Unlinking
   it would be worse: composefs-rs's garbage collection finds a layer's objects through any
-  link to its stream, and would take the healthy ones, too. Streams of configurations and
-  manifests, and references, stay: a pull writes the former anew, and the latter keep
-  everything else alive.
+  link to its stream, and would take the healthy ones, too.
+- What is no link, or says nothing that a link says, goes to quarantine as well, and so does
+  the link to a stream that makes no sense (:mod:`bootc.repository.relink`). Links to sound
+  streams and references stay, for they keep everything else alive.
 
 Running it again after an interruption finishes it. Heal with a pull of the images that
 :attr:`Repaired.needed_by` leads to.
@@ -34,12 +35,11 @@ from bootc.printable import printable
 from bootc.repository import layout
 from bootc.repository.findings import Finding, Kind, Report
 from bootc.repository.fsck import check
+from bootc.repository.relink import LinkMender, moved_away
 from bootc.repository.remeasure import ObjectChecker
 from bootc.repository.repository import Repository
 from bootc.repository.verity import Verity
 
-#: Below the repository; unknown to composefs-rs.
-QUARANTINE = "quarantine"
 _LAYER = f"{layout.STREAMS}/oci-layer-"
 #: Where the link of an incomplete layer goes.
 _ASIDE = f"{layout.STREAMS}/incomplete-oci-layer-"
@@ -64,16 +64,22 @@ class Repaired:
     quarantined: tuple[Digest, ...]
     #: Objects that have fs-verity again.
     resealed: tuple[Digest, ...]
-    #: Layers' streams that were set aside, by content id.
+    #: Streams that are incomplete or make no sense and were set aside, by content id.
     set_aside: tuple[str, ...]
     #: Objects that are not there, and the streams and images that need them, as paths.
     needed_by: Mapping[Digest, tuple[str, ...]]
     #: What is wrong still. A pull heals those with an object to fetch.
     left: tuple[Finding, ...]
+    #: What is in quarantine besides objects, by its former path.
+    moved: tuple[str, ...]
+    #: Images and references whose links say what they should again.
+    relinked: tuple[str, ...]
 
     def to_text(self) -> str:
         """Return this for people, a line for each thing."""
         lines = [f"quarantined: {digest}" for digest in self.quarantined]
+        lines += [f"quarantined: {printable(path)}" for path in self.moved]
+        lines += [f"relinked: {printable(path)}" for path in self.relinked]
         lines += [f"resealed: {digest}" for digest in self.resealed]
         lines += [f"set aside: {printable(name)}" for name in self.set_aside]
         for digest, paths in self.needed_by.items():
@@ -84,9 +90,11 @@ class Repaired:
         return "".join(f"{line}\n" for line in lines or ["nothing to repair"])
 
     def to_json(self) -> dict[str, object]:
-        """Return this for programs."""
+        """Return this for programs. In quarantine are objects, by digest, and other things."""
+        relinked = {"relinked": list(self.relinked)} if self.relinked else {}
         return {
-            "quarantined": [str(digest) for digest in self.quarantined],
+            "quarantined": [*map(str, self.quarantined), *self.moved],
+            **relinked,
             "resealed": [str(digest) for digest in self.resealed],
             "set_aside": list(self.set_aside),
             "needed_by": {str(digest): list(paths) for digest, paths in self.needed_by.items()},
@@ -117,39 +125,76 @@ def repair(
         OSError: the disk fails or is full. What was done so far stays done.
     """
     repository.objects.require_writable()
-    quarantined: list[Digest] = []
-    resealed: list[Digest] = []
-    of_objects = [finding for finding in report.findings if _is_of_object(finding)]
-    left = [finding for finding in of_objects if finding.digest is None]
     with repository.alone(wait=wait, sink=sink), doing(f"Repairing {repository.dir.path}"):
-        with repository.dir.open_dir(layout.OBJECTS) as store:
-            checker = ObjectChecker(
-                store, repository.algorithm, secure=repository.secure, verity=verity
-            )
-            for digest in {f.digest: None for f in of_objects if f.digest is not None}:
-                found = checker.check(digest)
-                if found is None:
-                    continue
-                if found.kind is Kind.OBJECT_VERITY_MISSING:
-                    _reseal(repository, store, digest)
-                    resealed.append(digest)
-                elif found.kind in _DAMAGED:
-                    _quarantine(repository.dir, found.path, digest.hex)
-                    quarantined.append(digest)
-                else:
-                    left.append(found)
+        objects = _mend_objects(repository, report, verity)
         repository.objects.flush()
         repository.sync()
         after = check(repository, sink, metadata_only=True, verity=verity)
-        set_aside = _set_aside(repository.dir, after)
+        links = LinkMender(repository, verity).mend(after.findings)
+        if links.relinked or links.moved or links.streams:
+            after = check(repository, sink, metadata_only=True, verity=verity)
+        incomplete = _set_aside(repository.dir, after)
         repository.sync()
-    after = check(repository, sink, metadata_only=True, verity=verity) if set_aside else after
+    if incomplete:
+        after = check(repository, sink, metadata_only=True, verity=verity)
     return Repaired(
-        tuple(quarantined),
-        tuple(resealed),
-        set_aside,
+        objects.quarantined,
+        objects.resealed,
+        (*links.streams, *incomplete),
         _needed_by(after),
-        (*left, *after.findings),
+        (*objects.left, *after.findings),
+        (*objects.moved, *links.moved),
+        links.relinked,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """What was done about objects."""
+
+    quarantined: tuple[Digest, ...]
+    resealed: tuple[Digest, ...]
+    left: tuple[Finding, ...]
+    #: What was in the place of a directory of objects.
+    moved: tuple[str, ...]
+
+
+def _mend_objects(repository: Repository, report: Report, verity: Verity) -> _Objects:
+    quarantined: list[Digest] = []
+    resealed: list[Digest] = []
+    moved: list[str] = []
+    findings = [finding for finding in report.findings if _is_of_object(finding)]
+    left = [finding for finding in findings if finding.digest is None and not _is_bucket(finding)]
+    for finding in filter(_is_bucket, findings):
+        # Something else than a directory, of objects of which there are none then.
+        if moved_away(repository.dir, finding.path) is None:
+            left.append(finding)
+        else:
+            moved.append(finding.path)
+    with repository.dir.open_dir(layout.OBJECTS) as store:
+        checker = ObjectChecker(
+            store, repository.algorithm, secure=repository.secure, verity=verity
+        )
+        for digest in {f.digest: None for f in findings if f.digest is not None}:
+            found = checker.check(digest)
+            if found is None:
+                continue
+            if found.kind is Kind.OBJECT_VERITY_MISSING:
+                _reseal(repository, store, digest)
+                resealed.append(digest)
+            elif found.kind in _DAMAGED and moved_away(repository.dir, found.path, digest.hex):
+                quarantined.append(digest)
+            else:
+                left.append(found)
+    return _Objects(tuple(quarantined), tuple(resealed), tuple(left), tuple(moved))
+
+
+def _is_bucket(finding: Finding) -> bool:
+    return (
+        finding.kind is Kind.UNEXPECTED_FILE_TYPE
+        and finding.digest is None
+        and finding.path.startswith(f"{layout.OBJECTS}/")
+        and finding.path.count("/") == 1
     )
 
 
@@ -166,31 +211,14 @@ def _reseal(repository: Repository, store: Dir, digest: Digest) -> None:
         writer.commit()
 
 
-def _quarantine(directory: Dir, path: str, name: str) -> None:
-    """Move anything to a name nobody asks for; a link to an object stays one."""
-    directory.ensure_dir(QUARANTINE, 0o700).close()
-    free = target = f"{QUARANTINE}/{name}"
-    number = 0
-    while directory.exists(free):
-        number += 1
-        free = f"{target}.{number}"
-    directory.rename(path, free)
-
-
 def _set_aside(directory: Dir, report: Report) -> tuple[str, ...]:
     """Make layers that a pull would take for complete ones look absent."""
     layers = {f.path: f.kind for f in report.findings if f.path.startswith(_LAYER)}
     gone = []
     for path, kind in layers.items():
-        name = path.removeprefix(f"{layout.STREAMS}/")
         if kind is Kind.MISSING_OBJECT_REF:
             directory.rename(path, _ASIDE + path.removeprefix(_LAYER))
-        elif kind is Kind.STREAM_READ_FAILED:
-            # Nothing can be found through it.
-            _quarantine(directory, path, name)
-        else:
-            continue
-        gone.append(name)
+            gone.append(path.removeprefix(f"{layout.STREAMS}/"))
     return tuple(gone)
 
 

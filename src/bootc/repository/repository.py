@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -139,7 +139,7 @@ class Repository:
             return repository
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913
         cls,
         parent: Dir,
         *,
@@ -150,6 +150,7 @@ class Repository:
         wait: bool = True,
         sink: Sink = null_sink,
         verity: Verity = fsverity,
+        infer: Callable[[Dir], tuple[Metadata, bool]] | None = None,
     ) -> Self:
         """Open the repository of a physical root and hold its lock shared.
 
@@ -163,6 +164,8 @@ class Repository:
             wait: Wait for a process that has it alone, which is one that collects garbage.
             sink: Told when that takes more than a moment.
             verity: The kernel's ioctls.
+            infer: What says of a repository without ``meta.json`` what it is, and whether it is
+                secure; it is refused if left out.
 
         Raises:
             NotARepository: there is none.
@@ -180,7 +183,10 @@ class Repository:
             assert lock or not writable, "what is added and not referred to yet needs the lock"
             if lock:
                 lock_shared(directory, wait=wait, sink=sink)
-            metadata, secure = _read_metadata(directory, verity)
+            if infer is not None and not directory.exists(layout.META):
+                metadata, secure = infer(directory)
+            else:
+                metadata, secure = _read_metadata(directory, verity)
             if require_verity and not secure:
                 raise VerityMissing(
                     f"the repository {path} was made without fs-verity, and fs-verity is required",
@@ -300,7 +306,7 @@ def _open_store(directory: Dir) -> Dir:
 def _headless(path: str) -> NotARepository:
     return NotARepository(
         f"{path} has objects but no meta.json: an older format, or remains of an interrupted run",
-        hint="remove the directory if nothing needs it, and install again",
+        hint="bootc internals cfs init --ensure writes meta.json by what the objects are",
     )
 
 

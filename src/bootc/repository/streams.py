@@ -1,21 +1,21 @@
 """Splitstreams of a repository: objects that have a name of their own.
 
-Owns: ``streams/<content id>`` and the references ``streams/refs/<name>``, which
-keep streams and all they refer to from garbage collection (composefs, "Images and
-stream references"). Promises: a stream's link appears only after everything stored
-before it is on the disk, and links change from old to new in one step.
+Owns: ``streams/<content id>``, the marks ``verified/<content id>``, and the references
+``streams/refs/<name>``, which keep streams and all they refer to from garbage collection
+(composefs, "Images and stream references"). Promises: a stream's link appears only after
+everything stored before it is on the disk, and links change from old to new in one step.
 """
 
 from __future__ import annotations
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest
-from bootc.fs.atomic import replace_symlink
+from bootc.formats.splitstream import MAX_STREAM_BYTES, check_stream_size
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.objects import Objects
-from bootc.repository.references import References
-from bootc.repository.refs import is_entry_name, parse_object_link
+from bootc.repository.references import References, place_link, read_link
+from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_entry_name, parse_object_link
 
 
 class Streams:
@@ -32,22 +32,48 @@ class Streams:
         self._references = References(directory, layout.STREAMS)
 
     def exists(self, content_id: str) -> bool:
-        """Tell whether the stream and the object it consists of are there."""
+        """Tell whether the stream and the object it consists of are there.
+
+        Raises:
+            BrokenReference: its link is none to an object.
+        """
         try:
             return self._objects.exists(self.digest_of(content_id))
         except FileNotFoundError:
             return False
+
+    def find(self, content_id: str) -> Digest | None:
+        """Return the object a stream consists of, or None if no link leads to one that is there."""
+        try:
+            digest = self.digest_of(content_id)
+        except (FileNotFoundError, BrokenReference):
+            return None
+        return digest if self._objects.exists(digest) else None
+
+    def names(self) -> list[str]:
+        """Return the content ids of all streams, sorted.
+
+        Raises:
+            OSError: EFBIG when there are more than :data:`MAX_ENTRIES`.
+        """
+        try:
+            with self._dir.open_dir(layout.STREAMS) as streams:
+                return [name for name in streams.names(MAX_ENTRIES) if name != layout.REFS]
+        except (FileNotFoundError, NotADirectoryError):
+            # What stands in their place is for a check of the repository to find.
+            return []
 
     def digest_of(self, content_id: str) -> Digest:
         """Return the object a stream consists of.
 
         Raises:
             FileNotFoundError: there is no such stream.
-            BrokenReference: its link is none to an object.
+            BrokenReference: it is no link, or its link is none to an object.
         """
         path = self._path(content_id)
+        where = f"{self._dir.path}/{path}"
         with doing(f"Looking up {content_id} in {self._dir.path}"):
-            return parse_object_link(self._dir.readlink(path), f"{self._dir.path}/{path}")
+            return parse_object_link(read_link(self._dir, path), where)
 
     def read(self, content_id: str) -> bytes:
         """Return the bytes of a stream, still encoded.
@@ -55,23 +81,45 @@ class Streams:
         Raises:
             FileNotFoundError, BrokenReference: as :meth:`digest_of`.
             VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+            OSError: EFBIG when it is larger than any stream.
         """
-        return self._objects.read(self.digest_of(content_id))
+        digest = self.digest_of(content_id)
+        with doing(f"Reading {content_id} in {self._dir.path}"):
+            return self._objects.read(digest, limit=MAX_STREAM_BYTES)
 
     def write(self, content_id: str, data: bytes) -> Digest:
         """Store a stream under a content id, in place of an older one.
 
         Raises:
+            StreamTooLarge: no reader would take it.
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
         path = self._path(content_id)
+        check_stream_size(len(data))
         digest = self._objects.put(data)
         with doing(f"Registering {content_id} in {self._dir.path}"):
             self._objects.flush()
             self._dir.sync()
-            self._dir.ensure_dir(layout.STREAMS).close()
-            replace_symlink(self._dir, path, layout.link_to_object(digest.hex))
+            place_link(self._dir, path, layout.link_to_object(digest.hex), MAX_ENTRIES)
         return digest
+
+    def verified(self, content_id: str) -> Digest | None:
+        """Return the object that the stream was when :meth:`set_verified` was told of it."""
+        path = f"{layout.VERIFIED}/{self._name(content_id)}"
+        try:
+            return parse_object_link(read_link(self._dir, path), path)
+        except (FileNotFoundError, BrokenReference):
+            return None
+
+    def set_verified(self, content_id: str, digest: Digest) -> None:
+        """Remember that an object is the stream that its content id says, and was compared.
+
+        That may get lost, and the stream is compared again then. Collections forget it together
+        with the stream.
+        """
+        self._objects.require_writable()
+        path = f"{layout.VERIFIED}/{self._name(content_id)}"
+        place_link(self._dir, path, layout.link_to_object(digest.hex), MAX_ENTRIES)
 
     def set_ref(self, name: str, content_id: str) -> None:
         """Make ``streams/refs/<name>`` refer to a stream, which need not exist yet."""
@@ -109,6 +157,9 @@ class Streams:
         return self._references.get(reference) if slash and prefix == layout.REFS else name
 
     def _path(self, content_id: str) -> str:
+        return layout.stream_path(self._name(content_id))
+
+    def _name(self, content_id: str) -> str:
         if not is_entry_name(content_id):
             raise ValueError(f"{content_id!r} cannot name a stream")
-        return layout.stream_path(content_id)
+        return content_id

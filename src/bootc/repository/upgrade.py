@@ -8,14 +8,16 @@ themselves, once. Promises:
   fs-verity make no repository.
 - Objects are neither changed nor deleted.
 
-A repository upgraded here keeps the EROFS format its images have, which is 2. The
-reference implementation means to, and records 1; its images then get other digests than
-the deployments that are there already.
+A repository upgraded here keeps the EROFS format its images have: images of another would
+get other digests than the deployments that are there already. Those of before 2026 have 2; a
+``meta.json`` may also get lost. (The reference implementation records 1.) Only who writes gives
+a repository its ``meta.json``; who reads takes it for what :func:`infer` says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import errno
 import os
@@ -27,12 +29,20 @@ from typing import TypedDict
 from bootc.errors import doing
 from bootc.events import Sink, null_sink
 from bootc.formats.digest import Algorithm
+from bootc.formats.erofs.structs import COMPOSEFS_HEADER, COMPOSEFS_MAGIC
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_exclusive
 from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository import verity as sealing
-from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, Metadata
+from bootc.repository.metadata import (
+    DEFAULT_EROFS_FORMAT,
+    EROFS_FORMATS,
+    ErofsFormats,
+    Metadata,
+)
+from bootc.repository.references import read_link
+from bootc.repository.refs import MAX_ENTRIES, BrokenReference, parse_object_link
 from bootc.repository.repository import (
     NotARepository,
     Repository,
@@ -41,6 +51,10 @@ from bootc.repository.repository import (
 )
 from bootc.repository.verity import Verity, VerityMissing
 
+#: Of repositories from before there was a choice.
+_OLD_FORMAT = 2
+#: Images that are looked at for their format.
+_SAMPLE = 1000
 _BUCKET = re.compile(r"[0-9a-f]{2}\Z")
 _REST = re.compile(r"[0-9a-f]+\Z")
 _ALGORITHMS = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorithm}
@@ -186,6 +200,7 @@ def reset_metadata(
                 directory.unlink(layout.META)
             directory.remove_tree(layout.STREAMS)
             directory.remove_tree(layout.IMAGES)
+            directory.remove_tree(layout.VERIFIED)
             metadata = Metadata.new(algorithm, erofs_format)
             write_metadata(directory, metadata, secure=secure, verity=verity)
     return Repository.open(parent, name=name, require_verity=secure, writable=True, verity=verity)
@@ -193,30 +208,89 @@ def reset_metadata(
 
 def _upgrade(directory: Dir, algorithm: Algorithm | None, *, secure: bool, verity: Verity) -> None:
     with doing(f"Upgrading the repository {directory.path}"):
-        sample = set(_sample(directory, verity))
-        kinds = {kind for kind, _ in sample}
-        if len(kinds) != 1:
-            raise NotARepository(
-                f"{directory.path} has no meta.json, and its objects do not tell what it is",
-                hint="remove the directory if nothing needs it",
-            )
-        found = kinds.pop()
-        if algorithm not in (None, found):
-            raise _named_otherwise(directory.path, found, algorithm)
-        sealed = {has_verity for _, has_verity in sample}
-        if secure and True not in sealed:
-            raise VerityMissing(
-                f"the objects of {directory.path} have no fs-verity, and fs-verity is required",
-                hint="fs-verity cannot be added later; install again or allow it to be missing",
-            )
-        # Some with, some without: that is a secure one to those who demand it, since objects
-        # without are refused one by one, and to nobody else.
-        write_metadata(
-            directory,
-            Metadata.new(found, erofs_format=2),
-            secure=secure or sealed == {True},
-            verity=verity,
+        metadata, sealed = infer(directory, algorithm, secure=secure, verity=verity)
+        write_metadata(directory, metadata, secure=sealed, verity=verity)
+
+
+def infer(
+    directory: Dir,
+    algorithm: Algorithm | None = None,
+    *,
+    secure: bool = False,
+    verity: Verity = fsverity,
+) -> tuple[Metadata, bool]:
+    """Return what a repository is that has no ``meta.json``, and whether it is secure.
+
+    Args:
+        directory: The repository.
+        algorithm: What objects have to be named by; whatever they are named by if left out.
+        secure: Demand that they have fs-verity.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the objects were made without fs-verity.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: nothing tells what it is.
+    """
+    sample = set(_sample(directory, verity))
+    kinds = {kind for kind, _ in sample}
+    if len(kinds) != 1:
+        raise NotARepository(
+            f"{directory.path} has no meta.json, and its objects do not tell what it is",
+            hint="remove the directory if nothing needs it",
         )
+    found = kinds.pop()
+    if algorithm not in (None, found):
+        raise _named_otherwise(directory.path, found, algorithm)
+    sealed = {has_verity for _, has_verity in sample}
+    if secure and True not in sealed:
+        raise VerityMissing(
+            f"the objects of {directory.path} have no fs-verity, and fs-verity is required",
+            hint="fs-verity cannot be added later; install again or allow it to be missing",
+        )
+    formats = _formats(directory)
+    metadata = Metadata.new(found, formats.default)
+    # Some with, some without: that is a secure one to those who demand it, since objects
+    # without are refused one by one, and to nobody else.
+    return (
+        dataclasses.replace(metadata, erofs_formats=formats),
+        secure or sealed == {True},
+    )
+
+
+def _formats(directory: Dir) -> ErofsFormats:
+    """Return the formats of the images that are there.
+
+    Where there are some of both, current tools made the newer ones, by default of format 1, and a
+    pull goes on making both. Format 0 is nothing that a pull makes.
+    """
+    found = set(_versions(directory))
+    for default in (1, 2, 0):
+        if default in found:
+            extra = (2,) if default == 1 and 2 in found else ()
+            return ErofsFormats(default, extra)
+    return ErofsFormats(_OLD_FORMAT)
+
+
+def _versions(directory: Dir) -> Iterator[int]:
+    """Yield the format versions of registered images, as far as they can be read."""
+    try:
+        with directory.open_dir(layout.IMAGES) as images:
+            names = images.names(MAX_ENTRIES)[:_SAMPLE]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        try:
+            image = parse_object_link(read_link(directory, layout.image_path(name)), name)
+            fd = directory.open_regular(layout.object_path(image.hex))
+        except (BrokenReference, OSError):
+            continue  # damaged, or no image: what is left tells as much
+        with open(fd, "rb", buffering=0) as file, contextlib.suppress(OSError):
+            head = os.pread(file.fileno(), COMPOSEFS_HEADER.size, 0)
+            if len(head) == COMPOSEFS_HEADER.size:
+                magic, _, _, version = COMPOSEFS_HEADER.unpack(head)
+                if magic == COMPOSEFS_MAGIC and version in EROFS_FORMATS:
+                    yield version
 
 
 def _sample(directory: Dir, verity: Verity) -> Iterator[tuple[Algorithm, bool]]:

@@ -17,6 +17,10 @@ from bootc.fs.atomic import Tmpfile
 
 #: What the ioctls answer where the file system or the kernel has no fs-verity.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
+#: Errors that are the content's fault or the medium's, and come again: EINVAL is how ext4
+#: refuses a file whose fs-verity descriptor is damaged. Any other error says nothing about
+#: the file (permissions, memory), and must not be taken for damage.
+DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG})
 
 _BUSY_RETRIES = 3
 _BUSY_WAIT_S = 0.001

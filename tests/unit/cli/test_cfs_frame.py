@@ -165,7 +165,11 @@ def test_no_repository_where_one_is_needed(cfs: Cfs) -> None:
 @pytest.mark.parametrize("words", [(), ("--hash", "sha512")])
 def test_an_old_repository_is_upgraded(cfs: Cfs, words: tuple[str, ...]) -> None:
     make_legacy(cfs)
-    assert cfs(*words, "images") == NONE_FOUND
+    # Not by those who only read.
+    for verb in (("images",), ("gc", "-n"), ("fsck",), ("oci", "images"), ("oci", "fsck")):
+        cfs(*verb, group=words)
+        assert not (cfs.repo / "meta.json").exists()
+    cfs("gc", group=words)
     with cfs.repository() as repository:
         assert repository.metadata.effective_erofs_formats().default == 2
 
@@ -177,11 +181,14 @@ def test_an_old_repository_says_its_algorithm(
         Repository.create(parent, name="old", algorithm=Algorithm.SHA256, secure=False).close()
     cfs = cfs_at(tmp_path / "old")
     make_legacy(cfs)
-    assert cfs.error("--hash", "sha512", "images") == (
-        f"Upgrading the repository {cfs.repo}: {cfs.repo} names objects by "
-        "fsverity-sha256-12 and not fsverity-sha512-12"
-    )
+    for verb, doing in (("images", "Opening"), ("gc", "Upgrading")):
+        assert cfs.error("--hash", "sha512", verb) == (
+            f"{doing} the repository {cfs.repo}: {cfs.repo} names objects by "
+            "fsverity-sha256-12 and not fsverity-sha512-12"
+        )
+        assert not (cfs.repo / "meta.json").exists()
     assert cfs("images") == NONE_FOUND
+    cfs("gc")
     with cfs.repository() as repository:
         assert repository.algorithm is Algorithm.SHA256
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -22,6 +23,7 @@ from bootc.fs.dir import Dir
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.pull import image_tree
 from bootc.oci.seal import XattrMode
+from bootc.oci.unpack import split_layer
 from bootc.repository.repository import Repository
 from support import images
 from support.cfs import Cfs
@@ -455,6 +457,63 @@ def test_repair_and_pull_heal(pulled: Cfs, layout: images.Layout) -> None:
     assert pulled("oci", "fsck").endswith("status: ok\noci images: 1/1 ok\n")
     assert pulled("oci", "compute-id", "os") == f"{wanted}\n"
     assert pulled("gc") == "Objects: 0 removed (0 bytes)\n"
+
+
+def test_a_wrong_layer_is_put_aside(pulled: Cfs, layout: images.Layout) -> None:
+    # A byte of a file is another one, and the stream is sound.
+    wrong = TOP.replace(b"bigbig", b"bigbag", 1)
+    with pulled.repository() as repository:
+        stream = split_layer(io.BytesIO(wrong), OciDigest.of(wrong), repository.objects)
+        repository.streams.write(f"oci-layer-{TOP_ID}", stream)
+    before = image_id(layout, bootable=False)
+    found = pulled("oci", "fsck", code=1)
+    where = f"streams/oci-layer-{TOP_ID}"
+    finding = f"layer-digest-mismatch: {where}: {where}: expected {TOP_ID}"
+    assert f"oci images: 1/1 ok\noci errors: 1\n  - fsck: {finding}, got " in found
+    told = json.loads(pulled("oci", "fsck", "--json"))
+    assert (told["ok"], "repair" in told) == (False, False)
+    done = pulled("oci", "fsck", "--repair", code=1)
+    assert done.removeprefix(found).splitlines() == [
+        f"set aside: oci-layer-{TOP_ID}",
+        f"left: fsck: layer-stream-missing: os: {TOP_ID}",
+    ]
+    told = json.loads(pulled("oci", "fsck", "--repair", "--json"))
+    assert told["repair"]["left"] == [f"fsck: layer-stream-missing: os: {TOP_ID}"]
+    assert told["repair"]["pull_again"] == ["os"]
+    pulled("oci", "pull", layout.reference(), "os")
+    good = pulled("oci", "fsck")
+    assert good.endswith("oci images: 1/1 ok\n")
+    assert pulled("oci", "fsck", "--repair") == good
+    assert json.loads(pulled("oci", "fsck", "--json", "--repair"))["repair"] is None
+    assert pulled("oci", "compute-id", "os") == f"{before}\n"
+
+
+def test_a_pull_says_what_it_replaces(
+    pulled: Cfs, layout: images.Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = pulled("oci", "inspect", "os")
+    (pulled.repo / "objects" / object_of(BIG).object_path).unlink()
+    out = pulled("oci", "pull", layout.reference(), "os")
+    assert "objects  1 new + 1 already present objects; " in out
+    (record,) = caplog.records
+    said = (
+        f"the stored layer {TOP_ID} is fetched again: it lacks 1 of its objects, {object_of(BIG)}"
+    )
+    assert record.getMessage().startswith(said)
+    assert pulled("oci", "inspect", "os") == before
+
+
+def test_a_lost_meta_json_changes_no_image(pulled: Cfs, layout: images.Layout) -> None:
+    before = image_id(layout, bootable=False)
+    meta = pulled.repo / "meta.json"
+    text = meta.read_bytes()
+    meta.unlink()
+    assert pulled("oci", "compute-id", "os") == f"{before}\n"
+    assert json.loads(pulled("oci", "inspect", "os"))["composefs_erofs"] == before
+    assert not meta.exists()
+    pulled("oci", "pull", layout.reference(), "os")
+    assert meta.read_bytes() == text
+    assert json.loads(pulled("oci", "inspect", "os"))["composefs_erofs"] == before
 
 
 # -- artifacts, mount

@@ -80,11 +80,28 @@ def test_the_path_can_be_an_argument(
     capsysbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert "PATH excludes --repo" in cfs.error("init", tmp_path / "x", code=2)
+    # It counts, whatever else is said, as with cfsctl.
+    for group in ((), ("--user",), ("--system",)):
+        path = tmp_path / f"x{len(group)}{group[:1]}"
+        assert cfs("init", "--insecure", path, group=group) == CREATED.format(path)
+        assert (path / "meta.json").exists()
+    assert not cfs.repo.exists()
     monkeypatch.chdir(tmp_path)
     assert main(["internals", "cfs", "init", "--insecure", "a/b"]) == 0
     assert capsysbinary.readouterr().out.decode() == CREATED.format("a/b")
     assert (tmp_path / "a/b/meta.json").exists()
+
+
+def test_another_hash_makes_no_other_repository(cfs: Cfs, caplog: pytest.LogCaptureFixture) -> None:
+    # cfsctl init has no regard to it; a script gets the same repository here.
+    assert cfs("init", "--insecure", group=("--hash", "sha256")) == CREATED.format(cfs.repo)
+    meta = json.loads((cfs.repo / "meta.json").read_bytes())
+    assert meta["algorithm"] == "fsverity-sha512-12"
+    assert [record.getMessage() for record in caplog.records] == [
+        "--hash has no effect on a new repository: give --algorithm fsverity-sha256-12 after init"
+    ]
+    # Of one that is there it says what it has to be.
+    assert "fsverity-sha512-12" in cfs.error("init", "--insecure", group=("--hash", "sha256"))
 
 
 def test_a_secure_repository(cfs: Cfs, kernel: FakeVerity) -> None:
@@ -201,7 +218,8 @@ def test_gc(filled: Cfs) -> None:
     dry = filled("gc", "--dry-run").splitlines()
     assert filled.objects() == before
     wet = filled("gc").splitlines()
-    assert dry == ["Dry run (no files deleted):", *wet]
+    # Links go with what they lead to: now nothing is dangling, which is what cfsctl counts.
+    assert dry == ["Dry run (no files deleted):", wet[0]]
     after = filled.objects()
     gone = before.keys() - after.keys()
     # The loose object; layer, image, configuration, manifest and their three documents.
@@ -209,6 +227,16 @@ def test_gc(filled: Cfs) -> None:
     assert wet[0].startswith("Objects: 8 removed (")
     assert wet[1:] == ["Pruned symlinks: 1 images, 3 streams"]
     assert filled("gc") == "Objects: 0 removed (0 bytes)\n"
+
+
+def test_a_dry_run_counts_links_that_lead_to_nothing(filled: Cfs) -> None:
+    images = filled.repo / "images"
+    (images / ("0" * 128)).symlink_to(f"../objects/00/{'0' * 126}")
+    (images / "refs").mkdir()
+    (images / "refs" / "gone").symlink_to("../gone")
+    streams = filled.repo / "streams"
+    (streams / "x").symlink_to(f"../objects/00/{'0' * 62}")
+    assert filled("gc", "-n").splitlines()[2:] == ["Pruned symlinks: 2 images, 1 streams"]
 
 
 def test_gc_keeps_roots(filled: Cfs) -> None:

@@ -224,3 +224,14 @@ def test_go_architecture() -> None:
     assert go_architecture("x86_64") == "amd64"
     assert go_architecture("aarch64") == "arm64"
     assert go_architecture("riscv64") == "riscv64"
+
+
+def test_what_is_too_large_to_be_read_back_is_not_parsed() -> None:
+    space = b" " * ocispec.MAX_MANIFEST_BYTES
+    with pytest.raises(ImageSpecError, match=r"image manifest: .* 4194304 are the limit"):
+        Manifest.parse(manifest() + space)
+    with pytest.raises(ImageSpecError, match=r"image index: .* 4194304 are the limit"):
+        Index.parse(space + b" ")
+    assert ImageConfig.parse(config() + space).os == "linux"
+    with pytest.raises(ImageSpecError, match=r"image configuration: .* 16777216 are the limit"):
+        ImageConfig.parse(config() + space * 4)

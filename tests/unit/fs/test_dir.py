@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from bootc.fs.dir import Dir
+from bootc.fs.dir import Dir, open_regular
 
 
 @pytest.fixture
@@ -180,3 +181,55 @@ def test_a_closed_directory_says_so(tmp_path: Path) -> None:
 def test_the_path_of_a_bare_descriptor_is_found(tmp_path: Path) -> None:
     with Dir(os.open(tmp_path, os.O_RDONLY)) as directory:
         assert directory.path == str(tmp_path)
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def make_device(path: Path) -> None:
+    os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero, which has no end
+
+
+def link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_to_fifo(path: Path) -> None:
+    os.mkfifo(path.with_name("far"))
+    path.symlink_to("far")
+
+
+NO_FILES = (os.mkfifo, make_directory, make_socket, make_device, link_to_device, link_to_fifo)
+
+
+@pytest.mark.parametrize("make", NO_FILES, ids=lambda make: make.__name__)
+def test_only_regular_files_are_opened(
+    directory: Dir, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    if make is make_device and os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    path = tmp_path / "odd"
+    make(path)
+    opened = len(os.listdir("/proc/self/fd"))
+    refused = "not a regular file|Is a directory"
+    with pytest.raises(OSError, match=f"{refused}|symbolic links") as caught:
+        directory.open_regular("odd")
+    assert caught.value.filename == f"{directory.path}/odd"
+    for name, fd in ((str(path), None), ("odd", directory.fileno())):
+        with pytest.raises(OSError, match=refused) as caught:
+            open_regular(name, dir_fd=fd)
+        assert caught.value.filename == name
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_path_to_somebody_s_file_may_lead_through_links(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    with open(open_regular(str(tmp_path / "link")), "rb") as file:
+        assert file.read() == b"content"

@@ -182,10 +182,14 @@ def test_standard_error_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPa
     assert (done.stdout, len(done.stderr)) == (b"done\n", 8192)
 
 
-def test_standard_output_without_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_MAX_OUTPUT_BYTES", 1 << 20)
-    with pytest.raises(CommandFailed, match=r"^cat /dev/zero failed: it writes too much"):
+def test_output_is_read_up_to_a_limit() -> None:
+    assert run(sh("printf 12345"), limit=5).stdout == b"12345"
+    with pytest.raises(CommandFailed, match="failed: it wrote more than 4 bytes"):
+        run(sh("printf 12345"), limit=4)
+    with pytest.raises(CommandFailed, match=r"^cat /dev/zero failed: it wrote more than 67108864"):
         run(["cat", "/dev/zero"])
+    with pytest.raises(CommandFailed, match="exit code 3: no"):
+        run(sh("echo no >&2; exit 3"), limit=4)
 
 
 def test_both_directions_at_once() -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bootc.errors import Error, one_line
 from bootc.formats import ocispec
-from bootc.formats.digest import OciDigest
+from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
-from bootc.oci.blob import DigestMismatch
+from bootc.formats.ocispec import MAX_MANIFEST_BYTES, ImageSpecError, WrongArchitecture
 from bootc.oci.layoutdir import LayoutError, open_layout
 from bootc.oci.source import open_source
 from support import images
@@ -253,3 +257,58 @@ def test_layouts_of_symlinks(tmp_path: Path, layout: Layout) -> None:
         moved = path.rename(tmp_path / "cache" / path.name)
         path.symlink_to(moved)
     assert manifest_of(layout) == entry["digest"]
+
+
+def in_place_of_index(layout: Layout) -> Path:
+    return layout.path / "index.json"
+
+
+def in_place_of_manifest(layout: Layout) -> Path:
+    return layout.blob_path(layout.manifests[0]["digest"])
+
+
+def in_place_of_config(layout: Layout) -> Path:
+    manifest = json.loads(in_place_of_manifest(layout).read_bytes())
+    return layout.blob_path(manifest["config"]["digest"])
+
+
+def in_place_of_layer(layout: Layout) -> Path:
+    manifest = json.loads(in_place_of_manifest(layout).read_bytes())
+    return layout.blob_path(manifest["layers"][0]["digest"])
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def make_socket(path: Path) -> None:
+    short = Path("/tmp", f"bootc-test-{os.getpid()}.socket")  # 108 bytes are the limit
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short))
+    shutil.move(short, path)
+
+
+def link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_directory, make_socket, link_to_device])
+@pytest.mark.parametrize(
+    "place", [in_place_of_index, in_place_of_manifest, in_place_of_config, in_place_of_layer]
+)
+def test_what_is_no_file_neither_hangs_nor_is_read(
+    layout: Layout, place: Callable[[Layout], Path], make: Callable[[Path], None]
+) -> None:
+    layout.image([DATA])
+    path = place(layout)
+    path.unlink()
+    make(path)
+    with pytest.raises(LayoutError) as caught:
+        read_all(layout)
+    assert one_line(caught.value).endswith(f"{path} is not a regular file")
+
+
+def test_an_index_without_end(layout: Layout) -> None:
+    os.truncate(layout.path / "index.json", 1 << 40)
+    with pytest.raises(LayoutError, match=f"index.json has more than {MAX_MANIFEST_BYTES} bytes"):
+        read_all(layout)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import tarfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Progress, Start, null_sink
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
@@ -20,7 +21,6 @@ from bootc.formats.tar import TarError
 from bootc.formats.tree import Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci import pull
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import SealError, XattrMode
@@ -375,3 +375,17 @@ def test_same_layer_twice(tmp_path: Path, repository: Repository) -> None:
         pulled = pull.pull(repository, source)
         assert pulled.image_id == compute_image_id(source)
     assert pulled.config.diff_ids == (OciDigest.of(data),) * 2
+
+
+@pytest.mark.parametrize("document", ["manifest_raw", "config_raw"])
+def test_nothing_is_stored_under_another_digest(
+    tmp_path: Path, repository: Repository, document: str
+) -> None:
+    """Whatever a source says, the digest of a document is computed where it is stored."""
+    layout = images.single(tmp_path / "layout", images.bootable())
+    with opened(layout) as source:
+        lying = dataclasses.replace(source, **{document: getattr(source, document) + b" "})
+        with pytest.raises(DigestMismatch, match="instead of sha256:"):
+            pull.pull(repository, lying)
+    assert repository.streams.refs() == {}
+    assert [name for name in repository.streams.names() if "layer" not in name] == []

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bootc.deploy.gather import read_documents
+from bootc.errors import one_line
 from bootc.formats import splitstream
-from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.digest import Digest, DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
-from bootc.formats.tar import Entry, Kind
+from bootc.formats.tar import Entry, HeaderReader, Kind
 from bootc.formats.tree import Inline
 from bootc.fs.dir import Dir
 from bootc.oci import layers
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.flatten import FlattenError
 from bootc.oci.layers import LayerNotStored, check_layer, dump_layer, layer_archive
 from bootc.oci.layoutdir import open_layout
@@ -43,7 +46,7 @@ from bootc.oci.stored import (
 from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from support import images
-from support.images import file, layer, member
+from support.images import directory, file, layer, member
 
 BIG = b"big" * 1000
 LAYERS = (images.bootable(kernel=b"kernel" * 1000), layer(file("usr/big", BIG)))
@@ -267,11 +270,60 @@ def test_lines_of_odd_entries(repository: Repository, tmp_path: Path) -> None:
     time = b"%d.0" % images.MTIME
     lines = list(dump_layer(repository, OciDigest.parse(images.sha256(odd))))
     assert lines[:3] == [
-        rb"/a\x20b 3 100644 1 0 0 0 %s - x\ny -" % time + b"\n",
+        rb"/./a\x20b 3 100644 1 0 0 0 %s - x\ny -" % time + b"\n",
         b"/dev 0 20600 1 0 0 259 %s - - -\n" % time,
         b"/fifo 0 10644 1 0 0 0 %s - - -\n" % time,
     ]
-    assert lines[3].startswith(b"/deep/file 0 ")
+    assert lines[3].startswith(b"/deep//./file 0 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        # composefs-rs, make_absolute_path: a slash in front, and none at the end.
+        ("usr/", "/usr"),
+        ("usr//", "/usr"),
+        ("/usr", "/usr"),
+        ("./", "/."),
+        (".", "/."),
+        ("/", "-"),
+        ("//usr", "//usr"),
+        ("etc//a", "/etc//a"),
+        ("usr/./a", "/usr/./a"),
+        ("-", "/-"),
+        ("a b", r"/a\x20b"),
+    ],
+)
+def test_paths_are_those_of_the_archive(path: str, shown: str) -> None:
+    raw = layer(directory(path) if path.endswith(("/", ".")) else file(path))
+    (entry,) = HeaderReader(io.BytesIO(raw).read)
+    assert layers._line(entry, Inline(b""), ABSENT).split(b" ")[0] == shown.encode()
+    raw = layer(file("first", b""), member("second", b"1", linkname=path))
+    _, link = HeaderReader(io.BytesIO(raw).read)
+    assert layers._line(link, Inline(b""), ABSENT).split(b" ")[8] == shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "shown"),
+    [
+        (0o644, b"0", "100644"),
+        (0o100644, b"0", "100644"),
+        (0o170644, b"0", "170644"),
+        (0o1000644, b"0", "1100644"),
+        (0o100755, b"5", "140755"),
+        (0o120777, b"2", "120777"),
+    ],
+)
+def test_modes_are_those_of_the_archive(mode: int, kind: bytes, shown: str) -> None:
+    raw = layer(member("name", kind, linkname="x" if kind == b"2" else ""))
+    # Python's tarfile leaves such bits out.
+    field = b"%07o\0" % mode
+    raw = raw[:100] + field + raw[108:]
+    total = sum(raw[:148]) + 8 * 32 + sum(raw[156:512])
+    raw = raw[:148] + b"%06o\0 " % total + raw[156:]
+    (entry,) = HeaderReader(io.BytesIO(raw).read)
+    assert entry.mode == mode & 0o7777
+    assert layers._line(entry, Inline(b""), ABSENT).split(b" ")[2] == shown.encode()
 
 
 # -- boot images
@@ -300,3 +352,22 @@ def test_sparse_files_have_no_line() -> None:
     entry = Entry(b"s", Kind.SPARSE, 0o644, 0, 0, 0, 0, 3, b"", 0, {}, 0, b"")
     with pytest.raises(FlattenError, match="a sparse file, which no dumpfile can express"):
         layers._line(entry, Inline(b"abc"), ABSENT)
+
+
+@pytest.mark.parametrize("size", [3 << 30, 1 << 40])
+@pytest.mark.parametrize("which", ["oci-manifest", "oci-config"])
+def test_a_huge_file_in_place_of_a_document_takes_no_memory(
+    repository: Repository, pulled: Pulled, size: int, which: str
+) -> None:
+    # What bootc status reads.
+    names = {"oci-manifest": pulled.manifest_digest, "oci-config": pulled.config_digest}
+    stream = repository.streams.digest_of(f"{which}-{names[which]}")
+    os.truncate(f"{repository.dir.path}/objects/{stream.object_path}", size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="file is larger than 33554432 bytes") as caught:
+            read_documents(repository, pulled.manifest_digest)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert stream.object_path in one_line(caught.value)

@@ -15,12 +15,11 @@ import pytest
 import zstandard
 
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest, OciDigest
+from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
 from bootc.formats.tar import Kind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.unpack import (
     LayerError,
     WrongCompression,

@@ -16,13 +16,13 @@ from bootc.events import Done, Event, Progress, Start
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.writer import mkfs_erofs
-from bootc.formats.splitstream import StreamWriter
+from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamWriter
 from bootc.formats.tree import Directory, External, Leaf, Stat, Symlink
 from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedHere
 from bootc.repository.findings import Count, Finding, Kind, Report
-from bootc.repository.fsck import MAX_STREAM_BYTES, check
+from bootc.repository.fsck import check
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support.verity import FakeVerity

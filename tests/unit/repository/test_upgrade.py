@@ -10,11 +10,25 @@ from pathlib import Path
 import pytest
 
 from bootc.formats.digest import Algorithm
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.tree import Directory, Inline, Leaf, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere
 from bootc.repository.metadata import ErofsFormats, Metadata
-from bootc.repository.repository import NotARepository, Repository, RepositoryExists
-from bootc.repository.upgrade import Outcome, ensure, needs_upgrade, reset_metadata, upgrade
+from bootc.repository.repository import (
+    NotARepository,
+    Repository,
+    RepositoryExists,
+    write_metadata,
+)
+from bootc.repository.upgrade import (
+    Outcome,
+    ensure,
+    infer,
+    needs_upgrade,
+    reset_metadata,
+    upgrade,
+)
 from bootc.repository.verity import VerityMissing
 from support.verity import FakeVerity
 
@@ -190,3 +204,68 @@ def test_an_upgrade_alone(parent: Dir) -> None:
     upgrade(parent, secure=False, verity=kernel)
     with Repository.open(parent, require_verity=True, verity=kernel) as repository:
         assert repository.algorithm is SHA512
+
+
+@pytest.mark.parametrize(
+    ("versions", "formats"),
+    [
+        ((), ErofsFormats(2)),
+        ((1,), ErofsFormats(1)),
+        ((2,), ErofsFormats(2)),
+        ((0,), ErofsFormats(0)),
+        ((0, 1), ErofsFormats(1)),
+        ((0, 2), ErofsFormats(2)),
+        ((2, 1), ErofsFormats(1, (2,))),
+    ],
+)
+def test_the_format_is_that_of_the_images_that_are_there(
+    parent: Dir, versions: tuple[int, ...], formats: ErofsFormats
+) -> None:
+    kernel = old_repository(parent, sealed=True)
+    with parent.open_dir("composefs") as directory:
+        write_metadata(directory, Metadata(), secure=True, verity=kernel)
+    with Repository.open(parent, require_verity=True, writable=True, verity=kernel) as repository:
+        for version in versions:
+            tree = Directory(Stat(0o755), {b"f": Leaf(Stat(0o644), Inline(b"x"))})
+            repository.images.add(mkfs_erofs(tree, version=version))
+        # What is damaged tells nothing.
+        repository.images.add(b"no image")
+    images = Path(parent.path, "composefs/images")
+    (images / "outside").symlink_to("/etc/passwd")
+    (images / "missing").symlink_to(f"../objects/ab/{'0' * 126}")
+    (images / "file").write_bytes(b"")
+    Path(parent.path, "composefs/meta.json").unlink()
+    with parent.open_dir("composefs") as directory:
+        metadata, secure = infer(directory, verity=kernel)
+    assert metadata.effective_erofs_formats() == formats
+    assert secure
+    repository, outcome = ensure(parent, secure=True, verity=kernel)
+    with repository:
+        assert (outcome, repository.metadata) == (Outcome.UPGRADED, metadata)
+    if formats == ErofsFormats(1):
+        assert metadata == Metadata()
+
+
+def test_who_reads_takes_it_for_what_its_objects_say(parent: Dir) -> None:
+    kernel = old_repository(parent, sealed=True)
+    before = sorted(Path(parent.path).rglob("*"))
+    with pytest.raises(NotARepository, match=r"but no meta\.json"):
+        Repository.open(parent, require_verity=False, verity=kernel)
+    for require_verity in (False, True):
+        with Repository.open(
+            parent,
+            require_verity=require_verity,
+            verity=kernel,
+            infer=lambda directory: infer(directory, verity=kernel),
+        ) as repository:
+            assert repository.secure
+            assert repository.streams.read("x") == b"stream"
+    unsealed = FakeVerity(error=errno.EOPNOTSUPP)
+    with pytest.raises(VerityMissing):
+        Repository.open(
+            parent,
+            require_verity=True,
+            verity=unsealed,
+            infer=lambda directory: infer(directory, verity=unsealed),
+        )
+    assert sorted(Path(parent.path).rglob("*")) == before

@@ -81,9 +81,9 @@ def _read(path: str, names: list[str]) -> Directory:
     from bootc.formats.dialect import Dialect
     from bootc.formats.erofs.reader import read_erofs
     from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
-    from bootc.fs.dir import read_all
+    from bootc.fs.dir import open_regular, read_all
 
-    with open(path, "rb", buffering=0) as file:
+    with open(open_regular(path), "rb", buffering=0) as file:
         raw = read_all(file.fileno(), path, MAX_IMAGE_BYTES)
     with doing(f"Reading {path}"):
         root = read_erofs(raw, dialect=Dialect.C)
@@ -111,10 +111,11 @@ def _digest_of(path: str) -> Digest:
     """Return what the kernel says, or else what it would say."""
     from bootc.formats.digest import Algorithm, Digest
     from bootc.formats.verity import VerityHasher
+    from bootc.fs.dir import open_regular
     from bootc.kernel import fsverity
     from bootc.repository import verity
 
-    with open(path, "rb", buffering=0) as file, doing(f"Measuring {path}"):
+    with open(open_regular(path), "rb", buffering=0) as file, doing(f"Measuring {path}"):
         measured = verity.measure(file.fileno(), fsverity)
         if measured is not None and measured[0] == Algorithm.SHA256.value:
             return Digest(Algorithm.SHA256, measured[1])

@@ -24,12 +24,15 @@ from typing import Any
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError
+from bootc.fs.dir import open_regular, read_all
 
 _log = logging.getLogger(__name__)
 
 #: Later directories override earlier ones.
 _DIRECTORIES = ("usr/lib", "usr/local/lib", "etc", "run")
 _BELOW = "bootc/install"
+#: Nobody's file is larger.
+_MAX_BYTES = 1 << 20
 
 FILESYSTEMS = ("xfs", "ext4", "btrfs")
 BLOCK_SETUPS = ("direct", "tpm2-luks")
@@ -88,8 +91,8 @@ def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
     """
     tables: list[Mapping[str, Any]] = []
     for path in _effective_files(root):
-        with doing(f"Reading {path}"), open(path, "rb") as file:
-            table = parse_config(file.read(), path)
+        with doing(f"Reading {path}"), open(open_regular(path), "rb", buffering=0) as file:
+            table = parse_config(read_all(file.fileno(), path, _MAX_BYTES), path)
         if table is None:
             continue
         machines = table.get("match-architectures")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,17 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         read(tmp_path)
     assert caught.value.__notes__ == [f"Reading {tmp_path}/etc/bootc/install/10.toml"]
+
+
+def test_a_fifo_in_place_of_a_file_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    directory = tmp_path / "etc/bootc/install"
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / "10.toml")
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        read_config("x86_64", root=str(tmp_path))
+    assert caught.value.filename == str(directory / "10.toml")
+    (directory / "10.toml").unlink()
+    (directory / "10.toml").touch()
+    os.truncate(directory / "10.toml", 1 << 40)
+    with pytest.raises(OSError, match="larger than"):
+        read_config("x86_64", root=str(tmp_path))

@@ -11,8 +11,8 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.foresight import check_last_layer
 from bootc.deploy.install.preflight import Decisions
 from bootc.formats import cmdline
+from bootc.formats.digest import DigestMismatch
 from bootc.formats.imgref import ImageReference
-from bootc.oci.blob import DigestMismatch
 from bootc.oci.source import open_source
 from support import images, pe
 from support.images import directory, file

@@ -222,8 +222,8 @@ def mount(args: argparse.Namespace, context: Context) -> None:
 
 def cat(args: argparse.Namespace, context: Context) -> None:
     """Print the bytes a stream was made of."""
-    from bootc.formats.digest import Digest
     from bootc.formats.splitstream import StreamReader
+    from bootc.repository.content import check_object, object_chunks
     from bootc.repository.refs import is_entry_name, is_ref_name
 
     if not is_ref_name(args.name):
@@ -235,8 +235,13 @@ def cat(args: argparse.Namespace, context: Context) -> None:
         data = repository.streams.read(content_id)
         with doing(f"Reading stream {content_id}"):
             for chunk in StreamReader(data).chunks():
-                piece = repository.objects.read(chunk) if isinstance(chunk, Digest) else chunk
-                context.write_bytes(piece)
+                if isinstance(chunk, bytes):
+                    context.write_bytes(chunk)
+                    continue
+                # Compared first: what is damaged must not be printed.
+                check_object(repository.objects, chunk)
+                for piece in object_chunks(repository.objects, chunk):
+                    context.write_bytes(piece)
 
 
 def _reference(name: str | None) -> str | None:

@@ -23,6 +23,7 @@ from bootc.printable import printable
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
     from bootc.oci.pull import Amount
+    from bootc.repository.repair import Repaired
     from bootc.repository.repository import Repository
 
 
@@ -156,18 +157,37 @@ def mount(args: argparse.Namespace, context: Context) -> None:
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:
-    """Check the repository and its images; return 1 if something is wrong."""
+    """Check the repository and its images, and put aside what is wrong if asked to.
+
+    Returns:
+        1 if something is wrong, or left to do after a repair.
+    """
     from bootc.oci.fsck import check_images
+    from bootc.oci.repair import repair_images
     from bootc.repository.fsck import check
 
-    with opened(args, context, writable=False) as repository:
+    repaired = None
+    with opened(args, context, writable=args.repair) as repository:
         checked = check(repository, context.sink)
         report = check_images(repository, checked, context.sink, tag=args.image)
+        if not args.json:
+            context.write(report.to_text())
+        if args.repair and not report.ok:
+            repaired = repair_images(repository, report, context.sink, wait=not args.no_wait)
     if args.json:
-        context.write(render_pretty_json(report.to_json()))
+        found = report.to_json()
+        if args.repair:
+            found["repair"] = None if repaired is None else repaired.to_json()
+        context.write(render_pretty_json(found))
         return 0
-    context.write(report.to_text())
-    return 0 if report.ok else 1
+    if repaired is None:
+        return 0 if report.ok else 1
+    context.write(repaired.to_text())
+    return 1 if repaired.pull_again or repaired.left or _left(repaired.repository) else 0
+
+
+def _left(repaired: Repaired | None) -> bool:
+    return repaired is not None and bool(repaired.left)
 
 
 COMMAND = Command(
@@ -192,10 +212,15 @@ COMMAND = Command(
         ),
         Command(
             name="fsck",
-            help="Check the repository, and that its images are complete.",
+            help="Check the repository, and that its images are what their digests say.",
             options=(
                 Option(("image",), "The only image to check, by its tag.", "TAG", optional=True),
                 Option(("--json",), "As one JSON object; exit 0 whatever is found.", default=False),
+                Option(
+                    ("--repair",),
+                    "Put aside what is damaged or wrong, so that pulling the image again heals it.",
+                    default=False,
+                ),
             ),
             run=fsck,
         ),

@@ -20,6 +20,8 @@ from bootc.errors import Error, UsageError, doing
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
+    from bootc.fs.dir import Dir
+    from bootc.repository.metadata import Metadata
     from bootc.repository.repository import Repository
 
 _SYSTEM = "/sysroot/composefs"
@@ -75,7 +77,8 @@ def parent_and_name(path: str) -> tuple[str, str]:
 def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Iterator[Repository]:
     """Open the repository for the length of a block, as the options of the group say.
 
-    One from before there was a ``meta.json`` is given one first.
+    One without ``meta.json``, from before there was such a file, is given one first by those
+    who write; to those who read it is what its objects are.
 
     Raises:
         UsageError: the options contradict each other, or leave no repository.
@@ -88,7 +91,7 @@ def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Ite
     """
     from bootc.fs.dir import Dir
     from bootc.repository.repository import NotARepository, Repository
-    from bootc.repository.upgrade import needs_upgrade, upgrade
+    from bootc.repository.upgrade import infer, needs_upgrade, upgrade
 
     if args.no_repo:
         raise UsageError("this command needs a repository", hint="leave out --no-repo")
@@ -96,16 +99,22 @@ def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Ite
         raise UsageError("--insecure and --require-verity exclude each other")
     path = repository_path(args)
     above, name = parent_and_name(path)
+
+    def as_its_objects_say(directory: Dir) -> tuple[Metadata, bool]:
+        return infer(directory, args.hash, secure=args.require_verity)
+
     with contextlib.ExitStack() as stack:
         try:
             parent = stack.enter_context(Dir.open(above))
-            if needs_upgrade(parent, name):
+            headless = needs_upgrade(parent, name)
+            if headless:
                 if args.no_upgrade:
                     raise NotARepository(
                         f"{path} is a repository of an older format, without meta.json",
                         hint="without --no-upgrade it is upgraded",
                     )
-                upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
+                if writable:
+                    upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
             repository = Repository.open(
                 parent,
                 name=name,
@@ -113,6 +122,7 @@ def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Ite
                 writable=writable,
                 wait=not args.no_wait,
                 sink=context.sink,
+                infer=as_its_objects_say if headless and not writable else None,
             )
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise NotARepository(f"there is no repository {path}", hint=_MAKE_ONE) from exc

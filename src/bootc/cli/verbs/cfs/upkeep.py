@@ -8,6 +8,7 @@ Source: composefs, "init, ensure, upgrade, reset", "Garbage collection" and "fsc
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def init(args: argparse.Namespace, context: Context) -> None:
 
     path, shown = _wanted_path(args)
     above, name = parent_and_name(path)
-    algorithm = _wanted_algorithm(args)
+    algorithm = _wanted_algorithm(args, is_there=os.path.lexists(path))
     with doing(f"Making {above}"):
         os.makedirs(above, exist_ok=True)
     with Dir.open(above) as parent:
@@ -67,20 +68,34 @@ def init(args: argparse.Namespace, context: Context) -> None:
 
 
 def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
-    """Return where the repository shall be, and how the user calls that."""
+    """Return where the repository shall be, and how the user calls that.
+
+    As ``cfsctl`` has it, PATH counts, whatever the options of the group say.
+    """
     if args.path is None:
         path = repository_path(args)
         return path, args.repo or path
-    if args.repo is not None or args.user or args.system:
-        raise UsageError("PATH excludes --repo, --user and --system")
     return os.path.realpath(args.path), args.path
 
 
-def _wanted_algorithm(args: argparse.Namespace) -> Algorithm | None:
-    if args.hash not in (None, args.algorithm) and args.algorithm is not None:
+def _wanted_algorithm(args: argparse.Namespace, *, is_there: bool) -> Algorithm | None:
+    """Return what objects have to be named by; None if nothing is said.
+
+    ``--hash`` speaks of a repository that is there: ``cfsctl`` makes a new one without regard to
+    it, and a script shall get the same repository here.
+    """
+    wanted: Algorithm | None = args.algorithm
+    if args.hash in (None, wanted):
+        return wanted
+    if wanted is not None:
         raise UsageError("--hash and --algorithm contradict each other")
-    wanted: Algorithm | None = args.algorithm or args.hash
-    return wanted
+    if is_there:
+        found: Algorithm = args.hash
+        return found
+    _log.warning(
+        "--hash has no effect on a new repository: give --algorithm %s after init", args.hash.label
+    )
+    return None
 
 
 def _initialized(
@@ -136,7 +151,7 @@ def _initialized(
 
 def gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what nothing refers to."""
-    from bootc.repository.gc import collect
+    from bootc.repository.gc import collect, dangling_links
 
     with opened(args, context, writable=not args.dry_run) as repository:
         report = collect(
@@ -146,15 +161,15 @@ def gc(args: argparse.Namespace, context: Context) -> None:
             wait=not args.no_wait,
             sink=context.sink,
         )
+        if args.dry_run:
+            # As cfsctl counts, which removes objects first: links that lead to nothing now.
+            images, streams = dangling_links(repository)
+            report = dataclasses.replace(report, images_pruned=images, streams_pruned=streams)
     for warning in first_lines(report.warnings):
         _log.warning("%s", warning)
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")
-    context.write(f"Objects: {report.objects_removed} removed ({report.objects_bytes} bytes)\n")
-    if report.images_pruned or report.streams_pruned:
-        context.write(
-            f"Pruned symlinks: {report.images_pruned} images, {report.streams_pruned} streams\n"
-        )
+    context.write(f"{report.to_text()}\n")
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:

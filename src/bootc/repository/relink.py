@@ -1,0 +1,186 @@
+"""Links of a damaged repository, put right or out of the way.
+
+Owns: what is done about findings that are not about objects. Promises: what is moved goes to
+``quarantine/`` and is not lost; a link is put right only where its name tells what it says,
+and nothing is guessed; what cannot be moved costs only itself.
+
+The name of an image tells its object. A reference of a form that nobody writes refers to the
+last component of what it says, which is what composefs-rs goes by. Of a stream the name tells
+nothing: a pull makes the link again. A reference to what is not there stays, for the pull.
+
+A link to an image that makes no sense stays, too: a machine may boot by it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bootc.formats.digest import Digest, DigestError
+from bootc.formats.splitstream import MAX_STREAM_BYTES
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+from bootc.repository.findings import Finding, Kind
+from bootc.repository.references import place_link, quarantine, read_link
+from bootc.repository.refs import (
+    MAX_ENTRIES,
+    MAX_REFERENCES,
+    BrokenReference,
+    is_entry_name,
+    parse_object_link,
+    parse_ref_target,
+    ref_target,
+)
+from bootc.repository.remeasure import ObjectChecker
+from bootc.repository.repository import Repository
+from bootc.repository.verity import Verity
+
+#: What the kernel says of a file that cannot be moved for its own sake: immutable, mounted on,
+#: of somebody else.
+IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV})
+_AREAS = (layout.STREAMS, layout.IMAGES)
+#: How the streams begin whose links a pull makes again.
+_OURS = f"{layout.STREAMS}/oci-"
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What was done, by paths below the repository."""
+
+    #: To quarantine.
+    moved: tuple[str, ...]
+    relinked: tuple[str, ...]
+    #: Content ids of streams that make no sense, whose links are in quarantine.
+    streams: tuple[str, ...]
+
+
+def moved_away(directory: Dir, path: str, name: str | None = None) -> str | None:
+    """Move something to quarantine and return where it is; None if it cannot be moved.
+
+    Raises:
+        OSError: the disk fails or is full, or ``quarantine`` is no directory.
+    """
+    try:
+        return quarantine(directory, path, name)
+    except OSError as exc:
+        if exc.errno not in IMMOVABLE:
+            raise
+        return None
+
+
+class LinkMender:
+    """Mends the links of a repository that nobody else has open.
+
+    Args:
+        repository: Open for writing.
+        verity: The kernel's ioctls.
+    """
+
+    def __init__(self, repository: Repository, verity: Verity) -> None:
+        self._repository = repository
+        self._dir = repository.dir
+        self._verity = verity
+        self._moved: list[str] = []
+        self._relinked: list[str] = []
+
+    def mend(self, findings: Iterable[Finding]) -> Mended:
+        """Do what can be done about findings, which must be fresh.
+
+        Raises:
+            OSError: the disk fails or is full. What was done so far stays done.
+        """
+        condemned = {f.path: f.kind for f in findings if self._condemned(f)}
+        streams = []
+        # What contains the others comes first.
+        for path, kind in sorted(condemned.items()):
+            if not self._dir.exists(path):
+                continue
+            if path.split("/")[1:2] == [layout.REFS] and self._reference(path):
+                self._relinked.append(path)
+            elif moved_away(self._dir, path) is None:
+                continue  # it stays a finding
+            elif kind in (Kind.STREAM_READ_FAILED, Kind.STREAM_OPEN_FAILED):
+                streams.append(path.removeprefix(f"{layout.STREAMS}/"))
+            else:
+                self._moved.append(path)
+                if self._image(path):
+                    self._relinked.append(path)
+        return Mended(tuple(self._moved), tuple(self._relinked), tuple(streams))
+
+    def _condemned(self, finding: Finding) -> bool:
+        area, _, name = finding.path.partition("/")
+        if area not in _AREAS:
+            return False
+        match finding.kind:
+            case Kind.ENTRY_NOT_SYMLINK | Kind.UNEXPECTED_FILE_TYPE:
+                return True
+            case Kind.BROKEN_SYMLINK:
+                # One that names an object waits for it, and a reference for an entry.
+                return finding.digest is None and not self._waits(area, name)
+            case Kind.IMAGE_INVALID:
+                return self._names_another(name)
+            case Kind.STREAM_READ_FAILED:
+                return finding.path.startswith(_OURS)
+            case Kind.STREAM_OPEN_FAILED:
+                return finding.path.startswith(_OURS) and self._is_too_large(name)
+            case _:
+                return False
+
+    def _waits(self, area: str, name: str) -> bool:
+        prefix, slash, reference = name.partition("/")
+        if prefix != layout.REFS or not slash:
+            return False
+        path = f"{area}/{name}"
+        try:
+            parse_ref_target(reference, read_link(self._dir, path), path)
+        except (BrokenReference, FileNotFoundError):
+            return False
+        return True
+
+    def _names_another(self, name: str) -> bool:
+        path = layout.image_path(name)
+        try:
+            return parse_object_link(read_link(self._dir, path), path).hex != name
+        except (BrokenReference, FileNotFoundError):
+            return False
+
+    def _is_too_large(self, name: str) -> bool:
+        stream = self._repository.streams.find(name)
+        if stream is None:
+            return False
+        info = self._dir.stat(f"{layout.OBJECTS}/{stream.object_path}")
+        return info.st_size > MAX_STREAM_BYTES
+
+    def _reference(self, path: str) -> bool:
+        """Put a reference right that says in another form what entry it means."""
+        area, _, below = path.partition(f"/{layout.REFS}/")
+        try:
+            entry = read_link(self._dir, path).rpartition("/")[2]
+        except BrokenReference:
+            return False
+        if not below or not is_entry_name(entry) or not self._dir.exists(f"{area}/{entry}"):
+            return False
+        place_link(self._dir, path, ref_target(below, entry), MAX_REFERENCES)
+        return True
+
+    def _image(self, path: str) -> bool:
+        """Link an image to its object, if there is one and it is sound."""
+        area, _, name = path.partition("/")
+        try:
+            image = Digest.from_hex(name) if area == layout.IMAGES else None
+        except DigestError:
+            return False
+        if image is None or image.algorithm is not self._repository.algorithm:
+            return False
+        with self._dir.open_dir(layout.OBJECTS) as store:
+            checker = ObjectChecker(
+                store,
+                image.algorithm,
+                secure=self._repository.secure,
+                verity=self._verity,
+            )
+            if checker.check(image) is not None:
+                return False
+        place_link(self._dir, path, layout.link_to_object(image.hex), MAX_ENTRIES)
+        return True
