@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.menu import MARK
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.journal import Event
 from bootc.formats.digest import Digest
@@ -83,7 +82,6 @@ class Host:
         system.set_menu(a, b)
         if staged:
             system.set_menu(c, a, staged=True)
-            (system.menu / system.scheme.staged / MARK).touch()
         for part in ("composefs", "state", "boot"):
             (system.physical / part).rename(place / part)
 

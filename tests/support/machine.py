@@ -142,7 +142,7 @@ class FakeMachine:
             etc = image_etc(objects, image_id)
             create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
             write_staged(boot, compose_menu(self.scheme, [item]))
-            commit_staged(boot)
+            commit_staged(boot, image_id)
         self.start()
 
     def start(self) -> str:

@@ -10,9 +10,12 @@ Kernels first, then the menu that names them. Promises, on FAT, which has no jou
   committing once, although exchanging directories twice would be nothing;
 * what is not ours in a menu comes along, as it is at the moment of the commit.
 
-A file in the staged directory marks it as complete; with the exchange the mark comes
-into the live one, where it says that the other is the menu of before, to be deleted.
-GRUB's ``user.cfg`` is a file, which a rename replaces.
+Other implementations write the same menus and exchange them too, so that nothing in a
+menu can say how far its writer came. The two menus are told apart by what they boot:
+whoever commits says which deployment the live one shall boot by default. That a staged
+menu is complete is known from the announcement in ``/run`` (:mod:`bootc.deploy.finalize`),
+or by having just written it. GRUB's ``user.cfg`` is a file, which a rename replaces here
+and an exchange does elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ from bootc.boot import scheme as schemes
 from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
 from bootc.boot.discover import Kernel, UkiFile
 from bootc.boot.foreign import carry_foreign
-from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, files_of, is_foreign
+from bootc.boot.menu import (
+    MAX_MENU_BYTES,
+    OLD_MARK,
+    Item,
+    files_of,
+    is_foreign,
+    read_menu_at,
+)
 from bootc.boot.scheme import INITRD, UKIS, USER_CFG, VMLINUZ, BootDirs
 from bootc.boot.uki import publish_uki
 from bootc.boot.writing import write_stream
@@ -45,8 +55,8 @@ from bootc.fs.dir import Dir
 _log = logging.getLogger(__name__)
 
 
-class StagedMenuIncomplete(Error):
-    """The staged menu was not written to its end, so that it cannot be committed."""
+class NotStaged(Error):
+    """The staged menu is not there, or does not boot what it should."""
 
 
 class ArtifactKind(enum.StrEnum):
@@ -256,43 +266,49 @@ def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
             raise
 
 
-def commit_staged(dirs: BootDirs) -> bool:
-    """Put the staged menu in the place of the live one.
+def commit_staged(dirs: BootDirs, first: Digest) -> bool:
+    """Put the staged menu in the place of the live one, if that has not been done yet.
 
     When it returns the change is on the disk. That the menu of before cannot be
     deleted does not make it fail; the next one to be staged tries again.
 
+    Args:
+        dirs: Where.
+        first: The deployment that the live menu shall boot by default. The staged menu does so
+            before the exchange, and the menu of before, which has its name afterwards, does not.
+
     Returns:
-        False when nothing was staged, or all that was has been committed.
+        False when the live menu boots that deployment by default already.
 
     Raises:
-        StagedMenuIncomplete: what is staged is not whole.
+        NotStaged: neither menu does.
         OSError: reading or writing failed; the live menu is the old one then, unless it
             was the last sync that failed.
     """
     with doing(f"Replacing the boot menu {dirs.menu.path}/{dirs.scheme.entries}"):
-        if dirs.scheme.menu_is_file:
-            return _commit_file(dirs)
-        committed = _commit_directory(dirs)
+        committing = _boots(dirs, dirs.scheme.staged, first)
+        if committing and dirs.scheme.menu_is_file:
+            _commit_file(dirs)
+        elif committing:
+            _commit_directory(dirs)
+        elif not _boots(dirs, dirs.scheme.entries, first):
+            raise _not_staged(dirs, first)
     try:
         _clean_up(dirs)
     except OSError as exc:
         _log.warning("the boot menu of before stays for now: %s", one_line(exc))
-    return committed
+    return committing
 
 
 def discard_staged(dirs: BootDirs) -> None:
     """Delete the staged menu, whatever state it is in; none is fine.
 
+    The caller has withdrawn the announcement of it: a half of it would be taken for the whole.
+
     Raises:
         OSError: it cannot be deleted.
     """
     with doing(f"Deleting {dirs.menu.path}/{dirs.scheme.staged}"):
-        if not dirs.scheme.menu_is_file:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                # Unmarked first: half of a menu must not look like one.
-                dirs.menu.unlink(f"{dirs.scheme.staged}/{MARK}")
-                dirs.menu.sync()
         _clean_up(dirs)
 
 
@@ -381,37 +397,41 @@ def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None
             atomic.write_file(staged, name, data, durable=True)
         _carry(dirs, staged)
         dirs.menu.sync()
-        atomic.write_file(staged, MARK, b"", durable=True)
 
 
-def _commit_directory(dirs: BootDirs) -> bool:
+def _boots(dirs: BootDirs, path: str, deployment: Digest) -> bool:
+    return read_menu_at(dirs, path).deployments[:1] == (deployment,)
+
+
+def _not_staged(dirs: BootDirs, first: Digest) -> NotStaged:
+    path = dirs.scheme.staged
+    reasons = [finding.text for finding in read_menu_at(dirs, path).findings]
+    reason = f": {reasons[0]}" if reasons else ""
+    return NotStaged(
+        f"the staged boot menu {dirs.menu.path}/{path} does not boot deployment {first}{reason}",
+        hint="stage it again: bootc upgrade",
+    )
+
+
+def _commit_directory(dirs: BootDirs) -> None:
     menu, live, path = dirs.menu, dirs.scheme.entries, dirs.scheme.staged
-    if not menu.exists(f"{path}/{MARK}"):
-        if menu.exists(path) and not menu.exists(f"{live}/{MARK}"):
-            raise StagedMenuIncomplete(
-                f"the staged boot menu {menu.path}/{path} is not complete",
-                hint="stage the update again",
-            )
-        return False
     menu.ensure_dir(live).close()
     with menu.open_dir(path) as staged:
         _carry(dirs, staged)
+        if staged.exists(OLD_MARK):
+            staged.unlink(OLD_MARK)
     menu.sync()
     parent, _, name = live.rpartition("/")
     with menu.open_dir(parent) as directory:
         atomic.exchange(directory, path.rpartition("/")[2], name)
     # Not fsync of the parent: FAT keeps an exchange in the two inodes until they are written.
     menu.sync()
-    return True
 
 
 def _clean_up(dirs: BootDirs) -> None:
-    """Delete what has the name of the staged menu, and then the mark of a commit."""
+    """Delete what has the name of the staged menu."""
     with contextlib.suppress(FileNotFoundError):
         dirs.menu.remove_tree(dirs.scheme.staged)
-    if not dirs.scheme.menu_is_file:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            dirs.menu.unlink(f"{dirs.scheme.entries}/{MARK}")
 
 
 def _carry(dirs: BootDirs, staged: Dir) -> None:
@@ -436,19 +456,10 @@ def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
         write_stream(directory, name, [whole_file(dirs, entries)])
 
 
-def _commit_file(dirs: BootDirs) -> bool:
+def _commit_file(dirs: BootDirs) -> None:
     menu, path = dirs.menu, dirs.scheme.staged
-    try:
-        data = menu.read_bytes(path, MAX_MENU_BYTES)
-    except FileNotFoundError:
-        return False
-    try:
-        entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]
-    except GrubCfgError as exc:
-        raise StagedMenuIncomplete(
-            f"the staged boot menu {menu.path}/{path} is damaged: {exc.message}",
-            hint="stage the update again",
-        ) from None
+    data = menu.read_bytes(path, MAX_MENU_BYTES)
+    entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]
     parent, _, name = path.rpartition("/")
     with menu.open_dir(parent) as directory:
         current = whole_file(dirs, entries)
@@ -456,4 +467,3 @@ def _commit_file(dirs: BootDirs) -> bool:
             write_stream(directory, name, [current])
         directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
     menu.sync()
-    return True

@@ -165,14 +165,10 @@ def _change_menu(
             publish.discard_staged(system.boot)
         case WriteStagedMenu(order):
             publish.write_staged(system.boot, compose_menu(system.boot.scheme, order))
-        case ExchangeMenu():
+        case ExchangeMenu(first):
             # What the entries refer to is on the disk before they can be booted.
             system.sync()
-            if not publish.commit_staged(system.boot):
-                raise publish.StagedMenuIncomplete(
-                    f"there is no staged menu in {system.boot.menu.path} to exchange",
-                    hint="stage the update again",
-                )
+            publish.commit_staged(system.boot, first)
         case RemoveEntry(item):
             publish.remove_entry(system.boot, item)
         case RemoveArtifact(artifact):

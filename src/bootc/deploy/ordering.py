@@ -156,6 +156,7 @@ def _rewrite(facts: Facts, order: list[Item], notes: list[str], *then: Step) -> 
             *notes,
             f"The staged deployment {staged} is dropped; bootc upgrade stages it anew.",
         ]
-    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu()]
+    first = order[0].deployment
+    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu(first)]
     commit = len(steps) - 1
     return Plan((*steps, *then), commit=commit, notes=tuple(notes))

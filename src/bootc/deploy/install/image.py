@@ -113,7 +113,7 @@ def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
         systemd_version=installed_version(boot.menu),
     )
     publish.write_staged(boot, compose_menu(boot.scheme, [item]))
-    publish.commit_staged(boot)
+    publish.commit_staged(boot, image_id)
 
 
 @contextmanager
