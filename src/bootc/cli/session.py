@@ -34,8 +34,15 @@ QUIET = Option(("--quiet",), "Show no progress.", default=False)
 
 
 @contextlib.contextmanager
-def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]]:
+def open_host(
+    sink: Sink, *, wait: bool = True, looks_only: bool = False
+) -> Iterator[tuple[System, Facts]]:
     """Open the running system to change it, and say what is known of it at first.
+
+    Args:
+        sink: Told of what happens meanwhile.
+        wait: Wait for another command to finish.
+        looks_only: The command changes nothing, so that opening shall change nothing either.
 
     Raises:
         Error, OSError: as :func:`bootc.deploy.system.open_system`.
@@ -44,7 +51,7 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
     from bootc.deploy.journal import report_damage
     from bootc.deploy.system import open_system
 
-    with open_system(sink, wait=wait) as system:
+    with open_system(sink, wait=wait, adopt=not looks_only) as system:
         facts = gather(system)
         report_damage(facts)
         yield system, facts

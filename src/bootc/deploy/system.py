@@ -24,6 +24,7 @@ from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_exclusive
 from bootc.kernel import mount
+from bootc.repository import adoption
 from bootc.repository.repository import Repository
 
 FINALIZER = "bootc-finalize-staged.service"
@@ -93,18 +94,23 @@ class System:
 
 
 @contextlib.contextmanager
-def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[System]:
+def open_system(
+    sink: Sink, *, root: str = "/", wait: bool = True, adopt: bool = True
+) -> Iterator[System]:
     """Open the system mounted at ``root`` to change it.
 
     The process is in a mount namespace of its own afterwards.
 
     Args:
-        sink: Told when another command has to be waited for.
+        sink: Told when another command has to be waited for, and what is adopted.
         root: Where the system is mounted.
         wait: Wait for another command to finish.
+        adopt: Complete a repository that another implementation has made. A command that only
+            looks leaves it as it is.
 
     Raises:
         NotBooted, NotAllowed, ReadOnlySystem: it cannot be changed.
+        VerityMissing: the kernel command line demands fs-verity, and objects have none.
         LockedByOther: another command is at work, and ``wait`` is false.
         Error, OSError: a part of it cannot be opened.
     """
@@ -123,11 +129,16 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             Repository.open(
                 physical,
                 require_verity=not booted.missing_verity_allowed,
+                adopt=True,
                 writable=True,
                 wait=wait,
                 sink=sink,
             )
         )
+        if repository.secure and not repository.sealed:
+            adoption.require_adoptable(repository)
+            if adopt:
+                adoption.adopt(repository, sink)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
         yield System(physical, repository, boot, run, booted, Systemd(), wait)

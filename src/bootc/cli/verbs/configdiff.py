@@ -14,7 +14,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.etc.text import report
     from bootc.deploy.merging import read_local_etc
 
-    with open_host(context.sink) as (system, _), read_local_etc(system) as local:
+    with (
+        open_host(context.sink, looks_only=True) as (system, _),
+        read_local_etc(system) as local,
+    ):
         changes = local_changes(local.pristine, local.current.tree)
     context.write("".join(f"{line}\n" for line in report(changes)))
 

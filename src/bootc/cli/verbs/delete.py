@@ -14,7 +14,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.journal import Event, report_dropping, send, subject
     from bootc.deploy.selection import find_deployment
 
-    with open_host(context.sink) as (system, facts):
+    with open_host(context.sink, looks_only=args.dry_run) as (system, facts):
         deployment = find_deployment(facts, args.id)
         delete_deployment(system, deployment, context.sink, dry_run=args.dry_run)
         if not args.dry_run:

@@ -22,7 +22,10 @@ def diff(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.etc.review import read_staged_etc, review
     from bootc.deploy.merging import read_local_etc
 
-    with open_host(context.sink) as (system, facts), read_local_etc(system) as local:
+    with (
+        open_host(context.sink, looks_only=True) as (system, facts),
+        read_local_etc(system) as local,
+    ):
         found = review(local, read_staged_etc(system, facts))
     if args.json:
         context.write(render_json(to_json(found)) + "\n")

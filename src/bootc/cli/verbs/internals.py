@@ -65,7 +65,7 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     from bootc.events import null_sink
 
     dry_run = args.dry_run or args.assert_no_op
-    with open_host(context.sink) as (system, _):
+    with open_host(context.sink, looks_only=dry_run) as (system, _):
         if dry_run:
             context.write("Dry run (no files deleted)\n")
         sink = context.sink if dry_run else null_sink

@@ -23,7 +23,7 @@ def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
     from bootc.deploy.journal import Event, send, subject
     from bootc.deploy.selection import find_deployment
 
-    with open_host(context.sink) as (system, facts):
+    with open_host(context.sink, looks_only=args.dry_run) as (system, facts):
         deployment = find_deployment(facts, args.id)
         set_pin(system, deployment, context.sink, pinned=pinned, dry_run=args.dry_run)
         if args.dry_run or facts.is_pinned(deployment) == pinned:

@@ -13,7 +13,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.commands import rollback
     from bootc.deploy.journal import Event, report_dropping, send
 
-    with open_host(context.sink) as (system, facts):
+    with open_host(context.sink, looks_only=args.dry_run) as (system, facts):
         rollback(system, context.sink, dry_run=args.dry_run)
         if not args.dry_run:
             report_dropping(system.run, facts.booted.staged)

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
     )
     sink = sink_of(args, context)
-    with open_host(sink, wait=not args.no_wait) as (system, facts):
+    opened = open_host(sink, wait=not args.no_wait, looks_only=args.dry_run)
+    with opened as (system, facts):
         boots_next = update.switch(system, target, options, sink, retain=args.retain)
         if not args.dry_run:
             booted = facts.booted.image_id

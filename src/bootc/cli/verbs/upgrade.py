@@ -26,7 +26,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
     """Check for, download, stage, release or drop an update."""
     _check_usage(args)
     sink = sink_of(args, context)
-    with open_host(sink, wait=not args.no_wait) as (system, facts):
+    looks_only = args.check or args.dry_run
+    with open_host(sink, wait=not args.no_wait, looks_only=looks_only) as (system, facts):
         boots_next = _act(args, system, sink)
         if not (args.check or args.dry_run):
             from bootc.deploy.journal import Event, report_staging
