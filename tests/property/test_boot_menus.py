@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bootc.boot.entries import NewItem, compose_menu
 from bootc.boot.menu import Item, read_menu
-from bootc.boot.publish import commit_staged, write_staged
+from bootc.boot.replacing import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.bls import parse_entry
 from bootc.formats.osrelease import OsRelease

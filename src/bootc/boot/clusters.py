@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from bootc.boot.foreign import differing
 from bootc.boot.menu import MAX_MENU_BYTES, foreign_files, is_foreign
-from bootc.boot.publish import files_below, whole_file
+from bootc.boot.publish import files_below
+from bootc.boot.replacing import whole_file
 from bootc.boot.scheme import USER_CFG, BootDirs
 from bootc.formats import grubcfg
 from bootc.formats.grubcfg import GrubCfgError

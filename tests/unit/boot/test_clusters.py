@@ -16,7 +16,7 @@ from bootc.boot.clusters import (
 )
 from bootc.boot.entries import compose_menu
 from bootc.boot.menu import read_menu
-from bootc.boot.publish import commit_staged, remove_entry, write_staged
+from bootc.boot.replacing import commit_staged, remove_entry, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from support.bootdirs import (
     GRUB,

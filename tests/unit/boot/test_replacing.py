@@ -10,7 +10,7 @@ import pytest
 
 from bootc.boot.entries import compose_menu
 from bootc.boot.menu import OLD_MARK, read_menu
-from bootc.boot.publish import (
+from bootc.boot.replacing import (
     NotStaged,
     commit_staged,
     discard_staged,
