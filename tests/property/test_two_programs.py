@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
@@ -311,4 +312,4 @@ class TwoPrograms(UpdateMachine):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_two_programs(scheme: Scheme) -> None:
     machine = type("Machine", (TwoPrograms,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=SETTINGS)
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=25))
