@@ -26,11 +26,15 @@ pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
 #: Which of the rounds are run.
 SOME = {TYPE1: slice(3, None, 5), UKI: slice(3, None, 10)}
-#: Just before these: the first object, the image's tag; the kernel's directory and both files,
-#: or old add-ons being removed, the unified image being opened and getting its name.
+#: Just before these: the first object, the image's tag; the kernel's directory, its name and a
+#: file in it, or old add-ons being removed, the unified image being opened and getting its name.
 PULLING = ("os.link ('/proc/self/fd/", "os.symlink ('../../oci-manifest")
 KERNEL = {
-    TYPE1: ("os.mkdir ('bootc_composefs-", "'vmlinuz'", "'initrd'"),
+    TYPE1: (
+        "os.mkdir ('.tmp-file-bootc_composefs-",
+        "os.rename ('.tmp-file-bootc_composefs-",
+        "'initrd'",
+    ),
     UKI: (
         ".efi.extra.d'",
         "open ('.tmp-file-bootc_composefs-",

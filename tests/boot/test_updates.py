@@ -3,6 +3,9 @@
 One system, from its installation to its fifth boot, with Type #1 entries and with unified
 kernel images. The image's name in os-release changes on the way, its version goes from 9 to
 10, and its kernels change twice.
+
+The disk is as upstream's installation leaves one: ``meta.json`` has no fs-verity. What upstream
+and earlier versions of this project may leave in menus lies there at the first shutdown.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from system_checks import assert_clean, brought_by, default_entry, kernels, slot
 
 from support.variants import CHANGED_DEFAULT, CONFLICT, REMOVED_DEFAULT, Variant
 from testbed.registry import Registry
+from testbed.tamper import root_filesystem
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
@@ -25,6 +29,13 @@ FOREIGN = {
     "loader/entries/other.conf": "title Another system\nefi /EFI/other/other.efi\n",
     "EFI/other/other.efi": "not for us\n",
 }
+META = "/composefs/meta.json"
+HAS_VERITY = f"lsattr -l /sysroot{META} | grep -q Verity"
+#: What earlier versions left in a live menu, and upstream in a staged one: an entry of an
+#: earlier staging, which a loader would show first.
+OLD_MARK = f"{ESP}/loader/entries/.bootc-staged"
+STALE_ENTRY = f"{ESP}/loader/entries.staged/bootc_aaa-1-1.conf"
+STALE_ID = "ab" * 64
 #: Added to the boot entry by hand.
 LOCAL_KARG = "local.argument=1"
 SET_XATTR = "import os; os.setxattr('/etc/mine', 'user.mine', b'yes')"
@@ -43,7 +54,10 @@ def test_a_life_of_updates(
     with Journey(
         installation, update_registry, name=name, directory=tmp_path, logs=logs
     ) as journey:
+        root = root_filesystem(journey.disk)
+        root.replace(META, root.read(META))
         assert journey.boot() == "running"
+        assert journey.machine.run(HAS_VERITY, check=False).rc == 1
         booted = journey.status()["status"]["booted"]["composefs"]
         assert booted["bootType"] == ("Uki" if images["1"].is_uki else "Bls")
         put_foreign(journey)
@@ -60,14 +74,19 @@ def from_first_to_second(journey: Journey, images: Images) -> None:
     v1, v2 = images["1"], images["2"]
     before = journey.esp_files()
     journey.publish(v2)
+    for looking in ("etc diff", "upgrade --dry-run", "internals composefs-gc --dry-run"):
+        journey.bootc(looking)
     check = journey.bootc("upgrade --check").stdout
     assert check.startswith(f"Update available for: {journey.reference()}\n"), check
     assert f"  Digest: {v2.manifest_digest}\n" in check
     booted = journey.status()["status"]["booted"]
     assert booted["cachedUpdate"]["imageDigest"] == str(v2.manifest_digest)
     assert journey.esp_files() == before
+    assert machine.run(HAS_VERITY, check=False).rc == 1
 
-    journey.bootc("upgrade --download-only")
+    adopted = "Adopted /sysroot/composefs: fs-verity is enabled on its meta.json, too.\n"
+    assert adopted in journey.bootc("upgrade --download-only").stdout
+    machine.run(HAS_VERITY)
     assert journey.slots() == slots(v1, staged=v2)
     assert journey.status()["status"]["staged"]["downloadOnly"] is True
     # What the shutdown would do.
@@ -97,12 +116,17 @@ def from_first_to_second(journey: Journey, images: Images) -> None:
         f"python3 -c {shlex.quote(SET_XATTR)}\n"
         "ln -s mine /etc/mine.link; rm /etc/issue.net; chmod 700 /etc/kernel"
     )
+    leave_what_others_leave(journey, v2)
+    assert journey.slots() == slots(v1, staged=v2)
 
     assert journey.reboot() == "running"
     machine = journey.machine
     log = machine.run(f"journalctl --boot=-1 --unit={FINALIZE_UNIT} --output=cat").stdout
     assert f"Deployment {v2.image_id} boots next" in log.splitlines()
+    assert "Adopted" not in log
     assert journey.slots() == slots(v2, rollback=v1)
+    assert not any(STALE_ID in entry for entry in journey.esp_entries().values())
+    assert not any("staged" in path for path in journey.esp_files())
     assert_runs(journey, v2)
     assert machine.run(f"cat /{CHANGED_DEFAULT} /{REMOVED_DEFAULT}").stdout == (
         'greeting = "hello from version 9"\nbrought by version 9\n'
@@ -110,6 +134,15 @@ def from_first_to_second(journey: Journey, images: Images) -> None:
     assert_mine(journey)
     measured = measure(machine, "/sysroot/composefs")
     assert measured.keys() == {f"{name[:2]}/{name[2:]}" for name in measured.values() if name}
+
+
+def leave_what_others_leave(journey: Journey, staged: Variant) -> None:
+    """Put a mark into the live menu, and an entry that was never cleared into the staged one."""
+    journey.machine.run(
+        f"touch {OLD_MARK}; cd {ESP}/loader/entries.staged\n"
+        f"sed -e 's/{staged.image_id}/{STALE_ID}/; s/^sort-key .*/sort-key bootc-aaa-0/'"
+        f" $(grep -l {staged.image_id} *.conf) >{STALE_ENTRY}"
+    )
 
 
 def rebuilt_with_the_same_tree(journey: Journey, images: Images) -> None:

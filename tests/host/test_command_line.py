@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.menu import MARK
 from bootc.boot.systemd_boot import Bootloader
 from bootc.cli.options import Command
 from bootc.cli.session import DRY_RUN
@@ -87,7 +86,6 @@ class Host:
         system.set_menu(a, b)
         if staged:
             system.set_menu(c, a, staged=True)
-            (system.menu / system.scheme.staged / MARK).touch()
         for part in ("composefs", "state", "boot"):
             (system.physical / part).rename(place / part)
 
@@ -96,8 +94,11 @@ class Host:
         marker = json.dumps({"depl_id": deployment.hex, "finalization_locked": False})
         return f"mkdir -p /run/composefs; echo '{marker}' > /run/composefs/staged-deployment"
 
-    def run(self, *commands: list[str] | str) -> list[Done]:
-        """Run commands, one after the other, without a boot in between."""
+    def run(self, *commands: list[str] | str, verity: bool = False) -> list[Done]:
+        """Run commands, one after the other, without a boot in between.
+
+        With ``verity`` the kernel command line demands it.
+        """
         root, programs = self._path / "root", self._path / "programs"
         root.mkdir(exist_ok=True)
         programs.mkdir(exist_ok=True)
@@ -112,6 +113,7 @@ class Host:
             "device": self._device,
             "image_id": self.ids[0].hex,
             "programs": str(programs),
+            "verity": verity,
             "commands": commands,
         }
         done = subprocess.run(
@@ -179,12 +181,35 @@ def test_pins(host: Host) -> None:
         ["delete-deployment", b.hex[:10]],
         ["unpin", "rollback"],
     )
-    check(dry, f"* pin deployment {b}")
-    check(pin, journal=(Event.PINNED,))
+    note = (
+        "Upstream's bootc knows no pins: if that program updates or cleans this machine, "
+        "the deployment goes, and its rollback fails while the menu has three."
+    )
+    check(dry, f"* pin deployment {b}", note)
+    check(pin, note, journal=(Event.PINNED,))
     check(again, f"Deployment {b} is pinned already.")
     assert (delete.code, delete.journal) == (1, [])
     assert delete.err == f"error: deployment {b} is pinned (hint: first: bootc unpin {b})\n"
     check(unpin, journal=(Event.UNPINNED,))
+
+
+def test_objects_without_the_verity_that_is_demanded(host: Host) -> None:
+    verbs = (
+        ["upgrade", "--cancel"],
+        ["rollback"],
+        ["pin", "rollback"],
+        ["etc", "diff"],
+        ["composefs-finalize-staged"],
+        ["internals", "composefs-gc"],
+    )
+    list_all = "cd /sysroot; find boot state composefs | sort"
+    before, status, *refused, after = host.run(list_all, ["status"], *verbs, list_all, verity=True)
+    assert (status.code, host.ids[0].hex in status.out) == (0, True)
+    for done in refused:
+        assert done.code == 1
+        assert "has no fs-verity, and the kernel command line demands it" in done.err
+        assert "(hint: bootc internals cfs --require-verity fsck --repair enables it" in done.err
+    assert after.out == before.out
 
 
 def test_rollback_and_back(host: Host) -> None:

@@ -18,11 +18,19 @@ from hypothesis import strategies as st
 
 from bootc.boot.entries import NewItem, compose_menu
 from bootc.boot.menu import Item, read_menu
-from bootc.boot.publish import commit_staged, write_staged
+from bootc.boot.replacing import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.bls import parse_entry
 from bootc.formats.osrelease import OsRelease
-from support.bootdirs import SCHEMES, SYSTEMD, SYSTEMD_UKI, item_of, open_boot, scheme_name
+from support.bootdirs import (
+    SCHEMES,
+    SYSTEMD,
+    SYSTEMD_UKI,
+    deployment,
+    item_of,
+    open_boot,
+    scheme_name,
+)
 
 Files = tuple[tuple[str, bytes], ...]
 
@@ -118,7 +126,7 @@ def next_menu(dirs: BootDirs, numbers: list[int], release: OsRelease) -> list[Ne
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(steps)
 def test_menus_come_back_in_order(
     scheme: Scheme, sequence: list[tuple[list[int], OsRelease]]
@@ -134,7 +142,7 @@ def test_menus_come_back_in_order(
                 check_names(files)
                 assert shown(scheme, files) == [name for name, _ in files]
             write_staged(dirs, files)
-            commit_staged(dirs)
+            commit_staged(dirs, order[0].deployment)
             menu = read_menu(dirs, staged=False)
             assert menu.deployments == tuple(item.deployment for item in order)
             assert [item.artifact for item in menu.items] == [item.artifact for item in order]
@@ -184,7 +192,7 @@ def test_nothing_in_a_menu_stops_reading_it(scheme: Scheme, found: dict[str, byt
         assert all(finding.text and "\n" not in finding.text for finding in menu.findings)
         # Whatever it was, it can be replaced, and what is not ours is still there.
         write_staged(dirs, compose_menu(scheme, [item_of(scheme, 1)]))
-        commit_staged(dirs)
+        commit_staged(dirs, deployment(1))
         after = read_menu(dirs, staged=False)
         assert item_of(scheme, 1).deployment in after.deployments
         if not scheme.menu_is_file:

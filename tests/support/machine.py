@@ -20,7 +20,8 @@ from typing import Any
 
 from bootc.boot.discover import find_boot_resource
 from bootc.boot.entries import compose_menu, new_item
-from bootc.boot.publish import boot_digest_of, commit_staged, publish_resource, write_staged
+from bootc.boot.publish import boot_digest_of, publish_resource
+from bootc.boot.replacing import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.booted import BootedState
 from bootc.deploy.commands import finalize_staged
@@ -49,7 +50,8 @@ from support.osimages import Channel, Images
 KARGS = "root=UUID=1 rw"
 _MARKER = "staged-deployment"
 _IMAGE_ID = re.compile(r"composefs=\??([0-9a-f]{128})(?:\s|$)")
-_UKI = re.compile(r"(/EFI/Linux/bootc/bootc_composefs-([0-9a-f]{128})\.efi)(?:\s|$)")
+#: Old versions leave the prefix out.
+_UKI = re.compile(r"(/EFI/Linux/bootc/(?:bootc_composefs-)?([0-9a-f]{128})\.efi)(?:\s|$)")
 
 Command = Callable[[System, "Journal"], object]
 
@@ -147,7 +149,7 @@ class FakeMachine:
             etc = image_etc(objects, image_id)
             create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
             write_staged(boot, compose_menu(self.scheme, [item]))
-            commit_staged(boot)
+            commit_staged(boot, image_id)
         self.start()
 
     def start(self) -> str:
@@ -218,6 +220,10 @@ class FakeMachine:
     @property
     def _flag(self) -> Path:
         return self.run / "finalizer"
+
+    def start_finalizer(self) -> None:
+        """Start the service, as another implementation does."""
+        self._flag.touch()
 
     def stop_finalizer(self) -> None:
         """Stop the service, as an administrator may."""
@@ -291,17 +297,30 @@ class FakeMachine:
 
     def menu(self) -> list[Shown]:
         """Return the entries of ours as the loader shows them; the first is started."""
+        shown = self._shown(self.entries)
+        if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
+            keys = [_keys(self.entries / entry.name) for entry in shown]
+            sorted_by = [key["sort-key"] for key in keys if "sort-key" in key]
+            assert len(set(sorted_by)) == len(sorted_by), (
+                f"the order is left to chance: {sorted_by}"
+            )
+        return shown
+
+    def staged_menu(self) -> list[Shown]:
+        """Return the entries of ours in the menu that is staged, or is no more; in some order."""
+        path = self.entries.with_name(f"{self.entries.name}.staged")
+        return self._shown(path) if path.exists() else []
+
+    def _shown(self, menu: Path) -> list[Shown]:
         if self.scheme.menu_is_file:
-            return self._grub_file(self.entries)
-        paths = [path for path in self.entries.iterdir() if path.name.endswith(".conf")]
+            return self._grub_file(menu)
+        paths = [path for path in menu.iterdir() if path.name.endswith(".conf")]
         found = [(path.name, _keys(path)) for path in paths]
         if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
             # Those without a key come after all that have one.
             order = sorted(
                 found, key=lambda entry: ("sort-key" not in entry[1], _sort_key(entry[1]))
             )
-            keys = [_sort_key(keys) for _, keys in order if "sort-key" in keys]
-            assert len(set(keys)) == len(keys), f"the order is left to chance: {keys}"
         else:
             order = sorted(found, key=lambda entry: entry[0].encode(), reverse=True)
         return [shown for name, keys in order for shown in self._entry(name, keys)]

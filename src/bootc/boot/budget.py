@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from bootc.boot.publish import Artifact, ArtifactKind
+from bootc.boot.publish import WITH_KERNELS, Artifact, ArtifactKind
 from bootc.boot.scheme import Scheme
 from bootc.errors import Error
 from bootc.formats.origin import BootType
@@ -114,7 +114,8 @@ def _evict(
 ) -> tuple[tuple[Artifact, ...], int]:
     """Return what has to go for so many bytes, and how many are free then."""
     spare = [artifact for artifact in existing if artifact.name not in needed_names]
-    spare.sort(key=lambda a: (a.kind is not ArtifactKind.LEFTOVER, a.mtime_ns, a.name))
+    leftovers = (ArtifactKind.LEFTOVER, ArtifactKind.KERNEL_LEFTOVER)
+    spare.sort(key=lambda a: (a.kind not in leftovers, a.mtime_ns, a.name))
     evict: list[Artifact] = []
     while free < required and spare:
         artifact = spare.pop(0)
@@ -129,14 +130,14 @@ def sharing_file_system(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[
     if scheme.menu_on_esp:
         return tuple(artifacts)
     with_kernels = scheme.boot_type is BootType.BLS
-    return tuple(a for a in artifacts if (a.kind is ArtifactKind.KERNEL) is with_kernels)
+    return tuple(a for a in artifacts if (a.kind in WITH_KERNELS) is with_kernels)
 
 
 def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
     """Return those artifacts that lie in the file system of the menu."""
     if scheme.menu_on_esp:
         return tuple(artifacts)
-    return tuple(a for a in artifacts if a.kind is ArtifactKind.KERNEL)
+    return tuple(a for a in artifacts if a.kind in WITH_KERNELS)
 
 
 def _no_space(

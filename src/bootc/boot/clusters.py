@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bootc.boot.foreign import differing
-from bootc.boot.menu import MARK, MAX_MENU_BYTES, foreign_files, is_foreign
-from bootc.boot.publish import files_below, whole_file
+from bootc.boot.menu import MAX_MENU_BYTES, foreign_files, is_foreign
+from bootc.boot.publish import files_below
+from bootc.boot.replacing import whole_file
 from bootc.boot.scheme import USER_CFG, BootDirs
 from bootc.formats import grubcfg
 from bootc.formats.grubcfg import GrubCfgError
@@ -33,7 +34,7 @@ def staging_clusters(dirs: BootDirs, files: Sequence[tuple[str, bytes]], cluster
         entries = [entry for _, data in files for entry in grubcfg.parse_menu(data)]
         return _file(len(whole_file(dirs, entries)), cluster_bytes) + _TEMPORARY
     count = sum(_file(len(data), cluster_bytes) for _, data in files)
-    names = [MARK, *(name for name, _ in files)]
+    names = [name for name, _ in files]
     if dirs.menu.exists(dirs.scheme.entries):
         with dirs.menu.open_dir(dirs.scheme.entries) as live:
             foreign = foreign_files(live)

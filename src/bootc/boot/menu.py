@@ -32,8 +32,8 @@ from bootc.formats.grubcfg import GrubCfgError
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
-#: A staged directory has this file in it when it is complete, and until it was committed.
-MARK = ".bootc-staged"
+#: A file that earlier versions put into staged menus. It means nothing, and is not carried along.
+OLD_MARK = ".bootc-staged"
 MAX_MENU_BYTES = 1 << 20
 
 _SUFFIX = ".conf"
@@ -91,16 +91,20 @@ class Menu:
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the menu that is shown, or the one that is prepared for the next boot.
 
-    Of GRUB's two menus both are read. A staged directory that has been put in
-    place already, so that the name now belongs to the menu of before, counts as empty.
+    Of GRUB's two menus both are read. What has the name of the staged menu may be one that is
+    half written, or the menu of before an exchange that was interrupted: only the announcement
+    in ``/run`` says that it is complete, and of which deployment.
     """
     reading = _Reading(dirs.scheme)
     for live in dirs.scheme.menus:
-        path = schemes.staged(live) if staged else live
-        if live == schemes.USER_CFG:
-            reading.file(dirs.menu, path)
-        elif not (staged and _is_committed(dirs.menu, live)):
-            reading.directory(dirs.menu, path)
+        reading.any(dirs.menu, schemes.staged(live) if staged else live)
+    return reading.menu()
+
+
+def read_menu_at(dirs: BootDirs, path: str) -> Menu:
+    """Read one menu alone; ``path`` is that of :attr:`Scheme.entries` or :attr:`Scheme.staged`."""
+    reading = _Reading(dirs.scheme)
+    reading.any(dirs.menu, path)
     return reading.menu()
 
 
@@ -148,13 +152,6 @@ def deployment_of(entry: bls.Entry) -> Digest:
         raise NotOurEntry(exc.message) from None
 
 
-def _is_committed(menu: Dir, live: str) -> bool:
-    try:
-        return menu.exists(f"{live}/{MARK}")
-    except OSError:
-        return False
-
-
 @dataclass(slots=True)
 class _Reading:
     """One run of :func:`read_menu`. Without a scheme artifacts are not told."""
@@ -172,6 +169,12 @@ class _Reading:
                 text = f"starts deployment {item.deployment}, as {first.name!a} does before it"
                 self.findings.append(Finding(FindingKind.DUPLICATE, item.name, text))
         return Menu(tuple(found.values()), tuple(self.foreign), tuple(self.findings))
+
+    def any(self, menu: Dir, path: str) -> None:
+        if path in (schemes.USER_CFG, schemes.staged(schemes.USER_CFG)):
+            self.file(menu, path)
+        else:
+            self.directory(menu, path)
 
     def file(self, menu: Dir, path: str) -> None:
         data = self._read(path, lambda: menu.read_bytes(path, MAX_MENU_BYTES))
@@ -203,7 +206,7 @@ class _Reading:
 
     def _entry(self, directory: Dir, name: str) -> Item | None:
         """Read an entry; what is none of ours is noted down instead."""
-        if name == MARK or name.startswith(atomic.FILE_PREFIX):
+        if name == OLD_MARK or name.startswith(atomic.FILE_PREFIX):
             return None
         # FAT does not know the case of letters, and so no foreign name may be one of ours.
         folded = name.lower()

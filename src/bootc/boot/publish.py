@@ -1,18 +1,10 @@
-"""Putting a deployment where the machine boots from, and taking it away again.
+"""Putting what a deployment boots with where the boot loader finds it, and taking it away again.
 
-Kernels first, then the menu that names them. Promises, on FAT, which has no journal:
+The menu that names it comes later (:mod:`bootc.boot.replacing`). Promises, on FAT, which
+has no journal:
 
-* a file under its final name is whole, and on the disk when the call returns;
-* what the boot loader reads as the menu is never written to. The next menu is written
-  beside it and takes its place in one step, :func:`commit_staged`, the moment from which
-  the machine boots otherwise;
-* everything here can be interrupted anywhere and done again. Committing twice is
-  committing once, although exchanging directories twice would be nothing;
-* what is not ours in a menu comes along, as it is at the moment of the commit.
-
-A file in the staged directory marks it as complete; with the exchange the mark comes
-into the live one, where it says that the other is the menu of before, to be deleted.
-GRUB's ``user.cfg`` is a file, which a rename replaces.
+* what has its final name is whole, and on the disk when the call returns;
+* everything here can be interrupted anywhere and done again.
 """
 
 from __future__ import annotations
@@ -29,24 +21,16 @@ from dataclasses import dataclass
 from bootc.boot import scheme as schemes
 from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
 from bootc.boot.discover import Kernel, UkiFile
-from bootc.boot.foreign import carry_foreign
-from bootc.boot.menu import MARK, MAX_MENU_BYTES, Item, files_of, is_foreign
-from bootc.boot.scheme import INITRD, UKIS, USER_CFG, VMLINUZ, BootDirs
+from bootc.boot.scheme import INITRD, UKIS, VMLINUZ, BootDirs
 from bootc.boot.uki import publish_uki
 from bootc.boot.writing import write_stream
-from bootc.errors import Error, doing, one_line
-from bootc.formats import grubcfg
+from bootc.errors import doing, one_line
 from bootc.formats.digest import Digest
-from bootc.formats.grubcfg import GrubCfgError, MenuEntry
 from bootc.formats.pe import Uki
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
-
-
-class StagedMenuIncomplete(Error):
-    """The staged menu was not written to its end, so that it cannot be committed."""
 
 
 class ArtifactKind(enum.StrEnum):
@@ -56,8 +40,14 @@ class ArtifactKind(enum.StrEnum):
     KERNEL = "kernel"
     #: A unified kernel image, with what is added to it.
     UKI = "uki"
-    #: What an interrupted call left under a temporary name.
+    #: What an interrupted call left of unified kernel images.
     LEFTOVER = "leftover"
+    #: What one left of a directory with a kernel, under a temporary name.
+    KERNEL_LEFTOVER = "kernel leftover"
+
+
+#: Those that lie in the file system of the menu.
+WITH_KERNELS = frozenset({ArtifactKind.KERNEL, ArtifactKind.KERNEL_LEFTOVER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +88,28 @@ def publish_kernel(
     """Write a deployment's kernel and initramfs, and return their boot digest.
 
     The boot digest is the SHA-256 of both files, one after the other, in hex;
-    deployments with equal ones start alike.
+    deployments with equal ones start alike. The directory gets its name when both are in it:
+    upstream's program looks into every kernel directory and fails where one of them is missing.
 
     Raises:
         DamagedKernel: what is stored is not what the image names.
         OSError: reading or writing failed.
     """
-    path = dirs.scheme.kernel_path(schemes.kernel_dir(deployment.hex))
+    name = schemes.kernel_dir(deployment.hex)
+    path = dirs.scheme.kernel_path(name)
     with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
-        boot_digest = hashlib.sha256()
-        with dirs.menu.ensure_dir(path) as directory:
-            # As with the beginning of a file (bootc.boot.writing): its name is on the disk first.
-            dirs.menu.sync()
-            for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
-                write_stream(directory, name, chunks)
+        if dirs.menu.exists(path):
+            return _write_kernel(dirs, path, kernel, objects)
+        temporary = dirs.scheme.kernel_path(f"{atomic.FILE_PREFIX}{name}")
+        try:
+            boot_digest = _write_kernel(dirs, temporary, kernel, objects)
+            dirs.menu.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                dirs.menu.remove_tree(temporary)
+            raise
         dirs.menu.sync()
-    return boot_digest.hexdigest()
+    return boot_digest
 
 
 def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
@@ -165,9 +161,9 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
     found: list[Artifact] = []
     with doing("Listing what is on the boot partition"):
         for name in _names(dirs.menu, dirs.scheme.kernels):
-            path = dirs.scheme.kernel_path(name)
-            if schemes.artifact_name(name) and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
-                found.append(_artifact(dirs.menu, ArtifactKind.KERNEL, name, path))
+            path, kind = dirs.scheme.kernel_path(name), _kernel_kind(name)
+            if kind and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
+                found.append(_artifact(dirs.menu, kind, name, path))
         names = _names(dirs.binaries, UKIS)
         for name in names:
             if kind := _kind(name, names):
@@ -206,8 +202,10 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    root = dirs.menu if artifact.kind is ArtifactKind.KERNEL else dirs.binaries
+    root = dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
     paths = [artifact.path]
+    if artifact.kind is ArtifactKind.KERNEL:
+        paths = [_set_aside(root, artifact.path)]
     if artifact.kind is ArtifactKind.UKI:
         # The image goes first: a start without its additions would be another start.
         paths.append(schemes.addons_dir(artifact.path))
@@ -217,119 +215,15 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
                 root.remove_tree(path)
 
 
-def whole_file(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
-    """Return GRUB's menu of these entries and what others have put into the live one.
-
-    Raises:
-        OSError: the live one cannot be read.
-    """
-    try:
-        data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
-        foreign = [entry for entry in grubcfg.parse_menu(data) if is_foreign(entry)]
-        settings = grubcfg.parse_settings(data)
-    except (FileNotFoundError, GrubCfgError):
-        return grubcfg.serialise_menu(entries)
-    return grubcfg.serialise_menu([*entries, *foreign], settings)
-
-
-def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write the staged menu, in place of an older one; it is on the disk afterwards.
-
-    Args:
-        dirs: Where.
-        files: What :func:`bootc.boot.entries.compose_menu` returned.
-
-    Raises:
-        OSError: writing failed. There is no staged menu then.
-    """
-    discard_staged(dirs)
-    menu, path = dirs.menu, dirs.scheme.staged
-    with doing(f"Writing the next boot menu to {menu.path}/{path}"):
-        try:
-            if dirs.scheme.menu_is_file:
-                _write_file(dirs, files)
-            else:
-                _write_directory(dirs, files)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                menu.remove_tree(path)
-            raise
-
-
-def commit_staged(dirs: BootDirs) -> bool:
-    """Put the staged menu in the place of the live one.
-
-    When it returns the change is on the disk. That the menu of before cannot be
-    deleted does not make it fail; the next one to be staged tries again.
-
-    Returns:
-        False when nothing was staged, or all that was has been committed.
-
-    Raises:
-        StagedMenuIncomplete: what is staged is not whole.
-        OSError: reading or writing failed; the live menu is the old one then, unless it
-            was the last sync that failed.
-    """
-    with doing(f"Replacing the boot menu {dirs.menu.path}/{dirs.scheme.entries}"):
-        if dirs.scheme.menu_is_file:
-            return _commit_file(dirs)
-        committed = _commit_directory(dirs)
-    try:
-        _clean_up(dirs)
-    except OSError as exc:
-        _log.warning("the boot menu of before stays for now: %s", one_line(exc))
-    return committed
-
-
-def discard_staged(dirs: BootDirs) -> None:
-    """Delete the staged menu, whatever state it is in; none is fine.
-
-    Raises:
-        OSError: it cannot be deleted.
-    """
-    with doing(f"Deleting {dirs.menu.path}/{dirs.scheme.staged}"):
-        if not dirs.scheme.menu_is_file:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                # Unmarked first: half of a menu must not look like one.
-                dirs.menu.unlink(f"{dirs.scheme.staged}/{MARK}")
-                dirs.menu.sync()
-        _clean_up(dirs)
-
-
-def remove_entry(dirs: BootDirs, item: Item) -> None:
-    """Remove an entry of the live menu, and any other that boots the same deployment.
-
-    That the rest still has one to boot by default is up to the caller.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    with doing(f"Removing the boot entry {item.name!a}"):
-        for live in dirs.scheme.menus:
-            parent, _, name = live.rpartition("/")
-            try:
-                directory = dirs.menu.open_dir(parent if live == USER_CFG else live)
-            except FileNotFoundError:
-                continue
-            with directory:
-                if live == USER_CFG:
-                    _remove_from_file(directory, name, item.deployment)
-                else:
-                    for entry in files_of(directory, item.deployment):
-                        directory.unlink(entry)
-                os.fsync(directory.fileno())
-
-
-def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
-    try:
-        data = directory.read_bytes(name, MAX_MENU_BYTES)
-        entries = grubcfg.parse_menu(data)
-    except (FileNotFoundError, GrubCfgError):
-        return  # Nothing in there can be booted.
-    kept = [e for e in entries if schemes.uki_artifact(e.chainloader or "") != deployment.hex]
-    if len(kept) != len(entries):
-        menu = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
-        write_stream(directory, name, [menu])
+def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSource) -> str:
+    boot_digest = hashlib.sha256()
+    with dirs.menu.ensure_dir(path) as directory:
+        # As with the beginning of a file (bootc.boot.writing): its name is on the disk first.
+        dirs.menu.sync()
+        for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
+            write_stream(directory, name, chunks)
+    dirs.menu.sync()
+    return boot_digest.hexdigest()
 
 
 def _kernel_chunks(
@@ -364,6 +258,31 @@ def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
     return ArtifactKind.UKI if schemes.uki_artifact(f"/{UKIS}/{name}") else None
 
 
+def _kernel_kind(name: str) -> ArtifactKind | None:
+    """Tell what a name among the directories of kernels is."""
+    if name.startswith(atomic.FILE_PREFIX):
+        name = name.removeprefix(atomic.FILE_PREFIX)
+        return ArtifactKind.KERNEL_LEFTOVER if schemes.artifact_name(name) else None
+    return ArtifactKind.KERNEL if schemes.artifact_name(name) else None
+
+
+def _set_aside(root: Dir, path: str) -> str:
+    """Give a kernel's directory a name that nobody looks into, and return its path.
+
+    A half of it under its own name would make upstream's program fail, as one half written.
+    """
+    above, _, name = path.rpartition("/")
+    aside = f"{above}/{atomic.FILE_PREFIX}{name}".lstrip("/")
+    try:
+        root.remove_tree(aside)
+        root.rename(path, aside)
+    except OSError as exc:
+        # On a full partition there may be no room for the name; it can be removed all the same.
+        _log.debug("%s keeps its name: %s", path, one_line(exc))
+        return path
+    return aside
+
+
 def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
     paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
@@ -373,87 +292,3 @@ def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
             times.append(info.st_mtime_ns)
     artifact = schemes.artifact_name(name) or name
     return Artifact(artifact, kind, path, sum(sizes), max(times))
-
-
-def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
-    with dirs.menu.ensure_dir(dirs.scheme.staged) as staged:
-        for name, data in files:
-            atomic.write_file(staged, name, data, durable=True)
-        _carry(dirs, staged)
-        dirs.menu.sync()
-        atomic.write_file(staged, MARK, b"", durable=True)
-
-
-def _commit_directory(dirs: BootDirs) -> bool:
-    menu, live, path = dirs.menu, dirs.scheme.entries, dirs.scheme.staged
-    if not menu.exists(f"{path}/{MARK}"):
-        if menu.exists(path) and not menu.exists(f"{live}/{MARK}"):
-            raise StagedMenuIncomplete(
-                f"the staged boot menu {menu.path}/{path} is not complete",
-                hint="stage the update again",
-            )
-        return False
-    menu.ensure_dir(live).close()
-    with menu.open_dir(path) as staged:
-        _carry(dirs, staged)
-    menu.sync()
-    parent, _, name = live.rpartition("/")
-    with menu.open_dir(parent) as directory:
-        atomic.exchange(directory, path.rpartition("/")[2], name)
-    # Not fsync of the parent: FAT keeps an exchange in the two inodes until they are written.
-    menu.sync()
-    return True
-
-
-def _clean_up(dirs: BootDirs) -> None:
-    """Delete what has the name of the staged menu, and then the mark of a commit."""
-    with contextlib.suppress(FileNotFoundError):
-        dirs.menu.remove_tree(dirs.scheme.staged)
-    if not dirs.scheme.menu_is_file:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            dirs.menu.unlink(f"{dirs.scheme.entries}/{MARK}")
-
-
-def _carry(dirs: BootDirs, staged: Dir) -> None:
-    try:
-        live = dirs.menu.open_dir(dirs.scheme.entries)
-    except FileNotFoundError:
-        return
-    with live:
-        carry_foreign(live, staged)
-
-
-def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
-    entries = [entry for _, data in files for entry in grubcfg.parse_menu(data)]
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            grubcfg.parse_menu(dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES))
-        except GrubCfgError as exc:
-            # GRUB stops at the error too, so that nothing is lost which could be booted.
-            _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
-    parent, _, name = dirs.scheme.staged.rpartition("/")
-    with dirs.menu.ensure_dir(parent) as directory:
-        write_stream(directory, name, [whole_file(dirs, entries)])
-
-
-def _commit_file(dirs: BootDirs) -> bool:
-    menu, path = dirs.menu, dirs.scheme.staged
-    try:
-        data = menu.read_bytes(path, MAX_MENU_BYTES)
-    except FileNotFoundError:
-        return False
-    try:
-        entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]
-    except GrubCfgError as exc:
-        raise StagedMenuIncomplete(
-            f"the staged boot menu {menu.path}/{path} is damaged: {exc.message}",
-            hint="stage the update again",
-        ) from None
-    parent, _, name = path.rpartition("/")
-    with menu.open_dir(parent) as directory:
-        current = whole_file(dirs, entries)
-        if current != data:
-            write_stream(directory, name, [current])
-        directory.rename(name, dirs.scheme.entries.rpartition("/")[2])
-    menu.sync()
-    return True

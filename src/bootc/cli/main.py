@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bootc import __version__
 from bootc.cli import streams
@@ -28,6 +28,21 @@ from bootc.fs import interruption
 #: collector walks all of them again and again, and finds nothing: a fifth of the time of
 #: writing an image (``bench/erofs.py``).
 GC_THRESHOLDS = (100_000, 20, 20)
+
+_OWN_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_RUST_LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,10 +122,27 @@ class _LogHandler(logging.Handler):
 
 
 def _set_up_logging(errors: SideStream) -> None:
-    level = os.environ.get("BOOTC_LOG", "warning").upper()
-    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        level = "WARNING"
-    logging.basicConfig(level=level, handlers=[_LogHandler(errors)])
+    logging.basicConfig(level=log_level(os.environ), handlers=[_LogHandler(errors)])
+
+
+def log_level(environment: Mapping[str, str]) -> int:
+    """Return from which level on messages are logged to standard error.
+
+    ``BOOTC_LOG`` names it. Without that ``RUST_LOG`` does, upstream's variable: directives with
+    commas between them. One whose target is bootc counts more than one without a target, and
+    those with other targets do not count.
+    """
+    own = environment.get("BOOTC_LOG", "").lower()
+    if own in _OWN_LEVELS:
+        return _OWN_LEVELS[own]
+    general, of_bootc = logging.WARNING, None
+    for directive in environment.get("RUST_LOG", "").lower().split(","):
+        target, equals, level = directive.strip().rpartition("=")
+        if not equals:
+            general = _RUST_LEVELS.get(level, general)
+        elif target.startswith("bootc"):
+            of_bootc = _RUST_LEVELS.get(level, of_bootc)
+    return general if of_bootc is None else of_bootc
 
 
 if __name__ == "__main__":

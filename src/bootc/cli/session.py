@@ -44,7 +44,7 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
     """Open the running system to change it, and say what is known of it at first.
 
     Args:
-        sink: Told when another command has to be waited for.
+        sink: Told of what happens meanwhile.
         wait: Wait for another command to finish.
 
     Raises:

@@ -41,8 +41,11 @@ from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease
-from bootc.oci.pull import pull
+from bootc.formats.tree import External, Leaf
+from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
+from bootc.repository.adoption import find_without_verity
+from bootc.repository.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,7 @@ def pull_candidate(
         resource = resource.with_addons(chosen)
         uki = inspect_uki(pulled.image_id, resource, repository.objects)
         if not (uki.missing_verity_allowed or repository.secure):
-            raise WrongUki(
-                "the image's UKI demands fs-verity, and this system was installed without",
-                hint="install again on a file system with fs-verity, "
-                "or build the image with composefs=? in the UKI's command line",
-            )
+            _require_verity(repository, pulled)
         boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
         missing_verity_allowed = uki.missing_verity_allowed
     else:
@@ -115,6 +114,26 @@ def pull_candidate(
         kargs_d=kargs_d_of(repository, pulled.root),
         missing_verity_allowed=missing_verity_allowed,
     )
+
+
+def _require_verity(repository: Repository, pulled: Pulled) -> None:
+    """Refuse an image that would not boot, since objects of it have no fs-verity.
+
+    A repository that does not demand fs-verity has it all the same where the file system can.
+
+    Raises:
+        WrongUki: one of them has none.
+    """
+    contents = (node.content for _, node in pulled.root.walk() if isinstance(node, Leaf))
+    digests = (content.digest for content in contents if isinstance(content, External))
+    lacking = find_without_verity(repository, (pulled.image_id, *digests))
+    if lacking is not None:
+        raise WrongUki(
+            "the image's UKI demands fs-verity, and this system stores objects without, "
+            f"{lacking} for one",
+            hint="install again on a file system with fs-verity, "
+            "or build the image with composefs=? in the UKI's command line",
+        )
 
 
 def new_deployment(

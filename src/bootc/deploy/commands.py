@@ -15,7 +15,6 @@ from bootc.deploy.execute import Supplies, execute
 from bootc.deploy.facts import Facts, FinalizeFailure
 from bootc.deploy.finalize import (
     CannotFinalize,
-    is_finalized,
     plan_finalize,
     staged_for_finalizing,
 )
@@ -116,7 +115,7 @@ def finalize_staged(system: System, sink: Sink) -> Digest | None:
         _finalize(system, facts, staged, sink)
     except BaseException as exc:
         # Also when the service manager loses its patience, which interrupts.
-        if marker is not None and not is_finalized(gather(system), marker.image_id):
+        if marker is not None and not gather(system).is_finalized(marker.image_id):
             interrupted = isinstance(exc, KeyboardInterrupt)
             reason = "it was interrupted" if interrupted else one_line(exc)
             _record_failure(system, marker.image_id, reason)

@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import assert_never
 
-from bootc.boot import publish
+from bootc.boot import publish, replacing
 from bootc.boot.discover import Kernel, UkiFile
 from bootc.boot.entries import compose_menu
 from bootc.deploy import records, state
@@ -163,19 +163,15 @@ def _change_menu(
 ) -> None:
     match step:
         case DiscardStagedMenu():
-            publish.discard_staged(system.boot)
+            replacing.discard_staged(system.boot)
         case WriteStagedMenu(order):
-            publish.write_staged(system.boot, compose_menu(system.boot.scheme, order))
-        case ExchangeMenu():
+            replacing.write_staged(system.boot, compose_menu(system.boot.scheme, order))
+        case ExchangeMenu(first):
             # What the entries refer to is on the disk before they can be booted.
             system.sync()
-            if not publish.commit_staged(system.boot):
-                raise publish.StagedMenuIncomplete(
-                    f"there is no staged menu in {system.boot.menu.path} to exchange",
-                    hint="stage the update again",
-                )
+            replacing.commit_staged(system.boot, first)
         case RemoveEntry(item):
-            publish.remove_entry(system.boot, item)
+            replacing.remove_entry(system.boot, item)
         case RemoveArtifact(artifact):
             publish.remove_artifact(system.boot, artifact)
         case _:

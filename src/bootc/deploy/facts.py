@@ -83,16 +83,24 @@ class Facts:
     def staged_id(self) -> Digest | None:
         """Return the deployment that is announced for the next boot, if it can become that.
 
-        After a soft reboot the announcement stays and names what runs. Without an entry, or
-        without state, nothing would become of it.
+        After a soft reboot the announcement stays and names what runs. Without state, or without
+        an entry in the staged menu, nothing would become of it, unless the menus have been
+        exchanged already.
         """
         marker = self.booted.staged
         if marker is None or marker.image_id == self.booted.image_id:
             return None
-        found = self.staged_item(marker.image_id) or self.active_item(marker.image_id)
-        if found is None or self.origin(marker.image_id) is None:
+        announced = marker.image_id
+        if self.staged_item(announced) is None and not self.is_finalized(announced):
             return None
-        return marker.image_id
+        return None if self.origin(announced) is None else announced
+
+    def is_finalized(self, announced: Digest) -> bool:
+        """Tell whether the live menu has an announced deployment first already.
+
+        The staged menu is another one then: what is left of the menu of before, if anything.
+        """
+        return _first(self.active) == announced and _first(self.staged) != announced
 
     def unannounced_id(self) -> Digest | None:
         """Return the deployment that is prepared to its end, and will not boot all the same.
@@ -100,9 +108,14 @@ class Facts:
         The machine went down before it was finalized, without being able to say why, or preparing
         it was interrupted before the announcement. It is left until it is staged again, or the
         next clean-up.
+
+        What runs stays in every menu that is prepared on it. The menu of before, which has the
+        name of the staged one where deleting it was interrupted, is from before what runs.
         """
-        first = next((item.deployment for item in self.staged.items), None)
+        first = _first(self.staged)
         if first is None or first in (self.booted.image_id, self.staged_id()):
+            return None
+        if self.staged_item(self.booted.image_id) is None:
             return None
         state = self.states.get(first)
         if state is None or state.origin is None or state.failure is not None:
@@ -130,6 +143,10 @@ class Facts:
     def bootable(self) -> list[Digest]:
         """Return the deployments of the active menu that have state, in its order."""
         return [item.deployment for item in self.active.items if self.origin(item.deployment)]
+
+
+def _first(menu: Menu) -> Digest | None:
+    return menu.items[0].deployment if menu.items else None
 
 
 def _find(menu: Menu, deployment: Digest) -> Item | None:

@@ -5,13 +5,20 @@ not from those of the staging: files changed, entries of others came, deployment
 pinned since. The exchange of the menus is the commit point. Whatever fails before it
 leaves the old system the default, is written down beside the staged deployment, and is
 told by the status of the next boot.
+
+Whoever staged it, upstream's program or this one, has said so in the same way: the
+announcement in ``/run``, written last, says that state and staged menu of the deployment it
+names are complete. Nothing else is asked for. That promise is kept here too: while the staged
+menu is rewritten nothing is announced, since upstream would exchange what there is of it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-from bootc.boot.menu import Item
+from bootc.boot.findings import FindingKind
+from bootc.boot.menu import Item, Menu
 from bootc.deploy.etc.merge import Conflict, Merge
 from bootc.deploy.facts import Facts
 from bootc.deploy.plan import (
@@ -19,7 +26,6 @@ from bootc.deploy.plan import (
     ExchangeMenu,
     Plan,
     ReplaceEtc,
-    Step,
     Withdraw,
     WriteStagedMenu,
 )
@@ -56,7 +62,10 @@ def staged_for_finalizing(facts: Facts) -> Digest | None:
     if marker is None or marker.locked or marker.image_id == facts.booted.image_id:
         return None
     staged = facts.staged_id()
-    if staged is None or not (facts.staged_item(staged) or is_finalized(facts, staged)):
+    if staged is None:
+        if facts.active_item(marker.image_id) is not None:
+            # Finalized by upstream's program, and then rolled back: both leave the announcement.
+            return None
         raise CannotFinalize(
             f"deployment {marker.image_id} is staged, but has no state or no boot entry",
             hint="stage it again: bootc upgrade",
@@ -80,19 +89,33 @@ def plan_finalize(facts: Facts, staged: Digest, merge: Merge) -> Plan:
     Raises:
         EtcConflict: the merge is not complete.
     """
-    if is_finalized(facts, staged):
+    if facts.is_finalized(staged):
         # Interrupted after the exchange: doing it again would undo it.
-        return Plan((DiscardStagedMenu(), Withdraw()))
+        return Plan((Withdraw(), DiscardStagedMenu()))
     require_resolved(merge)
     first = facts.staged_item(staged)
     assert first is not None, "what is finalized has an entry"
     order = (first, *kept_items(facts))
-    steps: list[Step] = [ReplaceEtc(staged, merge)]
-    if [_said(item) for item in order] != [_said(item) for item in facts.staged.items]:
-        # Only then: while it is rewritten there is none, and nothing could be finalized.
-        steps.append(WriteStagedMenu(order))
-    steps += [ExchangeMenu(), Withdraw()]
-    return Plan(tuple(steps), commit=len(steps) - 2)
+    replace, exchange = ReplaceEtc(staged, merge), ExchangeMenu(staged)
+    if _is_menu_of(facts.staged, order):
+        return Plan((replace, exchange, Withdraw()), commit=1)
+    # Only then: while it is rewritten there is none, and nothing could be finalized.
+    return Plan((replace, Withdraw(), WriteStagedMenu(order), exchange), commit=3)
+
+
+def _is_menu_of(staged: Menu, order: Sequence[Item]) -> bool:
+    """Tell whether a staged menu boots these and nothing else of ours.
+
+    Upstream's program leaves entries of earlier stagings in the menus of unified kernel images,
+    keeps whatever entry is the first where GRUB has those, and names entries so that GRUB may
+    show another one first.
+    """
+    if [_said(item) for item in order] != [_said(item) for item in staged.items]:
+        return False
+    return all(
+        finding.kind is FindingKind.FOREIGN or finding.subject in staged.foreign
+        for finding in staged.findings
+    )
 
 
 def _said(item: Item) -> tuple[Digest, object]:
@@ -101,9 +124,3 @@ def _said(item: Item) -> tuple[Digest, object]:
     if isinstance(entry, bls.Entry):
         return item.deployment, dataclasses.replace(entry, sort_key=None)
     return item.deployment, entry
-
-
-def is_finalized(facts: Facts, staged: Digest) -> bool:
-    """Tell whether the live menu boots the staged deployment already."""
-    items = facts.active.items
-    return bool(items) and items[0].deployment == staged

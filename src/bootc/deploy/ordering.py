@@ -26,6 +26,11 @@ from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
 
+_UPSTREAM_KNOWS_NO_PINS = (
+    "Upstream's bootc knows no pins: if that program updates or cleans this machine, "
+    "the deployment goes, and its rollback fails while the menu has three."
+)
+
 
 class NoRollback(Error):
     """There is no deployment to go back to."""
@@ -137,7 +142,8 @@ def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
         state = "pinned already" if pinned else "not pinned"
         return Plan((), notes=(f"Deployment {deployment} is {state}.",))
     # A staged menu was put together without it; finalizing puts it together once more.
-    return Plan((SetPin(deployment, pinned),), commit=0)
+    notes = (_UPSTREAM_KNOWS_NO_PINS,) if pinned else ()
+    return Plan((SetPin(deployment, pinned),), commit=0, notes=notes)
 
 
 def _to_front(facts: Facts, deployment: Digest, notes: list[str]) -> Plan:
@@ -156,6 +162,7 @@ def _rewrite(facts: Facts, order: list[Item], notes: list[str], *then: Step) -> 
             *notes,
             f"The staged deployment {staged} is dropped; bootc upgrade stages it anew.",
         ]
-    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu()]
+    first = order[0].deployment
+    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu(first)]
     commit = len(steps) - 1
     return Plan((*steps, *then), commit=commit, notes=tuple(notes))

@@ -122,7 +122,9 @@ class ReplaceEtc:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeMenu:
-    """Let the staged menu and the live one change places."""
+    """Let the staged menu, which boots ``first`` by default, take the place of the live one."""
+
+    first: Digest
 
     def __str__(self) -> str:
         return "exchange the staged menu with the live one"

@@ -225,9 +225,12 @@ def _lost_entries(facts: Facts) -> Iterator[Finding]:
 
 def _failures(facts: Facts) -> Iterator[Finding]:
     for deployment, state in facts.states.items():
-        if state.failure is not None and deployment not in (
-            facts.booted.image_id,
-            facts.staged_id(),
+        # One that boots, or will, got over it: upstream's program finalizes and leaves the note.
+        past = (facts.booted.image_id, facts.staged_id())
+        if (
+            state.failure is not None
+            and deployment not in past
+            and facts.active_item(deployment) is None
         ):
             text = _failure_text(state.failure)
             yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)

@@ -29,6 +29,7 @@ from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_among_root, lock_exclusive
 from bootc.kernel import mount
+from bootc.repository import adoption
 from bootc.repository.repository import Repository
 
 FINALIZER = "bootc-finalize-staged.service"
@@ -139,15 +140,17 @@ class SystemView:
 def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[System]:
     """Open the system mounted at ``root`` to change it.
 
-    The process is in a mount namespace of its own afterwards.
+    A repository that another implementation has made is completed. The process is in a mount
+    namespace of its own afterwards.
 
     Args:
-        sink: Told when another command has to be waited for.
+        sink: Told when another command has to be waited for, and what is adopted.
         root: Where the system is mounted.
         wait: Wait for another command to finish.
 
     Raises:
         NotBooted, NotAllowed, ReadOnlySystem: it cannot be changed.
+        VerityMissing: the kernel command line demands fs-verity, and objects have none.
         LockedByOther: another command is at work, and ``wait`` is false.
         Error, OSError: a part of it cannot be opened.
     """
@@ -167,11 +170,15 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             Repository.open(
                 physical,
                 require_verity=not booted.missing_verity_allowed,
+                adopt=True,
                 writable=True,
                 wait=wait,
                 sink=sink,
             )
         )
+        if repository.secure and not repository.sealed:
+            adoption.require_adoptable(repository)
+            adoption.adopt(repository, sink)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
         yield System(physical, repository, boot, run, booted, Systemd(), wait)
@@ -219,12 +226,15 @@ def look_at_system(
             Repository.open(
                 physical,
                 require_verity=not booted.missing_verity_allowed,
+                adopt=True,
                 writable=pulls,
                 lock=lock or pulls,
                 wait=wait,
                 sink=sink,
             )
         )
+        if repository.secure and not repository.sealed:
+            adoption.require_adoptable(repository)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root))
         yield SystemView(physical, repository, boot, run, booted)

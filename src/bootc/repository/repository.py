@@ -4,11 +4,12 @@ Owns: the directory ``composefs/`` of a physical root, its ``meta.json``, and th
 shared lock that keeps garbage collection away while a handle is open
 (composefs, "Repository"). Promises:
 
-- Secure means that ``meta.json`` has fs-verity, and it is so from the first byte: the
-  file gets its name only with fs-verity on it. Nothing is ever made secure later.
-- What the disk says never weakens what the caller demands: with ``require_verity`` a
-  repository that is not secure is refused, and a secure one stays secure for callers
-  who demand nothing.
+- Sealed means that ``meta.json`` has fs-verity. A repository that is made here is so from
+  the first byte: the file gets its name only with fs-verity on it.
+- Secure means that an object without fs-verity is never handed out. A sealed repository is
+  secure for everybody; what the disk says never weakens what the caller demands. With
+  ``require_verity`` a repository that is not sealed is refused, or with ``adopt`` opened as
+  a secure one: other implementations do not seal theirs (:mod:`bootc.repository.adoption`).
 
 Use::
 
@@ -57,7 +58,17 @@ class Repository:
     from garbage collection like two processes do.
     """
 
-    __slots__ = ("_store", "algorithm", "dir", "images", "metadata", "objects", "secure", "streams")
+    __slots__ = (
+        "_store",
+        "algorithm",
+        "dir",
+        "images",
+        "metadata",
+        "objects",
+        "sealed",
+        "secure",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class Repository:
         store: Dir,
         metadata: Metadata,
         *,
+        sealed: bool,
         secure: bool,
         writable: bool,
         verity: Verity,
@@ -72,6 +84,9 @@ class Repository:
         self.dir = directory
         self.metadata = metadata
         self.algorithm = metadata.algorithm
+        #: Whether ``meta.json`` has fs-verity.
+        self.sealed = sealed
+        #: Whether every object has to have it.
         self.secure = secure
         self._store = store
         self.objects = Objects(
@@ -145,6 +160,7 @@ class Repository:
         *,
         name: str = layout.REPOSITORY,
         require_verity: bool,
+        adopt: bool = False,
         writable: bool = False,
         lock: bool = True,
         wait: bool = True,
@@ -157,7 +173,8 @@ class Repository:
         Args:
             parent: The directory that holds the repository.
             name: The repository's name in it.
-            require_verity: Refuse a repository that is not secure.
+            require_verity: Demand fs-verity of every object.
+            adopt: Take a repository that is not sealed all the same, instead of refusing it.
             writable: Objects, streams and images may be added.
             lock: Keep a collection of garbage away. A reader that needs only what no collection
                 removes, such as the image that runs, does without and holds nobody up.
@@ -170,7 +187,7 @@ class Repository:
         Raises:
             NotARepository: there is none.
             LockedByOther: another process has it alone, and ``wait`` is false.
-            VerityMissing: it is not secure though ``require_verity`` was demanded.
+            VerityMissing: it is not sealed, though fs-verity is required and nothing adopted.
             MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
             OSError: also with EROFS or EACCES, when it shall be writable and is not.
         """
@@ -184,22 +201,24 @@ class Repository:
             if lock:
                 lock_shared(directory, wait=wait, sink=sink)
             if infer is not None and not directory.exists(layout.META):
-                metadata, secure = infer(directory)
+                metadata, sealed = infer(directory)
             else:
-                metadata, secure = _read_metadata(directory, verity)
-            if require_verity and not secure:
+                metadata, sealed = _read_metadata(directory, verity)
+            if require_verity and not (sealed or adopt):
                 raise VerityMissing(
                     f"the repository {path} was made without fs-verity, and fs-verity is required",
-                    hint="fs-verity cannot be added later; install again or allow it to be missing",
+                    hint="bootc internals cfs --require-verity fsck tells which objects lack it",
                 )
             metadata.require_supported(path, writable=writable)
-            if writable:
-                _require_writable(directory)
-                store = stack.enter_context(directory.ensure_dir(layout.OBJECTS))
-            else:
-                store = stack.enter_context(_open_store(directory))
+            store = stack.enter_context(_open_store(directory, writable=writable))
             repository = cls(
-                directory, store, metadata, secure=secure, writable=writable, verity=verity
+                directory,
+                store,
+                metadata,
+                sealed=sealed,
+                secure=sealed or require_verity,
+                writable=writable,
+                verity=verity,
             )
             stack.pop_all()
             return repository
@@ -296,7 +315,10 @@ def _require_writable(directory: Dir) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory.path)
 
 
-def _open_store(directory: Dir) -> Dir:
+def _open_store(directory: Dir, *, writable: bool) -> Dir:
+    if writable:
+        _require_writable(directory)
+        return directory.ensure_dir(layout.OBJECTS)
     try:
         return directory.open_dir(layout.OBJECTS)
     except FileNotFoundError as exc:

@@ -19,10 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import errno
 import os
-import re
-import stat
 from collections.abc import Iterator
 from typing import TypedDict
 
@@ -34,7 +31,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_exclusive
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository import verity as sealing
+from bootc.repository.adoption import sample_objects
 from bootc.repository.metadata import (
     DEFAULT_EROFS_FORMAT,
     EROFS_FORMATS,
@@ -55,9 +52,6 @@ from bootc.repository.verity import Verity, VerityMissing
 _OLD_FORMAT = 2
 #: Images that are looked at for their format.
 _SAMPLE = 1000
-_BUCKET = re.compile(r"[0-9a-f]{2}\Z")
-_REST = re.compile(r"[0-9a-f]+\Z")
-_ALGORITHMS = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorithm}
 
 
 class Outcome(enum.Enum):
@@ -193,7 +187,7 @@ def reset_metadata(
             raise NotARepository(f"there is no repository {path}") from exc
         with directory:
             lock_exclusive(directory)
-            found = {kind for kind, _ in _sample(directory, verity)}
+            found = {sampled.algorithm for sampled in sample_objects(directory, verity)}
             if found - {algorithm}:
                 raise _named_otherwise(path, found.pop(), algorithm)
             with contextlib.suppress(FileNotFoundError):
@@ -232,8 +226,8 @@ def infer(
         RepositoryExists: objects are named by another algorithm.
         NotARepository: nothing tells what it is.
     """
-    sample = set(_sample(directory, verity))
-    kinds = {kind for kind, _ in sample}
+    sample = list(sample_objects(directory, verity))
+    kinds = {sampled.algorithm for sampled in sample}
     if len(kinds) != 1:
         raise NotARepository(
             f"{directory.path} has no meta.json, and its objects do not tell what it is",
@@ -242,7 +236,7 @@ def infer(
     found = kinds.pop()
     if algorithm not in (None, found):
         raise _named_otherwise(directory.path, found, algorithm)
-    sealed = {has_verity for _, has_verity in sample}
+    sealed = {sampled.has_verity for sampled in sample}
     if secure and True not in sealed:
         raise VerityMissing(
             f"the objects of {directory.path} have no fs-verity, and fs-verity is required",
@@ -291,35 +285,6 @@ def _versions(directory: Dir) -> Iterator[int]:
                 magic, _, _, version = COMPOSEFS_HEADER.unpack(head)
                 if magic == COMPOSEFS_MAGIC and version in EROFS_FORMATS:
                     yield version
-
-
-def _sample(directory: Dir, verity: Verity) -> Iterator[tuple[Algorithm, bool]]:
-    """Yield of an object from each directory what names it, and whether it has fs-verity."""
-    try:
-        store = directory.open_dir(layout.OBJECTS)
-    except FileNotFoundError:
-        return
-    with store:
-        for bucket in filter(_BUCKET.match, store.names()):
-            try:
-                below = store.open_dir(bucket)
-            except OSError as exc:
-                if exc.errno in (errno.ENOTDIR, errno.ELOOP):
-                    continue
-                raise
-            with below:
-                for name in filter(_REST.match, below.names()):
-                    algorithm = _ALGORITHMS.get(len(name))
-                    if algorithm and stat.S_ISREG(below.stat(name).st_mode):
-                        yield algorithm, _has_verity(below, name, algorithm, verity)
-                        break
-
-
-def _has_verity(below: Dir, name: str, algorithm: Algorithm, verity: Verity) -> bool:
-    fd = below.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0):
-        measured = sealing.measure(fd, verity)
-    return measured is not None and measured[0] == algorithm.value
 
 
 def _named_otherwise(path: str, found: Algorithm, wanted: Algorithm) -> RepositoryExists:

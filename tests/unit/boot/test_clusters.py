@@ -16,9 +16,18 @@ from bootc.boot.clusters import (
 )
 from bootc.boot.entries import compose_menu
 from bootc.boot.menu import read_menu
-from bootc.boot.publish import commit_staged, remove_entry, write_staged
+from bootc.boot.replacing import commit_staged, remove_entry, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
-from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, item_of, open_boot, scheme_name
+from support.bootdirs import (
+    GRUB,
+    GRUB_UKI,
+    SYSTEMD,
+    SYSTEMD_UKI,
+    deployment,
+    item_of,
+    open_boot,
+    scheme_name,
+)
 from support.room import CLUSTER_BYTES, Volume, limited
 
 FOREIGN = 'menuentry "Windows {}" {{\n    chainloader /EFI/other/{}.efi\n}}\n'
@@ -35,7 +44,7 @@ def machine(path: Path, scheme: Scheme) -> Iterator[tuple[BootDirs, Volume]]:
     """Open a machine that boots 1 and could boot 2."""
     with open_boot(path, scheme) as dirs:
         write_staged(dirs, composed(dirs, 1, 2))
-        commit_staged(dirs)
+        commit_staged(dirs, deployment(1))
         yield dirs, Volume(Path(dirs.menu.path))
 
 
@@ -79,7 +88,7 @@ def test_what_was_said_is_enough(tmp_path: Path, scheme: Scheme) -> None:
         assert more > 0
         volume.leave(more)
         write_staged(dirs, files)
-        assert commit_staged(dirs)
+        assert commit_staged(dirs, deployment(3))
 
 
 @each_kind
@@ -93,7 +102,7 @@ def test_the_exchange(tmp_path: Path, scheme: Scheme) -> None:
         said = exchange_clusters(dirs, CLUSTER_BYTES)
         assert said >= (3 if scheme.menu_is_file else 7 * 2)
         volume.leave(said)
-        assert commit_staged(dirs)
+        assert commit_staged(dirs, deployment(3))
         assert len(read_menu(dirs, staged=False).foreign) == 8
 
 

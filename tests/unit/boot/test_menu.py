@@ -7,7 +7,7 @@ import pytest
 
 from bootc.boot.entries import compose_menu
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import MARK, Menu, foreign_files, read_menu
+from bootc.boot.menu import OLD_MARK, Menu, foreign_files, read_menu
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import Entry
 from bootc.fs.dir import Dir
@@ -151,7 +151,7 @@ def test_a_deployment_counts_once(tmp_path: Path) -> None:
         ("memtest.conf", b"version 1\nlinux /memtest\n", FindingKind.FOREIGN, True),
         ("notes.txt", b"\xff", None, True),
         (".tmp-file-x", b"", None, False),
-        (MARK, b"", None, False),
+        (OLD_MARK, b"", None, False),
     ],
 )
 def test_odd_files(
@@ -217,9 +217,10 @@ def test_a_user_cfg_of_others_too(tmp_path: Path) -> None:
     assert (finding.kind, finding.subject) == (FindingKind.MALFORMED, "grub2/user.cfg")
 
 
-def test_the_menu_of_before_is_not_staged(tmp_path: Path) -> None:
-    put_menu(tmp_path, SYSTEMD, 2, 1)
-    put_menu(tmp_path, SYSTEMD, 1, staged=True)
-    put(tmp_path / "esp/loader/entries" / MARK, b"")
-    assert menu_of(tmp_path, staged=True) == Menu()
-    assert menu_of(tmp_path).deployments == (B, A)
+@pytest.mark.parametrize("place", ["entries", "entries.staged"])
+def test_a_mark_of_earlier_versions_hides_nothing(tmp_path: Path, place: str) -> None:
+    put_menu(tmp_path, SYSTEMD, 1)
+    put_menu(tmp_path, SYSTEMD, 2, 1, staged=True)
+    put(tmp_path / "esp/loader" / place / OLD_MARK, b"")
+    assert menu_of(tmp_path, staged=True).deployments == (B, A)
+    assert menu_of(tmp_path).deployments == (A,)

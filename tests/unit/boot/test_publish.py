@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from bootc.boot.publish import ArtifactKind, boot_digest_of, publish_kernel
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.errors import one_line
 from bootc.formats.tree import Inline, Leaf, Stat
+from bootc.fs.dir import Dir
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
 from support.objectdir import ObjectDirectory
@@ -70,9 +73,10 @@ def test_a_cut_at_any_change_of_publishing(dirs: BootDirs, objects: ObjectDirect
     kernel = kernel_of(objects)
     at = 1
     while dies(at, lambda: publish_kernel(dirs, A, kernel, objects)):
-        for path in (f"{KERNEL_A}/vmlinuz", f"{KERNEL_A}/initrd"):
-            if dirs.menu.exists(path):
-                assert dirs.menu.read_bytes(path) in (VMLINUZ, INITRD)
+        # Upstream's program looks into every directory of a kernel, and fails at half of one.
+        if dirs.menu.exists(KERNEL_A):
+            assert dirs.menu.read_bytes(f"{KERNEL_A}/vmlinuz") == VMLINUZ
+            assert dirs.menu.read_bytes(f"{KERNEL_A}/initrd") == INITRD
         publish_kernel(dirs, A, kernel, objects)
         assert names(dirs) == ["initrd", "vmlinuz"]
         dirs.menu.remove_tree(KERNEL_A)
@@ -99,7 +103,8 @@ def test_a_damaged_kernel_is_refused(
     objects.damage(kernel.vmlinuz, stored)
     with pytest.raises(DamagedKernel, match="vmlinuz in the repository is not the one"):
         publish_kernel(dirs, A, kernel, objects)
-    assert names(dirs) == []
+    with dirs.menu.open_dir("EFI/Linux") as directory:
+        assert directory.names() == []
     with pytest.raises(DamagedKernel):
         boot_digest_of(kernel, objects)
 
@@ -138,16 +143,19 @@ def test_artifacts_of_all_kinds(tmp_path: Path) -> None:
     put(esp / f"bootc_composefs-{A}/vmlinuz", 10, 5)
     put(esp / f"bootc_composefs-{A}/.tmp-file-initrd", 7, 9)
     put(esp / f"{B}/vmlinuz", 1, 1)
+    put(esp / f".tmp-file-bootc_composefs-{C}/vmlinuz", 5, 6)
     put(esp / f"bootc/bootc_composefs-{C}.efi", 100, 3)
     put(esp / f"bootc/bootc_composefs-{C}.efi.extra.d/x.addon.efi", 20, 2)
     put(esp / f"bootc/bootc_composefs-{A}.efi.extra.d/x.addon.efi", 4, 2)
     put(esp / f"bootc/{B}.efi", 2, 2)
     put(esp / "bootc/.tmp-file-x.efi", 3, 8)
-    for other in ("fedora.efi", "6.12/vmlinuz", "bootc/other.efi", "bootc_composefs-12/vmlinuz"):
+    others = ("fedora.efi", "6.12/vmlinuz", "bootc/other.efi", "bootc_composefs-12/vmlinuz")
+    for other in (*others, ".tmp-file-other/vmlinuz"):
         put(esp / other, 1, 1)
     with open_boot(tmp_path, SYSTEMD_UKI) as dirs:
         found = publish.list_artifacts(dirs)
         assert [(a.name, a.kind, a.size_bytes, a.mtime_ns) for a in found] == [
+            (f".tmp-file-bootc_composefs-{C}", ArtifactKind.KERNEL_LEFTOVER, 5, 6),
             (B.hex, ArtifactKind.KERNEL, 1, 1),
             (A.hex, ArtifactKind.KERNEL, 17, 9),
             (".tmp-file-x.efi", ArtifactKind.LEFTOVER, 3, 8),
@@ -161,6 +169,7 @@ def test_artifacts_of_all_kinds(tmp_path: Path) -> None:
         assert publish.list_artifacts(dirs) == ()
     left = sorted(str(path.relative_to(esp)) for path in esp.rglob("*") if path.is_file())
     assert left == [
+        ".tmp-file-other/vmlinuz",
         "6.12/vmlinuz",
         "bootc/other.efi",
         "bootc_composefs-12/vmlinuz",
@@ -168,15 +177,47 @@ def test_artifacts_of_all_kinds(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cut_at_any_change_of_a_removal(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    """A kernel is there wholly or not, as far as its name tells; what is left of it goes, too."""
+    for at in itertools.count(1):
+        publish_kernel(dirs, A, kernel_of(objects), objects)
+        (artifact,) = publish.list_artifacts(dirs)
+        cut = dies(at, lambda artifact=artifact: publish.remove_artifact(dirs, artifact))  # type: ignore[misc]
+        if dirs.menu.exists(KERNEL_A):
+            assert names(dirs) == ["initrd", "vmlinuz"]
+        for left in publish.list_artifacts(dirs):
+            publish.remove_artifact(dirs, left)
+        assert publish.list_artifacts(dirs) == ()
+        if not cut:
+            break
+
+
+def test_a_kernel_goes_also_where_there_is_no_room_for_another_name(
+    dirs: BootDirs, objects: ObjectDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_kernel(dirs, A, kernel_of(objects), objects)
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Dir, "rename", full)
+    (artifact,) = publish.list_artifacts(dirs)
+    publish.remove_artifact(dirs, artifact)
+    assert publish.list_artifacts(dirs) == ()
+
+
 def test_artifacts_of_grub(tmp_path: Path) -> None:
     put(tmp_path / f"boot/bootc_composefs-{A}/vmlinuz", 1, 1)
     put(tmp_path / f"esp/EFI/Linux/bootc/bootc_composefs-{B}.efi", 2, 2)
+    put(tmp_path / f"boot/.tmp-file-bootc_composefs-{C}/initrd", 1, 1)
     put(tmp_path / "boot/grub2/grub.cfg", 1, 1)
+    leftover = f".tmp-file-bootc_composefs-{C}"
     with open_boot(tmp_path, GRUB) as dirs:
-        assert [a.name for a in publish.list_artifacts(dirs)] == [A.hex]
+        assert [a.name for a in publish.list_artifacts(dirs)] == [leftover, A.hex]
     with open_boot(tmp_path, GRUB_UKI) as dirs:
         found = publish.list_artifacts(dirs)
         assert [(a.name, a.kind) for a in found] == [
+            (leftover, ArtifactKind.KERNEL_LEFTOVER),
             (A.hex, ArtifactKind.KERNEL),
             (B.hex, ArtifactKind.UKI),
         ]

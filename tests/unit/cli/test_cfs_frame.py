@@ -130,9 +130,17 @@ def test_an_unknown_hash_or_version(cfs: Cfs) -> None:
 def test_verity_that_is_required(cfs: Cfs) -> None:
     assert cfs.error("--require-verity", "images") == (
         f"Opening the repository {cfs.repo}: the repository {cfs.repo} was made without "
-        "fs-verity, and fs-verity is required (hint: fs-verity cannot be added later; install "
-        "again or allow it to be missing)"
+        "fs-verity, and fs-verity is required (hint: bootc internals cfs --require-verity fsck "
+        "tells which objects lack it)"
     )
+
+
+def test_fsck_demands_the_verity_that_is_required_of_every_object(cfs: Cfs) -> None:
+    with cfs.repository() as repository:
+        path = repository.objects.put(b"x" * 100).object_path
+    assert "status: ok" in cfs("fsck")
+    found = cfs("fsck", group=("--require-verity",), code=1)
+    assert f"object-verity-missing: objects/{path}" in found
 
 
 def test_what_is_secure_stays_so(

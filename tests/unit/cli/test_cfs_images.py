@@ -211,7 +211,7 @@ def test_a_name_moves_on(cfs: Cfs, root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "/", "a/", "../x", "a/../b", "."])
 def test_an_impossible_name(cfs: Cfs, root: Path, name: str) -> None:
-    assert cfs.error("create-image", root, name, code=2) == f"{name!r} cannot name an image"
+    assert cfs.error("create-image", root, name) == f"{name!r} cannot name an image"
     assert objects_in(cfs) == set()
 
 
@@ -392,7 +392,7 @@ def test_no_image_from_standard_input(cfs: Cfs, tmp_path: Path, data: bytes) -> 
 
 
 def test_a_name_no_image_can_have(cfs: Cfs) -> None:
-    assert cfs.error("import-image", "..", code=2) == "'..' cannot name an image"
+    assert cfs.error("import-image", "..") == "'..' cannot name an image"
 
 
 # cat
@@ -424,7 +424,7 @@ def test_a_stream_that_is_not_there(cfs: Cfs, layer: str) -> None:
         "No such file or directory"
     )
     for name in ("", "refs", "refs/", "a/layer", "../x", "/"):
-        assert cfs.error("cat", name, code=2) == f"{name!r} cannot name a stream"
+        assert cfs.error("cat", name) == f"{name!r} cannot name a stream"
 
 
 def test_a_stream_with_a_damaged_file(cfs: Cfs, layer: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,29 @@ def test_wrong_usage_is_2(capsys) -> None:
 def test_a_missing_command_is_2(capsys) -> None:
     assert cli.main([]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({}, logging.WARNING),
+        ({"BOOTC_LOG": "debug"}, logging.DEBUG),
+        ({"BOOTC_LOG": "loud"}, logging.WARNING),
+        ({"RUST_LOG": "info"}, logging.INFO),
+        ({"RUST_LOG": "WARN"}, logging.WARNING),
+        ({"RUST_LOG": "trace"}, logging.DEBUG),
+        ({"RUST_LOG": "bootc=debug"}, logging.DEBUG),
+        ({"RUST_LOG": "bootc_lib::deploy=debug, error"}, logging.DEBUG),
+        ({"RUST_LOG": "hyper=debug"}, logging.WARNING),
+        ({"RUST_LOG": "hyper=debug,error"}, logging.ERROR),
+        ({"RUST_LOG": "off"}, logging.CRITICAL + 1),
+        ({"RUST_LOG": "=,,info=x="}, logging.WARNING),
+        ({"BOOTC_LOG": "error", "RUST_LOG": "debug"}, logging.ERROR),
+        ({"BOOTC_LOG": "", "RUST_LOG": "debug"}, logging.DEBUG),
+    ],
+)
+def test_the_level_of_logging(environment: dict[str, str], level: int) -> None:
+    assert cli.log_level(environment) == level
 
 
 def test_interrupted_is_130(failing, capsys) -> None:

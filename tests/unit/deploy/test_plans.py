@@ -19,7 +19,6 @@ from bootc.deploy.facts import Facts, FinalizeFailure, StateFacts
 from bootc.deploy.finalize import (
     CannotFinalize,
     EtcConflict,
-    is_finalized,
     plan_finalize,
     require_resolved,
     staged_for_finalizing,
@@ -556,23 +555,45 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         facts("ab", staged="ca", marker="c", pinned="b"),
         [
             "  give deployment C the merged /etc (0 local changes)",
+            "  withdraw what is announced for the next boot",
             "  write the staged menu: C, A, B",
             "* exchange the staged menu with the live one",
-            "  withdraw what is announced for the next boot",
         ],
     ),
     "an entry was edited since": (
         edited(facts("ab", staged="ca", marker="c"), "a"),
         [
             "  give deployment C the merged /etc (0 local changes)",
+            "  withdraw what is announced for the next boot",
             "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
+        ],
+    ),
+    "upstream left the entry of an earlier staging in it": (
+        facts("ab", staged="eca", marker="c", states="abce"),
+        [
+            "  give deployment C the merged /etc (0 local changes)",
             "  withdraw what is announced for the next boot",
+            "  write the staged menu: C, A",
+            "* exchange the staged menu with the live one",
+        ],
+    ),
+    "upstream kept the first entry beside it, and not the booted one": (
+        facts("ba", staged="cb", marker="c", booted="a"),
+        [
+            "  give deployment C the merged /etc (0 local changes)",
+            "  withdraw what is announced for the next boot",
+            "  write the staged menu: C, A",
+            "* exchange the staged menu with the live one",
         ],
     ),
     "interrupted after the exchange": (
         facts("ca", staged="ab", marker="c"),
-        ["  remove the staged menu", "  withdraw what is announced for the next boot"],
+        ["  withdraw what is announced for the next boot", "  remove the staged menu"],
+    ),
+    "exchanged by somebody who forgot to withdraw it": (
+        facts("ca", marker="c"),
+        ["  withdraw what is announced for the next boot", "  remove the staged menu"],
     ),
 }
 
@@ -580,7 +601,7 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
 @pytest.mark.parametrize(("found", "lines"), FINALIZED.values(), ids=FINALIZED)
 def test_finalizing(found: Facts, lines: list[str]) -> None:
     assert staged_for_finalizing(found) == d("c")
-    assert is_finalized(found, d("c")) is (found.active.items[0].deployment == d("c"))
+    assert found.is_finalized(d("c")) is (found.active.items[0].deployment == d("c"))
     assert short(plan_finalize(found, d("c"), NO_CHANGES)) == lines
 
 
@@ -591,8 +612,9 @@ def test_finalizing(found: Facts, lines: list[str]) -> None:
         facts("ab", staged="ca"),
         facts("ab", staged="ca", marker="c", locked=True),
         facts("ab", marker="a"),
+        facts("ac", marker="c"),
     ],
-    ids=["nothing", "not announced", "held back", "soft rebooted"],
+    ids=["nothing", "not announced", "held back", "soft rebooted", "rolled back by upstream"],
 )
 def test_nothing_to_finalize(found: Facts) -> None:
     assert staged_for_finalizing(found) is None

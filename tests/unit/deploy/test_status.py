@@ -198,6 +198,13 @@ def test_nothing_is_staged(value: Facts) -> None:
     assert host.spec.image == ImageSpec(IMAGE)
 
 
+def test_what_upstream_forgot_to_withdraw_is_not_staged() -> None:
+    """It was finalized, and a rollback put another deployment first: that one boots next."""
+    host = compose_host(facts(A, B, marker=Staged(B, locked=False)))
+    assert slots(host) == (None, A, B, [])
+    assert host.status.rollback_queued is False
+
+
 def test_a_deployment_is_shown_once() -> None:
     twice = facts(A, B, B, C, A)
     assert slots(compose_host(twice)) == (None, A, B, [C])
@@ -348,11 +355,21 @@ def test_an_update_that_nobody_could_finalize() -> None:
         pytest.param(facts(A, B, staged=(B, A)), id="in the menu already"),
         pytest.param(facts(A, staged=(A,)), id="what runs"),
         pytest.param(facts(A, staged=(B, A), states=(A,)), id="without state"),
+        pytest.param(facts(A, B, staged=(C,), states=(A, B, C)), id="part of the menu before"),
+        pytest.param(facts(A, B, staged=(B, C), states=(A, B, C)), id="the menu before"),
     ],
 )
 def test_no_update_was_lost(value: Facts) -> None:
     assert value.unannounced_id() is None
     assert compose_host(value).status.findings == ()
+
+
+def test_a_failure_of_what_the_menu_boots_meanwhile() -> None:
+    """Upstream's program finalizes what failed here, and leaves the note about it."""
+    value = with_state(facts(A, B), B, failure=FinalizeFailure("x"))
+    host = compose_host(value)
+    assert slots(host) == (None, A, B, [])
+    assert host.status.findings == ()
 
 
 def test_a_failure_that_is_over() -> None:

@@ -541,7 +541,7 @@ def test_a_strict_image_where_fs_verity_is_missing(top: Path) -> None:
     bench = Bench(SYSTEMD_UKI, top, images, osimages.OLD)
     bench.channel.offer(osimages.NEW)
     before = bench.machine.contents(repository=False)
-    with pytest.raises(WrongUki, match="demands fs-verity, and this system was installed without"):
+    with pytest.raises(WrongUki, match="demands fs-verity, and this system stores objects without"):
         bench.machine.command(upgrade())
     assert bench.machine.contents(repository=False) == before
 

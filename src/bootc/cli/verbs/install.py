@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import UsageError
+from bootc.errors import Error, UsageError
 
 _FILESYSTEMS = ("ext4", "btrfs", "xfs")
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
@@ -30,7 +30,7 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
         bootloader=args.bootloader,
         block_setup=args.block_setup,
         filesystem=args.filesystem,
-        root_size_mib=args.root_size,
+        root_size_mib=None if args.root_size is None else _size(args.root_size),
         wipe=args.wipe,
         kargs=tuple(args.karg),
         allow_missing_verity=args.allow_missing_verity,
@@ -41,12 +41,17 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
 
 
 def _size(text: str) -> int:
+    """Parse a size when the command runs, as upstream does.
+
+    Raises:
+        Error: it is none.
+    """
     from bootc.deploy.install.partition import parse_size
 
     try:
         return parse_size(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from None
+        raise Error(f"--root-size: {exc}") from None
 
 
 _COMMAND = Command(
@@ -90,7 +95,6 @@ _COMMAND = Command(
                     ("--root-size",),
                     "Size of the root partition: 10G, 4096M (default: the rest of the disk).",
                     metavar="SIZE",
-                    parse=_size,
                 ),
                 Option(("--wipe",), "Overwrite what is on the disk.", default=False),
                 Option(

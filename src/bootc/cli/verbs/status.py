@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import UsageError
+from bootc.errors import Error
 
 _FORMATS = ("humanreadable", "yaml", "json")
 
@@ -17,7 +17,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.status import read_host
 
     if args.format_version not in (0, 1):
-        raise UsageError(f"Unsupported format version: {args.format_version}")
+        raise Error(f"Unsupported format version: {args.format_version}")
     chosen = args.format or ("json" if args.json else None)
     if chosen is None:
         chosen = "humanreadable" if context.stdout_is_terminal else "yaml"

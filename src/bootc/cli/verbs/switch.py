@@ -17,7 +17,7 @@ from bootc.cli.session import (
     sink_of,
     view_host,
 )
-from bootc.errors import UsageError
+from bootc.errors import Error
 
 if TYPE_CHECKING:
     from bootc.deploy.model import ImageSpec
@@ -61,23 +61,21 @@ def _target(args: argparse.Namespace) -> ImageSpec:
     """Return the image that is wanted.
 
     Raises:
-        UsageError: it is no image, or could not be found again later.
+        Error: it is no image, or could not be found again later. As upstream does, this looks at
+            the value when the command runs, and does not count it as wrong usage.
     """
     from bootc.deploy.model import ImageSpec
-    from bootc.formats.imgref import ImageReference, ImageReferenceError
+    from bootc.formats.imgref import ImageReference
     from bootc.formats.origin import Signature
 
     name: str = args.target
     if name.startswith("docker://"):
-        raise UsageError(
+        raise Error(
             f"{name} has a transport in front", hint=f"write {name.removeprefix('docker://')}"
         )
-    try:
-        reference = ImageReference.of(args.transport, name)
-    except ImageReferenceError as exc:
-        raise UsageError(exc.message, hint=exc.hint) from exc
+    reference = ImageReference.of(args.transport, name)
     if reference.transport in _LOCAL and not os.path.isabs(name):
-        raise UsageError(
+        raise Error(
             f"{name} is relative to this directory, and updates are looked for from another",
             hint="give an absolute path",
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from bootc.boot import bootctl, publish
+from bootc.boot import bootctl, publish, replacing
 from bootc.boot.budget import plan_space
 from bootc.boot.entries import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
@@ -112,8 +112,8 @@ def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
         options=booting.options,
         systemd_version=installed_version(boot.menu),
     )
-    publish.write_staged(boot, compose_menu(boot.scheme, [item]))
-    publish.commit_staged(boot)
+    replacing.write_staged(boot, compose_menu(boot.scheme, [item]))
+    replacing.commit_staged(boot, image_id)
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:

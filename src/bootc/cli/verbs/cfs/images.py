@@ -17,7 +17,7 @@ from bootc.cli.options import Command, Context, Option
 from bootc.cli.output import name_value, render_pretty_json, render_table
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
-from bootc.errors import Error, UsageError, doing
+from bootc.errors import Error, doing
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest
@@ -227,11 +227,11 @@ def cat(args: argparse.Namespace, context: Context) -> None:
     from bootc.repository.refs import is_entry_name, is_ref_name
 
     if not is_ref_name(args.name):
-        raise UsageError(f"{args.name!r:.200} cannot name a stream")
+        raise Error(f"{args.name!r:.200} cannot name a stream")
     with opened(args, context, writable=False) as repository:
         content_id = repository.streams.resolve(args.name)
         if not is_entry_name(content_id):
-            raise UsageError(f"{args.name!r:.200} cannot name a stream")
+            raise Error(f"{args.name!r:.200} cannot name a stream")
         data = repository.streams.read(content_id)
         with doing(f"Reading stream {content_id}"):
             for chunk in StreamReader(data).chunks():
@@ -253,7 +253,7 @@ def _reference(name: str | None) -> str | None:
         return None
     name = name.removeprefix(f"{layout.REFS}/")
     if not is_ref_name(name):
-        raise UsageError(f"{name!r:.200} cannot name an image")
+        raise Error(f"{name!r:.200} cannot name an image")
     return name
 
 

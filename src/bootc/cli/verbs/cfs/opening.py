@@ -74,11 +74,20 @@ def parent_and_name(path: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Iterator[Repository]:
+def opened(
+    args: argparse.Namespace, context: Context, *, writable: bool, adopt: bool = False
+) -> Iterator[Repository]:
     """Open the repository for the length of a block, as the options of the group say.
 
     One without ``meta.json``, from before there was such a file, is given one first by those
     who write; to those who read it is what its objects are.
+
+    Args:
+        args: The command line.
+        context: Of the command.
+        writable: Open it for writing.
+        adopt: With ``--require-verity`` take one whose ``meta.json`` has no fs-verity, too, and
+            demand it of every object.
 
     Raises:
         UsageError: the options contradict each other, or leave no repository.
@@ -119,6 +128,7 @@ def opened(args: argparse.Namespace, context: Context, *, writable: bool) -> Ite
                 parent,
                 name=name,
                 require_verity=args.require_verity,
+                adopt=adopt,
                 writable=writable,
                 wait=not args.no_wait,
                 sink=context.sink,

@@ -177,7 +177,7 @@ def fsck(args: argparse.Namespace, context: Context) -> int:
     from bootc.repository.fsck import check
     from bootc.repository.repair import repair
 
-    with opened(args, context, writable=args.repair) as repository:
+    with opened(args, context, writable=args.repair, adopt=True) as repository:
         report = check(repository, context.sink, metadata_only=args.metadata_only)
         if not args.json:
             context.write(report.to_text())

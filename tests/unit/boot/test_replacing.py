@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.entries import compose_menu
-from bootc.boot.menu import MARK, read_menu
-from bootc.boot.publish import (
-    StagedMenuIncomplete,
+from bootc.boot.menu import OLD_MARK, read_menu
+from bootc.boot.replacing import (
+    NotStaged,
     commit_staged,
     discard_staged,
     remove_entry,
@@ -19,6 +19,8 @@ from bootc.boot.publish import (
 )
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.digest import Digest
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
 from support.bootdirs import (
     GRUB,
     GRUB_UKI,
@@ -40,6 +42,10 @@ each_kind = pytest.mark.parametrize("scheme", [SYSTEMD, GRUB_UKI], ids=scheme_na
 
 def stage(dirs: BootDirs, *numbers: int) -> None:
     write_staged(dirs, compose_menu(dirs.scheme, [item_of(dirs.scheme, n) for n in numbers]))
+
+
+def commit(dirs: BootDirs, first: int = 3) -> bool:
+    return commit_staged(dirs, deployment(first))
 
 
 def live(dirs: BootDirs) -> tuple[Digest, ...]:
@@ -74,7 +80,7 @@ def machine(path: Path, scheme: Scheme) -> Iterator[BootDirs]:
     path.mkdir()
     with open_boot(path, scheme) as dirs:
         stage(dirs, 1, 2)
-        assert commit_staged(dirs)
+        assert commit(dirs, 1)
         add_foreign(dirs)
         yield dirs
 
@@ -89,14 +95,13 @@ def test_a_menu_takes_the_place_of_another(tmp_path: Path, scheme: Scheme) -> No
     with machine(tmp_path / "m", scheme) as dirs:
         stage(dirs, 3, 1, 2)
         assert (live(dirs), staged(dirs)) == (d(1, 2), d(3, 1, 2))
-        assert commit_staged(dirs)
+        assert commit(dirs)
         assert (live(dirs), staged(dirs)) == (d(3, 1, 2), ())
         assert foreign(dirs) == {"Windows"}
         assert not dirs.menu.exists(scheme.staged)
-        assert not any(MARK in name for name in everything_in(dirs))
         # Once more changes nothing.
         before = everything_in(dirs)
-        assert not commit_staged(dirs)
+        assert not commit(dirs)
         assert live(dirs) == d(3, 1, 2)
         assert everything_in(dirs) == before
 
@@ -107,7 +112,7 @@ def test_a_newer_menu_replaces_the_staged_one_wholly(tmp_path: Path, scheme: Sch
         stage(dirs, 3, 4, 5, 1)
         stage(dirs, 6)
         assert staged(dirs) == d(6)
-        commit_staged(dirs)
+        commit(dirs, 6)
         assert live(dirs) == d(6)
 
 
@@ -119,7 +124,9 @@ def test_a_discarded_menu(tmp_path: Path, scheme: Scheme) -> None:
         stage(dirs, 3)
         discard_staged(dirs)
         assert everything_in(dirs) == before
-        assert not commit_staged(dirs)
+        with pytest.raises(NotStaged, match=r"staged does not boot deployment 0303"):
+            commit(dirs)
+        assert not commit(dirs, 1)
         assert live(dirs) == d(1, 2)
 
 
@@ -136,7 +143,7 @@ def test_what_others_do_between_staging_and_commit(tmp_path: Path, scheme: Schem
             (entries / "Gone.conf").unlink()
             add_foreign(dirs, "New")
             add_foreign(dirs, text=WINDOWS.replace("x.efi", "y.efi"))
-        commit_staged(dirs)
+        commit(dirs)
         assert live(dirs) == d(3)
         assert foreign(dirs) == {"Windows", "New"}
         content = Path(dirs.menu.path, scheme.entries)
@@ -155,7 +162,7 @@ def test_foreign_things_of_all_kinds_come_along(tmp_path: Path) -> None:
         (entries / "large").write_bytes(bytes(3 << 20))
         stage(dirs, 3)
         (entries / "directory/below/file").write_text("y")
-        commit_staged(dirs)
+        commit(dirs)
         assert (entries / "directory/below/file").read_text() == "y"
         assert (entries / "link").readlink() == Path("elsewhere")
         assert (entries / "large").stat().st_size == 3 << 20
@@ -177,10 +184,10 @@ def test_a_cut_at_any_change(tmp_path: Path, scheme: Scheme) -> None:
             cut = dies(at, staging)
             assert live(dirs) == d(1, 2)
             assert foreign(dirs) == {"Windows"}
-            if cut:
-                _commit_what_a_cut_left(dirs)
+            # Which menu that is the announcement says, and it is withdrawn meanwhile.
+            assert set(staged(dirs)) <= {*d(9, 3, 1)}
             stage(dirs, 3, 1)
-            commit_staged(dirs)
+            commit(dirs)
             assert live(dirs) == d(3, 1)
         at += 1
     assert at > 4
@@ -190,26 +197,17 @@ def test_a_cut_at_any_change(tmp_path: Path, scheme: Scheme) -> None:
         with machine(tmp_path / f"c{at}", scheme) as dirs:
             stage(dirs, 3, 1)
             add_foreign(dirs, "New")
-            cut = dies(at, lambda: commit_staged(dirs))
+            cut = dies(at, lambda: commit(dirs))
             assert live(dirs) in (d(1, 2), d(3, 1))
             committed = live(dirs) == d(3, 1)
-            assert commit_staged(dirs) is not committed
+            assert commit(dirs) is not committed
             assert (live(dirs), staged(dirs)) == (d(3, 1), ())
             assert foreign(dirs) == {"Windows", "New"}
-            assert not commit_staged(dirs)
+            assert not commit(dirs)
             assert live(dirs) == d(3, 1)
             assert not any("staged" in name for name in everything_in(dirs))
         at += 1
     assert at > 3
-
-
-def _commit_what_a_cut_left(dirs: BootDirs) -> None:
-    """What is there after a cut is a whole menu or none, never a part."""
-    try:
-        if commit_staged(dirs):
-            assert live(dirs) in (d(9, 1), d(3, 1))
-    except StagedMenuIncomplete:
-        assert live(dirs) == d(1, 2)
 
 
 @each_kind
@@ -219,10 +217,10 @@ def test_a_cut_in_the_commit_and_then_another_update(tmp_path: Path, scheme: Sch
     while cut:
         with machine(tmp_path / f"m{at}", scheme) as dirs:
             stage(dirs, 3, 1)
-            cut = dies(at, lambda: commit_staged(dirs))
+            cut = dies(at, lambda: commit(dirs))
             stage(dirs, 4, 3)
             assert staged(dirs) == d(4, 3)
-            assert commit_staged(dirs)
+            assert commit(dirs, 4)
             assert live(dirs) == d(4, 3)
         at += 1
 
@@ -268,29 +266,58 @@ def test_the_menu_of_before_may_stay_for_a_while(
     with machine(tmp_path / "m", SYSTEMD) as dirs:
         stage(dirs, 3, 1)
         with failing(4, errno.EIO) as changes:
-            assert commit_staged(dirs)
+            assert commit(dirs)
         assert changes.failed
         assert "the boot menu of before stays for now" in caplog.text
-        assert (live(dirs), staged(dirs)) == (d(3, 1), ())
+        assert (live(dirs), staged(dirs)) == (d(3, 1), d(1, 2))
         assert dirs.menu.exists(SYSTEMD.staged)
-        assert not commit_staged(dirs)
+        assert not commit(dirs)
         assert not dirs.menu.exists(SYSTEMD.staged)
 
 
-def test_a_half_written_directory_is_not_committed(tmp_path: Path) -> None:
-    with machine(tmp_path / "m", SYSTEMD) as dirs:
+@each_kind
+def test_another_menu_than_expected_is_not_committed(tmp_path: Path, scheme: Scheme) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
+        stage(dirs, 4, 3)
+        with pytest.raises(NotStaged, match=r"staged does not boot deployment 0303"):
+            commit(dirs)
+        assert (live(dirs), staged(dirs)) == (d(1, 2), d(4, 3))
+
+
+@each_kind
+def test_what_another_program_exchanged_is_not_exchanged_back(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    with machine(tmp_path / "m", scheme) as dirs:
         stage(dirs, 3, 1)
-        dirs.menu.unlink(f"{SYSTEMD.staged}/{MARK}")
-        with pytest.raises(StagedMenuIncomplete, match=r"entries\.staged is not complete"):
-            commit_staged(dirs)
+        above = Path(dirs.menu.path, scheme.entries).parent
+        with Dir.open(above) as parent:
+            name = Path(scheme.entries).name
+            atomic.exchange(parent, name, f"{name}.staged")
+        assert (live(dirs), staged(dirs)) == (d(3, 1), d(1, 2))
+        assert not commit(dirs)
+        assert (live(dirs), staged(dirs)) == (d(3, 1), ())
+
+
+def test_a_mark_of_earlier_versions_means_nothing_and_goes(tmp_path: Path) -> None:
+    with machine(tmp_path / "m", SYSTEMD) as dirs:
+        # Upstream's exchange has brought one mark into the live menu.
+        Path(dirs.menu.path, SYSTEMD.entries, OLD_MARK).touch()
         assert live(dirs) == d(1, 2)
+        stage(dirs, 3, 1)
+        assert staged(dirs) == d(3, 1)
+        assert not dirs.menu.exists(f"{SYSTEMD.staged}/{OLD_MARK}")
+        Path(dirs.menu.path, SYSTEMD.staged, OLD_MARK).touch()
+        assert commit(dirs)
+        assert (live(dirs), staged(dirs)) == (d(3, 1), ())
+        assert not any(OLD_MARK in name for name in everything_in(dirs))
 
 
 def test_a_damaged_file_is_not_committed(tmp_path: Path) -> None:
     with machine(tmp_path / "m", GRUB_UKI) as dirs:
         Path(dirs.menu.path, GRUB_UKI.staged).write_text("menuentry {")
-        with pytest.raises(StagedMenuIncomplete, match=r"user\.cfg\.staged is damaged"):
-            commit_staged(dirs)
+        with pytest.raises(NotStaged, match=r"user\.cfg\.staged does not boot .*: .*menuentry"):
+            commit(dirs)
         assert live(dirs) == d(1, 2)
 
 
@@ -298,7 +325,7 @@ def test_a_damaged_user_cfg_is_replaced(tmp_path: Path, caplog: pytest.LogCaptur
     with machine(tmp_path / "m", GRUB_UKI) as dirs:
         Path(dirs.menu.path, GRUB_UKI.entries).write_text("menuentry {")
         stage(dirs, 3)
-        commit_staged(dirs)
+        commit(dirs)
         assert live(dirs) == d(3)
         assert "replacing the damaged grub2/user.cfg" in caplog.text
 
@@ -325,7 +352,7 @@ def test_one_entry_goes(tmp_path: Path, scheme: Scheme) -> None:
 def test_an_entry_goes_from_wherever_it_is(tmp_path: Path) -> None:
     with machine(tmp_path / "m", GRUB_UKI) as dirs, open_boot(tmp_path / "m", GRUB) as bls:
         stage(bls, 5, 2)
-        commit_staged(bls)
+        commit(bls, 5)
         copy = dirs.menu.read_bytes("loader/entries/bootc_fedora-9998-0.conf")
         Path(dirs.menu.path, "loader/entries/copy.conf").write_bytes(copy)
         menu = read_menu(dirs, staged=False)
@@ -348,10 +375,10 @@ def test_the_boot_password_stays(tmp_path: Path) -> None:
         path.write_text("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n")
         for number in (1, 2):
             stage(dirs, number)
-            commit_staged(dirs)
+            commit(dirs, number)
             assert live(dirs) == d(number)
             assert path.read_text().count("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n") == 1
         stage(dirs, 1, 2)
-        commit_staged(dirs)
+        commit(dirs, 1)
         remove_entry(dirs, read_menu(dirs, staged=False).items[1])
         assert path.read_text().startswith("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n")
