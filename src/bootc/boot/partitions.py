@@ -233,11 +233,8 @@ def _sysfs(number: int) -> str:
 
 
 def _mount_source(directory: Dir) -> str:
-    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
-        fields = dict(line.strip().split(":", 1) for line in info)
-    mount_id = int(fields["mnt_id"])
-    sources = (entry.source for entry in mounts.read_mounts() if entry.mount_id == mount_id)
-    return next(sources, "unknown")
+    found = mounts.mount_of(directory)
+    return "unknown" if found is None else found.source
 
 
 def _lsblk(device: str, *options: str) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ from bootc.formats.digest import Digest
 #: Regular files up to this size live inside the image, larger ones in the object store.
 INLINE_MAX_BYTES = 64
 
+#: Directories nested deeper than this are neither written nor read.
+MAX_DEPTH = 2048
+
 
 @dataclass(slots=True)
 class Stat:

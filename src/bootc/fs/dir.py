@@ -26,6 +26,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from bootc.fs import descent
+from bootc.fs.removal import protection_of, remove_tree
 from bootc.kernel import files
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -85,6 +87,15 @@ class Dir:
     def open_dir(self, relpath: str) -> Dir:
         """Open a directory below; ``.`` gives a second descriptor of this one."""
         return Dir(self._open(relpath, _OPEN_DIRECTORY | os.O_NOFOLLOW), self._join(relpath))
+
+    def open_same_mount(self, name: str) -> Dir:
+        """Open a directory right below, unless something is mounted on it.
+
+        Raises:
+            MountPoint: something is mounted on it.
+        """
+        (name,) = _components(name)
+        return Dir(descent.open_same_mount(self.fileno(), name, self._join(name)), self._join(name))
 
     def ensure_dir(self, relpath: str, mode: int = 0o755) -> Dir:
         """Open a directory below, making every missing component with ``mode``."""
@@ -149,7 +160,12 @@ class Dir:
         """Make a directory with exactly this mode."""
         with self.parent_of(name) as (fd, last):
             os.mkdir(last, 0o700, dir_fd=fd)
-            os.chmod(last, mode, dir_fd=fd)
+            # By descriptor: whoever may write to the parent can put a symlink in its place.
+            made = os.open(last, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            try:
+                os.fchmod(made, mode)
+            finally:
+                os.close(made)
 
     def symlink(self, target: str, name: str) -> None:
         """Make a symlink called ``name`` that says ``target``."""
@@ -172,9 +188,18 @@ class Dir:
             os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
 
     def remove_tree(self, name: str) -> None:
-        """Remove an entry and all below it, following no symlink. Nothing there is fine."""
+        """Remove an entry and all below it, as :func:`bootc.fs.removal.remove_tree` promises.
+
+        Raises:
+            MountPoint: something is mounted there or below, and stays. All else is gone.
+            OSError: something could not be removed; the error names it. All else is gone.
+        """
         with self.parent_of(name) as (fd, last):
-            _remove(fd, last)
+            parent = os.open(".", _OPEN_DIRECTORY, dir_fd=fd)
+        try:
+            remove_tree(parent, last, os.path.dirname(self._join(name)))
+        finally:
+            os.close(parent)
 
     def sync(self) -> None:
         """Write everything cached of the whole file system to its disk (``syncfs``)."""
@@ -184,12 +209,14 @@ class Dir:
     def parent_of(self, relpath: str) -> Iterator[tuple[int, str]]:
         """Yield the descriptor of the last component's directory, and that component.
 
-        For system calls this class does not wrap. An ``OSError`` leaving the block names the path.
+        For system calls this class does not wrap. An ``OSError`` leaving the block names the path,
+        and says so if chattr(1) is the reason.
         """
         *above, name = _components(relpath) or ["."]
         try:
             if not above:
-                yield self.fileno(), name
+                with _naming_protection(self.fileno(), name):
+                    yield self.fileno(), name
                 return
             fd = files.openat2(
                 self.fileno(),
@@ -199,7 +226,8 @@ class Dir:
                 files.RESOLVE_BENEATH,
             )
             try:
-                yield fd, name
+                with _naming_protection(fd, name):
+                    yield fd, name
             finally:
                 os.close(fd)
         except OSError as exc:
@@ -250,6 +278,33 @@ def _set_path(exc: OSError, path: str) -> None:
         exc.strerror = "a symlink on the way leads outside"
 
 
+@contextlib.contextmanager
+def _naming_protection(parent_fd: int, name: str) -> Iterator[None]:
+    """Make an EPERM say which entry is immutable or append-only, if one of the two is."""
+    try:
+        yield
+    except PermissionError as exc:
+        if exc.errno == errno.EPERM:
+            for entry, what in ((name, "it"), (".", "the directory it is in")):
+                with contextlib.suppress(OSError):
+                    if _is_protected(parent_fd, entry):
+                        exc.strerror = f"{what} is immutable or append-only (chattr -i -a lifts it)"
+                        break
+        raise
+
+
+def _is_protected(parent_fd: int, name: str) -> bool:
+    # Opening a device could do things.
+    kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent_fd)
+    try:
+        return protection_of(fd) != 0
+    finally:
+        os.close(fd)
+
+
 def _components(relpath: str) -> list[str]:
     if relpath.startswith("/"):
         raise ValueError(f"absolute path {relpath!r} below a directory")
@@ -264,22 +319,3 @@ def _path_of(fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return f"fd {fd}"
-
-
-def _remove(parent_fd: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent_fd)
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        # Linux says EISDIR for a directory; POSIX (and some network file systems) EPERM.
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-            raise
-    fd = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
-    try:
-        for entry in os.listdir(fd):
-            _remove(fd, entry)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent_fd)

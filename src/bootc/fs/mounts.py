@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bootc.errors import doing
+from bootc.fs import descent
 from bootc.fs.dir import Dir
 from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
@@ -47,6 +48,8 @@ class Mount:
     path: str
     fstype: str
     source: str
+    parent_id: int = 0
+    root: str = "/"  # what of the file system is mounted
 
 
 def private_mount_namespace() -> None:
@@ -109,13 +112,41 @@ def is_mounted(device: str) -> bool:
 
 def filesystem_of(directory: Dir) -> str:
     """Return the type of the file system a directory lies in, ``unknown`` when nobody can tell."""
-    with open(f"/proc/self/fdinfo/{directory.fileno()}") as info:
-        fields = dict(line.split(":", 1) for line in info if ":" in line)
-    mount_id = int(fields.get("mnt_id", "-1"))
-    for entry in read_mounts():
-        if entry.mount_id == mount_id:
-            return entry.fstype
-    return "unknown"
+    found = mount_of(directory)
+    return "unknown" if found is None else found.fstype
+
+
+def mount_of(directory: Dir) -> Mount | None:
+    """Return the mount that a directory was opened through, None for one at no place."""
+    number = descent.mount_id(directory.fileno())
+    return next((entry for entry in read_mounts() if entry.mount_id == number), None)
+
+
+def mount_points_below(directory: Dir, name: str) -> list[str]:
+    """Return what is mounted on an entry of a directory or below it, by its mount points.
+
+    Mounts are found whichever way leads to them: what is mounted on ``/etc/x`` counts for the
+    directory that is mounted at ``/etc``. Mounts of other mount namespaces are not seen.
+    """
+    here = mount_of(directory)
+    if here is None:
+        return []
+    table = {entry.mount_id: entry for entry in read_mounts()}
+    inside = _within(here, os.readlink(f"/proc/self/fd/{directory.fileno()}"))
+    wanted = os.path.join(inside, name)
+    found = []
+    for entry in table.values():
+        under = table.get(entry.parent_id)
+        if under is not None and under.device == here.device:
+            place = _within(under, entry.path)
+            if place == wanted or place.startswith(f"{wanted}/"):
+                found.append(entry.path)
+    return found
+
+
+def _within(entry: Mount, path: str) -> str:
+    """Return where a path of this process lies in the file system that is mounted there."""
+    return os.path.normpath(os.path.join(entry.root, os.path.relpath(path, entry.path)))
 
 
 def read_mounts() -> list[Mount]:
@@ -128,12 +159,21 @@ def parse_mount(line: str) -> Mount:
     r"""Parse one line of ``mountinfo``.
 
     >>> parse_mount(r"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
-    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
+    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root', \
+parent_id=35, root='/mnt1')
     """
     before, _, after = line.rstrip("\n").partition(" - ")
     first = before.split(" ")
     fstype, source = after.split(" ")[:2]
-    return Mount(int(first[0]), first[2], _unescaped(first[4]), fstype, _unescaped(source))
+    return Mount(
+        mount_id=int(first[0]),
+        parent_id=int(first[1]),
+        device=first[2],
+        root=_unescaped(first[3]),
+        path=_unescaped(first[4]),
+        fstype=fstype,
+        source=_unescaped(source),
+    )
 
 
 def _unescaped(field: str) -> str:

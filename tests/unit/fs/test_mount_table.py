@@ -15,11 +15,11 @@ from bootc.fs.mounts import Mount, filesystem_of, is_mounted, parse_mount, read_
     [
         (
             "21 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda1 rw\n",
-            Mount(21, "254:0", "/", "ext4", "/dev/vda1"),
+            Mount(21, "254:0", "/", "ext4", "/dev/vda1", 1, "/"),
         ),
         (
             r"22 1 0:30 /a /mnt/x\040y\134040 rw - btrfs /dev/mapper/a\011b rw,subvol=/a",
-            Mount(22, "0:30", "/mnt/x y\\040", "btrfs", "/dev/mapper/a\tb"),
+            Mount(22, "0:30", "/mnt/x y\\040", "btrfs", "/dev/mapper/a\tb", 1, "/a"),
         ),
     ],
 )

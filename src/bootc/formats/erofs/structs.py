@@ -17,8 +17,6 @@ SLOT_SIZE = 32
 
 #: Nothing larger is written or read: composefs tools refuse such images.
 MAX_IMAGE_BYTES = 1 << 30
-#: Directories nested deeper than this are neither written nor read.
-MAX_DEPTH = 2048
 MAX_NAME_BYTES = 255
 #: PATH_MAX less the terminating NUL; the kernel refuses longer targets.
 MAX_SYMLINK_BYTES = 4095
