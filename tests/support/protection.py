@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.fs.removal import clear_protection, protect, protection_of
+from bootc.fs.protection import clear_protection, protect, protection_of
 from bootc.kernel.files import FS_APPEND_FL, FS_IMMUTABLE_FL
 from support import require
 

@@ -31,10 +31,16 @@ class Stat:
     mtime_s: int = 0
     mtime_ns: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    #: The flags of ``bootc.fs.protection``. Only file systems of machines have them, no image.
+    protection: int = 0
 
     def copy(self) -> Stat:
         """Return an independent copy."""
-        return Stat(self.mode, self.uid, self.gid, self.mtime_s, self.mtime_ns, dict(self.xattrs))
+        return Stat(
+            *(self.mode, self.uid, self.gid, self.mtime_s, self.mtime_ns),
+            dict(self.xattrs),
+            self.protection,
+        )
 
 
 @dataclass(frozen=True, slots=True)

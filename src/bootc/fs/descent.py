@@ -44,12 +44,12 @@ class Descent:
         max_depth: How many directories may lie below each other, the top included.
     """
 
-    __slots__ = ("_cross_mounts", "_fds", "_identities", "_max_depth", "_names", "_path")
+    __slots__ = ("_cross_mounts", "_fds", "_identities", "_max_depth", "_names", "top_path")
 
     def __init__(
         self, top: int, path: str, *, cross_mounts: bool = True, max_depth: int | None = None
     ) -> None:
-        self._path = path
+        self.top_path = path
         self._cross_mounts = cross_mounts
         self._max_depth = max_depth
         #: Each directory of the way; -1 for one that is closed until the walk comes back.
@@ -96,7 +96,7 @@ class Descent:
     def path(self, name: str | None = None) -> str:
         """Return the same with the path of the top in front."""
         relpath = self.relpath(name)
-        return self._path if relpath == "." else f"{self._path.rstrip('/')}/{relpath}"
+        return self.top_path if relpath == "." else f"{self.top_path.rstrip('/')}/{relpath}"
 
     def enter(self, name: str) -> int:
         """Go into a directory of the current one, and return its descriptor.

@@ -27,7 +27,8 @@ from types import TracebackType
 from typing import Self
 
 from bootc.fs import descent
-from bootc.fs.removal import protection_of, remove_tree
+from bootc.fs.protection import protection_of
+from bootc.fs.removal import remove_tree
 from bootc.kernel import files
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

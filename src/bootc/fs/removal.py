@@ -22,14 +22,9 @@ import stat
 from dataclasses import dataclass, field
 
 from bootc.fs.descent import Descent, MountPoint
-from bootc.kernel import files
-
-#: Flags that keep an inode, or the entries of a directory, from being removed.
-PROTECTING = files.FS_IMMUTABLE_FL | files.FS_APPEND_FL
+from bootc.fs.protection import clear_protection, protect, protection_of
 
 _OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-#: What a file system without inode flags answers.
-_NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def remove_tree(parent: int, name: str, path: str) -> None:
@@ -47,47 +42,6 @@ def remove_tree(parent: int, name: str, path: str) -> None:
     """
     with Descent(parent, path, cross_mounts=False) as descent:
         _Removal(descent).run(name)
-
-
-def protection_of(fd: int) -> int:
-    """Return which of the flags that protect a file or directory it has.
-
-    Raises:
-        OSError: they cannot be read.
-    """
-    try:
-        return files.get_inode_flags(fd) & PROTECTING
-    except OSError as exc:
-        if exc.errno in _NO_FLAGS:
-            return 0
-        raise
-
-
-def protect(fd: int, protection: int) -> None:
-    """Set the flags that protect a file or directory to exactly these.
-
-    Raises:
-        OSError: they cannot be changed.
-    """
-    files.set_inode_flags(fd, files.get_inode_flags(fd) & ~PROTECTING | protection)
-
-
-def clear_protection(fd: int) -> int:
-    """Clear the flags that protect a file or directory, and return which it had.
-
-    Raises:
-        OSError: they cannot be cleared.
-    """
-    had = protection_of(fd)
-    if had:
-        try:
-            protect(fd, 0)
-        except OSError as exc:
-            exc.strerror = (
-                f"it is immutable or append-only, and that cannot be lifted: {exc.strerror}"
-            )
-            raise
-    return had
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from bootc.errors import doing
 from bootc.formats.tree import MAX_DEPTH
 from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
+from bootc.fs.extents import data_extents
 
 #: How much one sendfile call is asked to move; the kernel moves at most this.
 _CHUNK_BYTES = 1 << 30
@@ -100,7 +101,7 @@ class _Copy:
             return
         match stat.S_IFMT(info.st_mode):
             case stat.S_IFREG:
-                _copy_content(source, target, name, info.st_size)
+                _copy_content(source, target, name)
             case stat.S_IFLNK:
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
             case kind:
@@ -117,36 +118,30 @@ class _Copy:
         return True
 
 
-def _copy_content(source: int, target: int, name: bytes, size: int) -> None:
+def _copy_content(source: int, target: int, name: bytes) -> None:
     from_fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=source)
     try:
         to_fd = os.open(name, _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=target)
         try:
-            _copy_extents(from_fd, to_fd, size)
-            os.ftruncate(to_fd, size)
+            os.ftruncate(to_fd, _copy_extents(from_fd, to_fd))
         finally:
             os.close(to_fd)
     finally:
         os.close(from_fd)
 
 
-def _copy_extents(source: int, target: int, size: int) -> None:
-    """Copy the data up to ``size`` and leave the holes out."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:
-                return  # only a hole is left
-            raise
-        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+def _copy_extents(source: int, target: int) -> int:
+    """Copy the data and leave the holes out; return the size of the whole file."""
+    info = os.fstat(source)
+    for begin, end in data_extents(source, info):
+        start = begin
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
             moved = os.sendfile(target, source, start, min(end - start, _CHUNK_BYTES))
             if moved == 0:
-                return  # the file shrank meanwhile
+                break  # the file shrank meanwhile
             start += moved
+    return info.st_size
 
 
 def _copy_metadata(source: bytes, target: bytes, info: os.stat_result) -> None:
