@@ -38,6 +38,15 @@ def directory() -> Iterator[Path]:
         subprocess.run(["rm", "-rf", "--", path], check=True)
 
 
+@contextmanager
+def cleared(path: Path) -> Iterator[None]:
+    """Remove a deep tree in the end, which pytest could not."""
+    try:
+        yield
+    finally:
+        subprocess.run(["rm", "-rf", "--", path], check=True)
+
+
 def depth_of(top: Path, name: str = "d") -> int:
     """Return how many directories of this name lie below each other, a file ``f`` innermost."""
     depth, fd = 0, os.open(top, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,20 +1,26 @@
 """The names of a repository's images, and of its streams: links below ``refs/``.
 
 Owns: reading and setting them (composefs, "Images and stream references"). Promises:
-links change from old to new in one step, and are read, never followed.
+links change from old to new in one step, and are read, never followed. What others put
+below ``refs/`` hides no reference: it is passed over, and a warning says so.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import stat
 from collections.abc import Iterator
 
 from bootc.errors import doing
 from bootc.fs.atomic import replace_symlink
+from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.refs import is_ref_name, parse_ref_target, ref_target
+from bootc.repository.refs import BrokenReference, is_ref_name, parse_ref_target, ref_target
+
+_log = logging.getLogger(__name__)
 
 #: What the kernel says of a name that is none of a link: of a directory, or below a link.
 _NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -71,27 +77,65 @@ class References:
     def all(self, prefix: str = "") -> dict[str, str]:
         """Return entries by the complete names of the references in the directory ``prefix``.
 
-        Raises:
-            BrokenReference: a link refers to something else than an entry.
+        What is no reference is passed over, with a warning.
         """
+        path = f"{self._refs}/{prefix}" if prefix else self._refs
+        found: dict[str, str] = {}
         with doing(f"Reading references of {self._dir.path}"):
-            return dict(self._walk(prefix))
+            try:
+                top = self._dir.open_dir(path)
+            except FileNotFoundError:
+                return found
+            except OSError as exc:
+                if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                _log.warning("%s/%s is no directory: passed over", self._dir.path, path)
+                return found
+            with top:
+                for below, mode, target in walk_links(top):
+                    name = f"{prefix}/{below}" if prefix else below
+                    where = f"{top.path}/{below}"
+                    if target is None:
+                        _log.warning("%s is passed over: %s", where, _no_link(mode))
+                        continue
+                    try:
+                        found[name] = parse_ref_target(name, target, where)
+                    except BrokenReference as exc:
+                        _log.warning("%s: passed over", exc.message)
+        return found
 
     def _path(self, name: str) -> str:
         if not is_ref_name(name):
             raise ValueError(f"{name!r} cannot name a reference")
         return f"{self._refs}/{name}"
 
-    def _walk(self, name: str) -> Iterator[tuple[str, str]]:
-        path = f"{self._refs}/{name}" if name else self._refs
-        try:
-            with self._dir.open_dir(path) as below:
-                entries = below.names()
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            where = f"{self._dir.path}/{path}"
-            yield name, parse_ref_target(name, self._dir.readlink(path), where)
-            return
-        for entry in entries:
-            yield from self._walk(f"{name}/{entry}" if name else entry)
+
+def walk_links(top: Dir) -> Iterator[tuple[str, int, str | None]]:
+    """Yield everything below ``refs/`` but directories.
+
+    Yields:
+        Its path below ``top``, its mode, and what it says if it is a link.
+
+    Raises:
+        OSError: a directory or a link cannot be read.
+    """
+    with Descent(top.fileno(), top.path) as way:
+        # A list instead of recursion: names may be nested deeper than Python calls.
+        pending = [sorted(os.listdir(way.fileno()), reverse=True)]
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                if pending:
+                    way.leave()
+                continue
+            name = pending[-1].pop()
+            mode = os.stat(name, dir_fd=way.fileno(), follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                pending.append(sorted(os.listdir(way.enter(name)), reverse=True))
+                continue
+            target = os.readlink(name, dir_fd=way.fileno()) if stat.S_ISLNK(mode) else None
+            yield way.whole_relpath(name), mode, target
+
+
+def _no_link(mode: int) -> str:
+    return "it is a file and no link" if stat.S_ISREG(mode) else "it is no link"

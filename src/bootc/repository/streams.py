@@ -91,10 +91,8 @@ class Streams:
     def refs(self, prefix: str = "") -> dict[str, str]:
         """Return content ids by the names of the references in the directory ``prefix``.
 
-        Names are complete: those of ``refs("oci")`` start with ``oci/``.
-
-        Raises:
-            BrokenReference: a link refers to something else than a stream.
+        Names are complete: those of ``refs("oci")`` start with ``oci/``. What is no reference to
+        a stream is passed over, with a warning.
         """
         return self._references.all(prefix)
 

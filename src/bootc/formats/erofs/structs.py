@@ -32,6 +32,8 @@ COMPAT_CHECKSUM = 1
 COMPAT_MTIME = 2
 COMPAT_XATTR_FILTER = 4
 INCOMPAT_CHUNKED_FILE = 4
+#: From this feature on metadata may lie in the compressed content of an inode.
+INCOMPAT_METABOX = 0x100
 
 #: File types as directory entries have them.
 REGULAR, DIRECTORY, CHAR_DEVICE, BLOCK_DEVICE, FIFO, SOCKET, SYMLINK = range(1, 8)

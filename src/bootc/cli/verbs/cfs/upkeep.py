@@ -129,7 +129,7 @@ def _initialized(
 
 def gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what nothing refers to."""
-    from bootc.repository.gc import collect
+    from bootc.repository.gc import NotCollected, collect
 
     with opened(args, context, writable=not args.dry_run) as repository:
         report = collect(
@@ -148,6 +148,8 @@ def gc(args: argparse.Namespace, context: Context) -> None:
         context.write(
             f"Pruned symlinks: {report.images_pruned} images, {report.streams_pruned} streams\n"
         )
+    if report.failures:
+        raise NotCollected(report.failures)
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:
