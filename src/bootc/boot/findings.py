@@ -24,6 +24,8 @@ class FindingKind(enum.StrEnum):
     UNREADABLE = "unreadable"
     #: Something was to be done to it, and could not be done.
     FAILED = "failed"
+    #: Nothing needs it, and it could not be removed.
+    LEFTOVER = "leftover"
 
 
 @dataclass(frozen=True, slots=True)

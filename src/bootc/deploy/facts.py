@@ -28,6 +28,18 @@ class FinalizeFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanupFailure:
+    """Why something that nothing needs could not be removed, and since when.
+
+    ``in_repository`` tells what only a clean-up that includes the repository tries again.
+    """
+
+    reason: str
+    in_repository: bool
+    time: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StateFacts:
     """The state directory of a deployment.
 
@@ -64,6 +76,8 @@ class Facts:
         staged: The menu that finalizing exchanges with it.
         states: State directories, by deployment.
         images: Documents of those images whose documents can be read, by manifest.
+        leftovers: Names of state directories that are being removed.
+        cleanup_failures: What the last clean-up could not remove.
         read_only: The disk refuses writes.
         findings: What was found damaged, foreign or unreadable. None of it stops a command.
     """
@@ -74,6 +88,8 @@ class Facts:
     staged: Menu
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    cleanup_failures: tuple[CleanupFailure, ...] = ()
     read_only: bool = False
     findings: tuple[Finding, ...] = ()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from bootc.boot.menu import Item, Menu, read_menu
 from bootc.boot.scheme import BootDirs
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
-from bootc.deploy.facts import Facts, ImageFacts, StateFacts
+from bootc.deploy.facts import CleanupFailure, Facts, ImageFacts, StateFacts
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
@@ -101,7 +102,7 @@ def gather(system: Opened) -> Facts:
         active = read_menu(system.boot, staged=False)
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
-    states = _read_states(system.physical, findings)
+    states, leftovers = _read_states(system.physical, findings)
     if booted.image_id not in states:
         subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
         text = "the booted deployment has no state directory"
@@ -114,6 +115,8 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
+        leftovers=leftovers,
+        cleanup_failures=_read_cleanup_failures(system.physical, findings),
         findings=tuple(findings),
     )
 
@@ -140,16 +143,37 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
     return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
 
 
-def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts]:
+def _read_cleanup_failures(physical: Dir, findings: list[Finding]) -> tuple[CleanupFailure, ...]:
+    path = os.path.dirname(layout.STATE_DEPLOY)
+    subject = f"{physical.path}/{path}/{records.CLEANUP_FAILURES}"
+
+    def read() -> tuple[CleanupFailure, ...]:
+        try:
+            directory = physical.open_dir(path)
+        except FileNotFoundError:
+            return ()  # a finding of the states
+        with directory:
+            return records.read_cleanup_failures(directory)
+
+    return _tried(read, subject, findings) or ()
+
+
+def _read_states(
+    physical: Dir, findings: list[Finding]
+) -> tuple[dict[Digest, StateFacts], tuple[str, ...]]:
+    """Return the state of deployments, and the names of state that is being removed."""
     subject = f"{physical.path}/{layout.STATE_DEPLOY}"
     try:
         with physical.open_dir(layout.STATE_DEPLOY) as directory:
             names = directory.names()
     except OSError as exc:
         findings.append(unreadable(subject, exc))
-        return {}
-    states = {}
+        return {}, ()
+    states, leftovers = {}, []
     for name in names:
+        if name.startswith(layout.REMOVED_PREFIX):
+            leftovers.append(name)
+            continue
         try:
             deployment = Digest.from_hex(name)
         except DigestError:
@@ -159,7 +183,7 @@ def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFa
         state = _read_state(physical, deployment, findings)
         if state is not None:
             states[deployment] = state
-    return states
+    return states, tuple(leftovers)
 
 
 def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> StateFacts | None:

@@ -101,6 +101,7 @@ def compose_host(facts: Facts) -> Host:
                 *_lost_entries(facts),
                 *_failures(facts),
                 *_interrupted(facts),
+                *_left_behind(facts),
             ),
         ),
     )
@@ -248,6 +249,15 @@ def _interrupted(facts: Facts) -> Iterator[Finding]:
             "(bootc upgrade stages it again, bootc upgrade --cancel drops it)"
         )
         yield Finding(FindingKind.FAILED, f"deployment {deployment}", text)
+
+
+def _left_behind(facts: Facts) -> Iterator[Finding]:
+    """Yield what could not be removed."""
+    for failure in facts.cleanup_failures:
+        since = "" if failure.time is None else f", the first time at {failure.time}"
+        option = " --prune-repo" if failure.in_repository else ""
+        text = f"{failure.reason} (bootc internals composefs-gc{option} tries again{since})"
+        yield Finding(FindingKind.LEFTOVER, "clean-up", text)
 
 
 def _failure_text(failure: FinalizeFailure) -> str:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from bootc.kernel import files
+from bootc.kernel.mount import mount_id
 
 #: How many directories of the way are open at most, besides the top.
 _HELD = 64
@@ -195,13 +196,6 @@ def open_same_mount(parent: int, name: str, path: str) -> int:
         os.close(fd)
         raise MountPoint(path)
     return fd
-
-
-def mount_id(fd: int) -> int:
-    """Return the kernel's number of the mount that a descriptor was opened through."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(fields["mnt_id"])
 
 
 def _open(parent: int, name: str) -> int:

@@ -26,9 +26,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from bootc.fs import descent
-from bootc.fs.protection import protection_of
-from bootc.fs.removal import remove_tree
 from bootc.kernel import files
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -95,6 +92,9 @@ class Dir:
         Raises:
             MountPoint: something is mounted on it.
         """
+        # Here, as below: most commands only read, and start faster without.
+        from bootc.fs import descent
+
         (name,) = _components(name)
         return Dir(descent.open_same_mount(self.fileno(), name, self._join(name)), self._join(name))
 
@@ -195,6 +195,8 @@ class Dir:
             MountPoint: something is mounted there or below, and stays. All else is gone.
             OSError: something could not be removed; the error names it. All else is gone.
         """
+        from bootc.fs.removal import remove_tree
+
         with self.parent_of(name) as (fd, last):
             parent = os.open(".", _OPEN_DIRECTORY, dir_fd=fd)
         try:
@@ -295,6 +297,8 @@ def _naming_protection(parent_fd: int, name: str) -> Iterator[None]:
 
 
 def _is_protected(parent_fd: int, name: str) -> bool:
+    from bootc.fs.protection import protection_of
+
     # Opening a device could do things.
     kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):

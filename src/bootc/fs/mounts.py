@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bootc.errors import doing
-from bootc.fs import descent
 from bootc.fs.dir import Dir
 from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
@@ -29,6 +28,7 @@ from bootc.kernel.mount import (
     MS_SLAVE,
     UMOUNT_NOFOLLOW,
     mount,
+    mount_id,
     move_mount,
     umount2,
     unshare,
@@ -118,7 +118,7 @@ def filesystem_of(directory: Dir) -> str:
 
 def mount_of(directory: Dir) -> Mount | None:
     """Return the mount that a directory was opened through, None for one at no place."""
-    number = descent.mount_id(directory.fileno())
+    number = mount_id(directory.fileno())
     return next((entry for entry in read_mounts() if entry.mount_id == number), None)
 
 

@@ -168,7 +168,7 @@ def run_json(argv: Sequence[str]) -> Any:
     done = run(argv)
     try:
         return json.loads(done.stdout)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CommandFailed(argv, 0, f"its output is not JSON: {exc}".encode()) from exc
 
 

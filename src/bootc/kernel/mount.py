@@ -148,6 +148,13 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
     call("mount", source, target, fstype, flags, data)
 
 
+def mount_id(fd: int) -> int:
+    """Return the kernel's number of the mount that a descriptor was opened through."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields["mnt_id"])
+
+
 def umount2(path: str, flags: int = 0) -> None:
     """Unmount what is on top at a path."""
     call("umount2", path, flags)

@@ -191,7 +191,7 @@ def _parse_reply(data: bytes, fd: int | None) -> _Reply:
         if reply["success"]:
             return _Reply(reply.get("value"), int(reply.get("pipeid") or 0), fd)
         text = " ".join(str(reply["error"]).split())
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise SkopeoError(f"skopeo's reply makes no sense: {data[:200]!r}") from exc
     raise SkopeoError(f"skopeo: {text}")
 

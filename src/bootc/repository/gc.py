@@ -242,7 +242,7 @@ class _Collection:
             self._warnings.append(f"{exc}: left alone")
 
     def _read_refs(self, refs: Dir, links: _Links) -> None:
-        for path, _, target in walk_links(refs):
+        for path, target in walk_links(refs):
             if target is None:
                 self._leave(refs, path, "is not a link")
                 continue

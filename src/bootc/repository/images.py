@@ -11,8 +11,6 @@ reads; opening one for mounting, with its digest proved, is
 
 from __future__ import annotations
 
-import logging
-
 from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
 from bootc.fs.atomic import replace_symlink
@@ -22,8 +20,6 @@ from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
 from bootc.repository.references import References
 from bootc.repository.refs import BrokenReference, is_ref_name
-
-_log = logging.getLogger(__name__)
 
 
 class Images:
@@ -67,15 +63,13 @@ class Images:
     def refs(self, prefix: str = "") -> dict[str, Digest]:
         """Return images by the complete names of the references in the directory ``prefix``.
 
-        What refers to no image is passed over, with a warning.
+        Raises:
+            BrokenReference: something there refers to no image.
         """
-        found = {}
-        for name, entry in self._references.all(prefix).items():
-            try:
-                found[name] = self._referred(name, entry)
-            except BrokenReference as exc:
-                _log.warning("%s: passed over", exc.message)
-        return found
+        return {
+            name: self._referred(name, entry)
+            for name, entry in self._references.all(prefix).items()
+        }
 
     def resolve(self, name: str) -> Digest:
         """Return the image a user means: its digest in hex, or a reference's name.

@@ -2,7 +2,7 @@
 
 Owns: reading and setting them (composefs, "Images and stream references"). Promises:
 links change from old to new in one step, and are read, never followed. What others put
-below ``refs/`` hides no reference: it is passed over, and a warning says so.
+below ``refs/`` hides no reference from who wants to pass over it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 from bootc.errors import doing
 from bootc.fs.atomic import replace_symlink
-from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.refs import BrokenReference, is_ref_name, parse_ref_target, ref_target
@@ -74,35 +73,49 @@ class References:
         with doing(f"Removing reference {name} in {self._dir.path}"):
             self._dir.unlink(path)
 
-    def all(self, prefix: str = "") -> dict[str, str]:
+    def all(self, prefix: str = "", *, pass_over: bool = False) -> dict[str, str]:
         """Return entries by the complete names of the references in the directory ``prefix``.
 
-        What is no reference is passed over, with a warning.
+        Args:
+            prefix: The directory; all of ``refs/`` if left out.
+            pass_over: Pass over what is no reference, with a warning.
+
+        Raises:
+            BrokenReference: something is no reference.
         """
-        path = f"{self._refs}/{prefix}" if prefix else self._refs
         found: dict[str, str] = {}
         with doing(f"Reading references of {self._dir.path}"):
-            try:
-                top = self._dir.open_dir(path)
-            except FileNotFoundError:
-                return found
-            except OSError as exc:
-                if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
-                    raise
-                _log.warning("%s/%s is no directory: passed over", self._dir.path, path)
-                return found
-            with top:
-                for below, mode, target in walk_links(top):
-                    name = f"{prefix}/{below}" if prefix else below
-                    where = f"{top.path}/{below}"
-                    if target is None:
-                        _log.warning("%s is passed over: %s", where, _no_link(mode))
-                        continue
-                    try:
-                        found[name] = parse_ref_target(name, target, where)
-                    except BrokenReference as exc:
-                        _log.warning("%s: passed over", exc.message)
+            for name, entry in self._scan(prefix):
+                if isinstance(entry, str):
+                    found[name] = entry
+                elif pass_over:
+                    _log.warning("%s: passed over", entry.message)
+                else:
+                    raise entry
         return found
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, str | BrokenReference]]:
+        path = f"{self._refs}/{prefix}" if prefix else self._refs
+        try:
+            top = self._dir.open_dir(path)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            yield prefix, BrokenReference(f"{self._dir.path}/{path} is no directory")
+            return
+        with top:
+            for below, target in walk_links(top):
+                name = f"{prefix}/{below}" if prefix else below
+                where = f"{top.path}/{below}"
+                if target is None:
+                    yield name, BrokenReference(f"{where} is no link")
+                    continue
+                try:
+                    yield name, parse_ref_target(name, target, where)
+                except BrokenReference as exc:
+                    yield name, exc
 
     def _path(self, name: str) -> str:
         if not is_ref_name(name):
@@ -110,32 +123,32 @@ class References:
         return f"{self._refs}/{name}"
 
 
-def walk_links(top: Dir) -> Iterator[tuple[str, int, str | None]]:
+def walk_links(top: Dir) -> Iterator[tuple[str, str | None]]:
     """Yield everything below ``refs/`` but directories.
 
     Yields:
-        Its path below ``top``, its mode, and what it says if it is a link.
+        Its path below ``top``, and what it says if it is a link. A directory that is nested
+        deeper than a path can be long counts as no link: no reference could be made in it.
 
     Raises:
         OSError: a directory or a link cannot be read.
     """
-    with Descent(top.fileno(), top.path) as way:
-        # A list instead of recursion: names may be nested deeper than Python calls.
-        pending = [sorted(os.listdir(way.fileno()), reverse=True)]
-        while pending:
-            if not pending[-1]:
-                pending.pop()
-                if pending:
-                    way.leave()
-                continue
-            name = pending[-1].pop()
-            mode = os.stat(name, dir_fd=way.fileno(), follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                pending.append(sorted(os.listdir(way.enter(name)), reverse=True))
-                continue
-            target = os.readlink(name, dir_fd=way.fileno()) if stat.S_ISLNK(mode) else None
-            yield way.whole_relpath(name), mode, target
-
-
-def _no_link(mode: int) -> str:
-    return "it is a file and no link" if stat.S_ISREG(mode) else "it is no link"
+    # A list instead of recursion: names may be nested deeper than Python calls.
+    pending = [""]
+    while pending:
+        above = pending.pop()
+        try:
+            directory = top.open_dir(above or ".")
+        except OSError as exc:
+            if exc.errno != errno.ENAMETOOLONG:
+                raise
+            yield above, None
+            continue
+        with directory:
+            for name in directory.names():
+                path = f"{above}/{name}" if above else name
+                mode = directory.stat(name).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(path)
+                else:
+                    yield path, directory.readlink(name) if stat.S_ISLNK(mode) else None

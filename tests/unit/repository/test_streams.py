@@ -82,6 +82,17 @@ def test_references_by_prefix(repository: Repository) -> None:
     assert repository.streams.refs("none") == {}
 
 
+def test_a_reference_elsewhere_is_an_error(repository: Repository) -> None:
+    repository.streams.set_ref("oci/a", ID)
+    repository.dir.symlink("/etc/passwd", "streams/refs/oci/evil")
+    with pytest.raises(BrokenReference, match=r"streams/refs/oci/evil links to '/etc/passwd'"):
+        repository.streams.refs("oci")
+    Path(repository.dir.path, "streams/refs/oci/evil").unlink()
+    Path(repository.dir.path, "streams/refs/oci/evil").write_text("")
+    with pytest.raises(BrokenReference, match=r"streams/refs/oci/evil is no link"):
+        repository.streams.refs("oci")
+
+
 def test_what_is_no_reference_is_passed_over(
     repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,12 +100,15 @@ def test_what_is_no_reference_is_passed_over(
     repository.streams.set_ref("oci/deep/b", ID)
     refs = Path(repository.dir.path, "streams/refs")
     plant_in_refs(refs / "oci")
-    assert repository.streams.refs("oci") == {"oci/a": ID, "oci/deep/b": ID}
+    found = repository.streams.refs("oci", pass_over=True)
+    assert found == {"oci/a": ID, "oci/deep/b": ID}
     for name in FOREIGN_REFS:
         assert f"{refs}/oci/{name}" in caplog.text
     (refs / "file").write_text("")
     (refs / "link").symlink_to("oci")
-    assert repository.streams.refs("file") == repository.streams.refs("link") == {}
+    for name in ("file", "link"):
+        assert repository.streams.refs(name, pass_over=True) == {}
+        assert f"{refs}/{name} is no directory: passed over" in caplog.text
 
 
 def test_references_nested_deeper_than_python_calls(insecure: Repository) -> None:

@@ -59,23 +59,34 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
-    from bootc.deploy.commands import collect_garbage
+    from bootc.deploy.commands import CleanupIncomplete, collect_garbage
     from bootc.deploy.gcpreview import preview
     from bootc.deploy.journal import Event, send
     from bootc.events import null_sink
 
     dry_run = args.dry_run or args.assert_no_op
+    report, incomplete = None, None
     with open_host(context.sink) as (system, _):
         if dry_run:
             context.write("Dry run (no files deleted)\n")
         sink = context.sink if dry_run else null_sink
         plan = collect_garbage(system, sink, dry_run=True, repository=args.prune_repo)
-        report = preview(plan, system.repository)
+        try:
+            report = preview(plan, system.repository)
+        except (Error, OSError):
+            if dry_run:
+                raise
+            # The collection will say so, when all else is done.
         if not dry_run:
-            collect_garbage(system, context.sink, repository=args.prune_repo)
+            try:
+                collect_garbage(system, context.sink, repository=args.prune_repo)
+            except CleanupIncomplete as exc:
+                incomplete = exc
             send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
         context.write(f"{report.to_text()}\n")
+    if incomplete is not None:
+        raise incomplete
     if args.assert_no_op:
         require_no_op(plan, report)
 

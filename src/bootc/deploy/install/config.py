@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 #: Later directories override earlier ones.
 _DIRECTORIES = ("usr/lib", "usr/local/lib", "etc", "run")
 _BELOW = "bootc/install"
+_MAX_FILE_BYTES = 1 << 20
 
 FILESYSTEMS = ("xfs", "ext4", "btrfs")
 BLOCK_SETUPS = ("direct", "tpm2-luks")
@@ -84,7 +85,10 @@ def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
     tables: list[Mapping[str, Any]] = []
     for path in _effective_files(root):
         with doing(f"Reading {path}"), open(path, "rb") as file:
-            table = parse_config(file.read(), path)
+            data = file.read(_MAX_FILE_BYTES + 1)
+            if len(data) > _MAX_FILE_BYTES:
+                raise ConfigError(f"larger than {_MAX_FILE_BYTES} bytes")
+            table = parse_config(data, path)
         if table is None:
             continue
         machines = table.get("match-architectures")
@@ -103,6 +107,8 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
         document = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"not TOML: {exc}") from exc
+    except RecursionError:
+        raise ConfigError("values are nested too deeply") from None
     for key in document.keys() - {"install"}:
         _log.warning('"%s": Unknown key %s', path, key)
     install = document.get("install")
