@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from bootc.fs.protection import clear_protection, protect, protection_of
 from bootc.kernel.files import FS_APPEND_FL, FS_IMMUTABLE_FL
 from support import require
@@ -21,7 +19,7 @@ def set_flags(path: Path, flags: int) -> None:
     try:
         protect(fd, flags)
     except OSError as exc:
-        pytest.skip(f"{path} cannot be made immutable: {exc}")
+        require.lacking(f"{path} cannot be made immutable: {exc}")
     finally:
         os.close(fd)
 

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bootc.errors import doing
+from bootc.errors import doing, one_line
 from bootc.fs.dir import Dir
 from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
@@ -27,6 +27,9 @@ from bootc.kernel.mount import (
     MS_REC,
     MS_SLAVE,
     UMOUNT_NOFOLLOW,
+    fsconfig_reconfigure,
+    fsconfig_set_flag,
+    fspick,
     mount,
     mount_id,
     move_mount,
@@ -98,6 +101,44 @@ def attach(mount_fd: int) -> Iterator[str]:
             yield path
         finally:
             umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
+@contextlib.contextmanager
+def writable_filesystem(mount_fd: int, path: str) -> Iterator[None]:
+    """Make a file system writable for the block if it is not.
+
+    A file system that is read-only as such, and not only where it is mounted, becomes writable
+    for everybody: the kernel has one instance of it. At the end it is read-only again, unless
+    somebody else writes to it then. A process that is killed leaves it writable.
+
+    Args:
+        mount_fd: Descriptor of the root directory of a mount of it, which is writable as a mount.
+        path: How messages name it.
+
+    Raises:
+        OSError: it cannot be made writable.
+    """
+    if not os.statvfs(mount_fd).f_flag & os.ST_RDONLY:
+        yield
+        return
+    _reconfigure(mount_fd, "rw")
+    try:
+        yield
+    finally:
+        try:
+            _reconfigure(mount_fd, "ro")
+        except OSError as exc:
+            _log.warning("%s stays writable: %s", path, one_line(exc))
+
+
+def _reconfigure(mount_fd: int, flag: str) -> None:
+    # Not a remount, which would set all other flags of the file system as well.
+    fs_fd = fspick(mount_fd)
+    try:
+        fsconfig_set_flag(fs_fd, flag)
+        fsconfig_reconfigure(fs_fd)
+    finally:
+        os.close(fs_fd)
 
 
 def is_mounted(device: str) -> bool:
