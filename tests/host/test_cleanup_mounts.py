@@ -13,6 +13,7 @@ from bootc.deploy import commands
 from bootc.deploy.commands import CleanupIncomplete
 from bootc.errors import one_line
 from bootc.formats.origin import BootType
+from bootc.fs.descent import MountPoint
 from support import osimages, require
 from support.bench import Bench
 from support.bootdirs import SYSTEMD
@@ -40,13 +41,14 @@ def mounted(bench: Bench, kind: str) -> Iterator[Path]:
     other = bench.machine.path / "other"
     other.mkdir()
     (other / "key").write_text("the only copy")
-    place = etc / "ssl" if kind != "file" else etc / "key"
+    place = {"file": etc / "key", "state": etc.parent}.get(kind, etc / "ssl")
     if kind == "file":
         place.write_text("")
         argv = ["mount", "--bind", other / "key", place]
     else:
-        place.mkdir()
-        (place / "covered").write_text("")
+        if kind != "state":
+            place.mkdir()
+            (place / "covered").write_text("")
         argv = ["mount", "--bind", other, place]
     if kind == "tmpfs":
         argv = ["mount", "-t", "tmpfs", "none", place]
@@ -126,4 +128,19 @@ def test_going_back_to_what_something_is_mounted_in(bench: Bench, kind: str) -> 
         assert f"{moved}: something is mounted on it" in text
     bench.machine.command(commands.collect_garbage)
     assert len(bench.machine.states()) == 2
+    assert bench.findings() == []
+
+
+def test_what_something_is_mounted_on_cannot_be_moved(bench: Bench) -> None:
+    with mounted(bench, "state") as place:
+        bench.update(osimages.TURNED)
+        assert read(place) == "the only copy"
+        assert any(f"{place}: something is mounted on it" in text for text in left_over(bench))
+        with pytest.raises(MountPoint) as caught:
+            bench.upgrade(osimages.OLD)
+        assert f"{place}: something is mounted on it" in one_line(caught.value)
+        bench.update(osimages.RENAMED)
+        assert read(place) == "the only copy"
+    bench.update(osimages.OLD)
+    assert bench.shown() == ["old", "renamed"]
     assert bench.findings() == []

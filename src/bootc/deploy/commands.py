@@ -159,7 +159,29 @@ def collect_garbage(
         repository: Clean the repository as well.
 
     Raises:
-        CleanupIncomplete: something could not be removed; everything else is gone.
+        CleanupIncomplete: something could not be removed, or be looked at; everything else is
+            gone.
+    """
+    facts, plan, failures = plan_cleanup(system, repository=repository)
+    if dry_run:
+        run(plan, system, sink, dry_run=True)
+    else:
+        failures += [
+            _failure(failed.reason, in_repository=isinstance(failed.step, _REPOSITORY_STEPS))
+            for failed in execute(plan, system, sink)
+        ]
+        if is_legible(facts.active):
+            _record_cleanup(system, facts, failures, repository=repository)
+    if failures:
+        raise CleanupIncomplete(failures)
+    return plan
+
+
+def plan_cleanup(system: System, *, repository: bool) -> tuple[Facts, Plan, list[CleanupFailure]]:
+    """Plan the removal of what no deployment needs.
+
+    Returns:
+        What is known of the system, the plan, and what could not be looked at: that is left alone.
     """
     facts = gather(system)
     failures: list[CleanupFailure] = []
@@ -167,21 +189,7 @@ def collect_garbage(
     tags: dict[str, OciDigest] = {}
     if repository:
         tags = _attempt(lambda: _tags(system), failures, in_repository=True) or {}
-    plan = plan_gc(facts, artifacts, tags, repository=repository, lost=lost)
-    if dry_run:
-        run(plan, system, sink, dry_run=True)
-        for failure in failures:
-            _log.warning("%s", failure.reason)
-        return plan
-    failures += [
-        _failure(failed.reason, in_repository=isinstance(failed.step, _REPOSITORY_STEPS))
-        for failed in execute(plan, system, sink)
-    ]
-    if is_legible(facts.active):
-        _record_cleanup(system, facts, failures, repository=repository)
-    if failures:
-        raise CleanupIncomplete(failures)
-    return plan
+    return facts, plan_gc(facts, artifacts, tags, repository=repository, lost=lost), failures
 
 
 def collect_afterwards(system: System, sink: Sink) -> None:
@@ -243,7 +251,8 @@ def _finalize(system: System, facts: Facts, staged: Digest, sink: Sink) -> None:
         etc = image_etc(system.repository.objects, staged)
         plan = plan_finalize(facts, staged, local.merge(etc, policy_of(facts, staged)))
         plan = with_room(system, facts, plan)
-        execute(plan, system, sink, Supplies(etc, None, local.open_content))
+        supplies = Supplies(etc, None, local.open_content)
+        run(plan, system, sink, supplies, dry_run=False)
 
 
 def _record_failure(system: System, staged: Digest, reason: str) -> None:

@@ -102,6 +102,7 @@ def set_state_aside(root: Dir, image_id: Digest) -> None:
     What is mounted in the state stays mounted, below the new name. Nothing there is fine.
 
     Raises:
+        MountPoint: something is mounted on the directory itself.
         OSError: it cannot be renamed.
     """
     with (
@@ -128,8 +129,8 @@ def remove_leftover(root: Dir, name: str) -> None:
 
 def _set_aside(deployments: Dir, image_id: Digest) -> str:
     """Rename the state of a deployment, and return the new name."""
-    with deployments.open_dir(image_id.hex) as state:
-        # Nothing can be renamed that is immutable.
+    # Nothing can be renamed that is immutable, or that something is mounted on.
+    with deployments.open_same_mount(image_id.hex) as state:
         clear_protection(state.fileno())
     name = f"{layout.REMOVED_PREFIX}{image_id.hex}-{os.urandom(6).hex()}"
     deployments.rename(image_id.hex, name)

@@ -218,7 +218,7 @@ class Dir:
         *above, name = _components(relpath) or ["."]
         try:
             if not above:
-                with _naming_protection(self.fileno(), name):
+                with _naming_protection(self.fileno(), name, self._join(relpath)):
                     yield self.fileno(), name
                 return
             fd = files.openat2(
@@ -229,10 +229,12 @@ class Dir:
                 files.RESOLVE_BENEATH,
             )
             try:
-                with _naming_protection(fd, name):
+                with _naming_protection(fd, name, self._join(relpath)):
                     yield fd, name
             finally:
                 os.close(fd)
+        except _Protected:
+            raise  # of two paths it names the one that matters
         except OSError as exc:
             _set_path(exc, self._join(relpath))
             raise
@@ -281,33 +283,38 @@ def _set_path(exc: OSError, path: str) -> None:
         exc.strerror = "a symlink on the way leads outside"
 
 
+class _Protected(PermissionError):
+    """The kernel refuses a change because of a flag that chattr(1) sets."""
+
+
 @contextlib.contextmanager
-def _naming_protection(parent_fd: int, name: str) -> Iterator[None]:
-    """Make an EPERM say which entry is immutable or append-only, if one of the two is."""
+def _naming_protection(parent_fd: int, name: str, path: str) -> Iterator[None]:
+    """Make an EPERM say so if the entry, or the directory it is in, is immutable or append-only."""
     try:
         yield
     except PermissionError as exc:
-        if exc.errno == errno.EPERM:
-            for entry, what in ((name, "it"), (".", "the directory it is in")):
-                with contextlib.suppress(OSError):
-                    if _is_protected(parent_fd, entry):
-                        exc.strerror = f"{what} is immutable or append-only (chattr -i -a lifts it)"
-                        break
+        if exc.errno != errno.EPERM or isinstance(exc, _Protected):
+            raise
+        for entry, what in ((name, "it"), (".", "the directory it is in")):
+            if _is_protected(parent_fd, entry):
+                text = f"{what} is immutable or append-only (chattr -i -a lifts it)"
+                raise _Protected(errno.EPERM, text, path) from exc
         raise
 
 
 def _is_protected(parent_fd: int, name: str) -> bool:
     from bootc.fs.protection import protection_of
 
-    # Opening a device could do things.
-    kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        return False
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent_fd)
-    try:
-        return protection_of(fd) != 0
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError):
+        # Opening a device could do things.
+        kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent_fd)
+            try:
+                return protection_of(fd) != 0
+            finally:
+                os.close(fd)
+    return False
 
 
 def _components(relpath: str) -> list[str]:

@@ -425,7 +425,7 @@ def test_references_that_are_no_directory_keep_the_boot_partition_from_nothing(
 
 
 def run_gc(
-    bench: Bench, patch: pytest.MonkeyPatch, *, prune_repo: bool = True
+    bench: Bench, patch: pytest.MonkeyPatch, *, no_op: bool = False
 ) -> tuple[str, CleanupIncomplete | None]:
     """Run the verb; return what it printed, and its error."""
 
@@ -437,7 +437,7 @@ def run_gc(
     patch.setattr(internals, "open_host", open_host)
     printed: list[str] = []
     context = argparse.Namespace(sink=lambda event: None, write=printed.append)
-    args = argparse.Namespace(dry_run=False, assert_no_op=False, prune_repo=prune_repo)
+    args = argparse.Namespace(dry_run=False, assert_no_op=no_op, prune_repo=True)
     failure = None
     try:
         internals.composefs_gc(args, context)  # type: ignore[arg-type]
@@ -459,6 +459,24 @@ def test_composefs_gc_fails_when_all_else_is_done(
     printed, failure = run_gc(untidy, monkeypatch)
     assert failure is None
     assert len(untidy.machine.states()) == 2
+
+
+def test_what_cannot_be_looked_at_may_be_untidy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, failure = run_gc(bench, monkeypatch, no_op=True)
+    assert failure is None
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/esp")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "list_artifacts", fail)
+        before = bench.machine.contents(repository=True)
+        _, failure = run_gc(bench, patch, no_op=True)
+        assert failure is not None
+        assert one_line(failure) == "/esp: Input/output error"
+        assert bench.machine.contents(repository=True) == before
 
 
 def test_composefs_gc_cleans_what_has_nothing_to_do_with_a_damaged_image(

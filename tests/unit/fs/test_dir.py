@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.fs.atomic import exchange
 from bootc.fs.dir import Dir
 from support.protection import APPEND, IMMUTABLE, set_flags, unprotect
 
@@ -79,6 +80,11 @@ def test_what_chattr_protects_is_named(directory: Dir, tmp_path: Path) -> None:
             directory.rename("d/f", "d/g")
         with pytest.raises(PermissionError, match=f"it {text}"):
             directory.rename("d", "e")
+        (tmp_path / "other").mkdir()
+        for one, other in (("d", "other"), ("other", "d")):
+            with pytest.raises(PermissionError, match=f"it {text}") as caught:
+                exchange(directory, one, other)
+            assert caught.value.filename == f"{tmp_path}/d"
     finally:
         unprotect(tmp_path)
 

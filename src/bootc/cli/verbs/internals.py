@@ -6,6 +6,7 @@ Of these the composefs tools are modules of their own (:mod:`bootc.cli.table`).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -59,29 +60,31 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
-    from bootc.deploy.commands import CleanupIncomplete, collect_garbage
+    from bootc.deploy.commands import CleanupIncomplete, collect_garbage, plan_cleanup
     from bootc.deploy.gcpreview import preview
     from bootc.deploy.journal import Event, send
-    from bootc.events import null_sink
 
     dry_run = args.dry_run or args.assert_no_op
     report, incomplete = None, None
+
+    def collect() -> CleanupIncomplete | None:
+        try:
+            collect_garbage(system, context.sink, dry_run=dry_run, repository=args.prune_repo)
+        except CleanupIncomplete as exc:
+            return exc
+        return None
+
     with open_host(context.sink) as (system, _):
+        _, plan, _ = plan_cleanup(system, repository=args.prune_repo)
         if dry_run:
             context.write("Dry run (no files deleted)\n")
-        sink = context.sink if dry_run else null_sink
-        plan = collect_garbage(system, sink, dry_run=True, repository=args.prune_repo)
-        try:
+            incomplete = collect()
             report = preview(plan, system.repository)
-        except (Error, OSError):
-            if dry_run:
-                raise
-            # The collection will say so, when all else is done.
-        if not dry_run:
-            try:
-                collect_garbage(system, context.sink, repository=args.prune_repo)
-            except CleanupIncomplete as exc:
-                incomplete = exc
+        else:
+            # What cannot be counted the collection names when all else is done.
+            with contextlib.suppress(Error, OSError):
+                report = preview(plan, system.repository)
+            incomplete = collect()
             send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
         context.write(f"{report.to_text()}\n")
