@@ -35,7 +35,7 @@ from bootc.errors import one_line
 from bootc.events import Sink
 from bootc.formats.origin import BootType
 from bootc.fs import removal
-from support import osimages
+from support import deep, osimages
 from support.bench import Bench
 from support.bootdirs import SYSTEMD
 from support.foreign import plant_in_refs
@@ -141,6 +141,17 @@ def test_what_chattr_protects_costs_nothing(tmp_path: Path, images: Images, path
         assert machine.etc(machine.booted_id)["resolv.conf"] == "nameserver 192.0.2.1\n"
         unprotect(tmp_path)
     assert [row[1:] for row in found[:2]] == [row[1:] for row in found[2:]]
+
+
+def test_directories_may_be_nested_as_they_like(images: Images) -> None:
+    with deep.directory() as path:
+        bench = Bench(SYSTEMD, path, images, osimages.OLD)
+        deep.make_deep(bench.machine.state(bench.machine.booted_id) / "etc", 1300)
+        with deep.few_descriptors(200):
+            for image in (osimages.NEW, osimages.RENAMED):
+                bench.update(image)
+        assert deep.depth_of(bench.machine.state(bench.machine.booted_id) / "etc") == 1300
+        assert (len(bench.machine.states()), bench.findings()) == (2, [])
 
 
 # -- one step that fails
