@@ -77,6 +77,8 @@ class Facts:
         states: State directories, by deployment.
         images: Documents of those images whose documents can be read, by manifest.
         leftovers: Names of state directories that are being removed.
+        illegible_states: Deployments that something stands for which is no state directory, or
+            cannot be read.
         cleanup_failures: What the last clean-up could not remove.
         read_only: The disk refuses writes.
         findings: What was found damaged, foreign or unreadable. None of it stops a command.
@@ -89,6 +91,7 @@ class Facts:
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+    illegible_states: frozenset[Digest] = frozenset()
     cleanup_failures: tuple[CleanupFailure, ...] = ()
     read_only: bool = False
     findings: tuple[Finding, ...] = ()

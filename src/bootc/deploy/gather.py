@@ -102,7 +102,8 @@ def gather(system: Opened) -> Facts:
         active = read_menu(system.boot, staged=False)
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
-    states, leftovers = _read_states(system.physical, findings)
+    found = _read_states(system.physical, findings)
+    states = {deployment: state for deployment, state in found.items() if state is not None}
     if booted.image_id not in states:
         subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
         text = "the booted deployment has no state directory"
@@ -115,7 +116,8 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
-        leftovers=leftovers,
+        leftovers=_read_leftovers(system.physical),
+        illegible_states=frozenset(found.keys() - states.keys()),
         cleanup_failures=_read_cleanup_failures(system.physical, findings),
         findings=tuple(findings),
     )
@@ -158,32 +160,37 @@ def _read_cleanup_failures(physical: Dir, findings: list[Finding]) -> tuple[Clea
     return _tried(read, subject, findings) or ()
 
 
-def _read_states(
-    physical: Dir, findings: list[Finding]
-) -> tuple[dict[Digest, StateFacts], tuple[str, ...]]:
-    """Return the state of deployments, and the names of state that is being removed."""
+def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts | None]:
+    """Return the state of deployments, None where it cannot be read."""
     subject = f"{physical.path}/{layout.STATE_DEPLOY}"
     try:
-        with physical.open_dir(layout.STATE_DEPLOY) as directory:
-            names = directory.names()
+        names = _names(physical)
     except OSError as exc:
         findings.append(unreadable(subject, exc))
-        return {}, ()
-    states, leftovers = {}, []
+        return {}
+    states = {}
     for name in names:
-        if name.startswith(layout.REMOVED_PREFIX):
-            leftovers.append(name)
-            continue
         try:
             deployment = Digest.from_hex(name)
         except DigestError:
-            text = "it is no deployment: its name is no image id"
-            findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
+            if not name.startswith(layout.REMOVED_PREFIX):
+                text = "it is no deployment: its name is no image id"
+                findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
             continue
-        state = _read_state(physical, deployment, findings)
-        if state is not None:
-            states[deployment] = state
-    return states, tuple(leftovers)
+        states[deployment] = _read_state(physical, deployment, findings)
+    return states
+
+
+def _read_leftovers(physical: Dir) -> tuple[str, ...]:
+    try:
+        return tuple(n for n in _names(physical) if n.startswith(layout.REMOVED_PREFIX))
+    except OSError:
+        return ()  # a finding of the states
+
+
+def _names(physical: Dir) -> list[str]:
+    with physical.open_dir(layout.STATE_DEPLOY) as directory:
+        return directory.names()
 
 
 def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> StateFacts | None:

@@ -79,7 +79,7 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
         # There is no room for both: what is staged now goes first.
         steps += _withdraw(facts)
     steps += [RemoveArtifact(artifact) for artifact in new.evict]
-    if deployment in facts.states:
+    if deployment in facts.states or deployment in facts.illegible_states:
         # What an interrupted or failed attempt left, or a clean-up could not remove.
         steps.append(SetStateAside(deployment))
     if new.kernel_size_bytes is not None:

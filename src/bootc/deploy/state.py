@@ -130,8 +130,13 @@ def remove_leftover(root: Dir, name: str) -> None:
 def _set_aside(deployments: Dir, image_id: Digest) -> str:
     """Rename the state of a deployment, and return the new name."""
     # Nothing can be renamed that is immutable, or that something is mounted on.
-    with deployments.open_same_mount(image_id.hex) as state:
-        clear_protection(state.fileno())
+    try:
+        with deployments.open_same_mount(image_id.hex) as state:
+            clear_protection(state.fileno())
+    except MountPoint:
+        raise
+    except OSError:
+        pass  # no directory, or a damaged one: renaming tells whether that matters
     name = f"{layout.REMOVED_PREFIX}{image_id.hex}-{os.urandom(6).hex()}"
     deployments.rename(image_id.hex, name)
     os.fsync(deployments.fileno())

@@ -4,7 +4,8 @@ Promises:
 
 - Only what the parent's file system has is removed. What is mounted below, bind mounts
   included, is never entered: the mounted files stay, and so do the directories that lead to
-  the mount point. The kernel itself refuses to cross (openat2(2), ``RESOLVE_NO_XDEV``).
+  the mount point. The kernel itself refuses to cross (openat2(2), ``RESOLVE_NO_XDEV``);
+  where it does not know that call, the kernel's numbers of the two mounts are compared.
 - The immutable and the append-only flag (``chattr +i``, ``chattr +a``) keep nothing from
   being removed. They are cleared on what is removed, and on nothing else: a file that has
   another name elsewhere gets its flags back.

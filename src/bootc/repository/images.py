@@ -64,7 +64,7 @@ class Images:
         """Return images by the complete names of the references in the directory ``prefix``.
 
         Raises:
-            BrokenReference: something there refers to no image.
+            BrokenReference: a link refers to something else than an image.
         """
         return {
             name: self._referred(name, entry)

@@ -403,6 +403,19 @@ def test_staging_does_not_wait_for_a_removal(bench: Bench, monkeypatch: pytest.M
 # -- what others put in the way
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "loop"])
+def test_something_has_the_place_of_a_deployment(bench: Bench, kind: str) -> None:
+    place = bench.machine.state(bench.id(osimages.NEW))
+    if kind == "file":
+        place.write_text("no directory")
+    else:
+        place.symlink_to("." if kind == "loop" else "/nowhere")
+    bench.update(osimages.NEW)
+    assert bench.shown() == ["new", "old"]
+    assert len(bench.machine.states()) == 2
+    assert bench.findings() == []
+
+
 def test_foreign_references_keep_nothing(untidy: Bench) -> None:
     refs = untidy.machine.physical / "composefs/streams/refs"
     plant_in_refs(refs / "oci")
