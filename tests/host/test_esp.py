@@ -115,6 +115,10 @@ def test_writing_what_is_mounted(disk: str, tmp_path: Path) -> None:
         assert sorted(path.name for path in place.iterdir()) == ["lost+found", "x"]
         with pytest.raises(OSError, match="Read-only"):
             (place / "y").mkdir()
+        # It is made writable for everybody, and no longer than it takes.
+        with open("/proc/self/mountinfo") as table:
+            (line,) = (line for line in table if f" {place} " in line)
+        assert line.split()[-1].split(",")[0] == "ro"
         run("mount", "--options", "remount,rw", str(place))
         with open_writable(f"{disk}p3", "ext4") as root:
             root.mkdir("y")

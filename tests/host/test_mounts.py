@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from bootc.errors import one_line
 from bootc.fs import mounts
 from bootc.fs.atomic import write_file
+from bootc.fs.dir import Dir
 from bootc.kernel.mount import fsconfig_create, fsconfig_set_string, fsmount, fsopen
 from support import require
 
@@ -117,3 +119,76 @@ def test_a_private_namespace_hides_its_mounts(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
     assert not os.path.ismount(tmp_path)
+
+
+def filesystem_options(device: str) -> set[str]:
+    """Return the options of a file system itself, whatever each of its mounts has."""
+    with open("/proc/self/mountinfo") as table:
+        lines = [line.split(" - ")[1].split() for line in table if f" {device} " in line]
+    return set(lines[0][2].split(","))
+
+
+@pytest.fixture
+def read_only(device: str, tmp_path: Path) -> Iterator[Path]:
+    """Mount the device read-only, lazytime, as somebody else would."""
+    place = tmp_path / "place"
+    place.mkdir()
+    subprocess.run(["mount", "-o", "ro,lazytime", device, place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@contextlib.contextmanager
+def writable(place: Path) -> Iterator[Path]:
+    """Make the file system writable through a mount that is writable as such."""
+    other = place.parent / "other"
+    other.mkdir()
+    subprocess.run(["mount", "--bind", place, other], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,rw", other], check=True)
+    try:
+        with (
+            Dir.open(other) as directory,
+            mounts.writable_filesystem(directory.fileno(), str(other)),
+        ):
+            yield other
+    finally:
+        subprocess.run(["umount", other], check=True)
+
+
+def test_a_file_system_is_read_only_again(device: str, read_only: Path) -> None:
+    before = filesystem_options(device)
+    assert {"ro", "lazytime"} <= before
+    with writable(read_only) as other:
+        assert filesystem_options(device) == before - {"ro"} | {"rw"}
+        (other / "f").write_text("written")
+        with pytest.raises(OSError, match="Read-only file system"):
+            (read_only / "g").write_text("")
+    assert filesystem_options(device) == before
+    assert (read_only / "f").read_text() == "written"
+
+
+def test_a_file_system_is_read_only_again_after_a_failure(device: str, read_only: Path) -> None:
+    with pytest.raises(ZeroDivisionError), writable(read_only):
+        raise ZeroDivisionError
+    assert "ro" in filesystem_options(device)
+
+
+def test_a_file_system_that_somebody_writes_to_stays_writable(
+    device: str, read_only: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with writable(read_only) as other:
+            subprocess.run(["mount", "-o", "remount,bind,rw", read_only], check=True)
+            file = stack.enter_context((read_only / "log").open("w"))
+        assert "rw" in filesystem_options(device)
+        assert f"{other} stays writable: " in caplog.text
+        file.write("all of it")
+    assert (read_only / "log").read_text() == "all of it"
+
+
+def test_a_file_system_that_is_writable_stays_as_it_is(device: str, read_only: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,rw", read_only], check=True)
+    before = filesystem_options(device)
+    with writable(read_only):
+        assert filesystem_options(device) == before
+    assert filesystem_options(device) == before

@@ -1,6 +1,6 @@
 """Laws of the merge of ``/etc``, over trees small enough to meet in every way.
 
-Three names, three contents, two modes and few levels: any two trees have much in common,
+Three names, three contents, two modes, one flag and few levels: any two trees have much in common,
 and files, directories and links take each other's places all the time.
 """
 
@@ -20,6 +20,8 @@ from support.trees import text_of
 NAMES = [b"a", b"b", b"c"]
 CONTENTS = [Inline(b"1"), Inline(b"2"), Symlink(b"t")]
 MODES = [0o755, 0o700]
+#: Now and then one is immutable.
+PROTECTIONS = [0, 0, 0, 0x10]
 
 Sides = tuple[Directory, Directory, Directory]
 
@@ -35,6 +37,7 @@ def etcs(draw: st.DrawFn) -> Directory:
             continue
         kind = draw(st.sampled_from(["directory", "leaf", "leaf", "link"]))
         mode = stat(draw(st.sampled_from(MODES)))
+        mode.protection = draw(st.sampled_from(PROTECTIONS))
         if kind == "directory":
             below = Directory(mode)
             directories.append(below)

@@ -34,6 +34,7 @@ from bootc.deploy.plan import (
     CollectObjects,
     DiscardStagedMenu,
     RemoveArtifact,
+    RemoveLeftover,
     RemoveState,
     RemoveTag,
     SetTag,
@@ -44,6 +45,7 @@ from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
 from support.failing import meanwhile
+from support.foreign import PLACES, plant
 from support.machine import Command, FakeMachine, Journal, view_of
 from support.osimages import Channel, Images
 from support.room import limited
@@ -52,7 +54,10 @@ from support.stored import IN_MEMORY
 from support.verbs import CHOICES, Verb, Verbs
 
 #: What a clean-up after a command consists of.
-CLEANING = (DiscardStagedMenu, RemoveArtifact, RemoveState, SetTag, RemoveTag, CollectObjects)
+CLEANING = (
+    *(DiscardStagedMenu, RemoveArtifact, RemoveState, RemoveLeftover),
+    *(SetTag, RemoveTag, CollectObjects),
+)
 
 #: What a plan has more where room is made.
 MAKING_ROOM = (
@@ -105,6 +110,8 @@ class UpdateMachine(RuleBasedStateMachine):
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
         self.pinned: set[str] = set()
         self.foreign: dict[str, bytes] = {}
+        #: What others left elsewhere, by its path.
+        self.planted: dict[str, str] = {}
         for tag in updates:
             self.update(tag)
 
@@ -153,6 +160,13 @@ class UpdateMachine(RuleBasedStateMachine):
         if not self.scheme.menu_is_file:
             name = f"bootc_broken-{number}-1.conf"
             (self.machine.entries / name).write_bytes(b"linux \xff" if number else b"")
+
+    @rule(place=st.sampled_from(PLACES))
+    def others_leave_something(self, place: str) -> None:
+        before = self.machine.contents(repository=True)
+        plant(self.machine, place)
+        after = self.machine.contents(repository=True)
+        self.planted |= {path: text for path, text in after.items() if path not in before}
 
     @rule(level=LEVELS, more=FEW, which=WHICH)
     def somebody_fills_the_boot_partition(
@@ -383,6 +397,16 @@ class UpdateMachine(RuleBasedStateMachine):
         else:
             found = {name: (self.machine.entries / name).read_bytes() for name in self.foreign}
             assert found == self.foreign
+
+    @invariant()
+    def what_others_left_is_there(self) -> None:
+        found = self.machine.contents(repository=bool(self.planted)) if self.planted else {}
+        assert {path: found.get(path) for path in self.planted} == self.planted
+
+    @invariant()
+    def nothing_stays_for_ever(self) -> None:
+        kinds = [finding["kind"] for finding in self.machine.status()["status"].get("findings", [])]
+        assert "leftover" not in kinds
 
     @invariant()
     def notice_what_is_staged(self) -> None:

@@ -21,8 +21,7 @@ from typing import Any
 
 import pytest
 
-from bootc.fs import atomic
-from bootc.fs import dir as directories
+from bootc.fs import atomic, removal
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 
@@ -167,7 +166,7 @@ def _counting(changes: Changes) -> Iterator[Changes]:
     with pytest.MonkeyPatch.context() as patch:
         for name in _CHANGES:
             patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
-        for module, name in ((atomic, "exchange"), (directories, "_remove")):
+        for module, name in ((atomic, "exchange"), (removal, "_unlink"), (removal, "_rmdir")):
             patch.setattr(module, name, _counted(getattr(module, name), changes, False))
         _patch_files(patch, changes)
         yield changes

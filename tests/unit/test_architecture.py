@@ -145,3 +145,64 @@ def test_size_bars(path: Path) -> None:
 def test_package_inits_stay_empty(path: Path) -> None:
     if path.name == "__init__.py" and path.parent != SRC:
         assert path.read_text() == ""
+
+
+#: Functions that call themselves, and what bounds how deep.
+MAY_RECUR = {
+    # Depth of the groups of a pattern, pathregex.MAX_DEPTH.
+    "formats/automaton.py": {"Automaton._add", "Automaton._repeat"},
+    "formats/pathregex.py": {
+        *("_Parser._choice", "_Parser._sequence", "_Parser._repeated", "_Parser._atom"),
+        *("Simulation._advance", "Simulation._repeat", "Simulation._looks"),
+    },
+    # Logarithm of a file's size.
+    "formats/verity.py": {"VerityHasher._push", "VerityHasher._push_run"},
+    # Our own tables: a key that they do not have ends it.
+    "deploy/install/config.py": {"_check_table"},
+    "cli/options.py": {"_add_commands"},
+}
+
+
+def calls_of(tree: ast.Module) -> dict[str, set[str]]:
+    """Return which functions and methods of a module call which others of it, by name."""
+    calls: dict[str, set[str]] = {}
+
+    def visit(node: ast.AST, owner: str) -> None:
+        for below in ast.iter_child_nodes(node):
+            if isinstance(below, ast.ClassDef):
+                visit(below, f"{below.name}.")
+            elif isinstance(below, ast.FunctionDef):
+                found = calls.setdefault(f"{owner}{below.name}", set())
+                for call in (n.func for n in ast.walk(below) if isinstance(n, ast.Call)):
+                    if isinstance(call, ast.Name):
+                        found.add(call.id)
+                    elif isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name):
+                        found.add(f"{owner}{call.attr}" if call.value.id in ("self", "cls") else "")
+                visit(below, owner)
+            else:
+                visit(below, owner)
+
+    visit(tree, "")
+    return calls
+
+
+def recursive(calls: dict[str, set[str]]) -> set[str]:
+    found = set()
+    for name in calls:
+        seen: set[str] = set()
+        pending = [*calls[name]]
+        while pending:
+            called = pending.pop()
+            if called not in seen:
+                seen.add(called)
+                pending += calls.get(called, ())
+        if name in seen:
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_no_function_calls_itself(path: Path) -> None:
+    """Names, values and references nest deeper than Python calls; loops do not mind."""
+    found = recursive(calls_of(ast.parse(path.read_text())))
+    assert found == MAY_RECUR.get(str(path.relative_to(SRC)), set())

@@ -26,6 +26,8 @@ class FindingKind(enum.StrEnum):
     FAILED = "failed"
     #: It protects the machine less than what runs does.
     WEAKER = "weaker"
+    #: Nothing needs it, and it could not be removed.
+    LEFTOVER = "leftover"
 
 
 @dataclass(frozen=True, slots=True)

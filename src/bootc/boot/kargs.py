@@ -84,8 +84,10 @@ def parse_kargs_d(name: str, data: bytes, architecture: str, *, checked: bool = 
         table = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise KargsError(f"{name} is not UTF-8 at offset {exc.start}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except tomllib.TOMLDecodeError as exc:
         raise KargsError(f"{name} is not TOML: {exc}") from None
+    except RecursionError:
+        raise KargsError(f"{name} nests values too deeply") from None
     unknown = sorted(table.keys() - _KEYS)
     if unknown:
         raise KargsError(f"{name} has the unknown key {unknown[0]!r}")

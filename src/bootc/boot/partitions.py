@@ -155,23 +155,30 @@ def open_writable(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
     """Mount a device at no place at all and yield its root directory, for writing.
 
     What the system has mounted where does not matter: an automount that is asleep, a mount that
-    is read-only. The file system itself is made writable if it was not; mounts that
-    are read-only as mounts stay so. What was written is on the disk after ``Dir.sync``.
+    is read-only. The file system itself is made writable if it was not, as
+    :func:`bootc.fs.mounts.writable_filesystem` does; mounts that are read-only as mounts stay
+    so. What was written is on the disk after ``Dir.sync``.
 
     Raises:
         OSError: it cannot be mounted for writing, with EROFS where the device refuses writes.
     """
-    with _open(device, fstype, lambda: _writable_mount(device, fstype, options)) as directory:
+    with _open(
+        device, fstype, lambda: _writable_mount(device, fstype, options), writable=True
+    ) as directory:
         yield directory
 
 
 @contextlib.contextmanager
-def _open(device: str, fstype: str, attach: Callable[[], int]) -> Iterator[Dir]:
+def _open(
+    device: str, fstype: str, attach: Callable[[], int], *, writable: bool = False
+) -> Iterator[Dir]:
     with contextlib.ExitStack() as stack:
         with doing(f"Mounting {device} ({fstype})"):
             mount_fd = attach()
             # The mount lives as long as this descriptor, which itself only names a place.
             stack.callback(os.close, mount_fd)
+            if writable:
+                stack.enter_context(mounts.writable_filesystem(mount_fd, device))
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
         yield stack.enter_context(Dir(fd, path=device))
 
@@ -182,20 +189,8 @@ def _writable_mount(device: str, fstype: str, options: str) -> int:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-    # Mounted read-only somewhere: the kernel has one instance of it. Ours joins that one,
-    # and through ours the instance is made writable for everybody.
-    mount_fd = _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
-    try:
-        fs_fd = mount.fspick(mount_fd)
-        try:
-            mount.fsconfig_set_flag(fs_fd, "rw")
-            mount.fsconfig_reconfigure(fs_fd)
-        finally:
-            os.close(fs_fd)
-    except BaseException:
-        os.close(mount_fd)
-        raise
-    return mount_fd
+    # Mounted read-only somewhere: the kernel has one instance of it. Ours joins that one.
+    return _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
 
 
 def _detached_mount(device: str, fstype: str, options: str) -> int:

@@ -28,6 +28,7 @@ from bootc.errors import doing, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.pe import Uki
 from bootc.fs import atomic
+from bootc.fs.descent import Descent, MountPoint
 from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
@@ -172,7 +173,10 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
 
 
 def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
-    """Yield what is known of every file at or below a path; nothing if there is nothing."""
+    """Yield what is known of every file at or below a path; nothing if there is nothing.
+
+    What is mounted below is no part of it.
+    """
     try:
         info = root.stat(path)
     except FileNotFoundError:
@@ -180,8 +184,22 @@ def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
     if not stat.S_ISDIR(info.st_mode):
         yield info
         return
-    for name in _names(root, path):
-        yield from files_below(root, f"{path}/{name}")
+    with root.open_dir(path) as top, Descent(top.fileno(), top.path, cross_mounts=False) as way:
+        # A list instead of recursion: names may be nested deeper than Python calls.
+        pending = [os.listdir(way.fileno())]
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                if pending:
+                    way.leave()
+                continue
+            name = pending[-1].pop()
+            info = os.stat(name, dir_fd=way.fileno(), follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                yield info
+                continue
+            with contextlib.suppress(MountPoint):
+                pending.append(os.listdir(way.enter(name)))
 
 
 def free_space(root: Dir, *, reserved: bool = False) -> tuple[int, int]:
@@ -287,8 +305,12 @@ def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
     paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
     for part in paths:
-        for info in files_below(root, part):
-            sizes.append(info.st_size)
-            times.append(info.st_mtime_ns)
+        try:
+            for info in files_below(root, part):
+                sizes.append(info.st_size)
+                times.append(info.st_mtime_ns)
+        except OSError as exc:
+            # It is there all the same, and others are none the worse.
+            _log.warning("the size of a kernel is not known: %s", one_line(exc))
     artifact = schemes.artifact_name(name) or name
     return Artifact(artifact, kind, path, sum(sizes), max(times))

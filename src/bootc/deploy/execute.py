@@ -1,12 +1,14 @@
 """Carries out plans, step by step, in their order.
 
-Owns the mapping from a step to what it does on a disk. Promises: a step that fails stops
-the plan, and no step before the commit point changes what boots; each can be repeated
-after an interruption.
+Owns the mapping from a step to what it does on a disk. Promises: up to the commit point a
+step that fails stops the plan, and no step before that changes what boots. The steps that
+clean up are all tried, whatever became of the others. Each step can be repeated after an
+interruption.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -28,10 +30,12 @@ from bootc.deploy.plan import (
     RecordOrigin,
     RemoveArtifact,
     RemoveEntry,
+    RemoveLeftover,
     RemoveState,
     RemoveTag,
     ReplaceEtc,
     SetPin,
+    SetStateAside,
     SetTag,
     StartFinalizer,
     Step,
@@ -40,7 +44,7 @@ from bootc.deploy.plan import (
     WriteStagedMenu,
 )
 from bootc.deploy.system import System
-from bootc.errors import doing
+from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin, serialise_origin
@@ -70,17 +74,45 @@ class Supplies:
     open_content: OpenContent
 
 
-def execute(plan: Plan, system: System, sink: Sink, supplies: Supplies | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """A step that should have cleaned up, and why it did not."""
+
+    step: Step
+    reason: str
+
+
+def execute(
+    plan: Plan, system: System, sink: Sink, supplies: Supplies | None = None
+) -> tuple[StepFailure, ...]:
     """Carry out a plan, and say its notes when it has taken effect.
 
+    Returns:
+        Those of the steps that clean up which failed.
+
     Raises:
-        Error, OSError: a step failed. Unless that was after the commit point, the machine boots
-            what it would have booted.
+        Error, OSError: another step failed. The machine boots what it would have booted.
     """
-    for step in plan.steps:
+    needed = 0 if plan.commit is None else plan.commit + 1
+    failures: list[StepFailure] = []
+    for step in plan.steps[:needed]:
         _carry_out(step, system, sink, supplies)
+    for step in plan.steps[needed:]:
+        try:
+            _carry_out(step, system, sink, supplies)
+        except (Error, OSError) as exc:
+            failures.append(StepFailure(step, one_line(exc)))
     for note in plan.notes:
         sink(Message(note))
+    return tuple(failures)
+
+
+def names_to_keep(step: CollectObjects) -> list[str]:
+    """Return the images and streams that a collection keeps, as far as they are there."""
+    return [
+        *(image.hex for image in step.roots),
+        *(manifest_id(manifest) for manifest in step.manifests),
+    ]
 
 
 def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None) -> None:
@@ -94,8 +126,8 @@ def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None
         case WriteKernel() | CreateState() | ReplaceEtc():
             assert supplies is not None, "a plan of an image comes with the image"
             _write(step, system, sink, supplies)
-        case RemoveState(deployment):
-            _remove_state(system, deployment)
+        case RemoveState() | SetStateAside() | RemoveLeftover():
+            _remove_state(system, step)
         case RecordOrigin(deployment, origin):
             _record_origin(system, deployment, origin)
         case SetPin(deployment, pinned):
@@ -184,13 +216,16 @@ def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, 
         case SetTag(manifest):
             streams.set_ref(tag_of(manifest), manifest_id(manifest))
         case RemoveTag(name):
-            streams.remove_ref(name)
-        case CollectObjects(roots):
+            with contextlib.suppress(FileNotFoundError):
+                streams.remove_ref(name)
+        case CollectObjects():
             # What was staged and damaged since keeps nobody from collecting the rest.
-            present = [root.hex for root in roots if system.repository.images.exists(root)]
-            report = gc.collect(system.repository, roots=present, wait=system.wait, sink=sink)
+            keep = names_to_keep(step)
+            report = gc.collect(system.repository, keep=keep, wait=system.wait, sink=sink)
             for warning in first_lines(report.warnings):
                 _log.warning("%s", warning)
+            if report.failures:
+                raise gc.NotCollected(report.failures)
         case _:
             assert_never(step)
 
@@ -199,13 +234,16 @@ def _open_state(system: System, deployment: Digest) -> Dir:
     return system.physical.open_dir(layout.state_dir(deployment.hex))
 
 
-def _remove_state(system: System, deployment: Digest) -> None:
-    with (
-        doing(f"Removing the state of deployment {deployment}"),
-        system.physical.open_dir(layout.STATE_DEPLOY) as deployments,
-    ):
-        if deployments.exists(deployment.hex):
-            deployments.remove_tree(deployment.hex)
+def _remove_state(system: System, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
+    match step:
+        case RemoveState(deployment):
+            state.remove_state(system.physical, deployment)
+        case SetStateAside(deployment):
+            state.set_state_aside(system.physical, deployment)
+        case RemoveLeftover(name):
+            state.remove_leftover(system.physical, name)
+        case _:
+            assert_never(step)
 
 
 def _record_origin(system: System, deployment: Digest, origin: Origin) -> None:

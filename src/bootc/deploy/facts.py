@@ -28,6 +28,18 @@ class FinalizeFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanupFailure:
+    """Why something that nothing needs could not be removed, and since when.
+
+    ``in_repository`` tells what only a clean-up that includes the repository tries again.
+    """
+
+    reason: str
+    in_repository: bool
+    time: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StateFacts:
     """The state directory of a deployment.
 
@@ -65,6 +77,10 @@ class Facts:
         ukis: Whether unified kernel images of the menus tolerate missing fs-verity, by
             deployment; those that can be read.
         cached_update: What the last look at the registry since the boot found.
+        leftovers: Names of state directories that are being removed.
+        illegible_states: Deployments that something stands for which is no state directory, or
+            cannot be read.
+        cleanup_failures: What the last clean-up could not remove.
         read_only: The disk refuses writes.
         findings: What was found damaged, foreign or unreadable. None of it stops a command.
     """
@@ -77,6 +93,9 @@ class Facts:
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
     ukis: Mapping[Digest, bool] = field(default_factory=dict)
     cached_update: ImageStatus | None = None
+    leftovers: tuple[str, ...] = ()
+    illegible_states: frozenset[Digest] = frozenset()
+    cleanup_failures: tuple[CleanupFailure, ...] = ()
     read_only: bool = False
     findings: tuple[Finding, ...] = ()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from bootc.boot.menu import Item, Menu, program_of, read_menu
 from bootc.boot.scheme import BootDirs
 from bootc.deploy import records
 from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, MarkerError, Staged, read_staged
-from bootc.deploy.facts import Facts, ImageFacts, StateFacts
+from bootc.deploy.facts import CleanupFailure, Facts, ImageFacts, StateFacts
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.deploy.sysroot import find_scheme, read_origin, unreadable
@@ -101,7 +102,8 @@ def gather(system: Opened) -> Facts:
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
     ukis = _read_ukis(system.boot, (*active.items, *staged.items), findings)
-    states = _read_states(system.physical, findings)
+    found = _read_states(system.physical, findings)
+    states = {deployment: state for deployment, state in found.items() if state is not None}
     if booted.image_id not in states:
         subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
         text = "the booted deployment has no state directory"
@@ -116,6 +118,9 @@ def gather(system: Opened) -> Facts:
         images=_read_images(system.repository, states, findings),
         ukis=ukis,
         cached_update=_read_cached_update(system.run, findings),
+        leftovers=_read_leftovers(system.physical),
+        illegible_states=frozenset(found.keys() - states.keys()),
+        cleanup_failures=_read_cleanup_failures(system.physical, findings),
         findings=tuple(findings),
     )
 
@@ -175,11 +180,26 @@ def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus
     return _tried(lambda: records.read_cached_update(run), subject, findings)
 
 
-def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts]:
+def _read_cleanup_failures(physical: Dir, findings: list[Finding]) -> tuple[CleanupFailure, ...]:
+    path = os.path.dirname(layout.STATE_DEPLOY)
+    subject = f"{physical.path}/{path}/{records.CLEANUP_FAILURES}"
+
+    def read() -> tuple[CleanupFailure, ...]:
+        try:
+            directory = physical.open_dir(path)
+        except FileNotFoundError:
+            return ()  # a finding of the states
+        with directory:
+            return records.read_cleanup_failures(directory)
+
+    return _tried(read, subject, findings) or ()
+
+
+def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts | None]:
+    """Return the state of deployments, None where it cannot be read."""
     subject = f"{physical.path}/{layout.STATE_DEPLOY}"
     try:
-        with physical.open_dir(layout.STATE_DEPLOY) as directory:
-            names = directory.names()
+        names = _names(physical)
     except OSError as exc:
         findings.append(unreadable(subject, exc))
         return {}
@@ -188,13 +208,24 @@ def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFa
         try:
             deployment = Digest.from_hex(name)
         except DigestError:
-            text = "it is no deployment: its name is no image id"
-            findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
+            if not name.startswith(layout.REMOVED_PREFIX):
+                text = "it is no deployment: its name is no image id"
+                findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
             continue
-        state = _read_state(physical, deployment, findings)
-        if state is not None:
-            states[deployment] = state
+        states[deployment] = _read_state(physical, deployment, findings)
     return states
+
+
+def _read_leftovers(physical: Dir) -> tuple[str, ...]:
+    try:
+        return tuple(n for n in _names(physical) if n.startswith(layout.REMOVED_PREFIX))
+    except OSError:
+        return ()  # a finding of the states
+
+
+def _names(physical: Dir) -> list[str]:
+    with physical.open_dir(layout.STATE_DEPLOY) as directory:
+        return directory.names()
 
 
 def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> StateFacts | None:

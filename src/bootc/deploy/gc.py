@@ -4,6 +4,9 @@ Pure. A deployment lives as long as something can boot it: an entry of the live 
 of the staged one while it is announced or waits after a failed finalizing; the booted
 one and the pinned live in any case. What is not ours is left alone: files of other names,
 tags of other tools, state directories that are called by no image.
+
+The steps do not depend on each other. Objects are kept for the deployments that live, not
+for those whose state happens to be there: state that cannot be removed keeps no image.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from bootc.deploy.plan import (
     DiscardStagedMenu,
     Plan,
     RemoveArtifact,
+    RemoveLeftover,
     RemoveState,
     RemoveTag,
     SetTag,
@@ -56,11 +60,14 @@ def plan_gc(
     needed = {*needed_artifacts(facts), *lost}
     steps += [RemoveArtifact(artifact) for artifact in artifacts if artifact.name not in needed]
     steps += [RemoveState(deployment) for deployment in facts.states if deployment not in live]
+    steps += [RemoveLeftover(name) for name in facts.leftovers]
     if repository:
-        manifests = set(_manifests(facts, live))
-        steps += [SetTag(manifest) for manifest in sorted(manifests - set(tags.values()), key=str)]
+        manifests = sorted(set(_manifests(facts, live)), key=str)
+        tagged = set(tags.values())
+        steps += [SetTag(manifest) for manifest in manifests if manifest not in tagged]
         steps += [RemoveTag(name) for name, kept in tags.items() if kept not in manifests]
-        steps.append(CollectObjects(tuple(sorted(live, key=lambda digest: digest.hex))))
+        images = sorted(live, key=lambda digest: digest.hex)
+        steps.append(CollectObjects(tuple(images), tuple(manifests)))
     return Plan(tuple(steps))
 
 

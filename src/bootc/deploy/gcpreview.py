@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bootc.deploy.plan import CollectObjects, Plan, RemoveTag, SetTag
-from bootc.oci.names import manifest_id
+from bootc.deploy.execute import names_to_keep
+from bootc.deploy.plan import CollectObjects, Plan, RemoveTag
 from bootc.repository.gc import GcReport, collect
 from bootc.repository.repository import Repository
 
@@ -18,9 +18,7 @@ def preview(plan: Plan, repository: Repository) -> GcReport | None:
     collecting = [step for step in plan.steps if isinstance(step, CollectObjects)]
     if not collecting:
         return None
-    images = {root for step in collecting for root in step.roots}
-    roots = [image.hex for image in sorted(images, key=str) if repository.images.exists(image)]
     # The plan changes tags before it collects.
-    roots += [manifest_id(step.manifest) for step in plan.steps if isinstance(step, SetTag)]
+    keep = [name for step in collecting for name in names_to_keep(step)]
     removed = [step.name for step in plan.steps if isinstance(step, RemoveTag)]
-    return collect(repository, roots=roots, without=removed, dry_run=True)
+    return collect(repository, keep=keep, without=removed, dry_run=True)

@@ -4,7 +4,8 @@ A plan is made by a pure function of :class:`~bootc.deploy.facts.Facts` and a re
 and :mod:`bootc.deploy.execute` carries it out; nothing else changes a system. The step
 at ``commit`` is the moment it takes effect: interrupted before it, the machine is as it
 was and the command can be repeated; after it, only clean-up is left, which every later
-command does as well.
+command does as well. Steps that clean up do not depend on each other: one that fails keeps
+no other from being tried.
 """
 
 from __future__ import annotations
@@ -43,6 +44,26 @@ class RemoveState:
 
     def __str__(self) -> str:
         return f"remove the state of deployment {self.deployment}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetStateAside:
+    """Make the place of a deployment's state free, whatever is in it."""
+
+    deployment: Digest
+
+    def __str__(self) -> str:
+        return f"move the old state of deployment {self.deployment} aside"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLeftover:
+    """Remove what is left of the state of a deployment. ``name`` is that of the directory."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"remove the left-over state {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +205,15 @@ class RemoveTag:
 
 @dataclass(frozen=True, slots=True)
 class CollectObjects:
-    """Remove from the repository what nothing refers to; ``roots`` are images to keep."""
+    """Remove from the repository what nothing refers to.
+
+    Attributes:
+        roots: Images to keep.
+        manifests: OCI images to keep, which have tags unless these could not be set.
+    """
 
     roots: tuple[Digest, ...]
+    manifests: tuple[OciDigest, ...] = ()
 
     def __str__(self) -> str:
         return "collect what nothing refers to from the repository"
@@ -196,6 +223,8 @@ Step = (
     Withdraw
     | DiscardStagedMenu
     | RemoveState
+    | SetStateAside
+    | RemoveLeftover
     | RemoveArtifact
     | WriteKernel
     | CreateState
@@ -219,7 +248,8 @@ class Plan:
 
     Attributes:
         steps: What is done.
-        commit: Which of them makes it take effect; None where each stands for itself.
+        commit: Which of them makes it take effect; those after it clean up, as all of them do
+            where it is None.
         notes: What the user should know beside it, a line each.
     """
 

@@ -1,21 +1,25 @@
 """Small notes of ours, which other implementations pass over.
 
-Owns two files in the state directory of a deployment, beside the origin: ``pinned``, empty,
-says that the user wants the deployment kept; ``finalize-failure.json`` says why a staged
-deployment did not become the default. And one in ``/run/composefs``, in memory, because a
-look at the registry changes no disk: ``cached-update.json`` is what the last one found, as
-the Host schema writes an image. Promises: a note is there wholly or not at all, one on a disk
-survives a power cut once the call has returned, and writing what is there already, or
-removing what is not, is fine.
+Owns two files in the state directory of a deployment, additions of ours that other
+implementations pass over: ``pinned``, empty, says that the user wants the deployment kept;
+``finalize-failure.json`` says why a staged deployment did not become the default. A third,
+``cleanup-failures.json``, is about all deployments and is in ``state``, above their
+directories: it lists what the last clean-up could not remove. And one is in ``/run/composefs``,
+in memory, because a look at the registry changes no disk: ``cached-update.json`` is what the
+last one found, as the Host schema writes an image.
+
+Promises: a note is there wholly or not at all, one on a disk survives a power cut once the call
+has returned, and writing what is there already, or removing what is not, is fine.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
-from bootc.deploy.facts import FinalizeFailure
+from bootc.deploy.facts import CleanupFailure, FinalizeFailure
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.errors import Error, doing
 from bootc.formats.digest import OciDigest
@@ -28,8 +32,14 @@ from bootc.printable import printable
 PINNED = "pinned"
 CACHED_UPDATE = "cached-update.json"
 FINALIZE_FAILURE = "finalize-failure.json"
+CLEANUP_FAILURES = "cleanup-failures.json"
 
 _MAX_BYTES = 1 << 16
+#: Longer reasons are cut, and more failures not written down than a note may be long.
+MAX_REASON_CHARS = 1500
+_MAX_FAILURES = 100
+#: What a note has besides the failures.
+_FRAME_BYTES = 100
 
 
 class RecordError(Error):
@@ -103,6 +113,54 @@ def clear_failure(state_dir: Dir) -> None:
     """Forget why a staged deployment did not become the default."""
     with doing(f"Clearing the failure in {state_dir.path}"):
         _remove(state_dir, FINALIZE_FAILURE)
+
+
+def read_cleanup_failures(parent_dir: Dir) -> tuple[CleanupFailure, ...]:
+    """Return what the last clean-up could not remove.
+
+    Args:
+        parent_dir: The directory above those of the deployments.
+
+    Raises:
+        RecordError: the note is malformed.
+    """
+    value = _read(parent_dir, CLEANUP_FAILURES)
+    if value is None:
+        return ()
+    try:
+        return tuple(_parse_cleanup_failure(failure) for failure in value["failures"])
+    except _MALFORMED as exc:
+        raise _malformed(CLEANUP_FAILURES, exc) from None
+
+
+def write_cleanup_failures(parent_dir: Dir, failures: Sequence[CleanupFailure]) -> None:
+    """Write down what a clean-up could not remove, or that it removed everything."""
+    with doing(f"Recording what could not be removed in {parent_dir.path}"):
+        if not failures:
+            _remove(parent_dir, CLEANUP_FAILURES)
+            return
+        found = [
+            {
+                "reason": failure.reason[:MAX_REASON_CHARS],
+                "repository": failure.in_repository,
+                "time": None if failure.time is None else failure.time.to_json(),
+            }
+            for failure in failures[:_MAX_FAILURES]
+        ]
+        while len(json.dumps(found)) > _MAX_BYTES - _FRAME_BYTES:
+            found.pop()
+        _write(parent_dir, CLEANUP_FAILURES, {"failures": found}, durable=True)
+
+
+def _parse_cleanup_failure(value: Any) -> CleanupFailure:
+    reason, time = value["reason"], value.get("time")
+    if not isinstance(reason, str):
+        raise TypeError("a reason is no text")
+    return CleanupFailure(
+        printable(reason),
+        in_repository=bool(value.get("repository")),
+        time=None if time is None else _moment(time),
+    )
 
 
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Error)

@@ -25,6 +25,7 @@ from bootc.deploy.plan import (
     RecordOrigin,
     RemoveArtifact,
     RemoveState,
+    SetStateAside,
     StartFinalizer,
     Step,
     Withdraw,
@@ -78,9 +79,9 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
         # There is no room for both: what is staged now goes first.
         steps += _withdraw(facts)
     steps += [RemoveArtifact(artifact) for artifact in new.evict]
-    if deployment in facts.states:
-        # What an interrupted or failed attempt left; it was never booted.
-        steps.append(RemoveState(deployment))
+    if deployment in facts.states or deployment in facts.illegible_states:
+        # What an interrupted or failed attempt left, or a clean-up could not remove.
+        steps.append(SetStateAside(deployment))
     if new.kernel_size_bytes is not None:
         steps.append(WriteKernel(deployment, new.kernel_size_bytes))
     steps += [CreateState(deployment, new.origin), StartFinalizer()]
@@ -130,13 +131,16 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
     When that is the booted deployment, it is what shall boot next: whatever is staged goes.
     """
     steps: list[Step] = []
+    doomed: list[Digest] = []
     if deployment == facts.booted.image_id:
-        if facts.staged_id() is not None or droppable(facts):
-            steps += [*_withdraw(facts), *(RemoveState(d) for d in droppable(facts))]
+        doomed = droppable(facts)
+        if facts.staged_id() is not None or doomed:
+            steps += _withdraw(facts)
     else:
         steps += plan_announce(facts, locked=locked).steps
     steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
-    return Plan(tuple(steps), commit=len(steps) - 1)
+    commit = len(steps) - 1
+    return Plan((*steps, *(RemoveState(old) for old in doomed)), commit=commit)
 
 
 def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:

@@ -102,6 +102,7 @@ def compose_host(facts: Facts) -> Host:
                 *_failures(facts),
                 *_interrupted(facts),
                 *_weaker(facts),
+                *_left_behind(facts),
             ),
         ),
     )
@@ -251,6 +252,15 @@ def _weaker(facts: Facts) -> Iterator[Finding]:
     for loss in staged_losses(facts):
         text = f"it protects less than the booted deployment: {loss}"
         yield Finding(FindingKind.WEAKER, f"deployment {facts.staged_id()}", text)
+
+
+def _left_behind(facts: Facts) -> Iterator[Finding]:
+    """Yield what could not be removed."""
+    for failure in facts.cleanup_failures:
+        since = "" if failure.time is None else f", the first time at {failure.time}"
+        option = " --prune-repo" if failure.in_repository else ""
+        text = f"{failure.reason} (bootc internals composefs-gc{option} tries again{since})"
+        yield Finding(FindingKind.LEFTOVER, "clean-up", text)
 
 
 def _failure_text(failure: FinalizeFailure) -> str:

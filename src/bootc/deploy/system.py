@@ -1,9 +1,11 @@
 """A running system, opened to be changed or opened to be looked at.
 
 Owns what has to be so before anything may change: the user is root, the system was booted
-from an image, no other command is at work, and the disks are writable to this process and
-to nobody else. Promises: what is mounted or made writable for it is seen by this process
-only, and goes with it.
+from an image, no other command is at work, and the disks are writable. Promises: what is
+mounted for it, and mounts that are made writable, are seen by this process only, and go with
+it. A file system that is read-only as a whole becomes writable for everybody, and read-only
+again at the end, before the next command may start; it stays writable if somebody else
+writes to it by then, or if this process is killed.
 
 A command that only looks, or says what it would do, opens a :class:`SystemView` instead.
 That takes no lock, waits for no other command, makes no file system writable, and neither
@@ -263,10 +265,11 @@ def _announcements(top: Dir, *, make: bool) -> Dir | None:
         return None
 
 
-def _writable(path: str) -> Dir:
+@contextlib.contextmanager
+def _writable(path: str) -> Iterator[Dir]:
     """Open the physical root, which every system mounts read-only, for writing."""
-    directory = Dir.open(path)
-    try:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(Dir.open(path))
         with doing(f"Making {path} writable"):
             device = partitions.backing_device(directory)
             if partitions.is_read_only(device):
@@ -275,11 +278,6 @@ def _writable(path: str) -> Dir:
                     "(e.g. a live ISO)",
                     hint="make the disk writable, or run this on the installed system",
                 )
-            flags = mount.MS_REMOUNT | mount.MS_BIND
-            mount.mount(None, path, None, flags)
-            if os.statvfs(path).f_flag & os.ST_RDONLY:
-                mount.mount(None, path, None, mount.MS_REMOUNT)
-    except BaseException:
-        directory.close()
-        raise
-    return directory
+            mount.mount(None, path, None, mount.MS_REMOUNT | mount.MS_BIND)
+            stack.enter_context(mounts.writable_filesystem(directory.fileno(), path))
+        yield directory

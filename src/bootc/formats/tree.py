@@ -18,6 +18,9 @@ from bootc.formats.digest import Digest
 #: Regular files up to this size live inside the image, larger ones in the object store.
 INLINE_MAX_BYTES = 64
 
+#: Directories nested deeper than this are neither written nor read.
+MAX_DEPTH = 2048
+
 
 class NotADirectoryInTree(Error):
     """Where a directory should be, a tree has something else."""
@@ -33,10 +36,16 @@ class Stat:
     mtime_s: int = 0
     mtime_ns: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    #: The flags of ``bootc.fs.protection``. Only file systems of machines have them, no image.
+    protection: int = 0
 
     def copy(self) -> Stat:
         """Return an independent copy."""
-        return Stat(self.mode, self.uid, self.gid, self.mtime_s, self.mtime_ns, dict(self.xattrs))
+        return Stat(
+            *(self.mode, self.uid, self.gid, self.mtime_s, self.mtime_ns),
+            dict(self.xattrs),
+            self.protection,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ def replace_symlink(directory: Dir, relpath: str, target: str) -> None:
 
 def exchange(directory: Dir, a: str, b: str) -> None:
     """Exchange two entries of a directory in one step; both must exist."""
-    fd = directory.fileno()
-    files.renameat2(fd, a, fd, b, files.RENAME_EXCHANGE)
+    with directory.parent_of(a) as (fd, one), directory.parent_of(b) as (_, other):
+        files.renameat2(fd, one, fd, other, files.RENAME_EXCHANGE)
 
 
 class Tmpfile:

@@ -87,6 +87,18 @@ class Dir:
         """Open a directory below; ``.`` gives a second descriptor of this one."""
         return Dir(self._open(relpath, _OPEN_DIRECTORY | os.O_NOFOLLOW), self._join(relpath))
 
+    def open_same_mount(self, name: str) -> Dir:
+        """Open a directory right below, unless something is mounted on it.
+
+        Raises:
+            MountPoint: something is mounted on it.
+        """
+        # Here, as below: most commands only read, and start faster without.
+        from bootc.fs import descent
+
+        (name,) = _components(name)
+        return Dir(descent.open_same_mount(self.fileno(), name, self._join(name)), self._join(name))
+
     def ensure_dir(self, relpath: str, mode: int = 0o755) -> Dir:
         """Open a directory below, making every missing component with ``mode``."""
         current = self.open_dir(".")
@@ -173,7 +185,12 @@ class Dir:
         """Make a directory with exactly this mode."""
         with self.parent_of(name) as (fd, last):
             os.mkdir(last, 0o700, dir_fd=fd)
-            os.chmod(last, mode, dir_fd=fd)
+            # By descriptor: whoever may write to the parent can put a symlink in its place.
+            made = os.open(last, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            try:
+                os.fchmod(made, mode)
+            finally:
+                os.close(made)
 
     def symlink(self, target: str, name: str) -> None:
         """Make a symlink called ``name`` that says ``target``."""
@@ -196,9 +213,20 @@ class Dir:
             os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
 
     def remove_tree(self, name: str) -> None:
-        """Remove an entry and all below it, following no symlink. Nothing there is fine."""
+        """Remove an entry and all below it, as :func:`bootc.fs.removal.remove_tree` promises.
+
+        Raises:
+            MountPoint: something is mounted there or below, and stays. All else is gone.
+            OSError: something could not be removed; the error names it. All else is gone.
+        """
+        from bootc.fs.removal import remove_tree
+
         with self.parent_of(name) as (fd, last):
-            _remove(fd, last)
+            parent = os.open(".", _OPEN_DIRECTORY, dir_fd=fd)
+        try:
+            remove_tree(parent, last, os.path.dirname(self._join(name)))
+        finally:
+            os.close(parent)
 
     def sync(self) -> None:
         """Write everything cached of the whole file system to its disk (``syncfs``)."""
@@ -208,12 +236,14 @@ class Dir:
     def parent_of(self, relpath: str) -> Iterator[tuple[int, str]]:
         """Yield the descriptor of the last component's directory, and that component.
 
-        For system calls this class does not wrap. An ``OSError`` leaving the block names the path.
+        For system calls this class does not wrap. An ``OSError`` leaving the block names the path,
+        and says so if chattr(1) is the reason.
         """
         *above, name = _components(relpath) or ["."]
         try:
             if not above:
-                yield self.fileno(), name
+                with _naming_protection(self.fileno(), name, self._join(relpath)):
+                    yield self.fileno(), name
                 return
             fd = files.openat2(
                 self.fileno(),
@@ -223,9 +253,12 @@ class Dir:
                 files.RESOLVE_BENEATH,
             )
             try:
-                yield fd, name
+                with _naming_protection(fd, name, self._join(relpath)):
+                    yield fd, name
             finally:
                 os.close(fd)
+        except _Protected:
+            raise  # of two paths it names the one that matters
         except OSError as exc:
             _set_path(exc, self._join(relpath))
             raise
@@ -312,6 +345,40 @@ def _set_path(exc: OSError, path: str) -> None:
         exc.strerror = "a symlink on the way leads outside"
 
 
+class _Protected(PermissionError):
+    """The kernel refuses a change because of a flag that chattr(1) sets."""
+
+
+@contextlib.contextmanager
+def _naming_protection(parent_fd: int, name: str, path: str) -> Iterator[None]:
+    """Make an EPERM say so if the entry, or the directory it is in, is immutable or append-only."""
+    try:
+        yield
+    except PermissionError as exc:
+        if exc.errno != errno.EPERM or isinstance(exc, _Protected):
+            raise
+        for entry, what in ((name, "it"), (".", "the directory it is in")):
+            if _is_protected(parent_fd, entry):
+                text = f"{what} is immutable or append-only (chattr -i -a lifts it)"
+                raise _Protected(errno.EPERM, text, path) from exc
+        raise
+
+
+def _is_protected(parent_fd: int, name: str) -> bool:
+    from bootc.fs.protection import protection_of
+
+    with contextlib.suppress(OSError):
+        # Opening a device could do things.
+        kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent_fd)
+            try:
+                return protection_of(fd) != 0
+            finally:
+                os.close(fd)
+    return False
+
+
 def _components(relpath: str) -> list[str]:
     if relpath.startswith("/"):
         raise ValueError(f"absolute path {relpath!r} below a directory")
@@ -326,22 +393,3 @@ def _path_of(fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return f"fd {fd}"
-
-
-def _remove(parent_fd: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent_fd)
-        return
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
-        # Linux says EISDIR for a directory; POSIX (and some network file systems) EPERM.
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-            raise
-    fd = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent_fd)
-    try:
-        for entry in os.listdir(fd):
-            _remove(fd, entry)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent_fd)

@@ -7,8 +7,12 @@ hard link, the tree's :class:`~bootc.formats.tree.Leaf` objects say.
 Promises: everything is made beneath the target's descriptor, no symlink is followed, and
 nothing that exists is written to. Until all is there only root can enter the target: a
 user who will own a directory in it cannot interfere. The content of files is compared with
-its digest while it is copied. A failure names the path and leaves what was written.
+its digest while it is copied, and holes of files stay holes. A failure names the path and
+leaves what was written.
 Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
+
+The flags of chattr(1) are a second step, :func:`protect_tree`. What has one of them can be
+neither renamed nor linked to, so whoever gives the tree its final name does that in between.
 """
 
 from __future__ import annotations
@@ -35,7 +39,10 @@ from bootc.formats.tree import (
 )
 from bootc.formats.verity import VerityHasher
 from bootc.fs.atomic import write_all
+from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
+from bootc.fs.extents import data_extents
+from bootc.fs.protection import protect
 
 #: Opens the content of a file for reading; the descriptor belongs to the caller.
 OpenContent = Callable[[External], int]
@@ -66,18 +73,36 @@ def write_tree(tree: Directory, target: Dir, open_content: OpenContent) -> None:
         ContentChanged: what was opened is not the content wanted.
         ContentUnknown: of a file no digest is known.
         OSError: opening or writing failed; a note names the path. EEXIST where ``target`` was
-            not empty, EMFILE where directories are nested deeper than the process may open files.
+            not empty.
     """
     os.fchmod(target.fileno(), _CLOSED_DIRECTORY)
-    _Writer(target, open_content).write(tree)
+    with Descent(target.fileno(), target.path) as way:
+        _Writer(way, target, open_content).write(tree)
+
+
+def protect_tree(tree: Directory, target: Dir) -> None:
+    """Set the flags of chattr(1) that a tree has, on what :func:`write_tree` made of it.
+
+    Raises:
+        OSError: they cannot be set; a note names the path.
+    """
+    for path, node in tree.walk():
+        if not node.stat.protection:
+            continue
+        name = os.fsdecode(path[1:]) or "."
+        with doing(f"Protecting {name!r}"):
+            fd = target.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                protect(fd, node.stat.protection)
+            finally:
+                os.close(fd)
 
 
 class _Level:
     """A directory on the way to where the writing is."""
 
-    def __init__(self, node: Directory, made: Dir, path: bytes) -> None:
+    def __init__(self, node: Directory, path: bytes) -> None:
         self.node = node
-        self.made = made
         self.path = path
         self.pending: Iterator[tuple[bytes, Node]] = iter(node.sorted_entries())
 
@@ -85,7 +110,8 @@ class _Level:
 class _Writer:
     """One run of :func:`write_tree`."""
 
-    def __init__(self, target: Dir, open_content: OpenContent) -> None:
+    def __init__(self, way: Descent, target: Dir, open_content: OpenContent) -> None:
+        self._way = way
         self._target = target
         self._open_content = open_content
         #: Where the first name of each file is.
@@ -93,44 +119,42 @@ class _Writer:
 
     def write(self, tree: Directory) -> None:
         # A list instead of recursion: names may be nested deeper than Python calls.
-        levels: list[_Level] = []
-        try:
-            levels.append(_Level(tree, self._target.open_dir("."), b""))
-            while levels:
-                level = levels[-1]
-                entry = next(level.pending, None)
-                if entry is not None:
-                    below = self._entry(level, *entry)
-                    if below is not None:
-                        levels.append(below)
-                    continue
-                # Last, because every entry made above moved the time on, and the default ACL
-                # would have been inherited.
-                with doing(_writing(level.path or b".")):
-                    _set_metadata(level.made.fileno(), level.node.stat, symlink=False)
-                levels.pop().made.close()
-        finally:
-            for level in levels:
-                level.made.close()
+        levels = [_Level(tree, b"")]
+        while levels:
+            level = levels[-1]
+            entry = next(level.pending, None)
+            if entry is not None:
+                below = self._entry(level, *entry)
+                if below is not None:
+                    levels.append(below)
+                continue
+            # Last, because every entry made above moved the time on, and the default ACL
+            # would have been inherited.
+            with doing(_writing(level.path or b".")):
+                _set_metadata(self._way.fileno(), level.node.stat, symlink=False)
+            levels.pop()
+            if levels:
+                self._way.leave()
 
     def _entry(self, level: _Level, name: bytes, node: Node) -> _Level | None:
         """Make an entry; a directory is returned, for the writing to go on in it."""
         path = level.path + b"/" + name if level.path else name
-        with doing(_writing(path)):
+        with doing(_writing(path)), Dir(os.dup(self._way.fileno()), self._way.path()) as parent:
             if isinstance(node, Directory):
-                level.made.mkdir(os.fsdecode(name), _CLOSED_DIRECTORY)
-                return _Level(node, level.made.open_dir(os.fsdecode(name)), path)
+                parent.mkdir(os.fsdecode(name), _CLOSED_DIRECTORY)
+                self._way.enter(os.fsdecode(name))
+                return _Level(node, path)
             first = self._first_names.setdefault(id(node), path)
             if first != path:
                 os.link(
                     first,
                     name,
                     src_dir_fd=self._target.fileno(),
-                    dst_dir_fd=level.made.fileno(),
+                    dst_dir_fd=parent.fileno(),
                     follow_symlinks=False,
                 )
             else:
-                self._leaf(level.made, name, node, path)
+                self._leaf(parent, name, node, path)
         return None
 
     def _leaf(self, parent: Dir, name: bytes, node: Leaf, path: bytes) -> None:
@@ -175,11 +199,21 @@ class _Writer:
 
 def _copy_verified(source: int, target: int, content: External, path: bytes) -> None:
     hasher = VerityHasher(content.digest.algorithm)
-    # One byte more than expected tells a file that grew, perhaps for ever.
-    while hasher.size_bytes <= content.size_bytes and (piece := os.read(source, _CHUNK_BYTES)):
-        hasher.update(piece)
-        write_all(target, piece)
-    if hasher.size_bytes != content.size_bytes or hasher.digest() != content.digest:
+    # Only so much is asked for as is expected: a file may grow for ever.
+    info = os.fstat(source)
+    if info.st_size == content.size_bytes:
+        for start, end in data_extents(source, info):
+            hasher.update_zeros(start - hasher.size_bytes)
+            os.lseek(source, start, os.SEEK_SET)
+            os.lseek(target, start, os.SEEK_SET)
+            rest = end - start
+            while rest and (piece := os.read(source, min(_CHUNK_BYTES, rest))):
+                hasher.update(piece)
+                write_all(target, piece)
+                rest -= len(piece)
+        hasher.update_zeros(content.size_bytes - hasher.size_bytes)
+        os.ftruncate(target, content.size_bytes)
+    if hasher.digest() != content.digest or os.fstat(source).st_size != content.size_bytes:
         raise ContentChanged(
             f"{os.fsdecode(path)!r} no longer has the content it had",
             hint="it was changed meanwhile or is damaged: repeat the command",

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bootc.errors import Error, doing
+from bootc.errors import Error, doing, one_line
 from bootc.fs.dir import Dir
 from bootc.kernel import proc
 from bootc.kernel.libc import AT_FDCWD
@@ -29,6 +29,9 @@ from bootc.kernel.mount import (
     MS_REC,
     MS_SLAVE,
     UMOUNT_NOFOLLOW,
+    fsconfig_reconfigure,
+    fsconfig_set_flag,
+    fspick,
     mount,
     move_mount,
     umount2,
@@ -41,7 +44,9 @@ _log = logging.getLogger(__name__)
 _MOUNT_POINTS = "/run/bootc/mounts"
 
 #: mount id, parent, device, root, mount point, options, optional fields, -, type, source, …
-_MOUNT = re.compile(rb"(\d{1,10}) \d+ (\d+:\d+) [^ ]+ ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) ")
+_MOUNT = re.compile(
+    rb"(\d{1,10}) (\d{1,10}) (\d+:\d+) ([^ ]+) ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) "
+)
 #: How the kernel writes a blank, a tab, a newline, a backslash and newer ones a number sign.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
@@ -59,6 +64,8 @@ class Mount:
     path: str
     fstype: str
     source: str
+    parent_id: int = 0
+    root: str = "/"  # what of the file system is mounted
 
 
 def private_mount_namespace() -> None:
@@ -109,6 +116,44 @@ def attach(mount_fd: int) -> Iterator[str]:
             umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
 
 
+@contextlib.contextmanager
+def writable_filesystem(mount_fd: int, path: str) -> Iterator[None]:
+    """Make a file system writable for the block if it is not.
+
+    A file system that is read-only as such, and not only where it is mounted, becomes writable
+    for everybody: the kernel has one instance of it. At the end it is read-only again, unless
+    somebody else writes to it then. A process that is killed leaves it writable.
+
+    Args:
+        mount_fd: Descriptor of the root directory of a mount of it, which is writable as a mount.
+        path: How messages name it.
+
+    Raises:
+        OSError: it cannot be made writable.
+    """
+    if not os.statvfs(mount_fd).f_flag & os.ST_RDONLY:
+        yield
+        return
+    _reconfigure(mount_fd, "rw")
+    try:
+        yield
+    finally:
+        try:
+            _reconfigure(mount_fd, "ro")
+        except OSError as exc:
+            _log.warning("%s stays writable: %s", path, one_line(exc))
+
+
+def _reconfigure(mount_fd: int, flag: str) -> None:
+    # Not a remount, which would set all other flags of the file system as well.
+    fs_fd = fspick(mount_fd)
+    try:
+        fsconfig_set_flag(fs_fd, flag)
+        fsconfig_reconfigure(fs_fd)
+    finally:
+        os.close(fs_fd)
+
+
 def is_mounted(device: str) -> bool:
     """Tell whether a block device is mounted anywhere in this mount namespace."""
     number = os.stat(device).st_rdev
@@ -120,19 +165,42 @@ def is_mounted(device: str) -> bool:
 
 
 def mount_of(directory: Dir) -> Mount | None:
-    """Return the mount that a directory was opened through, or None when nobody can tell."""
-    fields = proc.read_fields(proc.fdinfo(directory.fileno()), b":")
-    mount_id = fields.get(b"mnt_id", b"")
-    if not mount_id.isdigit():
-        return None
-    found = (entry for entry in read_mounts() if entry.mount_id == int(mount_id))
-    return next(found, None)
+    """Return the mount that a directory was opened through, or None for one at no place."""
+    number = proc.mount_id(directory.fileno())
+    return next((entry for entry in read_mounts() if entry.mount_id == number), None)
 
 
 def filesystem_of(directory: Dir) -> str:
     """Return the type of the file system a directory lies in, ``unknown`` when nobody can tell."""
     entry = mount_of(directory)
     return "unknown" if entry is None else entry.fstype
+
+
+def mount_points_below(directory: Dir, name: str) -> list[str]:
+    """Return what is mounted on an entry of a directory or below it, by its mount points.
+
+    Mounts are found whichever way leads to them: what is mounted on ``/etc/x`` counts for the
+    directory that is mounted at ``/etc``. Mounts of other mount namespaces are not seen.
+    """
+    here = mount_of(directory)
+    if here is None:
+        return []
+    table = {entry.mount_id: entry for entry in read_mounts()}
+    inside = _within(here, os.readlink(f"/proc/self/fd/{directory.fileno()}"))
+    wanted = os.path.join(inside, name)
+    found = []
+    for entry in table.values():
+        under = table.get(entry.parent_id)
+        if under is not None and under.device == here.device:
+            place = _within(under, entry.path)
+            if place == wanted or place.startswith(f"{wanted}/"):
+                found.append(entry.path)
+    return found
+
+
+def _within(entry: Mount, path: str) -> str:
+    """Return where a path of this process lies in the file system that is mounted there."""
+    return os.path.normpath(os.path.join(entry.root, os.path.relpath(path, entry.path)))
 
 
 def read_mounts() -> list[Mount]:
@@ -148,7 +216,8 @@ def parse_mount(line: bytes) -> Mount:
     r"""Parse one line of ``mountinfo``, without its newline.
 
     >>> parse_mount(rb"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
-    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root')
+    Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root', \
+parent_id=35, root='/mnt1')
 
     Raises:
         MountTableError: it is none.
@@ -157,8 +226,8 @@ def parse_mount(line: bytes) -> Mount:
     if match is None:
         # Left out, a mounted disk would count as one that is free.
         raise MountTableError(f"/proc/self/mountinfo has a line '{printable(line, 200)}'")
-    device, path, fstype, source = map(_unescaped, match.group(2, 3, 4, 5))
-    return Mount(int(match[1]), device, path, fstype, source)
+    device, root, path, fstype, source = map(_unescaped, match.group(3, 4, 5, 6, 7))
+    return Mount(int(match[1]), device, path, fstype, source, int(match[2]), root)
 
 
 def _unescaped(field: bytes) -> str:

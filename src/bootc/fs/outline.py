@@ -144,7 +144,7 @@ class Outline:
 
     def _content(self, parent: int, name: str, path: str, info: os.stat_result) -> Content:
         if not stat.S_ISREG(info.st_mode):
-            return special_content(parent, os.fsencode(name), info)
+            return special_content(parent, name, info)
         number = len(self._files)
         self._files.append((path, _identity(info)))
         raw = number.to_bytes(Algorithm.SHA512.digest_size, "big")

@@ -7,7 +7,8 @@ targets stay bytes. Everything is done beneath two directory descriptors and no
 symlink is followed, so an image cannot point the copy at files of the host.
 
 Promises: a file that exists in the target is replaced, never written through; a
-directory that exists is merged into; a failure names the path it happened at.
+directory that exists is merged into; a failure names the path it happened at. What is
+mounted below the source is no part of its tree: the copy fails there.
 Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
 """
 
@@ -19,77 +20,97 @@ import stat
 from contextlib import ExitStack, suppress
 
 from bootc.errors import doing
+from bootc.formats.tree import MAX_DEPTH
+from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
+from bootc.fs.extents import data_extents
 
 #: How much one sendfile call is asked to move; the kernel moves at most this.
 _CHUNK_BYTES = 1 << 30
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
-_OPEN_DIR = _OPEN | os.O_RDONLY | os.O_DIRECTORY
 
 
 def copy_tree(source: Dir, target: Dir) -> None:
     """Copy what ``source`` contains into ``target``, and its own metadata onto ``target``.
 
     Raises:
+        MountPoint: something is mounted below ``source``.
         OSError: reading or writing failed; a note names the path. ``ENOTDIR`` and
-            ``EISDIR`` where a directory meets something that is none.
+            ``EISDIR`` where a directory meets something that is none, ``ENAMETOOLONG`` where
+            directories are nested too deeply.
     """
-    _Copy(target.fileno()).directory(source.fileno(), target.fileno(), b"")
+    with ExitStack() as stack:
+        source_way = stack.enter_context(
+            Descent(source.fileno(), source.path, cross_mounts=False, max_depth=MAX_DEPTH)
+        )
+        target_way = stack.enter_context(Descent(target.fileno(), target.path))
+        _Copy(source_way, target_way).run()
 
 
 class _Copy:
     """One run of :func:`copy_tree`: remembers where inodes with several names went."""
 
-    def __init__(self, target_root: int) -> None:
-        self._target_root = target_root
+    def __init__(self, source: Descent, target: Descent) -> None:
+        self._source = source
+        self._target = target
+        self._target_root = target.fileno()
         self._first_names: dict[tuple[int, int], bytes] = {}
 
-    def directory(self, source: int, target: int, path: bytes) -> None:
-        with os.scandir(source) as entries:
-            names = sorted(os.fsencode(entry.name) for entry in entries)
-        for name in names:
-            info = os.stat(name, dir_fd=source, follow_symlinks=False)
-            inside = path + b"/" + name if path else name
-            if stat.S_ISDIR(info.st_mode):
-                self._subdirectory(source, target, name, inside)
-            else:
-                with doing(_copying(inside)):
-                    self._leaf(info, source, target, name, inside)
-        # Last, because every entry made above moved the time on.
-        with doing(_copying(path or b".")):
+    def run(self) -> None:
+        # A list instead of recursion: names may be nested deeper than Python calls.
+        pending = [self._names()]
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                self._finish()
+                if pending:
+                    self._source.leave()
+                    self._target.leave()
+            elif self._enters(pending[-1].pop()):
+                pending.append(self._names())
+
+    def _names(self) -> list[str]:
+        return sorted(os.listdir(self._source.fileno()), reverse=True)
+
+    def _finish(self) -> None:
+        # Last, because every entry made in the directory moved the time on.
+        source, target = self._source.fileno(), self._target.fileno()
+        with doing(_copying(self._source.relpath())):
             copy_metadata(_self_path(source), _self_path(target), os.fstat(source))
 
-    def _subdirectory(self, source: int, target: int, name: bytes, path: bytes) -> None:
-        with ExitStack() as stack:
-            with doing(_copying(path)):
-                # Closed to others until its owner and mode are set.
-                with suppress(FileExistsError):
-                    os.mkdir(name, 0o700, dir_fd=target)
-                from_fd = os.open(name, _OPEN_DIR, dir_fd=source)
-                stack.callback(os.close, from_fd)
-                to_fd = os.open(name, _OPEN_DIR, dir_fd=target)
-                stack.callback(os.close, to_fd)
-            self.directory(from_fd, to_fd, path)
+    def _enters(self, name: str) -> bool:
+        """Copy an entry; of a directory only itself, where the copy then goes on."""
+        source, target = self._source.fileno(), self._target.fileno()
+        with doing(_copying(self._source.relpath(name))):
+            info = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                self._leaf(info, source, target, os.fsencode(name))
+                return False
+            self._source.enter(name)
+            # Closed to others until its owner and mode are set.
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=target)
+            self._target.enter(name)
+            return True
 
-    def _leaf(
-        self, info: os.stat_result, source: int, target: int, name: bytes, path: bytes
-    ) -> None:
+    def _leaf(self, info: os.stat_result, source: int, target: int, name: bytes) -> None:
         # A directory in the way fails here, with EISDIR, as cp does.
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=target)
-        if info.st_nlink > 1 and self._link(info, target, name, path):
+        if info.st_nlink > 1 and self._link(info, target, name):
             return
         match stat.S_IFMT(info.st_mode):
             case stat.S_IFREG:
-                _copy_content(source, target, name, info.st_size)
+                _copy_content(source, target, name)
             case stat.S_IFLNK:
                 os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
             case kind:
                 os.mknod(name, kind | 0o600, info.st_rdev, dir_fd=target)
         copy_metadata(_entry_path(source, name), _entry_path(target, name), info)
 
-    def _link(self, info: os.stat_result, target: int, name: bytes, path: bytes) -> bool:
-        """Link to the inode's first copy, or remember ``path`` as the one to come."""
+    def _link(self, info: os.stat_result, target: int, name: bytes) -> bool:
+        """Link to the inode's first copy, or remember this name as the one to come."""
+        path = os.fsencode(self._source.whole_relpath(os.fsdecode(name)))
         first = self._first_names.setdefault((info.st_dev, info.st_ino), path)
         if first == path:
             return False
@@ -97,36 +118,30 @@ class _Copy:
         return True
 
 
-def _copy_content(source: int, target: int, name: bytes, size: int) -> None:
+def _copy_content(source: int, target: int, name: bytes) -> None:
     from_fd = os.open(name, _OPEN | os.O_RDONLY | os.O_NONBLOCK, dir_fd=source)
     try:
         to_fd = os.open(name, _OPEN | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=target)
         try:
-            _copy_extents(from_fd, to_fd, size)
-            os.ftruncate(to_fd, size)
+            os.ftruncate(to_fd, _copy_extents(from_fd, to_fd))
         finally:
             os.close(to_fd)
     finally:
         os.close(from_fd)
 
 
-def _copy_extents(source: int, target: int, size: int) -> None:
-    """Copy the data up to ``size`` and leave the holes out."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(source, end, os.SEEK_DATA)
-        except OSError as exc:
-            if exc.errno == errno.ENXIO:
-                return  # only a hole is left
-            raise
-        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+def _copy_extents(source: int, target: int) -> int:
+    """Copy the data and leave the holes out; return the size of the whole file."""
+    info = os.fstat(source)
+    for begin, end in data_extents(source, info):
+        start = begin
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
             moved = os.sendfile(target, source, start, min(end - start, _CHUNK_BYTES))
             if moved == 0:
-                return  # the file shrank meanwhile
+                break  # the file shrank meanwhile
             start += moved
+    return info.st_size
 
 
 def copy_metadata(source: bytes, target: bytes, info: os.stat_result) -> None:
@@ -159,8 +174,8 @@ def _copy_xattrs(source: bytes, target: bytes) -> None:
             os.setxattr(target, name, value, follow_symlinks=False)
 
 
-def _copying(path: bytes) -> str:
-    return f"Copying {os.fsdecode(path)!r}"
+def _copying(path: str) -> str:
+    return f"Copying {path!r}"
 
 
 def _self_path(fd: int) -> bytes:

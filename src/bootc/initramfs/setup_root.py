@@ -53,6 +53,7 @@ VOLATILE_ROOT = "/run/systemd/volatile-root"
 BIND = "bind"
 NONE = "none"
 TRANSIENT = "transient"
+_MAX_CONFIG_BYTES = 1 << 20
 _MOUNTS = {
     "bind": BIND,
     "none": NONE,
@@ -132,15 +133,19 @@ def read_config(path: str) -> Config:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(_MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
         return Config()
+    if len(data) > _MAX_CONFIG_BYTES:
+        raise SetupError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes")
     import tomllib  # here because it doubles the start-up time
 
     try:
         tables = tomllib.loads(data.decode())
     except ValueError as exc:  # of TOML and of UTF-8
         raise SetupError(f"{path}: {exc}") from None
+    except RecursionError:
+        raise SetupError(f"{path}: values are nested too deeply") from None
     with doing(path):
         return Config(
             transient_root=_flag(tables, "root"),

@@ -1,6 +1,6 @@
 """File system calls Python's ``os`` lacks, under their kernel names.
 
-Sources: openat2(2), rename(2), syncfs(2), ioctl_ficlonerange(2), and
+Sources: openat2(2), rename(2), syncfs(2), ioctl_ficlonerange(2), ioctl_iflags(2), and
 ``linux/fs.h``, ``linux/openat2.h`` for the numbers.
 """
 
@@ -24,12 +24,20 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 FICLONE = 0x40049409
+FS_IOC_GETFLAGS = 0x80086601
+FS_IOC_SETFLAGS = 0x40086602
+
+#: What ``chattr +i`` and ``chattr +a`` set. Only a process with CAP_LINUX_IMMUTABLE may.
+FS_IMMUTABLE_FL = 0x10
+FS_APPEND_FL = 0x20
 
 _OPEN_HOW = struct.Struct("=QQQ")
 _EAGAIN_ATTEMPTS = 64
+#: The ioctls read and write an int, whatever their numbers say.
+_INODE_FLAGS = struct.Struct("=I4x")
 
 
-def openat2(dirfd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+def openat2(dirfd: int, path: str | bytes, flags: int, mode: int, resolve: int) -> int:
     """Open a path under restrictions (``RESOLVE_*``) on how it may be resolved."""
     how = ctypes.create_string_buffer(_OPEN_HOW.pack(flags, mode, resolve), _OPEN_HOW.size)
     for attempt in range(_EAGAIN_ATTEMPTS):
@@ -60,3 +68,24 @@ def syncfs(fd: int) -> None:
 def ficlone(dst_fd: int, src_fd: int) -> None:
     """Make the destination share the source's blocks (EOPNOTSUPP, EXDEV where it cannot)."""
     fcntl.ioctl(dst_fd, FICLONE, src_fd)
+
+
+def get_inode_flags(fd: int) -> int:
+    """Return the ``FS_*_FL`` flags of a file or directory.
+
+    Raises:
+        OSError: ENOTTY or EOPNOTSUPP where the file system has none.
+    """
+    answer = fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(_INODE_FLAGS.size))
+    (flags,) = _INODE_FLAGS.unpack(answer)
+    return int(flags)
+
+
+def set_inode_flags(fd: int, flags: int) -> None:
+    """Set the ``FS_*_FL`` flags of a file or directory, all of them at once.
+
+    Raises:
+        OSError: EPERM without CAP_LINUX_IMMUTABLE where that is needed, and as
+            :func:`get_inode_flags`.
+    """
+    fcntl.ioctl(fd, FS_IOC_SETFLAGS, _INODE_FLAGS.pack(flags))

@@ -28,3 +28,8 @@ def read_fields(path: str, separator: bytes) -> dict[bytes, bytes]:
 def fdinfo(fd: int) -> str:
     """Return the path of the table about an open descriptor of this process (proc(5))."""
     return f"/proc/self/fdinfo/{fd}"
+
+
+def mount_id(fd: int) -> int:
+    """Return the kernel's number of the mount that a descriptor was opened through."""
+    return int(read_fields(fdinfo(fd), b":")[b"mnt_id"])

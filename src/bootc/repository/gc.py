@@ -5,7 +5,9 @@ Owns: the sweep of a repository. What is needed is found by :mod:`bootc.reposito
 Promises:
 
 - Nothing is removed before everything is known. A root that cannot be read stops the
-  collection; a reference to what is gone is reported, and does not.
+  collection; a reference to what is gone is reported, and does not. Of an image that is
+  whole and makes no sense to us everything stays that it may need.
+- What cannot be removed keeps nothing from being removed but what it leads to.
 - What is not ours stays: anything whose name or type is not what the repository gives
   things is reported.
 - Links first, then a sync, then objects. A pull takes a stream or an image that has a link
@@ -32,14 +34,16 @@ from dataclasses import dataclass
 from bootc.errors import Error, doing, one_line
 from bootc.events import Done, Progress, Sink, Start, null_sink, stage
 from bootc.formats.digest import Algorithm, Digest, DigestError
+from bootc.formats.erofs.image import InvalidImage
+from bootc.formats.splitstream import SplitstreamError
 from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.content import read_referring
-from bootc.repository.reachable import Needs, needs_of, reachable
+from bootc.repository.reachable import Needs, needs_of, possible_objects, reachable
+from bootc.repository.references import walk_links
 from bootc.repository.refs import (
     MAX_ENTRIES,
-    MAX_REFERENCES,
     BrokenReference,
     parse_object_link,
     parse_ref_target,
@@ -52,16 +56,27 @@ _MARK_TASK = "gc-mark"
 #: The first byte of each object's name.
 _BUCKETS = frozenset(f"{byte:02x}" for byte in range(256))
 _KINDS = (layout.STREAMS, layout.IMAGES)
+#: The way out where nothing is damaged that could be repaired.
+_REPLACE = "pull it again, or remove what refers to it"
 
 
 class UnreadableRoot(Error):
     """What is needed cannot be known, because something that is needed cannot be read."""
 
-    def __init__(self, what: str, why: str) -> None:
+    def __init__(self, what: str, why: str, *, hint: str | None = None) -> None:
         super().__init__(
-            f"{what} is needed and {why}; nothing was removed",
-            hint="check and repair the repository first: bootc internals cfs fsck --repair",
+            f"{what} is needed and {why}; nothing was removed from the repository",
+            hint=hint or "check and repair the repository first: bootc internals cfs fsck --repair",
         )
+
+
+class NotCollected(Error):
+    """Some of what nothing needs could not be removed."""
+
+    def __init__(self, failures: Collection[str]) -> None:
+        first, *more = failures
+        count = f"; so could {len(more)} more" if more else ""
+        super().__init__(f"what nothing needs could not be removed: {first}{count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,8 @@ class GcReport:
     leftovers_removed: int
     #: What is not as it should be and was left alone, or led nowhere.
     warnings: tuple[str, ...]
+    #: What should have been removed and could not be, and why.
+    failures: tuple[str, ...] = ()
 
     def to_text(self) -> str:
         """Return the report for people, in upstream's words, without a newline at the end."""
@@ -93,6 +110,7 @@ def collect(
     repository: Repository,
     *,
     roots: Iterable[str] = (),
+    keep: Iterable[str] = (),
     without: Collection[str] = (),
     dry_run: bool = False,
     wait: bool = True,
@@ -102,24 +120,29 @@ def collect(
 
     Args:
         repository: Where; writable unless ``dry_run``.
-        roots: Images (hex) and streams (content ids) to keep besides what references keep.
+        roots: Images (hex) and streams (content ids) to keep besides what references keep; each
+            must be there.
+        keep: The same, of what may be gone.
         without: References to streams, below ``refs/``, to take for removed; of a dry run.
         dry_run: Remove nothing, and take no lock beyond the one held.
         wait: Wait until all other processes have closed the repository.
         sink: Told of waiting and of progress.
 
+    Returns:
+        What was done. What could not be removed is no error here: see ``failures``.
+
     Raises:
         UnreadableRoot: something needed is damaged, or one of ``roots`` is not there.
         LockedByOther: another process has the repository open, and ``wait`` is false.
         LockedHere: this process has the repository open twice.
-        OSError: reading or removing failed; also EROFS, when it is open for reading only.
+        OSError: reading failed; also EROFS, when it is open for reading only.
     """
     if dry_run:
-        return _Collection(repository, dry_run=True, without=without).run(roots, sink)
+        return _Collection(repository, dry_run=True, without=without).run(roots, keep, sink)
     assert not without, "who removes removes them first"
     repository.objects.require_writable()
     with repository.alone(wait=wait, sink=sink):
-        return _Collection(repository, dry_run=False).run(roots, sink)
+        return _Collection(repository, dry_run=False).run(roots, keep, sink)
 
 
 def dangling_links(repository: Repository) -> tuple[int, int]:
@@ -162,24 +185,31 @@ class _Collection:
         self._repository = repository
         self._without = without
         self._dir = repository.dir
+        self._algorithm = repository.algorithm
         self._dry_run = dry_run
         self._warnings: list[str] = []
+        self._failures: list[str] = []
         self._links: dict[str, _Links] = {}
         #: How messages call a stream or image.
         self._titles: dict[bytes, str] = {}
+        #: The objects that streams and images consist of.
+        self._registered: frozenset[bytes] = frozenset()
         #: The objects that ``roots`` ask for.
         self._demanded: set[bytes] = set()
         self._pruned = dict.fromkeys(_KINDS, 0)
         self._objects = self._bytes = self._leftovers = 0
 
-    def run(self, roots: Iterable[str], sink: Sink) -> GcReport:
+    def run(self, roots: Iterable[str], keep: Iterable[str], sink: Sink) -> GcReport:
         with doing(f"Collecting garbage in {self._dir.path}"):
             # What this handle has stored and not named yet is an object like any other.
             self._repository.objects.flush()
             with stage(sink, _MARK_TASK, "Finding what is needed"):
-                live = self._mark(roots)
+                live = self._mark(roots, keep)
             for kind in _KINDS:
-                self._prune(kind, live)
+                stuck = self._prune(kind, live)
+                if stuck:
+                    # No link may outlive an object it leads to.
+                    live |= self._reached(stuck)
             self._forget_marks(live)
             if not self._dry_run:
                 self._repository.sync()
@@ -192,11 +222,12 @@ class _Collection:
             streams_pruned=self._pruned[layout.STREAMS],
             leftovers_removed=self._leftovers,
             warnings=tuple(self._warnings),
+            failures=tuple(self._failures),
         )
 
     # -- what is needed
 
-    def _mark(self, roots: Iterable[str]) -> set[bytes]:
+    def _mark(self, roots: Iterable[str], keep: Iterable[str]) -> set[bytes]:
         for kind in _KINDS:
             links = self._links[kind] = self._read_links(kind)
             if kind == layout.STREAMS:
@@ -205,8 +236,12 @@ class _Collection:
             for name, raw in links.entries.items():
                 if raw is not None:
                     self._titles.setdefault(raw, f"{kind}/{name}")
-        registered = frozenset(self._titles)
-        needed = {*self._referred(), *self._asked_for(roots)}
+        self._registered = frozenset(self._titles)
+        wanted = (raw for name in keep for raw in self._entries(name))
+        return self._reached({*self._referred(), *self._asked_for(roots), *wanted})
+
+    def _reached(self, needed: Iterable[bytes]) -> set[bytes]:
+        registered = self._registered
         return reachable(needed, registered, lambda raw: self._examine(raw, raw in registered))
 
     def _read_links(self, kind: str) -> _Links:
@@ -234,31 +269,16 @@ class _Collection:
             self._warnings.append(f"{exc}: left alone")
 
     def _read_refs(self, refs: Dir, links: _Links) -> None:
-        pending = [""]
-        while pending:
-            above = pending.pop()
-            with refs.open_dir(above or ".") as directory:
-                for name in directory.names(MAX_REFERENCES):
-                    path = f"{above}/{name}" if above else name
-                    mode = directory.stat(name).st_mode
-                    if stat.S_ISDIR(mode):
-                        pending.append(path)
-                    elif stat.S_ISLNK(mode):
-                        self._read_ref(directory, name, path, links)
-                    else:
-                        self._leave(directory, name, "is not a link")
-
-    def _read_ref(self, directory: Dir, name: str, path: str, links: _Links) -> None:
-        if len(links.refs) + len(links.foreign_refs) >= MAX_REFERENCES:
-            what = f"there are more than {MAX_REFERENCES} references"
-            raise OSError(errno.EFBIG, what, directory.path)
-        target = directory.readlink(name)
-        try:
-            links.refs[path] = parse_ref_target(path, target, f"{directory.path}/{name}")
-        except BrokenReference as exc:
-            # composefs-rs looks at the last component only.
-            links.foreign_refs[path] = target.rpartition("/")[2]
-            self._warnings.append(f"{exc}: left alone")
+        for path, target in walk_links(refs):
+            if target is None:
+                self._leave(refs, path, "is not a link")
+                continue
+            try:
+                links.refs[path] = parse_ref_target(path, target, f"{refs.path}/{path}")
+            except BrokenReference as exc:
+                # composefs-rs looks at the last component only.
+                links.foreign_refs[path] = target.rpartition("/")[2]
+                self._warnings.append(f"{exc}: left alone")
 
     def _referred(self) -> Iterator[bytes]:
         """Yield the objects of entries that references keep."""
@@ -273,37 +293,44 @@ class _Collection:
 
     def _asked_for(self, roots: Iterable[str]) -> Iterator[bytes]:
         for name in roots:
-            found = [
-                self._entry(kind, name)
-                for kind, links in self._links.items()
-                if name in links.entries
-            ]
+            found = self._entries(name)
             if not found:
                 raise UnreadableRoot(f"{name!r}", "is no image or stream here")
             self._demanded.update(found)
             yield from found
 
+    def _entries(self, name: str) -> list[bytes]:
+        """Return the objects of the image and the stream of this name, as far as they are there."""
+        return [
+            self._entry(kind, name) for kind, links in self._links.items() if name in links.entries
+        ]
+
     def _entry(self, kind: str, name: str) -> bytes:
         raw = self._links[kind].entries[name]
         if raw is None:
-            raise UnreadableRoot(f"{kind}/{name}", "links to no object")
+            raise UnreadableRoot(f"{kind}/{name}", "links to no object", hint=_REPLACE)
         if kind == layout.IMAGES and raw.hex() != name:
-            raise UnreadableRoot(f"{kind}/{name}", f"links to another object, {raw.hex()}")
+            why = f"links to another object, {raw.hex()}"
+            raise UnreadableRoot(f"{kind}/{name}", why, hint=_REPLACE)
         return raw
 
     def _examine(self, raw: bytes, registered: bool) -> Needs | None:
         algorithm = self._repository.algorithm
         title = self._titles.get(raw) or f"object {raw.hex()}"
         if len(raw) != algorithm.digest_size:
-            raise UnreadableRoot(title, f"is not named by {algorithm.hash_name}")
+            why = f"is not named by {algorithm.hash_name}"
+            raise UnreadableRoot(title, why, hint=_REPLACE)
         try:
             data = read_referring(self._repository.objects, Digest(algorithm, raw))
-            needs = None if data is None else needs_of(data, algorithm)
+            needs = None if data is None else self._needs_of(data, title)
         except FileNotFoundError:
             if raw in self._demanded:
                 raise UnreadableRoot(title, "its object is missing") from None
             self._warnings.append(f"{title} is referred to, and its object is missing")
             return None
+        except (SplitstreamError, InvalidImage) as exc:
+            why = f"cannot be read: {one_line(exc)}"
+            raise UnreadableRoot(title, why, hint=_REPLACE) from exc
         except Error as exc:
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         except OSError as exc:
@@ -314,28 +341,55 @@ class _Collection:
             raise UnreadableRoot(title, f"cannot be read: {one_line(exc)}") from exc
         if needs is None:
             if registered:
-                raise UnreadableRoot(title, "is neither a stream nor an image")
+                raise UnreadableRoot(title, "is neither a stream nor an image", hint=_REPLACE)
             return Needs()
         for named, name in needs.named.items():
             self._titles.setdefault(named, f"{name!r} of {title}" if name else f"part of {title}")
         return needs
 
+    def _needs_of(self, data: bytes, title: str) -> Needs | None:
+        algorithm = self._repository.algorithm
+        try:
+            return needs_of(data, algorithm)
+        except InvalidImage as exc:
+            # Its bytes are those that its maker stored, who may know what we do not.
+            needs = Needs(possible_objects(data, algorithm))
+            self._warnings.append(f"{title}: {exc.message}; all that it may need is kept")
+            return needs
+
     # -- what is not
 
-    def _prune(self, kind: str, live: set[bytes]) -> None:
+    def _prune(self, kind: str, live: set[bytes]) -> set[bytes]:
+        """Remove links to what is not needed; return the objects of those that stay."""
         links = self._links[kind]
-        doomed = [
-            f"{layout.REFS}/{path}"
-            for path, name in links.refs.items()
-            if links.entries.get(name) not in live
-        ]
-        doomed += [
-            name for name, raw in links.entries.items() if raw is not None and raw not in live
-        ]
-        for path in doomed:
-            if not self._dry_run:
-                self._dir.unlink(f"{kind}/{path}")
-        self._pruned[kind] = len(doomed)
+        for path, name in links.refs.items():
+            if links.entries.get(name) not in live:
+                self._unlink_link(kind, f"{layout.REFS}/{path}")
+        return {
+            raw
+            for name, raw in links.entries.items()
+            if raw is not None and raw not in live and not self._unlink_link(kind, name)
+        }
+
+    def _unlink_link(self, kind: str, path: str) -> bool:
+        removed = self._unlink(self._dir, f"{kind}/{path}")
+        self._pruned[kind] += removed
+        return removed
+
+    def _unlink(self, directory: Dir, path: str) -> bool:
+        """Remove a file or link unless this is a dry run; tell whether it is gone, or would be."""
+        if not self._dry_run:
+            try:
+                directory.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as exc:
+                self._failed(exc)
+                return False
+        return True
+
+    def _failed(self, exc: OSError) -> None:
+        self._failures.append(one_line(exc))
 
     def _forget_marks(self, live: set[bytes]) -> None:
         """Remove the marks of streams that have gone, or are others now."""
@@ -365,8 +419,7 @@ class _Collection:
             done = 0
             for name in objects.names():
                 if name in _BUCKETS and stat.S_ISDIR(objects.stat(name).st_mode):
-                    with objects.open_dir(name) as bucket:
-                        self._sweep_bucket(name, bucket, live)
+                    self._sweep_bucket(objects, name, live)
                     done += 1
                     sink(Progress(_TASK, done))
                 elif name.startswith(OBJECT_PREFIX):
@@ -375,18 +428,23 @@ class _Collection:
                     self._leave(objects, name, "is no directory of objects")
         sink(Done(_TASK))
 
-    def _sweep_bucket(self, first: str, bucket: Dir, live: set[bytes]) -> None:
-        for name in bucket.names():
-            raw = _digest(first + name, self._repository.algorithm)
-            if raw is None:
-                self._leave(bucket, name, "is no name of an object")
-            elif raw not in live:
-                info = bucket.stat(name)
-                if not stat.S_ISREG(info.st_mode):
-                    self._leave(bucket, name, "is not a regular file")
-                    continue
-                if not self._dry_run:
-                    bucket.unlink(name)
+    def _sweep_bucket(self, objects: Dir, first: str, live: set[bytes]) -> None:
+        try:
+            # What somebody mounted there are not our objects.
+            with objects.open_same_mount(first) as bucket:
+                for name in bucket.names():
+                    self._sweep_object(bucket, name, _digest(first + name, self._algorithm), live)
+        except OSError as exc:
+            self._failed(exc)
+
+    def _sweep_object(self, bucket: Dir, name: str, raw: bytes | None, live: set[bytes]) -> None:
+        if raw is None:
+            self._leave(bucket, name, "is no name of an object")
+        elif raw not in live:
+            info = bucket.stat(name)
+            if not stat.S_ISREG(info.st_mode):
+                self._leave(bucket, name, "is not a regular file")
+            elif self._unlink(bucket, name):
                 self._objects += 1
                 self._bytes += info.st_size
 
@@ -395,10 +453,8 @@ class _Collection:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_IFMT(directory.stat(name).st_mode) != kind:
                 self._leave(directory, name, "is not what its name says")
-                return
-            if not self._dry_run:
-                directory.unlink(name)
-            self._leftovers += 1
+            elif self._unlink(directory, name):
+                self._leftovers += 1
 
     def _leave(self, directory: Dir, name: str, why: str) -> None:
         self._warnings.append(f"{directory.path}/{os.fsencode(name)!r} {why}: left alone")

@@ -25,6 +25,8 @@ QUARANTINE = "quarantine"
 
 #: One directory a deployment, named by its image id.
 STATE_DEPLOY = "state/deploy"
+#: How the names begin of state that is being removed, beside that of deployments.
+REMOVED_PREFIX = ".removed-"
 #: The ``/var`` every deployment shares, and the link to it in a deployment's state.
 OS_VAR = "state/os/default/var"
 VAR_LINK = "../../os/default/var"

@@ -478,6 +478,15 @@ class _StoringWriter:
         if self._hasher is not None:
             self._hasher.update(data)
 
+    def write_zeros(self, count: int) -> None:
+        with self._objects._storing():
+            fd = self._tmpfile.fileno()
+            end = os.lseek(fd, 0, os.SEEK_CUR) + count
+            os.ftruncate(fd, end)
+            os.lseek(fd, end, os.SEEK_SET)
+        if self._hasher is not None:
+            self._hasher.update_zeros(count)
+
     def commit(self) -> Digest:
         digest = None if self._hasher is None else self._hasher.digest()
         return self._objects.add_file(self._tmpfile, digest)[0]

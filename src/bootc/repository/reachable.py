@@ -1,8 +1,9 @@
 """Which objects of a repository are needed: from bytes to ids, and from ids to ids, without IO.
 
 Owns: what a stream and an image refer to, and the closure over it (composefs, "Garbage
-collection" and "Reader rules"). Promises never to find less than composefs-rs does, and
-more in four cases:
+collection" and "Reader rules"). An image that cannot be understood refers to everything that
+it may refer to (:func:`possible_objects`). Promises never to find less than composefs-rs
+does, and more in four cases:
 
 - An image that only a stream names (``composefs.image…`` of a configuration) is walked.
 - What a stream names is walked although its link in ``streams/`` has gone to a newer
@@ -15,6 +16,7 @@ more in four cases:
 from __future__ import annotations
 
 import enum
+import re
 import stat
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,10 +25,13 @@ from bootc.formats.digest import Algorithm, Digest, DigestError
 from bootc.formats.erofs.image import Image, InvalidImage, check_headers, unpack_headers
 from bootc.formats.erofs.structs import (
     EROFS_MAGIC,
+    INCOMPAT_METABOX,
     MAX_IMAGE_BYTES,
     METACOPY,
     REDIRECT,
+    SUPERBLOCK,
     SUPERBLOCK_OFFSET,
+    Superblock,
 )
 from bootc.formats.splitstream import MAGIC, MAX_STREAM_BYTES, SplitstreamError, StreamReader
 
@@ -126,6 +131,39 @@ def image_objects(data: bytes) -> frozenset[bytes]:
     return frozenset(found)
 
 
+def possible_objects(data: bytes, algorithm: Algorithm) -> frozenset[bytes]:
+    """Return every object that files of an image may consist of, without understanding it.
+
+    The kernel finds the content of a file by the path in an xattr of it, and checks it by the
+    digest in another. EROFS stores both as they are: one piece, not compressed. So whatever
+    looks like such a path or digest anywhere in the image is one of its objects, or chance.
+
+    Args:
+        data: The image; the caller has compared it with its digest.
+        algorithm: What objects are named by.
+
+    Raises:
+        InvalidImage: its superblock is not whole, or says that metadata may be compressed.
+    """
+    if len(data) < SUPERBLOCK_OFFSET + SUPERBLOCK.size:
+        raise InvalidImage(len(data), "ends within its superblock")
+    # Not unpack_headers: the kernel does not look at composefs's own header.
+    superblock = Superblock._make(SUPERBLOCK.unpack_from(data, SUPERBLOCK_OFFSET))
+    features = superblock.feature_incompat
+    if features >= INCOMPAT_METABOX:
+        raise InvalidImage(SUPERBLOCK_OFFSET + 80, f"incompatible features {features:#x}")
+    rest = 2 * algorithm.digest_size - 2
+    paths = re.finditer(rb"/([0-9a-f]{2})/([0-9a-f]{%d})" % rest, data)
+    found = {bytes.fromhex((path[1] + path[2]).decode("ascii")) for path in paths}
+    # One may begin within another that is none.
+    digests = re.finditer(
+        rb"(?=%s(.{%d}))" % (re.escape(_metacopy_header(algorithm)), algorithm.digest_size),
+        data,
+        re.DOTALL,
+    )
+    return frozenset(found.union(digest[1] for digest in digests))
+
+
 def reachable(
     roots: Iterable[bytes],
     registered: Container[bytes],
@@ -163,11 +201,14 @@ def reachable(
 def _digest_in(metacopy: bytes, offset: int) -> bytes:
     raw = metacopy[_METACOPY_HEADER_BYTES:]
     for algorithm in Algorithm:
-        # Version, length, flags, algorithm.
-        header = bytes((0, _METACOPY_HEADER_BYTES + algorithm.digest_size, 0, algorithm.value))
-        if len(raw) == algorithm.digest_size and metacopy.startswith(header):
+        if len(raw) == algorithm.digest_size and metacopy.startswith(_metacopy_header(algorithm)):
             return raw
     raise InvalidImage(offset, "a file's metacopy xattr holds no fs-verity digest")
+
+
+def _metacopy_header(algorithm: Algorithm) -> bytes:
+    # Version, length, flags, algorithm.
+    return bytes((0, _METACOPY_HEADER_BYTES + algorithm.digest_size, 0, algorithm.value))
 
 
 def _object_at(redirect: bytes) -> list[bytes]:

@@ -2,13 +2,13 @@
 
 Owns: reading and setting them (composefs, "Images and stream references"). Promises:
 links change from old to new in one step, and are read, never followed; what lies in the
-place of a link that is set, and is no link, is moved to ``quarantine/`` and not lost.
+place of a link that is set, and is no link, is moved to ``quarantine/`` and not lost. What
+others put below ``refs/`` hides no reference from who wants to pass over it.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
 import stat
@@ -187,35 +187,90 @@ class References:
         with doing(f"Removing reference {name} in {self._dir.path}"):
             self._dir.unlink(path)
 
-    def all(self, prefix: str = "") -> dict[str, str]:
+    def all(self, prefix: str = "", *, pass_over: bool = False) -> dict[str, str]:
         """Return entries by the complete names of the references in the directory ``prefix``.
 
+        Args:
+            prefix: The directory; all of ``refs/`` if left out.
+            pass_over: Pass over what is no reference, with a warning.
+
         Raises:
-            BrokenReference: a link refers to something else than an entry.
+            BrokenReference: something is no reference.
             OSError: EFBIG when there are more than :data:`MAX_REFERENCES`.
         """
+        found: dict[str, str] = {}
         with doing(f"Reading references of {self._dir.path}"):
-            found = dict(itertools.islice(self._walk(prefix), MAX_REFERENCES + 1))
-            if len(found) > MAX_REFERENCES:
-                what = f"there are more than {MAX_REFERENCES} references"
-                raise OSError(errno.EFBIG, what, f"{self._dir.path}/{self._refs}")
-            return found
+            for name, entry in self._scan(prefix):
+                if isinstance(entry, str):
+                    found[name] = entry
+                elif pass_over:
+                    _log.warning("%s: passed over", entry.message)
+                else:
+                    raise entry
+        return found
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, str | BrokenReference]]:
+        path = f"{self._refs}/{prefix}" if prefix else self._refs
+        try:
+            top = self._dir.open_dir(path)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            yield prefix, BrokenReference(f"{self._dir.path}/{path} is no directory")
+            return
+        with top:
+            for below, target in walk_links(top):
+                name = f"{prefix}/{below}" if prefix else below
+                where = f"{top.path}/{below}"
+                if target is None:
+                    yield name, BrokenReference(f"{where} is no link")
+                    continue
+                try:
+                    yield name, parse_ref_target(name, target, where)
+                except BrokenReference as exc:
+                    yield name, exc
 
     def _path(self, name: str) -> str:
         if not is_ref_name(name):
             raise ValueError(f"{name!r} cannot name a reference")
         return f"{self._refs}/{name}"
 
-    def _walk(self, name: str) -> Iterator[tuple[str, str]]:
-        path = f"{self._refs}/{name}" if name else self._refs
+
+def walk_links(top: Dir) -> Iterator[tuple[str, str | None]]:
+    """Yield everything below ``refs/`` but directories.
+
+    Yields:
+        Its path below ``top``, and what it says if it is a link. A directory that is nested
+        deeper than a path can be long counts as no link: no reference could be made in it.
+
+    Raises:
+        OSError: a directory or a link cannot be read; EFBIG when there are more than
+            :data:`MAX_REFERENCES`.
+    """
+    # A list instead of recursion: names may be nested deeper than Python calls.
+    pending = [""]
+    found = 0
+    while pending:
+        above = pending.pop()
         try:
-            with self._dir.open_dir(path) as below:
-                entries = below.names(MAX_REFERENCES)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            where = f"{self._dir.path}/{path}"
-            yield name, parse_ref_target(name, read_link(self._dir, path), where)
-            return
-        for entry in entries:
-            yield from self._walk(f"{name}/{entry}" if name else entry)
+            directory = top.open_dir(above or ".")
+        except OSError as exc:
+            if exc.errno != errno.ENAMETOOLONG:
+                raise
+            yield above, None
+            continue
+        with directory:
+            names = directory.names(MAX_REFERENCES)
+            found += len(names)
+            if found > MAX_REFERENCES:
+                what = f"there are more than {MAX_REFERENCES} references"
+                raise OSError(errno.EFBIG, what, top.path)
+            for name in names:
+                path = f"{above}/{name}" if above else name
+                mode = directory.stat(name).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(path)
+                else:
+                    yield path, directory.readlink(name) if stat.S_ISLNK(mode) else None

@@ -28,6 +28,9 @@ class ObjectWriter(Protocol):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append to the object."""
 
+    def write_zeros(self, count: int) -> None:
+        """Append zeros, which take no room where the file system knows holes."""
+
     def commit(self) -> Digest:
         """Finish the object and return its name; nothing may be written after."""
 
@@ -74,6 +77,9 @@ class _HashingWriter:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._hasher.update(data)
+
+    def write_zeros(self, count: int) -> None:
+        self._hasher.update_zeros(count)
 
     def commit(self) -> Digest:
         return self._hasher.digest()

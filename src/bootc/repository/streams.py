@@ -136,15 +136,19 @@ class Streams:
         self._objects.require_writable()
         self._references.remove(name)
 
-    def refs(self, prefix: str = "") -> dict[str, str]:
+    def refs(self, prefix: str = "", *, pass_over: bool = False) -> dict[str, str]:
         """Return content ids by the names of the references in the directory ``prefix``.
 
         Names are complete: those of ``refs("oci")`` start with ``oci/``.
 
+        Args:
+            prefix: The directory; all references if left out.
+            pass_over: Pass over what is no reference to a stream, with a warning.
+
         Raises:
-            BrokenReference: a link refers to something else than a stream.
+            BrokenReference: something there is no reference to a stream.
         """
-        return self._references.all(prefix)
+        return self._references.all(prefix, pass_over=pass_over)
 
     def resolve(self, name: str) -> str:
         """Return the content id that a user means: itself, or ``refs/`` and a reference.

@@ -19,6 +19,7 @@ from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
 from bootc.repository.repository import Repository
 from support.cfs import Cfs
+from support.protection import IMMUTABLE, set_flags, unprotect
 from support.stored import Store
 from support.verity import FakeVerity
 
@@ -259,6 +260,24 @@ def test_gc_reports_what_is_not_ours(filled: Cfs, caplog: pytest.LogCaptureFixtu
         f"{filled.repo}/objects/b'readme' is no directory of objects: left alone"
     ]
     assert (filled.repo / "objects/readme").read_bytes() == b"mine"
+
+
+def test_gc_fails_where_something_cannot_be_removed(filled: Cfs) -> None:
+    filled("gc")
+    with filled.repository() as repository:
+        strays = [repository.objects.put(b"%d" % n * 100) for n in range(3)]
+    paths = [filled.repo / "objects" / stray.object_path for stray in strays]
+    set_flags(paths[1], IMMUTABLE)
+    try:
+        found, out, err = filled.raw("gc")
+    finally:
+        unprotect(filled.repo)
+    assert (found, out) == (1, b"Objects: 2 removed (200 bytes)\n")
+    assert err.splitlines()[-1] == (
+        f"error: what nothing needs could not be removed: {paths[1]}: "
+        "it is immutable or append-only (chattr -i -a lifts it)"
+    )
+    assert [path.exists() for path in paths] == [False, True, False]
 
 
 def test_gc_points_to_fsck(filled: Cfs) -> None:

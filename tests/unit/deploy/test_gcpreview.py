@@ -42,7 +42,8 @@ def test_tags_that_change_before_count(repository: Repository) -> None:
     manifest = manifest_of(untagged.manifest_id)
     assert manifest is not None
     (tag,) = repository.streams.refs()
-    steps = (SetTag(manifest), RemoveTag(tag), CollectObjects((image_id("ee"),)))
+    collection = CollectObjects((image_id("ee"),), (manifest,))
+    steps = (SetTag(manifest), RemoveTag(tag), collection)
     counted = preview(Plan(steps), repository)
     assert list(repository.streams.refs()) == [tag]
     repository.streams.set_ref("oci/kept", untagged.manifest_id)

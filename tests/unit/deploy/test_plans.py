@@ -190,12 +190,20 @@ STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
     "what an interruption left of it": (
         facts("a", states="ac"),
         staging("c", None),
-        ["  remove the state of deployment C", "  make the state of deployment C", *STAGED_ANEW],
+        [
+            "  move the old state of deployment C aside",
+            "  make the state of deployment C",
+            *STAGED_ANEW,
+        ],
     ),
     "what could not be finalized": (
         facts("a", staged="ca", failed="c"),
         staging("c", None),
-        ["  remove the state of deployment C", "  make the state of deployment C", *STAGED_ANEW],
+        [
+            "  move the old state of deployment C aside",
+            "  make the state of deployment C",
+            *STAGED_ANEW,
+        ],
     ),
     "while the entry of what runs is lost": (
         facts("b"),
@@ -294,8 +302,8 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
         [
             "  withdraw what is announced for the next boot",
             "  remove the staged menu",
-            "  remove the state of deployment C",
             "* record that deployment A is docker://example.com/f",
+            "  remove the state of deployment C",
         ],
     ),
     "staged": (
@@ -311,8 +319,8 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
         "a",
         [
             "  remove the staged menu",
-            "  remove the state of deployment C",
             "* record that deployment A is docker://example.com/f",
+            "  remove the state of deployment C",
         ],
     ),
     "held back until now": (

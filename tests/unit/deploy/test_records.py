@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy import records
-from bootc.deploy.facts import FinalizeFailure
+from bootc.deploy.facts import CleanupFailure, FinalizeFailure
 from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.formats.digest import OciDigest
@@ -161,3 +161,52 @@ def test_a_pin_that_cannot_be_written(state_dir: Dir) -> None:
         records.set_pinned(state_dir, True)
     assert caught.value.__notes__ == [f"Pinning {state_dir.path}"]
     assert not records.is_pinned(state_dir)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        (CleanupFailure("it is mounted", False),),
+        (CleanupFailure("it is mounted", False, MOMENT), CleanupFailure("it is damaged", True)),
+        tuple(CleanupFailure(f"{n}: it is mounted", True, MOMENT) for n in range(100)),
+    ],
+)
+def test_what_could_not_be_removed_comes_back(
+    state_dir: Dir, failures: tuple[CleanupFailure, ...]
+) -> None:
+    assert records.read_cleanup_failures(state_dir) == ()
+    records.write_cleanup_failures(state_dir, failures)
+    found = records.read_cleanup_failures(state_dir)
+    assert [f.in_repository for f in found] == [f.in_repository for f in failures]
+    assert [f.time for f in found] == [f.time for f in failures]
+    assert [f.reason[:1] for f in found] == [f.reason[:1] for f in failures]
+    records.write_cleanup_failures(state_dir, ())
+    assert records.read_cleanup_failures(state_dir) == ()
+    assert state_dir.names() == []
+
+
+def test_a_note_stays_readable_however_much_fails(state_dir: Dir) -> None:
+    records.write_cleanup_failures(state_dir, [CleanupFailure("é" * 10_000, False)] * 1000)
+    found = records.read_cleanup_failures(state_dir)
+    assert len(found) == 7
+    assert {failure.reason for failure in found} == {"é" * 1500}
+    assert state_dir.stat("cleanup-failures.json").st_size <= 1 << 16
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"failures": 1}',
+        '{"failures": [1]}',
+        '{"failures": [{"reason": 1}]}',
+        '{"failures": [{"reason": "x", "time": "yesterday"}]}',
+        '{"failures": ' + "[" * 30_000 + "]" * 30_000 + "}",
+    ],
+)
+def test_malformed_notes_of_clean_ups(state_dir: Dir, note: str) -> None:
+    Path(state_dir.path, "cleanup-failures.json").write_text(note)
+    with pytest.raises(RecordError, match=r"cleanup-failures\.json is malformed"):
+        records.read_cleanup_failures(state_dir)

@@ -7,15 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.state import create_state, create_var
+from bootc.deploy.state import (
+    create_state,
+    create_var,
+    remove_leftover,
+    remove_state,
+    set_state_aside,
+)
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.tree import Directory, External, Inline, Leaf, Stat, Symlink
 from bootc.formats.verity import verity_digest
+from bootc.fs import removal
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import ContentChanged
+from support.failing import dies
+from support.protection import IMMUTABLE, set_flags, unprotect
 
 IMAGE_ID = Digest(Algorithm.SHA512, bytes(range(64)))
 ORIGIN = Origin(
@@ -161,3 +170,103 @@ def test_an_image_without_var(root: Path, image: Path) -> None:
         create_var(root_dir, image_dir)
     assert caught.value.errno == errno.ENOENT
     assert "Creating /var" in one_line(caught.value)
+
+
+# -- removing
+
+
+def deployments(root: Path) -> list[str]:
+    return sorted(os.listdir(root / "state/deploy"))
+
+
+def test_state_is_removed(root: Path) -> None:
+    create(root, etc_of_image())
+    with Dir.open(root) as root_dir:
+        remove_state(root_dir, IMAGE_ID)
+        remove_state(root_dir, IMAGE_ID)
+        set_state_aside(root_dir, IMAGE_ID)
+    assert deployments(root) == []
+
+
+@pytest.mark.parametrize("path", ["", "etc", "etc/systemd", "etc/hostname", f"{IMAGE_ID}.origin"])
+def test_state_that_chattr_protects_is_removed(root: Path, path: str) -> None:
+    create(root, etc_of_image())
+    set_flags(root / "state/deploy" / IMAGE_ID.hex / path, IMMUTABLE)
+    with Dir.open(root) as root_dir:
+        remove_state(root_dir, IMAGE_ID)
+    assert deployments(root) == []
+
+
+def test_a_part_of_state_is_never_taken_for_a_deployment(root: Path) -> None:
+    """Power lost at every change: all of it, or none under its name."""
+    create(root, etc_of_image())
+    whole = sorted(p.relative_to(root) for p in root.rglob("*"))
+
+    def remove() -> None:
+        with Dir.open(root) as root_dir:
+            remove_state(root_dir, IMAGE_ID)
+
+    for number in range(1, 60):
+        died = dies(number, remove)
+        left = deployments(root)
+        if left == [IMAGE_ID.hex]:
+            assert sorted(p.relative_to(root) for p in root.rglob("*")) == whole
+        else:
+            assert all(name.startswith(f".removed-{IMAGE_ID.hex}-") for name in left)
+            # Its place is free.
+            create(root, etc_of_image())
+        with Dir.open(root) as root_dir:
+            for name in left:
+                if name != IMAGE_ID.hex:
+                    remove_leftover(root_dir, name)
+        assert deployments(root) == [IMAGE_ID.hex]
+        if not died:
+            break
+    assert 5 < number < 59
+
+
+def test_state_set_aside_waits_for_its_removal(root: Path) -> None:
+    create(root, etc_of_image())
+    set_flags(root / "state/deploy" / IMAGE_ID.hex, IMMUTABLE)
+    with Dir.open(root) as root_dir:
+        set_state_aside(root_dir, IMAGE_ID)
+        create(root, etc_of_image())
+        set_state_aside(root_dir, IMAGE_ID)
+        (one, other) = deployments(root)
+        assert one != other
+        for name in (one, other):
+            assert name.startswith(f".removed-{IMAGE_ID.hex}-")
+            remove_leftover(root_dir, name)
+    assert deployments(root) == []
+
+
+def test_what_cannot_be_removed_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(root, etc_of_image())
+    unlink = removal._unlink
+
+    def failing(directory: int, name: str) -> bool:
+        if name == "hostname":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return unlink(directory, name)
+
+    monkeypatch.setattr(removal, "_unlink", failing)
+    with Dir.open(root) as root_dir, pytest.raises(OSError, match="Input/output") as caught:
+        remove_state(root_dir, IMAGE_ID)
+    (left,) = deployments(root)
+    assert one_line(caught.value) == (
+        f"Removing the state of deployment {IMAGE_ID}: {root}/state/deploy/{left}/etc/hostname: "
+        "Input/output error"
+    )
+    assert [p.name for p in (root / "state/deploy").rglob("*") if p.is_file()] == ["hostname"]
+
+
+def test_deployments_that_chattr_protects_are_not_ours_to_change(root: Path) -> None:
+    create(root, etc_of_image())
+    set_flags(root / "state/deploy", IMMUTABLE)
+    try:
+        with Dir.open(root) as root_dir, pytest.raises(PermissionError) as caught:
+            remove_state(root_dir, IMAGE_ID)
+    finally:
+        unprotect(root / "state")
+    assert "the directory it is in is immutable or append-only" in one_line(caught.value)
+    assert deployments(root) == [IMAGE_ID.hex]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bootc.fs.atomic import exchange
 from bootc.fs.dir import Dir, open_regular
+from support.protection import APPEND, IMMUTABLE, set_flags, unprotect
 
 
 @pytest.fixture
@@ -44,6 +46,48 @@ def test_modes_are_exact_whatever_the_umask(directory: Dir, umask: int) -> None:
         os.umask(old)
     modes = {p: stat.S_IMODE(directory.stat(p).st_mode) for p in ("d", "x", "x/y", "f")}
     assert modes == {"d": 0o751, "x": 0o710, "x/y": 0o710, "f": 0o644}
+
+
+def test_the_mode_is_set_on_what_was_made(
+    directory: Dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(0o700)
+    mkdir = os.mkdir
+
+    def mkdir_in_a_race(name: str, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        os.rmdir(name, dir_fd=dir_fd)
+        os.symlink("victim", name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_in_a_race)
+    with pytest.raises(NotADirectoryError):
+        directory.mkdir("d", 0o755)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o700
+
+
+def test_what_chattr_protects_is_named(directory: Dir, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").write_bytes(b"")
+    set_flags(tmp_path / "d/f", IMMUTABLE)
+    text = "is immutable or append-only"
+    try:
+        with pytest.raises(PermissionError, match=f"it {text}") as caught:
+            directory.unlink("d/f")
+        assert caught.value.filename == f"{tmp_path}/d/f"
+        set_flags(tmp_path / "d/f", 0)
+        set_flags(tmp_path / "d", APPEND)
+        with pytest.raises(PermissionError, match=f"the directory it is in {text}"):
+            directory.rename("d/f", "d/g")
+        with pytest.raises(PermissionError, match=f"it {text}"):
+            directory.rename("d", "e")
+        (tmp_path / "other").mkdir()
+        for one, other in (("d", "other"), ("other", "d")):
+            with pytest.raises(PermissionError, match=f"it {text}") as caught:
+                exchange(directory, one, other)
+            assert caught.value.filename == f"{tmp_path}/d"
+    finally:
+        unprotect(tmp_path)
 
 
 def test_ensure_dir_keeps_what_is_there(directory: Dir) -> None:

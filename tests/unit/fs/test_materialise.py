@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import os
 import stat
 from collections.abc import Callable
@@ -25,12 +26,13 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
-from bootc.formats.verity import verity_digest
+from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import ContentChanged, ContentUnknown, write_tree
+from bootc.fs.materialise import ContentChanged, ContentUnknown, protect_tree, write_tree
 from bootc.fs.walk import read_tree
 from bootc.repository.sink import DigestOnly
-from support import require
+from support import deep, require
+from support.protection import APPEND, IMMUTABLE, flags_of, set_flags, unprotect
 from support.trees import text_of
 
 SHA512 = Algorithm.SHA512
@@ -136,16 +138,62 @@ def test_a_hole_stays_one(target: Path, store: Path) -> None:
     assert (info.st_size, info.st_blocks) == (1 << 30, 0)
 
 
-def test_nested_deeper_than_python_calls(target: Path, store: Path) -> None:
-    depth = 300
+def test_nested_deeper_than_python_calls_and_than_files_may_be_opened(store: Path) -> None:
     root = top = tree()
-    for _ in range(depth):
+    for _ in range(deep.DEPTH):
         below = Directory(meta(0o755))
         top.entries[b"d"] = below
         top = below
     top.entries[b"f"] = file(Inline(b"x"))
+    with deep.directory() as target:
+        with deep.few_descriptors():
+            write(root, target, opener(store))
+        assert deep.depth_of(target) == deep.DEPTH
+
+
+@pytest.mark.parametrize(
+    "holes", [[(0, b"x")], [((64 << 20) - 1, b"x")], [(5000, b"x"), (1 << 20, b"y" * 9000)], []]
+)
+def test_holes_of_content_stay_holes(
+    target: Path, tmp_path: Path, holes: list[tuple[int, bytes]]
+) -> None:
+    size, hasher = 64 << 20, VerityHasher(SHA512)
+    with open(tmp_path / "sparse", "wb") as sparse:
+        for offset, data in holes:
+            sparse.seek(offset)
+            sparse.write(data)
+            hasher.update_zeros(offset - hasher.size_bytes)
+            hasher.update(data)
+        sparse.truncate(size)
+    hasher.update_zeros(size - hasher.size_bytes)
+    content = External(hasher.digest(), size)
+    write(tree(f=file(content)), target, lambda _: os.open(tmp_path / "sparse", os.O_RDONLY))
+    info = os.stat(target / "f")
+    assert info.st_size == size
+    assert info.st_blocks * 512 <= 1 << 20
+    assert filecmp.cmp(tmp_path / "sparse", target / "f", shallow=False)
+
+
+def test_what_chattr_protects(target: Path, store: Path) -> None:
+    linked = Leaf(meta(0o644), Inline(b"x"))
+    linked.stat.protection = IMMUTABLE
+    root = tree(a=linked, d=tree(again=linked, log=file(Inline(b""))), free=file(Inline(b"")))
+    root.entries[b"d"].stat.protection = IMMUTABLE
+    assert isinstance(root.entries[b"d"], Directory)
+    root.entries[b"d"].entries[b"log"].stat.protection = APPEND
+    root.stat.protection = APPEND
     write(root, target, opener(store))
-    assert (target / "/".join(["d"] * depth) / "f").read_bytes() == b"x"
+    set_flags(target, 0)
+    try:
+        with Dir.open(target) as directory:
+            protect_tree(root, directory)
+        found = {p.name: flags_of(p) for p in (target, *target.rglob("*"))}
+    finally:
+        unprotect(target)
+    assert found == {
+        **{"target": APPEND, "a": IMMUTABLE, "d": IMMUTABLE, "again": IMMUTABLE},
+        **{"log": APPEND, "free": 0},
+    }
 
 
 @pytest.mark.parametrize(

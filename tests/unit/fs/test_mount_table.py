@@ -23,11 +23,11 @@ from bootc.kernel import proc
     [
         (
             b"21 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda1 rw",
-            Mount(21, "254:0", "/", "ext4", "/dev/vda1"),
+            Mount(21, "254:0", "/", "ext4", "/dev/vda1", 1, "/"),
         ),
         (
             rb"22 1 0:30 /a /mnt/x\040y\134040 rw - btrfs /dev/mapper/a\011b rw,subvol=/a",
-            Mount(22, "0:30", "/mnt/x y\\040", "btrfs", "/dev/mapper/a\tb"),
+            Mount(22, "0:30", "/mnt/x y\\040", "btrfs", "/dev/mapper/a\tb", 1, "/a"),
         ),
         (
             b"23 1 0:31 / /a\r\x0b\x0c\x1c\x1d\x1e\xc2\x85\xe2\x80\xa8b rw - tmpfs t\r rw",

@@ -11,7 +11,7 @@ import pytest
 
 from bootc.fs.dir import Dir
 from bootc.fs.scan import copy_tree
-from support import require
+from support import deep, require
 
 
 @pytest.fixture
@@ -263,3 +263,20 @@ def test_descriptors_are_all_closed(source: Path, target: Path) -> None:
     copy(source, target)
 
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_deeper_than_python_calls_and_than_files_may_be_opened() -> None:
+    with deep.directory() as source, deep.directory() as target:
+        deep.make_deep(source)
+        with deep.few_descriptors(140):
+            copy(source, target)
+        assert deep.depth_of(target) == deep.DEPTH
+
+
+def test_a_tree_deeper_than_any_image_has_is_refused() -> None:
+    with deep.directory() as source, deep.directory() as target:
+        deep.make_deep(source, 2100)
+        with pytest.raises(OSError, match="nested deeper than 2048") as caught:
+            copy(source, target)
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert caught.value.__notes__ == [f"Copying '.../{'d/' * 128}d'"]

@@ -3,10 +3,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import socket
 import stat
-import subprocess
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -31,8 +29,9 @@ from bootc.formats.tree import (
 )
 from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.walk import TreeChanged, read_tree
-from support import require
+from bootc.fs.walk import TreeChanged, TreeTooLarge, read_tree
+from support import deep, require
+from support.protection import APPEND, IMMUTABLE, set_flags, unprotect
 
 SHA256 = Algorithm.SHA256
 
@@ -42,6 +41,7 @@ class Digests:
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.pieces: list[int] = []
+        self.zeros = 0
         self._before = before
 
     @contextmanager
@@ -56,6 +56,10 @@ class Digests:
         self._before()
         self.pieces.append(len(data))
         self._hasher.update(data)
+
+    def write_zeros(self, count: int) -> None:
+        self.zeros += count
+        self._hasher.update_zeros(count)
 
     def commit(self) -> Digest:
         return self._hasher.digest()
@@ -168,33 +172,78 @@ def test_constant_memory(tmp_path: Path) -> None:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert sum(sink.pieces) == (64 << 20) + 1000
+    assert (sum(sink.pieces), sink.zeros) == (1000, 64 << 20)
     assert peak < 8 << 20
 
 
-def test_deeper_than_python_calls(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
-    depth = 1200
-    here = os.open(tmp_path, os.O_RDONLY)
-    try:
-        for _ in range(depth):
-            os.mkdir("d", dir_fd=here)
-            below = os.open("d", os.O_RDONLY, dir_fd=here)
-            os.close(here)
-            here = below
-        assert sum(1 for _ in read(tmp_path).walk()) == depth + 1
-        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+def test_deeper_than_python_calls_and_than_files_may_be_opened() -> None:
+    with deep.directory() as top:
+        deep.make_deep(top)
+        with deep.few_descriptors():
+            root = read(top)
+    assert sum(isinstance(node, Directory) for _, node in root.walk()) == deep.DEPTH + 1
+
+
+def test_a_tree_deeper_than_any_image_has_is_refused() -> None:
+    with deep.directory() as top:
+        deep.make_deep(top, 2100)
         before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(OSError, match="Too many open files") as caught:
-            read(tmp_path)
-        assert f"Reading {tmp_path}/d/d/d/" in one_line(caught.value)
+        with pytest.raises(OSError, match="nested deeper than 2048") as caught:
+            read(top)
         assert len(os.listdir("/proc/self/fd")) == before
+    assert one_line(caught.value).startswith(f"Reading {top}/.../d/d/d/")
+
+
+@pytest.mark.parametrize("size", [65, 4096, 1 << 20, (3 << 20) + 1, 1 << 40])
+@pytest.mark.parametrize("data", [[], [0], [-1], [0, -1], [5000, 1 << 19]])
+def test_holes_are_not_read(tmp_path: Path, size: int, data: list[int]) -> None:
+    offsets = sorted({offset % size for offset in data})
+    expected = VerityHasher(SHA256)
+    with open(tmp_path / "f", "wb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            file.write(b"x")
+            expected.update_zeros(offset - expected.size_bytes)
+            expected.update(b"x")
+        file.truncate(size)
+    expected.update_zeros(size - expected.size_bytes)
+    sink = Digests()
+    with Dir.open(tmp_path) as top:
+        root = read_tree(top, sink)
+    assert leaf(root, "f").content == External(expected.digest(), size)
+    assert sum(sink.pieces) <= 4096 * len(offsets)
+
+
+def test_more_than_is_wanted_is_not_read(tmp_path: Path) -> None:
+    for name, size in (("a", 70_000), ("b", 90_000), ("c", 80_000)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(1 << 40)
+    with Dir.open(tmp_path) as top:
+        assert len(read_tree(top, Digests(), limit_bytes=300_000).entries) == 4
+        sink = Digests()
+        with pytest.raises(TreeTooLarge) as caught:
+            read_tree(top, sink, limit_bytes=100_000)
+    assert sum(sink.pieces) <= 100_000
+    assert re.fullmatch(
+        f"{tmp_path} holds more than 100000 bytes; the largest file so far is {tmp_path}/"
+        r"(a with 70000|b with 90000|c with 80000) \(hint: keep large files in /var, .*\)",
+        one_line(caught.value),
+    )
+
+
+@pytest.mark.parametrize("flags", [IMMUTABLE, APPEND, IMMUTABLE | APPEND])
+def test_what_chattr_protects(tmp_path: Path, flags: int) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").touch()
+    for path in (tmp_path / "d/f", tmp_path / "d"):
+        set_flags(path, flags)
+    try:
+        root = read(tmp_path)
     finally:
-        os.close(here)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        # Python's own removal is recursive.
-        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
+        unprotect(tmp_path)
+    found = {path: node.stat.protection for path, node in root.walk()}
+    assert found == {b"/": 0, b"/d": flags, b"/d/f": flags}
 
 
 def test_a_symlink_is_not_followed(tmp_path: Path) -> None:

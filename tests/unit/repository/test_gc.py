@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
 import subprocess
@@ -14,19 +15,21 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import Error, one_line
-from bootc.events import Done, Event, Message, Start
+from bootc.events import Done, Event, Message, Start, null_sink
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.erofs.image import InvalidImage
 from bootc.formats.erofs.writer import mkfs_erofs
-from bootc.formats.splitstream import SplitstreamError, StreamWriter
+from bootc.formats.splitstream import StreamWriter
 from bootc.formats.tree import Directory, External, Leaf, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive, lock_shared
 from bootc.repository import reachable
+from bootc.repository.fsck import check
 from bootc.repository.gc import GcReport, UnreadableRoot, collect
+from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
-from support.failing import failing
+from support.deep import cleared, few_descriptors
+from support.foreign import FOREIGN_REFS, plant_in_refs
 from support.stored import Store, check_registered, object_names
 from support.verity import FakeVerity
 
@@ -307,6 +310,29 @@ def test_a_damaged_stream_that_is_needed_stops_everything(
     assert listing(repository) == before
 
 
+def test_damage_tells_nothing_of_what_was_needed(repository: Repository, store: Store) -> None:
+    one = store.add(repository, ONE, tag="one")
+    damage(repository, Digest.from_hex(one.image_id))
+    repository.objects.put(b"stray")
+    before = object_names(repository)
+    with pytest.raises(UnreadableRoot, match=f"images/{one.image_id} is needed"):
+        collect(repository)
+    assert object_names(repository) >= before
+
+
+def test_older_streams_are_streams() -> None:
+    digest = Digest(Algorithm.SHA512, b"\1" * 64)
+    stream = StreamWriter(Algorithm.SHA512, splitstream.OCI_LAYER)
+    stream.refer("name", digest)
+    new = stream.finish()
+    old = struct.pack("<QQH11sBBB", 32, 112, 0, b"SplitStream", 0, 2, 12) + new[32:]
+    for data in (new, old):
+        needs = reachable.needs_of(data, Algorithm.SHA512)
+        assert needs is not None
+        assert dict(needs.named) == {digest.raw: "name"}
+        assert needs.contents == frozenset()
+
+
 def test_damage_that_nobody_needs_is_swept(repository: Repository, store: Store) -> None:
     one = store.add(repository, ONE, tag="one")
     two = store.add(repository, TWO)
@@ -374,6 +400,33 @@ def test_a_demanded_root_must_be_there(repository: Repository, store: Store) -> 
         collect(repository, roots=[one.image_id])
 
 
+def test_what_is_kept_may_be_gone(repository: Repository, store: Store) -> None:
+    one = store.add(repository, ONE)
+    two = store.add(repository, TWO)
+    repository.dir.unlink(f"objects/{Digest.from_hex(two.image_id).object_path}")
+    keep = [one.image_id, two.image_id, "oci-never-was"]
+    (warning,) = collect(repository, keep=keep).warnings
+    assert warning.startswith(f"images/{two.image_id} is referred to")
+    assert one.image_id in object_names(repository)
+    assert repository.images.names() == [one.image_id]
+
+
+@pytest.mark.parametrize("part", ["manifest_id", "config_id", "layer_id", "image_id"])
+def test_the_hint_about_damage_leads_out(insecure: Repository, store: Store, part: str) -> None:
+    one = store.add(insecure, ONE, tag="one")
+    two = store.add(insecure, TWO, tag="two")
+    name = getattr(two, part)
+    damaged = Digest.from_hex(name) if part == "image_id" else insecure.streams.digest_of(name)
+    damage(insecure, damaged)
+    with pytest.raises(UnreadableRoot) as caught:
+        collect(insecure, keep=[two.image_id])
+    assert "bootc internals cfs fsck --repair" in one_line(caught.value)
+    repair(insecure, check(insecure, null_sink), null_sink)
+    collect(insecure, keep=[one.image_id, two.image_id])
+    assert hexes(one.objects) <= object_names(insecure)
+    assert damaged.hex not in object_names(insecure)
+
+
 def test_what_the_disk_or_the_kernel_refuses_stops_everything(parent: Dir, store: Store) -> None:
     kernel = FakeVerity()
     with Repository.create(parent, secure=True, verity=kernel) as repository:
@@ -389,13 +442,74 @@ def test_what_the_disk_or_the_kernel_refuses_stops_everything(parent: Dir, store
         assert listing(repository) == before
 
 
-def test_an_object_that_cannot_be_removed(repository: Repository, store: Store) -> None:
+def test_what_cannot_be_removed_keeps_only_what_it_leads_to(
+    repository: Repository, store: Store
+) -> None:
+    one = store.add(repository, ONE, tag="one")
+    unlink = Dir.unlink
+    seen = set()
+    for number in itertools.count():
+        store.add(repository, TWO)
+        calls = itertools.count()
+
+        def failing_once(directory: Dir, relpath: str) -> None:
+            if next(calls) == number:  # noqa: B023
+                path = f"{directory.path}/{relpath}"
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+            unlink(directory, relpath)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Dir, "unlink", failing_once)
+            report = collect(repository)
+        # Every link leads to what it led to.
+        check_registered(repository)
+        if not report.failures:
+            break
+        (failure,) = report.failures
+        path, _, why = failure.rpartition(":")
+        assert why == " Operation not permitted"
+        seen.add(Path(path).relative_to(repository.dir.path).parts[0])
+        assert collect(repository).failures == ()
+        assert object_names(repository) == hexes(one.objects)
+    assert seen == {"streams", "images", "objects"}
+
+
+def test_a_link_that_stays_and_cannot_be_read_keeps_all_objects(
+    repository: Repository, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add(repository, ONE, tag="one")
+    two = store.add(repository, TWO)
+    damage(repository, repository.streams.digest_of(two.manifest_id))
+    before = object_names(repository)
+    unlink = Dir.unlink
+
+    def refuse(directory: Dir, relpath: str) -> None:
+        if two.manifest_id in relpath:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), relpath)
+        unlink(directory, relpath)
+
+    monkeypatch.setattr(Dir, "unlink", refuse)
+    with pytest.raises(UnreadableRoot, match=f"streams/{two.manifest_id} is needed"):
+        collect(repository)
+    assert object_names(repository) == before
+
+
+def test_references_nested_deeper_than_python_calls(insecure: Repository, store: Store) -> None:
+    one = store.add(insecure, ONE)
+    with cleared(Path(insecure.dir.path, "streams/refs/d")), few_descriptors():
+        insecure.streams.set_ref("/".join(["d"] * 1200), one.manifest_id)
+        assert collect(insecure).warnings == ()
+        assert object_names(insecure) == hexes(one.objects)
+
+
+def test_what_others_put_among_the_references(repository: Repository, store: Store) -> None:
     one = store.add(repository, ONE, tag="one")
     store.add(repository, TWO)
-    with failing(8, errno.EPERM), pytest.raises(PermissionError) as caught:
-        collect(repository)
-    assert "Collecting garbage in" in one_line(caught.value)
-    collect(repository)
+    for kind in ("streams", "images"):
+        plant_in_refs(Path(repository.dir.path, kind, "refs", "oci"))
+    report = collect(repository)
+    assert len(report.warnings) == 2 * len(FOREIGN_REFS)
+    assert report.failures == ()
     assert object_names(repository) == hexes(one.objects)
 
 
@@ -416,57 +530,6 @@ def test_a_repository_open_for_reading_is_only_tried(repository: Repository, par
         assert collect(reader, dry_run=True).objects_removed == 1
         with pytest.raises(OSError, match="reading only"):
             collect(reader)
-
-
-# -- images
-
-
-def image_of(*contents: tuple[bytes, External]) -> bytes:
-    root = Directory(Stat(mode=0o755))
-    deep = root.entries[b"deep"] = Directory(Stat(mode=0o755))
-    for name, content in contents:
-        deep.entries[name] = Leaf(Stat(mode=0o644), content)
-    return mkfs_erofs(root)
-
-
-def test_objects_of_an_image_are_those_demanded_and_those_looked_for() -> None:
-    one, two, three = (Digest(Algorithm.SHA512, bytes([n]) * 64) for n in (1, 2, 3))
-    image = image_of(
-        (b"a", External(one, 100)), (b"b", External(two, 5)), (b"c", External(one, 100))
-    )
-    assert reachable.image_objects(image) == {one.raw, two.raw}
-    # Where the path says another object than the digest, both stay.
-    moved = image.replace(f"/{two.object_path}".encode(), f"/{three.object_path}".encode())
-    assert reachable.image_objects(moved) == {one.raw, two.raw, three.raw}
-    lost = image.replace(f"/{two.object_path}".encode(), b"/" + b"x" * len(two.object_path))
-    assert reachable.image_objects(lost) == {one.raw, two.raw}
-
-
-def test_images_that_make_no_sense() -> None:
-    digest = Digest(Algorithm.SHA512, b"\1" * 64)
-    image = image_of((b"a", External(digest, 100)))
-    header = struct.pack("<4B", 0, 68, 0, 2)
-    bad = image.replace(header + digest.raw, struct.pack("<4B", 0, 68, 0, 9) + digest.raw)
-    with pytest.raises(InvalidImage, match="no fs-verity digest"):
-        reachable.image_objects(bad)
-    for length in (0, 2000, len(image) - 1):
-        with pytest.raises(InvalidImage):
-            reachable.image_objects(image[:length])
-    with pytest.raises(SplitstreamError):
-        reachable.stream_needs(b"", Algorithm.SHA512)
-
-
-def test_older_streams_are_streams() -> None:
-    digest = Digest(Algorithm.SHA512, b"\1" * 64)
-    stream = StreamWriter(Algorithm.SHA512, splitstream.OCI_LAYER)
-    stream.refer("name", digest)
-    new = stream.finish()
-    old = struct.pack("<QQH11sBBB", 32, 112, 0, b"SplitStream", 0, 2, 12) + new[32:]
-    for data in (new, old):
-        needs = reachable.needs_of(data, Algorithm.SHA512)
-        assert needs is not None
-        assert dict(needs.named) == {digest.raw: "name"}
-        assert needs.contents == frozenset()
 
 
 # -- locks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import verity_digest
 from bootc.repository.refs import BrokenReference
 from bootc.repository.repository import Repository
+from support.deep import cleared, few_descriptors
+from support.foreign import FOREIGN_REFS, plant_in_refs
 
 ID = "oci-manifest-sha256:" + "ab" * 32
 
@@ -84,6 +87,36 @@ def test_a_reference_elsewhere_is_an_error(repository: Repository) -> None:
     repository.dir.symlink("/etc/passwd", "streams/refs/oci/evil")
     with pytest.raises(BrokenReference, match=r"streams/refs/oci/evil links to '/etc/passwd'"):
         repository.streams.refs("oci")
+    Path(repository.dir.path, "streams/refs/oci/evil").unlink()
+    Path(repository.dir.path, "streams/refs/oci/evil").write_text("")
+    with pytest.raises(BrokenReference, match=r"streams/refs/oci/evil is no link"):
+        repository.streams.refs("oci")
+
+
+def test_what_is_no_reference_is_passed_over(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository.streams.set_ref("oci/a", ID)
+    repository.streams.set_ref("oci/deep/b", ID)
+    refs = Path(repository.dir.path, "streams/refs")
+    plant_in_refs(refs / "oci")
+    found = repository.streams.refs("oci", pass_over=True)
+    assert found == {"oci/a": ID, "oci/deep/b": ID}
+    for name in FOREIGN_REFS:
+        assert f"{refs}/oci/{name}" in caplog.text
+    (refs / "file").write_text("")
+    (refs / "link").symlink_to("oci")
+    for name in ("file", "link"):
+        assert repository.streams.refs(name, pass_over=True) == {}
+        assert f"{refs}/{name} is no directory: passed over" in caplog.text
+
+
+def test_references_nested_deeper_than_python_calls(insecure: Repository) -> None:
+    name = "/".join(["d"] * 1200)
+    with cleared(Path(insecure.dir.path, "streams/refs/d")), few_descriptors():
+        insecure.streams.set_ref(name, ID)
+        assert insecure.streams.refs() == {name: ID}
+        assert insecure.streams.refs("d/d") == {name: ID}
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a//b", "/x", "a/"])

@@ -6,6 +6,7 @@ Of these the composefs tools are modules of their own (:mod:`bootc.cli.table`).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ from bootc.errors import Error
 from bootc.printable import printable
 
 if TYPE_CHECKING:
+    from bootc.deploy.commands import CleanupIncomplete
     from bootc.deploy.plan import Plan
+    from bootc.deploy.system import ReadableSystem
+    from bootc.events import Sink
     from bootc.formats.tree import Directory
     from bootc.repository.gc import GcReport
 
@@ -60,31 +64,49 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
-    from bootc.deploy.commands import collect_garbage
+    from bootc.deploy.commands import plan_cleanup
     from bootc.deploy.gcpreview import preview
     from bootc.deploy.journal import Event, send
-    from bootc.events import null_sink
 
-    if args.dry_run or args.assert_no_op:
+    dry_run = args.dry_run or args.assert_no_op
+    report, incomplete = None, None
+    if dry_run:
         context.messages_are_the_result()
+        context.write("Dry run (no files deleted)\n")
         # Counting beside a collection at work would find what that is about to remove.
         with view_host(context.sink, lock=args.prune_repo) as view:
-            context.write("Dry run (no files deleted)\n")
-            plan = collect_garbage(view, context.sink, dry_run=True, repository=args.prune_repo)
+            _, plan, _ = plan_cleanup(view, repository=args.prune_repo)
+            incomplete = _collect(view, args, context.sink, dry_run=True)
             report = preview(plan, view.repository)
             removal = planned_removal(plan, report)
     else:
         with open_host(context.sink) as (system, _):
-            plan = collect_garbage(system, null_sink, dry_run=True, repository=args.prune_repo)
-            report = preview(plan, system.repository)
+            _, plan, _ = plan_cleanup(system, repository=args.prune_repo)
+            # What cannot be counted the collection names when all else is done.
+            with contextlib.suppress(Error, OSError):
+                report = preview(plan, system.repository)
             removal = planned_removal(plan, report)
-            collect_garbage(system, context.sink, repository=args.prune_repo)
+            incomplete = _collect(system, args, context.sink, dry_run=False)
             if removal is not None:
                 send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
         context.write(f"{report.to_text()}\n")
+    if incomplete is not None:
+        raise incomplete
     if args.assert_no_op and removal is not None:
         raise NotClean(f"--assert-no-op: GC would {removal}")
+
+
+def _collect(
+    system: ReadableSystem, args: argparse.Namespace, sink: Sink, *, dry_run: bool
+) -> CleanupIncomplete | None:
+    from bootc.deploy.commands import CleanupIncomplete, collect_garbage
+
+    try:
+        collect_garbage(system, sink, dry_run=dry_run, repository=args.prune_repo)
+    except CleanupIncomplete as exc:
+        return exc
+    return None
 
 
 def planned_removal(plan: Plan, report: GcReport | None) -> str | None:

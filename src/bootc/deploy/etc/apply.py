@@ -6,34 +6,43 @@ configuration and never copied.
 
 Promises: the new ``/etc`` is wholly on the disk before it gets its name, and gets it in
 one step, so at every moment there is either the old one or the new one; whatever an
-interruption leaves, repeating :func:`replace_etc` ends the same.
+interruption leaves, repeating :func:`replace_etc` ends the same. The flags of chattr(1) are
+set after that step, since the kernel renames nothing that has one.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from bootc.errors import Error, doing
+from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import OpenContent, write_tree
+from bootc.fs.materialise import OpenContent, protect_tree, write_tree
+from bootc.fs.protection import clear_protection
 from bootc.fs.walk import TreeChanged, read_tree
 from bootc.kernel import mount
 from bootc.kernel.libc import AT_EMPTY_PATH
 from bootc.repository.objects import Objects
 from bootc.repository.sink import DigestOnly
 
+_log = logging.getLogger(__name__)
+
 _ETC = "etc"
 _MERGED = "etc.merged"
+
+#: What can be read and written again within the five minutes that a shutdown has, by a slow
+#: disk: some 30 MB a second.
+_MAX_DATA_BYTES = 4 << 30
 
 _ATTEMPTS = 4
 _RETRY_WAIT_S = 0.1
@@ -85,6 +94,7 @@ def read_etc(state: Dir, algorithm: Algorithm) -> Iterator[CurrentEtc]:
 
     Raises:
         EtcBusy: something was changed meanwhile, each time it was tried.
+        TreeTooLarge: its files hold more than can be carried to another deployment.
         OSError: something cannot be read; a note names it.
     """
     with ExitStack() as stack:
@@ -145,13 +155,21 @@ def replace_etc(state: Dir, tree: Directory, open_content: OpenContent) -> None:
             with state.open_dir(_MERGED) as merged:
                 write_tree(tree, merged, open_content)
             state.sync()
+            with state.open_dir(_ETC) as old:
+                clear_protection(old.fileno())
             atomic.exchange(state, _MERGED, _ETC)
         except BaseException:
             with suppress(OSError):
                 state.remove_tree(_MERGED)
             raise
-        os.fsync(state.fileno())
+        with state.open_dir(_ETC) as etc:
+            protect_tree(tree, etc)
+        state.sync()
+    try:
         state.remove_tree(_MERGED)
+    except OSError as exc:
+        # It goes with the deployment's state.
+        _log.warning("an /etc of before stays: %s", one_line(exc))
 
 
 def _open_past_mounts(state: Dir, stack: ExitStack) -> Dir:
@@ -175,7 +193,7 @@ def _read_quiet(etc: Dir, algorithm: Algorithm) -> Directory:
     """Read a directory that others write to now and then."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return read_tree(etc, DigestOnly(algorithm))
+            return read_tree(etc, DigestOnly(algorithm), limit_bytes=_MAX_DATA_BYTES)
         # The latter two of a name that was there when its directory was listed.
         except (TreeChanged, FileNotFoundError, NotADirectoryError) as exc:
             if attempt == _ATTEMPTS:

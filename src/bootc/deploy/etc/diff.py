@@ -1,8 +1,8 @@
 """What a machine changed in its ``/etc``: two trees compared, and the changes listed.
 
-Owns what it means for two entries to be the same: kind, content, owner, group, mode and
-extended attributes. Times are not compared, since every copy has its own, and neither is
-the mode of a symlink, which no file system keeps. Pure.
+Owns what it means for two entries to be the same: kind, content, owner, group, mode,
+extended attributes, and whether chattr(1) protects them. Times are not compared, since every
+copy has its own, and neither is the mode of a symlink, which no file system keeps. Pure.
 
 The list differs from upstream's ``config-diff`` in one thing: a directory is listed when
 it was changed itself, not when something below it was. Otherwise as bootc, etc-merge
@@ -117,6 +117,7 @@ def _same_stat(a: Node, b: Node) -> bool:
     return (
         (x.uid, x.gid) == (y.uid, y.gid)
         and x.xattrs == y.xattrs
+        and x.protection == y.protection
         and (x.mode == y.mode or not modes_count)
     )
 

@@ -4,13 +4,15 @@ Owns: ``etc.reset`` in the state directory of the booted deployment, where the i
 version of a path is made before it gets its name. Promises: a path that is reset is the
 local version or the image's at every moment, directories included, and the image's is on
 the disk when :func:`reset` returns; whatever an interruption leaves, repeating it ends the
-same. A decision is about a path that exists on some side.
+same. Nothing is reset that is mounted, or that chattr(1) protects: somebody wants to keep
+it. A decision is about a path that exists on some side.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,13 +24,16 @@ from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.facts import Facts
 from bootc.deploy.merging import LocalEtc, policy_of
 from bootc.deploy.system import ReadableSystem
-from bootc.errors import Error, doing
+from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
-from bootc.formats.tree import Directory, Stat
+from bootc.formats.tree import Directory, Node, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import write_tree
+from bootc.fs.mounts import mount_points_below
 from bootc.kernel import files
 from bootc.printable import quoted
+
+_log = logging.getLogger(__name__)
 
 _ETC = "etc"
 _RESET = "etc.reset"
@@ -160,7 +165,8 @@ def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
 
     Raises:
         PathNotFound: neither the image nor ``/etc`` has the path.
-        CannotReset: it is all of ``/etc``, or not in a directory.
+        CannotReset: it is all of ``/etc``, not in a directory, mounted, or protected by
+            chattr(1).
         Error, OSError: reading the image or writing failed.
     """
     if not path:
@@ -174,20 +180,52 @@ def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
     if same_tree(wanted, found):
         return Outcome.UNCHANGED
     above, _, name = path.rpartition(b"/")
-    if not isinstance(local.current.tree.lookup(above), Directory):
+    parent_node = local.current.tree.lookup(above)
+    if not isinstance(parent_node, Directory):
         raise CannotReset(f'"{quoted(above)}" is not a directory in /etc', hint="reset that first")
-    with doing(f'Resetting "{quoted(path)}"'):
+    _require_unprotected(path, found, above, parent_node)
+    with (
+        doing(f'Resetting "{quoted(path)}"'),
+        state.open_dir(_below_etc(above)) as parent,
+    ):
+        _require_unmounted(parent, os.fsdecode(name))
         state.remove_tree(_RESET)
         state.mkdir(_RESET, 0o700)
-        with state.open_dir(_RESET) as aside, state.open_dir(_below_etc(above)) as parent:
+        with state.open_dir(_RESET) as aside:
             if wanted is not None:
                 top = Directory(Stat(0o700), {_NAME.encode(): wanted})
                 write_tree(top, aside, local.open_content)
                 state.sync()
             _trade(aside, parent, os.fsdecode(name), made=wanted is not None)
             os.fsync(parent.fileno())
+    try:
         state.remove_tree(_RESET)
+    except OSError as exc:
+        # The next reset tries again.
+        _log.warning("the local version stays in %s: %s", state.path, one_line(exc))
     return Outcome.REMOVED if wanted is None else Outcome.RESTORED
+
+
+def _require_unprotected(path: bytes, found: Node | None, above: bytes, parent: Directory) -> None:
+    nodes: list[tuple[bytes, Node]] = [(above, parent)]
+    if isinstance(found, Directory):
+        nodes += [(path + below, node) for below, node in found.walk()]
+    elif found is not None:
+        nodes.append((path, found))
+    for protected, node in nodes:
+        if node.stat.protection:
+            name = quoted(protected.rstrip(b"/"))
+            raise CannotReset(
+                f'"{name}" is immutable or append-only', hint=f"first: chattr -i -a /etc/{name}"
+            )
+
+
+def _require_unmounted(parent: Dir, name: str) -> None:
+    mounted = mount_points_below(parent, name)
+    if mounted:
+        raise CannotReset(
+            f"something is mounted on {mounted[0]}", hint=f"first: umount {mounted[0]}"
+        )
 
 
 def _review_merge(local: LocalEtc, staged: StagedEtc) -> MergeReview:

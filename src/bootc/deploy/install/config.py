@@ -109,8 +109,10 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
     """
     try:
         document = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"not TOML: {exc}") from exc
+    except RecursionError:
+        raise ConfigError("values are nested too deeply") from None
     for key in document.keys() - {"install"}:
         _log.warning('"%s": Unknown key %s', path, key)
     install = document.get("install")

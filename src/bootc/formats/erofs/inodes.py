@@ -22,7 +22,6 @@ from bootc.formats.erofs.structs import (
     CHAR_DEVICE,
     DIRECTORY,
     FIFO,
-    MAX_DEPTH,
     MAX_NAME_BYTES,
     MAX_SYMLINK_BYTES,
     METACOPY,
@@ -34,6 +33,7 @@ from bootc.formats.erofs.structs import (
 )
 from bootc.formats.erofs.xattrs import ImpossibleXattr
 from bootc.formats.tree import (
+    MAX_DEPTH,
     BlockDevice,
     CharDevice,
     Content,

@@ -30,7 +30,6 @@ from bootc.formats.erofs.image import (
 from bootc.formats.erofs.structs import (
     CHUNK_BASED,
     FLAT_PLAIN,
-    MAX_DEPTH,
     MAX_SYMLINK_BYTES,
     METACOPY,
     OPAQUE_MARKS,
@@ -42,6 +41,7 @@ from bootc.formats.erofs.structs import (
     WHITEOUTS_MARKS,
 )
 from bootc.formats.tree import (
+    MAX_DEPTH,
     BlockDevice,
     CharDevice,
     Content,

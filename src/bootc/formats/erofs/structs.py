@@ -17,8 +17,6 @@ SLOT_SIZE = 32
 
 #: Nothing larger is written or read: composefs tools refuse such images.
 MAX_IMAGE_BYTES = 1 << 30
-#: Directories nested deeper than this are neither written nor read.
-MAX_DEPTH = 2048
 MAX_NAME_BYTES = 255
 #: PATH_MAX less the terminating NUL; the kernel refuses longer targets.
 MAX_SYMLINK_BYTES = 4095
@@ -34,6 +32,8 @@ COMPAT_CHECKSUM = 1
 COMPAT_MTIME = 2
 COMPAT_XATTR_FILTER = 4
 INCOMPAT_CHUNKED_FILE = 4
+#: From this feature on metadata may lie in the compressed content of an inode.
+INCOMPAT_METABOX = 0x100
 
 #: File types as directory entries have them.
 REGULAR, DIRECTORY, CHAR_DEVICE, BLOCK_DEVICE, FIFO, SOCKET, SYMLINK = range(1, 8)

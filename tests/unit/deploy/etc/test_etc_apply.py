@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.deploy.etc import apply
 from bootc.deploy.etc.apply import (
     CurrentEtc,
     EtcBusy,
@@ -26,10 +27,13 @@ from bootc.formats.digest import Algorithm
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.tree import Directory, External, Inline, Leaf, Stat
 from bootc.formats.verity import verity_digest
+from bootc.fs import removal
 from bootc.fs.dir import Dir
 from bootc.fs.materialise import ContentChanged
+from bootc.fs.walk import TreeTooLarge
 from bootc.repository.repository import Repository
 from support.failing import dies
+from support.protection import APPEND, IMMUTABLE, flags_of, set_flags, unprotect
 from support.trees import text_of
 from support.verity import FakeVerity
 
@@ -179,6 +183,74 @@ def test_from_reading_to_replacing(state: Dir, repository: Repository) -> None:
         "small": b"small",
     }
     assert state.names() == ["etc"]
+
+
+def test_what_chattr_protects_is_protected_in_the_next_etc(
+    state: Dir, repository: Repository
+) -> None:
+    etc = Path(state.path, "etc")
+    (etc / "d/log").write_text("line\n")
+    os.link(etc / "small", etc / "d/again")
+    flags = {"d/log": APPEND, "d": IMMUTABLE, "small": IMMUTABLE, "": IMMUTABLE}
+    for name, value in flags.items():
+        set_flags(etc / name, value)
+    try:
+        # The second time what is replaced is protected itself.
+        for _ in range(2):
+            with read_etc(state, SHA512) as current:
+                new = top(small=b"new", other=b"x")
+                merge = merge_etc(top(small=b"small"), current.tree, new)
+                replace_etc(state, merge.tree, contents(repository.objects, current))
+            assert {name: flags_of(etc / name) for name in flags} == flags
+            assert flags_of(etc / "other") == 0
+        assert files(state)["small"] == b"small"
+        assert (etc / "small").stat().st_ino == (etc / "d/again").stat().st_ino
+        assert state.names() == ["etc"]
+    finally:
+        unprotect(etc)
+
+
+def test_a_file_of_one_tebibyte_of_holes(state: Dir, repository: Repository) -> None:
+    huge = Path(state.path, "etc/huge")
+    with open(huge, "wb") as file:
+        file.seek(1 << 30)
+        file.write(b"x")
+        file.truncate(1 << 40)
+    with read_etc(state, SHA512) as current:
+        replace_etc(state, current.tree, contents(repository.objects, current))
+    info = huge.stat()
+    assert (info.st_size, info.st_blocks * 512 < 1 << 16) == (1 << 40, True)
+    with open(huge, "rb") as file:
+        assert os.pread(file.fileno(), 3, (1 << 30) - 1) == b"\0x\0"
+
+
+def test_an_etc_that_holds_too_much_is_refused_at_once(
+    state: Dir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "_MAX_DATA_BYTES", 1 << 20)
+    (Path(state.path) / "etc/d/iso").write_bytes(b"x" * (2 << 20))
+    with pytest.raises(TreeTooLarge) as caught, read_etc(state, SHA512):
+        pass
+    assert f"the largest file so far is {state.path}/etc/d/iso with 2097152" in one_line(
+        caught.value
+    )
+
+
+def test_what_cannot_be_removed_afterwards_is_only_a_warning(
+    state: Dir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlink = removal._unlink
+
+    def failing(directory: int, name: str) -> bool:
+        if name == "local":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return unlink(directory, name)
+
+    monkeypatch.setattr(removal, "_unlink", failing)
+    replace_etc(state, top(a=b"1"), no_content)
+    assert files(state) == {"a": b"1"}
+    assert "an /etc of before stays: " in caplog.text
+    assert f"{state.path}/etc.merged/d/local: Input/output error" in caplog.text
 
 
 def test_a_local_file_that_changes_before_it_is_copied(state: Dir, repository: Repository) -> None:

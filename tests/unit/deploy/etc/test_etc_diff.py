@@ -51,6 +51,13 @@ def test_a_directory_is_modified_by_itself_only() -> None:
     assert lines(pristine, current) == ['Modified "d/a"', 'Modified "e"']
 
 
+def test_what_chattr_protects_is_a_change() -> None:
+    current = etc(a="1", d=directory(b="2"))
+    current.entries[b"a"].stat.protection = 0x10
+    current.entries[b"d"].stat.protection = 0x20
+    assert lines(etc(a="1", d=directory(b="2")), current) == ['Modified "a"', 'Modified "d"']
+
+
 def test_a_change_of_kind_lists_what_is_there_now() -> None:
     pristine = etc(a="file", d=directory(x=directory(y="")))
     current = etc(a=directory(inside="1"), d=link("elsewhere"))

@@ -24,6 +24,7 @@ from bootc.deploy.etc.review import (
     review,
 )
 from bootc.deploy.merging import LocalEtc
+from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.formats.tree import External
 from bootc.formats.verity import verity_digest
@@ -33,6 +34,7 @@ from bootc.fs.walk import read_tree
 from bootc.kernel import files
 from bootc.repository.sink import DigestOnly
 from support.etctrees import directory, etc, file
+from support.protection import IMMUTABLE, set_flags, unprotect
 from support.sysroot import image_id
 
 SHA512 = Algorithm.SHA512
@@ -198,6 +200,29 @@ def test_a_directory_that_is_none_here_is_reset_first(machine: Machine) -> None:
 def test_all_of_etc_is_refused(machine: Machine) -> None:
     with pytest.raises(CannotReset, match="would remove the identity"):
         machine.reset("")
+
+
+@pytest.mark.parametrize(
+    ("path", "protected", "named"),
+    [("motd", "motd", "motd"), ("ssh", "ssh/config", "ssh/config"), ("ssh/new", "ssh", "ssh")],
+)
+def test_what_chattr_protects_is_not_reset(
+    machine: Machine, path: str, protected: str, named: str
+) -> None:
+    (machine.etc / "motd").write_text("local")
+    (machine.etc / "ssh/config").write_text("local")
+    (machine.etc / "ssh/new").write_text("local")
+    before = machine.contents()
+    set_flags(machine.etc / protected, IMMUTABLE)
+    try:
+        with pytest.raises(CannotReset) as caught:
+            machine.reset(path)
+    finally:
+        unprotect(machine.etc)
+    assert one_line(caught.value) == (
+        f'"{named}" is immutable or append-only (hint: first: chattr -i -a /etc/{named})'
+    )
+    assert (machine.contents(), machine.left_over()) == (before, ["etc"])
 
 
 def test_damaged_content_changes_nothing(machine: Machine) -> None:

@@ -151,7 +151,7 @@ def _initialized(
 
 def gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what nothing refers to."""
-    from bootc.repository.gc import collect, dangling_links
+    from bootc.repository.gc import NotCollected, collect, dangling_links
 
     with opened(args, context, writable=not args.dry_run) as repository:
         report = collect(
@@ -170,6 +170,8 @@ def gc(args: argparse.Namespace, context: Context) -> None:
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")
     context.write(f"{report.to_text()}\n")
+    if report.failures:
+        raise NotCollected(report.failures)
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:

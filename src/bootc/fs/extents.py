@@ -1,0 +1,53 @@
+"""Where a file has data, and where it has holes.
+
+A hole reads as zeros and takes no room. A file of one tebibyte may hold a few bytes of data;
+whoever reads or copies it asks here what there is to read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+_SECTOR_BYTES = 512
+
+
+def data_bytes(info: os.stat_result) -> int:
+    """Return how much of a file is data, by the room that it takes."""
+    return min(info.st_size, info.st_blocks * _SECTOR_BYTES)
+
+
+def data_extents(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
+    """Yield start and end of every run of data in a file, in order; the rest is holes.
+
+    Moves the position of the descriptor.
+
+    Args:
+        fd: The file.
+        info: What ``fstat`` says of it; what lies beyond its size is not looked at.
+
+    Raises:
+        OSError: reading failed.
+    """
+    size = info.st_size
+    if data_bytes(info) == size:
+        # Not sparse: the common case costs no call.
+        if size:
+            yield 0, size
+        return
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return  # only a hole is left
+            if exc.errno != errno.EINVAL:
+                raise
+            yield end, size  # the file system tells no holes
+            return
+        if start >= size:
+            return
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
