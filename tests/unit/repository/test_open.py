@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.verity import VerityMissing
+from support.children import lock_held
 from support.verity import FakeVerity
 
 
@@ -246,17 +246,9 @@ def test_a_repository_may_have_any_name_and_an_erofs_format_of_choice(parent: Di
 
 def test_who_will_not_wait_is_told_of_the_lock(parent: Dir) -> None:
     Repository.create(parent, secure=False).close()
-    code = (
-        "import fcntl,os,sys; f=os.open(sys.argv[1],0); fcntl.flock(f,2); print(); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, f"{parent.path}/composefs"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(LockedByOther, match="in use by another process"):
-            Repository.open(parent, require_verity=False, wait=False)
-        holder.communicate()
+    with (
+        lock_held(f"{parent.path}/composefs", fcntl.LOCK_EX),
+        pytest.raises(LockedByOther, match="in use by another process"),
+    ):
+        Repository.open(parent, require_verity=False, wait=False)
     Repository.open(parent, require_verity=False, wait=False).close()
