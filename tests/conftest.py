@@ -1,13 +1,33 @@
-"""What every test may ask for."""
+"""What every test may ask for, and what makes it the same test on every machine."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from bootc.formats import _speed
 from support import require
+
+# The same examples for everybody, and no limits that a slow machine exceeds. Hypothesis does
+# so by itself only where it finds the variables of a CI. `--hypothesis-profile=default` draws
+# other examples each time.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Give files of tests the modes that the tests expect, whatever the user's umask is."""
+    os.umask(0o022)
 
 
 @pytest.hookimpl(wrapper=True)

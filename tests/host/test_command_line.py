@@ -405,10 +405,13 @@ def test_an_overlay_that_is_there(host: Host) -> None:
 
 
 def test_another_command_at_work(host: Host) -> None:
-    hold = "flock /run/bootc sleep 3 </dev/null >/dev/null 2>&1 &"
-    _, refused, waited = host.run(
-        f"mkdir -p /run/bootc; {hold}\nsleep 0.5",
+    # Locked until the wish to let go is there, and a little longer, for the command to wait.
+    held = "touch /run/held; until test -e /run/let-go; do sleep 0.1; done; sleep 3"
+    hold = f"timeout 300 flock /run/bootc sh -c '{held}' </dev/null >/dev/null 2>&1 &"
+    _, refused, _, waited = host.run(
+        f"mkdir -p /run/bootc; {hold}\nuntil test -e /run/held; do sleep 0.1; done",
         ["upgrade", "--cancel", "--no-wait"],
+        "touch /run/let-go",
         ["pin", "booted"],
     )
     assert refused.code == 1

@@ -1,66 +1,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from bootc.deploy.install.device import Device, check_may_be_written, inspect
 from bootc.deploy.install.request import InstallRefused
-from bootc.fs.process import CommandFailed
-from support import require
-from support.commands import Commands
 
 COLUMNS = "PATH,TYPE,SIZE,RO,MODEL,SERIAL"
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> str:
-    """A block device node with nothing behind it."""
-    require.root()
-    path = tmp_path / "vda"
-    os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(4000, 0))
-    return str(path)
-
-
-def test_what_lsblk_tells(commands: Commands, node: str) -> None:
-    lsblk = commands.mock(
-        "lsblk",
-        """echo '{"blockdevices": [
-        {"path": "/dev/vda", "type": "disk", "size": 8589934592, "ro": false,
-         "model": "QEMU", "serial": "target"},
-        {"path": "/dev/vda1", "type": "part", "size": 1048576, "ro": false,
-         "model": null, "serial": null},
-        {"path": "/dev/mapper/x", "type": "crypt", "size": 1, "ro": false,
-         "model": null, "serial": null}]}'""",
-    )
-    assert inspect(node) == Device(
-        "/dev/vda", "disk", 8589934592, False, "QEMU", "target", ("/dev/vda1",)
-    )
-    assert lsblk.calls == [
-        [
-            *[
-                "--json",
-                "--bytes",
-                "--paths",
-                "--list",
-                "--output",
-                "PATH,TYPE,SIZE,RO,MODEL,SERIAL",
-            ],
-            node,
-        ]
-    ]
-
-
-def test_a_partition_is_no_disk(commands: Commands, node: str) -> None:
-    commands.mock(
-        "lsblk",
-        """echo '{"blockdevices": [{"path": "/dev/vda1", "type": "part", "size": 1, "ro": false,
-        "model": null, "serial": null}]}'""",
-    )
-    with pytest.raises(InstallRefused, match=f"^Not a whole disk: {node} is a partition$"):
-        inspect(node)
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "character device"])
@@ -80,13 +28,6 @@ def test_nothing_of_that_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         inspect(str(tmp_path / "vdz"))
     assert caught.value.filename == str(tmp_path / "vdz")
-
-
-def test_lsblk_talks_nonsense(commands: Commands, node: str) -> None:
-    commands.mock("lsblk", "echo '{'")
-    with pytest.raises(CommandFailed, match="not JSON") as caught:
-        inspect(node)
-    assert caught.value.__notes__ == [f"Inspecting {node}"]
 
 
 def test_read_only_disks() -> None:
