@@ -26,8 +26,9 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure() -> None:
-    """Give files of tests the modes that the tests expect, whatever the user's umask is."""
+    """Undo what a user may have set and what changes results."""
     os.umask(0o022)
+    os.environ.pop("POSIXLY_CORRECT", None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,7 +46,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def kernel() -> str:
     """The compiled kernel's name; without one the test cannot run."""
     if _speed.EXTENSION != "built":
-        require.lacking(f"the compiled extension is {_speed.EXTENSION} (make dev builds it)")
+        require.lacking(
+            f"the compiled extension is {_speed.EXTENSION} (make dev builds it with a C compiler)"
+        )
     if _speed.KERNEL is None:
         pytest.skip("the compiled extension has no kernel for this processor")
     return _speed.KERNEL
