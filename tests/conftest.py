@@ -1,13 +1,34 @@
-"""What every test may ask for."""
+"""What every test may ask for, and what makes it the same test on every machine."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from bootc.formats import _speed
 from support import require
+
+# The same examples for everybody, and no limits that a slow machine exceeds. Hypothesis does
+# so by itself only where it finds the variables of a CI. `--hypothesis-profile=default` draws
+# other examples each time.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Undo what a user may have set and what changes results."""
+    os.umask(0o022)
+    os.environ.pop("POSIXLY_CORRECT", None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -25,7 +46,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def kernel() -> str:
     """The compiled kernel's name; without one the test cannot run."""
     if _speed.EXTENSION != "built":
-        require.lacking(f"the compiled extension is {_speed.EXTENSION} (make dev builds it)")
+        require.lacking(
+            f"the compiled extension is {_speed.EXTENSION} (make dev builds it with a C compiler)"
+        )
     if _speed.KERNEL is None:
         pytest.skip("the compiled extension has no kernel for this processor")
     return _speed.KERNEL

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from journeys import Installed, install
 from sharing import Sharing
-from stations import FirstBoot, LiveBoot, boot_installed, boot_live
+from stations import (
+    Demonstration,
+    FirstBoot,
+    LiveBoot,
+    boot_installed,
+    boot_live,
+    demonstrate,
+)
 
 from support import images as oci_images
 from support import require, variants
@@ -123,25 +130,39 @@ def registry(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def live_boot(
-    demo_os: DemoOs, registry: int, logs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> LiveBoot:
-    return boot_live(demo_os, registry, tmp_path_factory.mktemp("live"), logs)
+def demonstration(
+    demo_os: DemoOs, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Demonstration:
+    require.tool("docker-registry")
+    require.tool("skopeo")
+    return demonstrate(demo_os, tmp_path_factory.mktemp("demo"), logs)
 
 
 @pytest.fixture(scope="session")
-def first_boot(live_boot: LiveBoot, logs: Path) -> FirstBoot:
-    return boot_installed(live_boot, logs)
+def live_boot(
+    demo_os: DemoOs,
+    demonstration: Demonstration,
+    registry: int,
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> LiveBoot:
+    directory = tmp_path_factory.mktemp("live")
+    return boot_live(demo_os, demonstration, registry, directory, logs)
+
+
+@pytest.fixture(scope="session")
+def first_boot(demonstration: Demonstration, logs: Path) -> FirstBoot:
+    return boot_installed(demonstration, logs)
 
 
 @pytest.fixture
 def copied(
-    live_boot: LiveBoot, first_boot: FirstBoot, tmp_path: Path
+    demonstration: Demonstration, first_boot: FirstBoot, tmp_path: Path
 ) -> Iterator[tuple[Path, Path]]:
     """A copy of the healthy disk and its firmware variables, to be damaged."""
     assert first_boot.state == "running"
-    disk = disks.copy(live_boot.disk, tmp_path / "disk.img")
+    disk = disks.copy(demonstration.disk, tmp_path / "disk.img")
     firmware_vars = tmp_path / "vars.fd"
-    shutil.copyfile(live_boot.firmware_vars, firmware_vars)
+    shutil.copyfile(demonstration.firmware_vars, firmware_vars)
     yield disk, firmware_vars
     disk.unlink()

@@ -83,7 +83,7 @@ def install(
             timeout_s=1800,
         )
         machine.run(
-            "set -e; mkdir -p /run/target; mount /dev/vdb3 /run/target\n"
+            f"set -e; mkdir -p /run/target; mount {TARGET_DEVICE}3 /run/target\n"
             "cd /run/target/state/deploy/*/etc\n"
             "mkdir -p containers/registries.conf.d\n"
             "cat >containers/registries.conf.d/test.conf\n"

@@ -1,21 +1,31 @@
-"""The stations of the journey that are visited once: what is done there, what is seen."""
+"""The stations of the journey that are visited once: what is done there, what is seen.
+
+The first is README's demo. What it installed, updated and rolled back is the disk of the others.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS, Disk
-from testbed.demo_os import TARGET_DEVICE, TARGET_SIZE_BYTES, DemoOs, installed
+from testbed.demo_os import LIVE_DEVICE, TARGET_DEVICE, DemoOs, installed
 from testbed.machine import Machine
 from testbed.qemu import find_qemu
 from testbed.registry import configuration
 
 INSTALL = "bootc install to-disk --composefs-backend --bootloader systemd --filesystem ext4"
+#: The disk of the live machine that stays blank.
+BLANK = "/dev/vdd"
+TOP = Path(__file__).parents[2]
+#: What make tells those it runs; the demo's is another.
+OF_MAKE = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
 _GUEST_MEASURE = Path(__file__).with_name("guest_measure.py").read_bytes()
 #: A file that no boot needs, for the test that damages it.
 BYSTANDER = "/usr/share/common-licenses/GPL-3"
@@ -32,16 +42,22 @@ WRITES = {
 
 
 @dataclass(frozen=True, slots=True)
-class LiveBoot:
-    """What the live machine did."""
+class Demonstration:
+    """What ``make demo`` said, and the machine it left, which runs version 1 again."""
 
     disk: Path
     firmware_vars: Path
-    reference: str
+    status: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBoot:
+    """What the live machine did."""
+
     status: Result
     status_json: Result
     refusals: dict[str, Result]
-    install: Result
     again: Result
 
 
@@ -87,55 +103,65 @@ def allow_plain_http(machine: Machine, host: str) -> None:
     )
 
 
-def boot_live(demo_os: DemoOs, registry: int, directory: Path, logs: Path) -> LiveBoot:
-    """The live machine: everything it must refuse, and then the installation."""
-    disk = disks.blank(directory / "disk.img", TARGET_SIZE_BYTES)
+def demonstrate(demo_os: DemoOs, directory: Path, logs: Path) -> Demonstration:
+    """Run README's demo."""
+    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    with (logs / "demo.txt").open("w+") as log:
+        done = subprocess.run(
+            ["make", "demo"], cwd=TOP, env=environment, stdout=log, stderr=log, check=False
+        )
+        log.seek(0)
+        said = log.read()
+    disk = disks.copy(demo_os.directory / "disk.img", directory / "disk.img")
+    firmware_vars = directory / "vars.fd"
+    shutil.copyfile(demo_os.directory / "vars.fd", firmware_vars)
+    return Demonstration(disk, firmware_vars, done.returncode, said)
+
+
+def boot_live(
+    demo_os: DemoOs, demonstration: Demonstration, registry: int, directory: Path, logs: Path
+) -> LiveBoot:
+    """The live machine: everything it must refuse, whose disk is not blank in the end."""
+    disk = disks.copy(demonstration.disk, directory / "disk.img")
+    blank = disks.blank(directory / "blank.img", disk.stat().st_size)
     small = disks.blank(directory / "small.img", 64 << 20)
     firmware_vars = directory / "vars.fd"
     shutil.copyfile(find_qemu().firmware_vars, firmware_vars)
     host = f"{HOST_ADDRESS}:{registry}"
     good = f"docker://{host}/demo:v1"
     attempts = {
-        "mounted": f"{INSTALL} --source-imgref {good} /dev/vda",
+        "mounted": f"{INSTALL} --source-imgref {good} {LIVE_DEVICE}",
         "too small": f"{INSTALL} --source-imgref {good} /dev/vdc",
         "not a block device": f"{INSTALL} --source-imgref {good} /etc/hostname",
         "not there": f"{INSTALL} --source-imgref {good} /dev/vdz",
-        "no such image": f"{INSTALL} --source-imgref docker://{host}/demo:none {TARGET_DEVICE}",
-        "no registry": f"{INSTALL} --source-imgref docker://{HOST_ADDRESS}:1/demo:v1 "
-        + TARGET_DEVICE,
-        "unbootable": f"{INSTALL} --source-imgref docker://{host}/unbootable:v1 " + TARGET_DEVICE,
+        "no such image": f"{INSTALL} --source-imgref docker://{host}/demo:none {BLANK}",
+        "no registry": f"{INSTALL} --source-imgref docker://{HOST_ADDRESS}:1/demo:v1 {BLANK}",
+        "unbootable": f"{INSTALL} --source-imgref docker://{host}/unbootable:v1 {BLANK}",
     }
-    hardware = demo_os.live(disk, firmware_vars, Disk(small, "small"), network=True)
+    more = (Disk(small, "small"), Disk(blank, "blank"))
+    hardware = demo_os.live(disk, firmware_vars, *more, network=True)
     with Machine(hardware, keep_console=logs / "live.txt") as machine:
         machine.wait_ready()
         allow_plain_http(machine, host)
         report = LiveBoot(
-            disk=disk,
-            firmware_vars=firmware_vars,
-            reference=f"{host}/demo:v1",
             status=machine.run("bootc status --format humanreadable", check=False),
             status_json=machine.run("bootc status --json", check=False),
             refusals={
                 name: machine.run(command, check=False, timeout_s=600)
                 for name, command in attempts.items()
             },
-            install=machine.run(
-                f"{INSTALL} --source-imgref {good} {TARGET_DEVICE}",
-                check=False,
-                timeout_s=1800,
-            ),
             again=machine.run(
                 f"{INSTALL} --source-imgref {good} {TARGET_DEVICE}", check=False, timeout_s=600
             ),
         )
         machine.power_off()
-    (logs / "install.txt").write_text(report.install.stdout + report.install.stderr)
+    disk.unlink()
     return report
 
 
-def boot_installed(live_boot: LiveBoot, logs: Path) -> FirstBoot:
+def boot_installed(demonstration: Demonstration, logs: Path) -> FirstBoot:
     """The installed machine in good health."""
-    hardware = installed(live_boot.disk, live_boot.firmware_vars)
+    hardware = installed(demonstration.disk, demonstration.firmware_vars)
     with Machine(hardware, keep_console=logs / "first-boot.txt") as machine:
         machine.wait_ready()
         state = machine.wait_running()

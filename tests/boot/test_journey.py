@@ -1,4 +1,4 @@
-"""A disk is installed and booted, and what somebody changed behind its back is noticed."""
+"""README's demo, and what somebody changed on its disk behind its back is noticed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from stations import BYSTANDER, FirstBoot, LiveBoot
+from stations import BYSTANDER, Demonstration, FirstBoot, LiveBoot
 
 from bootc.formats.digest import Algorithm
 from bootc.formats.imgref import ImageReference
@@ -23,7 +23,7 @@ from testbed.tamper import Ext4, root_filesystem
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
 REFUSALS = {
-    "mounted": "Device /dev/vda is mounted",
+    "mounted": "Device /dev/vdb is mounted",
     "too small": "/dev/vdc",
     "not a block device": "Not a block device: /etc/hostname",
     "not there": "/dev/vdz",
@@ -33,8 +33,25 @@ REFUSALS = {
 }
 
 
+#: What README installs.
+REFERENCE = "registry.example.com/os:v1"
 SWITCH_ROOT = "Reached target initrd-switch-root.target"
 PROGRESS = re.compile(r"\w.* …$|\w.*: \d+ %$|\w.*: done \(.* s\)$")
+
+
+class TestDemonstration:
+    def test_every_command_of_it_succeeds(self, demonstration: Demonstration) -> None:
+        assert demonstration.status == 0, demonstration.said[-4000:]
+        said = demonstration.said.splitlines()
+        assert "Installation complete!" in said
+        assert [line.partition(" runs ")[2] for line in said if " runs version" in line] == [
+            f"version {version}, its root is composefs:{root}"
+            for version, root in zip("121", roots(demonstration), strict=True)
+        ]
+
+    def test_the_rollback_brings_the_first_one_back(self, demonstration: Demonstration) -> None:
+        first, second, third = roots(demonstration)
+        assert (first == third, first == second) == (True, False)
 
 
 class TestLiveMachine:
@@ -58,13 +75,9 @@ class TestLiveMachine:
         assert errors[0].startswith("error: ")
         assert words in errors[0]
 
-    def test_installs_on_the_disk_that_was_left_blank(self, live_boot: LiveBoot) -> None:
-        assert live_boot.install.rc == 0, live_boot.install
-        assert live_boot.install.stdout.endswith("Installation complete!\n")
-
     def test_does_not_overwrite_an_installation_unasked(self, live_boot: LiveBoot) -> None:
         assert live_boot.again.rc == 1
-        assert "Detected existing partitions on /dev/vdb" in live_boot.again.stderr
+        assert "Detected existing partitions on /dev/vda" in live_boot.again.stderr
 
 
 class TestFirstBoot:
@@ -105,7 +118,7 @@ class TestFirstBoot:
         for place in ("/etc", "/var"):
             assert first_boot.writes[place].rc == 0
 
-    def test_status(self, first_boot: FirstBoot, live_boot: LiveBoot, demo_os: DemoOs) -> None:
+    def test_status(self, first_boot: FirstBoot, demo_os: DemoOs) -> None:
         host = json.loads(first_boot.status_json)
         check_host(host)
         assert yaml.safe_load(first_boot.status_yaml) == host
@@ -113,7 +126,7 @@ class TestFirstBoot:
         assert first_boot.status_json == json.dumps(
             host, sort_keys=True, separators=(",", ":"), ensure_ascii=False
         )
-        image = {"image": live_boot.reference, "transport": "registry"}
+        image = {"image": REFERENCE, "transport": "registry"}
         assert host["spec"] == {"bootOrder": "default", "image": image}
         booted = host["status"]["booted"]
         assert booted["image"]["image"] == image
@@ -127,21 +140,21 @@ class TestFirstBoot:
             "missingVerityAllowed": False,
         }
         assert re.fullmatch("[0-9a-f]{64}", booted["composefs"]["bootDigest"])
-        assert host["status"]["rollback"] is None
+        assert host["status"]["rollback"]["image"]["imageDigest"] == manifest_digest(demo_os, "v2")
         assert host["status"]["staged"] is None
 
-    def test_status_for_people(
-        self, first_boot: FirstBoot, live_boot: LiveBoot, demo_os: DemoOs
-    ) -> None:
+    def test_status_for_people(self, first_boot: FirstBoot, demo_os: DemoOs) -> None:
         lines = first_boot.status_human.splitlines()
-        assert lines[0] == f"● Booted image: {live_boot.reference}"
+        assert lines[0] == f"● Booted image: {REFERENCE}"
         assert f"        Digest: {manifest_digest(demo_os, 'v1')} (amd64)" in lines
         assert f"        Verity: {first_boot.image_id}" in lines
 
 
-def test_state_outlives_a_reboot(first_boot: FirstBoot, live_boot: LiveBoot, logs: Path) -> None:
+def test_state_outlives_a_reboot(
+    first_boot: FirstBoot, demonstration: Demonstration, logs: Path
+) -> None:
     assert first_boot.state == "running"
-    hardware = installed(live_boot.disk, live_boot.firmware_vars)
+    hardware = installed(demonstration.disk, demonstration.firmware_vars)
     with Machine(hardware, keep_console=logs / "second-boot.txt") as machine:
         machine.wait_ready()
         assert machine.wait_running() == "running"
@@ -216,6 +229,11 @@ class TestTampering:
             assert first_boot.bystander.startswith(result.stdout_bytes)
 
 
+def roots(demonstration: Demonstration) -> list[str]:
+    """The image that each boot of the installed machine ran."""
+    return re.findall(r"its root is composefs:([0-9a-f]{128})$", demonstration.said, re.MULTILINE)
+
+
 def assert_boot_is_refused(copied: tuple[Path, Path], console: Path, cause: str) -> None:
     """The machine ends in the emergency target, says why, and never enters the root."""
     with Machine(installed(*copied), keep_console=console) as machine:
@@ -277,12 +295,13 @@ def check_host(host: dict[str, Any]) -> None:
         entry = host["status"][slot]
         if entry is not None:
             check_entry(entry)
+            assert entry["pinned"] is (slot == "rollback")  # by the demo
 
 
 def check_entry(entry: dict[str, Any]) -> None:
     assert set(entry) == ENTRY_KEYS
     assert (entry["store"], entry["ostree"], entry["cachedUpdate"]) == (None, None, None)
-    for flag in ("incompatible", "pinned", "softRebootCapable", "downloadOnly"):
+    for flag in ("incompatible", "softRebootCapable", "downloadOnly"):
         assert entry[flag] is False
     assert set(entry["image"]) == IMAGE_KEYS
     assert set(entry["image"]["image"]) == {"image", "transport"}

@@ -299,11 +299,14 @@ def test_an_interruption_waits_for_the_wiping(
         threading.Thread(target=done.wait).start()
     commands = Commands(tmp_path / "bin", monkeypatch)
     fake = commands.mock("wipefs", f'kill -INT "$PPID"; exec {real} "$@"')
+    # A shell without job control lets what it starts in the background ignore Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), BlankUnlessKept(inspect(disk), lambda _: None):
             fail_after_formatting(disk, RuntimeError)
     finally:
         done.set()
+        signal.signal(signal.SIGINT, inherited)
     assert len(fake.calls) == 4
     assert run(real, "--noheadings", disk) == ""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 
@@ -23,6 +23,7 @@ from bootc.deploy.system import look_at_system
 from bootc.events import null_sink
 from bootc.repository.repository import NotARepository
 from support import require
+from support.children import lock_held
 from support.commands import Commands
 from support.sysroot import FakeSysroot, image_id
 
@@ -170,14 +171,8 @@ def test_a_repository_that_makes_no_sense(root: Path) -> None:
 
 def test_a_repository_that_is_being_collected(root: Path) -> None:
     add_deployments(root / "sysroot")
-    code = "import fcntl,os,sys; fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX); print(1)"
-    argv = [sys.executable, "-c", f"{code}; sys.stdout.flush(); input()"]
-    path = str(root / "sysroot/composefs")
-    with subprocess.Popen([*argv, path], stdin=PIPE, stdout=PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "1\n"
+    with lock_held(root / "sysroot/composefs", fcntl.LOCK_EX):
         host = read_host(root=str(root))
-        other.communicate("\n")
     check_booted(host)
     assert host.status.booted is not None
     assert host.status.booted.image is not None

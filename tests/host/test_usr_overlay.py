@@ -75,8 +75,13 @@ def overlaid(usr: Path, mode: str) -> dict[str, Any]:
     return value
 
 
-def test_what_is_written_stays_above(usr: Path) -> None:
-    found = overlaid(usr, "rw")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_what_is_written_stays_above(usr: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        found = overlaid(usr, "rw")
+    finally:
+        os.umask(before)
     assert found["names"] == ["bin", "new"]
     assert found["said"] is None
     assert found["mount"] == ["overlay", "transient"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -202,9 +202,12 @@ def put(system: FakeSysroot, top: Path, place: str, make: Litter) -> None:
         aside.mkdir(exist_ok=True)
         path.rename(aside / str(len(list(aside.iterdir()))))
     # Something else may lie where a directory above should be.
-    with contextlib.suppress(FileExistsError, NotADirectoryError, FileNotFoundError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make(path)
+    except OSError as exc:
+        if exc.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
+            raise
 
 
 @settings(max_examples=60, deadline=None)

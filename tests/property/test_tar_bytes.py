@@ -60,7 +60,7 @@ def test_agrees_with_tarfile_and_keeps_every_byte(data: bytes) -> None:
             )
         )
     assert again + headers.trailer + stream.read() == data
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(data), encoding="utf-8") as archive:
         theirs = [
             (
                 *(m.name.rstrip("/").encode(), m.mode, m.uid, m.gid),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 from bootc.fs import atomic, removal
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
+from support.children import exit_status_of_fork
 
 _CHANGES = ("mkdir", "symlink", "unlink", "rename", "sync")
 _DEAD = 77
@@ -132,17 +132,12 @@ def killed(at: int, work: Callable[[], object]) -> bool:
 
 
 def _in_child(changes: Changes, work: Callable[[], object]) -> bool:
-    child = os.fork()
-    if child == 0:
-        try:
-            with _counting(changes):
-                work()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001  (nothing may leave the child)
-            traceback.print_exc()
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, _DEAD), "the child failed"
+    def counted() -> None:
+        with _counting(changes):
+            work()
+
+    code = exit_status_of_fork(counted)
+    assert code in (0, _DEAD), f"the child failed ({code})"
     return code == _DEAD
 
 

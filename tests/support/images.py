@@ -66,7 +66,7 @@ def xattr(name: str, value: str) -> dict[str, str]:
 def layer(*members: Member, format: int = tarfile.PAX_FORMAT) -> bytes:
     """Make a tar archive."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=format, encoding="utf-8") as archive:
         for info, content in members:
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()

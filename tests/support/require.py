@@ -19,7 +19,7 @@ def tool(name: str) -> str:
     """Return the path of an external tool."""
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if path is None:
-        lacking(f"{name} is not installed (make dev installs it)")
+        lacking(f"{name} is not installed (tools/host-packages installs it)")
     assert path is not None
     return path
 

@@ -60,7 +60,7 @@ def name_of(path: Path) -> str:
 def imports_of(path: Path) -> set[str]:
     """Absolute names of everything a module imports, imports inside functions included."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -128,12 +128,12 @@ def test_only_main_exits() -> None:
             continue
         if path.match("initramfs/setup_root.py"):
             continue
-        assert "sys.exit" not in path.read_text(), path
+        assert "sys.exit" not in path.read_text("utf-8"), path
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
 def test_size_bars(path: Path) -> None:
-    source = path.read_text()
+    source = path.read_text("utf-8")
     assert len(source.splitlines()) <= MAX_FILE_LINES
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
@@ -144,7 +144,7 @@ def test_size_bars(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SRC)))
 def test_package_inits_stay_empty(path: Path) -> None:
     if path.name == "__init__.py" and path.parent != SRC:
-        assert path.read_text() == ""
+        assert path.read_text("utf-8") == ""
 
 
 #: Functions that call themselves, and what bounds how deep.
@@ -204,5 +204,5 @@ def recursive(calls: dict[str, set[str]]) -> set[str]:
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_no_function_calls_itself(path: Path) -> None:
     """Names, values and references nest deeper than Python calls; loops do not mind."""
-    found = recursive(calls_of(ast.parse(path.read_text())))
+    found = recursive(calls_of(ast.parse(path.read_bytes())))
     assert found == MAY_RECUR.get(str(path.relative_to(SRC)), set())

@@ -14,5 +14,5 @@ TUTORIALS = sorted((Path(__file__).parents[2] / "docs/tutorial").glob("*.md"))
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.name)
 def test_every_example_runs(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    failed, tried = doctest.testfile(str(path), module_relative=False)
+    failed, tried = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
     assert (failed, tried > 10) == (0, True)

@@ -19,7 +19,11 @@ from testbed.qemu import BUILD
 #: Sparse, so it only takes what is written.
 TARGET_SIZE_BYTES = 8 << 30
 #: What the live machine calls the blank disk.
-TARGET_DEVICE = "/dev/vdb"
+TARGET_DEVICE = "/dev/vda"
+#: And the disk it was started from.
+LIVE_DEVICE = "/dev/vdb"
+#: What is late there is not broken: the timer to the kernel, the disk to systemd.
+_ON_A_BUSY_HOST = ("no_timer_check", "systemd.default_device_timeout_sec=300")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +60,14 @@ class DemoOs:
         return Hardware(
             firmware_vars=firmware_vars,
             disks=[
-                Disk(self.directory / "live.img", "live", snapshot=True),
                 Disk(target, "target"),
+                Disk(self.directory / "live.img", "live", snapshot=True),
                 *more,
             ],
             direct=DirectBoot(
                 self.directory / "vmlinuz",
                 self.directory / "initramfs.img",
-                "root=/dev/vda rw console=ttyS0",
+                " ".join([f"root={LIVE_DEVICE} rw console=ttyS0", *_ON_A_BUSY_HOST]),
             ),
             network=network,
         )

@@ -54,9 +54,10 @@ class Registry:
         return self.name(image)
 
 
-def configuration(host: str) -> str:
-    """Return a registries.conf that allows plain HTTP to a registry."""
-    return f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
+def configuration(host: str, *, known_as: str | None = None) -> str:
+    """Return a registries.conf that allows plain HTTP to a registry, by another name if given."""
+    prefix = f'prefix = "{known_as}"\n' if known_as else ""
+    return f'[[registry]]\n{prefix}location = "{host}"\ninsecure = true\n'
 
 
 def skopeo(*arguments: str) -> None:

@@ -148,7 +148,9 @@ def mount_transient(lower_fd: int, *, source: str) -> int:
     with doing(f"mounting {source}"):
         memory_fd = _mount_tmpfs()
         try:
-            os.mkdir("upper", 0o755, dir_fd=memory_fd)
+            os.mkdir("upper", dir_fd=memory_fd)
+            # The view has this mode, and the umask must not take it from everybody but root.
+            os.chmod("upper", 0o755, dir_fd=memory_fd)
             os.mkdir("work", 0o700, dir_fd=memory_fd)
             with attached(memory_fd):
                 memory = _path_of(memory_fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from bootc.kernel import fsverity
 from bootc.repository.metadata import MetadataError
 from bootc.repository.repository import Repository
 from support.cfs import Cfs
+from support.children import lock_held
 from support.verity import FakeVerity
 
 NONE_FOUND = "No images found\n"
@@ -225,31 +227,13 @@ def test_remains_that_say_nothing(cfs: Cfs) -> None:
 
 
 def test_another_process_that_does_not_wait(cfs: Cfs) -> None:
-    script = (
-        "import sys\n"
-        "from bootc.fs.dir import Dir\n"
-        "from bootc.fs.lock import lock_exclusive\n"
-        "with Dir.open(sys.argv[1]) as directory:\n"
-        "    lock_exclusive(directory)\n"
-        "    print(flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(cfs.repo)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        other.stdout.readline()
+    with lock_held(cfs.repo, fcntl.LOCK_EX) as other:
         told = cfs.error("--no-wait", "images")
         assert told.startswith(
             f"Opening the repository {cfs.repo}: Locking {cfs.repo}: {cfs.repo} is in "
             f"use by process {other.pid} ("
         )
         assert told.endswith(") (hint: wait until it has finished, then try again)")
-        other.stdin.close()
     assert cfs("--no-wait", "images") == NONE_FOUND
 
 

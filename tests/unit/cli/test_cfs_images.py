@@ -119,16 +119,6 @@ def test_the_image_is_that_of_mkcomposefs(
     assert cfs(*words, "compute-id", "--no-propagate-usr-to-root", root) == expected
 
 
-def test_a_label_is_the_images_own_or_none(cfs: Cfs, root: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can set security.selinux")
-    os.setxattr(root / "usr/large", "security.selinux", b"of_the_builder")
-    asis = "--no-propagate-usr-to-root"
-    assert "of_the_builder" in cfs("create-dumpfile", asis, root)
-    assert "of_the_builder" not in cfs("create-dumpfile", "--bootable", asis, root)
-    assert "user.kept" in cfs("create-dumpfile", "--bootable", asis, root)
-
-
 def test_what_is_stored_securely(cfs: Cfs, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = FakeVerity()
     monkeypatch.setattr(fsverity, "enable", kernel.enable)

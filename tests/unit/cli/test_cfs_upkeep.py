@@ -7,8 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
 from bootc.repository.repository import Repository
 from support.cfs import Cfs
+from support.children import let_go_after, lock_held
 from support.protection import IMMUTABLE, set_flags, unprotect
 from support.stored import Store
 from support.verity import FakeVerity
@@ -292,21 +291,10 @@ def test_gc_points_to_fsck(filled: Cfs) -> None:
 
 
 def test_gc_waits_or_does_not(filled: Cfs) -> None:
-    script = "import fcntl, os, sys, time; fd = os.open(sys.argv[1], os.O_RDONLY)\n"
-    script += (
-        "fcntl.flock(fd, fcntl.LOCK_SH); print(flush=True); sys.stdin.readline(); time.sleep(1)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, filled.repo],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdin
-        assert other.stdout
-        other.stdout.readline()
+    with lock_held(filled.repo, fcntl.LOCK_SH) as other:
         assert f"is in use by process {other.pid} (" in filled.error("gc", group=("--no-wait",))
         assert filled("gc", "-n", group=("--no-wait",)).startswith("Dry run")
-        other.stdin.close()
+        let_go_after(1, other.let_go)
         said = filled("gc").splitlines()
     assert said[0].startswith(f"Waiting for process {other.pid} (")
     assert said[0].endswith(f"), which uses {filled.repo}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from bootc.cli import main as cli
 from bootc.cli.session import ETC_CONFLICT, refuse_together
-from bootc.deploy import booted
+from bootc.deploy import booted, system
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.errors import UsageError
 from bootc.fs.mounts import read_mounts
@@ -46,10 +47,11 @@ def no_container(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def nothing_at_stake() -> None:
-    """Run commands that would succeed only where they can do no harm."""
-    if os.geteuid() != 0:
-        pytest.skip("only root gets that far")
+def nothing_at_stake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run commands as root would, but only where they can do no harm."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(system, "_LOCK", str(tmp_path.relative_to("/") / "lock"))
+    monkeypatch.setattr(system, "STAGED_MARKER", str(tmp_path.relative_to("/") / "run/staged"))
     if booted.booted_image(read_mounts()) is not None:
         pytest.skip("this machine is one that the commands are for")
 

@@ -39,7 +39,7 @@ def visible_flags(command: Command) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", sorted({page_of(command) for command in COMMANDS}))
 def test_options_match(page: str) -> None:
-    text = (MAN / f"{page}.8.rst").read_text()
+    text = (MAN / f"{page}.8.rst").read_text("utf-8")
     terms = [line for line in text.splitlines() if line.startswith("-") and line.strip("-")]
     documented = {flag for line in terms for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
     flags = {flag for command in on_page(page) for flag in visible_flags(command)}
@@ -48,20 +48,20 @@ def test_options_match(page: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_the_synopsis_has_every_command(command: Command) -> None:
-    text = (MAN / f"{page_of(command)}.8.rst").read_text()
+    text = (MAN / f"{page_of(command)}.8.rst").read_text("utf-8")
     for name in (command.name, *command.aliases):
         assert f"**bootc {name}" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_the_overview_names_every_command(command: Command) -> None:
-    assert f"**{page_of(command)}**" in (MAN / "bootc.8.rst").read_text()
+    assert f"**{page_of(command)}**" in (MAN / "bootc.8.rst").read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_pages_render_without_a_complaint(page: Path) -> None:
     troff = docutils.core.publish_string(
-        page.read_text(),
+        page.read_text("utf-8"),
         writer=docutils.writers.manpage.Writer(),
         settings_overrides={"halt_level": 2, "report_level": 5, "_disable_config": True},
     )

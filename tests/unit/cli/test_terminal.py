@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 
 import pytest
+
+from support.children import running
 
 PROGRAM = """
 import sys
@@ -29,9 +30,8 @@ def test_results_are_neither_wrapped_nor_denied_their_terminal() -> None:
     pytest.importorskip("rich")
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=theirs, stderr=theirs, env=environment
-    ) as process:
+    argv = [sys.executable, "-c", PROGRAM]
+    with running(argv, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
         try:

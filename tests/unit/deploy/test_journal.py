@@ -187,7 +187,9 @@ def test_a_deployment_without_an_origin_is_told_of(told: Journal, tmp_path) -> N
 
 def test_ids_are_what_journalctl_takes_and_what_is_documented() -> None:
     page = Path(__file__).parents[3] / "docs" / "reference" / "journal.md"
-    documented = re.findall(r"^\| `([A-Z_]+)` \| `([^`]*)` \|", page.read_text(), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `([A-Z_]+)` \| `([^`]*)` \|", page.read_text("utf-8"), re.MULTILINE
+    )
     assert documented == [(event.name, event.value) for event in Event]
     for event in Event:
         assert re.fullmatch(r"[0-9a-f]{32}", event.value)

@@ -338,7 +338,7 @@ def test_real_headers_agree_with_tarfile() -> None:
         for n in (1, 99, 100, 101, 255, 256, 600, 3000)
     ]
     data = layer(*members)
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(data), encoding="utf-8") as archive:
         theirs = [(m.name, m.mode, m.uid, m.gid, m.size, float(m.mtime)) for m in archive]
     ours = [
         (e.path.decode(), e.mode, e.uid, e.gid, e.size_bytes, e.mtime_s + e.mtime_ns / 1e9)

@@ -253,7 +253,7 @@ def test_a_policy_that_is_no_directory() -> None:
 
 
 def test_the_guide_names_them_all() -> None:
-    guide = (Path(__file__).parents[3] / "docs/howto/digest-mismatch.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/howto/digest-mismatch.md").read_text("utf-8")
     for canonicalisation in (*KNOWN, format_version((1, 2))):
         assert f"`{canonicalisation.name}`" in guide
 

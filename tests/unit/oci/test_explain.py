@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -141,13 +142,10 @@ def test_a_dumpfile_from_a_pipe(tmp_path: Path) -> None:
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     lines = b"".join(write_dumpfile(tree()))
-    if not (child := os.fork()):
-        try:
-            fifo.write_bytes(lines)
-        finally:
-            os._exit(0)
+    writer = threading.Thread(target=fifo.write_bytes, args=(lines,), daemon=True)
+    writer.start()
     report = explain(str(fifo), image(tmp_path / "b", tree()))
-    os.waitpid(child, 0)
+    writer.join(10)
     assert report.equal
 
 

@@ -6,21 +6,14 @@ from pathlib import Path
 import pytest
 
 from bootc.formats.digest import Algorithm
-from bootc.formats.dumpfile import write_dumpfile
-from bootc.formats.erofs.writer import mkfs_erofs
-from bootc.formats.imgref import ImageReference
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.walk import TreeChanged, read_tree
-from bootc.oci.layoutdir import open_layout
 from bootc.oci.local import ActiveRoot, directory_tree
-from bootc.oci.pull import compute_image_id
 from bootc.oci.seal import SealError, XattrMode
 from bootc.oci.selabel import LabelError
 from bootc.repository.repository import Repository
-from support import images, require
-from support.images import directory, file, hardlink, symlink
 
 NOTE = b"# " + b"x" * 100 + b"\n"
 FILES = "etc/selinux/mine/contexts/files"
@@ -81,18 +74,6 @@ def test_a_directory_as_it_is(root: Path) -> None:
     assert booted.stat.xattrs == {b"security.selinux": b"any"}
 
 
-def test_a_label_without_a_policy(root: Path) -> None:
-    require.root()
-    (root / "etc/selinux/config").unlink()
-    os.setxattr(root / "boot", "security.selinux", b"of_the_builder")
-    with Dir.open(root) as top:
-        plain = directory_tree(top, bootable=False, as_container=False).root
-        booted = directory_tree(top, as_container=False).root
-    labelled = [path for path, node in plain.walk() if node.stat.xattrs]
-    assert labelled == [b"/boot"]
-    assert not any(node.stat.xattrs for _, node in booted.walk())
-
-
 def test_a_directory_that_is_kept(root: Path, tmp_path: Path) -> None:
     with (
         Dir.open(tmp_path) as parent,
@@ -140,44 +121,3 @@ def test_the_walk_can_store_what_it_reads(root: Path, tmp_path: Path) -> None:
         assert isinstance(tool, Leaf)
         assert isinstance(tool.content, External)
         assert repository.objects.read(tool.content.digest) == b"tool" * 100
-
-
-def test_the_id_is_that_of_the_layers(root: Path, tmp_path: Path) -> None:
-    """The same files, once in layers and once in a directory; times have nanoseconds."""
-    require.root()
-    times = {"mtime": "1234567890.123456789"}
-    members = [
-        *(directory(name, pax_headers=times) for name in ("usr", "boot", "sysroot", "var")),
-        directory("usr/bin", 0o711, uid=7, pax_headers={"mtime": "0.000000001"}),
-        file("usr/bin/a", b"a" * 4097, 0o4755, gid=8, pax_headers={"mtime": "9.5"}),
-        hardlink("usr/bin/z", "usr/bin/a"),
-        file("usr/bin/small", b"s", 0o600, pax_headers=times),
-        symlink("usr/bin/link", "../x", pax_headers={"mtime": "3.000000003"}),
-        file("boot/gone", b"b" * 100),
-    ]
-    layout = images.single(tmp_path / "layout", images.layer(*members))
-    with open_layout(ImageReference.parse(layout.reference()), images.ARCHITECTURE) as source:
-        expected = compute_image_id(source)
-
-    made = tmp_path / "made"
-    for name in ("usr/bin", "boot", "sysroot", "var"):
-        (made / name).mkdir(parents=True)
-    (made / "usr/bin/a").write_bytes(b"a" * 4097)
-    os.link(made / "usr/bin/a", made / "usr/bin/z")
-    (made / "usr/bin/small").write_bytes(b"s")
-    (made / "usr/bin/link").symlink_to("../x")
-    os.chown(made / "usr/bin", 7, 0)
-    os.chown(made / "usr/bin/a", 0, 8)
-    for name, mode in (("usr/bin", 0o711), ("usr/bin/a", 0o4755), ("usr/bin/small", 0o600)):
-        os.chmod(made / name, mode)
-    for name in ("usr", "boot", "sysroot", "var"):
-        os.chmod(made / name, 0o755)
-    usual = 1234567890_123456789
-    for name, time in {
-        **{"usr/bin/a": 9_500_000_000, "usr/bin/small": usual, "usr/bin/link": 3_000_000_003},
-        **{"usr/bin": 1, "usr": usual, "boot": usual, "sysroot": usual, "var": usual},
-    }.items():
-        os.utime(made / name, ns=(time, time), follow_symlinks=False)
-    with Dir.open(made) as top:
-        tree = directory_tree(top).root
-    assert verity_digest(mkfs_erofs(tree), Algorithm.SHA512) == expected, [*write_dumpfile(tree)]

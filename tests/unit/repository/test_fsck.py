@@ -7,7 +7,6 @@ import json
 import os
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from bootc.repository.findings import Count, Finding, Kind, Report
 from bootc.repository.fsck import check
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
+from support.rights import bound_by_mode
 from support.verity import FakeVerity
 
 DATA = b"data" * 5000
@@ -186,26 +186,11 @@ def test_an_object_that_cannot_be_measured(insecure: Repository, error: int, kin
     assert report.findings[0].detail == os.strerror(error)
 
 
-@pytest.fixture
-def unprivileged() -> Iterator[None]:
-    """Not root, who may read everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def test_an_object_that_may_not_be_read(
-    insecure: Repository, request: pytest.FixtureRequest
-) -> None:
-    path_of(insecure, put(insecure)).chmod(0)
+def test_an_object_that_may_not_be_read(insecure: Repository) -> None:
+    path = path_of(insecure, put(insecure))
     os.fchmod(insecure.dir.fileno(), 0o755)
-    request.getfixturevalue("unprivileged")
-    report = checked(insecure)
+    with bound_by_mode(path, 0):
+        report = checked(insecure)
     assert kinds(report) == ["object-check-failed"]
     assert report.findings[0].detail == "Permission denied"
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import struct
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ from bootc.repository.fsck import check
 from bootc.repository.gc import GcReport, UnreadableRoot, collect
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
+from support.children import let_go_after, lock_held
 from support.deep import cleared, few_descriptors
 from support.foreign import FOREIGN_REFS, plant_in_refs
 from support.stored import Store, check_registered, object_names
@@ -553,27 +552,14 @@ def test_opening_within_a_collection_is_told(repository: Repository, parent: Dir
 
 
 @pytest.fixture
-def other_process(repository: Repository) -> Iterator[subprocess.Popen[str]]:
-    script = (
-        "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_SH);"
-        "print('locked', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, repository.dir.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "locked\n"
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
+def other_process(repository: Repository) -> Iterator[Callable[[], None]]:
+    """Another process that uses the repository; call it to let it end."""
+    with lock_held(repository.dir.path, fcntl.LOCK_SH) as other:
+        yield other.let_go
 
 
-def test_another_process_is_not_disturbed(
-    repository: Repository, other_process: subprocess.Popen[str]
-) -> None:
+@pytest.mark.usefixtures("other_process")
+def test_another_process_is_not_disturbed(repository: Repository) -> None:
     repository.objects.put(b"stray")
     with pytest.raises(LockedByOther) as caught:
         collect(repository, wait=False)
@@ -585,15 +571,14 @@ def test_another_process_is_not_disturbed(
 
 
 def test_waiting_for_another_process_is_announced(
-    repository: Repository, other_process: subprocess.Popen[str]
+    repository: Repository, other_process: Callable[[], None]
 ) -> None:
     events: list[Event] = []
 
     def sink(event: Event) -> None:
         events.append(event)
         if isinstance(event, Message):
-            assert other_process.stdin is not None
-            threading.Timer(0.05, other_process.stdin.close).start()
+            let_go_after(0.05, other_process)
 
     assert collect(repository, sink=sink) == NOTHING
     assert isinstance(events[0], Message)
@@ -602,10 +587,9 @@ def test_waiting_for_another_process_is_announced(
 
 
 def test_another_process_that_is_quick_is_waited_for_in_silence(
-    repository: Repository, other_process: subprocess.Popen[str]
+    repository: Repository, other_process: Callable[[], None]
 ) -> None:
-    assert other_process.stdin is not None
-    threading.Timer(0.1, other_process.stdin.close).start()
+    let_go_after(0.1, other_process)
     events: list[Event] = []
     with repository.alone(sink=events.append):
         pass

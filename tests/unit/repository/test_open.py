@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.verity import VerityMissing
+from support.children import lock_held
+from support.rights import bound_by_mode
 from support.verity import FakeVerity
 
 
@@ -174,24 +175,21 @@ def test_unknown_read_only_features_allow_reading(parent: Dir) -> None:
         Repository.open(parent, require_verity=False, writable=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root must give up its rights for this")
 @pytest.mark.parametrize(
     ("mode", "writable", "message"),
     [
-        (0o700, False, "Opening the repository {path}: {path}: Permission denied"),
-        (0o755, True, "Opening the repository {path}: {path}: Permission denied"),
+        (0o000, False, "Opening the repository {path}: {path}: Permission denied"),
+        (0o555, True, "Opening the repository {path}: {path}: Permission denied"),
     ],
 )
 def test_missing_rights_are_said_plainly(
     parent: Dir, insecure: Repository, mode: int, writable: bool, message: str
 ) -> None:
-    os.fchmod(insecure.dir.fileno(), mode)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError) as caught:
-            Repository.open(parent, require_verity=False, writable=writable)
-    finally:
-        os.seteuid(0)
+    with (
+        bound_by_mode(insecure.dir.fileno(), mode),
+        pytest.raises(PermissionError) as caught,
+    ):
+        Repository.open(parent, require_verity=False, writable=writable)
     assert one_line(caught.value) == message.format(path=insecure.dir.path)
 
 
@@ -221,15 +219,9 @@ def test_a_secure_repository_refuses_plain_objects_to_those_who_demand_nothing(
 
 
 def test_a_directory_that_may_not_be_written_to_is_named(insecure: Repository) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("root must give up its rights for this")
-    os.fchmod(insecure.dir.fileno(), 0o755)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError) as caught:
-            insecure.objects.put(b"x")
-    finally:
-        os.seteuid(0)
+    objects = Path(insecure.dir.path, "objects")
+    with bound_by_mode(objects, 0o555), pytest.raises(PermissionError) as caught:
+        insecure.objects.put(b"x")
     assert one_line(caught.value) == (
         f"Storing an object in {insecure.dir.path}/objects: {insecure.dir.path}/objects: "
         "Permission denied"
@@ -248,17 +240,9 @@ def test_a_repository_may_have_any_name_and_an_erofs_format_of_choice(parent: Di
 
 def test_who_will_not_wait_is_told_of_the_lock(parent: Dir) -> None:
     Repository.create(parent, secure=False).close()
-    code = (
-        "import fcntl,os,sys; f=os.open(sys.argv[1],0); fcntl.flock(f,2); print(); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, f"{parent.path}/composefs"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(LockedByOther, match=r"in use by process \d+"):
-            Repository.open(parent, require_verity=False, wait=False)
-        holder.communicate()
+    with (
+        lock_held(f"{parent.path}/composefs", fcntl.LOCK_EX),
+        pytest.raises(LockedByOther, match=r"in use by process \d+"),
+    ):
+        Repository.open(parent, require_verity=False, wait=False)
     Repository.open(parent, require_verity=False, wait=False).close()

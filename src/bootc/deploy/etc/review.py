@@ -193,7 +193,8 @@ def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
         state.mkdir(_RESET, 0o700)
         with state.open_dir(_RESET) as aside:
             if wanted is not None:
-                top = Directory(Stat(0o700), {_NAME.encode(): wanted})
+                # The directory aside stays that of whoever runs this, and goes again.
+                top = Directory(Stat(0o700, os.geteuid(), os.getegid()), {_NAME.encode(): wanted})
                 write_tree(top, aside, local.open_content)
                 state.sync()
             _trade(aside, parent, os.fsdecode(name), made=wanted is not None)

@@ -33,7 +33,7 @@ from bootc.fs.materialise import ContentChanged
 from bootc.fs.walk import read_tree
 from bootc.kernel import files
 from bootc.repository.sink import DigestOnly
-from support.etctrees import directory, etc, file
+from support.etctrees import directory, etc
 from support.protection import IMMUTABLE, set_flags, unprotect
 from support.sysroot import image_id
 
@@ -332,7 +332,9 @@ def test_decisions_settle_a_review(machine: Machine) -> None:
 def test_both_sides_made_the_same_change(machine: Machine) -> None:
     (machine.etc / "motd").write_text("newer")
     with machine.local() as (_, local):
-        new = etc(motd=file("newer", mode=os.stat(machine.etc / "motd").st_mode & 0o7777))
+        same = local.current.tree.lookup("motd")
+        assert same is not None
+        new = etc(motd=same)
         found = review(local, StagedEtc(STAGED, new, ConflictPolicy.FAIL)).staged
     assert found is not None
     assert found.shadowed == ()

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 import uuid
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +17,6 @@ from bootc.deploy.install.partition import (
     sfdisk_script,
 )
 from bootc.fs.process import CommandFailed
-from support import require
 from support.commands import Commands
 
 LABEL = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
@@ -135,25 +131,6 @@ def test_sfdisk_gets_the_script_and_says_no(commands: Commands) -> None:
     assert sfdisk.calls == [["--wipe=always", "--wipe-partitions=always", "/dev/vda"]]
     label_id = uuid.UUID(sfdisk.stdin.splitlines()[1].removeprefix("label-id: "))
     assert sfdisk.stdin == sfdisk_script("x86_64", label_id, 4096)
-
-
-def test_partitions_that_never_appear(
-    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require.root()
-    monkeypatch.setattr(partition, "_NODE_TIMEOUT_S", 0.2)
-    # A node that is there but behind which there is nothing, as an old table leaves them.
-    os.mknod(tmp_path / "root", stat.S_IFBLK | 0o600, os.makedev(4000, 0))
-    commands.mock(
-        "sfdisk",
-        f"""[ "$1" = --json ] && echo '{{"partitiontable": {{"partitions": [
-            {{"node": "{tmp_path}/esp", "size": 8, "type": "{ESP_TYPE}"}},
-            {{"node": "{tmp_path}/root", "size": 8, "type": "{ROOT_TYPE}"}}]}}}}' || true""",
-    )
-    partx = commands.mock("partx", "exit 1")
-    with pytest.raises(PartitioningFailed, match=f"{tmp_path}/esp did not appear"):
-        partition.create_partitions("/dev/vda", "x86_64", None)
-    assert partx.calls[0] == ["--update", "/dev/vda"]
 
 
 @pytest.mark.parametrize(

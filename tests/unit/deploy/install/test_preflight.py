@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ from bootc.formats import ocispec
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
 from bootc.fs.process import ToolMissing
-from support import require
 from support.commands import Commands
 
 IMAGE = ImageReference("registry", "example.com/os:1")
@@ -28,8 +28,9 @@ TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", "mkfs.fat", "mkfs.ext4
 
 
 @pytest.fixture(autouse=True)
-def _only_as_root() -> None:
-    require.root()
+def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Get past the first question, whoever asks the others: all they look at is fake."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
 @contextmanager
