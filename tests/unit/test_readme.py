@@ -16,7 +16,7 @@ RUN_BY = {
     "make check": ("tools/check-as-user", "exec make check"),
     "make install DESTDIR=/path/to/root": (
         "tests/unit/initramfs/test_data.py",
-        '"make", "install"',
+        '"make", "--silent", "install"',
     ),
     "pip install .": ("tests/interop/test_readme_commands.py", '"pip install ."'),
     "bootc internals features": (
