@@ -405,9 +405,9 @@ def test_an_overlay_that_is_there(host: Host) -> None:
     assert (refused.code, refused.err) == (1, f"error: {message}\n")
 
 
-#: Holds a lock for a minute, or until the file /run/done is there.
+#: Holds a lock for two minutes, or until the file /run/done is there.
 HOLD = (
-    "mkdir -p {0}; flock {0} sh -c 'for i in $(seq 600); do "
+    "mkdir -p {0}; flock {0} sh -c 'for i in $(seq 1200); do "
     "[ -e /run/done ] && break; sleep 0.1; done' </dev/null >/dev/null 2>&1 & sleep 0.5"
 )
 
@@ -415,16 +415,18 @@ HOLD = (
 @pytest.mark.parametrize("lock", ["/run/bootc/lock", "/run/bootc"], ids=["new", "old"])
 def test_another_command_at_work(host: Host, lock: str) -> None:
     """Also one of a version before there was the new lock."""
-    _, refused, _, waited = host.run(
+    _, refused, waited = host.run(
         HOLD.format(lock),
         ["upgrade", "--cancel", "--no-wait"],
-        "(sleep 6; touch /run/done) </dev/null >/dev/null 2>&1 &",
-        ["pin", "booted"],
+        f"{sys.executable} -m bootc pin booted >/run/out & waits=$!\n"
+        "for i in $(seq 600); do grep -q Waiting /run/out && break; sleep 0.1; done\n"
+        "touch /run/done; wait $waits; cat /run/out",
     )
     assert refused.code == 1
     assert re.search(rf"{lock} is in use by process \d+ \(flock\) \(hint: wait", refused.err)
-    assert waited.code == 0
-    assert re.match(rf"Waiting for process \d+ \(flock\), which uses {lock}\n", waited.out)
+    assert (waited.code, waited.err) == (0, "")
+    assert re.fullmatch(rf"Waiting for process \d+ \(flock\), which uses {lock}\n", waited.out)
+    assert ids_of(waited) == [Event.PINNED]
 
 
 def test_nobody_but_root_keeps_root_waiting(host: Host) -> None:
