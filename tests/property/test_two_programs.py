@@ -5,6 +5,8 @@ whoever was killed in the middle of it. Upstream's program is :mod:`support.upst
 
 Laws that upstream breaks by itself are asked of this program only:
 
+- upstream removes all that it does not know in ``state/deploy`` and ``images``: nobody leaves
+  anything there;
 - upstream fails on every entry that it does not know, and loses others' entries with an
   exchange: there are no entries of others here, and no malformed ones;
 - upstream knows no pins, and drops what is pinned: nothing is pinned here;
@@ -52,6 +54,7 @@ class TwoPrograms(UpdateMachine):
     """One machine, two programs, and what its user knows."""
 
     # See above: what upstream cannot live with does not happen here.
+    others_leave_something = None
     a_foreign_entry_appears = None
     a_malformed_entry_appears = None
     somebody_fills_the_boot_partition = None

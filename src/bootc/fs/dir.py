@@ -23,7 +23,7 @@ import itertools
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -137,8 +137,11 @@ class Dir:
         Raises:
             OSError: also with EINVAL or EISDIR when it is no regular file, ELOOP when a symlink.
         """
-        path_fd = self._open(relpath, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
-        return _reopen_regular(path_fd, self._join(relpath))
+
+        def open_(flags: int) -> int:
+            return self._open(relpath, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+        return _open_regular(open_, self._join(relpath))
 
     def read_bytes(self, relpath: str, limit: int | None = None) -> bytes:
         """Read a whole regular file.
@@ -293,26 +296,38 @@ def open_regular(path: str, *, dir_fd: int | None = None) -> int:
     Raises:
         OSError: also with EINVAL or EISDIR, when it is no regular file.
     """
-    return _reopen_regular(os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=dir_fd), path)
+
+    def open_(flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, dir_fd=dir_fd)
+
+    return _open_regular(open_, path)
 
 
-def _reopen_regular(path_fd: int, path: str) -> int:
-    """Trade a descriptor that opens nothing yet for one that reads."""
+def _open_regular(open_: Callable[[int], int], path: str) -> int:
+    """Look at a file through a descriptor that opens nothing, and only then open it."""
+    path_fd = open_(os.O_PATH)
     try:
-        mode = os.fstat(path_fd).st_mode
-        if stat.S_ISLNK(mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        try:
-            return os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as exc:
-            exc.filename = path
-            raise
+        _require_regular(path_fd, path)
     finally:
         os.close(path_fd)
+    # Should it be another one by now, this waits for nobody either.
+    fd = open_(os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _require_regular(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _require_regular(fd: int, path: str) -> None:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def read_all(fd: int, path: str, limit: int | None = None) -> bytes:

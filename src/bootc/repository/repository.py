@@ -205,10 +205,7 @@ class Repository:
             else:
                 metadata, sealed = _read_metadata(directory, verity)
             if require_verity and not (sealed or adopt):
-                raise VerityMissing(
-                    f"the repository {path} was made without fs-verity, and fs-verity is required",
-                    hint="bootc internals cfs --require-verity fsck tells which objects lack it",
-                )
+                raise _not_sealed(path)
             metadata.require_supported(path, writable=writable)
             store = stack.enter_context(_open_store(directory, writable=writable))
             repository = cls(
@@ -274,6 +271,13 @@ class Repository:
         if kind is not None:
             self.objects.discard()
         self.close()
+
+
+def _not_sealed(path: str) -> VerityMissing:
+    return VerityMissing(
+        f"the repository {path} was made without fs-verity, and fs-verity is required",
+        hint="bootc internals cfs --require-verity fsck tells which objects lack it",
+    )
 
 
 def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:

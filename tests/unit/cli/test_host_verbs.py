@@ -51,7 +51,7 @@ def nothing_at_stake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run commands as root would, but only where they can do no harm."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(system, "_LOCK", str(tmp_path.relative_to("/") / "lock"))
-    monkeypatch.setattr(system, "STAGED_MARKER", str(tmp_path.relative_to("/") / "run/staged"))
+    monkeypatch.setattr(system, "STAGED_DIRECTORY", str(tmp_path.relative_to("/") / "run"))
     if booted.booted_image(read_mounts()) is not None:
         pytest.skip("this machine is one that the commands are for")
 

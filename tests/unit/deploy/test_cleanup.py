@@ -30,7 +30,7 @@ from bootc.deploy.plan import (
     RemoveTag,
     Step,
 )
-from bootc.deploy.system import System
+from bootc.deploy.system import System, SystemView
 from bootc.errors import one_line
 from bootc.events import Sink
 from bootc.formats.origin import BootType
@@ -39,6 +39,7 @@ from support import deep, osimages
 from support.bench import Bench
 from support.bootdirs import SYSTEMD
 from support.foreign import plant_in_refs
+from support.machine import view_of
 from support.osimages import Images
 from support.protection import IMMUTABLE, flags_of, set_flags, unprotect
 from support.stored import IN_MEMORY
@@ -428,21 +429,21 @@ def test_foreign_references_keep_nothing(untidy: Bench) -> None:
     assert untidy.shown() == ["old", "renamed"]
 
 
-def test_references_that_are_no_directory_keep_the_boot_partition_from_nothing(
+def test_references_that_are_no_directory_hinder_nothing(
     untidy: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     refs = untidy.machine.physical / "composefs/streams/refs"
     (refs / "oci").rename(refs / "elsewhere")
     (refs / "oci").write_text("a file")
-    with pytest.raises(CleanupIncomplete, match="Not a directory"):
-        collect(untidy)
-    assert "streams/refs/oci is no directory" in caplog.text
+    collect(untidy)
+    assert "streams/refs/oci is not a directory: moved to quarantine/oci" in caplog.text
+    assert (refs.parent.parent / "quarantine/oci").read_text() == "a file"
     assert len(untidy.machine.states()) == 2
     assert kernels(untidy) == 2
-    # Nothing that deployments need has gone with the tags that could not be set.
+    # Nothing that deployments need has gone with the tags that were gone.
     for shown in untidy.machine.menu():
         untidy.machine.check_bootable(shown)
-    assert set(kinds(untidy)) == {"leftover"}
+    assert kinds(untidy) == []
 
 
 # -- composefs-gc
@@ -458,9 +459,17 @@ def run_gc(
         with bench.machine.open() as system:
             yield system, None
 
+    @contextlib.contextmanager
+    def view_host(sink: Sink, *, lock: bool) -> Iterator[SystemView]:
+        with bench.machine.open() as system:
+            yield view_of(system)
+
     patch.setattr(internals, "open_host", open_host)
+    patch.setattr(internals, "view_host", view_host)
     printed: list[str] = []
-    context = argparse.Namespace(sink=lambda event: None, write=printed.append)
+    context = argparse.Namespace(
+        sink=lambda event: None, write=printed.append, messages_are_the_result=lambda: None
+    )
     args = argparse.Namespace(dry_run=False, assert_no_op=no_op, prune_repo=True)
     failure = None
     try:

@@ -290,8 +290,11 @@ def test_a_finalizer_that_fails_says_so(
         assert machine.booted_id == staged
         assert machine.etc(staged)["local"] == "mine"
         assert not machine.status()["status"].get("findings")
-    # Before the exchange the old system, after it the new one.
-    assert outcomes == sorted(outcomes, key=[new, staged].index)
+    # A full disk may only hinder the removal of the old /etc, which is no failure.
+    assert (outcomes[0], outcomes[-1]) == (new, staged)
+    if failing_at is not FAILURES["full"][0]:
+        # Before the exchange the old system, after it the new one.
+        assert outcomes == sorted(outcomes, key=[new, staged].index)
     assert set(outcomes) == {new, staged}
 
 

@@ -178,7 +178,7 @@ def test_a_fifo_neither_hangs_nor_reads(directory: Dir, tmp_path: Path) -> None:
 
 def test_a_directory_in_place_of_a_file_is_named(directory: Dir) -> None:
     directory.mkdir("d")
-    with pytest.raises(OSError, match=r"not a regular file: '.*/d'"):
+    with pytest.raises(OSError, match=r"Is a directory: '.*/d'"):
         directory.read_bytes("d")
 
 

@@ -31,13 +31,13 @@ from bootc.kernel import proc
         ),
         (
             b"23 1 0:31 / /a\r\x0b\x0c\x1c\x1d\x1e\xc2\x85\xe2\x80\xa8b rw - tmpfs t\r rw",
-            Mount(23, "0:31", "/a\r\x0b\x0c\x1c\x1d\x1e\x85\u2028b", "tmpfs", "t\r"),
+            Mount(23, "0:31", "/a\r\x0b\x0c\x1c\x1d\x1e\x85\u2028b", "tmpfs", "t\r", 1),
         ),
         (
             rb"24 1 0:32 / /\377\012\043 rw - tmpfs  rw",
-            Mount(24, "0:32", "/\udcff\n#", "tmpfs", ""),
+            Mount(24, "0:32", "/\udcff\n#", "tmpfs", "", 1),
         ),
-        (b"25 1 0:33 / /a-b rw - a - b rw", Mount(25, "0:33", "/a-b", "a", "-")),
+        (b"25 1 0:33 / /a-b rw - a - b rw", Mount(25, "0:33", "/a-b", "a", "-", 1)),
     ],
 )
 def test_parse_mount(line: bytes, expected: Mount) -> None:

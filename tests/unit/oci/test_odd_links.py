@@ -176,7 +176,13 @@ def put(repository: Repository, path: str, make: Callable[[Path], None]) -> None
 
 CASES = [
     *((where, make) for where in ENTRIES for make in THINGS),
-    *((where, make) for where in DIRECTORIES for make in THINGS if make not in (directory,)),
+    # A directory is what belongs there.
+    *(
+        (where, make)
+        for where in DIRECTORIES
+        for make in THINGS
+        if make not in (directory, full_directory)
+    ),
 ]
 
 
@@ -187,8 +193,6 @@ def spoiled(
     where, make = request.param
     if make is device and os.geteuid() != 0:
         pytest.skip("only root makes devices")
-    if where in DIRECTORIES and make is full_directory:
-        pytest.skip("that is a directory as it should be, with an odd entry")
     path = where(pulled)
     put(repository, path, make)
     return path

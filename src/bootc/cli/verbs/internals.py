@@ -72,9 +72,9 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     report, incomplete = None, None
     if dry_run:
         context.messages_are_the_result()
-        context.write("Dry run (no files deleted)\n")
         # Counting beside a collection at work would find what that is about to remove.
         with view_host(context.sink, lock=args.prune_repo) as view:
+            context.write("Dry run (no files deleted)\n")
             _, plan, _ = plan_cleanup(view, repository=args.prune_repo)
             incomplete = _collect(view, args, context.sink, dry_run=True)
             report = preview(plan, view.repository)

@@ -102,10 +102,7 @@ def opened(
     from bootc.repository.repository import NotARepository, Repository
     from bootc.repository.upgrade import infer, needs_upgrade, upgrade
 
-    if args.no_repo:
-        raise UsageError("this command needs a repository", hint="leave out --no-repo")
-    if args.insecure and args.require_verity:
-        raise UsageError("--insecure and --require-verity exclude each other")
+    _check_options(args)
     path = repository_path(args)
     above, name = parent_and_name(path)
 
@@ -116,14 +113,13 @@ def opened(
         try:
             parent = stack.enter_context(Dir.open(above))
             headless = needs_upgrade(parent, name)
-            if headless:
-                if args.no_upgrade:
-                    raise NotARepository(
-                        f"{path} is a repository of an older format, without meta.json",
-                        hint="without --no-upgrade it is upgraded",
-                    )
-                if writable:
-                    upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
+            if headless and args.no_upgrade:
+                raise NotARepository(
+                    f"{path} is a repository of an older format, without meta.json",
+                    hint="without --no-upgrade it is upgraded",
+                )
+            if headless and writable:
+                upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
             repository = Repository.open(
                 parent,
                 name=name,
@@ -141,6 +137,13 @@ def opened(
         stack.enter_context(repository)
         _check_algorithm(args, repository.algorithm, path)
         yield repository
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.no_repo:
+        raise UsageError("this command needs a repository", hint="leave out --no-repo")
+    if args.insecure and args.require_verity:
+        raise UsageError("--insecure and --require-verity exclude each other")
 
 
 def algorithm_without_repository(args: argparse.Namespace) -> Algorithm:
