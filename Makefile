@@ -29,6 +29,7 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/vectors
+	$(PYTEST) -q -n $(JOBS) -m root tests/unit tests/property
 	$(PYTEST) -n $(JOBS) tests/vectors tests/crash tests/interop tests/host tests/boot
 
 check: dev         ## Format, lint, strict types, import contract, unit tests; for any user

@@ -182,8 +182,8 @@ def test_pins(host: Host) -> None:
         ["unpin", "rollback"],
     )
     note = (
-        "Upstream's bootc knows no pins: if that program updates or cleans this machine, "
-        "the deployment goes, and its rollback fails while the menu has three."
+        "Upstream's program has no pins: if it updates or cleans this machine, it removes the "
+        "deployment, and its rollback fails while the menu has three."
     )
     check(dry, f"* pin deployment {b}", note)
     check(pin, note, journal=(Event.PINNED,))

@@ -30,7 +30,7 @@ from bootc.events import Event, Message
 from bootc.formats.imgref import ImageReference
 from bootc.fs import mounts
 from bootc.fs.interruption import ENDING
-from support import require
+from support import children, require
 from support.commands import Commands
 
 pytestmark = pytest.mark.host
@@ -259,7 +259,7 @@ with BlankUnlessKept(inspect(disk), print):
 def test_each_signal_leaves_a_blank_disk(disk: str, number: signal.Signals) -> None:
     """A terminal that closes sends SIGHUP, and its shell sends another one."""
     argv = [sys.executable, "-c", HALF_AN_INSTALLATION, disk]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with children.running(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"half\n"
         process.send_signal(number)

@@ -15,7 +15,8 @@ import pytest
 #: Reads what it says from the directory it lies in. Speaks the protocol on standard input.
 _PROGRAM = """\
 #!{python}
-import json, os, socket, sys
+import json, os, signal, socket, sys
+signal.alarm(60)
 here = {here!r}
 def said(name):
     with open(os.path.join(here, name), "rb") as file:

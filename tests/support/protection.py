@@ -13,8 +13,7 @@ IMMUTABLE, APPEND = FS_IMMUTABLE_FL, FS_APPEND_FL
 
 
 def set_flags(path: Path, flags: int) -> None:
-    """Do what ``chattr`` does, or skip where the file system or the user cannot."""
-    require.root()
+    """Do what ``chattr`` does, or skip where the file system cannot; only root may."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         protect(fd, flags)

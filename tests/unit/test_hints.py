@@ -42,6 +42,7 @@ RUN_BY = {
 NOT_OURS = {
     "oci/canonical.py": {"--source-date-epoch", "--rewrite-timestamp"},
     "oci/flatten.py": {"--sparse"},
+    "cli/verbs/container/digest.py": {"--privileged"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
 }
 #: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and
@@ -56,7 +57,7 @@ OTHERS = (
 )
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
-CALL = re.compile(r"\bbootc((?: [a-z][a-z-]+)+)")
+CALL = re.compile(r"\bbootc((?: (?:--)?[a-z][a-z-]+)+)")
 
 
 def command_at(words: list[str]) -> tuple[str, frozenset[str]] | None:
@@ -122,9 +123,10 @@ def test_what_a_message_names_exists(module: str) -> None:
         before = text
         for call in reversed(list(CALL.finditer(text))):
             before, behind = before[: call.start()], before[call.end() :]
-            command = command_at(call[1].split())
+            words = call[1].split()
+            command = command_at([word for word in words if not word.startswith("--")])
             assert command is not None, f"{module}:{line}: there is no bootc{call[1]}"
-            for option in OPTION.findall(behind):
+            for option in OPTION.findall(call[1] + behind):
                 assert option in command[1], f"{module}:{line}: {command[0]} has no {option}"
         for option in OPTION.findall(before):
             assert option in own | foreign, f"{module}:{line}: {option} of no command"

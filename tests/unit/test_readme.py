@@ -14,6 +14,11 @@ RUN_BY = {
     "make demo": ("tests/boot/stations.py", '"make", "demo"'),
     "make test": (".ci/run", "\nmake test\n"),
     "make check": ("tools/check-as-user", "exec make check"),
+    "RUN bootc container lint": (
+        "tests/host/test_lint_build.py",
+        'main(["container", "lint", *arguments])',
+    ),
+    "make install": ("tests/unit/initramfs/test_data.py", '"make", "--silent", "install"'),
     "make install DESTDIR=/path/to/root": (
         "tests/unit/initramfs/test_data.py",
         '"make", "--silent", "install"',

@@ -10,7 +10,8 @@ TESTS = Path(__file__).parents[1]
 
 #: What runs beside a test must end whatever happens. `support.children` sees to it.
 STARTS_CHILDREN = {"Popen", "fork", "forkpty", "Process", "create_subprocess_exec"}
-#: What needs root is in `tests/host`; `support.rights` makes root obey modes.
+#: What only root can arrange has the marker `root`, which runs it as root whoever runs the other
+#: tests; `support.rights` makes root obey modes.
 ASKS_FOR_ROOT = {"require.root", "os.geteuid"}
 
 

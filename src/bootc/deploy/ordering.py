@@ -27,8 +27,8 @@ from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
 
 _UPSTREAM_KNOWS_NO_PINS = (
-    "Upstream's bootc knows no pins: if that program updates or cleans this machine, "
-    "the deployment goes, and its rollback fails while the menu has three."
+    "Upstream's program has no pins: if it updates or cleans this machine, it removes the "
+    "deployment, and its rollback fails while the menu has three."
 )
 
 

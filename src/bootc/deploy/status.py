@@ -258,8 +258,10 @@ def _left_behind(facts: Facts) -> Iterator[Finding]:
     """Yield what could not be removed."""
     for failure in facts.cleanup_failures:
         since = "" if failure.time is None else f", the first time at {failure.time}"
-        option = " --prune-repo" if failure.in_repository else ""
-        text = f"{failure.reason} (bootc internals composefs-gc{option} tries again{since})"
+        again = "bootc internals composefs-gc"
+        if failure.in_repository:
+            again = "bootc internals composefs-gc --prune-repo"
+        text = f"{failure.reason} ({again} tries again{since})"
         yield Finding(FindingKind.LEFTOVER, "clean-up", text)
 
 

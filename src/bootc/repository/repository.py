@@ -193,10 +193,7 @@ class Repository:
         """
         path = f"{parent.path.rstrip('/')}/{name}"
         with contextlib.ExitStack() as stack, doing(f"Opening the repository {path}"):
-            try:
-                directory = stack.enter_context(parent.open_dir(name))
-            except (FileNotFoundError, NotADirectoryError) as exc:
-                raise NotARepository(f"there is no repository {path}") from exc
+            directory = stack.enter_context(_open_directory(parent, name, path))
             assert lock or not writable, "what is added and not referred to yet needs the lock"
             if lock:
                 lock_shared(directory, wait=wait, sink=sink)
@@ -208,15 +205,9 @@ class Repository:
                 raise _not_sealed(path)
             metadata.require_supported(path, writable=writable)
             store = stack.enter_context(_open_store(directory, writable=writable))
-            repository = cls(
-                directory,
-                store,
-                metadata,
-                sealed=sealed,
-                secure=sealed or require_verity,
-                writable=writable,
-                verity=verity,
-            )
+            secure = sealed or require_verity
+            flags = {"sealed": sealed, "secure": secure, "writable": writable}
+            repository = cls(directory, store, metadata, **flags, verity=verity)
             stack.pop_all()
             return repository
 
@@ -271,6 +262,13 @@ class Repository:
         if kind is not None:
             self.objects.discard()
         self.close()
+
+
+def _open_directory(parent: Dir, name: str, path: str) -> Dir:
+    try:
+        return parent.open_dir(name)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise NotARepository(f"there is no repository {path}") from exc
 
 
 def _not_sealed(path: str) -> VerityMissing:

@@ -15,7 +15,7 @@ import pytest
 
 from bootc.cli.streams import Output, OutputLost, SideStream
 from bootc.cli.table import INTERNALS, VERBS
-from support import images
+from support import children, images
 
 BOOTC = f"{sys.executable} -m bootc"
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "container": "podman"}
@@ -220,11 +220,13 @@ def test_a_result_waits_for_its_reader(pipe: tuple[int, io.TextIOWrapper]) -> No
     """Also where another program made the pipe non-blocking."""
     ours, stream = pipe
     os.set_blocking(stream.fileno(), False)
-    reader = subprocess.Popen(["sh", "-c", "sleep 0.3; wc -c"], stdin=ours, stdout=subprocess.PIPE)
-    output = Output(stream)
-    output.result("é" * 500_000)
-    stream.close()
-    assert reader.communicate()[0].strip() == b"1000000"
+    argv = ["sh", "-c", "sleep 0.3; wc -c"]
+    with children.running(argv, stdin=ours, stdout=subprocess.PIPE) as reader:
+        output = Output(stream)
+        output.result("é" * 500_000)
+        stream.close()
+        assert reader.stdout is not None
+        assert reader.stdout.read().strip() == b"1000000"
     assert output.failure is None
 
 

@@ -120,6 +120,7 @@ def tidy_counts(bench: Bench) -> Counts:
 # -- what people protect
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("path", ["etc/resolv.conf", "etc", "etc/x", ""])
 def test_what_chattr_protects_costs_nothing(tmp_path: Path, images: Images, path: str) -> None:
     found = []

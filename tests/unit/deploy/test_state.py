@@ -188,6 +188,7 @@ def test_state_is_removed(root: Path) -> None:
     assert deployments(root) == []
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("path", ["", "etc", "etc/systemd", "etc/hostname", f"{IMAGE_ID}.origin"])
 def test_state_that_chattr_protects_is_removed(root: Path, path: str) -> None:
     create(root, etc_of_image())
@@ -225,6 +226,7 @@ def test_a_part_of_state_is_never_taken_for_a_deployment(root: Path) -> None:
     assert 5 < number < 59
 
 
+@pytest.mark.root
 def test_state_set_aside_waits_for_its_removal(root: Path) -> None:
     create(root, etc_of_image())
     set_flags(root / "state/deploy" / IMAGE_ID.hex, IMMUTABLE)
@@ -260,6 +262,7 @@ def test_what_cannot_be_removed_is_named(root: Path, monkeypatch: pytest.MonkeyP
     assert [p.name for p in (root / "state/deploy").rglob("*") if p.is_file()] == ["hostname"]
 
 
+@pytest.mark.root
 def test_deployments_that_chattr_protects_are_not_ours_to_change(root: Path) -> None:
     create(root, etc_of_image())
     set_flags(root / "state/deploy", IMMUTABLE)

@@ -66,6 +66,7 @@ def test_the_mode_is_set_on_what_was_made(
     assert stat.S_IMODE(victim.stat().st_mode) == 0o700
 
 
+@pytest.mark.root
 def test_what_chattr_protects_is_named(directory: Dir, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").write_bytes(b"")
@@ -249,15 +250,16 @@ def link_to_fifo(path: Path) -> None:
     path.symlink_to("far")
 
 
-NO_FILES = (os.mkfifo, make_directory, make_socket, make_device, link_to_device, link_to_fifo)
+NO_FILES = (
+    *(os.mkfifo, make_directory, make_socket, link_to_device, link_to_fifo),
+    pytest.param(make_device, marks=pytest.mark.root),
+)
 
 
 @pytest.mark.parametrize("make", NO_FILES, ids=lambda make: make.__name__)
 def test_only_regular_files_are_opened(
     directory: Dir, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
-    if make is make_device and os.geteuid() != 0:
-        pytest.skip("only root makes devices")
     path = tmp_path / "odd"
     make(path)
     opened = len(os.listdir("/proc/self/fd"))

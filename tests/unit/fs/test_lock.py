@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from bootc.fs.lock import (
     lock_exclusive,
     lock_shared,
 )
-from support import require
+from support import children
 
 
 def test_shared_excludes_exclusive_until_closed(tmp_path: Path) -> None:
@@ -52,9 +51,10 @@ def test_an_open_handle_without_a_lock_is_no_hindrance(tmp_path: Path) -> None:
         lock_exclusive(two, wait=True)
 
 
-#: Holds a lock until its standard input ends, as a user if that is asked for.
+#: Holds a lock until its standard input ends, or for a minute, as a user if that is asked for.
 HOLD = """
-import fcntl, os, sys
+import fcntl, os, signal, sys
+signal.alarm(60)
 fd = os.open(sys.argv[1], os.O_RDONLY)
 open("/proc/self/comm", "wb").write(b"a\\x1b[2J\\n\\xff")
 if len(sys.argv) > 2:
@@ -70,21 +70,19 @@ sys.stdin.read()
 @contextlib.contextmanager
 def held(directory: Path, users: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Let another process hold a directory; it runs as three users: real, effective, saved."""
-    if users is not None:
-        require.root()
     argv = [sys.executable, "-c", HOLD, str(directory), *filter(None, [users])]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with children.running(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
-        process.stdin.close()
 
 
 def test_who_holds_a_lock_is_named(tmp_path: Path) -> None:
     with held(tmp_path) as process, Dir.open(tmp_path) as directory:
         (holder,) = holders(directory)
-        assert (holder.pid, holder.is_root) == (process.pid, os.geteuid() == 0)
+        assert holder.pid == process.pid
+        assert holder.is_root == (Path(f"/proc/{process.pid}").stat().st_uid == 0)
         # A process can call itself anything.
         assert holder.command == r"a\x1b[2J\n\xff"
         for lock in (lock_exclusive, lock_shared):
@@ -115,14 +113,15 @@ def test_a_wait_says_for_whom(tmp_path: Path) -> None:
 def test_one_who_waits_holds_nothing(tmp_path: Path) -> None:
     with held(tmp_path) as process, Dir.open(tmp_path) as directory:
         argv = [sys.executable, "-c", HOLD, str(tmp_path)]
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiting:
-            deadline = time.monotonic() + 10
+        with children.running(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiting:
+            deadline = time.monotonic() + children.DEADLINE_S
             while b"-> FLOCK" not in Path("/proc/locks").read_bytes():
                 assert time.monotonic() < deadline
             assert [holder.pid for holder in holders(directory)] == [process.pid]
             waiting.kill()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("users", ["4711,4711,4711", "4711,0,0", "4711,0,4711", "4711,4711,0"])
 def test_root_does_not_wait_for_users(tmp_path: Path, users: str) -> None:
     """Nor for a program with setuid that a user started."""
@@ -133,8 +132,8 @@ def test_root_does_not_wait_for_users(tmp_path: Path, users: str) -> None:
             lock_among_root(directory, wait=wait)
 
 
+@pytest.mark.root
 def test_root_waits_for_root(tmp_path: Path) -> None:
-    require.root()
     events: list[Event] = []
     with Dir.open(tmp_path) as directory, held(tmp_path) as process:
         with pytest.raises(LockedByOther, match=f"in use by process {process.pid}"):

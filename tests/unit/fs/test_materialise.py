@@ -146,6 +146,7 @@ def test_holes_of_content_stay_holes(
     assert filecmp.cmp(tmp_path / "sparse", target / "f", shallow=False)
 
 
+@pytest.mark.root
 def test_what_chattr_protects(target: Path, store: Path) -> None:
     linked = Leaf(meta(0o644), Inline(b"x"))
     linked.stat.protection = IMMUTABLE

@@ -12,7 +12,6 @@ from bootc.formats.tree import Directory, External, Fifo, Leaf, Node, Symlink
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.fs.walk import TreeChanged
-from support import require
 
 
 @pytest.fixture
@@ -121,8 +120,8 @@ with ImageRoot.open(f"{top}/root") as image:
 """
 
 
+@pytest.mark.root
 def test_mounts_are_not_the_images(tmp_path: Path) -> None:
-    require.root()
     for path in ("elsewhere/below", "root/bound", "root/etc"):
         (tmp_path / path).mkdir(parents=True)
     for path in ("elsewhere/file", "root/etc/file", "root/etc/own"):

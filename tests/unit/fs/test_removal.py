@@ -38,6 +38,7 @@ def test_deeper_than_python_calls_and_than_files_may_be_opened(name: str) -> Non
         assert os.listdir(top) == []
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("flags", [IMMUTABLE, APPEND, IMMUTABLE | APPEND])
 @pytest.mark.parametrize("protected", ["tree", "tree/d", "tree/d/f", "tree/f"])
 def test_what_chattr_protects(top: Path, protected: str, flags: int) -> None:
@@ -50,6 +51,7 @@ def test_what_chattr_protects(top: Path, protected: str, flags: int) -> None:
     assert os.listdir(top) == []
 
 
+@pytest.mark.root
 def test_a_protected_file_of_another_name_stays_protected(top: Path) -> None:
     (top / "tree").mkdir()
     (top / "kept").write_text("")
@@ -61,6 +63,7 @@ def test_a_protected_file_of_another_name_stays_protected(top: Path) -> None:
     assert flags_of(top / "kept") == IMMUTABLE
 
 
+@pytest.mark.root
 def test_a_protected_parent_is_not_ours_to_change(top: Path) -> None:
     (top / "tree").mkdir()
     set_flags(top, IMMUTABLE)
@@ -72,6 +75,7 @@ def test_a_protected_parent_is_not_ours_to_change(top: Path) -> None:
     assert flags_of(top) == IMMUTABLE
 
 
+@pytest.mark.root
 def test_a_flag_that_cannot_be_cleared_keeps_nothing_else(
     top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

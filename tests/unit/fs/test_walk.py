@@ -220,6 +220,7 @@ def test_more_than_is_wanted_is_not_read(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("flags", [IMMUTABLE, APPEND, IMMUTABLE | APPEND])
 def test_what_chattr_protects(tmp_path: Path, flags: int) -> None:
     (tmp_path / "d").mkdir()

@@ -16,7 +16,6 @@ from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.fs.walk import TreeChanged
 from bootc.oci.export import ExportError, exported_tree, write_tar
-from support import require
 from support.roots import Root
 
 FILES = "etc/selinux/mine/contexts/files"
@@ -108,8 +107,8 @@ def test_times_attributes_and_names(root: Root) -> None:
     }
 
 
+@pytest.mark.root
 def test_labels_are_those_of_the_images_policy(root: Root) -> None:
-    require.root()
     os.setxattr(root.path / "usr/lib/b", "security.selinux", b"of the host")
     assert b"security.selinux" not in export(root)
     root.file("etc/selinux/config", "SELINUXTYPE=mine\n")

@@ -175,24 +175,23 @@ def put(repository: Repository, path: str, make: Callable[[Path], None]) -> None
 
 
 CASES = [
-    *((where, make) for where in ENTRIES for make in THINGS),
+    pytest.param(
+        (where, make),
+        marks=[pytest.mark.root] if make is device else [],
+        id=f"{where.__name__}-{make.__name__}",
+    )
+    for where in (*ENTRIES, *DIRECTORIES)
+    for make in THINGS
     # A directory is what belongs there.
-    *(
-        (where, make)
-        for where in DIRECTORIES
-        for make in THINGS
-        if make not in (directory, full_directory)
-    ),
+    if where in ENTRIES or make not in (directory, full_directory)
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1].__name__}")
+@pytest.fixture(params=CASES)
 def spoiled(
     request: pytest.FixtureRequest, repository: Repository, source: LayoutSource, pulled: Pulled
 ) -> str:
     where, make = request.param
-    if make is device and os.geteuid() != 0:
-        pytest.skip("only root makes devices")
     path = where(pulled)
     put(repository, path, make)
     return path

@@ -185,6 +185,7 @@ def test_from_reading_to_replacing(state: Dir, repository: Repository) -> None:
     assert state.names() == ["etc"]
 
 
+@pytest.mark.root
 def test_what_chattr_protects_is_protected_in_the_next_etc(
     state: Dir, repository: Repository
 ) -> None:

@@ -202,6 +202,7 @@ def test_all_of_etc_is_refused(machine: Machine) -> None:
         machine.reset("")
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("path", "protected", "named"),
     [("motd", "motd", "motd"), ("ssh", "ssh/config", "ssh/config"), ("ssh/new", "ssh", "ssh")],

@@ -100,7 +100,7 @@ def opened(
     """
     from bootc.fs.dir import Dir
     from bootc.repository.repository import NotARepository, Repository
-    from bootc.repository.upgrade import infer, needs_upgrade, upgrade
+    from bootc.repository.upgrade import infer, upgrade
 
     _check_options(args)
     path = repository_path(args)
@@ -112,12 +112,7 @@ def opened(
     with contextlib.ExitStack() as stack:
         try:
             parent = stack.enter_context(Dir.open(above))
-            headless = needs_upgrade(parent, name)
-            if headless and args.no_upgrade:
-                raise NotARepository(
-                    f"{path} is a repository of an older format, without meta.json",
-                    hint="without --no-upgrade it is upgraded",
-                )
+            headless = _needs_upgrade(parent, name, args)
             if headless and writable:
                 upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
             repository = Repository.open(
@@ -137,6 +132,20 @@ def opened(
         stack.enter_context(repository)
         _check_algorithm(args, repository.algorithm, path)
         yield repository
+
+
+def _needs_upgrade(parent: Dir, name: str, args: argparse.Namespace) -> bool:
+    from bootc.repository.repository import NotARepository
+    from bootc.repository.upgrade import needs_upgrade
+
+    headless = needs_upgrade(parent, name)
+    if headless and args.no_upgrade:
+        path = f"{parent.path.rstrip('/')}/{name}"
+        raise NotARepository(
+            f"{path} is a repository of an older format, without meta.json",
+            hint="without --no-upgrade it is upgraded",
+        )
+    return headless
 
 
 def _check_options(args: argparse.Namespace) -> None:
