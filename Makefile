@@ -19,7 +19,7 @@ boot:              ## Boot the demo's installed disk on this terminal
 	tools/run-vm
 
 # Made again if there was no compiler when it was made. In the tree is another Python, no compiled
-# hash and no UTF-8.
+# hash and no UTF-8. Root runs what only root can arrange, and state machines for many more steps.
 test: host-packages ## Every test: units to real boots of virtual machines
 	! $(BIN)/bootc internals features 2>/dev/null | grep -q '^extension: not built' || rm $(VENV)/stamp
 	$(MAKE) -j 2 check fuzz
@@ -30,7 +30,8 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	tools/check-as-user build/trixie
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/vectors
 	$(PYTEST) -q -n $(JOBS) -m root tests/unit tests/property
-	$(PYTEST) -n $(JOBS) tests/vectors tests/crash tests/interop tests/host tests/boot
+	$(PYTEST) -n $(JOBS) --hypothesis-profile=thorough tests/vectors tests/crash tests/interop \
+		tests/host tests/boot tests/property/test_*_sequences.py tests/property/test_two_programs.py
 
 check: dev         ## Format, lint, strict types, import contract, unit tests; for any user
 	$(BIN)/ruff format --check src tests tools bench

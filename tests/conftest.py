@@ -10,18 +10,21 @@ import pytest
 
 from bootc.formats import _speed
 from support import require
+from support.examples import FEW, MANY, THOROUGH
 
 # The same examples for everybody, and no limits that a slow machine exceeds. Hypothesis does
 # so by itself only where it finds the variables of a CI. `--hypothesis-profile=default` draws
 # other examples each time.
-hypothesis.settings.register_profile(
-    "repeatable",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
+for profile, examples in (("repeatable", FEW), (THOROUGH, MANY)):
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("repeatable")
 
 

@@ -27,7 +27,8 @@ from bootc.repository.gc import collect
 from bootc.repository.mounting import ImageNotFound, mount_composefs, open_verified_image
 from bootc.repository.repository import Repository
 from support import require
-from support.sequences import SETTINGS, StoreMachine
+from support.examples import of_machine
+from support.sequences import StoreMachine
 from support.stored import IN_MEMORY, Store, object_names
 
 pytestmark = pytest.mark.host
@@ -167,7 +168,7 @@ def descriptors() -> int:
 
 def test_sequences(volume: Dir) -> None:
     before = descriptors()
-    run_state_machine_as_test(lambda: MountingMachine(volume.path), settings=SETTINGS)
+    run_state_machine_as_test(lambda: MountingMachine(volume.path), settings=of_machine(40))
     # Nothing is mounted any more, for each mount was a descriptor.
     assert descriptors() == before
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from hypothesis.stateful import run_state_machine_as_test
 
-from support.sequences import SETTINGS, StoreMachine
+from support.examples import of_machine
+from support.sequences import StoreMachine
 from support.stored import IN_MEMORY
 from support.verity import FakeVerity
 
 
 def test_sequences() -> None:
     run_state_machine_as_test(
-        lambda: StoreMachine(IN_MEMORY, FakeVerity(error=95)), settings=SETTINGS
+        lambda: StoreMachine(IN_MEMORY, FakeVerity(error=95)), settings=of_machine(40)
     )

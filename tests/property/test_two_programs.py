@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
@@ -30,13 +29,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from test_update_sequences import CHANGES, POLICIES, SETTINGS, TAGS, UpdateMachine
+from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands
 from bootc.deploy.etc.merge import ConflictPolicy
 from support import osimages
 from support.bootdirs import SCHEMES, scheme_name
+from support.examples import of_machine
 from support.osimages import Channel
 from support.upstream import Avoided, Killed, Upstream, UpstreamError, merge_etc
 
@@ -315,4 +315,4 @@ class TwoPrograms(UpdateMachine):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_two_programs(scheme: Scheme) -> None:
     machine = type("Machine", (TwoPrograms,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=25))
+    run_state_machine_as_test(machine, settings=of_machine(24))

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -44,6 +43,7 @@ from bootc.errors import Error
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
+from support.examples import of_machine
 from support.failing import meanwhile
 from support.foreign import PLACES, plant
 from support.machine import Command, FakeMachine, Journal, view_of
@@ -599,19 +599,10 @@ def images_of(scheme: Scheme) -> Images:
     return _IMAGES[scheme.boot_type]
 
 
-SETTINGS = settings(
-    max_examples=40,
-    stateful_step_count=20,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-
-
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_update_sequences(scheme: Scheme) -> None:
     machine = type("Machine", (UpdateMachine,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=SETTINGS)
+    run_state_machine_as_test(machine, settings=of_machine(40))
 
 
 @pytest.fixture

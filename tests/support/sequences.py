@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -31,14 +30,6 @@ from support.stored import (
     links,
     manifest_id_of,
     object_names,
-)
-
-SETTINGS = settings(
-    max_examples=40,
-    stateful_step_count=20,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
 )
 
 FILES = st.dictionaries(
