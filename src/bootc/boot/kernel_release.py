@@ -25,7 +25,8 @@ from bootc.formats.tree import Directory, External, Inline, Leaf
 FLOOR = (6, 12)
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _NEEDED = ("CONFIG_EROFS_FS", "CONFIG_EROFS_FS_BACKED_BY_FILE")
-_MAX_CONFIG_BYTES = 4 << 20
+#: Longest configuration of a kernel that is read.
+MAX_CONFIG_BYTES = 4 << 20
 
 
 class KernelTooOld(Error):
@@ -101,7 +102,7 @@ def _running_config(root: str, release: str) -> bytes | None:
         with contextlib.suppress(OSError, EOFError, zlib.error):
             opened = gzip.open if place.endswith(".gz") else open
             with opened(os.path.join(root, place), "rb") as file:
-                return bytes(file.read(_MAX_CONFIG_BYTES))
+                return bytes(file.read(MAX_CONFIG_BYTES))
     return None
 
 
@@ -124,7 +125,7 @@ def _config_of(root: Directory, release: str, objects: ObjectSource) -> bytes | 
         node = root.lookup(path.encode("utf-8", "surrogateescape"))
         if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
             continue
-        if content_of(node).size_bytes <= _MAX_CONFIG_BYTES:
+        if content_of(node).size_bytes <= MAX_CONFIG_BYTES:
             with open_content(node, objects) as file:
                 return file.read()
     return None

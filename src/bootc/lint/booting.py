@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from typing import BinaryIO
 
 from bootc.boot.discover import ImageNotBootable, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
+from bootc.boot.kernel_release import MAX_CONFIG_BYTES, KernelTooOld, check_release
 from bootc.boot.rootkernel import MODULES, RootKernel, find_kernel
+from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
 from bootc.formats.kernelimage import HEAD_BYTES, is_kernel, kernel_release
 from bootc.formats.pe import INITRD, LINUX, UNAME, Uki
@@ -24,11 +25,9 @@ from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.lint.model import Finding, Listing, lists
-from bootc.repository.mounting import MIN_KERNEL
 
 #: What mounts the image at boot; upstream's and ours have the same name.
 _STEP = b"usr/lib/bootc/initramfs-setup"
-_RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 
 def installable(root: ImageRoot) -> Finding | None:
@@ -53,11 +52,13 @@ def kernel_version(root: ImageRoot) -> Finding | None:
     if kernel is None:
         return None
     release = _release(root, kernel) or kernel.version
-    found = _RELEASE.match(release)
-    if found is None or (int(found[1]), int(found[2])) >= MIN_KERNEL:
-        return None
-    needed = ".".join(map(str, MIN_KERNEL))
-    return f"Found kernel {shell_quoted(release)}, but mounting the image needs Linux {needed}"
+    directory = release if kernel.unified else kernel.version
+    try:
+        config = root.read(f"{MODULES}/{directory}/config", MAX_CONFIG_BYTES)
+        check_release(release, config, whose="the image's kernel")
+    except KernelTooOld as exc:
+        return _sentence(exc)
+    return None
 
 
 def initramfs(root: ImageRoot) -> Finding | None:
@@ -125,5 +126,5 @@ def _opened(root: ImageRoot, path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _sentence(exc: ImageNotBootable | KargsError) -> str:
+def _sentence(exc: Error) -> str:
     return exc.message if exc.hint is None else f"{exc.message} ({exc.hint})"

@@ -32,5 +32,5 @@ def kargs(root: ImageRoot) -> Finding | None:
         with doing(f"Parsing {shell_quoted(name)}"):
             data = root.read(path, _MAX_BYTES)
             if data is not None:
-                parse_kargs_d(shell_quoted(path), data, os.uname().machine)
+                parse_kargs_d(shell_quoted(path), data, os.uname().machine, checked=False)
     return None

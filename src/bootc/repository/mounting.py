@@ -11,8 +11,8 @@ is promised here, whatever lies on the disk:
   has for it, and refuses objects without fs-verity.
 
 Nothing the repository says about itself is consulted: whether verity is needed is
-the caller's to know. Mounting needs Linux :data:`MIN_KERNEL`, and should be done in a
-private mount namespace, since layers appear under /run for a moment.
+the caller's to know. Mounting needs Linux 6.12, which mounts EROFS from a file. It should
+be done in a private mount namespace, since layers appear under /run for a moment.
 The initramfs loads this file.
 """
 
@@ -38,9 +38,6 @@ from bootc.repository.layout import image_path
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-#: EROFS backed by a file, without a block device in between.
-MIN_KERNEL = (6, 12)
 
 _READ_SIZE = 1 << 20
 _NO_VERITY = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)

@@ -85,9 +85,15 @@ def test_kernel_arguments_are_judged_without_a_kernel(tmp_path: Path) -> None:
     assert found.startswith(f"{REFUSED}  usr/lib/bootc/kargs.d/10.toml is not a regular file")
 
 
+TOO_OLD = (
+    "cannot mount an EROFS image from a file (use Linux 6.12 or later, or one whose configuration "
+    "has CONFIG_EROFS_FS_BACKED_BY_FILE (usr/lib/modules/<version>/config))"
+)
+
+
 @pytest.mark.parametrize("release", ["6.11.9-1", "5.14.0-570.el9.x86_64", "6.1.0-30-amd64"])
 def test_an_old_kernel(root: Root, sealed: Root, release: str) -> None:
-    text = f"Found kernel {release}, but mounting the image needs Linux 6.12"
+    text = f"the image's kernel {release} {TOO_OLD}"
     root.file(f"{MODULES}/vmlinuz", bzimage(release))
     assert root.found(booting.kernel_version) == text
     sealed.file(UKI, uki(bzimage(release)))
@@ -102,11 +108,21 @@ def test_a_new_kernel(root: Root, release: str) -> None:
     assert root.found(booting.kernel_version) is None
 
 
+def test_the_configuration_counts_more_than_the_version(root: Root) -> None:
+    root.file(f"{MODULES}/vmlinuz", bzimage("6.1.0"))
+    root.file(f"{MODULES}/config", b"CONFIG_EROFS_FS=m\nCONFIG_EROFS_FS_BACKED_BY_FILE=y\n")
+    assert root.found(booting.kernel_version) is None
+    root.file(f"{MODULES}/vmlinuz", bzimage("7.0.1"))
+    root.file(f"{MODULES}/config", b"# CONFIG_EROFS_FS is not set\n")
+    assert root.found(booting.kernel_version) == (
+        "the image's kernel 7.0.1 is built without CONFIG_EROFS_FS, and cannot mount an EROFS "
+        "image (use a kernel that has it: Linux 6.12 or later, where nobody left it out)"
+    )
+
+
 def test_the_directory_tells_where_the_kernel_does_not(tmp_path: Path) -> None:
     root = base(tmp_path / "root").file("usr/lib/modules/6.6.3-arm64/vmlinuz", b"MZ arm64")
-    assert root.found(booting.kernel_version) == (
-        "Found kernel 6.6.3-arm64, but mounting the image needs Linux 6.12"
-    )
+    assert root.found(booting.kernel_version) == f"the image's kernel 6.6.3-arm64 {TOO_OLD}"
     other = base(tmp_path / "other").file("usr/lib/modules/mine/vmlinuz", b"MZ arm64")
     assert other.found(booting.kernel_version) is None
 
