@@ -165,6 +165,12 @@ def ids_of(done: Done) -> list[Event]:
     return [Event(message_id) for message_id, _ in done.journal]
 
 
+OF_PINS = (
+    "Upstream's program has no pins: if it updates or cleans this machine, it removes the "
+    "deployment, and its rollback fails while the menu has three."
+)
+
+
 def check(done: Done, *lines: str, journal: tuple[Event, ...] = ()) -> None:
     """Check that a command did well, printed these lines, and told the journal of these events."""
     assert (done.code, done.err) == (0, "")
@@ -181,12 +187,8 @@ def test_pins(host: Host) -> None:
         ["delete-deployment", b.hex[:10]],
         ["unpin", "rollback"],
     )
-    note = (
-        "Upstream's program has no pins: if it updates or cleans this machine, it removes the "
-        "deployment, and its rollback fails while the menu has three."
-    )
-    check(dry, f"* pin deployment {b}", note)
-    check(pin, note, journal=(Event.PINNED,))
+    check(dry, f"* pin deployment {b}", OF_PINS)
+    check(pin, OF_PINS, journal=(Event.PINNED,))
     check(again, f"Deployment {b} is pinned already.")
     assert (delete.code, delete.journal) == (1, [])
     assert delete.err == f"error: deployment {b} is pinned (hint: first: bootc unpin {b})\n"
@@ -584,18 +586,20 @@ def test_an_overlay_that_is_there(host: Host) -> None:
 @pytest.mark.parametrize("lock", ["/run/bootc/lock", "/run/bootc"], ids=["new", "old"])
 def test_another_command_at_work(host: Host, lock: str) -> None:
     """Also one of a version that takes only the old lock."""
-    # The other command ends when the kernel has somebody who waits for it.
-    waiting = f'grep -q -- "-> FLOCK .*:$(stat -c %i {lock}) " /proc/locks'
-    _, refused, _, waited = host.run(
+    _, refused, waited = host.run(
         HOLD.format(lock),
         ["upgrade", "--cancel", "--no-wait"],
-        f"(until {waiting}; do sleep 0.2; done; {LET_GO}) </dev/null >/dev/null 2>&1 &",
-        ["pin", "booted"],
+        # The other command ends when this one says that it waits.
+        f"{sys.executable} -m bootc pin booted >/run/out 2>&1 & waits=$!\n"
+        "for i in $(seq 600); do grep -q Waiting /run/out && break; sleep 0.1; done\n"
+        f"{LET_GO}; wait $waits; cat /run/out",
     )
     assert refused.code == 1
     assert re.search(rf"{lock} is in use by process \d+ \(sleep\) \(hint: wait", refused.err)
-    assert waited.code == 0
-    assert re.match(rf"Waiting for process \d+ \(sleep\), which uses {lock}\n", waited.out)
+    assert (waited.code, waited.err) == (0, "")
+    waits = rf"Waiting for process \d+ \(sleep\), which uses {lock}\n"
+    assert re.fullmatch(f"{waits}{re.escape(OF_PINS)}\n", waited.out)
+    assert ids_of(waited) == [Event.PINNED]
 
 
 def test_nobody_but_root_keeps_root_waiting(host: Host) -> None:
@@ -608,7 +612,7 @@ def test_nobody_but_root_keeps_root_waiting(host: Host) -> None:
         f"{user} flock --nonblock /run/bootc/lock true || echo refused",
         "stat -c %a /run/bootc/lock; flock --nonblock /run/bootc true || echo still held",
     )
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (done.code, done.out, done.err) == (0, f"{OF_PINS}\n", "")
     assert refused.out == "refused\n"
     assert mode.out == "700\nstill held\n"
 
@@ -626,7 +630,7 @@ def test_a_mount_with_a_strange_name(host: Host) -> None:
     assert mounted.code == 0, mounted.err
     assert after.out == before.out
     assert after.code == 0
-    check(pinned, journal=(Event.PINNED,))
+    check(pinned, OF_PINS, journal=(Event.PINNED,))
     check(back, "Next boot: rollback deployment", journal=(Event.ROLLBACK,))
 
 

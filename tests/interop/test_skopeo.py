@@ -365,7 +365,7 @@ def test_a_policy_that_rejects(
 
 
 def proxy_version() -> tuple[int, ...]:
-    with skopeo._proxy() as proxy:
+    with skopeo._proxy(os.environ) as proxy:
         return proxy.version
 
 
