@@ -23,7 +23,7 @@ TOP = Path(__file__).resolve().parents[1]
 SOURCES = [str(TOP / "src"), str(TOP / "tests")]
 sys.path[:0] = SOURCES
 
-from bootc.deploy.booted import BootedState  # noqa: E402
+from bootc.deploy.host.boot_state import BootedState  # noqa: E402
 from support.sysroot import FakeSysroot, image_id  # noqa: E402
 
 RUNS = 30
@@ -36,9 +36,9 @@ from bootc.cli import main
 def run(args, context):
     from bootc.boot.scheme import BootDirs
     from bootc.boot.systemd_boot import Bootloader
-    from bootc.deploy import status
-    from bootc.deploy.booted import BootedState
-    from bootc.deploy.sysroot import Sysroot, find_scheme
+    from bootc.deploy.host import status
+    from bootc.deploy.host.boot_state import BootedState
+    from bootc.deploy.host.view import Sysroot, find_scheme
     from bootc.formats.digest import Digest
     from bootc.fs.dir import Dir
     from bootc.repository.repository import Repository
@@ -102,8 +102,8 @@ def imported(status: list[str], cache: str) -> str:
 
 def in_this_process(system: FakeSysroot, booted: BootedState) -> float:
     """Return what reading and deciding costs without the interpreter and imports."""
-    from bootc.deploy.gather import gather
-    from bootc.deploy.status import compose_host
+    from bootc.deploy.host.gather import gather
+    from bootc.deploy.host.status import compose_host
 
     best = float("inf")
     for _ in range(RUNS):

@@ -27,7 +27,7 @@ from bootc.fs.dir import Dir
 from bootc.kernel.files import syncfs
 from bootc.repository.importing import Importer
 from bootc.repository.repository import Repository
-from bootc.repository.verity import VerityMissing
+from bootc.repository.sealing import VerityMissing
 
 SMALL = 3000
 CHUNK = 1 << 20

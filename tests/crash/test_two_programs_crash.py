@@ -17,7 +17,7 @@ import pytest
 
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, update
-from bootc.deploy.system import System
+from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from support import osimages
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name

@@ -18,7 +18,7 @@ import pytest
 
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, update
-from bootc.deploy.system import System
+from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
 from bootc.formats.digest import Digest

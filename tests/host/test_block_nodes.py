@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy.install import partition
-from bootc.deploy.install.device import Device, inspect
 from bootc.deploy.install.partition import PartitioningFailed
 from bootc.deploy.install.request import InstallRefused
+from bootc.deploy.install.target_disk import Device, inspect
 from bootc.fs.process import CommandFailed
 from support import require
 from support.commands import Commands

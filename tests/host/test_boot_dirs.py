@@ -12,7 +12,7 @@ import pytest
 from bootc.boot import partitions
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import Bootloader
-from bootc.deploy.sysroot import BootNotFound, find_boot_dirs
+from bootc.deploy.host.view import BootNotFound, find_boot_dirs
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 from support import require

@@ -12,7 +12,7 @@ import pytest
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, update
-from bootc.deploy.system import System
+from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from support import osimages, require
 from support.bootdirs import SYSTEMD, SYSTEMD_UKI, scheme_name

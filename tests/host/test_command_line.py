@@ -23,7 +23,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.tree import Directory, Stat
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import write_tree
+from bootc.fs.tree_write import write_tree
 from bootc.repository.repository import Repository
 from support import images, insideroot, require
 from support.etctrees import directory, etc

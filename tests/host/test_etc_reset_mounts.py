@@ -20,7 +20,7 @@ import os, sys
 from pathlib import Path
 from bootc.deploy.etc.apply import read_etc
 from bootc.deploy.etc.review import CannotReset, reset
-from bootc.deploy.merging import LocalEtc
+from bootc.deploy.etc.local import LocalEtc
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.formats.tree import Directory

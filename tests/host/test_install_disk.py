@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 
 from bootc.boot import kernel_release
-from bootc.deploy.install import device
-from bootc.deploy.install.device import (
+from bootc.deploy.install import target_disk
+from bootc.deploy.install.checks import check_host
+from bootc.deploy.install.filesystem import Filesystem, make_esp, make_root
+from bootc.deploy.install.partition import create_partitions, read_table
+from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.target_disk import (
     BlankUnlessKept,
     StillInUse,
     check_may_be_written,
     inspect,
     wipe,
 )
-from bootc.deploy.install.filesystem import Filesystem, make_esp, make_root
-from bootc.deploy.install.partition import create_partitions, read_table
-from bootc.deploy.install.preflight import check_host
-from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.events import Event, Message
 from bootc.formats.imgref import ImageReference
 from bootc.fs import mounts
@@ -204,7 +204,7 @@ def test_wiping_gives_up_on_a_partition_that_stays_in_use(
     disk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = create_partitions(disk, "x86_64", None).root.node
-    monkeypatch.setattr(device, "_FORGET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(target_disk, "_FORGET_TIMEOUT_S", 0.5)
     with (
         open(node, "rb"),
         pytest.raises(StillInUse, match=f"^the partition {node} is still in use"),
@@ -239,7 +239,7 @@ def test_a_failure_leaves_a_blank_disk(disk: str, failure: type[BaseException]) 
 #: Holds a half-made installation until it is interrupted.
 HALF_AN_INSTALLATION = """
 import sys, time
-from bootc.deploy.install.device import BlankUnlessKept, inspect
+from bootc.deploy.install.target_disk import BlankUnlessKept, inspect
 from bootc.deploy.install.filesystem import Filesystem, make_root
 from bootc.deploy.install.partition import create_partitions
 from bootc.fs import interruption, mounts

@@ -19,13 +19,13 @@ import pytest
 
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.discover import ImageNotBootable
+from bootc.deploy.bootable import InsufficientSpace
 from bootc.deploy.etc.apply import EtcMissing
-from bootc.deploy.install.device import Device
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.deploy.install.image import deploy_image
-from bootc.deploy.install.preflight import Decisions
 from bootc.deploy.install.request import InstallRequest
-from bootc.deploy.pulled import InsufficientSpace
+from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
@@ -38,7 +38,7 @@ from bootc.kernel import fsverity
 from bootc.kernel.mount import mount, umount2
 from bootc.oci.pull import Pulled, compute_image_id
 from bootc.oci.source import host_architecture, open_source
-from bootc.repository.verity import VerityMissing
+from bootc.repository.sealing import VerityMissing
 from support import images, pe, require
 from support.commands import Command, Commands
 from support.images import directory, file

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.device import check_may_be_written, inspect, wipe
 from bootc.deploy.install.partition import create_partitions
 from bootc.deploy.install.request import InstallRefused
+from bootc.deploy.install.target_disk import check_may_be_written, inspect, wipe
 from support import require
 
 pytestmark = pytest.mark.host

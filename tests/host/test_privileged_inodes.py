@@ -29,9 +29,9 @@ from bootc.formats.tree import (
 )
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import write_tree
-from bootc.fs.scan import copy_tree
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_copy import copy_tree
+from bootc.fs.tree_read import read_tree
+from bootc.fs.tree_write import write_tree
 from bootc.kernel import mount
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.local import directory_tree

@@ -15,11 +15,11 @@ import pytest
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
-from bootc.deploy import booted
-from bootc.deploy.gather import gather
-from bootc.deploy.model import Host, UsrOverlay
-from bootc.deploy.status import read_host
-from bootc.deploy.system import look_at_system
+from bootc.deploy.host import boot_state
+from bootc.deploy.host.gather import gather
+from bootc.deploy.host.model import Host, UsrOverlay
+from bootc.deploy.host.session import look_at_system
+from bootc.deploy.host.status import read_host
 from bootc.events import null_sink
 from bootc.repository.repository import NotARepository
 from support import require
@@ -52,7 +52,7 @@ def mounts() -> Iterator[contextlib.ExitStack]:
 @pytest.fixture
 def root(tmp_path: Path, mounts: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Mount a root that says it is image A, booted with missing verity allowed."""
-    monkeypatch.setattr(booted, "running_bootloader", lambda: Bootloader.SYSTEMD)
+    monkeypatch.setattr(boot_state, "running_bootloader", lambda: Bootloader.SYSTEMD)
     path = tmp_path / "root"
     path.mkdir()
     run("mount", "-t", "tmpfs", f"composefs:{A}", str(path))
@@ -224,7 +224,7 @@ def test_what_others_than_root_may_read(
         mounts.callback(path.chmod, path.stat().st_mode & 0o7777)
         path.chmod(path.stat().st_mode & 0o7777 | 0o5)
     code = (
-        "import os,sys\nfrom bootc.deploy.status import read_host\n"
+        "import os,sys\nfrom bootc.deploy.host.status import read_host\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(read_host(root=sys.argv[1]).to_json()['status'])"
     )

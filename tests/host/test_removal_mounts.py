@@ -20,7 +20,7 @@ from bootc.errors import one_line
 from bootc.fs import mounts
 from bootc.fs.descent import MountPoint
 from bootc.fs.dir import Dir
-from bootc.fs.scan import copy_tree
+from bootc.fs.tree_copy import copy_tree
 from bootc.kernel import files
 from bootc.kernel.mount import MS_BIND, mount, umount2
 

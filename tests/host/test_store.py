@@ -17,7 +17,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.mounts import mounted
 from bootc.repository.importing import Importer, Method
 from bootc.repository.repository import Repository
-from bootc.repository.verity import VerityMissing
+from bootc.repository.sealing import VerityMissing
 from support import require
 
 pytestmark = pytest.mark.host

@@ -21,7 +21,7 @@ SRC = str(Path(bootc.__file__).parents[1])
 PROGRAM = f"""
 import json, os, sys
 sys.path.append({SRC!r})
-from bootc.deploy.usroverlay import overlay
+from bootc.deploy.host.usr_overlay import overlay
 from bootc.fs.mounts import private_mount_namespace, read_mounts
 from bootc.kernel.mount import MS_BIND, MS_REMOUNT, MS_RDONLY, mount
 

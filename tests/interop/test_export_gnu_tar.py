@@ -12,7 +12,7 @@ from bootc.cli.main import main
 from bootc.formats.digest import Algorithm
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_read import read_tree
 from bootc.repository.sink import DigestOnly
 from support import require
 from support.roots import Root

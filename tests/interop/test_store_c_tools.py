@@ -19,7 +19,7 @@ from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_read import read_tree
 from bootc.repository.content import objects_of
 from bootc.repository.fsck import check
 from bootc.repository.gc import collect

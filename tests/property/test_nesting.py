@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.kargs import parse_kargs_d
-from bootc.deploy import gather, records
-from bootc.deploy.booted import parse_staged
+from bootc.deploy import records
 from bootc.deploy.etc.decisions import read_decisions
+from bootc.deploy.host import gather
+from bootc.deploy.host.boot_state import parse_staged
 from bootc.deploy.install.config import parse_config, read_config
 from bootc.errors import Error, one_line
 from bootc.formats.digest import Algorithm

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.repository.refs import decode_tag, encode_tag
+from bootc.repository.links import decode_tag, encode_tag
 from bootc.repository.repository import Repository
 from support.verity import FakeVerity
 

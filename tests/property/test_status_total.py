@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu
+from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
 from bootc.cli.output import render_human, render_json
-from bootc.deploy.booted import BootedState, Staged
-from bootc.deploy.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
-from bootc.deploy.gather import gather
-from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus
-from bootc.deploy.status import compose_host
+from bootc.deploy.host.boot_state import BootedState, Staged
+from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
+from bootc.deploy.host.gather import gather
+from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus
+from bootc.deploy.host.status import compose_host
 from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import BootType, Origin, Signature

@@ -29,7 +29,7 @@ from bootc.cli import main as cli
 from bootc.cli.output import render_human
 from bootc.cli.progress import renderer
 from bootc.cli.streams import Output, SideStream
-from bootc.deploy.model import (
+from bootc.deploy.host.model import (
     BootEntry,
     ComposefsStatus,
     Host,

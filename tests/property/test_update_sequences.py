@@ -29,7 +29,7 @@ from bootc.boot.scheme import Scheme
 from bootc.deploy import commands, execute, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.finalize import EtcConflict
-from bootc.deploy.plan import (
+from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
     RemoveArtifact,

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from bootc.boot.discover import find_boot_resource
-from bootc.boot.entries import compose_menu, new_item
+from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.publish import boot_digest_of, publish_resource
 from bootc.boot.replacing import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.deploy.booted import BootedState
 from bootc.deploy.commands import finalize_staged
 from bootc.deploy.etc.apply import image_etc
-from bootc.deploy.facts import Facts
-from bootc.deploy.gather import gather
+from bootc.deploy.host.boot_state import BootedState
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.gather import gather
+from bootc.deploy.host.session import System, SystemView
+from bootc.deploy.host.status import compose_host
 from bootc.deploy.state import create_state
-from bootc.deploy.status import compose_host
-from bootc.deploy.system import System, SystemView
 from bootc.errors import Error
 from bootc.events import Message
 from bootc.formats.cmdline import composefs_karg

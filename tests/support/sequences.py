@@ -19,7 +19,7 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.fs.dir import Dir
 from bootc.repository.gc import collect
 from bootc.repository.repository import Repository
-from bootc.repository.verity import Verity
+from bootc.repository.sealing import Verity
 from support.failing import dies, without_nameless_files
 from support.stored import (
     Store,

@@ -9,8 +9,8 @@ from functools import partial
 
 from bootc.deploy import commands, update
 from bootc.deploy.etc.merge import ConflictPolicy
-from bootc.deploy.model import ImageSpec
-from bootc.deploy.system import System
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from bootc.formats.digest import Digest
 from support.machine import FakeMachine, Journal

@@ -16,7 +16,7 @@ _XATTR = "user.test.verity"
 
 
 class FakeVerity:
-    """Implements :class:`bootc.repository.verity.Verity`.
+    """Implements :class:`bootc.repository.sealing.Verity`.
 
     Args:
         busy: How many times ``enable`` says that a writer exists.

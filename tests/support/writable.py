@@ -23,8 +23,8 @@ from bootc.formats.tree import (
 )
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import write_tree
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_read import read_tree
+from bootc.fs.tree_write import write_tree
 from bootc.repository.sink import DigestOnly
 from support.trees import text_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from bootc.boot.findings import FindingKind
 from bootc.cli import main as program
-from bootc.deploy.install import config, preflight
+from bootc.deploy.install import checks, config
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.errors import Error
 
@@ -148,7 +148,7 @@ def test_the_programs_that_the_installer_needs() -> None:
     description = section(MAN / "bootc-install.8.rst", "DESCRIPTION")
     sentence = description[description.index("The installer needs") :].partition(".\n")[0]
     needed = sentence.partition("It needs")[0]
-    tools = {*preflight._TOOLS, *(kind.tool for kind in Filesystem)}
+    tools = {*checks._TOOLS, *(kind.tool for kind in Filesystem)}
     assert set(re.findall(r"\*\*([\w.]+)\*\*", needed)) == tools
 
 

@@ -50,7 +50,7 @@ NOT_OURS = {
 OTHERS = (
     "initramfs/",
     "lint/",
-    "deploy/reboot.py",
+    "deploy/host/services.py",
     "cli/options.py",
     "cli/main.py",
     "cli/session.py",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bootc.boot.foreign import differing
-from bootc.boot.menu import MAX_MENU_BYTES, foreign_files, is_foreign
+from bootc.boot.foreign_entries import differing
+from bootc.boot.menu_read import MAX_MENU_BYTES, foreign_files, is_foreign
 from bootc.boot.publish import files_below
 from bootc.boot.replacing import whole_file
 from bootc.boot.scheme import USER_CFG, BootDirs

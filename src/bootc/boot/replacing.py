@@ -25,8 +25,8 @@ import os
 from collections.abc import Iterable
 
 from bootc.boot import scheme as schemes
-from bootc.boot.foreign import carry_foreign
-from bootc.boot.menu import (
+from bootc.boot.foreign_entries import carry_foreign
+from bootc.boot.menu_read import (
     MAX_MENU_BYTES,
     OLD_MARK,
     Item,
@@ -70,7 +70,7 @@ def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
 
     Args:
         dirs: Where.
-        files: What :func:`bootc.boot.entries.compose_menu` returned.
+        files: What :func:`bootc.boot.menu_compose.compose_menu` returned.
 
     Raises:
         OSError: writing failed. There is no staged menu then.

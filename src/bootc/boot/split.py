@@ -18,7 +18,7 @@ from bootc.errors import Error, doing
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.dir import Dir
 from bootc.fs.imageroot import ImageRoot
-from bootc.fs.scan import copy_metadata
+from bootc.fs.tree_copy import copy_metadata
 
 #: The kernel's checksum for FIPS mode. It is checked beside the kernel, so it goes with it.
 _HMAC = ".vmlinuz.hmac"

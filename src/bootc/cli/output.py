@@ -16,7 +16,7 @@ from bootc.printable import ascii_escaped, printable
 
 if TYPE_CHECKING:
     from bootc.boot.findings import Finding
-    from bootc.deploy.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
+    from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
 
 
 #: Text that is a string to every YAML reader: numbers and dates begin with another character.

@@ -12,8 +12,8 @@ from bootc.cli.progress import messages_only
 from bootc.errors import UsageError
 
 if TYPE_CHECKING:
-    from bootc.deploy.facts import Facts
-    from bootc.deploy.system import System, SystemView
+    from bootc.deploy.host.facts import Facts
+    from bootc.deploy.host.session import System, SystemView
     from bootc.events import Sink
 
 APPLY = Option(("--apply",), "Reboot into the new deployment when all is done.", default=False)
@@ -48,11 +48,11 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
         wait: Wait for another command to finish.
 
     Raises:
-        Error, OSError: as :func:`bootc.deploy.system.open_system`.
+        Error, OSError: as :func:`bootc.deploy.host.session.open_system`.
     """
-    from bootc.deploy.gather import gather
+    from bootc.deploy.host.gather import gather
+    from bootc.deploy.host.session import open_system
     from bootc.deploy.journal import report_damage
-    from bootc.deploy.system import open_system
 
     with open_system(sink, wait=wait) as system:
         facts = gather(system)
@@ -72,9 +72,9 @@ def view_host(
     """Open the running system to look at it, or to say what would be done to it.
 
     Raises:
-        Error, OSError: as :func:`bootc.deploy.system.look_at_system`.
+        Error, OSError: as :func:`bootc.deploy.host.session.look_at_system`.
     """
-    from bootc.deploy.system import look_at_system
+    from bootc.deploy.host.session import look_at_system
 
     with look_at_system(sink, notes=notes, lock=lock, pulls=pulls, wait=wait) as view:
         yield view

@@ -15,22 +15,22 @@ from bootc.boot import publish
 from bootc.boot.publish import Artifact
 from bootc.deploy import records
 from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.etc.local import policy_of, read_local_etc
 from bootc.deploy.execute import Supplies, execute
-from bootc.deploy.facts import CleanupFailure, Facts, FinalizeFailure
 from bootc.deploy.finalize import (
     CannotFinalize,
     plan_finalize,
     staged_for_finalizing,
 )
-from bootc.deploy.gather import gather
 from bootc.deploy.gc import is_legible, plan_gc
-from bootc.deploy.lost import lost_kernels
-from bootc.deploy.merging import policy_of, read_local_etc
-from bootc.deploy.model import Timestamp
-from bootc.deploy.ordering import plan_delete, plan_pin, plan_rollback
-from bootc.deploy.plan import CollectObjects, Plan, RemoveTag, SetTag
-from bootc.deploy.room import with_room
-from bootc.deploy.system import ReadableSystem, System
+from bootc.deploy.host.facts import CleanupFailure, Facts, FinalizeFailure
+from bootc.deploy.host.gather import gather
+from bootc.deploy.host.model import Timestamp
+from bootc.deploy.host.session import ReadableSystem, System
+from bootc.deploy.lost_entries import lost_kernels
+from bootc.deploy.plan.reorder import plan_delete, plan_pin, plan_rollback
+from bootc.deploy.plan.room import with_room
+from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveTag, SetTag
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest, OciDigest

@@ -16,11 +16,12 @@ from typing import assert_never
 
 from bootc.boot import publish, replacing
 from bootc.boot.discover import Kernel, UkiFile
-from bootc.boot.entries import compose_menu
+from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
-from bootc.deploy.booted import STAGED_MARKER_NAME
 from bootc.deploy.etc.apply import replace_etc
-from bootc.deploy.plan import (
+from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
+from bootc.deploy.host.session import System
+from bootc.deploy.plan.steps import (
     Announce,
     CollectObjects,
     CreateState,
@@ -43,7 +44,6 @@ from bootc.deploy.plan import (
     WriteKernel,
     WriteStagedMenu,
 )
-from bootc.deploy.system import System
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
@@ -51,7 +51,7 @@ from bootc.formats.origin import Origin, serialise_origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import OpenContent
+from bootc.fs.tree_write import OpenContent
 from bootc.oci.names import manifest_id, tag_of
 from bootc.printable import first_lines
 from bootc.repository import gc, layout

@@ -18,10 +18,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from bootc.boot.findings import FindingKind
-from bootc.boot.menu import Item, Menu
+from bootc.boot.menu_read import Item, Menu
 from bootc.deploy.etc.merge import Conflict, Merge
-from bootc.deploy.facts import Facts
-from bootc.deploy.plan import (
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.plan.stage import kept_items
+from bootc.deploy.plan.steps import (
     DiscardStagedMenu,
     ExchangeMenu,
     Plan,
@@ -29,7 +30,6 @@ from bootc.deploy.plan import (
     Withdraw,
     WriteStagedMenu,
 )
-from bootc.deploy.staging import kept_items
 from bootc.errors import Error
 from bootc.formats import bls
 from bootc.formats.digest import Digest

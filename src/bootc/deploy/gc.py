@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from bootc.boot.findings import FindingKind
-from bootc.boot.menu import Menu
+from bootc.boot.menu_read import Menu
 from bootc.boot.publish import Artifact
-from bootc.deploy.facts import Facts
-from bootc.deploy.plan import (
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.plan.stage import leftovers
+from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
     Plan,
@@ -28,7 +29,6 @@ from bootc.deploy.plan import (
     SetTag,
     Step,
 )
-from bootc.deploy.staging import leftovers
 from bootc.formats.digest import Digest, OciDigest
 
 _ILLEGIBLE = "Nothing is cleaned up: the boot menu is damaged, see bootc status."

@@ -19,8 +19,8 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from bootc.deploy.booted import Staged, read_staged
-from bootc.deploy.facts import Facts
+from bootc.deploy.host.boot_state import Staged, read_staged
+from bootc.deploy.host.facts import Facts
 from bootc.errors import Error, one_line
 from bootc.fs.dir import Dir
 from bootc.printable import printable

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bootc.deploy.facts import Facts
+from bootc.deploy.host.facts import Facts
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest

@@ -19,8 +19,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bootc.deploy.facts import CleanupFailure, FinalizeFailure
-from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
+from bootc.deploy.host.facts import CleanupFailure, FinalizeFailure
+from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
 from bootc.errors import Error, doing
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference

@@ -25,10 +25,10 @@ from bootc.formats.tree import Directory
 from bootc.fs import atomic
 from bootc.fs.descent import MountPoint
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import OpenContent, write_tree
 from bootc.fs.mounts import mount_points_below
 from bootc.fs.protection import clear_protection
-from bootc.fs.scan import copy_tree
+from bootc.fs.tree_copy import copy_tree
+from bootc.fs.tree_write import OpenContent, write_tree
 from bootc.repository import layout
 
 
@@ -46,7 +46,7 @@ def create_state(
 
     Raises:
         FileExistsError: the deployment has state already.
-        ContentChanged, ContentUnknown: as :func:`~bootc.fs.materialise.write_tree`.
+        ContentChanged, ContentUnknown: as :func:`~bootc.fs.tree_write.write_tree`.
         OSError: reading the content or writing failed.
     """
     with ExitStack() as stack:

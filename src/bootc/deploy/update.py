@@ -18,22 +18,20 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from bootc.deploy.candidate import Candidate, new_deployment, pull_candidate
 from bootc.deploy.commands import collect_afterwards, run
 from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.etc.local import read_local_etc, with_policy
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.execute import Supplies
-from bootc.deploy.facts import Facts
 from bootc.deploy.finalize import EtcConflict, require_resolved
-from bootc.deploy.gather import gather, read_documents, read_image
-from bootc.deploy.merging import read_local_etc, with_policy
-from bootc.deploy.model import ImageSpec
-from bootc.deploy.ordering import plan_front, plan_pin
-from bootc.deploy.plan import Plan, RecordOrigin
-from bootc.deploy.protection import Protection, booted_protection, losses, staged_losses
-from bootc.deploy.records import write_cached_update
-from bootc.deploy.room import with_room
-from bootc.deploy.staging import (
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.gather import gather, read_documents, read_image
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.status import wanted_image
+from bootc.deploy.plan.reorder import plan_front, plan_pin
+from bootc.deploy.plan.room import with_room
+from bootc.deploy.plan.stage import (
     droppable,
     nothing_staged,
     plan_announce,
@@ -41,8 +39,10 @@ from bootc.deploy.staging import (
     plan_record,
     plan_stage,
 )
-from bootc.deploy.status import wanted_image
-from bootc.deploy.system import ReadableSystem
+from bootc.deploy.plan.steps import Plan, RecordOrigin
+from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
+from bootc.deploy.protection import Protection, booted_protection, losses, staged_losses
+from bootc.deploy.records import write_cached_update
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest

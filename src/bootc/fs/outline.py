@@ -21,8 +21,8 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.tree import Content, Directory, External, Inline, Leaf, Node, Stat
 from bootc.fs.dir import read_all
 from bootc.fs.imageroot import ImageRoot
+from bootc.fs.tree_read import TreeChanged, read_xattrs, special_content
 from bootc.fs.visit import is_mount_point, visit
-from bootc.fs.walk import TreeChanged, read_xattrs, special_content
 
 #: Files whose whole content somebody asks for are small: lists of arguments, policies.
 MAX_CONTENT_BYTES = 1 << 24

@@ -5,7 +5,7 @@ the way. Promises: no symlink is followed and no mount is entered, bind mounts o
 directory of the same file system included; a mount point itself is seen. An entry costs no
 system call of its own.
 
-:mod:`bootc.fs.walk` instead reads a tree as a whole.
+:mod:`bootc.fs.tree_read` instead reads a tree as a whole.
 """
 
 from __future__ import annotations

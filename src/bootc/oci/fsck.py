@@ -25,8 +25,8 @@ from bootc.oci.documents import Document
 from bootc.oci.names import Kind, layer_id, manifest_id
 from bootc.oci.stored import Artifact, artifact_of, tag_names
 from bootc.repository import layout
-from bootc.repository.findings import Count, Finding, Report
-from bootc.repository.refs import encode_tag
+from bootc.repository.fsck_report import Count, Finding, Report
+from bootc.repository.links import encode_tag
 from bootc.repository.repository import Repository
 
 _TAGS = f"{layout.STREAMS}/{layout.REFS}/oci"

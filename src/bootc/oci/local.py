@@ -15,7 +15,7 @@ from bootc.formats.digest import Algorithm
 from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.walk import TreeChanged, read_tree
+from bootc.fs.tree_read import TreeChanged, read_tree
 from bootc.oci.pull import ImageTree
 from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
 from bootc.repository.sink import DigestOnly, ObjectSink

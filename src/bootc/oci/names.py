@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 
 from bootc.formats.digest import DigestError, OciDigest
-from bootc.repository.refs import encode_tag
+from bootc.repository.links import encode_tag
 
 #: How the names of bootc's own tags begin, below ``streams/refs/``; other tags are others'.
 TAGS = f"oci/{encode_tag('localhost/bootc-')}"

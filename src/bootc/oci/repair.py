@@ -27,9 +27,9 @@ from bootc.oci.names import Kind
 from bootc.oci.stored import tag_names
 from bootc.printable import printable
 from bootc.repository import layout
-from bootc.repository.findings import Finding
 from bootc.repository.fsck import check
-from bootc.repository.refs import BrokenReference
+from bootc.repository.fsck_report import Finding
+from bootc.repository.links import BrokenReference
 from bootc.repository.repair import Repaired, repair
 from bootc.repository.repository import Repository
 

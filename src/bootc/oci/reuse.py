@@ -28,7 +28,7 @@ from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.oci.layers import layer_archive
 from bootc.oci.names import layer_id
 from bootc.repository.repository import Repository
-from bootc.repository.verity import DAMAGE
+from bootc.repository.sealing import DAMAGE
 
 _log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from bootc.oci.pull import (
 from bootc.oci.seal import XattrMode
 from bootc.repository import layout
 from bootc.repository.content import objects_of
-from bootc.repository.refs import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
+from bootc.repository.links import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
 from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)

@@ -27,9 +27,9 @@ from bootc.formats.digest import Algorithm, Digest
 from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository import verity as sealing
+from bootc.repository import sealing as sealing
 from bootc.repository.repository import Repository
-from bootc.repository.verity import Verity, VerityMissing
+from bootc.repository.sealing import Verity, VerityMissing
 
 _log = logging.getLogger(__name__)
 

@@ -25,20 +25,20 @@ from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.splitstream import MAX_STREAM_BYTES, SplitstreamError, StreamReader
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository.findings import Count, Finding, Kind, Report
+from bootc.repository.fsck_report import Count, Finding, Kind, Report
 from bootc.repository.imagecheck import check_image
-from bootc.repository.metadata import MAX_BYTES, Metadata
-from bootc.repository.objects import ObjectCorrupt
-from bootc.repository.reachable import image_objects
-from bootc.repository.refs import (
+from bootc.repository.links import (
     MAX_ENTRIES,
     BrokenReference,
     parse_object_link,
     parse_ref_target,
 )
-from bootc.repository.remeasure import check_objects
+from bootc.repository.metadata import MAX_BYTES, Metadata
+from bootc.repository.object_check import check_objects
+from bootc.repository.objects import ObjectCorrupt
+from bootc.repository.reachable import image_objects
 from bootc.repository.repository import Repository
-from bootc.repository.verity import Verity, VerityMissing
+from bootc.repository.sealing import Verity, VerityMissing
 
 
 def check(

@@ -40,16 +40,16 @@ from bootc.fs.atomic import OBJECT_PREFIX, SYMLINK_PREFIX
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.content import read_referring
-from bootc.repository.reachable import Needs, needs_of, possible_objects, reachable
-from bootc.repository.references import walk_links
-from bootc.repository.refs import (
+from bootc.repository.links import (
     MAX_ENTRIES,
     BrokenReference,
     parse_object_link,
     parse_ref_target,
 )
+from bootc.repository.reachable import Needs, needs_of, possible_objects, reachable
+from bootc.repository.refs import walk_links
 from bootc.repository.repository import Repository
-from bootc.repository.verity import DAMAGE
+from bootc.repository.sealing import DAMAGE
 
 _TASK = "gc"
 _MARK_TASK = "gc-mark"

@@ -15,10 +15,10 @@ from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.links import MAX_ENTRIES, BrokenReference, is_ref_name
 from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
-from bootc.repository.references import References, place_link
-from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_ref_name
+from bootc.repository.refs import References, place_link
 
 
 class Images:

@@ -44,8 +44,8 @@ from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.kernel import files, fsverity
-from bootc.repository import verity as sealing
-from bootc.repository.verity import DAMAGE, Verity, VerityMissing
+from bootc.repository import sealing as sealing
+from bootc.repository.sealing import DAMAGE, Verity, VerityMissing
 
 if TYPE_CHECKING:
     from bootc.repository.sink import ObjectWriter

@@ -1,84 +1,276 @@
-"""Links and names inside a repository: pure functions, no IO.
+"""The links of a repository, above all the names of its images and streams, below ``refs/``.
 
-Images and streams are symlinks ``../objects/XX/REST``; a reference, which keeps
-its target from garbage collection, is a symlink below ``refs/`` that climbs back
-with one ``../`` for each component of its name (composefs, "Layout and locations").
-Links are read and parsed here, never followed by the kernel.
+Owns: reading and setting them (composefs, "Images and stream references"). Promises:
+links change from old to new in one step, and are read, never followed; what lies in the
+place of a link that is set, and is no link, is moved to ``quarantine/`` and not lost. What
+others put below ``refs/`` hides no reference from who wants to pass over it.
 """
 
 from __future__ import annotations
 
-from bootc.errors import Error
-from bootc.formats.digest import Digest, DigestError
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+
+from bootc.errors import doing
+from bootc.fs.atomic import replace_symlink
+from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.links import (
+    MAX_ENTRIES,
+    MAX_REFERENCES,
+    BrokenReference,
+    is_ref_name,
+    parse_ref_target,
+    ref_target,
+)
 
-#: Streams, and images, that a repository can have. Memory is kept for the name of each.
-MAX_ENTRIES = 1 << 18
-#: References to either.
-MAX_REFERENCES = 1 << 16
+_log = logging.getLogger(__name__)
 
-_LINK_PREFIX = f"../{layout.OBJECTS}/"
+#: Leaves room for a number in a name, of which 255 bytes are the limit.
+_MAX_NAME_BYTES = 240
+#: What the kernel says of what is no link, and of a link in the place of a directory.
+_BROKEN = {
+    errno.EINVAL: "is not a link",
+    errno.EXDEV: "lies behind a link that leads out of the repository",
+    errno.ELOOP: "lies behind links that lead nowhere",
+}
+#: What the kernel says of a name that is none of a link: of a directory, or below a link.
+_NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-class BrokenReference(Error):
-    """A link in the repository does not say what such a link says."""
-
-
-def parse_object_link(target: str, where: str) -> Digest:
-    """Return the object an image's or stream's link names.
+def place_link(directory: Dir, path: str, target: str, limit: int) -> None:
+    """Make a link of a repository, whatever lies in its place or in that of its directory.
 
     Args:
-        target: What the link says.
-        where: Its path, for the message.
+        directory: The repository.
+        path: The link.
+        target: What it says.
+        limit: How many entries readers take in its directory.
 
     Raises:
-        BrokenReference: it names no object.
+        BrokenReference: there is a directory that other references are in.
+        OSError: also with EFBIG, when there are as many already.
     """
-    bucket, slash, rest = target.removeprefix(_LINK_PREFIX).partition("/")
-    if target.startswith(_LINK_PREFIX) and slash and len(bucket) == 2:
+    above = path.rpartition("/")[0]
+    _clear_way(directory, above)
+    with directory.ensure_dir(above) as below:
+        if not below.exists(path.removeprefix(f"{above}/")):
+            below.names(limit - 1)
+    try:
+        replace_symlink(directory, path, target)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        if _holds_links(directory, path):
+            # What they refer to would be garbage.
+            raise BrokenReference(
+                f"{directory.path}/{path} is a directory that other references are in"
+            ) from exc
+        _log.warning("%s is not a link: moved to %s", path, quarantine(directory, path))
+        replace_symlink(directory, path, target)
+
+
+def _clear_way(directory: Dir, path: str) -> None:
+    """Move away what is no directory where one has to be."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
         try:
-            return Digest.from_hex(bucket + rest)
-        except DigestError:
-            pass
-    raise BrokenReference(f"{where} links to {target[:200]!r}, which is no object")
+            is_directory = stat.S_ISDIR(directory.stat(part).st_mode)
+        except FileNotFoundError:
+            return
+        if not is_directory:
+            moved = quarantine(directory, part)
+            _log.warning("%s is not a directory: moved to %s", part, moved)
+            return
 
 
-def ref_target(name: str, entry: str) -> str:
-    """Return the target of the link ``refs/<name>`` that refers to ``entry``."""
-    return "../" * (name.count("/") + 1) + entry
+def _holds_links(directory: Dir, path: str) -> bool:
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        mode = directory.stat(path).st_mode
+        if stat.S_ISLNK(mode):
+            return True
+        if stat.S_ISDIR(mode):
+            with directory.open_dir(path) as below:
+                pending += [f"{path}/{name}" for name in below.names(MAX_ENTRIES)]
+    return False
 
 
-def parse_ref_target(name: str, target: str, where: str) -> str:
-    """Return the entry that the link ``refs/<name>`` refers to.
+def quarantine(directory: Dir, path: str, name: str | None = None) -> str:
+    """Move anything to where nobody looks for it, and return its new path.
+
+    A link to an object stays one.
+
+    Args:
+        directory: The repository.
+        path: What is to be moved.
+        name: What it is to be called; as it is if left out. A number follows if that is taken.
+    """
+    directory.ensure_dir(layout.QUARANTINE, 0o700).close()
+    name = os.fsdecode(os.fsencode(name or path.rpartition("/")[2])[:_MAX_NAME_BYTES])
+    free = target = f"{layout.QUARANTINE}/{name}"
+    number = 0
+    while directory.exists(free):
+        number += 1
+        free = f"{target}.{number}"
+    directory.rename(path, free)
+    return free
+
+
+def read_link(directory: Dir, path: str) -> str:
+    """Return what a link of a repository says.
 
     Raises:
-        BrokenReference: it refers to something else than an entry.
+        FileNotFoundError: there is nothing of that name.
+        BrokenReference: there is something else than a link.
     """
-    entry = target.rpartition("/")[2]
-    if target != ref_target(name, entry) or not is_entry_name(entry):
-        raise BrokenReference(f"{where} links to {target[:200]!r}, which is no entry")
-    return entry
+    try:
+        return directory.readlink(path)
+    except NotADirectoryError as exc:
+        # The directory is none: there is nothing in it.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), exc.filename) from exc
+    except OSError as exc:
+        if exc.errno not in _BROKEN:
+            raise
+        raise BrokenReference(f"{directory.path}/{path} {_BROKEN[exc.errno]}") from exc
 
 
-def is_entry_name(name: str) -> bool:
-    """Tell whether ``name`` can be an image or a stream: one component, and not ``refs``."""
-    return name not in ("", ".", "..", layout.REFS) and "/" not in name and "\0" not in name
+class References:
+    """The references to entries of one directory of a repository.
 
-
-def is_ref_name(name: str) -> bool:
-    """Tell whether ``name`` can be a reference: components, none of them empty or dots."""
-    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
-
-
-def encode_tag(tag: str) -> str:
-    """Make a tag or image reference one component.
-
-    >>> encode_tag("docker://example.com/os:1")
-    'docker:%2F%2Fexample.com%2Fos:1'
+    Args:
+        directory: The repository; belongs to the caller.
+        entries: Which directory: ``images`` or ``streams``.
     """
-    return tag.replace("%", "%25").replace("/", "%2F")
+
+    def __init__(self, directory: Dir, entries: str) -> None:
+        self._dir = directory
+        self._refs = f"{entries}/{layout.REFS}"
+
+    def get(self, name: str) -> str:
+        """Return the entry a reference refers to.
+
+        Raises:
+            FileNotFoundError: there is no such reference.
+            BrokenReference: it refers to something else than an entry.
+        """
+        path = self._path(name)
+        with doing(f"Reading reference {name} in {self._dir.path}"):
+            try:
+                target = self._dir.readlink(path)
+            except OSError as exc:
+                if exc.errno in _NO_LINK:
+                    raise FileNotFoundError(
+                        errno.ENOENT, os.strerror(errno.ENOENT), exc.filename
+                    ) from exc
+                raise
+            return parse_ref_target(name, target, f"{self._dir.path}/{path}")
+
+    def set(self, name: str, entry: str) -> None:
+        """Make a reference refer to an entry."""
+        path = self._path(name)
+        with doing(f"Setting reference {name} in {self._dir.path}"):
+            place_link(self._dir, path, ref_target(name, entry), MAX_REFERENCES)
+
+    def remove(self, name: str) -> None:
+        """Remove a reference.
+
+        Raises:
+            FileNotFoundError: there is no such reference.
+        """
+        path = self._path(name)
+        with doing(f"Removing reference {name} in {self._dir.path}"):
+            self._dir.unlink(path)
+
+    def all(self, prefix: str = "", *, pass_over: bool = False) -> dict[str, str]:
+        """Return entries by the complete names of the references in the directory ``prefix``.
+
+        Args:
+            prefix: The directory; all of ``refs/`` if left out.
+            pass_over: Pass over what is no reference, with a warning.
+
+        Raises:
+            BrokenReference: something is no reference.
+            OSError: EFBIG when there are more than :data:`MAX_REFERENCES`.
+        """
+        found: dict[str, str] = {}
+        with doing(f"Reading references of {self._dir.path}"):
+            for name, entry in self._scan(prefix):
+                if isinstance(entry, str):
+                    found[name] = entry
+                elif pass_over:
+                    _log.warning("%s: passed over", entry.message)
+                else:
+                    raise entry
+        return found
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, str | BrokenReference]]:
+        path = f"{self._refs}/{prefix}" if prefix else self._refs
+        try:
+            top = self._dir.open_dir(path)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            yield prefix, BrokenReference(f"{self._dir.path}/{path} is no directory")
+            return
+        with top:
+            for below, target in walk_links(top):
+                name = f"{prefix}/{below}" if prefix else below
+                where = f"{top.path}/{below}"
+                if target is None:
+                    yield name, BrokenReference(f"{where} is no link")
+                    continue
+                try:
+                    yield name, parse_ref_target(name, target, where)
+                except BrokenReference as exc:
+                    yield name, exc
+
+    def _path(self, name: str) -> str:
+        if not is_ref_name(name):
+            raise ValueError(f"{name!r} cannot name a reference")
+        return f"{self._refs}/{name}"
 
 
-def decode_tag(name: str) -> str:
-    """Undo :func:`encode_tag`."""
-    return name.replace("%2F", "/").replace("%25", "%")
+def walk_links(top: Dir) -> Iterator[tuple[str, str | None]]:
+    """Yield everything below ``refs/`` but directories.
+
+    Yields:
+        Its path below ``top``, and what it says if it is a link. A directory that is nested
+        deeper than a path can be long counts as no link: no reference could be made in it.
+
+    Raises:
+        OSError: a directory or a link cannot be read; EFBIG when there are more than
+            :data:`MAX_REFERENCES`.
+    """
+    # A list instead of recursion: names may be nested deeper than Python calls.
+    pending = [""]
+    found = 0
+    while pending:
+        above = pending.pop()
+        try:
+            directory = top.open_dir(above or ".")
+        except OSError as exc:
+            if exc.errno != errno.ENAMETOOLONG:
+                raise
+            yield above, None
+            continue
+        with directory:
+            names = directory.names(MAX_REFERENCES)
+            found += len(names)
+            if found > MAX_REFERENCES:
+                what = f"there are more than {MAX_REFERENCES} references"
+                raise OSError(errno.EFBIG, what, top.path)
+            for name in names:
+                path = f"{above}/{name}" if above else name
+                mode = directory.stat(name).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(path)
+                else:
+                    yield path, directory.readlink(name) if stat.S_ISLNK(mode) else None

@@ -21,9 +21,8 @@ from bootc.formats.digest import Digest, DigestError
 from bootc.formats.splitstream import MAX_STREAM_BYTES
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.findings import Finding, Kind
-from bootc.repository.references import place_link, quarantine, read_link
-from bootc.repository.refs import (
+from bootc.repository.fsck_report import Finding, Kind
+from bootc.repository.links import (
     MAX_ENTRIES,
     MAX_REFERENCES,
     BrokenReference,
@@ -32,9 +31,10 @@ from bootc.repository.refs import (
     parse_ref_target,
     ref_target,
 )
-from bootc.repository.remeasure import ObjectChecker
+from bootc.repository.object_check import ObjectChecker
+from bootc.repository.refs import place_link, quarantine, read_link
 from bootc.repository.repository import Repository
-from bootc.repository.verity import Verity
+from bootc.repository.sealing import Verity
 
 #: What the kernel says of a file that cannot be moved for its own sake: immutable, mounted on,
 #: of somebody else.

@@ -33,12 +33,12 @@ from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
 from bootc.printable import printable
 from bootc.repository import layout
-from bootc.repository.findings import Finding, Kind, Report
 from bootc.repository.fsck import check
+from bootc.repository.fsck_report import Finding, Kind, Report
+from bootc.repository.object_check import ObjectChecker
 from bootc.repository.relink import LinkMender, moved_away
-from bootc.repository.remeasure import ObjectChecker
 from bootc.repository.repository import Repository
-from bootc.repository.verity import Verity
+from bootc.repository.sealing import Verity
 
 _LAYER = f"{layout.STREAMS}/oci-layer-"
 #: Where the link of an incomplete layer goes.

@@ -35,12 +35,12 @@ from bootc.fs.lock import lock_exclusive, lock_shared
 from bootc.fs.mounts import filesystem_of
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository import verity as sealing
+from bootc.repository import sealing as sealing
 from bootc.repository.images import Images
 from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, MAX_BYTES, Metadata
 from bootc.repository.objects import Objects
+from bootc.repository.sealing import Verity, VerityMissing
 from bootc.repository.streams import Streams
-from bootc.repository.verity import Verity, VerityMissing
 
 
 class NotARepository(Error):

@@ -13,9 +13,9 @@ from bootc.formats.digest import Digest
 from bootc.formats.splitstream import MAX_STREAM_BYTES, check_stream_size
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+from bootc.repository.links import MAX_ENTRIES, BrokenReference, is_entry_name, parse_object_link
 from bootc.repository.objects import Objects
-from bootc.repository.references import References, place_link, read_link
-from bootc.repository.refs import MAX_ENTRIES, BrokenReference, is_entry_name, parse_object_link
+from bootc.repository.refs import References, place_link, read_link
 
 
 class Streams:

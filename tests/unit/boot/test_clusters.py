@@ -14,8 +14,8 @@ from bootc.boot.clusters import (
     staged_clusters,
     staging_clusters,
 )
-from bootc.boot.entries import compose_menu
-from bootc.boot.menu import read_menu
+from bootc.boot.menu_compose import compose_menu
+from bootc.boot.menu_read import read_menu
 from bootc.boot.replacing import commit_staged, remove_entry, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from support.bootdirs import (

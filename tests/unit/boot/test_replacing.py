@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.entries import compose_menu
-from bootc.boot.menu import OLD_MARK, read_menu
+from bootc.boot.menu_compose import compose_menu
+from bootc.boot.menu_read import OLD_MARK, read_menu
 from bootc.boot.replacing import (
     NotStaged,
     commit_staged,

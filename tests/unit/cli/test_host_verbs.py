@@ -9,8 +9,8 @@ import pytest
 
 from bootc.cli import main as cli
 from bootc.cli.session import ETC_CONFLICT, refuse_together
-from bootc.deploy import booted, system
 from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.host import boot_state, session
 from bootc.errors import UsageError
 from bootc.fs.mounts import read_mounts
 
@@ -43,16 +43,16 @@ each_verb = pytest.mark.parametrize("argv", VERBS, ids=" ".join)
 def no_container(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the machine that runs the tests were no container, as it often is."""
     monkeypatch.delenv("container", raising=False)
-    monkeypatch.setattr(booted, "_CONTAINER_MARKS", ())
+    monkeypatch.setattr(boot_state, "_CONTAINER_MARKS", ())
 
 
 @pytest.fixture
 def nothing_at_stake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run commands as root would, but only where they can do no harm."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(system, "_LOCK", str(tmp_path.relative_to("/") / "lock"))
-    monkeypatch.setattr(system, "STAGED_DIRECTORY", str(tmp_path.relative_to("/") / "run"))
-    if booted.booted_image(read_mounts()) is not None:
+    monkeypatch.setattr(session, "_LOCK", str(tmp_path.relative_to("/") / "lock"))
+    monkeypatch.setattr(session, "STAGED_DIRECTORY", str(tmp_path.relative_to("/") / "run"))
+    if boot_state.booted_image(read_mounts()) is not None:
         pytest.skip("this machine is one that the commands are for")
 
 

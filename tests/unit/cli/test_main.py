@@ -101,7 +101,7 @@ def test_version_and_start_cost() -> None:
         "import sys; from bootc.cli.main import main\n"
         "try: main(['--version'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'yaml', 'rich', 'zstandard', 'bootc.deploy.status', 'bootc.oci.pull'}\n"
+        "heavy = {'yaml', 'rich', 'zstandard', 'bootc.deploy.host.status', 'bootc.oci.pull'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -131,7 +131,7 @@ sys.exit(bootc.__main__.main())
         ("bootc.cli.main", "SIGTERM", -15),
         # From here on it is an orderly end.
         ("bootc.cli.verbs.status", "SIGINT", 130),
-        ("bootc.deploy.status", "SIGHUP", 130),
+        ("bootc.deploy.host.status", "SIGHUP", 130),
         ("bootc.formats.digest", "SIGTERM", 130),
     ],
 )

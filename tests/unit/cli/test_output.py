@@ -16,7 +16,7 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
 from bootc.cli import output
 from bootc.cli.output import render_human, render_json, render_yaml
-from bootc.deploy.model import (
+from bootc.deploy.host.model import (
     BootEntry,
     ComposefsStatus,
     Host,

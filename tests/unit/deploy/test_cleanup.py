@@ -21,7 +21,8 @@ from bootc.boot import publish
 from bootc.cli.verbs import internals
 from bootc.deploy import commands, execute, update
 from bootc.deploy.commands import CleanupIncomplete
-from bootc.deploy.plan import (
+from bootc.deploy.host.session import System, SystemView
+from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
     RemoveArtifact,
@@ -30,7 +31,6 @@ from bootc.deploy.plan import (
     RemoveTag,
     Step,
 )
-from bootc.deploy.system import System, SystemView
 from bootc.errors import one_line
 from bootc.events import Sink
 from bootc.formats.origin import BootType

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.entries import CannotCompose
+from bootc.boot.menu_compose import CannotCompose
 from bootc.boot.scheme import Scheme
 from bootc.formats.origin import BootType
 from support import osimages, pe

@@ -11,8 +11,8 @@ import pytest
 
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy import journal
-from bootc.deploy.booted import STAGED_MARKER_NAME, BootedState, Staged
-from bootc.deploy.gather import gather
+from bootc.deploy.host.boot_state import STAGED_MARKER_NAME, BootedState, Staged
+from bootc.deploy.host.gather import gather
 from bootc.deploy.journal import Event
 from bootc.fs.dir import Dir
 from support.sysroot import FakeSysroot, image_id

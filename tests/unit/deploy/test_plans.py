@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.entries import NewItem, new_item
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu
+from bootc.boot.menu_compose import NewItem, new_item
+from bootc.boot.menu_read import Item, Menu
 from bootc.boot.publish import Artifact, ArtifactKind
 from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
-from bootc.deploy.booted import BootedState, Staged
 from bootc.deploy.etc.merge import Conflict, Merge
-from bootc.deploy.facts import Facts, FinalizeFailure, StateFacts
 from bootc.deploy.finalize import (
     CannotFinalize,
     EtcConflict,
@@ -24,7 +22,9 @@ from bootc.deploy.finalize import (
     staged_for_finalizing,
 )
 from bootc.deploy.gc import live_deployments, needed_artifacts, plan_gc
-from bootc.deploy.ordering import (
+from bootc.deploy.host.boot_state import BootedState, Staged
+from bootc.deploy.host.facts import Facts, FinalizeFailure, StateFacts
+from bootc.deploy.plan.reorder import (
     DeploymentInUse,
     DeploymentNotFound,
     NoRollback,
@@ -33,8 +33,7 @@ from bootc.deploy.ordering import (
     plan_pin,
     plan_rollback,
 )
-from bootc.deploy.plan import Announce, Plan
-from bootc.deploy.staging import (
+from bootc.deploy.plan.stage import (
     NewDeployment,
     NothingStaged,
     kept_items,
@@ -44,6 +43,7 @@ from bootc.deploy.staging import (
     plan_record,
     plan_stage,
 )
+from bootc.deploy.plan.steps import Announce, Plan
 from bootc.formats.bls import Entry
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference

@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu import Item, Menu
+from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
-from bootc.deploy.booted import BootedState, Staged
-from bootc.deploy.facts import Facts, StateFacts
+from bootc.deploy.host.boot_state import BootedState, Staged
+from bootc.deploy.host.facts import Facts, StateFacts
+from bootc.deploy.host.status import compose_host
 from bootc.deploy.protection import Protection, losses, missing_verity_allowed, staged_losses
-from bootc.deploy.status import compose_host
 from bootc.formats import bls
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin

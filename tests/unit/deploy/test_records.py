@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy import records
-from bootc.deploy.facts import CleanupFailure, FinalizeFailure
-from bootc.deploy.model import ImageSpec, ImageStatus, Timestamp
+from bootc.deploy.host.facts import CleanupFailure, FinalizeFailure
+from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.records import RecordError
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference

@@ -22,7 +22,7 @@ from bootc.formats.tree import Directory, External, Inline, Leaf, Stat, Symlink
 from bootc.formats.verity import verity_digest
 from bootc.fs import removal
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import ContentChanged
+from bootc.fs.tree_write import ContentChanged
 from support.failing import dies
 from support.protection import IMMUTABLE, set_flags, unprotect
 

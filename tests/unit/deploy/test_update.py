@@ -26,9 +26,9 @@ from bootc.boot.uki import WrongUki
 from bootc.deploy import commands, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.finalize import CannotFinalize, EtcConflict
-from bootc.deploy.model import ImageSpec
-from bootc.deploy.staging import NothingStaged
-from bootc.deploy.system import System
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import System
+from bootc.deploy.plan.stage import NothingStaged
 from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
 from bootc.formats.digest import Digest

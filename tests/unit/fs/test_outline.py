@@ -11,7 +11,7 @@ import pytest
 from bootc.formats.tree import Directory, External, Fifo, Leaf, Node, Symlink
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
-from bootc.fs.walk import TreeChanged
+from bootc.fs.tree_read import TreeChanged
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bootc.formats.tree import Directory, External, Inline, Leaf, Stat
 from bootc.formats.treediff import Aspect
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_read import read_tree
 from bootc.oci.explain import Kind, NotATree, Report, explain
 from bootc.oci.layoutdir import LayoutError
 from bootc.oci.local import ActiveRoot, directory_tree

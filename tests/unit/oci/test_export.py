@@ -14,7 +14,7 @@ from bootc.formats.tar import HeaderReader, Kind
 from bootc.formats.tree import Directory
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
-from bootc.fs.walk import TreeChanged
+from bootc.fs.tree_read import TreeChanged
 from bootc.oci.export import ExportError, exported_tree, write_tar
 from support.roots import Root
 

@@ -9,7 +9,7 @@ from bootc.formats.digest import Algorithm
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.walk import TreeChanged, read_tree
+from bootc.fs.tree_read import TreeChanged, read_tree
 from bootc.oci.local import ActiveRoot, directory_tree
 from bootc.oci.seal import SealError, XattrMode
 from bootc.oci.selabel import LabelError

@@ -26,10 +26,10 @@ from bootc.oci.names import tag_of
 from bootc.oci.pull import Pulled, pull, write_documents
 from bootc.oci.stored import config_tree, find_config, find_image, read_image, untag_image
 from bootc.oci.unpack import split_layer
-from bootc.repository.findings import Count
 from bootc.repository.fsck import check
+from bootc.repository.fsck_report import Count
 from bootc.repository.gc import collect
-from bootc.repository.refs import decode_tag
+from bootc.repository.links import decode_tag
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support import images

@@ -22,7 +22,7 @@ from bootc.oci.pull import Pulled, pull
 from bootc.oci.stored import find_image
 from bootc.repository.fsck import check
 from bootc.repository.gc import collect
-from bootc.repository.refs import BrokenReference
+from bootc.repository.links import BrokenReference
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support import images

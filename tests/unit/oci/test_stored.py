@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.gather import read_documents
+from bootc.deploy.host.gather import read_documents
 from bootc.errors import one_line
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestMismatch, OciDigest

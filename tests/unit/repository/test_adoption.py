@@ -13,7 +13,7 @@ from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
 from bootc.repository import adoption
 from bootc.repository.repository import Repository
-from bootc.repository.verity import VerityMissing
+from bootc.repository.sealing import VerityMissing
 from support.verity import FakeVerity
 
 #: More than one in a directory, so that a sample is not all of them.

@@ -20,8 +20,8 @@ from bootc.formats.tree import Directory, External, Leaf, Stat, Symlink
 from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedHere
-from bootc.repository.findings import Count, Finding, Kind, Report
 from bootc.repository.fsck import check
+from bootc.repository.fsck_report import Count, Finding, Kind, Report
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support.rights import bound_by_mode

@@ -9,8 +9,8 @@ import pytest
 from bootc.formats.digest import Algorithm
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
+from bootc.repository.links import BrokenReference
 from bootc.repository.mounting import ImageNotFound
-from bootc.repository.refs import BrokenReference
 from bootc.repository.repository import Repository
 
 ONE, TWO = (verity_digest(data, Algorithm.SHA512) for data in (b"1" * 100, b"2" * 100))

@@ -28,7 +28,7 @@ from bootc.formats.splitstream import (
     StreamWriter,
 )
 from bootc.formats.verity import verity_digest
-from bootc.repository import gc, images, references
+from bootc.repository import gc, images, refs
 from bootc.repository.content import read_referring
 from bootc.repository.fsck import check
 from bootc.repository.gc import UnreadableRoot, collect
@@ -108,7 +108,7 @@ def test_a_damaged_stream_is_not_taken_for_a_file(insecure: Repository) -> None:
 
 def crafted(names: bytes, references: int = 1) -> bytes:
     """Return a stream with any text of named references."""
-    digests = b"".join(absent(number).raw for number in range(references))
+    digests = b"".join(absent(number).raw for number in range(refs))
     text, body = (zstandard.ZstdCompressor().compress(data) for data in (names, b""))
     a = 112 + len(digests)
     b = a + len(text)
@@ -176,11 +176,11 @@ def test_a_writer_stops_where_a_reader_would(
 def test_more_references_than_anybody_has(
     insecure: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(references, "MAX_REFERENCES", 12)  # with their directories
-    refs = Path(insecure.dir.path, "streams/refs")
+    monkeypatch.setattr(refs, "MAX_REFERENCES", 12)  # with their directories
+    directory = Path(insecure.dir.path, "streams/refs")
     for number in range(11):
-        (refs / f"{number % 2}").mkdir(parents=True, exist_ok=True)
-        (refs / f"{number % 2}" / str(number)).symlink_to("../../stream")
+        (directory / f"{number % 2}").mkdir(parents=True, exist_ok=True)
+        (directory / f"{number % 2}" / str(number)).symlink_to("../../stream")
     reads: tuple[Callable[[Repository], object], ...] = (
         lambda repository: repository.streams.refs(),
         collect,
@@ -190,7 +190,7 @@ def test_more_references_than_anybody_has(
             read(insecure)
         assert "/streams/refs" in str(caught.value.filename)
     assert len(insecure.streams.refs("0")) == 6
-    (refs / "0" / "0").unlink()
+    (directory / "0" / "0").unlink()
     assert len(insecure.streams.refs()) == 10
 
 

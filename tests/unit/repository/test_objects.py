@@ -16,8 +16,8 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.repository.objects import ObjectCorrupt, Objects
 from bootc.repository.repository import Repository
+from bootc.repository.sealing import VerityMissing
 from bootc.repository.sink import DigestOnly, ObjectSink
-from bootc.repository.verity import VerityMissing
 from support.verity import FakeVerity
 
 DATA = b"data" * 5000

@@ -16,7 +16,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
-from bootc.repository.verity import VerityMissing
+from bootc.repository.sealing import VerityMissing
 from support.children import lock_held
 from support.rights import bound_by_mode
 from support.verity import FakeVerity

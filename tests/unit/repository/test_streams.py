@@ -9,7 +9,7 @@ import pytest
 
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import verity_digest
-from bootc.repository.refs import BrokenReference
+from bootc.repository.links import BrokenReference
 from bootc.repository.repository import Repository
 from support.deep import cleared, few_descriptors
 from support.foreign import FOREIGN_REFS, plant_in_refs

@@ -14,7 +14,7 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
-from bootc.repository import verity
+from bootc.repository import sealing
 from support.verity import FakeVerity
 
 
@@ -29,8 +29,8 @@ def tmpfile(tmp_path: Path) -> Iterator[Tmpfile]:
 def test_a_busy_file_is_tried_again_then_copied(tmpfile: Tmpfile, busy: int, copied: bool) -> None:
     before = os.fstat(tmpfile.fileno()).st_ino
     kernel = FakeVerity(busy=busy)
-    verity.enable(tmpfile, Algorithm.SHA256, kernel)
-    assert verity.measure(tmpfile.fileno(), kernel) == (
+    sealing.enable(tmpfile, Algorithm.SHA256, kernel)
+    assert sealing.measure(tmpfile.fileno(), kernel) == (
         1,
         verity_digest(b"content", Algorithm.SHA256).raw,
     )
@@ -40,20 +40,20 @@ def test_a_busy_file_is_tried_again_then_copied(tmpfile: Tmpfile, busy: int, cop
 
 def test_a_file_that_stays_busy_is_an_error(tmpfile: Tmpfile) -> None:
     with pytest.raises(OSError, match="busy") as caught:
-        verity.enable(tmpfile, Algorithm.SHA256, FakeVerity(busy=1000))
+        sealing.enable(tmpfile, Algorithm.SHA256, FakeVerity(busy=1000))
     assert caught.value.errno == errno.ETXTBSY
 
 
 @pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODATA])
 def test_no_verity_measures_as_none(tmpfile: Tmpfile, error: int) -> None:
-    assert verity.measure(tmpfile.fileno(), FakeVerity(error=error)) is None
+    assert sealing.measure(tmpfile.fileno(), FakeVerity(error=error)) is None
 
 
 def test_other_errors_of_measuring_stay(tmpfile: Tmpfile) -> None:
     with pytest.raises(OSError, match="Input/output"):
-        verity.measure(tmpfile.fileno(), FakeVerity(error=errno.EIO))
+        sealing.measure(tmpfile.fileno(), FakeVerity(error=errno.EIO))
 
 
 def test_the_real_kernel_is_a_verity(tmpfile: Tmpfile) -> None:
-    kernel: verity.Verity = fsverity
-    assert verity.measure(tmpfile.fileno(), kernel) is None
+    kernel: sealing.Verity = fsverity
+    assert sealing.measure(tmpfile.fileno(), kernel) is None

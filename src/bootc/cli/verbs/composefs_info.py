@@ -113,10 +113,10 @@ def _digest_of(path: str) -> Digest:
     from bootc.formats.verity import VerityHasher
     from bootc.fs.dir import open_regular
     from bootc.kernel import fsverity
-    from bootc.repository import verity
+    from bootc.repository import sealing
 
     with open(open_regular(path), "rb", buffering=0) as file, doing(f"Measuring {path}"):
-        measured = verity.measure(file.fileno(), fsverity)
+        measured = sealing.measure(file.fileno(), fsverity)
         if measured is not None and measured[0] == Algorithm.SHA256.value:
             return Digest(Algorithm.SHA256, measured[1])
         hasher = VerityHasher(Algorithm.SHA256)

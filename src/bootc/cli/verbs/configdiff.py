@@ -11,8 +11,8 @@ from bootc.cli.session import view_host
 def run(args: argparse.Namespace, context: Context) -> None:
     """Print a line for each local change."""
     from bootc.deploy.etc.diff import local_changes
+    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.text import report
-    from bootc.deploy.merging import read_local_etc
 
     with view_host(context.sink) as view, read_local_etc(view) as local:
         changes = local_changes(local.pristine, local.current.tree)

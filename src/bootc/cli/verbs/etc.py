@@ -13,16 +13,16 @@ from bootc.printable import quoted
 if TYPE_CHECKING:
     from bootc.deploy.etc.merge import Choice
     from bootc.deploy.etc.review import MergeReview, Review
-    from bootc.deploy.system import System
+    from bootc.deploy.host.session import System
     from bootc.fs.dir import Dir
 
 
 def diff(args: argparse.Namespace, context: Context) -> None:
     """Print the local changes, the decisions, and how the next merge would end."""
     from bootc.cli.output import render_json
+    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import read_staged_etc, review
-    from bootc.deploy.gather import gather
-    from bootc.deploy.merging import read_local_etc
+    from bootc.deploy.host.gather import gather
 
     with view_host(context.sink) as view, read_local_etc(view) as local:
         found = review(local, read_staged_etc(view, gather(view)))
@@ -49,9 +49,9 @@ def take(args: argparse.Namespace, context: Context) -> None:
 def reset(args: argparse.Namespace, context: Context) -> None:
     """Put the booted image's version of a path back, and forget what was decided about it."""
     from bootc.deploy.etc.decisions import etc_path
+    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import Outcome, forget
     from bootc.deploy.etc.review import reset as put_back
-    from bootc.deploy.merging import read_local_etc
 
     path = etc_path(args.path)
     with (
@@ -76,8 +76,8 @@ def reset(args: argparse.Namespace, context: Context) -> None:
 
 def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
     from bootc.deploy.etc.decisions import etc_path
+    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import decide, read_staged_etc
-    from bootc.deploy.merging import read_local_etc
 
     path = etc_path(args.path)
     with open_host(context.sink) as (system, facts), read_local_etc(system) as local:

@@ -14,8 +14,8 @@ _BLOCK_SETUPS = ("direct", "tpm2-luks")
 
 def to_disk(args: argparse.Namespace, context: Context) -> None:
     """Install on a whole disk."""
-    from bootc.deploy.install.disk import install_to_disk
     from bootc.deploy.install.request import InstallRequest, target_reference
+    from bootc.deploy.install.to_disk import install_to_disk
     from bootc.formats.imgref import ImageReference
 
     if not args.composefs_backend:

@@ -18,8 +18,8 @@ from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.deploy.commands import CleanupIncomplete
-    from bootc.deploy.plan import Plan
-    from bootc.deploy.system import ReadableSystem
+    from bootc.deploy.host.session import ReadableSystem
+    from bootc.deploy.plan.steps import Plan
     from bootc.events import Sink
     from bootc.formats.tree import Directory
     from bootc.repository.gc import GcReport
@@ -64,8 +64,8 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
+    from bootc.deploy.cleanup_preview import preview
     from bootc.deploy.commands import plan_cleanup
-    from bootc.deploy.gcpreview import preview
     from bootc.deploy.journal import Event, send
 
     dry_run = args.dry_run or args.assert_no_op
@@ -111,7 +111,7 @@ def _collect(
 
 def planned_removal(plan: Plan, report: GcReport | None) -> str | None:
     """Return what carrying out a plan would remove, in words, or None for nothing."""
-    from bootc.deploy.plan import CollectObjects, SetTag
+    from bootc.deploy.plan.steps import CollectObjects, SetTag
 
     changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
     if changes:
@@ -140,7 +140,7 @@ def _read_directory(path: str) -> Directory:
     from bootc.errors import doing
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir
-    from bootc.fs.walk import read_tree
+    from bootc.fs.tree_read import read_tree
     from bootc.repository.sink import DigestOnly
 
     with doing(f"Reading {path}"), Dir.open(path) as directory:

@@ -86,7 +86,7 @@ def _scan(args: argparse.Namespace) -> Directory:
     from bootc.formats.ctree import Omissions, as_scanned
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir
-    from bootc.fs.walk import read_tree
+    from bootc.fs.tree_read import read_tree
     from bootc.repository.objects import Objects
     from bootc.repository.sink import DigestOnly
 

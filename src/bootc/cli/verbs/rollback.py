@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             report_dropping(system.run, facts.booted.staged)
             send(Event.ROLLBACK, "Changed the order in which deployments boot")
     if args.apply:
-        from bootc.deploy.reboot import reboot
+        from bootc.deploy.host.services import reboot
 
         reboot()
 

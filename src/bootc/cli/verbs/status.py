@@ -14,7 +14,7 @@ _FORMATS = ("humanreadable", "yaml", "json")
 def run(args: argparse.Namespace, context: Context) -> None:
     """Print the host in the format asked for; by default for people on a terminal, else YAML."""
     from bootc.cli import output
-    from bootc.deploy.status import read_host
+    from bootc.deploy.host.status import read_host
 
     if args.format_version not in (0, 1):
         raise Error(f"Unsupported format version: {args.format_version}")

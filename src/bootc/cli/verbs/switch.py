@@ -20,7 +20,7 @@ from bootc.cli.session import (
 from bootc.errors import Error
 
 if TYPE_CHECKING:
-    from bootc.deploy.model import ImageSpec
+    from bootc.deploy.host.model import ImageSpec
 
 _DEFAULT_TRANSPORT = "registry"
 #: Those whose images lie below a path of this machine.
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
         event, before = Event.SWITCH_STAGED, facts.booted.staged
         report_staging(event, system.run, before, image=target.reference)
     if boots_next and args.apply:
-        from bootc.deploy.reboot import reboot
+        from bootc.deploy.host.services import reboot
 
         reboot()
 
@@ -64,7 +64,7 @@ def _target(args: argparse.Namespace) -> ImageSpec:
         Error: it is no image, or could not be found again later. As upstream does, this looks at
             the value when the command runs, and does not count it as wrong usage.
     """
-    from bootc.deploy.model import ImageSpec
+    from bootc.deploy.host.model import ImageSpec
     from bootc.formats.imgref import ImageReference
     from bootc.formats.origin import Signature
 

@@ -19,7 +19,7 @@ from bootc.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from bootc.deploy.system import ReadableSystem
+    from bootc.deploy.host.session import ReadableSystem
     from bootc.events import Sink
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
         boots_next = _act(args, system, sink)
         report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)
     if boots_next and args.apply:
-        from bootc.deploy.reboot import reboot
+        from bootc.deploy.host.services import reboot
 
         reboot()
 

@@ -9,7 +9,7 @@ from bootc.cli.options import Command, Context, Option
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Mount an overlay over /usr."""
-    from bootc.deploy.usroverlay import mount_usr_overlay
+    from bootc.deploy.host.usr_overlay import mount_usr_overlay
 
     mount_usr_overlay(context.sink, read_only=args.read_only)
 

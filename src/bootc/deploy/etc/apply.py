@@ -27,9 +27,9 @@ from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import OpenContent, protect_tree, write_tree
 from bootc.fs.protection import clear_protection
-from bootc.fs.walk import TreeChanged, read_tree
+from bootc.fs.tree_read import TreeChanged, read_tree
+from bootc.fs.tree_write import OpenContent, protect_tree, write_tree
 from bootc.kernel import mount
 from bootc.kernel.libc import AT_EMPTY_PATH
 from bootc.repository.objects import Objects
@@ -144,7 +144,7 @@ def replace_etc(state: Dir, tree: Directory, open_content: OpenContent) -> None:
     """Make ``tree`` the ``/etc`` of a state directory that has one; it is on the disk then.
 
     Raises:
-        ContentChanged, ContentUnknown: as :func:`~bootc.fs.materialise.write_tree`; the old
+        ContentChanged, ContentUnknown: as :func:`~bootc.fs.tree_write.write_tree`; the old
             ``/etc`` stays.
         OSError: also where there is no ``/etc`` yet.
     """

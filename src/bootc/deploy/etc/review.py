@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.decisions import read_decisions, write_decisions
 from bootc.deploy.etc.diff import Change, local_changes, same, same_tree
+from bootc.deploy.etc.local import LocalEtc, policy_of
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
-from bootc.deploy.facts import Facts
-from bootc.deploy.merging import LocalEtc, policy_of
-from bootc.deploy.system import ReadableSystem
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.session import ReadableSystem
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.tree import Directory, Node, Stat
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import write_tree
 from bootc.fs.mounts import mount_points_below
+from bootc.fs.tree_write import write_tree
 from bootc.kernel import files
 from bootc.printable import quoted
 

@@ -29,8 +29,8 @@ from bootc.formats.tree import Directory, External, Inline, Leaf, Stat
 from bootc.formats.verity import verity_digest
 from bootc.fs import removal
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import ContentChanged
-from bootc.fs.walk import TreeTooLarge
+from bootc.fs.tree_read import TreeTooLarge
+from bootc.fs.tree_write import ContentChanged
 from bootc.repository.repository import Repository
 from support.failing import dies
 from support.protection import APPEND, IMMUTABLE, flags_of, set_flags, unprotect

@@ -12,6 +12,7 @@ import pytest
 
 from bootc.deploy.etc.apply import read_etc
 from bootc.deploy.etc.decisions import MalformedDecisions, read_decisions
+from bootc.deploy.etc.local import LocalEtc
 from bootc.deploy.etc.merge import Choice, ConflictPolicy
 from bootc.deploy.etc.review import (
     CannotReset,
@@ -23,14 +24,13 @@ from bootc.deploy.etc.review import (
     reset,
     review,
 )
-from bootc.deploy.merging import LocalEtc
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.formats.tree import External
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
-from bootc.fs.materialise import ContentChanged
-from bootc.fs.walk import read_tree
+from bootc.fs.tree_read import read_tree
+from bootc.fs.tree_write import ContentChanged
 from bootc.kernel import files
 from bootc.repository.sink import DigestOnly
 from support.etctrees import directory, etc

@@ -224,7 +224,7 @@ def cat(args: argparse.Namespace, context: Context) -> None:
     """Print the bytes a stream was made of."""
     from bootc.formats.splitstream import StreamReader
     from bootc.repository.content import check_object, object_chunks
-    from bootc.repository.refs import is_entry_name, is_ref_name
+    from bootc.repository.links import is_entry_name, is_ref_name
 
     if not is_ref_name(args.name):
         raise Error(f"{args.name!r:.200} cannot name a stream")
@@ -247,7 +247,7 @@ def cat(args: argparse.Namespace, context: Context) -> None:
 def _reference(name: str | None) -> str | None:
     """Return the name an image gets, which may be said like one that is asked for."""
     from bootc.repository import layout
-    from bootc.repository.refs import is_ref_name
+    from bootc.repository.links import is_ref_name
 
     if name is None:
         return None

@@ -99,8 +99,8 @@ def opened(
         OSError: also with EROFS or EACCES, when it has to be written and cannot be.
     """
     from bootc.fs.dir import Dir
+    from bootc.repository.legacy import infer, upgrade
     from bootc.repository.repository import NotARepository, Repository
-    from bootc.repository.upgrade import infer, upgrade
 
     _check_options(args)
     path = repository_path(args)
@@ -135,8 +135,8 @@ def opened(
 
 
 def _needs_upgrade(parent: Dir, name: str, args: argparse.Namespace) -> bool:
+    from bootc.repository.legacy import needs_upgrade
     from bootc.repository.repository import NotARepository
-    from bootc.repository.upgrade import needs_upgrade
 
     headless = needs_upgrade(parent, name)
     if headless and args.no_upgrade:

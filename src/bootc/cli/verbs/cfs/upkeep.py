@@ -28,8 +28,8 @@ from bootc.printable import first_lines, printable
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir
+    from bootc.repository.legacy import Outcome
     from bootc.repository.repository import Repository
-    from bootc.repository.upgrade import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 def init(args: argparse.Namespace, context: Context) -> None:
     """Make a repository, or see that there is one."""
     from bootc.fs.dir import Dir
-    from bootc.repository.upgrade import Outcome
-    from bootc.repository.verity import VerityMissing
+    from bootc.repository.legacy import Outcome
+    from bootc.repository.sealing import VerityMissing
 
     path, shown = _wanted_path(args)
     above, name = parent_and_name(path)
@@ -107,9 +107,9 @@ def _initialized(
 ) -> tuple[Repository, Outcome]:
     from bootc.formats.digest import Algorithm
     from bootc.repository import layout
+    from bootc.repository.legacy import Outcome, ensure, needs_upgrade, reset_metadata
     from bootc.repository.metadata import DEFAULT_EROFS_FORMAT
     from bootc.repository.repository import Repository
-    from bootc.repository.upgrade import Outcome, ensure, needs_upgrade, reset_metadata
 
     if args.insecure and args.require_verity:
         raise UsageError("--insecure and --require-verity exclude each other")

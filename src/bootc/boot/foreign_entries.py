@@ -1,0 +1,75 @@
+"""What is not ours in a directory of boot entries, brought into another one.
+
+Promises: afterwards the foreign names of both are the same and say the same: files,
+directories, symlinks. What is the same already is not written again.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from bootc.boot.menu_read import foreign_files
+from bootc.boot.writing import write_stream
+from bootc.errors import doing
+from bootc.fs import tree_copy
+from bootc.fs.dir import Dir
+
+_CHUNK_BYTES = 1 << 20
+
+
+def carry_foreign(live: Dir, staged: Dir) -> None:
+    """Make what is not ours in ``staged`` the same as in ``live``.
+
+    Raises:
+        OSError: reading or writing failed; a note names the file.
+    """
+    names = foreign_files(live)
+    for name in set(foreign_files(staged)).difference(names):
+        staged.remove_tree(name)
+    for name in names:
+        with doing(f"Copying {name!a}"):
+            _copy(live, staged, name)
+
+
+def differing(live: Dir, staged: Dir) -> list[str]:
+    """Return the names in ``live`` that are not ours and that :func:`carry_foreign` will write.
+
+    Raises:
+        OSError: reading failed.
+    """
+    return [
+        name
+        for name in foreign_files(live)
+        if not stat.S_ISREG(live.stat(name).st_mode) or not _same_content(live, staged, name)
+    ]
+
+
+def _copy(live: Dir, staged: Dir, name: str) -> None:
+    kind = stat.S_IFMT(live.stat(name).st_mode)
+    if kind == stat.S_IFREG:
+        if not _same_content(live, staged, name):
+            write_stream(staged, name, _chunks(live, name))
+        return
+    staged.remove_tree(name)
+    if kind == stat.S_IFDIR:
+        with live.open_dir(name) as source, staged.ensure_dir(name) as target:
+            tree_copy.copy_tree(source, target)
+    elif kind == stat.S_IFLNK:
+        staged.symlink(live.readlink(name), name)
+
+
+def _same_content(live: Dir, staged: Dir, name: str) -> bool:
+    try:
+        if live.stat(name).st_size != staged.stat(name).st_size:
+            return False
+        pairs = zip(_chunks(live, name), _chunks(staged, name), strict=True)
+        return all(one == other for one, other in pairs)
+    except FileNotFoundError:
+        return False
+
+
+def _chunks(directory: Dir, name: str) -> Iterator[bytes]:
+    with open(directory.open_regular(name), "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

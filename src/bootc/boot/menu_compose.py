@@ -1,0 +1,244 @@
+"""The boot menu to be: which entries it has, what they say and what they are called.
+
+Owns the order. A menu is composed as a whole from the deployments in their order, for
+any number of them; the first one, rank 0, boots by default. Every entry of ours is
+named and sorted anew, so that names given for other images, by other versions or under
+another os-release ID never meet in one menu. Pure.
+
+systemd-boot sorts by ``sort-key``, which is ``bootc-<os id>-<rank>`` with the os id of
+rank 0 for all. Its file names are upstream's, ``bootc_<os id>-<version>-1.conf`` for
+rank 0 and ``-0.conf`` for rank 1 and, with the rank in the middle, all others.
+
+GRUB sorts by file name, the middle part before the last. Upstream puts the version
+there, by which it decides what boots whatever is asked for; here it is a number that
+falls with the rank. In ``user.cfg`` the order is that of the file.
+
+What entries of deployments that stay say is kept but for the sort key: arguments that
+somebody added to one, and keys that only other tools know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bootc.boot import scheme as schemes
+from bootc.boot.menu_read import Item
+from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
+from bootc.boot.systemd_boot import Bootloader
+from bootc.errors import Error
+from bootc.formats import bls, cmdline, grubcfg
+from bootc.formats.cmdline import CmdlineError
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType
+from bootc.formats.osrelease import OsRelease
+
+#: Who an image is that does not say.
+_DEFAULT_OS_ID = "bootc"
+#: The first systemd whose boot loader knows entries of unified kernel images as such.
+_UKI_KEY_SYSTEMD = 258
+#: Middle part of the file name of rank 0 for GRUB; of one length for all ranks.
+_GRUB_FIRST = 9999
+_UNFIT_FOR_ID = re.compile(r"[^A-Za-z0-9._-]")
+_UNFIT_FOR_VERSION = re.compile(r"[^A-Za-z0-9._~^+]")
+#: A file name has 255 bytes at most.
+_MAX_ID = 80
+_MAX_VERSION = 128
+_SORT_KEY = re.compile(r"bootc-(.+)-[0-9a-z]+\Z", re.DOTALL)
+_FILE_NAME = re.compile(r"bootc_([^-]+)-.+\.conf\Z", re.DOTALL)
+
+
+class CannotCompose(Error):
+    """A boot menu cannot have the entries it should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """A deployment that has no entry yet.
+
+    Attributes:
+        deployment: What is to be booted.
+        artifact: Name of the kernel it boots with.
+        os_id: Who the image is; matters when it is to boot by default.
+        entry: All but the name and the sort key, which depend on the rank.
+    """
+
+    deployment: Digest
+    artifact: str
+    os_id: str
+    entry: bls.Entry | grubcfg.MenuEntry
+
+
+def new_item(
+    scheme: Scheme,
+    deployment: Digest,
+    os_release: OsRelease,
+    *,
+    options: str | None = None,
+    artifact: str | None = None,
+    systemd_version: int = 0,
+) -> NewItem:
+    """Return the menu item of a new deployment.
+
+    Args:
+        scheme: Of the machine.
+        deployment: What is to be booted.
+        os_release: Of the image, or of its unified kernel image. One that says nothing
+            (``OsRelease({})``) gives the image id for title and version.
+        options: The whole kernel command line, ``composefs=`` included. A unified
+            kernel image has its own, and takes none.
+        artifact: The kernel to boot with, if it is not the deployment's own.
+        systemd_version: Of the boot loader installed, 0 where that is unknown.
+
+    Raises:
+        CmdlineError: the kernel would cut the arguments off.
+    """
+    assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
+    own = artifact or deployment.hex
+    os_id = _UNFIT_FOR_ID.sub("_", os_release.id or _DEFAULT_OS_ID)[:_MAX_ID]
+    version = os_release.version or deployment.hex
+    entry: bls.Entry | grubcfg.MenuEntry
+    if options is not None:
+        cmdline.check_length(options)
+    if scheme.boot_type is BootType.BLS:
+        path = scheme.entry_path(schemes.kernel_dir(own))
+        entry = bls.Entry(
+            title=os_release.title or deployment.hex,
+            version=version,
+            linux=f"{path}/{VMLINUZ}",
+            initrd=(f"{path}/{INITRD}",),
+            options=options,
+        )
+        return NewItem(deployment, own, os_id, entry)
+    path = scheme.entry_path(schemes.uki_file(own))
+    label = os_release.boot_label or deployment.hex
+    if scheme.menu_is_file:
+        entry = grubcfg.uki_entry(label, deployment, path)
+    elif scheme.bootloader is Bootloader.SYSTEMD and systemd_version >= _UKI_KEY_SYSTEMD:
+        entry = bls.Entry(title=label, version=version, uki=path)
+    else:
+        entry = bls.Entry(title=label, version=version, efi=path)
+    return NewItem(deployment, own, os_id, entry)
+
+
+def compose_menu(
+    scheme: Scheme, ordered: Sequence[NewItem | Item]
+) -> tuple[tuple[str, bytes], ...]:
+    """Return name and content of every file of the menu that boots these, the first by default.
+
+    Raises:
+        CannotCompose: there is none, one is there twice, or one needs a menu of another kind.
+        BlsError, GrubCfgError: an entry cannot be written as text.
+    """
+    if not ordered:
+        raise CannotCompose("a boot menu cannot be empty: nothing would boot")
+    if len({item.deployment for item in ordered}) != len(ordered):
+        raise CannotCompose("a boot menu cannot have a deployment twice")
+    if scheme.menu_is_file:
+        entries = [item.entry for item in ordered if isinstance(item.entry, grubcfg.MenuEntry)]
+        _check_kind(scheme, ordered, len(entries))
+        return ((schemes.USER_CFG.rpartition("/")[2], grubcfg.serialise_menu(entries)),)
+    os_id = _os_id(ordered[0])
+    files: list[tuple[str, bytes]] = []
+    for rank, item in enumerate(ordered):
+        if isinstance(item.entry, bls.Entry):
+            entry = dataclasses.replace(item.entry, sort_key=bls.sort_key(os_id, rank))
+            version = entry.version or item.deployment.hex
+            name = _file_name(scheme, os_id, version, rank, {name for name, _ in files})
+            files.append((name, bls.serialise_entry(entry)))
+    _check_kind(scheme, ordered, len(files))
+    return tuple(files)
+
+
+def upgraded_options(
+    booted_options: str | None,
+    new_id: Digest,
+    old_kargs_d: Sequence[str],
+    new_kargs_d: Sequence[str],
+    *,
+    optional: bool,
+) -> str:
+    """Return the kernel arguments of the next deployment.
+
+    Those of the booted one with what somebody changed in its entry, less the arguments
+    that the old image asked for and the new one does not, and more those that only the new one
+    asks for. ``optional`` says that missing fs-verity is tolerated, as it was until now.
+
+    Raises:
+        CannotCompose: the booted entry has no arguments to start from, or nothing can be
+            appended to them.
+    """
+    if booted_options is None:
+        raise CannotCompose("the boot entry of the running system has no kernel arguments")
+    booted = cmdline.parse(booted_options)
+    for parameter in booted:
+        _check_appendable(parameter)
+    # It would win over the argument set below, and boot the old image for ever.
+    kept = [p for p in booted if not _is_digest_form(p)]
+    argument = cmdline.composefs_karg(new_id.hex, optional=optional)
+    arguments = cmdline.add_or_modify(kept, argument)
+    for removed in _without(old_kargs_d, new_kargs_d):
+        arguments = cmdline.remove_exact(arguments, removed)
+    return _line(cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d)))
+
+
+def _check_appendable(parameter: str) -> None:
+    try:
+        cmdline.check_text(parameter)
+    except CmdlineError as exc:
+        raise CannotCompose(
+            f"the boot entry of the running system has the {exc.message}",
+            hint=f"{exc.hint}: mend the line 'options' of the entry",
+        ) from None
+
+
+def _line(parameters: Sequence[str]) -> str:
+    """Join parameters so that no loader takes the first quote and the last one for a pair."""
+    first, *others = parameters
+    key, equals, value = first[1:].partition("=")
+    if first.startswith('"') and equals and '"' not in key:
+        first = f'{key}="{value}'
+    return cmdline.join([first, *others])
+
+
+def _check_kind(scheme: Scheme, ordered: Sequence[NewItem | Item], fitting: int) -> None:
+    if fitting == len(ordered):
+        return
+    kind = grubcfg.MenuEntry if scheme.menu_is_file else bls.Entry
+    odd = next(item for item in ordered if not isinstance(item.entry, kind))
+    raise CannotCompose(
+        f"deployment {odd.deployment} is in another boot menu than {scheme.entries}",
+        hint=f"delete it first: bootc delete-deployment {odd.deployment}",
+    )
+
+
+def _os_id(item: NewItem | Item) -> str:
+    if isinstance(item, NewItem):
+        return item.os_id
+    key = item.entry.sort_key if isinstance(item.entry, bls.Entry) else None
+    match = _SORT_KEY.match(key or "") or _FILE_NAME.match(item.name)
+    return _UNFIT_FOR_ID.sub("_", match[1])[:_MAX_ID] if match else _DEFAULT_OS_ID
+
+
+def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[str]) -> str:
+    priority = 0 if rank else 1
+    if scheme.bootloader is not Bootloader.SYSTEMD:
+        return bls.entry_file_name(os_id, str(_GRUB_FIRST - rank), priority)
+    middle = _UNFIT_FOR_VERSION.sub("_", version)[:_MAX_VERSION]
+    if rank > 1:
+        middle += f"_{rank}"
+    # FAT does not know the case of letters.
+    known = {name.casefold() for name in taken}
+    while (name := bls.entry_file_name(os_id, middle, priority)).casefold() in known:
+        middle += "_"
+    return name
+
+
+def _is_digest_form(param: str) -> bool:
+    return cmdline.find([param], cmdline.COMPOSEFS_DIGEST) is not None
+
+
+def _without(params: Iterable[str], others: Sequence[str]) -> list[str]:
+    return [param for param in params if cmdline.remove_exact(others, param) == list(others)]

@@ -1,0 +1,88 @@
+"""What a merge of ``/etc`` is made of, read from a running system.
+
+The booted image's own ``/etc`` comes from the repository, the local one from the state
+directory of the booted deployment, and the administrator's decisions lie beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bootc.deploy.etc.apply import CurrentEtc, contents, image_etc, read_etc
+from bootc.deploy.etc.decisions import read_decisions
+from bootc.deploy.etc.merge import Choice, ConflictPolicy, Merge, merge_etc
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.session import ReadableSystem
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin
+from bootc.formats.tree import Directory
+from bootc.fs.tree_write import OpenContent
+from bootc.repository import layout
+
+#: Where a staged deployment's origin says how conflicts are to be resolved at finalizing.
+_POLICY = ("bootc", "etc-conflict")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEtc:
+    """The ``/etc`` of a running system, and what it was before anybody changed it.
+
+    Attributes:
+        pristine: As the booted image has it.
+        current: As it is.
+        decisions: Which side wins, by path relative to ``/etc``.
+        open_content: Opens the files of a merge.
+    """
+
+    pristine: Directory
+    current: CurrentEtc
+    decisions: Mapping[bytes, Choice]
+    open_content: OpenContent
+
+    def merge(self, new: Directory, policy: ConflictPolicy = ConflictPolicy.FAIL) -> Merge:
+        """Merge the local changes into the ``/etc`` of another image."""
+        return merge_etc(
+            self.pristine, self.current.tree, new, policy=policy, decisions=self.decisions
+        )
+
+
+@contextmanager
+def read_local_etc(system: ReadableSystem) -> Iterator[LocalEtc]:
+    """Read what a merge needs; files can be opened until the end of the block.
+
+    Raises:
+        EtcBusy: ``/etc`` does not hold still.
+        MalformedDecisions: what was decided cannot be read.
+        Error: the booted image is damaged.
+        OSError: something cannot be read.
+    """
+    booted = system.booted.image_id
+    objects = system.repository.objects
+    pristine = image_etc(objects, booted)
+    with (
+        system.physical.open_dir(layout.state_dir(booted.hex)) as state,
+        read_etc(state, system.repository.algorithm) as current,
+    ):
+        yield LocalEtc(pristine, current, read_decisions(state), contents(objects, current))
+
+
+def with_policy(origin: Origin, policy: ConflictPolicy) -> Origin:
+    """Write down in a deployment's origin how its conflicts are resolved when it is finalized."""
+    kept = tuple(extra for extra in origin.extra if extra[:2] != _POLICY)
+    if policy is not ConflictPolicy.FAIL:
+        kept += ((*_POLICY, policy.value),)
+    return dataclasses.replace(origin, extra=kept)
+
+
+def policy_of(facts: Facts, deployment: Digest) -> ConflictPolicy:
+    """Return how the conflicts of a staged deployment are resolved."""
+    unset = ConflictPolicy.FAIL
+    origin = facts.origin(deployment)
+    # Of several the last counts, as of any key of an origin.
+    for section, key, value in () if origin is None else reversed(origin.extra):
+        if (section, key) == _POLICY:
+            return next((policy for policy in ConflictPolicy if policy.value == value), unset)
+    return unset

@@ -1,0 +1,183 @@
+"""What the running system says about how it was booted.
+
+Owns the reading of volatile state: the mount table, the kernel command line, the
+firmware's loader variable and the marker of a staged deployment. Everything on
+disks is the business of ``bootc.deploy.host.view``. :class:`BootedState` is a value,
+so that what follows from it can be tested without booting anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.systemd_boot import Bootloader, running_bootloader
+from bootc.deploy.host.model import UsrOverlay
+from bootc.errors import Error, doing, one_line
+from bootc.formats.cmdline import CmdlineError, ComposefsArgument, composefs_argument
+from bootc.formats.digest import Digest, DigestError
+from bootc.fs.dir import Dir
+from bootc.fs.mounts import Mount, read_mounts
+from bootc.kernel import proc
+
+_log = logging.getLogger(__name__)
+
+#: Where a deployment is announced for the next boot, and the name of the announcement there.
+STAGED_DIRECTORY = "run/composefs"
+STAGED_MARKER_NAME = "staged-deployment"
+STAGED_MARKER = f"{STAGED_DIRECTORY}/{STAGED_MARKER_NAME}"
+#: What a root mounted from an image calls its source; the second has a writable layer on top.
+_ROOT_SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)\Z")
+_CONTAINER_MARKS = ("run/.containerenv", ".dockerenv")
+_SELINUX = "sys/fs/selinux/enforce"
+_MAX_MARKER_BYTES = 1 << 16
+
+
+class MarkerError(Error):
+    """The marker of a staged deployment is malformed."""
+
+
+class NotBootedFromImage(Error):
+    """The kernel command line names an image, but another root is running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The deployment to boot next. ``locked`` means it was only downloaded."""
+
+    image_id: Digest
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BootedState:
+    """How this system was booted through composefs."""
+
+    image_id: Digest
+    missing_verity_allowed: bool
+    bootloader: Bootloader
+    staged: Staged | None = None
+    usr_overlay: UsrOverlay | None = None
+    #: The kernel's own.
+    cmdline: str = ""
+    #: SELinux labels what runs, so its policy is part of what runs.
+    selinux: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+def read_booted_state(*, root: str = "/") -> BootedState | None:
+    """Return how the system mounted at ``root`` was booted, or None if not through composefs.
+
+    Raises:
+        NotBootedFromImage: an image was to be booted, and is not what runs.
+        OSError: a source of this knowledge cannot be read.
+    """
+    with doing("Reading how this system was booted"):
+        # A boot loader can put any byte into it, a newline, too.
+        raw = b"\n".join(proc.read_table(os.path.join(root, "proc/cmdline")))
+        cmdline = raw.decode("utf-8", "replace")
+        argument = _argument(cmdline)
+        mounts = read_mounts()
+        image_id = booted_image(mounts, root)
+        if image_id is None:
+            if argument is not None and not in_container(root):
+                raise NotBootedFromImage(
+                    f"the kernel command line names image {argument.hex}, "
+                    f"but {root} is not mounted from it"
+                )
+            return None
+        findings: list[Finding] = []
+        return BootedState(
+            image_id=image_id,
+            # Kept after a soft reboot, when the running image is another than the argument's.
+            missing_verity_allowed=argument is not None and argument.optional,
+            bootloader=_bootloader(findings),
+            staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
+            usr_overlay=_usr_overlay(mounts, os.path.join(root, "usr")),
+            cmdline=cmdline.strip(),
+            selinux=os.path.exists(os.path.join(root, _SELINUX)),
+            findings=tuple(findings),
+        )
+
+
+def booted_image(mounts: Sequence[Mount], root: str = "/") -> Digest | None:
+    """Return the image that the topmost mount at ``root`` was made from."""
+    sources = [entry.source for entry in mounts if entry.path == root]
+    match = _ROOT_SOURCE.match(sources[-1]) if sources else None
+    if match is None:
+        return None
+    try:
+        return Digest.from_hex(match[1])
+    except DigestError:
+        return None
+
+
+def parse_staged(data: bytes) -> Staged:
+    """Parse the marker of a staged deployment.
+
+    Raises:
+        MarkerError: it is malformed.
+    """
+    try:
+        value = json.loads(data)
+        return Staged(Digest.from_hex(value["depl_id"]), value["finalization_locked"] is True)
+    except (ValueError, RecursionError, LookupError, TypeError, DigestError) as exc:
+        raise MarkerError(f"it is no marker of a staged deployment: {exc!r:.200}") from None
+
+
+def in_container(root: str) -> bool:
+    """Tell whether this process runs in a container."""
+    # The command line is the host's there, and says nothing about the container's root.
+    marks = (os.path.join(root, mark) for mark in _CONTAINER_MARKS)
+    return "container" in os.environ or any(os.path.exists(mark) for mark in marks)
+
+
+def read_staged(directory: Dir) -> Staged | None:
+    """Read the marker of a staged deployment from the directory where they are announced.
+
+    Raises:
+        MarkerError: it is malformed.
+        OSError: it cannot be read.
+    """
+    try:
+        return parse_staged(directory.read_bytes(STAGED_MARKER_NAME, _MAX_MARKER_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+def _argument(cmdline: str) -> ComposefsArgument | None:
+    try:
+        return composefs_argument(cmdline)
+    except CmdlineError as exc:
+        _log.debug("%s", exc)
+        return None
+
+
+def _bootloader(findings: list[Finding]) -> Bootloader:
+    try:
+        return running_bootloader()
+    except OSError as exc:
+        findings.append(Finding(FindingKind.UNREADABLE, "LoaderInfo", one_line(exc)))
+        return Bootloader.GRUB
+
+
+def _staged(path: str) -> Staged | None:
+    try:
+        with Dir.open(path) as directory:
+            return read_staged(directory)
+    except (OSError, MarkerError) as exc:
+        # Whoever gathers all there is to know reads it once more, and says so.
+        _log.debug("nothing is staged: %s", exc)
+        return None
+
+
+def _usr_overlay(mounts: Sequence[Mount], usr: str) -> UsrOverlay | None:
+    if not any(entry.path == usr for entry in mounts):
+        return None
+    read_only = os.statvfs(usr).f_flag & os.ST_RDONLY
+    return UsrOverlay("readOnly" if read_only else "readWrite")

@@ -1,0 +1,64 @@
+"""What users call a deployment: its id, the beginning of that, or the part it plays."""
+
+from __future__ import annotations
+
+import re
+
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.plan.reorder import DeploymentNotFound
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+
+#: Fewer digits are too easily right by accident.
+MIN_PREFIX = 6
+_PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},}}\Z")
+_HINT = "bootc status --verbose shows the ids"
+
+
+class AmbiguousDeployment(Error):
+    """Several deployments can be meant."""
+
+
+def find_deployment(facts: Facts, text: str) -> Digest:
+    """Return the deployment that is meant.
+
+    Args:
+        facts: The system.
+        text: ``booted``, ``staged``, ``rollback``, or at least the first six digits of an id.
+
+    Raises:
+        DeploymentNotFound: there is none that is called so.
+        AmbiguousDeployment: more digits are needed.
+    """
+    parts = {
+        "booted": facts.booted.image_id,
+        "staged": facts.staged_id(),
+        "rollback": _rollback(facts),
+    }
+    if text in parts:
+        found = parts[text]
+        if found is None:
+            raise DeploymentNotFound(f"there is no {text} deployment")
+        return found
+    if not _PREFIX.match(text):
+        raise DeploymentNotFound(
+            f"{text!r} is no deployment ID",
+            hint=f"give at least {MIN_PREFIX} of its digits, or one of: {', '.join(parts)}",
+        )
+    known = {*facts.states, *facts.bootable(), facts.booted.image_id}
+    matching = sorted(known, key=lambda deployment: deployment.hex)
+    matching = [deployment for deployment in matching if deployment.hex.startswith(text)]
+    if not matching:
+        raise DeploymentNotFound(f"Deployment ID not found: {text}", hint=_HINT)
+    if len(matching) > 1:
+        raise AmbiguousDeployment(
+            f"{len(matching)} deployments have an ID that begins with {text}",
+            hint="give more of its digits",
+        )
+    return matching[0]
+
+
+def _rollback(facts: Facts) -> Digest | None:
+    """Return what ``bootc status`` shows as the rollback deployment."""
+    taken = (facts.booted.image_id, facts.staged_id())
+    return next((found for found in facts.bootable() if found not in taken), None)

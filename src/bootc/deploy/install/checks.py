@@ -1,0 +1,207 @@
+"""Everything that can be known to fail before the disk is touched.
+
+Two steps, because the image's source is opened in between: :func:`check_host`
+looks at the request, the configuration, the tools, the kernel and the disk;
+:func:`check_image` at the image. Neither writes anything, so whatever they raise
+leaves the disk as it was. The cheap questions come first, and the ones about
+what the user typed before the ones about the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
+from bootc.deploy.install import filesystem, partition, target_disk
+from bootc.deploy.install.config import InstallConfig
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.partition import MIB
+from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.target_disk import Device
+from bootc.formats import cmdline, ocispec
+from bootc.formats.cmdline import CmdlineError
+from bootc.formats.origin import Signature
+from bootc.fs import process
+from bootc.kernel import mount
+
+BOOTLOADER = "systemd"
+BLOCK_SETUP = "direct"
+_TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", filesystem.ESP_TOOL)
+#: What is mounted on the way besides the root file system.
+_FILESYSTEMS = (filesystem.ESP_TYPE, "erofs", "overlay", "tmpfs")
+#: Room for what no layer accounts for: inodes and journal, the image itself, /etc and /var.
+_SLACK_MIB = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What request, configuration and machine come to together."""
+
+    device: Device
+    machine: str
+    filesystem: Filesystem
+    discoverable: bool
+    allow_missing_verity: bool
+    root_size_mib: int | None
+    kargs: tuple[str, ...]
+    signature: Signature | None = None
+
+
+def check_host(request: InstallRequest, config: InstallConfig | None, machine: str) -> Decisions:
+    """Decide how to install, and make sure that this machine can.
+
+    Args:
+        request: What the user wants.
+        config: What the install configuration says, None when there is none.
+        machine: This machine, as ``uname -m`` says.
+
+    Raises:
+        InstallRefused: the request cannot be met, or the disk must not be written.
+        UnknownFilesystem: the root file system is none of ours.
+        UnsupportedMachine: there is no partition layout for this machine.
+        ToolMissing: a program is not installed.
+    """
+    if os.geteuid() != 0:
+        raise InstallRefused("This command must be executed as the root user")
+    known = config or InstallConfig()
+    root_fs = _choose_filesystem(request, config)
+    discoverable = _choose_bootloader(request, known)
+    _choose_block_setup(request, known)
+    kargs = (*known.kargs, *request.kargs)
+    _check_kargs(kargs)
+    fixed_size_mib = partition.fixed_size_mib(machine)
+    for tool in (*_TOOLS, root_fs.tool):
+        process.find_tool(tool)
+    disk = target_disk.inspect(request.device)
+    target_disk.check_may_be_written(disk, wipe=request.wipe)
+    _check_size(disk, fixed_size_mib, request.root_size_mib)
+    decisions = Decisions(
+        device=disk,
+        machine=machine,
+        filesystem=root_fs,
+        discoverable=discoverable,
+        allow_missing_verity=request.allow_missing_verity or not root_fs.supports_verity,
+        root_size_mib=request.root_size_mib,
+        kargs=kargs,
+        signature=Signature() if known.enforce_sigpolicy else None,
+    )
+    _check_kernel(decisions)
+    return decisions
+
+
+def check_image(
+    decisions: Decisions, manifest_raw: bytes, config_raw: bytes, required_bytes: int
+) -> None:
+    """Make sure that the image is one, is for this machine, and has room on the disk.
+
+    Raises:
+        ImageSpecError: manifest or configuration are malformed.
+        WrongArchitecture: the image is for other machines.
+        InstallRefused: it does not fit.
+    """
+    ocispec.Manifest.parse(manifest_raw)
+    image = ocispec.ImageConfig.parse(config_raw)
+    image.check_platform(ocispec.go_architecture(decisions.machine))
+    needed_mib = -(-required_bytes // MIB) + _SLACK_MIB
+    if decisions.root_size_mib is not None:
+        what, have_mib = "the root partition", decisions.root_size_mib
+    else:
+        what, have_mib = f"{decisions.device.path}", decisions.device.size_bytes // MIB
+        needed_mib += partition.fixed_size_mib(decisions.machine)
+    if have_mib < needed_mib:
+        raise InstallRefused(
+            f"{what} is too small for the image: it has {have_mib} MiB, "
+            f"at least {needed_mib} MiB are needed"
+        )
+
+
+def _choose_filesystem(request: InstallRequest, config: InstallConfig | None) -> Filesystem:
+    if request.filesystem is None and config is None:
+        raise InstallRefused(
+            "No install configuration found, and no filesystem specified",
+            hint="name one with --filesystem",
+        )
+    name = request.filesystem or (config.root_fs_type if config else None)
+    if name is None:
+        raise InstallRefused("No root filesystem specified", hint="name one with --filesystem")
+    return Filesystem.named(name)
+
+
+def _choose_bootloader(request: InstallRequest, config: InstallConfig) -> bool:
+    """Check the boot loader, and return whether it finds the root partition by its type.
+
+    systemd-boot always tells which partition it came from, but only somebody who asked
+    for it by name can be taken to know that the image looks for its root that way.
+    """
+    asked = request.bootloader or config.bootloader
+    if asked == "none":
+        raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
+    if asked not in (None, BOOTLOADER):
+        raise _not_yet(f"bootloader {asked}", f"--bootloader {BOOTLOADER}")
+    if config.discoverable_partitions is not None:
+        return config.discoverable_partitions
+    return asked == BOOTLOADER
+
+
+def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
+    asked = request.block_setup or config.block[0]
+    if asked not in config.block:
+        raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
+    if asked != BLOCK_SETUP:
+        raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
+
+
+def _check_kargs(kargs: Sequence[str]) -> None:
+    try:
+        for text in kargs:
+            cmdline.check(text)
+        cmdline.check_length(cmdline.join(kargs))
+    except CmdlineError as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
+
+
+def _not_yet(what: str, instead: str) -> InstallRefused:
+    return InstallRefused(f"{what} is not supported yet by this version", hint=f"use {instead}")
+
+
+def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) -> None:
+    needed_mib = fixed_size_mib + (_SLACK_MIB if root_size_mib is None else root_size_mib)
+    have_mib = disk.size_bytes // MIB
+    if have_mib < needed_mib:
+        raise InstallRefused(
+            f"{disk.path} is too small: it has {have_mib} MiB, at least {needed_mib} MiB are needed"
+        )
+
+
+def _check_kernel(decisions: Decisions) -> None:
+    try:
+        check_running_kernel()
+    except KernelTooOld as exc:
+        raise InstallRefused(exc.message, hint=exc.hint) from None
+    for name in (decisions.filesystem.value, *_FILESYSTEMS):
+        _check_filesystem(name)
+    if decisions.allow_missing_verity:
+        return
+    # fs-verity is one switch for all file systems, and ext4 is the one that shows it.
+    with contextlib.suppress(OSError):
+        os.close(mount.fsopen(Filesystem.EXT4.value))
+    features = "/sys/fs/ext4/features"
+    if os.path.exists(features) and not os.path.exists(f"{features}/verity"):
+        raise InstallRefused(
+            "the running kernel has no fs-verity",
+            hint="install from a system that has it, or use --allow-missing-verity",
+        )
+
+
+def _check_filesystem(name: str) -> None:
+    try:
+        # Opening a context loads the module where there is one.
+        os.close(mount.fsopen(name))
+    except OSError as exc:
+        if exc.errno != errno.ENODEV:
+            raise
+        raise InstallRefused(f"the running kernel cannot mount {name}") from None

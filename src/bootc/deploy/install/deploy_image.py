@@ -1,0 +1,194 @@
+"""Brings an image onto a mounted root file system and makes the machine boot it.
+
+The order is the promise. Everything the boot entry depends on (objects and image,
+boot loader, kernel, state) is on the disk before the entry is written; the entry
+comes last and is the commit point. An interruption before it leaves a disk that
+boots nothing, one after it leaves a whole installation.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from bootc.boot import bootctl, publish, replacing
+from bootc.boot.budget import plan_space
+from bootc.boot.menu_compose import compose_menu, new_item
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.systemd_boot import Bootloader, installed_version
+from bootc.deploy import state
+from bootc.deploy.bootable import check_space
+from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.install.boot_choice import Booting, decide_booting
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.secureboot import write_keys
+from bootc.errors import doing
+from bootc.events import Message, Sink, stage
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType, Origin
+from bootc.fs import atomic, mounts
+from bootc.fs.dir import Dir
+from bootc.kernel import mount
+from bootc.kernel.libc import AT_EMPTY_PATH
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.source import Source
+from bootc.repository import layout
+from bootc.repository.content import read_content
+from bootc.repository.mounting import mount_composefs, open_verified_image
+from bootc.repository.repository import Repository
+from bootc.repository.sealing import VerityMissing
+
+#: Where container storage will be, and the link by which images find it.
+_BOUND_IMAGES = "bootc"
+_BOUND_IMAGES_LINK = ("ostree", "bootc", "../composefs/bootc")
+#: Mount point for the ESP of a running machine.
+_ESP_MOUNT_POINT = "boot/efi"
+#: What upstream configures systemd-boot with for unified kernel images, unless bootctl has.
+_LOADER_CONF = "loader/loader.conf"
+_LOADER_CONF_TEXT = b"timeout 5"
+
+
+def deploy_image(
+    request: InstallRequest,
+    decisions: Decisions,
+    source: Source,
+    *,
+    root: Dir,
+    root_uuid: uuid.UUID,
+    esp: Dir,
+    sink: Sink,
+) -> Pulled:
+    """Install the image of ``source``; when this returns, the machine boots it.
+
+    Raises:
+        InsufficientSpace: the image does not fit.
+        ImageNotBootable: it has no kernel that could be started.
+        UkiRefused: its unified kernel image does not go with the request.
+        NoSpaceOnBoot: what it boots with does not fit on the ESP.
+        Error, OSError: whatever pulling, mounting and writing raise.
+    """
+    with _new_repository(root, decisions) as repository:
+        check_space(repository, source)
+        pulled = pull(repository, source, sink)
+        booting = decide_booting(request, decisions, root_uuid, pulled, repository)
+        boot = BootDirs(Scheme(Bootloader.SYSTEMD, booting.boot_type), menu=esp, binaries=esp)
+        with _mounted_image(repository, pulled.image_id) as image:
+            sink(Message("Bootloader: systemd"))
+            with stage(sink, "bootloader", "Installing bootloader via systemd-boot"):
+                _install_bootloader(image, boot, generic=request.generic_image)
+                for path in write_keys(pulled.root, partial(read_content, repository.objects), esp):
+                    sink(Message(f"Wrote Secure Boot key: {path}"))
+            with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
+                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(esp))
+                boot_digest = publish.publish_resource(
+                    boot, pulled.image_id, booting.resource, repository.objects
+                )
+            origin = Origin(
+                image=request.target,
+                boot_type=booting.boot_type,
+                boot_digest=boot_digest,
+                manifest_digest=pulled.manifest_digest,
+                signature=decisions.signature,
+            )
+            with stage(sink, "state", "Writing the deployment's state"):
+                _lay_out_root(root)
+                state.create_var(root, image)
+                _create_state(root, repository, pulled.image_id, origin)
+        repository.sync()
+        with stage(sink, "entry", "Writing the boot entry"):
+            _write_entry(boot, pulled.image_id, booting)
+    return pulled
+
+
+def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
+    item = new_item(
+        boot.scheme,
+        image_id,
+        booting.os_release,
+        options=booting.options,
+        systemd_version=installed_version(boot.menu),
+    )
+    replacing.write_staged(boot, compose_menu(boot.scheme, [item]))
+    replacing.commit_staged(boot, image_id)
+
+
+def _new_repository(root: Dir, decisions: Decisions) -> Repository:
+    try:
+        # A UKI that tolerates missing fs-verity gets it all the same where there is any.
+        return Repository.create(root, secure=not decisions.allow_missing_verity)
+    except VerityMissing as exc:
+        exc.hint = f"{exc.hint}; or give --allow-missing-verity"
+        raise
+
+
+@contextmanager
+def _mounted_image(repository: Repository, image_id: Digest) -> Iterator[Dir]:
+    with ExitStack() as stack:
+        image_fd = open_verified_image(
+            repository.dir.fileno(), image_id.hex, require_verity=repository.secure
+        )
+        stack.callback(os.close, image_fd)
+        objects = stack.enter_context(repository.dir.open_dir(layout.OBJECTS))
+        mount_fd = mount_composefs(
+            image_fd, objects.fileno(), name=image_id.hex, verity=repository.secure
+        )
+        stack.callback(os.close, mount_fd)
+        path = stack.enter_context(mounts.attach(mount_fd))
+        yield stack.enter_context(Dir.open(path))
+
+
+def _install_bootloader(image: Dir, boot: BootDirs, *, generic: bool) -> None:
+    """Run bootctl on the image, with the ESP at its ``/boot`` and a ``/tmp`` to write to.
+
+    Both are put on directory descriptors: a link of the image's making cannot lead
+    them elsewhere. They go when the image is unmounted.
+    """
+    with doing("Mounting the EFI system partition into the image"):
+        esp_fd = mount.open_tree(boot.menu.fileno(), "", mount.OPEN_TREE_CLONE | AT_EMPTY_PATH)
+        _mount_over(esp_fd, image, "boot")
+    if image.exists("tmp"):
+        with doing("Mounting a temporary directory into the image"):
+            _mount_over(_tmpfs(), image, "tmp")
+    bootctl.install(root=image.path, esp_path="/boot", generic=generic)
+    if boot.scheme.boot_type is BootType.UKI and not boot.menu.exists(_LOADER_CONF):
+        with doing(f"Writing {_LOADER_CONF}"), boot.menu.ensure_dir("loader") as directory:
+            atomic.write_file(directory, "loader.conf", _LOADER_CONF_TEXT, durable=True)
+
+
+def _mount_over(mount_fd: int, image: Dir, name: str) -> None:
+    try:
+        with image.open_dir(name) as target:
+            mount.move_mount(mount_fd, "", target.fileno(), "")
+    finally:
+        os.close(mount_fd)
+
+
+def _tmpfs() -> int:
+    fs_fd = mount.fsopen("tmpfs")
+    try:
+        mount.fsconfig_create(fs_fd)
+        attrs = mount.MOUNT_ATTR_NOEXEC | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+        return mount.fsmount(fs_fd, attrs=attrs)
+    finally:
+        os.close(fs_fd)
+
+
+def _lay_out_root(root: Dir) -> None:
+    """Make the fixed directories of a physical root besides repository and state."""
+    with doing("Laying out the root file system"):
+        root.ensure_dir(f"{layout.REPOSITORY}/{_BOUND_IMAGES}").close()
+        root.ensure_dir(_ESP_MOUNT_POINT).close()
+        directory, name, target = _BOUND_IMAGES_LINK
+        with root.ensure_dir(directory) as ostree:
+            atomic.replace_symlink(ostree, name, target)
+
+
+def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: Origin) -> None:
+    objects = repository.objects
+    # Of the image itself: the labels of its files are not in the tree that was pulled.
+    etc = image_etc(objects, image_id)
+    state.create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)

@@ -1,0 +1,132 @@
+"""``bootc install to-disk``: from a disk and an image reference to a machine that boots.
+
+Read top to bottom this is the whole installation. What can be checked is checked
+before the disk is touched (``preflight``, ``foresight``). From the partition table
+on, a failure or an interruption unmounts everything and wipes the disk's signatures
+again, so that the next run finds a blank disk and not half an installation. The
+commit point is the boot entry, the last thing ``deploy_image`` writes: what fails after it is
+reported, but the disk boots and is left alone.
+
+The process is in a mount namespace of its own afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from bootc.deploy.bootable import note_label
+from bootc.deploy.install import checks, filesystem, target_disk
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.checks_image import check_last_layer
+from bootc.deploy.install.config import read_config
+from bootc.deploy.install.deploy_image import deploy_image
+from bootc.deploy.install.partition import Layout, create_partitions
+from bootc.deploy.install.request import Installed, InstallRequest
+from bootc.deploy.install.target_disk import BlankUnlessKept
+from bootc.errors import Error, doing
+from bootc.events import Message, Sink, stage
+from bootc.fs import mounts, process
+from bootc.fs.dir import Dir
+from bootc.kernel import mount
+from bootc.oci import sigpolicy
+from bootc.oci.pull import Pulled, required_bytes
+from bootc.oci.source import Source, open_source
+
+_UNKNOWN = "<unknown>"
+
+
+def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
+    """Partition a disk, install an image to it, and make it boot.
+
+    Raises:
+        InstallRefused: it cannot be done; the disk is as it was.
+        Error, OSError: it failed. The disk is blank, unless the boot entry was
+            written already.
+    """
+    machine = os.uname().machine
+    decisions = checks.check_host(request, read_config(machine), machine)
+    # Updates from a target whose signatures nobody checks would be refused from then on.
+    sigpolicy.require_checkable(request.target, decisions.signature)
+    with open_source(request.source, decisions.signature) as source:
+        checks.check_image(
+            decisions, source.manifest_raw, source.config_raw, required_bytes(source)
+        )
+        check_last_layer(decisions, source)
+        _announce(request, decisions, source, sink)
+        mounts.private_mount_namespace()
+        if request.wipe:
+            sink(Message(f"Wiping device {decisions.device.path}"))
+            target_disk.wipe(decisions.device)
+        pulled = _write_disk(request, decisions, source, sink)
+    sink(Message("Installation complete!"))
+    return Installed(
+        image_id=pulled.image_id,
+        manifest_digest=pulled.manifest_digest,
+        device=decisions.device.path,
+        bootloader=checks.BOOTLOADER,
+    )
+
+
+def _announce(request: InstallRequest, decisions: Decisions, source: Source, sink: Sink) -> None:
+    disk = decisions.device
+    for line in (
+        f"Installing image: {request.target}",
+        f"Digest: {source.manifest_digest}",
+        f"Block setup: {checks.BLOCK_SETUP}",
+        f"       Size: {disk.size_bytes}",
+        f"     Serial: {disk.serial or _UNKNOWN}",
+        f"      Model: {disk.model or _UNKNOWN}",
+        f" Partitions: {'Discoverable' if decisions.discoverable else 'UUID'}",
+    ):
+        sink(Message(line))
+    if decisions.signature is not None:
+        sink(Message(sigpolicy.notice()))
+    note_label(source, sink)
+
+
+def _write_disk(
+    request: InstallRequest, decisions: Decisions, source: Source, sink: Sink
+) -> Pulled:
+    with BlankUnlessKept(decisions.device, sink) as disk:
+        path = decisions.device.path
+        with stage(sink, "partition", f"Partitioning {path}"):
+            layout = create_partitions(path, decisions.machine, decisions.root_size_mib)
+        with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
+            root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
+            filesystem.make_esp(layout.esp.node)
+        with _mounted(layout, decisions) as (root, esp):
+            pulled = deploy_image(
+                request,
+                decisions,
+                source,
+                root=root,
+                root_uuid=root_uuid,
+                esp=esp,
+                sink=sink,
+            )
+            disk.keep()
+            with stage(sink, "finalize", "Finalizing the file systems"):
+                for directory in (root, esp):
+                    _finalize(directory)
+    return pulled
+
+
+@contextmanager
+def _mounted(layout: Layout, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
+    with (
+        mounts.mounted(layout.root.node, decisions.filesystem.value) as root,
+        mounts.mounted(layout.esp.node, filesystem.ESP_TYPE, options=filesystem.ESP_OPTIONS) as esp,
+    ):
+        yield root, esp
+
+
+def _finalize(directory: Dir) -> None:
+    """Leave a file system as it should be found: trimmed, written back and read-only."""
+    with doing(f"Finalizing {directory.path}"):
+        directory.sync()
+        # Only a gain where the disk can trim; nothing depends on it.
+        with suppress(Error):
+            process.run(["fstrim", "--quiet-unsupported", directory.path])
+        mount.mount(None, directory.path, None, mount.MS_REMOUNT | mount.MS_RDONLY)

@@ -1,0 +1,50 @@
+"""Kernels of deployments that stay although nothing in the menu starts them.
+
+Somebody may have destroyed an entry. What it booted cannot be read from it any more, and
+is told by what the kernels hold: a deployment may boot one that another brought, of which
+nothing else is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bootc.boot import scheme as schemes
+from bootc.boot.publish import Artifact, find_shared_kernel
+from bootc.boot.scheme import BootDirs
+from bootc.deploy.host.facts import Facts
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType
+
+
+def lost_kernels(dirs: BootDirs, facts: Facts, artifacts: Sequence[Artifact]) -> frozenset[str]:
+    """Return the names of the kernels that must stay although no entry says so.
+
+    Kernels are read and hashed, but only where an entry is lost.
+    """
+    running = facts.booted.image_id
+    kept = {running, *(i for i, state in facts.states.items() if state.pinned)}
+    lost = [deployment for deployment in kept if facts.active_item(deployment) is None]
+    found = {find_lost_kernel(dirs, facts, deployment, artifacts) for deployment in lost}
+    # Their own in any case, should it have an old name, or another content by now.
+    return frozenset({*(name for name in found if name), *(i.hex for i in lost)})
+
+
+def find_lost_kernel(
+    dirs: BootDirs, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
+) -> str | None:
+    """Return the name of the kernel that an entry made anew would boot a deployment with."""
+    origin, own = facts.origin(deployment), deployment.hex
+    if origin is None:
+        return None
+    if origin.boot_type is BootType.UKI:
+        return own if _is_there(f"{schemes.UKIS}/{schemes.uki_file(own)}", artifacts) else None
+    if origin.boot_digest is None:
+        path = dirs.scheme.kernel_path(schemes.kernel_dir(own))
+        return own if _is_there(path, artifacts) else None
+    names = sorted((artifact.name for artifact in artifacts), key=lambda name: name != own)
+    return find_shared_kernel(dirs, origin.boot_digest, names)
+
+
+def _is_there(path: str, artifacts: Sequence[Artifact]) -> bool:
+    return any(artifact.path == path for artifact in artifacts)

@@ -1,0 +1,168 @@
+"""Plans for the menu as it stands: go back, bring to the front, delete, keep.
+
+Pure. Each changes the live menu in one step, an exchange of whole menus or the removal
+of one entry, and what is staged never survives a change of order: it was made for the
+deployment that was to come after it.
+"""
+
+from __future__ import annotations
+
+from bootc.boot.menu_read import Item
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.plan.stage import plan_cancel, updated_origin
+from bootc.deploy.plan.steps import (
+    DiscardStagedMenu,
+    ExchangeMenu,
+    Plan,
+    RecordOrigin,
+    RemoveEntry,
+    RemoveState,
+    SetPin,
+    Step,
+    Withdraw,
+    WriteStagedMenu,
+)
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin
+
+_UPSTREAM_KNOWS_NO_PINS = (
+    "Upstream's program has no pins: if it updates or cleans this machine, it removes the "
+    "deployment, and its rollback fails while the menu has three."
+)
+
+
+class NoRollback(Error):
+    """There is no deployment to go back to."""
+
+
+class DeploymentNotFound(Error):
+    """No deployment is called so."""
+
+
+class DeploymentInUse(Error):
+    """The deployment cannot be deleted, or not be pinned, as things are."""
+
+
+def plan_rollback(facts: Facts) -> Plan:
+    """Let the rollback deployment boot next, or the booted one where that is so already.
+
+    Raises:
+        NoRollback: there is no other deployment.
+    """
+    booted = facts.booted.image_id
+    bootable = facts.bootable()
+    others = [deployment for deployment in bootable if deployment != booted]
+    if not others:
+        raise NoRollback("No rollback available", hint="there is one after the next update")
+    if bootable[0] != booted:
+        if facts.active_item(booted) is None:
+            # The entry of what runs is lost: there is nothing to change places with.
+            notes = ["Next boot: rollback deployment"]
+            if facts.booted.staged is None:
+                return Plan((), notes=tuple(notes))
+            return _rewrite(facts, list(facts.active.items), notes)
+        notes = ["notice: Reverting queued rollback state", "Next boot: current deployment"]
+        return _to_front(facts, booted, notes)
+    return _to_front(facts, others[0], ["Next boot: rollback deployment"])
+
+
+def plan_front(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
+    """Let a deployment of the menu boot next, since it is the image that was asked for.
+
+    With ``locked`` it was asked for only to be there, which it is.
+    """
+    origin = updated_origin(facts, deployment, origin)
+    if locked:
+        note = f"The image is that of deployment {deployment}, which the menu has already."
+        return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
+    if facts.active.items[0].deployment == deployment and facts.booted.staged is None:
+        note = f"The image is that of deployment {deployment}, which boots next already."
+        return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
+    plan = _to_front(
+        facts,
+        deployment,
+        [
+            f"The image is that of deployment {deployment}, which boots next with its own /etc.",
+        ],
+    )
+    record: list[Step] = [RecordOrigin(deployment, origin)]
+    commit = None if plan.commit is None else plan.commit + 1
+    return Plan((*record, *plan.steps), commit=commit, notes=plan.notes)
+
+
+def plan_delete(facts: Facts, deployment: Digest) -> Plan:
+    """Remove a deployment that is neither booted nor pinned.
+
+    Raises:
+        DeploymentNotFound: there is none of that id.
+        DeploymentInUse: it is booted or pinned, or nothing would be left to boot.
+    """
+    if deployment == facts.booted.image_id:
+        raise DeploymentInUse("Cannot delete currently booted deployment")
+    if facts.is_pinned(deployment):
+        raise DeploymentInUse(
+            f"deployment {deployment} is pinned", hint=f"first: bootc unpin {deployment}"
+        )
+    item = facts.active_item(deployment)
+    if item is None:
+        if deployment == facts.staged_id():
+            return plan_cancel(facts)
+        if deployment in facts.states:
+            return Plan((RemoveState(deployment),), commit=0)
+        raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
+    rest = [other for other in facts.active.items if other is not item]
+    if not any(facts.origin(other.deployment) for other in rest):
+        raise DeploymentInUse(
+            f"deployment {deployment} is the only one in the menu; nothing would be left to boot"
+        )
+    if facts.active.items[0] is item:
+        rest.sort(key=lambda other: other.deployment != facts.booted.image_id)
+        return _rewrite(facts, rest, [], RemoveState(deployment))
+    return Plan((RemoveEntry(item), RemoveState(deployment)), commit=0)
+
+
+def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
+    """Keep a deployment through updates and clean-ups, or no longer.
+
+    Raises:
+        DeploymentNotFound: it cannot be booted, so that there is nothing to keep.
+        DeploymentInUse: it is staged. The next update replaces it, and its ``/etc`` is not
+            merged yet.
+    """
+    if deployment == facts.staged_id() and pinned:
+        raise DeploymentInUse(
+            f"deployment {deployment} is staged and was never booted",
+            hint="pin it when it has been booted",
+        )
+    known = {*facts.bootable(), facts.booted.image_id}
+    if deployment not in known and not (facts.is_pinned(deployment) and not pinned):
+        raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
+    if facts.is_pinned(deployment) == pinned:
+        state = "pinned already" if pinned else "not pinned"
+        return Plan((), notes=(f"Deployment {deployment} is {state}.",))
+    # A staged menu was put together without it; finalizing puts it together once more.
+    notes = (_UPSTREAM_KNOWS_NO_PINS,) if pinned else ()
+    return Plan((SetPin(deployment, pinned),), commit=0, notes=notes)
+
+
+def _to_front(facts: Facts, deployment: Digest, notes: list[str]) -> Plan:
+    order = sorted(facts.active.items, key=lambda item: item.deployment != deployment)
+    return _rewrite(facts, order, notes)
+
+
+def _rewrite(facts: Facts, order: list[Item], notes: list[str], *then: Step) -> Plan:
+    staged = facts.staged_id()
+    steps: list[Step] = []
+    if facts.booted.staged is not None:
+        # First, so that the shutdown does not exchange the menus once more.
+        steps.append(Withdraw())
+    if staged is not None:
+        notes = [
+            *notes,
+            f"The staged deployment {staged} is dropped; bootc upgrade stages it anew.",
+        ]
+    first = order[0].deployment
+    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu(first)]
+    commit = len(steps) - 1
+    return Plan((*steps, *then), commit=commit, notes=tuple(notes))

@@ -1,0 +1,206 @@
+"""Plans for the next boot: stage an image, hold it back, let it go, drop it.
+
+Pure. The order of staging is its promise: the kernel, the state and a complete menu lie
+on the disk before the deployment is announced, and the announcement is volatile. Power
+lost at any time before the shutdown's exchange of menus boots what booted before. What
+is staged already is given up as late as can be, so that a failure before costs nothing;
+only where the new kernel needs its room it goes first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bootc.boot.menu_compose import NewItem
+from bootc.boot.menu_read import Item
+from bootc.boot.publish import Artifact
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.plan.steps import (
+    Announce,
+    CreateState,
+    DiscardStagedMenu,
+    Plan,
+    RecordOrigin,
+    RemoveArtifact,
+    RemoveState,
+    SetStateAside,
+    StartFinalizer,
+    Step,
+    Withdraw,
+    WriteKernel,
+    WriteStagedMenu,
+)
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.origin import Origin
+
+
+class NothingStaged(Error):
+    """The command is about a staged deployment, and there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """An image in the repository, about to be deployed.
+
+    Attributes:
+        item: Its menu entry.
+        origin: Where it came from.
+        kernel_size_bytes: What must be written for it to boot; None where it shares a kernel
+            that is there.
+        evict: Kernels nothing needs, that have to go to make room.
+        beside: The booted and the pinned deployments, as far as their entries are lost and can be
+            made anew.
+    """
+
+    item: NewItem
+    origin: Origin
+    kernel_size_bytes: int | None
+    evict: tuple[Artifact, ...] = ()
+    beside: tuple[NewItem, ...] = ()
+
+
+def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
+    """Replace whatever is staged by a new deployment, which is not one of those there are.
+
+    Args:
+        facts: The system.
+        new: What to deploy.
+        locked: Announce it as downloaded only.
+    """
+    deployment = new.item.deployment
+    steps: list[Step] = []
+    given_up = {item.artifact for item in facts.staged.items} - {
+        item.artifact for item in facts.active.items
+    }
+    if any(artifact.name in given_up for artifact in new.evict):
+        # There is no room for both: what is staged now goes first.
+        steps += _withdraw(facts)
+    steps += [RemoveArtifact(artifact) for artifact in new.evict]
+    if deployment in facts.states or deployment in facts.illegible_states:
+        # What an interrupted or failed attempt left, or a clean-up could not remove.
+        steps.append(SetStateAside(deployment))
+    if new.kernel_size_bytes is not None:
+        steps.append(WriteKernel(deployment, new.kernel_size_bytes))
+    steps += [CreateState(deployment, new.origin), StartFinalizer()]
+    if facts.booted.staged is not None and Withdraw() not in steps:
+        steps.append(Withdraw())
+    steps.append(WriteStagedMenu((new.item, *new.beside, *kept_items(facts))))
+    steps.append(Announce(deployment, locked))
+    commit = len(steps) - 1
+    steps += [RemoveState(old) for old in leftovers(facts) if old != deployment]
+    return Plan(tuple(steps), commit=commit, notes=tuple(_dropped(facts, deployment)))
+
+
+def plan_announce(facts: Facts, *, locked: bool) -> Plan:
+    """Let the staged deployment go, or hold it back.
+
+    Raises:
+        NothingStaged: there is none.
+    """
+    staged = facts.staged_id()
+    if staged is None:
+        raise nothing_staged()
+    marker = facts.booted.staged
+    # Also where that was done before: somebody may have stopped it since.
+    steps: list[Step] = [] if locked else [StartFinalizer()]
+    if marker is None or marker.locked != locked:
+        steps.append(Announce(staged, locked))
+    return Plan(tuple(steps), commit=len(steps) - 1 if steps else None)
+
+
+def plan_cancel(facts: Facts) -> Plan:
+    """Drop what is staged, or what is left of an update that was not finalized.
+
+    Raises:
+        NothingStaged: there is nothing of either.
+    """
+    doomed = droppable(facts)
+    if not doomed:
+        raise nothing_staged()
+    withdrawal = _withdraw(facts)
+    steps: list[Step] = [*withdrawal, *(RemoveState(deployment) for deployment in doomed)]
+    return Plan(tuple(steps), commit=0)
+
+
+def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
+    """Record new metadata of an image whose tree is deployed already.
+
+    When that is the booted deployment, it is what shall boot next: whatever is staged goes.
+    """
+    steps: list[Step] = []
+    doomed: list[Digest] = []
+    if deployment == facts.booted.image_id:
+        doomed = droppable(facts)
+        if facts.staged_id() is not None or doomed:
+            steps += _withdraw(facts)
+    else:
+        steps += plan_announce(facts, locked=locked).steps
+    steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
+    commit = len(steps) - 1
+    return Plan((*steps, *(RemoveState(old) for old in doomed)), commit=commit)
+
+
+def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
+    """Return a new origin that keeps what else is said in the one there is."""
+    present = facts.origin(deployment)
+    return origin if present is None else dataclasses.replace(origin, extra=present.extra)
+
+
+def kept_items(facts: Facts) -> Iterator[Item]:
+    """Yield the entries that stay in the menu beside a new one: the booted one and the pinned.
+
+    Where one is lost, the one that staging made anew stands for it.
+    """
+    running = facts.booted.image_id
+    booted = facts.active_item(running) or facts.staged_item(running)
+    if booted is not None:
+        yield booted
+    known = {item.deployment for item in facts.active.items}
+    anew = (item for item in facts.staged.items if item.deployment not in known)
+    for item in (*facts.active.items, *anew):
+        if item.deployment != running and facts.is_pinned(item.deployment):
+            yield item
+
+
+def leftovers(facts: Facts) -> list[Digest]:
+    """Return deployments with state that only a staged menu could boot: staged now or once."""
+    active = {item.deployment for item in facts.active.items}
+    staged = facts.staged_id()
+    return [
+        deployment
+        for deployment, state in facts.states.items()
+        if deployment not in active
+        and deployment != facts.booted.image_id
+        and (deployment == staged or state.failure is not None)
+        and not state.pinned
+    ]
+
+
+def droppable(facts: Facts) -> list[Digest]:
+    """Return the deployments that go when an update is called off."""
+    unannounced = facts.unannounced_id()
+    return [*leftovers(facts), *([] if unannounced is None else [unannounced])]
+
+
+def nothing_staged() -> NothingStaged:
+    """Return the error of commands about a staged deployment."""
+    return NothingStaged("No staged deployment found", hint="stage one: bootc upgrade")
+
+
+def _withdraw(facts: Facts) -> Sequence[Step]:
+    # The announcement first: nothing may be finalized of a menu that is being replaced.
+    marker: list[Step] = [] if facts.booted.staged is None else [Withdraw()]
+    return [*marker, DiscardStagedMenu()]
+
+
+def _dropped(facts: Facts, new: Digest) -> Iterator[str]:
+    staged = facts.staged_id()
+    if staged is not None and staged != new:
+        yield f"The staged deployment {staged} is replaced."
+    kept = {item.deployment for item in kept_items(facts)}
+    for deployment in facts.bootable():
+        if deployment not in kept:
+            yield f"Deployment {deployment} leaves the menu with the next boot; pin it to keep it."

@@ -1,0 +1,271 @@
+"""An image that has been pulled and may be deployed: what its deployment needs.
+
+Nothing here changes what is deployed. What an image lacks to be booted on this machine,
+and what the boot partition lacks to take it, is found out here, before anything is
+touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bootc.boot import publish
+from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.kernel_release import check_image_kernel
+from bootc.boot.menu_compose import CannotCompose, NewItem, new_item, upgraded_options
+from bootc.boot.menu_read import Item
+from bootc.boot.publish import Artifact
+from bootc.boot.scheme import BootDirs
+from bootc.boot.systemd_boot import Bootloader, installed_version
+from bootc.boot.uki import WrongUki, inspect_uki, installed_addons
+from bootc.deploy.bootable import (
+    check_space,
+    description_of,
+    kargs_d_of,
+    kargs_d_of_deployed,
+    note_label,
+    os_release_of,
+)
+from bootc.deploy.etc.local import with_policy
+from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.lost_entries import find_lost_kernel
+from bootc.deploy.plan.room import room_for_update
+from bootc.deploy.plan.stage import NewDeployment, kept_items
+from bootc.events import Sink
+from bootc.formats import bls, cmdline
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootType, Origin
+from bootc.formats.osrelease import OsRelease
+from bootc.formats.tree import External, Leaf
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.source import Source
+from bootc.repository.adoption import find_without_verity
+from bootc.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pulled image.
+
+    Attributes:
+        image_id: What its deployment is called.
+        origin: Where it came from.
+        resource: What it boots with.
+        os_release: Who it is.
+        kargs_d: Kernel arguments it asks for.
+        missing_verity_allowed: Whether it will tolerate missing fs-verity.
+    """
+
+    image_id: Digest
+    origin: Origin
+    resource: Kernel | UkiFile
+    os_release: OsRelease
+    kargs_d: tuple[str, ...]
+    missing_verity_allowed: bool
+
+
+def pull_candidate(
+    system: ReadableSystem, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
+) -> Candidate:
+    """Pull an image and find out what it needs.
+
+    Raises:
+        InsufficientSpace: it does not fit.
+        ImageNotBootable, KernelTooOld, WrongUki: it cannot be booted.
+        Error, OSError: as pulling raises.
+    """
+    repository = system.repository
+    note_label(source, sink)
+    check_space(repository, source)
+    pulled = pull(repository, source, sink)
+    resource = find_boot_resource(pulled.root)
+    check_image_kernel(resource, pulled.root, repository.objects)
+    if isinstance(resource, UkiFile):
+        # The add-ons that were chosen for the machine, at its installation, stay chosen.
+        # No other deployment shares that kernel, so that its name is known without an entry.
+        chosen = installed_addons(system.boot, facts.booted.image_id.hex)
+        resource = resource.with_addons(chosen)
+        uki = inspect_uki(pulled.image_id, resource, repository.objects)
+        if not (uki.missing_verity_allowed or repository.secure):
+            _require_verity(repository, pulled)
+        boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
+        missing_verity_allowed = uki.missing_verity_allowed
+    else:
+        boot_type = BootType.BLS
+        boot_digest = publish.boot_digest_of(resource, repository.objects)
+        os_release = os_release_of(repository, pulled.root)
+        missing_verity_allowed = facts.booted.missing_verity_allowed
+    return Candidate(
+        image_id=pulled.image_id,
+        origin=Origin(
+            image=wanted.reference,
+            boot_type=boot_type,
+            boot_digest=boot_digest,
+            manifest_digest=pulled.manifest_digest,
+            signature=wanted.signature,
+        ),
+        resource=resource,
+        os_release=os_release,
+        kargs_d=kargs_d_of(repository, pulled.root),
+        missing_verity_allowed=missing_verity_allowed,
+    )
+
+
+def _require_verity(repository: Repository, pulled: Pulled) -> None:
+    """Refuse an image that would not boot, since objects of it have no fs-verity.
+
+    A repository that does not demand fs-verity has it all the same where the file system can.
+
+    Raises:
+        WrongUki: one of them has none.
+    """
+    contents = (node.content for _, node in pulled.root.walk() if isinstance(node, Leaf))
+    digests = (content.digest for content in contents if isinstance(content, External))
+    lacking = find_without_verity(repository, (pulled.image_id, *digests))
+    if lacking is not None:
+        raise WrongUki(
+            "the image's UKI demands fs-verity, and this system stores objects without, "
+            f"{lacking} for one",
+            hint="install again on a file system with fs-verity, "
+            "or build the image with composefs=? in the UKI's command line",
+        )
+
+
+def new_deployment(
+    system: ReadableSystem, facts: Facts, candidate: Candidate, policy: ConflictPolicy
+) -> NewDeployment:
+    """Prepare the deployment of an image: its menu entry, and the room for its kernel.
+
+    Raises:
+        NoSpaceOnBoot: there is no room.
+        CannotCompose: this system cannot boot it beside what it has.
+        Error, OSError: the running system's image or the boot partition cannot be read.
+    """
+    dirs = _dirs_for(system, candidate)
+    shared = _shared_kernel(dirs, facts, candidate)
+    options = None
+    if not isinstance(candidate.resource, UkiFile):
+        options = _options_of(system, facts, candidate.image_id, candidate.kargs_d)
+    item = new_item(
+        dirs.scheme,
+        candidate.image_id,
+        candidate.os_release,
+        options=options,
+        artifact=shared,
+        systemd_version=_systemd_version(dirs),
+    )
+    beside = tuple(_lost_entries(system, facts))
+    sizes = None if shared else candidate.resource.sizes
+    order: list[NewItem | Item] = [item, *beside, *kept_items(facts)]
+    return NewDeployment(
+        item=item,
+        origin=with_policy(candidate.origin, policy),
+        kernel_size_bytes=None if sizes is None else sum(sizes.values()),
+        evict=room_for_update(dirs, facts, sizes, order, shared=shared),
+        beside=beside,
+    )
+
+
+def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
+    """Yield entries for what stays and has none: what runs, which is there to go back to, pins."""
+    running = facts.booted.image_id
+    shown = {item.deployment for item in kept_items(facts)}
+    pinned = (i for i in facts.states if i != running and facts.is_pinned(i))
+    lost = [deployment for deployment in (running, *pinned) if deployment not in shown]
+    kernels = publish.list_artifacts(system.boot) if lost else ()
+    for deployment in lost:
+        yield from _entry_anew(system, facts, deployment, kernels)
+
+
+def _entry_anew(
+    system: ReadableSystem, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
+) -> Iterator[NewItem]:
+    """Yield an entry for a deployment whose own is lost, if it can still be booted."""
+    origin = facts.origin(deployment)
+    kernel = find_lost_kernel(system.boot, facts, deployment, artifacts)
+    if origin is None or kernel is None:
+        return
+    root = description_of(system.repository, deployment)
+    options = None
+    if origin.boot_type is BootType.BLS:
+        options = _booted_options(facts)
+        if options is None:
+            return
+        if deployment != facts.booted.image_id:
+            # What somebody had added to the lost one is not known.
+            kargs_d = kargs_d_of_deployed(system.repository, root)
+            options = _options_of(system, facts, deployment, kargs_d)
+    scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
+    yield new_item(
+        scheme,
+        deployment,
+        os_release_of(system.repository, root),
+        options=options,
+        artifact=kernel,
+        systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
+    )
+
+
+def _dirs_for(system: ReadableSystem, candidate: Candidate) -> BootDirs:
+    """Return where an image of this boot type goes, which may be new to the system.
+
+    Raises:
+        CannotCompose: GRUB keeps images of the two types in menus that exclude each other.
+    """
+    dirs, boot_type = system.boot, candidate.origin.boot_type
+    if dirs.scheme.boot_type is boot_type:
+        return dirs
+    if not dirs.scheme.menu_on_esp:
+        raise CannotCompose(
+            f"this system boots by {dirs.scheme.boot_type.value} entries of GRUB, "
+            f"and the image by {boot_type.value}",
+            hint="install the image instead: bootc install",
+        )
+    return dataclasses.replace(dirs, scheme=dataclasses.replace(dirs.scheme, boot_type=boot_type))
+
+
+def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | None:
+    """Return the artifact of a deployment that boots with the same kernel, and stays."""
+    digest = candidate.origin.boot_digest
+    if digest is None or isinstance(candidate.resource, UkiFile):
+        return None
+    kept = {facts.booted.image_id, *(item.deployment for item in kept_items(facts))}
+    names = [item.artifact for item in facts.active.items if item.deployment in kept]
+    return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
+
+
+def _options_of(
+    system: ReadableSystem, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
+) -> str:
+    """Return the kernel arguments of an image that asks for these in its kargs.d."""
+    running = description_of(system.repository, facts.booted.image_id)
+    return upgraded_options(
+        _booted_options(facts),
+        deployment,
+        kargs_d_of_deployed(system.repository, running),
+        kargs_d,
+        optional=facts.booted.missing_verity_allowed,
+    )
+
+
+def _booted_options(facts: Facts) -> str | None:
+    """Return the arguments in the booted entry, or failing that those the kernel was given."""
+    item = facts.active_item(facts.booted.image_id)
+    if item is not None and isinstance(item.entry, bls.Entry) and item.entry.options:
+        return item.entry.options
+    given = cmdline.parse(facts.booted.cmdline)
+    # Boot loaders add them; the next entry names its own.
+    added = ("initrd=", "BOOT_IMAGE=")
+    return cmdline.join(arg for arg in given if not arg.startswith(added)) or None
+
+
+def _systemd_version(dirs: BootDirs) -> int:
+    scheme = dirs.scheme
+    if scheme.bootloader is not Bootloader.SYSTEMD or scheme.boot_type is BootType.BLS:
+        return 0
+    return installed_version(dirs.binaries)

@@ -1,0 +1,251 @@
+"""Writes a tree of values into a real directory: what :mod:`bootc.fs.tree_read` reads, made again.
+
+Owner, group, mode, xattrs (security labels, capabilities and ACLs among them), times, hard
+links, symlinks, devices, pipes and sockets come out as the values say; whether a file is a
+hard link, the tree's :class:`~bootc.formats.tree.Leaf` objects say.
+
+Promises: everything is made beneath the target's descriptor, no symlink is followed, and
+nothing that exists is written to. Until all is there only root can enter the target: a
+user who will own a directory in it cannot interfere. The content of files is compared with
+its digest while it is copied, and holes of files stay holes. A failure names the path and
+leaves what was written.
+Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
+
+The flags of chattr(1) are a second step, :func:`protect_tree`. What has one of them can be
+neither renamed nor linked to, so whoever gives the tree its final name does that in between.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from bootc.errors import Error, doing
+from bootc.formats.tree import (
+    BlockDevice,
+    CharDevice,
+    Content,
+    Directory,
+    External,
+    Inline,
+    Leaf,
+    Node,
+    Socket,
+    Sparse,
+    Stat,
+    Symlink,
+    Unverified,
+)
+from bootc.formats.verity import VerityHasher
+from bootc.fs.atomic import write_all
+from bootc.fs.descent import Descent
+from bootc.fs.dir import Dir
+from bootc.fs.extents import data_extents
+from bootc.fs.protection import protect
+
+#: Opens the content of a file for reading; the descriptor belongs to the caller.
+OpenContent = Callable[[External], int]
+
+_CHUNK_BYTES = 1 << 20
+#: Of everything, until its owner and mode are set.
+_CLOSED_DIRECTORY, _CLOSED_FILE = 0o700, 0o600
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+class ContentChanged(Error):
+    """The content of a file is not what the tree says."""
+
+
+class ContentUnknown(Error):
+    """The tree does not say by what digest the content of a file could be checked."""
+
+
+def write_tree(tree: Directory, target: Dir, open_content: OpenContent) -> None:
+    """Make ``target``, which must be empty, the top of ``tree``.
+
+    Args:
+        tree: What to write.
+        target: Where to; gets the metadata of the tree's top.
+        open_content: Opens the content of files that are not in the tree themselves.
+
+    Raises:
+        ContentChanged: what was opened is not the content wanted.
+        ContentUnknown: of a file no digest is known.
+        OSError: opening or writing failed; a note names the path. EEXIST where ``target`` was
+            not empty.
+    """
+    os.fchmod(target.fileno(), _CLOSED_DIRECTORY)
+    with Descent(target.fileno(), target.path) as way:
+        _Writer(way, target, open_content).write(tree)
+
+
+def protect_tree(tree: Directory, target: Dir) -> None:
+    """Set the flags of chattr(1) that a tree has, on what :func:`write_tree` made of it.
+
+    Raises:
+        OSError: they cannot be set; a note names the path.
+    """
+    for path, node in tree.walk():
+        if not node.stat.protection:
+            continue
+        name = os.fsdecode(path[1:]) or "."
+        with doing(f"Protecting {name!r}"):
+            fd = target.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                protect(fd, node.stat.protection)
+            finally:
+                os.close(fd)
+
+
+class _Level:
+    """A directory on the way to where the writing is."""
+
+    def __init__(self, node: Directory, path: bytes) -> None:
+        self.node = node
+        self.path = path
+        self.pending: Iterator[tuple[bytes, Node]] = iter(node.sorted_entries())
+
+
+class _Writer:
+    """One run of :func:`write_tree`."""
+
+    def __init__(self, way: Descent, target: Dir, open_content: OpenContent) -> None:
+        self._way = way
+        self._target = target
+        self._open_content = open_content
+        #: Where the first name of each file is.
+        self._first_names: dict[int, bytes] = {}
+
+    def write(self, tree: Directory) -> None:
+        # A list instead of recursion: names may be nested deeper than Python calls.
+        levels = [_Level(tree, b"")]
+        while levels:
+            level = levels[-1]
+            entry = next(level.pending, None)
+            if entry is not None:
+                below = self._entry(level, *entry)
+                if below is not None:
+                    levels.append(below)
+                continue
+            # Last, because every entry made above moved the time on, and the default ACL
+            # would have been inherited.
+            with doing(_writing(level.path or b".")):
+                _set_metadata(self._way.fileno(), level.node.stat, symlink=False)
+            levels.pop()
+            if levels:
+                self._way.leave()
+
+    def _entry(self, level: _Level, name: bytes, node: Node) -> _Level | None:
+        """Make an entry; a directory is returned, for the writing to go on in it."""
+        path = level.path + b"/" + name if level.path else name
+        with doing(_writing(path)), Dir(os.dup(self._way.fileno()), self._way.path()) as parent:
+            if isinstance(node, Directory):
+                parent.mkdir(os.fsdecode(name), _CLOSED_DIRECTORY)
+                self._way.enter(os.fsdecode(name))
+                return _Level(node, path)
+            first = self._first_names.setdefault(id(node), path)
+            if first != path:
+                os.link(
+                    first,
+                    name,
+                    src_dir_fd=self._target.fileno(),
+                    dst_dir_fd=parent.fileno(),
+                    follow_symlinks=False,
+                )
+            else:
+                self._leaf(parent, name, node, path)
+        return None
+
+    def _leaf(self, parent: Dir, name: bytes, node: Leaf, path: bytes) -> None:
+        content = node.content
+        if isinstance(content, Inline | External | Sparse | Unverified):
+            fd = parent.open_file(os.fsdecode(name), _CREATE, _CLOSED_FILE)
+            try:
+                self._content(fd, content, path)
+                _set_metadata(fd, node.stat, symlink=False)
+            finally:
+                os.close(fd)
+            return
+        if isinstance(content, Symlink):
+            parent.symlink(os.fsdecode(content.target), os.fsdecode(name))
+        else:
+            kind, rdev = _special(content)
+            os.mknod(name, kind | _CLOSED_FILE, rdev, dir_fd=parent.fileno())
+        # The xattr calls take no directory descriptor.
+        made = b"/proc/self/fd/%d/%s" % (parent.fileno(), name)
+        _set_metadata(made, node.stat, symlink=isinstance(content, Symlink))
+
+    def _content(
+        self, fd: int, content: Inline | External | Sparse | Unverified, path: bytes
+    ) -> None:
+        match content:
+            case Inline(data):
+                write_all(fd, data)
+            case External():
+                source = self._open_content(content)
+                try:
+                    _copy_verified(source, fd, content, path)
+                finally:
+                    os.close(source)
+            case Sparse(size_bytes):
+                os.ftruncate(fd, size_bytes)
+            case Unverified():
+                raise ContentUnknown(
+                    f"the content of {os.fsdecode(path)!r} cannot be checked: "
+                    "the image holds no digest of it"
+                )
+
+
+def _copy_verified(source: int, target: int, content: External, path: bytes) -> None:
+    hasher = VerityHasher(content.digest.algorithm)
+    # Only so much is asked for as is expected: a file may grow for ever.
+    info = os.fstat(source)
+    if info.st_size == content.size_bytes:
+        for start, end in data_extents(source, info):
+            hasher.update_zeros(start - hasher.size_bytes)
+            os.lseek(source, start, os.SEEK_SET)
+            os.lseek(target, start, os.SEEK_SET)
+            rest = end - start
+            while rest and (piece := os.read(source, min(_CHUNK_BYTES, rest))):
+                hasher.update(piece)
+                write_all(target, piece)
+                rest -= len(piece)
+        hasher.update_zeros(content.size_bytes - hasher.size_bytes)
+        os.ftruncate(target, content.size_bytes)
+    if hasher.digest() != content.digest or os.fstat(source).st_size != content.size_bytes:
+        raise ContentChanged(
+            f"{os.fsdecode(path)!r} no longer has the content it had",
+            hint="it was changed meanwhile or is damaged: repeat the command",
+        )
+
+
+def _special(content: Content) -> tuple[int, int]:
+    """Return file type and device number of what is neither file nor symlink."""
+    match content:
+        case CharDevice(rdev):
+            return stat.S_IFCHR, rdev
+        case BlockDevice(rdev):
+            return stat.S_IFBLK, rdev
+        case Socket():
+            return stat.S_IFSOCK, 0
+        case _:
+            return stat.S_IFIFO, 0
+
+
+def _set_metadata(made: int | bytes, meta: Stat, *, symlink: bool) -> None:
+    # The order matters: a new owner clears the set-id bits and the capability, and everything
+    # before moves the times. Python wants to hear nothing about symlinks of a descriptor.
+    follow = isinstance(made, int)
+    os.chown(made, meta.uid, meta.gid, follow_symlinks=follow)
+    if not symlink:
+        os.chmod(made, meta.mode)
+    for name, value in meta.xattrs.items():
+        with doing(f"Setting the extended attribute {os.fsdecode(name)}"):
+            os.setxattr(made, name, value, follow_symlinks=follow)
+    times = meta.mtime_s * 1_000_000_000 + meta.mtime_ns
+    os.utime(made, ns=(times, times), follow_symlinks=follow)
+
+
+def _writing(path: bytes) -> str:
+    return f"Writing {os.fsdecode(path)!r}"

@@ -1,0 +1,291 @@
+"""Repositories that have no ``meta.json``, or shall get another.
+
+Before 2026 a repository was its ``objects/`` and nothing said what they were
+(composefs, "init, ensure, upgrade, reset"). Owns: guessing that, from the objects
+themselves, once. Promises:
+
+- What is found never weakens what the caller demands: with ``secure``, objects without
+  fs-verity make no repository.
+- Objects are neither changed nor deleted.
+
+A repository upgraded here keeps the EROFS format its images have: images of another would
+get other digests than the deployments that are there already. Those of before 2026 have 2; a
+``meta.json`` may also get lost. (The reference implementation records 1.) Only who writes gives
+a repository its ``meta.json``; who reads takes it for what :func:`infer` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import os
+from collections.abc import Iterator
+from typing import TypedDict
+
+from bootc.errors import doing
+from bootc.events import Sink, null_sink
+from bootc.formats.digest import Algorithm
+from bootc.formats.erofs.structs import COMPOSEFS_HEADER, COMPOSEFS_MAGIC
+from bootc.fs.dir import Dir
+from bootc.fs.lock import lock_exclusive
+from bootc.kernel import fsverity
+from bootc.repository import layout
+from bootc.repository.adoption import sample_objects
+from bootc.repository.links import MAX_ENTRIES, BrokenReference, parse_object_link
+from bootc.repository.metadata import (
+    DEFAULT_EROFS_FORMAT,
+    EROFS_FORMATS,
+    ErofsFormats,
+    Metadata,
+)
+from bootc.repository.refs import read_link
+from bootc.repository.repository import (
+    NotARepository,
+    Repository,
+    RepositoryExists,
+    write_metadata,
+)
+from bootc.repository.sealing import Verity, VerityMissing
+
+#: Of repositories from before there was a choice.
+_OLD_FORMAT = 2
+#: Images that are looked at for their format.
+_SAMPLE = 1000
+
+
+class Outcome(enum.Enum):
+    """What :func:`ensure` had to do."""
+
+    OPENED = "opened"
+    CREATED = "created"
+    UPGRADED = "upgraded"
+
+
+class _Settings(TypedDict):
+    """What goes on unchanged to whoever opens the repository."""
+
+    name: str
+    wait: bool
+    sink: Sink
+    verity: Verity
+
+
+def ensure(
+    parent: Dir,
+    *,
+    name: str = layout.REPOSITORY,
+    algorithm: Algorithm | None = Algorithm.SHA512,
+    erofs_format: int = DEFAULT_EROFS_FORMAT,
+    secure: bool,
+    wait: bool = True,
+    sink: Sink = null_sink,
+    verity: Verity = fsverity,
+) -> tuple[Repository, Outcome]:
+    """Open the repository of a physical root for writing, whatever has to be done for it.
+
+    Unlike :meth:`Repository.create` this takes a repository whose images have another format.
+
+    Args:
+        parent: The directory that holds, or shall hold, the repository.
+        name: The repository's name in it.
+        algorithm: What objects have to be named by; if None, what they are named by, and
+            SHA-512 in a new repository.
+        erofs_format: The format version images have by default, when it is made now.
+        secure: Demand fs-verity of everything.
+        wait: As for :meth:`Repository.open`.
+        sink: As for :meth:`Repository.open`.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the file system has no fs-verity, or what is there was made without.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: there is an ``objects/``, but nothing in it tells what it is.
+        MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
+    """
+    settings = _Settings(name=name, wait=wait, sink=sink, verity=verity)
+    outcome = Outcome.OPENED
+    if needs_upgrade(parent, name):
+        upgrade(parent, name=name, algorithm=algorithm, secure=secure, verity=verity)
+        outcome = Outcome.UPGRADED
+    elif not parent.exists(f"{name}/{layout.META}"):
+        return Repository.create(
+            parent,
+            algorithm=algorithm or Algorithm.SHA512,
+            erofs_format=erofs_format,
+            secure=secure,
+            **settings,
+        ), Outcome.CREATED
+    repository = Repository.open(parent, require_verity=secure, writable=True, **settings)
+    if algorithm not in (None, repository.algorithm):
+        repository.close()
+        raise _named_otherwise(repository.dir.path, repository.algorithm, algorithm)
+    return repository, outcome
+
+
+def needs_upgrade(parent: Dir, name: str = layout.REPOSITORY) -> bool:
+    """Tell whether there is a repository that nothing speaks for: objects, and no ``meta.json``."""
+    try:
+        with parent.open_dir(name) as directory:
+            return directory.exists(layout.OBJECTS) and not directory.exists(layout.META)
+    except FileNotFoundError:
+        return False
+
+
+def upgrade(
+    parent: Dir,
+    *,
+    name: str = layout.REPOSITORY,
+    algorithm: Algorithm | None = None,
+    secure: bool,
+    verity: Verity = fsverity,
+) -> None:
+    """Give a repository of objects the ``meta.json`` that says what they are.
+
+    Args:
+        parent: The directory that holds the repository.
+        name: The repository's name in it.
+        algorithm: What objects have to be named by; whatever they are named by if left out.
+        secure: Demand that they have fs-verity.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the objects were made without fs-verity.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: nothing tells what it is.
+        OSError: EROFS among others.
+    """
+    with parent.open_dir(name) as directory:
+        _upgrade(directory, algorithm, secure=secure, verity=verity)
+
+
+def reset_metadata(
+    parent: Dir,
+    *,
+    name: str = layout.REPOSITORY,
+    algorithm: Algorithm = Algorithm.SHA512,
+    erofs_format: int = DEFAULT_EROFS_FORMAT,
+    secure: bool,
+    verity: Verity = fsverity,
+) -> Repository:
+    """Forget all streams, images and the configuration, keep the objects, and begin anew.
+
+    There is no moment at which the repository can be opened and refers to nothing, so that no
+    garbage collection takes the objects meanwhile. Interrupted, it can be done again.
+
+    Raises:
+        NotARepository: there is none.
+        RepositoryExists: the objects are named by another algorithm.
+        VerityMissing: the file system has no fs-verity.
+        LockedByOther: another process uses the repository.
+    """
+    path = f"{parent.path.rstrip('/')}/{name}"
+    with doing(f"Resetting the repository {path}"):
+        try:
+            directory = parent.open_dir(name)
+        except FileNotFoundError as exc:
+            raise NotARepository(f"there is no repository {path}") from exc
+        with directory:
+            lock_exclusive(directory)
+            found = {sampled.algorithm for sampled in sample_objects(directory, verity)}
+            if found - {algorithm}:
+                raise _named_otherwise(path, found.pop(), algorithm)
+            with contextlib.suppress(FileNotFoundError):
+                directory.unlink(layout.META)
+            directory.remove_tree(layout.STREAMS)
+            directory.remove_tree(layout.IMAGES)
+            directory.remove_tree(layout.VERIFIED)
+            metadata = Metadata.new(algorithm, erofs_format)
+            write_metadata(directory, metadata, secure=secure, verity=verity)
+    return Repository.open(parent, name=name, require_verity=secure, writable=True, verity=verity)
+
+
+def _upgrade(directory: Dir, algorithm: Algorithm | None, *, secure: bool, verity: Verity) -> None:
+    with doing(f"Upgrading the repository {directory.path}"):
+        metadata, sealed = infer(directory, algorithm, secure=secure, verity=verity)
+        write_metadata(directory, metadata, secure=sealed, verity=verity)
+
+
+def infer(
+    directory: Dir,
+    algorithm: Algorithm | None = None,
+    *,
+    secure: bool = False,
+    verity: Verity = fsverity,
+) -> tuple[Metadata, bool]:
+    """Return what a repository is that has no ``meta.json``, and whether it is secure.
+
+    Args:
+        directory: The repository.
+        algorithm: What objects have to be named by; whatever they are named by if left out.
+        secure: Demand that they have fs-verity.
+        verity: The kernel's ioctls.
+
+    Raises:
+        VerityMissing: the objects were made without fs-verity.
+        RepositoryExists: objects are named by another algorithm.
+        NotARepository: nothing tells what it is.
+    """
+    sample = list(sample_objects(directory, verity))
+    kinds = {sampled.algorithm for sampled in sample}
+    if len(kinds) != 1:
+        raise NotARepository(
+            f"{directory.path} has no meta.json, and its objects do not tell what it is",
+            hint="remove the directory if nothing needs it",
+        )
+    found = kinds.pop()
+    if algorithm not in (None, found):
+        raise _named_otherwise(directory.path, found, algorithm)
+    sealed = {sampled.has_verity for sampled in sample}
+    if secure and True not in sealed:
+        raise VerityMissing(
+            f"the objects of {directory.path} have no fs-verity, and fs-verity is required",
+            hint="fs-verity cannot be added later; install again or allow it to be missing",
+        )
+    formats = _formats(directory)
+    metadata = Metadata.new(found, formats.default)
+    # Some with, some without: that is a secure one to those who demand it, since objects
+    # without are refused one by one, and to nobody else.
+    return (
+        dataclasses.replace(metadata, erofs_formats=formats),
+        secure or sealed == {True},
+    )
+
+
+def _formats(directory: Dir) -> ErofsFormats:
+    """Return the formats of the images that are there.
+
+    Where there are some of both, current tools made the newer ones, by default of format 1, and a
+    pull goes on making both. Format 0 is nothing that a pull makes.
+    """
+    found = set(_versions(directory))
+    for default in (1, 2, 0):
+        if default in found:
+            extra = (2,) if default == 1 and 2 in found else ()
+            return ErofsFormats(default, extra)
+    return ErofsFormats(_OLD_FORMAT)
+
+
+def _versions(directory: Dir) -> Iterator[int]:
+    """Yield the format versions of registered images, as far as they can be read."""
+    try:
+        with directory.open_dir(layout.IMAGES) as images:
+            names = images.names(MAX_ENTRIES)[:_SAMPLE]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        try:
+            image = parse_object_link(read_link(directory, layout.image_path(name)), name)
+            fd = directory.open_regular(layout.object_path(image.hex))
+        except (BrokenReference, OSError):
+            continue  # damaged, or no image: what is left tells as much
+        with open(fd, "rb", buffering=0) as file, contextlib.suppress(OSError):
+            head = os.pread(file.fileno(), COMPOSEFS_HEADER.size, 0)
+            if len(head) == COMPOSEFS_HEADER.size:
+                magic, _, _, version = COMPOSEFS_HEADER.unpack(head)
+                if magic == COMPOSEFS_MAGIC and version in EROFS_FORMATS:
+                    yield version
+
+
+def _named_otherwise(path: str, found: Algorithm, wanted: Algorithm) -> RepositoryExists:
+    return RepositoryExists(f"{path} names objects by {found.label} and not {wanted.label}")

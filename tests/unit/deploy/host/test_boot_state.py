@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bootc.deploy.host.boot_state import (
+    MarkerError,
+    NotBootedFromImage,
+    Staged,
+    booted_image,
+    parse_staged,
+    read_booted_state,
+    read_staged,
+)
+from bootc.formats.digest import Digest
+from bootc.fs.dir import Dir
+from bootc.fs.mounts import Mount
+from support.sysroot import image_id
+
+A = image_id("aa")
+
+
+def mount(path: str, source: str) -> Mount:
+    return Mount(mount_id=1, device="0:30", path=path, fstype="overlay", source=source)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (f"composefs:{A}", A),
+        (f"transient:composefs={A}", A),
+        (f"composefs:{'ab' * 32}", Digest.from_hex("ab" * 32)),
+        ("composefs", None),
+        ("composefs:aa", None),
+        (f"composefs:{A}x", None),
+        (f"x-composefs:{A}", None),
+        ("/dev/vda3", None),
+    ],
+)
+def test_the_root_names_its_image(source: str, expected: Digest | None) -> None:
+    assert booted_image([mount("/", source), mount("/usr", "composefs:bb")]) == expected
+
+
+def test_the_topmost_root_counts() -> None:
+    mounts = [mount("/", "/dev/vda3"), mount("/", f"composefs:{A}")]
+    assert booted_image(mounts) == A
+    assert booted_image(mounts[::-1]) is None
+    assert booted_image([]) is None
+
+
+def test_the_staged_marker() -> None:
+    text = json.dumps({"depl_id": A.hex, "finalization_locked": True})
+    assert parse_staged(text.encode()) == Staged(A, locked=True)
+    assert parse_staged(text.replace("true", "false").encode()) == Staged(A, locked=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"depl_id":1,"finalization_locked":true}',
+        b'{"depl_id":"aa","finalization_locked":true}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_malformed_marker(data: bytes) -> None:
+    with pytest.raises(MarkerError, match=r"^it is no marker of a staged deployment: "):
+        parse_staged(data)
+
+
+def test_the_marker_where_it_is(tmp_path: Path) -> None:
+    with Dir.open(tmp_path) as directory:
+        assert read_staged(directory) is None
+        marker = tmp_path / "staged-deployment"
+        marker.write_text(json.dumps({"depl_id": A.hex, "finalization_locked": False}))
+        assert read_staged(directory) == Staged(A, locked=False)
+        marker.write_bytes(b" " * 70_000)
+        with pytest.raises(OSError, match="larger than 65536 bytes"):
+            read_staged(directory)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a root that no image is mounted at, outside of any container."""
+    monkeypatch.delenv("container", raising=False)
+    (tmp_path / "proc").mkdir()
+    return tmp_path
+
+
+def test_other_systems_are_none_of_ours(root: Path) -> None:
+    (root / "proc/cmdline").write_text("root=/dev/vda3 rw\n")
+    assert read_booted_state(root=str(root)) is None
+
+
+def test_an_image_that_should_run_and_does_not(root: Path) -> None:
+    (root / "proc/cmdline").write_text(f"rw composefs={A}\n")
+    with pytest.raises(NotBootedFromImage, match=f"names image {A}, but {root} is not"):
+        read_booted_state(root=str(root))
+
+
+@pytest.mark.parametrize("mark", ["run/.containerenv", ".dockerenv"])
+def test_a_container_shows_the_command_line_of_its_host(root: Path, mark: str) -> None:
+    (root / "proc/cmdline").write_text(f"rw composefs={A}\n")
+    (root / mark).parent.mkdir(exist_ok=True)
+    (root / mark).touch()
+    assert read_booted_state(root=str(root)) is None
+
+
+def test_a_container_may_say_so_in_its_environment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "proc/cmdline").write_text(f"rw composefs={A}\n")
+    monkeypatch.setenv("container", "podman")
+    assert read_booted_state(root=str(root)) is None
+
+
+def test_without_proc_nothing_is_claimed(root: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        read_booted_state(root=str(root))
+    assert caught.value.__notes__ == ["Reading how this system was booted"]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from bootc.deploy.install.boot_choice import UkiRefused, check_uki, kernel_arguments
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.target_disk import Device
+from bootc.formats.digest import Algorithm, Digest
+
+IMAGE_ID = Digest(Algorithm.SHA512, b"\xab" * 64)
+ROOT = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+
+
+def decisions(
+    *,
+    discoverable: bool = True,
+    allow_missing_verity: bool = False,
+    kargs: tuple[str, ...] = (),
+    filesystem: Filesystem = Filesystem.EXT4,
+) -> Decisions:
+    return Decisions(
+        device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
+        machine="x86_64",
+        filesystem=filesystem,
+        discoverable=discoverable,
+        allow_missing_verity=allow_missing_verity,
+        root_size_mib=None,
+        kargs=kargs,
+    )
+
+
+def arguments(what: Decisions, *kargs_d: str) -> list[str]:
+    return kernel_arguments(what, ROOT, IMAGE_ID, kargs_d)
+
+
+def test_a_root_that_is_found_by_its_type() -> None:
+    assert arguments(decisions()) == ["rw", f"composefs={'ab' * 64}"]
+
+
+def test_a_root_that_is_found_by_its_uuid() -> None:
+    assert arguments(decisions(discoverable=False)) == [
+        f"root=UUID={ROOT}",
+        "rw",
+        f"composefs={'ab' * 64}",
+    ]
+
+
+def test_missing_verity_is_marked() -> None:
+    assert arguments(decisions(allow_missing_verity=True)) == ["rw", f"composefs=?{'ab' * 64}"]
+
+
+def test_the_order_of_what_is_added() -> None:
+    what = decisions(kargs=("console=ttyS0", "quiet"))
+    assert arguments(what, "audit=1", "splash") == [
+        "rw",
+        "console=ttyS0",
+        "quiet",
+        f"composefs={'ab' * 64}",
+        "audit=1",
+        "splash",
+    ]
+
+
+def test_an_argument_given_twice_counts_once_and_other_values_stay() -> None:
+    what = decisions(kargs=("quiet", "console=tty0", "quiet", "console=ttyS0", "rw"))
+    assert arguments(what, "console=tty0", "quiet", "last") == [
+        "rw",
+        "quiet",
+        "console=tty0",
+        "console=ttyS0",
+        f"composefs={'ab' * 64}",
+        "last",
+    ]
+
+
+def test_one_option_may_hold_several_arguments_and_quotes() -> None:
+    assert arguments(decisions(kargs=('a b="c d"',)))[1:3] == ["a", 'b="c d"']
+
+
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_a_unified_kernel_image_may_demand_what_the_disk_has(tolerant: bool) -> None:
+    check_uki(decisions(), missing_verity_allowed=tolerant)
+
+
+@pytest.mark.parametrize("filesystem", Filesystem)
+def test_a_tolerant_unified_kernel_image_goes_anywhere(filesystem: Filesystem) -> None:
+    check_uki(
+        decisions(filesystem=filesystem, allow_missing_verity=True), missing_verity_allowed=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (
+            decisions(filesystem=Filesystem.XFS, allow_missing_verity=True),
+            "Specified filesystem xfs does not support fs-verity, which the image's UKI demands",
+        ),
+        (
+            decisions(allow_missing_verity=True),
+            "--allow-missing-verity is of no use: the image's UKI demands fs-verity at each boot",
+        ),
+        (
+            decisions(kargs=("debug quiet", "last")),
+            "Cannot use externally specified kernel arguments with UKI: debug quiet",
+        ),
+    ],
+)
+def test_what_a_sealed_image_refuses(what: Decisions, words: str) -> None:
+    with pytest.raises(UkiRefused) as caught:
+        check_uki(what, missing_verity_allowed=False)
+    assert caught.value.message == words

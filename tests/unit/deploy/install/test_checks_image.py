@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from bootc.deploy.install.boot_choice import UkiRefused
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.checks_image import check_last_layer
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.target_disk import Device
+from bootc.formats import cmdline
+from bootc.formats.digest import DigestMismatch
+from bootc.formats.imgref import ImageReference
+from bootc.oci.source import open_source
+from support import images, pe
+from support.images import directory, file
+
+UKI = "boot/EFI/Linux/6.12.efi"
+BASE = images.bootable(kernel=b"kernel" * 20, initramfs=b"initramfs" * 20)
+
+
+def uki(*, optional: bool = False) -> bytes:
+    argument = cmdline.composefs_karg("ab" * 64, optional=optional)
+    return pe.program((b".cmdline", argument.encode()), (b".linux", b"kernel" * 20))
+
+
+def layer(name: str = UKI, content: bytes | None = None) -> bytes:
+    return images.layer(file(name, uki() if content is None else content))
+
+
+def look(
+    layout: images.Layout,
+    *kargs: str,
+    filesystem: Filesystem = Filesystem.EXT4,
+    lenient: bool = False,
+) -> None:
+    decisions = Decisions(
+        device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
+        machine="x86_64",
+        filesystem=filesystem,
+        discoverable=True,
+        allow_missing_verity=lenient or not filesystem.supports_verity,
+        root_size_mib=None,
+        kargs=kargs,
+    )
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        check_last_layer(decisions, source)
+
+
+@pytest.mark.parametrize("name", [UKI, f"./{UKI}", f"/{UKI}", "usr/lib/modules/6.12/a.efi"])
+def test_a_sealed_image_is_refused_where_there_is_no_verity(tmp_path: Path, name: str) -> None:
+    layout = images.single(tmp_path / "layout", BASE, layer(name))
+    with pytest.raises(UkiRefused, match="Specified filesystem xfs does not support fs-verity"):
+        look(layout, filesystem=Filesystem.XFS)
+    with pytest.raises(UkiRefused, match="--allow-missing-verity is of no use"):
+        look(layout, lenient=True)
+    look(layout)
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_arguments_are_refused(tmp_path: Path, optional: bool) -> None:
+    layout = images.single(tmp_path / "layout", BASE, layer(content=uki(optional=optional)))
+    with pytest.raises(UkiRefused, match="Cannot use externally specified kernel arguments"):
+        look(layout, "quiet")
+
+
+def test_a_tolerant_one_may_go_anywhere(tmp_path: Path) -> None:
+    layout = images.single(tmp_path / "layout", BASE, layer(content=uki(optional=True)))
+    look(layout, filesystem=Filesystem.XFS)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        layer("usr/lib/modules/6.12/deeper/a.efi"),
+        layer("boot/EFI/Linux/6.12.conf"),
+        layer(content=b"no EFI program" * 20),
+        layer(content=b""),
+        layer(content=pe.program((b".linux", b"kernel"))),
+        layer(content=pe.program((b".cmdline", b"quiet"))),
+        images.layer(directory(UKI)),
+        images.layer(images.symlink(UKI, "elsewhere.efi")),
+        images.layer(),
+    ],
+)
+def test_what_is_no_unified_kernel_image_is_left_to_the_pull(tmp_path: Path, last: bytes) -> None:
+    look(images.single(tmp_path / "layout", BASE, last), "quiet", lenient=True)
+
+
+def test_only_the_last_layer_is_read(tmp_path: Path) -> None:
+    layout = images.single(tmp_path / "layout", layer(), BASE)
+    look(layout, "quiet", lenient=True)
+
+
+def test_a_large_layer_is_left_to_the_pull(tmp_path: Path) -> None:
+    layout = images.Layout(tmp_path / "layout")
+    blob = layout.blob(layer(), images.LAYER_TYPE, size=1 << 40)
+    layout.image([layer()], manifest={"layers": [blob]}, compression="")
+    look(layout, "quiet")
+
+
+@pytest.mark.parametrize(("kargs", "fails"), [((), False), (("quiet",), True)])
+def test_a_layer_is_read_only_for_a_reason(
+    tmp_path: Path, kargs: tuple[str, ...], fails: bool
+) -> None:
+    layout = images.single(tmp_path / "layout", layer(), compression="")
+    layout.blob_path(images.sha256(layer())).write_bytes(layer()[:-1] + b"\xff")
+    with pytest.raises(DigestMismatch) if fails else nullcontext():
+        look(layout, *kargs)
+
+
+def test_an_image_that_does_not_know_its_layers(tmp_path: Path) -> None:
+    layout = images.single(
+        tmp_path / "layout", layer(), config={"rootfs": {"type": "layers", "diff_ids": []}}
+    )
+    look(layout, "quiet")
