@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands, update
+from bootc.deploy import finalize, update
 from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from support import osimages
@@ -137,7 +137,7 @@ def test_a_finalizer_is_killed(bench: Bench, where: Path, stager: str) -> None:
     lost = False
     for number, machine in bench.copies(where):
         if killed == "ours":
-            died = machine.killed(number, commands.finalize_staged)
+            died = machine.killed(number, finalize.finalize_staged)
         else:
             died = dies(machine, number, Upstream.finalize)
         check(machine)
@@ -166,7 +166,7 @@ def test_ours_is_killed_and_upstreams_finalizes(bench: Bench, where: Path) -> No
     stage(bench.machine, bench.channel, "upstream")
     outcomes = set()
     for number, machine in bench.copies(where):
-        died = machine.killed(number, commands.finalize_staged)
+        died = machine.killed(number, finalize.finalize_staged)
         # Where it avoids to, it would exchange the menu of before back.
         with contextlib.suppress(Avoided):
             outcomes.add(Upstream(machine).finalize())

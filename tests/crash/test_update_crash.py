@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands, update
+from bootc.deploy import cleanup, finalize, update
+from bootc.deploy import rollback as orders
 from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
@@ -83,11 +84,11 @@ def cancel(system: System, journal: Journal) -> None:
 
 
 def rollback(system: System, journal: Journal) -> None:
-    commands.rollback(system, journal)
+    orders.rollback(system, journal)
 
 
 def collect(system: System, journal: Journal) -> object:
-    return commands.collect_garbage(system, journal)
+    return cleanup.collect_garbage(system, journal)
 
 
 def check(machine: FakeMachine) -> None:
@@ -157,7 +158,7 @@ def test_an_upgrade(bench: Bench, where: Path, restarted: bool) -> None:
 def test_a_shutdown(bench: Bench, where: Path) -> None:
     outcomes = set()
     running = bench.machine.booted_id
-    for machine in interrupted(bench, where, commands.finalize_staged):
+    for machine in interrupted(bench, where, finalize.finalize_staged):
         outcomes.add(machine.booted_id)
         assert machine.booted_id in (running, bench.channel.image_id)
         machine.command(upgrade)
@@ -170,7 +171,7 @@ def test_a_shutdown(bench: Bench, where: Path) -> None:
 
 def test_a_finalizer_that_is_killed_and_started_again(bench: Bench, where: Path) -> None:
     for number, machine in bench.copies(where):
-        done = not machine.killed(number, commands.finalize_staged)
+        done = not machine.killed(number, finalize.finalize_staged)
         assert machine.reboot() is None
         assert machine.booted_id == bench.channel.image_id
         check(machine)
@@ -194,7 +195,7 @@ def test_a_deletion(bench: Bench, where: Path) -> None:
     old, new = bench.channel.images.ids["old"], bench.channel.images.ids["new"]
 
     def delete(system: System, journal: Journal) -> None:
-        commands.delete_deployment(system, Digest.from_hex(old), journal)
+        orders.delete_deployment(system, Digest.from_hex(old), journal)
 
     for machine in interrupted(bench, where, delete):
         again(machine, delete)

@@ -11,7 +11,7 @@ import pytest
 
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands, update
+from bootc.deploy import rollback, update
 from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions
 from support import osimages, require
@@ -100,7 +100,7 @@ def test_going_back_fits_or_is_refused(machine: FakeMachine) -> None:
         filler = fill(machine, leave_clusters=clusters)
         before = machine.contents(repository=False)
         try:
-            machine.command(commands.rollback)
+            machine.command(rollback.rollback)
         except NoSpaceOnBoot:
             assert machine.contents(repository=False) == before
             filler.unlink()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy import commands
-from bootc.deploy.commands import CleanupIncomplete
+from bootc.deploy import cleanup
+from bootc.deploy.cleanup import CleanupIncomplete
 from bootc.errors import one_line
 from bootc.formats.origin import BootType
 from bootc.fs.descent import MountPoint
@@ -91,7 +91,7 @@ def test_what_is_mounted_stays_and_keeps_nothing_else(bench: Bench, kind: str) -
         bench.update(osimages.TURNED)
         bench.update(osimages.RENAMED)
         with pytest.raises(CleanupIncomplete) as caught:
-            bench.machine.command(commands.collect_garbage)
+            bench.machine.command(cleanup.collect_garbage)
         # All of it is there, under its own name.
         assert read(place) == "the only copy"
         assert contents(state) == before
@@ -104,7 +104,7 @@ def test_what_is_mounted_stays_and_keeps_nothing_else(bench: Bench, kind: str) -
         assert text.startswith(wanted)
         assert bench.shown() == ["renamed", "turned"]
         kept = objects(bench)
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     assert sorted(bench.machine.states()) == sorted(
         map(bench.id, (osimages.TURNED, osimages.RENAMED))
     )
@@ -126,7 +126,7 @@ def test_going_back_to_what_something_is_mounted_in(bench: Bench, kind: str) -> 
         assert contents(bench.machine.state(left))[:2] == ["etc", f"etc/{place.name}"]
         (text,) = left_over(bench)
         assert f"{moved}: something is mounted on it" in text
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     assert len(bench.machine.states()) == 2
     assert bench.findings() == []
 

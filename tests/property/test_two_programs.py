@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands
+from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
 from support import osimages
 from support.bootdirs import SCHEMES, scheme_name
@@ -97,9 +97,9 @@ class TwoPrograms(UpdateMachine):
         """Do what the shutdown does, with the machine staying up; perhaps only a part of it."""
         default, expected = self.machine.menu()[0].image_id, self._to_be_finalized()
         if at:
-            self.machine.killed(at, commands.finalize_staged)
+            self.machine.killed(at, finalize.finalize_staged)
         else:
-            self._attempt(commands.finalize_staged)
+            self._attempt(finalize.finalize_staged)
         self._is_finalized(default, expected)
 
     def _is_finalized(

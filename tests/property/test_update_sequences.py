@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands, execute, update
+from bootc.deploy import execute, finalize, update
 from bootc.deploy.etc.merge import ConflictPolicy
-from bootc.deploy.finalize import EtcConflict
+from bootc.deploy.plan.finalize import EtcConflict
 from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
@@ -350,9 +350,9 @@ class UpdateMachine(RuleBasedStateMachine):
         if staged is None:
             return
         if cut:
-            self.machine.power_cut(at, commands.finalize_staged)
+            self.machine.power_cut(at, finalize.finalize_staged)
         else:
-            self.machine.killed(at, commands.finalize_staged)
+            self.machine.killed(at, finalize.finalize_staged)
             self.machine.start()
         assert self.machine.booted_id in (default, staged[0])
         if self.machine.booted_id == staged[0]:

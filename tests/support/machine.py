@@ -23,8 +23,8 @@ from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.publish import boot_digest_of, publish_resource
 from bootc.boot.replacing import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.deploy.commands import finalize_staged
 from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.finalize import finalize_staged
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bootc.deploy import commands, update
+from bootc.deploy import cleanup, rollback, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import System
@@ -88,7 +88,7 @@ class Verbs:
 
         match choice:
             case 0 | 1:
-                return verb("rollback", commands.rollback)
+                return verb("rollback", rollback.rollback)
             case 2 | 3:
                 return verb(f"delete {image_id}", partial(_delete, digest))
             case 4:
@@ -96,7 +96,7 @@ class Verbs:
             case 5:
                 return verb("release", _release)
             case 6:
-                return verb("gc", commands.collect_garbage)
+                return verb("gc", cleanup.collect_garbage)
             case 7:
                 return verb(f"unpin {image_id}", partial(_pin, digest), pinned=False)
             case _:
@@ -138,11 +138,11 @@ class Verbs:
 
 
 def _delete(digest: Digest, system: System, journal: Journal, *, dry_run: bool) -> None:
-    commands.delete_deployment(system, digest, journal, dry_run=dry_run)
+    rollback.delete_deployment(system, digest, journal, dry_run=dry_run)
 
 
 def _pin(digest: Digest, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
-    commands.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
+    rollback.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
 
 
 def _release(system: System, journal: Journal, *, dry_run: bool) -> None:

@@ -20,7 +20,7 @@ from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import ReadableSystem, System
 from bootc.deploy.plan.steps import (
     Announce,
     CollectObjects,
@@ -93,11 +93,11 @@ def execute(
     Raises:
         Error, OSError: another step failed. The machine boots what it would have booted.
     """
-    needed = 0 if plan.commit is None else plan.commit + 1
     failures: list[StepFailure] = []
-    for step in plan.steps[:needed]:
-        _carry_out(step, system, sink, supplies)
-    for step in plan.steps[needed:]:
+    for step in (*plan.before, plan.commit):
+        if step is not None:
+            _carry_out(step, system, sink, supplies)
+    for step in plan.after:
         try:
             _carry_out(step, system, sink, supplies)
         except (Error, OSError) as exc:
@@ -105,6 +105,31 @@ def execute(
     for note in plan.notes:
         sink(Message(note))
     return tuple(failures)
+
+
+def run(
+    plan: Plan,
+    system: ReadableSystem,
+    sink: Sink,
+    supplies: Supplies | None = None,
+    *,
+    dry_run: bool,
+) -> None:
+    """Carry out a plan, or only say what it is, which a view of the system suffices for.
+
+    Where it fails to clean up, that is a warning.
+
+    Raises:
+        Error, OSError: a step up to the commit point failed.
+    """
+    if dry_run:
+        for line in (*plan.lines(), *plan.notes):
+            sink(Message(line))
+        return
+    assert isinstance(system, System), "a view of a system is for dry runs"
+    for failure in execute(plan, system, sink, supplies):
+        # What it was done for has taken effect, which this must not look like undoing.
+        _log.warning("could not %s: %s", failure.step, failure.reason)
 
 
 def names_to_keep(step: CollectObjects) -> list[str]:

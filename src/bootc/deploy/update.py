@@ -18,17 +18,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from bootc.deploy.commands import collect_afterwards, run
+from bootc.deploy.cleanup import collect_afterwards
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.local import read_local_etc, with_policy
 from bootc.deploy.etc.merge import ConflictPolicy
-from bootc.deploy.execute import Supplies
-from bootc.deploy.finalize import EtcConflict, require_resolved
+from bootc.deploy.execute import Supplies, run
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather, read_documents, read_image
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import ReadableSystem
 from bootc.deploy.host.status import wanted_image
+from bootc.deploy.plan.finalize import EtcConflict, require_resolved
 from bootc.deploy.plan.reorder import plan_front, plan_pin
 from bootc.deploy.plan.room import with_room
 from bootc.deploy.plan.stage import (
@@ -295,7 +295,8 @@ def _choosing(facts: Facts, plan: Plan, options: UpdateOptions) -> Plan:
     if chosen == origin:
         return plan
     others = tuple(step for step in plan.steps if not isinstance(step, RecordOrigin))
-    return Plan((RecordOrigin(staged, chosen), *others), commit=len(others))
+    *before, commit = (RecordOrigin(staged, chosen), *others)
+    return Plan(before=tuple(before), commit=commit)
 
 
 def _source_of(facts: Facts, tag: str | None) -> ImageSpec:

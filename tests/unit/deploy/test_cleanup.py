@@ -19,8 +19,8 @@ import pytest
 
 from bootc.boot import publish
 from bootc.cli.verbs import internals
-from bootc.deploy import commands, execute, update
-from bootc.deploy.commands import CleanupIncomplete
+from bootc.deploy import cleanup, execute, finalize, update
+from bootc.deploy.cleanup import CleanupIncomplete
 from bootc.deploy.host.session import System, SystemView
 from bootc.deploy.plan.steps import (
     CollectObjects,
@@ -68,7 +68,7 @@ def untidy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """
     with monkeypatch.context() as patch:
         patch.setattr(update, "collect_afterwards", lambda *args: None)
-        patch.setattr(commands, "collect_garbage", lambda *args, **more: None)
+        patch.setattr(finalize, "collect_garbage", lambda *args, **more: None)
         for image in (osimages.NEW, osimages.TURNED, osimages.RENAMED):
             bench.update(image)
         bench.upgrade(osimages.OLD)
@@ -77,7 +77,7 @@ def untidy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def collect(bench: Bench, **more: Any) -> None:
-    bench.machine.command(lambda system, sink: commands.collect_garbage(system, sink, **more))
+    bench.machine.command(lambda system, sink: cleanup.collect_garbage(system, sink, **more))
 
 
 def objects(bench: Bench) -> int:
@@ -239,7 +239,7 @@ def test_kernels_that_cannot_be_listed_stay_and_keep_nothing_else(
 
     before = counts(untidy)
     with monkeypatch.context() as patch:
-        patch.setattr(publish if what == "list_artifacts" else commands, what, fail)
+        patch.setattr(publish if what == "list_artifacts" else cleanup, what, fail)
         with pytest.raises(CleanupIncomplete, match=r"^/esp: Input/output error$|Errno 5"):
             collect(untidy)
     found, clean = counts(untidy), tidy_counts(untidy)
@@ -268,7 +268,7 @@ def test_tags_that_cannot_be_read_keep_nothing_else(
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/refs")
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "_tags", fail)
+        patch.setattr(cleanup, "_tags", fail)
         with pytest.raises(CleanupIncomplete):
             collect(untidy)
     found, clean = counts(untidy), tidy_counts(untidy)
@@ -335,7 +335,7 @@ def test_a_command_succeeds_where_its_clean_up_fails(
         in caplog.text
     )
     assert "leftover" in kinds(bench)
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     assert turned not in bench.machine.states()
     assert bench.findings() == []
 

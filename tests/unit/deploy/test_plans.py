@@ -14,16 +14,16 @@ from bootc.boot.publish import Artifact, ArtifactKind
 from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.etc.merge import Conflict, Merge
-from bootc.deploy.finalize import (
+from bootc.deploy.host.boot_state import BootedState, Staged
+from bootc.deploy.host.facts import Facts, FinalizeFailure, StateFacts
+from bootc.deploy.plan.cleanup import live_deployments, needed_artifacts, plan_gc
+from bootc.deploy.plan.finalize import (
     CannotFinalize,
     EtcConflict,
     plan_finalize,
     require_resolved,
     staged_for_finalizing,
 )
-from bootc.deploy.gc import live_deployments, needed_artifacts, plan_gc
-from bootc.deploy.host.boot_state import BootedState, Staged
-from bootc.deploy.host.facts import Facts, FinalizeFailure, StateFacts
 from bootc.deploy.plan.reorder import (
     DeploymentInUse,
     DeploymentNotFound,
@@ -217,7 +217,7 @@ STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
 def test_staging(found: Facts, deployed: NewDeployment, lines: list[str]) -> None:
     plan = plan_stage(found, deployed, locked=False)
     assert short(plan) == lines
-    assert isinstance(plan.steps[plan.commit or 0], Announce)
+    assert isinstance(plan.commit, Announce)
 
 
 def test_an_entry_made_anew_at_staging_stays_at_finalizing() -> None:

@@ -23,11 +23,11 @@ from bootc.boot import kernel_release
 from bootc.boot.kernel_release import KernelTooOld
 from bootc.boot.scheme import Scheme
 from bootc.boot.uki import WrongUki
-from bootc.deploy import commands, update
+from bootc.deploy import cleanup, finalize, rollback, update
 from bootc.deploy.etc.merge import ConflictPolicy
-from bootc.deploy.finalize import CannotFinalize, EtcConflict
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import System
+from bootc.deploy.plan.finalize import CannotFinalize, EtcConflict
 from bootc.deploy.plan.stage import NothingStaged
 from bootc.deploy.update import UpdateOptions
 from bootc.errors import Error
@@ -91,7 +91,7 @@ def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> C
 
 def pin(image_id: str) -> Command:
     digest = Digest.from_hex(image_id)
-    return lambda system, journal: commands.set_pin(system, digest, journal, pinned=True)
+    return lambda system, journal: rollback.set_pin(system, digest, journal, pinned=True)
 
 
 # -- protection that an update takes away
@@ -347,7 +347,7 @@ def test_a_failure_that_nobody_foresaw_is_told_as_it_is(
         raise RecursionError("too deep")
 
     bench.upgrade(osimages.TURNED)
-    monkeypatch.setattr(commands, "plan_finalize", broken)
+    monkeypatch.setattr(finalize, "plan_finalize", broken)
     with pytest.raises(RecursionError):
         bench.machine.shut_down()
     bench.machine.start()
@@ -382,14 +382,14 @@ def test_a_lost_entry_of_what_runs_is_made_anew(any_bench: Bench) -> None:
         "no entry starts the booted deployment; the next update makes one if its kernel is there"
     )
     assert finding in bench.findings()
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     bench.upgrade(osimages.TURNED)
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     assert bench.machine.reboot() is None
     assert bench.shown() == ["turned", "new"]
     assert bench.findings() == []
     assert sorted(bench.machine.menu()[1].options.split()) == sorted(options.split())
-    bench.machine.command(commands.rollback)
+    bench.machine.command(rollback.rollback)
     bench.machine.start()
     assert bench.machine.booted_id == bench.id(osimages.NEW)
 
@@ -398,13 +398,13 @@ def test_going_back_where_the_entry_of_what_runs_is_lost(any_bench: Bench) -> No
     bench = any_bench
     bench.machine.lose_entry(bench.id(osimages.NEW))
     bench.upgrade(osimages.TURNED)
-    assert bench.machine.command(commands.rollback) == [
+    assert bench.machine.command(rollback.rollback) == [
         "Next boot: rollback deployment",
         f"The staged deployment {bench.id(osimages.TURNED)} is dropped; "
         "bootc upgrade stages it anew.",
     ]
     assert bench.machine.announced() is None
-    assert bench.machine.command(commands.rollback) == ["Next boot: rollback deployment"]
+    assert bench.machine.command(rollback.rollback) == ["Next boot: rollback deployment"]
     assert bench.machine.reboot() is None
     assert bench.shown() == ["old"]
     bench.update(osimages.TURNED)
@@ -428,11 +428,11 @@ def test_a_lost_entry_of_a_kernel_that_another_deployment_brought(
     images = made[BootType.BLS]
     bench = Bench(SYSTEMD, top, images, osimages.OLD, osimages.RENAMED, osimages.NEW)
     assert bench.id(osimages.OLD) not in bench.machine.states()
-    bench.machine.command(commands.rollback)
+    bench.machine.command(rollback.rollback)
     bench.machine.start()
     assert bench.machine.booted_id == bench.id(osimages.RENAMED)
     bench.machine.lose_entry(bench.id(osimages.RENAMED))
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     bench.update(osimages.TURNED)
     assert bench.shown() == ["turned", "renamed"]
 
@@ -443,10 +443,10 @@ def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
     bench.machine.command(pin(old))
     bench.machine.lose_entry(old)
     assert bench.findings() == [ANOTHER_ENTRY.format(f"pinned deployment {old}")]
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     bench.machine.check_bootable(shown)
     bench.update(osimages.TURNED)
-    bench.machine.command(commands.collect_garbage)
+    bench.machine.command(cleanup.collect_garbage)
     assert bench.machine.pinned() == {old}
     assert bench.shown() == ["turned", "new", "old"]
     assert bench.findings() == []
@@ -496,7 +496,7 @@ def test_staging_that_fails_at_any_change(bench: Bench, top: Path, failing_at: F
 @pytest.mark.parametrize("failing_at", [how for how, _ in FAILURES.values()], ids=FAILURES)
 def test_in_the_room_of_what_is_staged(bench: Bench, top: Path, failing_at: Failing) -> None:
     old, new, before = (bench.id(i) for i in (osimages.OLD, osimages.NEW, osimages.RENAMED))
-    bench.machine.command(lambda s, j: commands.delete_deployment(s, Digest.from_hex(old), j))
+    bench.machine.command(lambda s, j: rollback.delete_deployment(s, Digest.from_hex(old), j))
     bench.upgrade(osimages.RENAMED)
     with nearly_full(bench.machine):
         dry = bench.upgrade(osimages.OLD, dry_run=True)

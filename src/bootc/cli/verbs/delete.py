@@ -10,10 +10,10 @@ from bootc.cli.session import DRY_RUN, open_host, sink_of, view_host
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Remove a deployment."""
-    from bootc.deploy.commands import delete_deployment
     from bootc.deploy.host.gather import gather
     from bootc.deploy.host.selection import find_deployment
     from bootc.deploy.journal import Event, report_dropping, send, subject
+    from bootc.deploy.rollback import delete_deployment
 
     sink = sink_of(args, context)
     if args.dry_run:

@@ -11,7 +11,7 @@ from bootc.errors import Error, one_line
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Merge /etc into the staged deployment and let it boot next."""
-    from bootc.deploy.commands import finalize_staged
+    from bootc.deploy.finalize import finalize_staged
     from bootc.deploy.host.session import NotAllowed, NotBooted
     from bootc.deploy.journal import Event, send, subject
 

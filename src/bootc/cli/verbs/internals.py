@@ -17,7 +17,7 @@ from bootc.errors import Error
 from bootc.printable import printable
 
 if TYPE_CHECKING:
-    from bootc.deploy.commands import CleanupIncomplete
+    from bootc.deploy.cleanup import CleanupIncomplete
     from bootc.deploy.host.session import ReadableSystem
     from bootc.deploy.plan.steps import Plan
     from bootc.events import Sink
@@ -64,8 +64,7 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
-    from bootc.deploy.cleanup_preview import preview
-    from bootc.deploy.commands import plan_cleanup
+    from bootc.deploy.cleanup import plan_cleanup, preview
     from bootc.deploy.journal import Event, send
 
     dry_run = args.dry_run or args.assert_no_op
@@ -100,7 +99,7 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
 def _collect(
     system: ReadableSystem, args: argparse.Namespace, sink: Sink, *, dry_run: bool
 ) -> CleanupIncomplete | None:
-    from bootc.deploy.commands import CleanupIncomplete, collect_garbage
+    from bootc.deploy.cleanup import CleanupIncomplete, collect_garbage
 
     try:
         collect_garbage(system, sink, dry_run=dry_run, repository=args.prune_repo)

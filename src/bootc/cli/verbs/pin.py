@@ -19,10 +19,10 @@ def unpin(args: argparse.Namespace, context: Context) -> None:
 
 
 def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
-    from bootc.deploy.commands import set_pin
     from bootc.deploy.host.gather import gather
     from bootc.deploy.host.selection import find_deployment
     from bootc.deploy.journal import Event, send, subject
+    from bootc.deploy.rollback import set_pin
 
     sink = sink_of(args, context)
     if args.dry_run:

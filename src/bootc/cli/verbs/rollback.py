@@ -10,8 +10,8 @@ from bootc.cli.session import APPLY, DRY_RUN, open_host, sink_of, view_host
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Exchange the order of booting, or exchange it back."""
-    from bootc.deploy.commands import rollback
     from bootc.deploy.journal import Event, report_dropping, send
+    from bootc.deploy.rollback import rollback
 
     sink = sink_of(args, context)
     if args.dry_run:

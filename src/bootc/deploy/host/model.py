@@ -61,6 +61,11 @@ class Timestamp:
     nanoseconds: int = 0
 
     @classmethod
+    def now(cls) -> Timestamp:
+        """Return this moment, to the second."""
+        return cls(datetime.datetime.now(datetime.UTC).replace(microsecond=0))
+
+    @classmethod
     def parse(cls, text: str) -> Timestamp | None:
         """Parse RFC 3339, or return None where the text is no moment of this calendar."""
         match = _RFC3339.match(text)

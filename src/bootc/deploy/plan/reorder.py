@@ -7,6 +7,8 @@ deployment that was to come after it.
 
 from __future__ import annotations
 
+import dataclasses
+
 from bootc.boot.menu_read import Item
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.plan.stage import plan_cancel, updated_origin
@@ -60,7 +62,7 @@ def plan_rollback(facts: Facts) -> Plan:
             # The entry of what runs is lost: there is nothing to change places with.
             notes = ["Next boot: rollback deployment"]
             if facts.booted.staged is None:
-                return Plan((), notes=tuple(notes))
+                return Plan(notes=tuple(notes))
             return _rewrite(facts, list(facts.active.items), notes)
         notes = ["notice: Reverting queued rollback state", "Next boot: current deployment"]
         return _to_front(facts, booted, notes)
@@ -75,10 +77,10 @@ def plan_front(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool
     origin = updated_origin(facts, deployment, origin)
     if locked:
         note = f"The image is that of deployment {deployment}, which the menu has already."
-        return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
+        return Plan(commit=RecordOrigin(deployment, origin), notes=(note,))
     if facts.active.items[0].deployment == deployment and facts.booted.staged is None:
         note = f"The image is that of deployment {deployment}, which boots next already."
-        return Plan((RecordOrigin(deployment, origin),), commit=0, notes=(note,))
+        return Plan(commit=RecordOrigin(deployment, origin), notes=(note,))
     plan = _to_front(
         facts,
         deployment,
@@ -86,9 +88,7 @@ def plan_front(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool
             f"The image is that of deployment {deployment}, which boots next with its own /etc.",
         ],
     )
-    record: list[Step] = [RecordOrigin(deployment, origin)]
-    commit = None if plan.commit is None else plan.commit + 1
-    return Plan((*record, *plan.steps), commit=commit, notes=plan.notes)
+    return dataclasses.replace(plan, before=(RecordOrigin(deployment, origin), *plan.before))
 
 
 def plan_delete(facts: Facts, deployment: Digest) -> Plan:
@@ -109,7 +109,7 @@ def plan_delete(facts: Facts, deployment: Digest) -> Plan:
         if deployment == facts.staged_id():
             return plan_cancel(facts)
         if deployment in facts.states:
-            return Plan((RemoveState(deployment),), commit=0)
+            return Plan(commit=RemoveState(deployment))
         raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
     rest = [other for other in facts.active.items if other is not item]
     if not any(facts.origin(other.deployment) for other in rest):
@@ -119,7 +119,7 @@ def plan_delete(facts: Facts, deployment: Digest) -> Plan:
     if facts.active.items[0] is item:
         rest.sort(key=lambda other: other.deployment != facts.booted.image_id)
         return _rewrite(facts, rest, [], RemoveState(deployment))
-    return Plan((RemoveEntry(item), RemoveState(deployment)), commit=0)
+    return Plan(commit=RemoveEntry(item), after=(RemoveState(deployment),))
 
 
 def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
@@ -140,10 +140,10 @@ def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
         raise DeploymentNotFound(f"Deployment ID not found: {deployment}")
     if facts.is_pinned(deployment) == pinned:
         state = "pinned already" if pinned else "not pinned"
-        return Plan((), notes=(f"Deployment {deployment} is {state}.",))
+        return Plan(notes=(f"Deployment {deployment} is {state}.",))
     # A staged menu was put together without it; finalizing puts it together once more.
     notes = (_UPSTREAM_KNOWS_NO_PINS,) if pinned else ()
-    return Plan((SetPin(deployment, pinned),), commit=0, notes=notes)
+    return Plan(commit=SetPin(deployment, pinned), notes=notes)
 
 
 def _to_front(facts: Facts, deployment: Digest, notes: list[str]) -> Plan:
@@ -163,6 +163,5 @@ def _rewrite(facts: Facts, order: list[Item], notes: list[str], *then: Step) -> 
             f"The staged deployment {staged} is dropped; bootc upgrade stages it anew.",
         ]
     first = order[0].deployment
-    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order)), ExchangeMenu(first)]
-    commit = len(steps) - 1
-    return Plan((*steps, *then), commit=commit, notes=tuple(notes))
+    steps += [DiscardStagedMenu(), WriteStagedMenu(tuple(order))]
+    return Plan(before=tuple(steps), commit=ExchangeMenu(first), after=then, notes=tuple(notes))

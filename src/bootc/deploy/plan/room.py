@@ -21,10 +21,10 @@ from bootc.boot.menu_compose import NewItem, compose_menu
 from bootc.boot.menu_read import Item
 from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
-from bootc.deploy.gc import is_legible, needed_artifacts
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.session import ReadableSystem
 from bootc.deploy.lost_entries import lost_kernels
+from bootc.deploy.plan.cleanup import is_legible, needed_artifacts
 from bootc.deploy.plan.steps import (
     DiscardStagedMenu,
     ExchangeMenu,
@@ -83,14 +83,13 @@ def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
         CannotCompose: there cannot be such a menu.
         OSError: what is there cannot be read.
     """
-    for index, step in enumerate(plan.steps):
+    for index, step in enumerate((*plan.before, plan.commit)):
         if isinstance(step, WriteStagedMenu | RemoveEntry | ExchangeMenu):
-            before, after = plan.steps[:index], plan.steps[index:]
-            staged = DiscardStagedMenu() not in before
+            first, rest = plan.before[:index], plan.before[index:]
+            staged = DiscardStagedMenu() not in first
             evict = _room_for_menu(system.boot, step, facts, staged=staged)
-            steps = (*before, *(RemoveArtifact(artifact) for artifact in evict), *after)
-            commit = None if plan.commit is None else plan.commit + len(evict)
-            return dataclasses.replace(plan, steps=steps, commit=commit)
+            removals = (RemoveArtifact(artifact) for artifact in evict)
+            return dataclasses.replace(plan, before=(*first, *removals, *rest))
     return plan
 
 

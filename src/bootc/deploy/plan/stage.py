@@ -88,10 +88,12 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
     if facts.booted.staged is not None and Withdraw() not in steps:
         steps.append(Withdraw())
     steps.append(WriteStagedMenu((new.item, *new.beside, *kept_items(facts))))
-    steps.append(Announce(deployment, locked))
-    commit = len(steps) - 1
-    steps += [RemoveState(old) for old in leftovers(facts) if old != deployment]
-    return Plan(tuple(steps), commit=commit, notes=tuple(_dropped(facts, deployment)))
+    return Plan(
+        before=tuple(steps),
+        commit=Announce(deployment, locked),
+        after=tuple(RemoveState(old) for old in leftovers(facts) if old != deployment),
+        notes=tuple(_dropped(facts, deployment)),
+    )
 
 
 def plan_announce(facts: Facts, *, locked: bool) -> Plan:
@@ -105,10 +107,10 @@ def plan_announce(facts: Facts, *, locked: bool) -> Plan:
         raise nothing_staged()
     marker = facts.booted.staged
     # Also where that was done before: somebody may have stopped it since.
-    steps: list[Step] = [] if locked else [StartFinalizer()]
-    if marker is None or marker.locked != locked:
-        steps.append(Announce(staged, locked))
-    return Plan(tuple(steps), commit=len(steps) - 1 if steps else None)
+    start = None if locked else StartFinalizer()
+    if marker is not None and marker.locked == locked:
+        return Plan(commit=start)
+    return Plan(before=() if start is None else (start,), commit=Announce(staged, locked))
 
 
 def plan_cancel(facts: Facts) -> Plan:
@@ -120,9 +122,8 @@ def plan_cancel(facts: Facts) -> Plan:
     doomed = droppable(facts)
     if not doomed:
         raise nothing_staged()
-    withdrawal = _withdraw(facts)
-    steps: list[Step] = [*withdrawal, *(RemoveState(deployment) for deployment in doomed)]
-    return Plan(tuple(steps), commit=0)
+    commit, *rest = _withdraw(facts)
+    return Plan(commit=commit, after=(*rest, *(RemoveState(deployment) for deployment in doomed)))
 
 
 def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
@@ -138,9 +139,11 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
             steps += _withdraw(facts)
     else:
         steps += plan_announce(facts, locked=locked).steps
-    steps.append(RecordOrigin(deployment, updated_origin(facts, deployment, origin)))
-    commit = len(steps) - 1
-    return Plan((*steps, *(RemoveState(old) for old in doomed)), commit=commit)
+    return Plan(
+        before=tuple(steps),
+        commit=RecordOrigin(deployment, updated_origin(facts, deployment, origin)),
+        after=tuple(RemoveState(old) for old in doomed),
+    )
 
 
 def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:

@@ -1,11 +1,9 @@
 """Plans: what a command will do, as a list that can be printed, tested, and carried out.
 
 A plan is made by a pure function of :class:`~bootc.deploy.host.facts.Facts` and a request,
-and :mod:`bootc.deploy.execute` carries it out; nothing else changes a system. The step
-at ``commit`` is the moment it takes effect: interrupted before it, the machine is as it
-was and the command can be repeated; after it, only clean-up is left, which every later
-command does as well. Steps that clean up do not depend on each other: one that fails keeps
-no other from being tried.
+and :mod:`bootc.deploy.execute` carries it out; nothing else changes a system. The plan takes
+effect with its step ``commit``. A command that is interrupted before it has changed nothing,
+and can be repeated. After it only clean-up is left, which every later command does as well.
 """
 
 from __future__ import annotations
@@ -242,24 +240,31 @@ Step = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Steps in order.
+    """What a command does.
 
     Attributes:
-        steps: What is done.
-        commit: Which of them makes it take effect; those after it clean up, as all of them do
-            where it is None.
+        before: Steps that prepare it. One that fails ends the plan, and nothing has changed.
+        commit: The step with which the command takes effect; None where there is only clean-up.
+        after: Steps that clean up. All of them are tried.
         notes: What the user should know beside it, a line each.
     """
 
-    steps: tuple[Step, ...]
-    commit: int | None = None
+    before: tuple[Step, ...] = ()
+    commit: Step | None = None
+    after: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in order."""
+        return (*self.before, *(() if self.commit is None else (self.commit,)), *self.after)
 
     def lines(self) -> list[str]:
         """Return the plan for people: a line each step, the commit point marked."""
         return [
-            f"{'*' if index == self.commit else ' '} {step}"
-            for index, step in enumerate(self.steps)
+            *(f"  {step}" for step in self.before),
+            *(() if self.commit is None else (f"* {self.commit}",)),
+            *(f"  {step}" for step in self.after),
         ]

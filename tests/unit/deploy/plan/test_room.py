@@ -12,7 +12,7 @@ import pytest
 
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
-from bootc.deploy import commands
+from bootc.deploy import rollback as orders
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from support import osimages
@@ -44,17 +44,17 @@ def benches(made: dict[BootType, Images]) -> Iterator[Benches]:
 
 
 def rollback(*, dry_run: bool = False) -> Command:
-    return lambda system, journal: commands.rollback(system, journal, dry_run=dry_run)
+    return lambda system, journal: orders.rollback(system, journal, dry_run=dry_run)
 
 
 def delete(image_id: str) -> Command:
     digest = Digest.from_hex(image_id)
-    return lambda system, journal: commands.delete_deployment(system, digest, journal)
+    return lambda system, journal: orders.delete_deployment(system, digest, journal)
 
 
 def pin(image_id: str) -> Command:
     digest = Digest.from_hex(image_id)
-    return lambda system, journal: commands.set_pin(system, digest, journal, pinned=True)
+    return lambda system, journal: orders.set_pin(system, digest, journal, pinned=True)
 
 
 def menu_volume(machine: FakeMachine) -> Volume:

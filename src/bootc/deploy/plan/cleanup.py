@@ -54,7 +54,7 @@ def plan_gc(
     live = live_deployments(facts)
     steps: list[Step] = []
     if not is_legible(facts.active):
-        return Plan((), notes=(_ILLEGIBLE,))
+        return Plan(notes=(_ILLEGIBLE,))
     if facts.staged.items and not _waits(facts):
         steps.append(DiscardStagedMenu())
     needed = {*needed_artifacts(facts), *lost}
@@ -68,7 +68,7 @@ def plan_gc(
         steps += [RemoveTag(name) for name, kept in tags.items() if kept not in manifests]
         images = sorted(live, key=lambda digest: digest.hex)
         steps.append(CollectObjects(tuple(images), tuple(manifests)))
-    return Plan(tuple(steps))
+    return Plan(after=tuple(steps))
 
 
 def live_deployments(facts: Facts) -> set[Digest]:

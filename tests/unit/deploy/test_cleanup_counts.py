@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootc.cli.verbs.internals import planned_removal
-from bootc.deploy.cleanup_preview import preview
+from bootc.deploy.cleanup import preview
 from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveState, RemoveTag, SetTag
 from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
@@ -32,7 +32,7 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
 
 
 def test_without_a_collection_nothing_is_counted(repository: Repository) -> None:
-    assert preview(Plan((RemoveState(image_id("aa")),)), repository) is None
+    assert preview(Plan(after=(RemoveState(image_id("aa")),)), repository) is None
 
 
 def test_tags_that_change_before_count(repository: Repository) -> None:
@@ -44,7 +44,7 @@ def test_tags_that_change_before_count(repository: Repository) -> None:
     (tag,) = repository.streams.refs()
     collection = CollectObjects((image_id("ee"),), (manifest,))
     steps = (SetTag(manifest), RemoveTag(tag), collection)
-    counted = preview(Plan(steps), repository)
+    counted = preview(Plan(after=steps), repository)
     assert list(repository.streams.refs()) == [tag]
     repository.streams.set_ref("oci/kept", untagged.manifest_id)
     repository.streams.remove_ref(tag)
@@ -56,20 +56,20 @@ def test_tags_that_change_before_count(repository: Repository) -> None:
 def test_images_of_deployments_are_kept(repository: Repository) -> None:
     stored = Store().add(repository, ONE)
     image = Digest.from_hex(stored.image_id)
-    counted = preview(Plan((CollectObjects((image,)),)), repository)
+    counted = preview(Plan(after=(CollectObjects((image,)),)), repository)
     assert counted is not None
     assert counted.images_pruned == 0
 
 
 def test_what_is_clean_passes() -> None:
-    assert planned_removal(Plan((CollectObjects(()),)), GcReport(0, 0, 0, 0, 1, ())) is None
-    assert planned_removal(Plan(()), None) is None
+    assert planned_removal(Plan(after=(CollectObjects(()),)), GcReport(0, 0, 0, 0, 1, ())) is None
+    assert planned_removal(Plan(), None) is None
 
 
 def test_what_is_not_clean_is_named() -> None:
-    state = planned_removal(Plan((RemoveState(image_id("aa")),)), None)
+    state = planned_removal(Plan(after=(RemoveState(image_id("aa")),)), None)
     assert state is not None
     assert re.fullmatch(rf"remove .* {image_id('aa')}", state)
-    assert planned_removal(Plan((CollectObjects(()),)), GcReport(2, 9, 0, 1, 0, ())) == (
+    assert planned_removal(Plan(after=(CollectObjects(()),)), GcReport(2, 9, 0, 1, 0, ())) == (
         "remove 2 object(s), 0 image symlink(s), 1 stream symlink(s)"
     )
