@@ -16,25 +16,22 @@ if TYPE_CHECKING:
     from bootc.deploy.host.session import System, SystemView
     from bootc.events import Sink
 
-APPLY = Option(("--apply",), "Reboot into the new deployment when all is done.", default=False)
-DRY_RUN = Option(
-    ("--dry-run",), "Say what would be done, step by step, and change nothing.", default=False
-)
+APPLY = Option(("--apply",), "Reboot into the new deployment at the end.", default=False)
+DRY_RUN = Option(("--dry-run",), "Print the steps, and change nothing.", default=False)
 DRY_RUN_THAT_PULLS = Option(
     DRY_RUN.flags,
-    "Say what would be done, step by step. Nothing changes, but for the image that is added to "
-    "the store.",
+    "Print the steps. The command adds the image to the repository, and changes nothing else.",
     default=False,
 )
 ETC_CONFLICT = Option(
     ("--etc-conflict",),
-    "Where local changes in /etc and the image's exclude each other: fail (the default), "
-    "keep-local or take-new.",
+    "How to resolve conflicts between local changes in /etc and the new image: fail (the "
+    "default), keep-local or take-new.",
     metavar="MODE",
     choices=("fail", "keep-local", "take-new"),
 )
 NO_WAIT = Option(
-    ("--no-wait",), "Fail at once if another command is at work, instead of waiting.", default=False
+    ("--no-wait",), "Fail at once if another command is running, instead of waiting.", default=False
 )
 QUIET = Option(("--quiet",), "Show no progress.", default=False)
 

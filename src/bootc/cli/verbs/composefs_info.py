@@ -135,12 +135,17 @@ _WORK: dict[str, Work] = {
 
 _COMMAND = Command(
     name="composefs-info",
-    help="Tell what is in composefs images.",
+    help="Print the contents of composefs images.",
     options=(
-        Option(("command",), "What to tell.", choices=tuple(_WORK)),
-        Option(("images",), "Images; for measure-file any files.", "IMAGE", repeated=True),
-        Option(("--basedir",), "The object store that missing-objects looks at.", "DIR"),
-        Option(("--filter",), "Look only at this entry of the root.", "NAME", default=()),
+        Option(("command",), "The information to print.", choices=tuple(_WORK)),
+        Option(("images",), "An image; any file for measure-file.", "IMAGE", repeated=True),
+        Option(("--basedir",), "The object store for missing-objects.", "DIR"),
+        Option(
+            ("--filter",),
+            "Use only this entry of the root directory; may be repeated.",
+            "NAME",
+            default=(),
+        ),
     ),
     run=run,
     like_getopt=True,

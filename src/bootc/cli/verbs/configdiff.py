@@ -21,7 +21,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 _COMMAND = Command(
     name="config-diff",
-    help="List what differs between /etc and that of the booted image.",
+    help="List the differences between /etc and the booted image's /etc.",
     hidden=True,
     run=run,
 )

@@ -34,7 +34,7 @@ _COMMAND = Command(
     options=(
         Option(
             ("id",),
-            "Its ID, or at least the first six digits of it; or: staged, rollback.",
+            "The deployment ID, at least its first six digits, or one of: staged, rollback.",
             metavar="ID",
         ),
         DRY_RUN,

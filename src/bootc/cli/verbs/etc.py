@@ -174,12 +174,12 @@ _PATH = Option(("path",), "A path in /etc, absolute or relative to /etc.", metav
 
 _COMMAND = Command(
     name="etc",
-    help="Look at local changes in /etc, decide about them, take them back.",
+    help="Show local changes in /etc, decide about them, or undo them.",
     commands=(
         Command(
             name="diff",
-            help="List local changes, decisions, and how a staged update would be merged.",
-            options=(Option(("--json",), "As JSON.", default=False),),
+            help="List local changes and decisions, and the result of a merge at this moment.",
+            options=(Option(("--json",), "Print JSON.", default=False),),
             run=diff,
         ),
         Command(
@@ -196,7 +196,7 @@ _COMMAND = Command(
         ),
         Command(
             name="reset",
-            help="Put the booted image's version of a path back into /etc now.",
+            help="Restore the booted image's version of a path in /etc immediately.",
             options=(_PATH,),
             run=reset,
         ),

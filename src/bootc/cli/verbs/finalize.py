@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 _COMMAND = Command(
     name="composefs-finalize-staged",
-    help="Make the staged deployment the one that boots next. Run at shutdown.",
+    help="Make the staged deployment the default. The shutdown runs this command.",
     run=run,
 )
 

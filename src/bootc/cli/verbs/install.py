@@ -65,7 +65,7 @@ _COMMAND = Command(
                 Option(("device",), "The disk, for example /dev/vda.", metavar="DEVICE"),
                 Option(
                     ("--composefs-backend",),
-                    "Use the composefs-native layout (the only one there is; required).",
+                    "Use the composefs-native layout (required; there is no other).",
                     default=False,
                 ),
                 Option(
@@ -76,29 +76,42 @@ _COMMAND = Command(
                 ),
                 Option(
                     ("--target-imgref",),
-                    "Where the installed machine looks for updates (default: the source).",
+                    "The image for updates of the installed machine (default: the source).",
                     metavar="IMAGE",
                 ),
                 Option(
                     ("--target-transport",),
-                    "Transport of --target-imgref (default: registry).",
+                    "The transport of --target-imgref (default: registry).",
                     metavar="TRANSPORT",
                 ),
-                Option(("--bootloader",), "Boot loader.", metavar="NAME", choices=_BOOTLOADERS),
-                Option(("--block-setup",), "Block setup.", metavar="NAME", choices=_BLOCK_SETUPS),
+                Option(
+                    ("--bootloader",),
+                    "The boot loader: systemd.",
+                    metavar="NAME",
+                    choices=_BOOTLOADERS,
+                ),
+                Option(
+                    ("--block-setup",),
+                    "The block setup: direct.",
+                    metavar="NAME",
+                    choices=_BLOCK_SETUPS,
+                ),
                 Option(
                     ("--filesystem",),
-                    "Root file system: ext4, btrfs or xfs (default: the install configuration).",
+                    "The root file system: ext4, btrfs or xfs (default: from the configuration).",
                     metavar="TYPE",
                 ),
                 Option(
                     ("--root-size",),
-                    "Size of the root partition: 10G, 4096M (default: the rest of the disk).",
+                    "The size of the root partition: 10G, 4096M (default: the rest of the disk).",
                     metavar="SIZE",
                 ),
-                Option(("--wipe",), "Overwrite what is on the disk.", default=False),
+                Option(("--wipe",), "Overwrite the data on the disk.", default=False),
                 Option(
-                    ("--karg",), "Add a kernel argument; may repeat.", metavar="ARG", default=()
+                    ("--karg",),
+                    "Add a kernel argument; may be repeated.",
+                    metavar="ARG",
+                    default=(),
                 ),
                 Option(
                     ("--allow-missing-verity",),
@@ -107,13 +120,13 @@ _COMMAND = Command(
                 ),
                 Option(
                     ("--uki-addon",),
-                    "Install this add-on of the image's unified kernel image; may repeat.",
+                    "Install this addon of the image's unified kernel image; may be repeated.",
                     metavar="NAME",
                     default=(),
                 ),
                 Option(
                     ("--generic-image",),
-                    "The disk will boot elsewhere: leave this machine's firmware alone.",
+                    "The disk will boot on another machine: do not change this machine's firmware.",
                     default=False,
                 ),
             ),

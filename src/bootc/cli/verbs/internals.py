@@ -149,13 +149,13 @@ def _read_directory(path: str) -> Directory:
 COMMANDS = (
     Command(
         name="features",
-        help="Print what this installation is made of, and how it hashes.",
-        options=(Option(("--json",), "As one JSON object.", default=False),),
+        help="Print the parts of this installation, and how it computes digests.",
+        options=(Option(("--json",), "Print one JSON object.", default=False),),
         run=features,
     ),
     Command(
         name="composefs-gc",
-        help="Remove what no deployment needs: kernels, state, and objects.",
+        help="Remove kernels, state and objects that no deployment needs.",
         options=(
             DRY_RUN,
             Option(
@@ -163,15 +163,15 @@ COMMANDS = (
                 "Change nothing, and fail if there is something to remove.",
                 default=False,
             ),
-            Option(("--prune-repo",), "Look into the repository, too.", default=False),
+            Option(("--prune-repo",), "Also clean the repository.", default=False),
         ),
         run=composefs_gc,
     ),
     Command(
         name="dir-diff",
-        help="Compare three directories as an update compares those of /etc.",
+        help="Compare three directories as an update compares three versions of /etc.",
         options=(
-            Option(("pristine",), "What both others were made from.", metavar="PRISTINE"),
+            Option(("pristine",), "The original version.", metavar="PRISTINE"),
             Option(("current",), "The local version.", metavar="CURRENT"),
             Option(("new",), "The new version.", metavar="NEW"),
         ),

@@ -43,7 +43,7 @@ def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
 
 _ID = Option(
     ("id",),
-    "Its ID, or at least the first six digits of it; or: booted, staged, rollback.",
+    "The deployment ID, at least its first six digits, or one of: booted, staged, rollback.",
     metavar="ID",
 )
 
@@ -55,7 +55,7 @@ _PIN = Command(
 )
 _UNPIN = Command(
     name="unpin",
-    help="Keep a pinned deployment no longer than others.",
+    help="Stop keeping a pinned deployment.",
     options=(_ID, DRY_RUN),
     run=unpin,
 )

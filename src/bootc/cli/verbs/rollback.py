@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 _COMMAND = Command(
     name="rollback",
-    help="Boot the previous deployment next, or undo that.",
+    help="Boot the previous deployment next, or undo this.",
     options=(APPLY, DRY_RUN),
     run=run,
 )

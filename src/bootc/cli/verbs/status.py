@@ -37,12 +37,19 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 _COMMAND = Command(
     name="status",
-    help="Show what is booted, staged and there to roll back to.",
+    help="Show the booted, the staged and the rollback deployment.",
     options=(
-        Option(("--format",), "Output format.", choices=_FORMATS, metavar="FORMAT"),
+        Option(
+            ("--format",),
+            "The output format: humanreadable, yaml or json.",
+            choices=_FORMATS,
+            metavar="FORMAT",
+        ),
         Option(("--json",), "Same as --format=json.", default=False, hidden=True),
-        Option(("--format-version",), "Version of the format: 0 or 1.", "N", default=1, parse=int),
-        Option(("--booted",), "Leave out the staged and rollback deployments.", default=False),
+        Option(
+            ("--format-version",), "The version of the format: 0 or 1.", "N", default=1, parse=int
+        ),
+        Option(("--booted",), "Omit the staged and the rollback deployment.", default=False),
         Option(("-v", "--verbose"), "Show more about each deployment.", default=False),
     ),
     run=run,

@@ -89,7 +89,7 @@ _COMMAND = Command(
         Option(("target",), "The image, for example quay.io/example/os:1.", metavar="TARGET"),
         Option(
             ("--transport",),
-            "How to get it: registry (the default), oci, containers-storage, ….",
+            "The transport of the image: registry (the default), oci, containers-storage, ….",
             metavar="TRANSPORT",
             default=_DEFAULT_TRANSPORT,
         ),
@@ -97,8 +97,8 @@ _COMMAND = Command(
         QUIET,
         Option(
             ("--enforce-container-sigpolicy",),
-            "Demand that skopeo checks the image's signature by the host's policy.json, now and "
-            "at each update. Refused where it would not, as for oci.",
+            "Demand that skopeo checks the image against the host's policy.json, now and at each "
+            "update. Refused if skopeo would not check it, as for oci.",
             default=False,
         ),
         Option(("--retain",), "Pin the booted deployment.", default=False),

@@ -89,23 +89,23 @@ def _check_usage(args: argparse.Namespace) -> None:
 _COMMAND = Command(
     name="upgrade",
     aliases=("update",),
-    help="Download and stage the newest image, to boot next.",
+    help="Download and stage the newest image for the next boot.",
     options=(
         QUIET,
         Option(("--check",), "Only say whether there is an update.", default=False),
         APPLY,
         Option(
             ("--download-only",),
-            "Stage the update, but boot it only once it is released with --from-downloaded.",
+            "Stage the update, but do not boot it until --from-downloaded releases it.",
             default=False,
         ),
         Option(
             ("--from-downloaded",),
-            "Release what was staged with --download-only, without looking for anything newer.",
+            "Release the deployment staged with --download-only. Do not look for a newer image.",
             default=False,
         ),
-        Option(("--tag",), "Another tag of the same image.", metavar="TAG"),
-        Option(("--cancel",), "Drop what is staged.", default=False),
+        Option(("--tag",), "Use another tag of the same image.", metavar="TAG"),
+        Option(("--cancel",), "Drop the staged deployment.", default=False),
         DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
         NO_WAIT,

@@ -21,7 +21,7 @@ _COMMAND = Command(
     options=(
         Option(
             ("--read-only",),
-            "Mount the overlay read-only; tools can make it writable for themselves.",
+            "Mount the overlay read-only. A tool can mount it again read-write for itself.",
             default=False,
         ),
     ),

@@ -150,7 +150,7 @@ def compute_karg(args: argparse.Namespace, context: Context) -> None:
 
 
 def create_dumpfile(args: argparse.Namespace, context: Context) -> None:
-    """Print the tree that the image of a directory is made of."""
+    """Print the tree of the image of a directory."""
     from bootc.formats.dumpfile import write_dumpfile
     from bootc.repository.sink import DigestOnly
 
@@ -192,7 +192,7 @@ def _tree(
 
 
 def import_image(args: argparse.Namespace, context: Context) -> None:
-    """Store an image that comes from standard input."""
+    """Store an image from standard input."""
     from bootc.formats.erofs.image import InvalidImage
     from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
     from bootc.repository.imagecheck import check_image
@@ -274,7 +274,7 @@ def _xattr_mode(text: str) -> XattrMode:
 _PATH = Option(("path",), "The directory.", "PATH")
 _AS_IT_IS = Option(
     ("--no-propagate-usr-to-root",),
-    "Take the directory as it is, not as a container's root.",
+    "Use the directory unchanged, not as a container's root.",
     default=False,
 )
 _IMAGE = "The image: its digest in hex, or its name."
@@ -282,7 +282,7 @@ _FROM_DIRECTORY = (
     _PATH,
     Option(
         ("--bootable",),
-        "The tree to boot: /boot and /sysroot empty, and with SELinux labels.",
+        "Use the bootable tree: /boot and /sysroot are empty, with SELinux labels.",
         default=False,
     ),
     _AS_IT_IS,
@@ -300,27 +300,27 @@ COMMANDS: tuple[Command, ...] = (
         name="images",
         help="List the images that have a name.",
         options=(
-            Option(("--json",), "As one JSON object.", default=False),
-            Option(("--no-trunc",), "Show whole digests.", default=False),
+            Option(("--json",), "Print one JSON object.", default=False),
+            Option(("--no-trunc",), "Print full digests.", default=False),
         ),
         run=list_images,
         aliases=("list-images",),
     ),
     Command(
         name="image-objects",
-        help="Print the objects an image refers to.",
+        help="Print the objects of an image's files.",
         options=(Option(("name",), _IMAGE, "NAME"),),
         run=image_objects,
     ),
     Command(
         name="dump-files",
-        help="Print what an image says of files.",
+        help="Print the entries of files in an image.",
         options=(
             Option(("image",), _IMAGE, "IMAGE"),
-            Option(("files",), "Files or directories in it.", "FILE", repeated=True),
+            Option(("files",), "A file or directory in the image.", "FILE", repeated=True),
             Option(
                 ("--backing-path-only",),
-                "Print only where below the objects the content is.",
+                "Print only the path of the content below the objects.",
                 default=False,
             ),
         ),
@@ -328,16 +328,16 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="create-image",
-        help="Store a directory as an image.",
+        help="Store the files of a directory and an image of it.",
         options=(
             *_FROM_DIRECTORY,
-            Option(("name",), "The name it gets.", "NAME", optional=True),
+            Option(("name",), "The name of the image.", "NAME", optional=True),
         ),
         run=create_image,
     ),
     Command(
         name="create-dumpfile",
-        help="Print the tree that the image of a directory is made of.",
+        help="Print the tree of the image of a directory.",
         options=_FROM_DIRECTORY,
         run=create_dumpfile,
     ),
@@ -358,21 +358,21 @@ COMMANDS: tuple[Command, ...] = (
         help="Mount an image.",
         options=(
             Option(("name",), _IMAGE, "NAME"),
-            Option(("mountpoint",), "Where.", "MOUNTPOINT"),
+            Option(("mountpoint",), "The directory to mount on.", "MOUNTPOINT"),
             *mounting.OPTIONS,
         ),
         run=mount,
     ),
     Command(
         name="import-image",
-        help="Store an image that comes from standard input.",
-        options=(Option(("name",), "The name it gets.", "REF"),),
+        help="Store an image from standard input.",
+        options=(Option(("name",), "The name of the image.", "REF"),),
         run=import_image,
     ),
     Command(
         name="cat",
-        help="Print the bytes of a stream.",
-        options=(Option(("name",), "Its content id, or refs/ and a reference.", "NAME"),),
+        help="Print the original bytes of a stream.",
+        options=(Option(("name",), "The content id, or refs/ and a reference.", "NAME"),),
         run=cat,
     ),
 )

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from bootc.repository.repository import Repository
 
 OPTIONS = (
-    Option(("--upperdir",), "Keep what is changed in this directory.", metavar="DIR"),
-    Option(("--workdir",), "What overlayfs needs beside that, empty.", metavar="DIR"),
+    Option(("--upperdir",), "Store changes in this directory; needs --workdir.", metavar="DIR"),
+    Option(("--workdir",), "An empty directory beside --upperdir, for overlayfs.", metavar="DIR"),
     Option(("--read-write",), "Allow changes; needs --upperdir.", default=False),
     Option(
         ("--fuse",),
-        "Accepted; the kernel mounts in any case.",
+        "auto and no have no effect; yes is refused.",
         metavar="WHEN",
         default="auto",
         choices=("auto", "yes", "no"),

@@ -196,14 +196,14 @@ COMMAND = Command(
     commands=(
         Command(
             name="pull",
-            help="Bring an image into the repository.",
+            help="Pull an image into the repository.",
             options=(
-                Option(("image",), "oci:DIR:TAG, docker://HOST/REPO:TAG, …", "IMAGE"),
-                Option(("name",), "Its tag (default: IMAGE).", "NAME", optional=True),
-                Option(("--bootable",), "Make the image to boot, too.", default=False),
+                Option(("image",), "The source: oci:DIR:TAG, docker://HOST/REPO:TAG, ….", "IMAGE"),
+                Option(("name",), "The tag (default: IMAGE).", "NAME", optional=True),
+                Option(("--bootable",), "Also create the bootable image.", default=False),
                 Option(
                     ("--expected-digest",),
-                    "Make the boot image in the way that gives this id, or fail.",
+                    "Create the bootable image that has this digest, or fail.",
                     "HEX",
                     parse=parse_object_id,
                 ),
@@ -212,13 +212,17 @@ COMMAND = Command(
         ),
         Command(
             name="fsck",
-            help="Check the repository, and that its images are what their digests say.",
+            help="Check the repository, and compare its images with their digests.",
             options=(
-                Option(("image",), "The only image to check, by its tag.", "TAG", optional=True),
-                Option(("--json",), "As one JSON object; exit 0 whatever is found.", default=False),
+                Option(("image",), "The tag of the only image to check.", "TAG", optional=True),
+                Option(
+                    ("--json",),
+                    "Print one JSON object, and exit with 0 even if there are findings.",
+                    default=False,
+                ),
                 Option(
                     ("--repair",),
-                    "Put aside what is damaged or wrong, so that pulling the image again heals it.",
+                    "Set damaged or wrong objects aside, so the next pull of an image repairs it.",
                     default=False,
                 ),
             ),
@@ -229,25 +233,29 @@ COMMAND = Command(
             name="tag",
             help="Give an image a tag.",
             options=(
-                Option(("digest",), "Of its manifest.", "DIGEST", parse=parse_oci_digest),
+                Option(
+                    ("digest",), "The digest of the manifest.", "DIGEST", parse=parse_oci_digest
+                ),
                 Option(("name",), "The tag.", "NAME"),
             ),
             run=tag,
         ),
         Command(
             name="mount",
-            help="Mount what was made of an image.",
+            help="Mount the EROFS image of a container image.",
             options=(
                 oci_inspect.IMAGE,
-                Option(("mountpoint",), "Where.", "MOUNTPOINT"),
-                Option(("--bootable",), "The boot image, not the plain one.", default=False),
+                Option(("mountpoint",), "The directory to mount on.", "MOUNTPOINT"),
+                Option(
+                    ("--bootable",), "Mount the bootable image, not the plain one.", default=False
+                ),
                 *mounting.OPTIONS,
             ),
             run=mount,
         ),
         Command(
             name="untag",
-            help="Take a tag away; the image stays until gc.",
+            help="Remove a tag. The image is kept until gc.",
             options=(Option(("name",), "The tag.", "NAME"),),
             run=untag,
         ),

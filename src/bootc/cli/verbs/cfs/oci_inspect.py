@@ -72,7 +72,7 @@ def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
 
 
 def inspect(args: argparse.Namespace, context: Context) -> None:
-    """Print the documents of an image, and what was made of it."""
+    """Print the manifest and config of an image, and its EROFS images."""
     from bootc.oci.stored import find_image, referrers
 
     if args.manifest and args.config:
@@ -133,7 +133,7 @@ def compute_id(args: argparse.Namespace, context: Context) -> None:
 
 
 def dump(args: argparse.Namespace, context: Context) -> None:
-    """Print the tree that an image is made of as a dumpfile."""
+    """Print the tree of an image as a dumpfile."""
     from bootc.formats.dumpfile import write_dumpfile
 
     with opened(args, context, writable=False) as repository:
@@ -179,17 +179,17 @@ def parse_oci_digest(text: str) -> OciDigest:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
-IMAGE = Option(("image",), "Its tag, or the digest of its manifest.", "IMAGE")
+IMAGE = Option(("image",), "The tag, or the digest of the manifest.", "IMAGE")
 _TREE = (
-    Option(("config",), "An image's tag, or @ and the digest of its configuration.", "CONFIG"),
+    Option(("config",), "The tag of an image, or @ and the digest of its config.", "CONFIG"),
     Option(
         ("verity",),
-        "The object that the configuration's stream has to be; layers are trusted then.",
+        "The expected object of the config's stream. With it, layers are trusted.",
         "VERITY",
         parse=parse_object_id,
         optional=True,
     ),
-    Option(("--bootable",), "The tree to boot, not the plain one.", default=False),
+    Option(("--bootable",), "Use the bootable tree, not the plain one.", default=False),
     Option(
         ("--xattrs",),
         "Which extended attributes are kept (default: allowlist-only).",
@@ -202,22 +202,22 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="images",
         help="List tagged images.",
-        options=(Option(("--json",), "As one JSON object.", default=False),),
+        options=(Option(("--json",), "Print one JSON object.", default=False),),
         run=images,
     ),
     Command(
         name="inspect",
-        help="Print the documents of an image, and what was made of it.",
+        help="Print the manifest and config of an image, and its EROFS images.",
         options=(
             IMAGE,
-            Option(("--manifest",), "Only the manifest, byte for byte.", default=False),
-            Option(("--config",), "Only the configuration, byte for byte.", default=False),
+            Option(("--manifest",), "Print only the manifest, byte for byte.", default=False),
+            Option(("--config",), "Print only the config, byte for byte.", default=False),
         ),
         run=inspect,
     ),
     Command(
         name="layer",
-        help="Print the archive of a layer.",
+        help="Print the tar archive of a layer.",
         options=(
             Option(
                 ("diff_id",),
@@ -225,21 +225,21 @@ COMMANDS: tuple[Command, ...] = (
                 "DIFFID",
                 parse=parse_oci_digest,
             ),
-            Option(("--dumpfile",), "Its entries, a line each.", default=False),
-            Option(("--json",), "What it consists of, as one JSON object.", default=False),
+            Option(("--dumpfile",), "Print the entries of the layer, one per line.", default=False),
+            Option(("--json",), "Print facts about the layer as one JSON object.", default=False),
         ),
         run=layer,
         aliases=("layers",),
     ),
     Command(
         name="compute-id",
-        help="Print the id of the image that is made of stored layers.",
+        help="Print the digest of the EROFS image of stored layers.",
         options=_TREE,
         run=compute_id,
     ),
     Command(
         name="dump",
-        help="Print the tree that an image is made of as a dumpfile.",
+        help="Print the tree of an image as a dumpfile.",
         options=_TREE,
         run=dump,
     ),

@@ -201,29 +201,29 @@ def fsck(args: argparse.Namespace, context: Context) -> int:
 COMMANDS: tuple[Command, ...] = (
     Command(
         name="init",
-        help="Make a repository.",
+        help="Create a repository.",
         options=(
-            Option(("path",), "Where (default: the repository).", "PATH", optional=True),
+            Option(("path",), "The directory (default: the repository).", "PATH", optional=True),
             Option(
                 ("--algorithm",),
-                "What objects are named by: fsverity-sha512-12 (default) or fsverity-sha256-12.",
+                "The digest algorithm: fsverity-sha512-12 (default) or fsverity-sha256-12.",
                 "ALG",
                 parse=parse_algorithm,
             ),
-            Option(("--insecure",), "Do without fs-verity.", default=False),
+            Option(("--insecure",), "Create the repository without fs-verity.", default=False),
             Option(
                 ("--reset-metadata",),
-                "Forget all images, streams and the configuration, and keep the objects.",
+                "Remove all images, streams and the configuration, and keep the objects.",
                 default=False,
             ),
             Option(
                 ("--ensure",),
-                "Take one that is there with the configuration it has.",
+                "Accept an existing repository with its configuration.",
                 default=False,
             ),
             Option(
                 ("--erofs-version",),
-                "The version of the format that images have by default: 0, 1 or 2.",
+                "The default version of the image format: 0, 1 or 2.",
                 "N",
                 parse=parse_erofs_version,
             ),
@@ -232,10 +232,19 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         name="gc",
-        help="Remove what no reference leads to.",
+        help="Remove images, streams and objects that no reference leads to.",
         options=(
-            Option(("--root", "-r"), "Keep this image or stream, too.", "NAME", default=()),
-            Option(("--dry-run", "-n"), "Remove nothing, only count.", default=False),
+            Option(
+                ("--root", "-r"),
+                "Also keep this image or stream; may be repeated.",
+                "NAME",
+                default=(),
+            ),
+            Option(
+                ("--dry-run", "-n"),
+                "Remove nothing, and print how many objects would be removed.",
+                default=False,
+            ),
         ),
         run=gc,
     ),
@@ -243,15 +252,19 @@ COMMANDS: tuple[Command, ...] = (
         name="fsck",
         help="Check the repository.",
         options=(
-            Option(("--json",), "As one JSON object; exit 0 whatever is found.", default=False),
+            Option(
+                ("--json",),
+                "Print one JSON object, and exit with 0 even if there are findings.",
+                default=False,
+            ),
             Option(
                 ("--metadata-only",),
-                "Do not read what files consist of.",
+                "Do not read the content of files.",
                 default=False,
             ),
             Option(
                 ("--repair",),
-                "Put aside what is damaged, so that pulling the image again heals it.",
+                "Set damaged objects aside, so the next pull of an image repairs it.",
                 default=False,
             ),
         ),

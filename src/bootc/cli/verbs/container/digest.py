@@ -151,7 +151,7 @@ def _write_dumpfile(path: str, root: Directory) -> None:
 
 _DUMPFILE = Option(
     ("--write-dumpfile-to",),
-    "Write the tree the digest is computed of to a file, as a dumpfile.",
+    "Write the tree of the digest to a file, as a dumpfile.",
     metavar="FILE",
 )
 
@@ -168,7 +168,7 @@ COMMAND = Command(
         ),
         Option(
             ("--plain",),
-            "The digest of the unmodified container tree, not of the bootable one.",
+            "Print the digest of the unmodified container tree, not of the bootable tree.",
             default=False,
         ),
         Option(
@@ -181,10 +181,10 @@ COMMAND = Command(
         _DUMPFILE,
         Option(
             ("--explain",),
-            "Say why the digests of two directories, EROFS images, dumpfiles or images differ.",
+            "Explain why the digests of two directories, EROFS images, dumpfiles or images differ.",
             metavars=("A", "B"),
         ),
-        Option(("--json",), "The explanation as JSON.", default=False),
+        Option(("--json",), "Print the explanation as JSON.", default=False),
     ),
     run=compute_composefs_digest,
 )
@@ -195,7 +195,7 @@ FROM_STORAGE = Command(
     options=(
         Option(
             ("image",),
-            "Name or id of the image (default: that of the container this runs in).",
+            "The name or id of the image (default: the image of this container).",
             metavar="IMAGE",
             optional=True,
         ),

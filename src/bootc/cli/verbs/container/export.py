@@ -94,7 +94,7 @@ COMMAND = Command(
         Option(("-o", "--output"), "The archive (default: standard output).", metavar="FILE"),
         Option(
             ("--kernel-in-boot",),
-            "Put kernel and initramfs into /boot as well.",
+            "Put copies of kernel and initramfs into /boot.",
             default=False,
         ),
         Option(("--disable-selinux",), "Write no SELinux labels.", default=False),

@@ -67,13 +67,13 @@ def _human(found: dict[str, Any]) -> str:
 
 COMMAND = Command(
     name="inspect",
-    help="Show the kernel of an image and its kernel arguments.",
+    help="Show the kernel of an image and the kernel arguments.",
     options=(
-        Option(("--rootfs",), "The root to look at (default: /).", metavar="DIR", default="/"),
+        Option(("--rootfs",), "The root to inspect (default: /).", metavar="DIR", default="/"),
         Option(("--json",), "The same as --format=json.", default=False),
         Option(
             ("--format",),
-            "The format: humanreadable, yaml or json (default: humanreadable).",
+            "The output format: humanreadable, yaml or json (default: humanreadable).",
             metavar="FORMAT",
             choices=_FORMATS,
         ),

@@ -46,13 +46,13 @@ def _listed(lint: Lint) -> str:
 
 COMMAND = Command(
     name="lint",
-    help="Check the root of an image for what will not work, or was not meant.",
+    help="Check the root of an image for errors and probable mistakes.",
     options=(
         Option(("--rootfs",), "The root to check (default: /).", metavar="DIR", default="/"),
-        Option(("--fatal-warnings",), "Let warnings be failures.", default=False),
+        Option(("--fatal-warnings",), "Treat warnings as failures.", default=False),
         Option(("--list",), "List the checks, and check nothing.", default=False),
-        Option(("--skip",), "Leave out a check; may be repeated.", metavar="NAME", default=()),
-        Option(("--no-truncate",), "Write out lists with all their items.", default=False),
+        Option(("--skip",), "Skip a check; may be repeated.", metavar="NAME", default=()),
+        Option(("--no-truncate",), "Print all items of lists.", default=False),
     ),
     run=run_lints,
 )

@@ -27,7 +27,12 @@ COMMAND = Command(
     help="Move kernel and initramfs out of the root of an image.",
     options=(
         Option(("--rootfs",), "The root (default: /).", metavar="DIR", default="/"),
-        Option(("--output",), "Where DIR/VERSION is made.", metavar="DIR", required=True),
+        Option(
+            ("--output",),
+            "The directory that receives the files, in DIR/VERSION.",
+            metavar="DIR",
+            required=True,
+        ),
     ),
     run=split,
 )
