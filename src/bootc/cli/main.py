@@ -70,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+#: Modules of others that the program cannot do without.
+_LIBRARIES = ("zstandard",)
+
+
 def _run(argv: Sequence[str], output: Output, errors: SideStream) -> int:
     code = 1
     try:
@@ -85,7 +89,11 @@ def _run(argv: Sequence[str], output: Output, errors: SideStream) -> int:
     except (Error, OSError) as exc:
         errors.error(one_line(exc))
         return exc.exit_code if isinstance(exc, Error) else 1
-    except Exception:  # noqa: BLE001  (the one place that may: it is a bug, and says so)
+    except Exception as exc:  # noqa: BLE001  (the one place that may: it is a bug, and says so)
+        if isinstance(exc, ModuleNotFoundError) and exc.name in _LIBRARIES:
+            package = f"python3-{exc.name}"
+            errors.error(f"{exc.name} is not installed (hint: on Debian apt install {package})")
+            return 1
         for line in traceback.format_exc().rstrip().split("\n"):
             errors.line(line, None)
         errors.error("this is a bug in bootc; please report it with the lines above")

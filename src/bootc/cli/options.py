@@ -129,6 +129,14 @@ class _Parser(argparse.ArgumentParser):
             raise UsageError(f"unknown command {value!r:.80}", hint=hint)
         super()._check_value(action, value)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read a command line; the hint of an error is about the verb that was named."""
+        found, extra = self.parse_known_args(args, namespace)
+        if extra:
+            message = f"unrecognized arguments: {' '.join(extra)}"
+            raise UsageError(message, hint=f"see {found.program} --help")
+        return found
+
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:

@@ -34,6 +34,11 @@ class OutputLost(Error):
     """Standard output does not take the result, and there is no point in going on."""
 
 
+def has_colours() -> bool:
+    """Tell whether a terminal may be sent colours, as ``NO_COLOR`` and ``TERM`` say."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def occupy_closed_descriptors() -> None:
     """Open something for each of the descriptors 0 to 2 that is closed.
 
@@ -204,5 +209,5 @@ class SideStream:
 
     def error(self, text: str) -> None:
         """Show the line that says why the command failed."""
-        prefix = "\x1b[31merror:\x1b[0m" if self.isatty() else "error:"
+        prefix = "\x1b[31merror:\x1b[0m" if self.isatty() and has_colours() else "error:"
         self._channel.write_text(f"{prefix} {printable(text)}\n")

@@ -15,7 +15,7 @@ images made of the image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -140,6 +140,7 @@ def pull(
     architecture: str | None = None,
     tag: str | None = None,
     erofs_formats: Sequence[int] = (1,),
+    accept: Callable[[OciDigest], None] | None = None,
 ) -> Pulled:
     """Bring an image into the repository.
 
@@ -151,6 +152,8 @@ def pull(
         architecture: The machine that will run it, in images' spelling; this one if left out.
         tag: What keeps the image; one made of its digest if left out.
         erofs_formats: The format versions to make images of, that of the returned id first.
+        accept: Given the manifest's digest when the image is stored, before it gets its tag;
+            raises where it shall get none.
 
     Raises:
         WrongArchitecture: the image is for other machines.
@@ -162,15 +165,7 @@ def pull(
     sink(Start(_IMAGE_TASK, "Making the image"))
     root = stored_tree(repository, config.diff_ids)
     booted = boot_tree(repository, root) if bootable else None
-    made = {}
-    for version in erofs_formats:
-        made[image_name(version, bootable=False)] = repository.images.add(
-            mkfs_erofs(root, version=version)
-        )
-        if booted is not None:
-            made[image_name(version, bootable=True)] = repository.images.add(
-                mkfs_erofs(booted, version=version)
-            )
+    made = _add_images(repository, root, booted, erofs_formats)
     documents = Documents(
         source.manifest_digest,
         source.manifest_raw,
@@ -179,6 +174,8 @@ def pull(
         config.diff_ids,
     )
     write_documents(repository, documents, made)
+    if accept is not None:
+        accept(source.manifest_digest)
     ref = tag_of(source.manifest_digest) if tag is None else tag_ref(tag)
     repository.streams.set_ref(ref, manifest_id(source.manifest_digest))
     sink(Done(_IMAGE_TASK))
@@ -191,6 +188,19 @@ def pull(
         root,
         amount,
     )
+
+
+def _add_images(
+    repository: Repository, root: Directory, booted: Directory | None, versions: Sequence[int]
+) -> dict[str, Digest]:
+    """Add the images of a tree, and of the one to boot; return them by their names."""
+    made = {}
+    for version in versions:
+        for tree, boots in ((root, False), (booted, True)):
+            if tree is not None:
+                image = mkfs_erofs(tree, version=version)
+                made[image_name(version, bootable=boots)] = repository.images.add(image)
+    return made
 
 
 def stored_tree(

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -457,7 +456,7 @@ class _Collection:
                 self._leftovers += 1
 
     def _leave(self, directory: Dir, name: str, why: str) -> None:
-        self._warnings.append(f"{directory.path}/{os.fsencode(name)!r} {why}: left alone")
+        self._warnings.append(f"{directory.path}/{name} {why}: left alone")
 
 
 def _digest(name: str, algorithm: Algorithm) -> bytes | None:

@@ -37,10 +37,13 @@ from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository import sealing as sealing
 from bootc.repository.images import Images
-from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, MAX_BYTES, Metadata
+from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, MAX_BYTES, Metadata, MetadataError
 from bootc.repository.objects import Objects
 from bootc.repository.sealing import Verity, VerityMissing
 from bootc.repository.streams import Streams
+
+#: What to do about a ``meta.json`` that makes no sense.
+_MAKE_ANOTHER = "remove it, and bootc internals cfs init --ensure makes it again from the objects"
 
 
 class NotARepository(Error):
@@ -282,13 +285,16 @@ def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:
     """Return what ``meta.json`` says, and whether fs-verity vouches for it."""
     where = f"{directory.path}/{layout.META}"
     try:
-        fd = directory.open_file(layout.META, os.O_RDONLY | os.O_NONBLOCK)
+        fd = directory.open_regular(layout.META)
     except FileNotFoundError as exc:
         if directory.exists(layout.OBJECTS):
             raise _headless(directory.path) from exc
         raise NotARepository(f"{directory.path} is no repository: it has no meta.json") from exc
     with open(fd, "rb", buffering=0):
-        metadata = Metadata.parse(read_all(fd, where, MAX_BYTES), where)
+        try:
+            metadata = Metadata.parse(read_all(fd, where, MAX_BYTES), where)
+        except MetadataError as exc:
+            raise MetadataError(exc.message, hint=exc.hint or _MAKE_ANOTHER) from exc
         measured = sealing.measure(fd, verity)
     return metadata, measured is not None and measured[0] == metadata.algorithm.value
 
@@ -318,12 +324,22 @@ def _require_writable(directory: Dir) -> None:
 
 
 def _open_store(directory: Dir, *, writable: bool) -> Dir:
-    if writable:
-        _require_writable(directory)
-        return directory.ensure_dir(layout.OBJECTS)
+    where = f"{directory.path}/{layout.OBJECTS}"
     try:
+        if writable:
+            _require_writable(directory)
+            return directory.ensure_dir(layout.OBJECTS)
         return directory.open_dir(layout.OBJECTS)
+    except (NotADirectoryError, FileExistsError) as exc:
+        raise NotARepository(
+            f"{where} is not a directory",
+            hint="put the directory back, or remove what is there and pull the images again",
+        ) from exc
     except FileNotFoundError as exc:
+        if directory.exists(layout.STREAMS) or directory.exists(layout.IMAGES):
+            raise NotARepository(
+                f"{where} is gone", hint="put it back, or pull the images again"
+            ) from exc
         raise NotARepository(f"{directory.path} is an empty repository: no objects/") from exc
 
 

@@ -127,6 +127,22 @@ def test_a_kernel_image_that_is_sealed_in_parts(shell: Shell, root: Path, tmp_pa
         assert len(shell.digest("--plain", target)) == 129
 
 
+def test_a_dumpfile_is_whole_or_as_it_was(shell: Shell, root: Path, tmp_path: Path) -> None:
+    dump, link = tmp_path / "dump", tmp_path / "link"
+    link.symlink_to(dump)
+    printed = shell.digest("--write-dumpfile-to", link, root)
+    assert link.is_symlink()
+    whole = dump.read_bytes()
+    dump.chmod(0o640)
+    assert shell.digest("--write-dumpfile-to", link, root) == printed
+    assert (dump.read_bytes(), dump.stat().st_mode & 0o777) == (whole, 0o640)
+    for name in ("-", "/dev/stdout"):
+        assert shell.digest("--write-dumpfile-to", name, root).endswith(printed), name
+    assert shell.digest("--write-dumpfile-to", "", root) == (
+        "2: error: the name of the file to write is empty (hint: - is standard output)\n"
+    )
+
+
 def test_no_digest_without_its_dumpfile(shell: Shell, root: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")

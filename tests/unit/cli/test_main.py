@@ -80,6 +80,15 @@ def test_interrupted_is_130(failing, capsys) -> None:
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+def test_a_library_that_is_missing_is_named(failing, capsys) -> None:
+    assert failing(ModuleNotFoundError("x", name="zstandard")) == 1
+    assert capsys.readouterr().err == (
+        "error: zstandard is not installed (hint: on Debian apt install python3-zstandard)\n"
+    )
+    assert failing(ModuleNotFoundError("x", name="bootc.nothing")) == 1
+    assert "this is a bug" in capsys.readouterr().err
+
+
 def test_a_bug_shows_its_traceback_and_says_so(failing, capsys) -> None:
     assert failing(ZeroDivisionError("x")) == 1
     err = capsys.readouterr().err

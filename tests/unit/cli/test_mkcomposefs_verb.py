@@ -165,7 +165,7 @@ def test_constant_memory(source: Path, tmp_path: Path) -> None:
         (["--skip-xattrs", "--user-xattrs", "SOURCE", "a"], "exclude each other"),
         (["SOURCE/nothing", "-"], "SOURCE/nothing: No such file or directory"),
         (["--from-file", "SOURCE/nothing", "-"], "SOURCE/nothing: No such file or directory"),
-        (["SOURCE", "SOURCE/not/there"], "SOURCE/not/there: No such file or directory"),
+        (["SOURCE", "SOURCE/not/there"], "SOURCE/not: No such file or directory"),
         (["SOURCE", "/dev/full"], "Writing /dev/full: No space left on device"),
         (["--digest-store=/dev/null", "SOURCE", "a"], "Opening the digest store: /dev/null: "),
     ],

@@ -275,3 +275,23 @@ def test_bytes_are_escaped_on_a_terminal() -> None:
         Output(stream).result_bytes(b"a\tb\x1b\xff\n")
         assert os.read(ours, 100).replace(b"\r", b"") == b"a\tb\\x1b\\xff\n"
     os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("variables", "colours"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], colours: bool) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:
+        SideStream(terminal).error("no")
+        shown = os.read(ours, 100)
+    os.close(ours)
+    assert shown == (b"\x1b[31merror:\x1b[0m no\r\n" if colours else b"error: no\r\n")

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,52 @@ def test_a_bad_meta_json_is_refused_by_name(
 def test_a_huge_meta_json_is_refused(parent: Dir) -> None:
     write_meta(parent, b" " * 100_000)
     with pytest.raises(OSError, match="larger than 65536 bytes"):
+        Repository.open(parent, require_verity=False)
+
+
+def test_a_bad_meta_json_has_a_way_out(insecure: Repository, parent: Dir) -> None:
+    insecure.close()
+    write_meta(parent, b"")
+    with pytest.raises(MetadataError) as caught:
+        Repository.open(parent, require_verity=False)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("remove it, and bootc internals cfs init --ensure")
+
+
+def test_a_meta_json_that_is_no_file_is_named(insecure: Repository, parent: Dir) -> None:
+    insecure.close()
+    place = Path(parent.path, "composefs/meta.json")
+    place.unlink()
+    for make in (place.mkdir, lambda: os.mkfifo(place)):
+        make()
+        with pytest.raises(OSError) as caught:  # noqa: PT011  (a directory, or something else)
+            Repository.open(parent, require_verity=False)
+        assert caught.value.filename == str(place)
+        if place.is_dir():
+            place.rmdir()
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch, lambda place: place.symlink_to(".")])
+def test_objects_that_are_no_directory(
+    insecure: Repository, parent: Dir, make: Callable[[Path], None], writable: bool
+) -> None:
+    insecure.close()
+    place = Path(parent.path, "composefs/objects")
+    place.rename(place.with_name("away"))
+    make(place)
+    with pytest.raises(NotARepository) as caught:
+        Repository.open(parent, require_verity=False, writable=writable)
+    assert caught.value.message == f"{place} is not a directory"
+    assert caught.value.hint is not None
+
+
+def test_objects_that_are_gone(insecure: Repository, parent: Dir) -> None:
+    insecure.close()
+    place = Path(parent.path, "composefs/objects")
+    place.rmdir()
+    (place.parent / "streams").mkdir()
+    with pytest.raises(NotARepository, match=f"^{place} is gone"):
         Repository.open(parent, require_verity=False)
 
 

@@ -28,22 +28,19 @@ _MAX_THREADS = (1 << 31) - 1
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Write the image, print its digest, or both."""
+    from bootc.cli.resultfile import result_file
     from bootc.formats.dialect import Dialect
     from bootc.formats.digest import Algorithm
     from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
     from bootc.formats.verity import verity_digest
-    from bootc.fs.atomic import write_all
 
     _check(args, context)
     root = _read_dump(args.source) if args.from_file else _scan(args)
     version = c_format_version(root, *_versions(args))
     image = mkfs_erofs(root, version=version, dialect=Dialect.C)
-    if args.image == "-":
-        context.write_bytes(image)
-    elif args.image is not None:
-        # In place, as the C tool does: a device or a pipe is as good as a file.
-        with open(args.image, "wb", buffering=0) as file, doing(f"Writing {args.image}"):
-            write_all(file.fileno(), image)
+    if args.image is not None:
+        with result_file(args.image, context) as file:
+            file.write(image)
     if args.print_digest or args.print_digest_only:
         context.write(f"{verity_digest(image, Algorithm.SHA256)}\n")
 

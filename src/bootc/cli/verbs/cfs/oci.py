@@ -49,7 +49,13 @@ def pull(args: argparse.Namespace, context: Context) -> None:
     reference = ImageReference.parse(args.image)
     tag = args.image if args.name is None else args.name
     require_tag(tag)
+    matched: list[str] = []
     with opened(args, context, writable=True) as repository:
+
+        def accept(manifest_digest: OciDigest) -> None:
+            if expected is not None:
+                matched.append(_matched(repository, manifest_digest, expected))
+
         if expected is not None and expected.algorithm is not repository.algorithm:
             raise UsageError(f"--expected-digest is not of {repository.algorithm.label}")
         with open_source(reference) as source:
@@ -60,6 +66,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
                 bootable=args.bootable and expected is None,
                 tag=tag,
                 erofs_formats=_formats(args, repository),
+                accept=accept,
             )
         repository.sync()
         verity = repository.streams.digest_of(manifest_id(pulled.manifest_digest))
@@ -70,8 +77,8 @@ def pull(args: argparse.Namespace, context: Context) -> None:
             f"tagged   {printable(tag)}\n"
             f"objects  {_amount(pulled.amount)}\n"
         )
-        if expected is not None:
-            context.write(_matched(repository, pulled.manifest_digest, expected))
+        if matched:
+            context.write(matched[0])
         elif args.bootable:
             context.write(f"Boot image: {pulled.image_id}\n")
 

@@ -8,7 +8,8 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import Error, UsageError, doing, one_line
+from bootc.cli.resultfile import result_file
+from bootc.errors import Error, UsageError, one_line
 
 if TYPE_CHECKING:
     from bootc.formats.imgref import ImageReference
@@ -84,7 +85,7 @@ def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -
 
     image_id = verity_digest(mkfs_erofs(root), Algorithm.SHA512)
     if args.write_dumpfile_to is not None:
-        _write_dumpfile(args.write_dumpfile_to, root)
+        _write_dumpfile(args.write_dumpfile_to, root, context)
     context.write(f"{image_id.hex}\n")
 
 
@@ -142,16 +143,17 @@ def _check_ukis(tree: ImageTree) -> None:
         check_sealing(uki, lambda leaf: io.BytesIO(tree.read_content(content_of(leaf))))
 
 
-def _write_dumpfile(path: str, root: Directory) -> None:
+def _write_dumpfile(path: str, root: Directory, context: Context) -> None:
     from bootc.formats.dumpfile import write_dumpfile
 
-    with doing(f"Writing {path}"), open(path, "wb") as file:
-        file.writelines(write_dumpfile(root))
+    with result_file(path, context) as file:
+        for line in write_dumpfile(root):
+            file.write(line)
 
 
 _DUMPFILE = Option(
     ("--write-dumpfile-to",),
-    "Write the tree of the digest to a file, as a dumpfile.",
+    "Write the tree of the digest to a file, as a dumpfile; - is standard output.",
     metavar="FILE",
 )
 
