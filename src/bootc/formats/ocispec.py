@@ -237,8 +237,16 @@ def _document(raw: bytes, what: str, media_types: frozenset[str], limit: int) ->
         value = json.loads(raw, object_pairs_hook=_object)
     except _RepeatedKey as exc:
         raise ImageSpecError(f"{what}: the key {printable(str(exc), 200)} stands twice") from None
-    except (ValueError, RecursionError) as exc:
-        raise ImageSpecError(f"{what}: not JSON: {exc}") from exc
+    except json.JSONDecodeError as exc:
+        where = f"line {exc.lineno} column {exc.colno}"
+        raise ImageSpecError(f"{what}: not JSON: {exc.msg}: {where}") from exc
+    except UnicodeDecodeError as exc:
+        raise ImageSpecError(f"{what}: not JSON: not UTF-8 at offset {exc.start}") from exc
+    except RecursionError as exc:
+        raise ImageSpecError(f"{what}: not JSON that can be read: nested too deeply") from exc
+    except ValueError as exc:
+        # Python reads no longer numbers.
+        raise ImageSpecError(f"{what}: not JSON that can be read: a number is too long") from exc
     top = _Field(what, "", value)
     top.mapping()
     if media_types:

@@ -67,7 +67,9 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
     """
     path, name = imgref.layout
     with _open_directory(path, name) as directory:
-        index = Index.parse(_read(directory, _INDEX, ocispec.MAX_MANIFEST_BYTES), _INDEX)
+        index = Index.parse(
+            _read(directory, _INDEX, ocispec.MAX_MANIFEST_BYTES), f"{directory.path}/{_INDEX}"
+        )
         named = _named(index, path, name)
         entry = _choose(directory, index, named, architecture, str(imgref))
         with _open_blob(directory, entry) as blob, doing(f"Reading the manifest of {imgref}"):

@@ -43,7 +43,7 @@ def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
 
 _ID = Option(
     ("id",),
-    "The deployment ID, at least its first six digits, or one of: booted, staged, rollback.",
+    "The deployment ID, at least its first six digits, or one of: booted, rollback.",
     metavar="ID",
 )
 
