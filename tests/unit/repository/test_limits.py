@@ -108,7 +108,7 @@ def test_a_damaged_stream_is_not_taken_for_a_file(insecure: Repository) -> None:
 
 def crafted(names: bytes, references: int = 1) -> bytes:
     """Return a stream with any text of named references."""
-    digests = b"".join(absent(number).raw for number in range(refs))
+    digests = b"".join(absent(number).raw for number in range(references))
     text, body = (zstandard.ZstdCompressor().compress(data) for data in (names, b""))
     a = 112 + len(digests)
     b = a + len(text)
