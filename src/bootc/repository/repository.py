@@ -127,18 +127,18 @@ class Repository:
             VerityMissing: the file system has no fs-verity, or the repository that is there
                 was made without.
             RepositoryExists: the repository that is there has another configuration.
-            NotARepository: objects lie there that no ``meta.json`` speaks for.
+            NotARepository: the directory holds something, and no ``meta.json``.
             LockedByOther: as :meth:`open`.
         """
         metadata = Metadata.new(algorithm, erofs_format)
         path = f"{parent.path.rstrip('/')}/{name}"
         with doing(f"Creating the repository {path}"):
             with parent.ensure_dir(name, layout.REPOSITORY_MODE) as directory:
-                os.fchmod(directory.fileno(), layout.REPOSITORY_MODE)
                 if not directory.exists(layout.META):
-                    if directory.exists(layout.OBJECTS):
-                        raise _headless(path)
+                    _require_unused(directory)
                     write_metadata(directory, metadata, secure=secure, verity=verity)
+                # Not before: until here it may be somebody else's directory.
+                os.fchmod(directory.fileno(), layout.REPOSITORY_MODE)
             repository = cls.open(
                 parent,
                 name=name,
@@ -272,6 +272,19 @@ def _open_directory(parent: Dir, name: str, path: str) -> Dir:
         return parent.open_dir(name)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise NotARepository(f"there is no repository {path}") from exc
+
+
+def _require_unused(directory: Dir) -> None:
+    """Refuse a directory that holds what no repository left there: its mode would change."""
+    if directory.exists(layout.OBJECTS):
+        raise _headless(directory.path)
+    # An interrupted run may leave the beginning of a file, and a new file system has the other.
+    foreign = [n for n in directory.names() if n != "lost+found" and not n.startswith(".tmp-")]
+    if foreign:
+        raise NotARepository(
+            f"{directory.path} is no repository and is not empty",
+            hint="name a directory that is empty or does not exist",
+        )
 
 
 def _not_sealed(path: str) -> VerityMissing:

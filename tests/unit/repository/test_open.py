@@ -54,6 +54,29 @@ def test_creating_again_asserts_the_mode(insecure: Repository, parent: Dir) -> N
     assert stat.S_IMODE(os.fstat(insecure.dir.fileno()).st_mode) == 0o700
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_directory_of_others_is_left_as_it_is(parent: Dir, secure: bool) -> None:
+    """As when somebody gives ``--repo /etc``."""
+    place = Path(parent.path, "composefs")
+    place.mkdir()
+    (place / "passwd").touch()
+    place.chmod(0o755)
+    for verity in (FakeVerity(), FakeVerity(error=errno.EOPNOTSUPP)):
+        with pytest.raises(NotARepository, match="is no repository and is not empty"):
+            Repository.create(parent, secure=secure, verity=verity)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+    assert os.listdir(place) == ["passwd"]
+
+
+def test_a_refused_creation_changes_no_mode(parent: Dir) -> None:
+    place = Path(parent.path, "composefs")
+    place.mkdir()
+    place.chmod(0o755)
+    with pytest.raises(VerityMissing):
+        Repository.create(parent, secure=True, verity=FakeVerity(error=errno.EOPNOTSUPP))
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
+
+
 def test_another_configuration_is_refused(insecure: Repository, parent: Dir) -> None:
     with pytest.raises(RepositoryExists, match=r"fsverity-sha512-12, .*not fsverity-sha256-12"):
         Repository.create(parent, algorithm=Algorithm.SHA256, secure=False)
