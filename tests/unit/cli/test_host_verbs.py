@@ -50,7 +50,7 @@ def no_container(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_at_stake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Run commands as root would, but only where they can do no harm."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(session, "_LOCK", str(tmp_path.relative_to("/") / "lock"))
+    monkeypatch.setattr(session, "_OLD_LOCK", str(tmp_path.relative_to("/") / "lock"))
     monkeypatch.setattr(session, "STAGED_DIRECTORY", str(tmp_path.relative_to("/") / "run"))
     if boot_state.booted_image(read_mounts()) is not None:
         pytest.skip("this machine is one that the commands are for")
