@@ -27,11 +27,21 @@ for profile, examples in (("repeatable", FEW), (THOROUGH, MANY)):
     )
 hypothesis.settings.load_profile("repeatable")
 
+# What a calling make, a git hook or a person's shell leaves in the environment, and what changes
+# the output of programs that tests start.
+LEFT_BY_OTHERS = {
+    *("MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEFILES", "MAKELEVEL", "MAKEOVERRIDES"),
+    *("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX"),
+    *("POSIXLY_CORRECT", "CDPATH", "GREP_OPTIONS", "TAR_OPTIONS", "XZ_OPT", "GZIP"),
+    *("DESTDIR", "RUST_LOG", "NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE"),
+}
+
 
 def pytest_configure() -> None:
     """Undo what a user may have set and what changes results."""
     os.umask(0o022)
-    os.environ.pop("POSIXLY_CORRECT", None)
+    for name in LEFT_BY_OTHERS & set(os.environ):
+        del os.environ[name]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
