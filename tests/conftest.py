@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 
 import hypothesis
@@ -42,6 +43,12 @@ def pytest_configure() -> None:
     os.umask(0o022)
     for name in LEFT_BY_OTHERS & set(os.environ):
         del os.environ[name]
+    # A shell without job control starts programs in the background with these ignored.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            interrupts = number is signal.SIGINT
+            signal.signal(number, signal.default_int_handler if interrupts else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
