@@ -21,6 +21,9 @@ from typing import Any
 import zstandard
 
 from bootc.formats import ocispec
+from bootc.formats.digest import Algorithm, Digest
+from bootc.oci.source import Source
+from bootc.oci.trees import image_id_of, image_tree
 
 MTIME = 1234567890
 ARCHITECTURE = ocispec.go_architecture(os.uname().machine)
@@ -183,3 +186,15 @@ def single(path: Path, *layers: bytes, **options: Any) -> Layout:
     layout = Layout(path)
     layout.image(layers, **options)
     return layout
+
+
+def compute_image_id(
+    source: Source,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    architecture: str | None = None,
+) -> Digest:
+    """Return the image id that a pull ends with, without storing anything."""
+    tree = image_tree(source, bootable=bootable, algorithm=algorithm, architecture=architecture)
+    return image_id_of(tree.root, algorithm)

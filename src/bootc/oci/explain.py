@@ -31,10 +31,10 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.canonical import Applied, explain_by, format_version, known_canonicalisations
 from bootc.oci.local import directory_tree
-from bootc.oci.pull import image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent
 from bootc.oci.source import open_source
+from bootc.oci.trees import image_tree
 
 #: What deployment ids are, where nothing says otherwise.
 _ALGORITHM = Algorithm.SHA512

@@ -23,14 +23,12 @@ from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.documents import Document
 from bootc.oci.names import Kind, layer_id, manifest_id
-from bootc.oci.stored import Artifact, artifact_of, tag_names
+from bootc.oci.stored import Artifact, artifact_of
+from bootc.oci.tags import tag_names, tag_target
 from bootc.repository import layout
 from bootc.repository.fsck_report import Count, Finding, Report
-from bootc.repository.links import encode_tag
 from bootc.repository.repository import Repository
 
-_TAGS = f"{layout.STREAMS}/{layout.REFS}/oci"
-_MANIFEST_PREFIX = "oci-manifest-"
 #: Names the sealed image of an image; nothing writes it any more.
 _SEAL = "containers.composefs.fsverity"
 
@@ -195,11 +193,12 @@ def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Find
 
 
 def _manifest_digest(repository: Repository, name: str) -> OciDigest | None:
-    target = repository.dir.readlink(f"{_TAGS}/{encode_tag(name)}")
-    entry = target.rpartition("/")[2]
-    if not entry.startswith(_MANIFEST_PREFIX):
+    """Return the manifest that a tag refers to, or None if it refers to something else."""
+    entry = tag_target(repository, name).rpartition("/")[2]
+    if not entry.startswith(Kind.MANIFEST.value):
         return None
-    return OciDigest.parse(entry.removeprefix(_MANIFEST_PREFIX))
+    # Not manifest_of: a malformed digest is a finding.
+    return OciDigest.parse(entry.removeprefix(Kind.MANIFEST.value))
 
 
 class _ImageChecker:

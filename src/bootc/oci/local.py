@@ -2,7 +2,7 @@
 
 Owns: nothing but the order of steps. Promises: a directory that holds what the layers
 of an image hold, times and attributes included, gives the tree and so the image id
-that :mod:`bootc.oci.pull` computes from the layers. (Extraction often does not: a
+that :mod:`bootc.oci.trees` computes from the layers. (Extraction often does not: a
 directory no layer lists gets the time of extraction, for one.)
 """
 
@@ -16,8 +16,9 @@ from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_read import TreeChanged, read_tree
-from bootc.oci.pull import ImageTree
-from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.names import XattrMode
+from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.trees import ImageTree
 from bootc.repository.sink import DigestOnly, ObjectSink
 
 _LABEL = b"security.selinux"

@@ -24,7 +24,7 @@ from bootc.fs.dir import Dir
 from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.names import Kind
-from bootc.oci.stored import tag_names
+from bootc.oci.tags import tag_names
 from bootc.printable import printable
 from bootc.repository import layout
 from bootc.repository.fsck import check

@@ -17,7 +17,6 @@ Whether an object still has the content that its name says is not asked here but
 
 from __future__ import annotations
 
-import errno
 import logging
 
 from bootc.errors import Error, one_line
@@ -28,12 +27,9 @@ from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.oci.layers import layer_archive
 from bootc.oci.names import layer_id
 from bootc.repository.repository import Repository
-from bootc.repository.sealing import DAMAGE
+from bootc.repository.sealing import HEALED
 
 _log = logging.getLogger(__name__)
-
-#: What reading something stored may answer that storing it again heals.
-HEALED = DAMAGE | {errno.ENOENT, errno.EFBIG}
 
 
 def can_reuse(repository: Repository, diff_id: OciDigest, sink: Sink) -> bool:

@@ -11,35 +11,16 @@ Sources: composefs-rs 0.9, ``transform_for_oci`` (generic_tree.rs),
 
 from __future__ import annotations
 
-import enum
-
 from bootc.errors import Error
 from bootc.formats.tree import Directory
+from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent, find_policy, label_tree
 
-_CAPABILITY = b"security.capability"
-_USER = b"user."
 _EMPTIED_FOR_BOOT = ("boot", "sysroot")
 
 
 class SealError(Error):
     """The tree lacks what every bootable image has."""
-
-
-class XattrMode(enum.Enum):
-    """Which extended attributes come from the image; the rest is the builder's accident.
-
-    ``value`` is the name on command lines. Digests made with different modes differ.
-    """
-
-    ALLOWLIST_ONLY = "allowlist-only"
-    KEEP_USER_XATTRS = "keep-user-xattrs"
-
-    def keeps(self, name: bytes) -> bool:
-        """Tell whether an attribute stays."""
-        if name == _CAPABILITY:
-            return True
-        return self is XattrMode.KEEP_USER_XATTRS and name.startswith(_USER)
 
 
 def transform_for_oci(root: Directory, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY) -> None:

@@ -19,7 +19,13 @@ from typing import Protocol
 
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.ocispec import Descriptor, go_architecture
+from bootc.formats.ocispec import (
+    Descriptor,
+    ImageConfig,
+    ImageSpecError,
+    Manifest,
+    go_architecture,
+)
 from bootc.formats.origin import Signature
 from bootc.oci.blob import Blob
 from bootc.oci.layoutdir import open_layout
@@ -85,3 +91,25 @@ def open_source(
         opened = open_skopeo(imgref, image_store=image_store, enforce_policy=signature is not None)
     with opened as source:
         yield source
+
+
+def parse_documents(source: Source, architecture: str | None) -> tuple[Manifest, ImageConfig]:
+    """Return the parsed manifest and configuration of an image that this machine can use.
+
+    Args:
+        source: The image.
+        architecture: The expected architecture in the spelling of images; this machine's if None.
+
+    Raises:
+        WrongArchitecture: the image is for another architecture.
+        ImageSpecError: a document is malformed, or they do not fit together.
+    """
+    manifest = Manifest.parse(source.manifest_raw)
+    config = ImageConfig.parse(source.config_raw)
+    config.check_platform(architecture or host_architecture())
+    if len(config.diff_ids) != len(source.layers):
+        raise ImageSpecError(
+            f"image configuration: rootfs.diff_ids: {len(config.diff_ids)} entries "
+            f"for {len(source.layers)} layers"
+        )
+    return manifest, config

@@ -21,8 +21,8 @@ from bootc.formats.splitstream import StreamWriter
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.layoutdir import open_layout
-from bootc.oci.pull import image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
+from bootc.oci.trees import image_tree
 from bootc.oci.unpack import split_layer
 from bootc.repository.repository import Repository
 from support import images
@@ -278,13 +278,13 @@ def test_inspect(pulled: Cfs, layout: images.Layout) -> None:
 
 
 def test_inspect_of_nothing(pulled: Cfs) -> None:
-    lists = "(hint: bootc internals cfs oci images lists what there is)"
+    lists = "(hint: bootc internals cfs oci images lists the images)"
     absent = f"sha256:{'ab' * 32}"
     assert pulled.error("oci", "inspect", "none") == f"no image is tagged 'none' {lists}"
     assert pulled.error("oci", "inspect", absent) == f"there is no image {absent} {lists}"
     assert "not an OCI digest: 'sha256:12'" in pulled.error("oci", "inspect", "@sha256:12")
     (pulled.repo / "streams/refs/oci/layer").symlink_to(f"../../oci-layer-{TOP_ID}")
-    assert "refers to no manifest" in pulled.error("oci", "inspect", "layer")
+    assert "which is not a manifest" in pulled.error("oci", "inspect", "layer")
     both = pulled.error("oci", "inspect", "os", "--manifest", "--config", code=2)
     assert both == "--manifest and --config exclude each other"
 

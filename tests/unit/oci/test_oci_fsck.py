@@ -19,12 +19,15 @@ from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.fs.dir import Dir
 from bootc.oci import contents
 from bootc.oci.blob import Blob
+from bootc.oci.documents import write_documents
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.layers import check_layer
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.names import tag_of
-from bootc.oci.pull import Pulled, pull, write_documents
-from bootc.oci.stored import config_tree, find_config, find_image, read_image, untag_image
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.stored import find_config, find_image, read_image
+from bootc.oci.tags import untag_image
+from bootc.oci.trees import config_tree
 from bootc.oci.unpack import split_layer
 from bootc.repository.fsck import check
 from bootc.repository.fsck_report import Count

@@ -14,9 +14,10 @@ from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import StreamWriter
 from bootc.fs.dir import Dir
+from bootc.oci.documents import write_documents
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.layoutdir import LayoutSource, open_layout
-from bootc.oci.pull import Pulled, pull, write_documents
+from bootc.oci.pull import Pulled, pull
 from bootc.oci.repair import RepairedImages, repair_images
 from bootc.oci.stored import list_images, read_image
 from bootc.oci.unpack import split_layer

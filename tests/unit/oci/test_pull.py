@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import Error, one_line
-from bootc.events import Done, Event, Progress, Start, null_sink
+from bootc.events import Done, Event, Progress, Start
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.erofs.reader import read_erofs
@@ -22,14 +22,15 @@ from bootc.formats.tree import Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci import pull
 from bootc.oci.layoutdir import LayoutSource, open_layout
-from bootc.oci.pull import compute_image_id
-from bootc.oci.seal import SealError, XattrMode
+from bootc.oci.names import XattrMode
+from bootc.oci.seal import SealError
 from bootc.oci.selabel import LabelError
+from bootc.oci.trees import image_tree
 from bootc.oci.unpack import LayerError
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import images
-from support.images import directory, file, hardlink, layer, symlink
+from support.images import compute_image_id, directory, file, hardlink, layer, symlink
 
 
 @contextmanager
@@ -226,7 +227,7 @@ def test_selinux_labels(tmp_path: Path, repository: Repository, padding: str) ->
     with opened(layout) as source:
         pulled = pull.pull(repository, source)
         assert compute_image_id(source) == pulled.image_id
-        tree = pull.image_tree(source).root
+        tree = image_tree(source).root
     booted = read_erofs(repository.objects.read(pulled.image_id))
     for root in (tree, booted):
         labels = {path: node.stat.xattrs.get(b"security.selinux") for path, node in root.walk()}
@@ -254,7 +255,7 @@ def test_user_xattrs_are_kept_on_demand(tmp_path: Path) -> None:
     layout = images.single(tmp_path / "layout", images.bootable(file("f", pax_headers=pax)))
     with opened(layout) as source:
         for mode, kept in (("allowlist-only", {}), ("keep-user-xattrs", {b"user.x": b"u"})):
-            node = pull.image_tree(source, xattrs=XattrMode(mode)).root.entries[b"f"]
+            node = image_tree(source, xattrs=XattrMode(mode)).root.entries[b"f"]
             assert node.stat.xattrs == kept
 
 
@@ -365,7 +366,7 @@ def test_source_that_changes_is_noticed(tmp_path: Path) -> None:
             self._data = self._data.replace(b"#", b"!")
 
     with opened(layout) as source, pytest.raises(DigestMismatch, match="changed while"):
-        compute_image_id(Turncoat(source), null_sink)
+        compute_image_id(Turncoat(source))
 
 
 def test_same_layer_twice(tmp_path: Path, repository: Repository) -> None:

@@ -19,21 +19,16 @@ from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.fs.dir import Dir
-from bootc.oci import pull as pulling
 from bootc.oci.blob import Blob
+from bootc.oci.boot_image import match_boot_image
+from bootc.oci.documents import Documents, write_documents
 from bootc.oci.fsck import check_images
 from bootc.oci.layoutdir import LayoutSource, open_layout
-from bootc.oci.pull import (
-    Documents,
-    Pulled,
-    boot_tree,
-    compute_image_id,
-    image_name,
-    pull,
-    stored_tree,
-    write_documents,
-)
-from bootc.oci.stored import find_image, match_boot_image, read_image
+from bootc.oci.names import image_name
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.source import parse_documents
+from bootc.oci.stored import find_image, read_image
+from bootc.oci.trees import boot_tree, stored_tree
 from bootc.oci.unpack import split_layer
 from bootc.repository.content import objects_of
 from bootc.repository.fsck import check
@@ -42,7 +37,7 @@ from bootc.repository.objects import Objects
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support import images
-from support.images import file, layer
+from support.images import compute_image_id, file, layer
 
 LAYERS = (
     images.bootable(kernel=b"kernel" * 1000),
@@ -104,7 +99,7 @@ def store_as_another_tool(
     repository: Repository, source: LayoutSource, archives: tuple[bytes, ...], tag: str = "theirs"
 ) -> Digest:
     """Store an image as composefs-rs does, which compares nothing; return the boot image."""
-    manifest, config = pulling._check(source, None)
+    manifest, config = parse_documents(source, None)
     for diff_id, archive in zip(config.diff_ids, archives, strict=True):
         stream = split_layer(io.BytesIO(archive), OciDigest.of(archive), repository.objects)
         repository.streams.write(f"oci-layer-{diff_id}", stream)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.host.gather import read_documents
 from bootc.errors import one_line
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, DigestMismatch, OciDigest
@@ -20,29 +19,16 @@ from bootc.formats.tar import Entry, HeaderReader, Kind
 from bootc.formats.tree import Inline
 from bootc.fs.dir import Dir
 from bootc.oci import layers
+from bootc.oci.boot_image import BootImage, match_boot_image
+from bootc.oci.documents import read_documents
 from bootc.oci.flatten import FlattenError
 from bootc.oci.layers import LayerNotStored, check_layer, dump_layer, layer_archive
 from bootc.oci.layoutdir import open_layout
-from bootc.oci.names import tag_of
-from bootc.oci.pull import Pulled, image_name, pull
-from bootc.oci.seal import XattrMode
-from bootc.oci.stored import (
-    BadTag,
-    BootImage,
-    NotStored,
-    artifact_of,
-    config_tree,
-    find_config,
-    find_image,
-    list_images,
-    match_boot_image,
-    read_image,
-    referrers,
-    tag_image,
-    tag_names,
-    tagged,
-    untag_image,
-)
+from bootc.oci.names import XattrMode, image_name, tag_of
+from bootc.oci.pull import Pulled, pull
+from bootc.oci.stored import artifact_of, find_config, find_image, list_images, read_image
+from bootc.oci.tags import BadTag, NotStored, referrers, tag_image, tag_names, tagged, untag_image
+from bootc.oci.trees import config_tree
 from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from support import images
@@ -164,7 +150,7 @@ def test_what_is_no_tag_is_left_out(
     assert [tag for tag, _ in list_images(repository)] == ["os"]
     assert len(caplog.records) == 6
     for tag in ("stream", "short"):
-        with pytest.raises(NotStored, match="refers to no manifest"):
+        with pytest.raises(NotStored, match="which is not a manifest"):
             tagged(repository, tag)
     with pytest.raises(NotStored, match=f"there is no image {ABSENT}"):
         find_image(repository, "missing")
@@ -224,7 +210,9 @@ def test_referrers(
     (below / str(ABSENT)).symlink_to("x")
     (below / "readme").write_bytes(b"")
     assert referrers(repository, pulled.manifest_digest) == (ABSENT,)
-    assert [r.getMessage().rpartition("/")[2] for r in caplog.records] == ["'readme' is no digest"]
+    assert [r.getMessage().rpartition("/")[2] for r in caplog.records] == [
+        "'readme': the name is not a digest"
+    ]
 
 
 # -- layers
