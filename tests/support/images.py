@@ -14,7 +14,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import zstandard
 
 from bootc.formats import ocispec
 from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.imgref import ImageReference
+from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.source import Source
 from bootc.oci.trees import image_id_of, image_tree
 
@@ -186,6 +189,13 @@ def single(path: Path, *layers: bytes, **options: Any) -> Layout:
     layout = Layout(path)
     layout.image(layers, **options)
     return layout
+
+
+@contextmanager
+def opened(layout: Layout, tag: str | None = None) -> Iterator[LayoutSource]:
+    """Open an image of a layout as the source of a pull."""
+    with open_layout(ImageReference.parse(layout.reference(tag)), ARCHITECTURE) as source:
+        yield source
 
 
 def compute_image_id(

@@ -497,7 +497,8 @@ def test_a_pull_says_what_it_replaces(
     assert "objects  1 new + 1 already present objects; " in out
     (record,) = caplog.records
     said = (
-        f"the stored layer {TOP_ID} is fetched again: it lacks 1 of its objects, {object_of(BIG)}"
+        f"fetching the stored layer {TOP_ID} again: "
+        f"it lacks 1 of its objects, for example {object_of(BIG)}"
     )
     assert record.getMessage().startswith(said)
     assert pulled("oci", "inspect", "os") == before
