@@ -57,7 +57,7 @@ class VerifiedBlob:
         return data
 
 
-def read_document(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:
+def read_whole(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:
     """Return the whole content of a small blob; ``blob`` must be verified.
 
     Raises:

@@ -130,7 +130,7 @@ def layer_archive(
             for data in parts:
                 found.update(data)
                 yield data
-    check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
+    check_digest(f"stored layer {diff_id}", found.hexdigest(), diff_id)
 
 
 def check_layer(repository: Repository, diff_id: OciDigest, stream: Digest | None = None) -> None:

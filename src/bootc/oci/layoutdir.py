@@ -21,7 +21,7 @@ from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index, Manifest, WrongArchitecture
 from bootc.fs.dir import Dir, open_regular
-from bootc.oci.blob import Blob, VerifiedBlob, read_document
+from bootc.oci.blob import Blob, VerifiedBlob, read_whole
 from bootc.printable import listed
 
 _MARKER = "oci-layout"
@@ -73,13 +73,13 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
         named = _named(index, path, name)
         entry = _choose(directory, index, named, architecture, str(imgref))
         with _open_blob(directory, entry) as blob, doing(f"Reading the manifest of {imgref}"):
-            manifest_raw = read_document(blob, entry, ocispec.MAX_MANIFEST_BYTES)
+            manifest_raw = read_whole(blob, entry, ocispec.MAX_MANIFEST_BYTES)
         manifest = Manifest.parse(manifest_raw)
         with (
             _open_blob(directory, manifest.config) as blob,
             doing(f"Reading the configuration of {imgref}"),
         ):
-            config_raw = read_document(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
+            config_raw = read_whole(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
         yield LayoutSource(
             imgref, entry.digest, manifest_raw, config_raw, manifest.layers, directory
         )
@@ -152,7 +152,7 @@ def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what:
         if entry.media_type in ocispec.MANIFEST_TYPES:
             return entry
         with _open_blob(directory, entry) as blob, doing(f"Reading the index of {what}"):
-            index = Index.parse(read_document(blob, entry, ocispec.MAX_MANIFEST_BYTES))
+            index = Index.parse(read_whole(blob, entry, ocispec.MAX_MANIFEST_BYTES))
     raise LayoutError(f"{what}: indexes nested more than {_MAX_DEPTH} deep")
 
 

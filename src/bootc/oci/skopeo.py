@@ -49,7 +49,7 @@ from bootc.oci.blob import (
     CHUNK_BYTES,
     Blob,
     VerifiedBlob,
-    read_document,
+    read_whole,
 )
 from bootc.oci.sigpolicy import PolicyNotEnforced
 
@@ -141,7 +141,7 @@ def open_skopeo(
                 check_digest("the configuration", found.hexdigest(), manifest.config.digest)
             else:
                 with image.blob(manifest.config) as blob:
-                    config_raw = read_document(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
+                    config_raw = read_whole(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
         layers = manifest.layers
         if imgref.transport == "containers-storage":
             # Local storage keeps layers unpacked and cannot serve the blobs of the manifest.

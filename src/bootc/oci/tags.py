@@ -47,7 +47,7 @@ def tag_names(repository: Repository) -> list[str]:
 
 
 def tag_target(repository: Repository, tag: str) -> str:
-    """Return the target of the link that is a tag, as it is stored.
+    """Return the target of the link that is a tag, unchanged.
 
     Raises:
         OSError: there is no such tag, or it is not a link.

@@ -348,7 +348,7 @@ def test_a_damaged_layer_does_not_pass_for_a_whole_one(pulled: Cfs) -> None:
     pulled.damage(object_of(BIG))
     code, out, err = pulled.raw("oci", "layer", TOP_ID)
     assert (code, len(out)) == (1, len(TOP))
-    assert f"layer {TOP_ID} as it is stored has the digest sha256:" in err
+    assert f"stored layer {TOP_ID} has the digest sha256:" in err
     pulled.path_of(object_of(BIG)).unlink()
     assert "No such file or directory" in pulled.raw("oci", "layer", TOP_ID)[2]
 
@@ -402,7 +402,7 @@ def test_compute_id_looks_at_layers_unless_told_to_trust(
     pulled: Cfs, layout: images.Layout
 ) -> None:
     pulled.damage(object_of(BIG))
-    assert f"layer {TOP_ID} as it is stored" in pulled.error("oci", "compute-id", "os")
+    assert f"stored layer {TOP_ID}" in pulled.error("oci", "compute-id", "os")
     verity = stream_object(pulled, f"oci-config-{digests_of(layout)[1]}")
     trusted = pulled("oci", "compute-id", "os", verity)
     assert trusted == f"{image_id(layout, bootable=False)}\n"
