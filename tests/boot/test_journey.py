@@ -14,8 +14,8 @@ from stations import BYSTANDER, Demonstration, FirstBoot, LiveBoot
 from bootc.formats.digest import Algorithm
 from bootc.formats.imgref import ImageReference
 from bootc.formats.verity import verity_digest
-from bootc.oci.pull import compute_image_id
 from bootc.oci.source import open_source
+from support.images import compute_image_id
 from testbed.demo_os import DemoOs, installed
 from testbed.machine import Machine
 from testbed.tamper import Ext4, root_filesystem

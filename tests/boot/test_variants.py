@@ -13,9 +13,10 @@ import pytest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.pe import Uki
 from bootc.formats.tree import Directory, External, Inline, Leaf
-from bootc.oci.pull import ImageTree, compute_image_id, image_tree
 from bootc.oci.source import open_source
+from bootc.oci.trees import ImageTree, image_tree
 from support import require
+from support.images import compute_image_id
 from support.variants import (
     CHANGED_DEFAULT,
     CONFLICT,

@@ -37,12 +37,12 @@ from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
 from bootc.kernel import fsverity
 from bootc.kernel.mount import mount, umount2
-from bootc.oci.pull import Pulled, compute_image_id
+from bootc.oci.pull import Pulled
 from bootc.oci.source import host_architecture, open_source
 from bootc.repository.sealing import VerityMissing
 from support import images, pe, require
 from support.commands import Command, Commands
-from support.images import directory, file
+from support.images import compute_image_id, directory, file
 
 pytestmark = pytest.mark.host
 

@@ -35,12 +35,11 @@ from bootc.fs.tree_write import write_tree
 from bootc.kernel import mount
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.local import directory_tree
-from bootc.oci.pull import compute_image_id
 from bootc.repository.repository import Repository
 from bootc.repository.sink import DigestOnly
 from support import images, require
 from support.cfs import Cfs
-from support.images import directory, file, hardlink, symlink
+from support.images import compute_image_id, directory, file, hardlink, symlink
 from support.trees import text_of
 from support.writable import CAPABILITY, check_written_and_read_again, trees
 

@@ -18,11 +18,20 @@ from bootc.formats.tree import Directory, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.local import directory_tree
-from bootc.oci.pull import compute_image_id, image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
 from bootc.oci.source import open_source
+from bootc.oci.trees import image_tree
 from support import images, require
-from support.images import Member, directory, file, hardlink, member, symlink, xattr
+from support.images import (
+    Member,
+    compute_image_id,
+    directory,
+    file,
+    hardlink,
+    member,
+    symlink,
+    xattr,
+)
 
 pytestmark = pytest.mark.interop
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bootc.formats.imgref import ImageReference
-from bootc.oci.pull import compute_image_id
 from bootc.oci.source import open_source
 from support import require
+from support.images import compute_image_id
 from support.readme import TOP, of_containers
 from testbed.demo_os import DemoOs
 

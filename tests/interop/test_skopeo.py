@@ -24,16 +24,17 @@ from bootc.fs.process import CommandFailed, ToolMissing
 from bootc.oci import skopeo
 from bootc.oci.fsck import check_images
 from bootc.oci.layoutdir import LayoutError
-from bootc.oci.pull import compute_image_id, pull
+from bootc.oci.pull import pull
 from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
-from bootc.oci.stored import config_tree, find_image, list_images
+from bootc.oci.stored import find_image, list_images
+from bootc.oci.trees import config_tree
 from bootc.repository.fsck import check
 from bootc.repository.repository import Repository
 from support import images, require
 from support import skopeo as skopeos
-from support.images import directory, file
+from support.images import compute_image_id, directory, file
 from testbed import registry
 
 pytestmark = pytest.mark.interop

@@ -14,13 +14,19 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
 from bootc.formats import ocispec
+from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.imgref import ImageReference
+from bootc.oci.layoutdir import LayoutSource, open_layout
+from bootc.oci.source import Source
+from bootc.oci.trees import image_id_of, image_tree
 
 MTIME = 1234567890
 ARCHITECTURE = ocispec.go_architecture(os.uname().machine)
@@ -183,3 +189,22 @@ def single(path: Path, *layers: bytes, **options: Any) -> Layout:
     layout = Layout(path)
     layout.image(layers, **options)
     return layout
+
+
+@contextmanager
+def opened(layout: Layout, tag: str | None = None) -> Iterator[LayoutSource]:
+    """Open an image of a layout as the source of a pull."""
+    with open_layout(ImageReference.parse(layout.reference(tag)), ARCHITECTURE) as source:
+        yield source
+
+
+def compute_image_id(
+    source: Source,
+    *,
+    bootable: bool = True,
+    algorithm: Algorithm = Algorithm.SHA512,
+    architecture: str | None = None,
+) -> Digest:
+    """Return the image id that a pull ends with, without storing anything."""
+    tree = image_tree(source, bootable=bootable, algorithm=algorithm, architecture=architecture)
+    return image_id_of(tree.root, algorithm)

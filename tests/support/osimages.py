@@ -17,8 +17,8 @@ from bootc.formats.cmdline import composefs_karg
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from bootc.oci.layoutdir import open_layout
-from bootc.oci.pull import compute_image_id
 from support import images, pe
+from support.images import compute_image_id
 
 #: Too long to be in the image itself, and so objects.
 _LONG = " of the image" * 8

@@ -13,14 +13,12 @@ from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
-from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.ocispec import ImageConfig
 from bootc.formats.osrelease import OsRelease, parse_os_release
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.oci.pull import required_bytes
 from bootc.oci.source import Source
-from bootc.repository.content import read_content
+from bootc.repository.content import read_content, read_image_tree
 from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -72,9 +70,7 @@ def description_of(repository: Repository, deployment: Digest) -> Directory:
         InvalidImage, VerityMissing, ObjectCorrupt: its image is damaged.
         OSError: it cannot be read.
     """
-    with doing(f"Reading image {deployment}"):
-        data = repository.objects.read(deployment, limit=MAX_IMAGE_BYTES)
-        return read_erofs(data, below=[_OS_RELEASE, KARGS_D])
+    return read_image_tree(repository.objects, deployment, below=[_OS_RELEASE, KARGS_D])
 
 
 def os_release_of(repository: Repository, root: Directory) -> OsRelease:

@@ -24,7 +24,7 @@ from bootc.deploy.etc.local import read_local_etc, with_policy
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.execute import Supplies, run
 from bootc.deploy.host.facts import Facts
-from bootc.deploy.host.gather import gather, read_documents, read_image
+from bootc.deploy.host.gather import gather, image_facts, image_status
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import ReadableSystem
 from bootc.deploy.host.status import wanted_image
@@ -47,9 +47,10 @@ from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.ocispec import Descriptor, Manifest
+from bootc.formats.ocispec import Descriptor, ImageConfig, Manifest
 from bootc.formats.origin import BootType, Origin
 from bootc.oci import sigpolicy
+from bootc.oci.documents import read_documents
 from bootc.oci.source import Source, open_source
 
 _log = logging.getLogger(__name__)
@@ -160,7 +161,9 @@ def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = No
     facts = gather(system)
     wanted = _source_of(facts, tag)
     with open_source(wanted.reference, wanted.signature) as source:
-        found = read_image(wanted, source)
+        manifest = Manifest.parse(source.manifest_raw)
+        image = image_facts(manifest, ImageConfig.parse(source.config_raw))
+        found = image_status(wanted, source.manifest_digest, image)
         if system.run is not None:
             write_cached_update(system.run, found)
         compared = facts.staged_id() or facts.booted.image_id
@@ -175,7 +178,7 @@ def check_for_update(system: ReadableSystem, sink: Sink, *, tag: str | None = No
         if found.version is not None:
             sink(Message(f"  Version: {found.version}"))
         known = _layers_of(system, origin)
-        for line in _difference(known, Manifest.parse(source.manifest_raw).layers):
+        for line in _difference(known, manifest.layers):
             sink(Message(line))
     if booted_protection(facts).unified:
         # The documents of an image do not tell what it boots with.

@@ -1,9 +1,8 @@
-"""Bytes of blobs, checked while they pass.
+"""Bytes of blobs, checked while they are read.
 
-Owns: the :class:`Blob` protocol and its check. Promises: who reads a
-:class:`VerifiedBlob` to its end has read exactly what its descriptor names, or
-got :class:`DigestMismatch`; until then the bytes are only claims, so nothing made
-of them may be published before the end was reached.
+A caller that reads a :class:`VerifiedBlob` to its end has read exactly the bytes that the
+descriptor names, or has got :class:`DigestMismatch`. Before the end the bytes are unchecked: the
+caller must not publish anything made of them.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ class Blob(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
+        """Return at most ``size`` bytes, and no bytes at the end."""
 
 
 class VerifiedBlob:
-    """The bytes of a blob, with the verdict at their end.
+    """The bytes of a blob, checked at their end.
 
     Args:
-        read: Returns at most as many bytes as asked for, none at the end.
-        descriptor: What the bytes should be.
+        read: Returns at most as many bytes as asked for, and no bytes at the end.
+        descriptor: The expected size and digest.
     """
 
     def __init__(self, read: Callable[[int], bytes], descriptor: Descriptor) -> None:
@@ -39,10 +38,10 @@ class VerifiedBlob:
         self._size_bytes = 0
 
     def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end.
+        """Return at most ``size`` bytes, and no bytes at the end.
 
         Raises:
-            DigestMismatch: the end was reached, or passed, and the bytes are others.
+            DigestMismatch: at the end, if the size or the digest is wrong.
         """
         data = self._read(size)
         self._hash.update(data)
@@ -58,11 +57,11 @@ class VerifiedBlob:
         return data
 
 
-def read_document(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:
-    """Read a small blob whole; ``blob`` is verified.
+def read_whole(blob: Blob, descriptor: Descriptor, limit: int) -> bytes:
+    """Return the whole content of a small blob; ``blob`` must be verified.
 
     Raises:
-        DigestMismatch: it is not what its descriptor says, or larger than any such document.
+        DigestMismatch: the blob does not match its descriptor, or is larger than ``limit``.
     """
     if descriptor.size_bytes > limit:
         raise DigestMismatch(

@@ -1,11 +1,10 @@
-"""Canonicalisations: what makes trees equal that were meant to be.
+"""Canonicalisations: known changes that make two trees equal that should be equal.
 
-Owns: the list of known reasons why builder and machine see one image as two trees,
-each with the change that takes the difference away, and the search for the smallest
-set of them that explains two given trees. Promises: an explanation was tried out: the
-changes it names, made to both trees, leave no difference; the trees given are not
-changed. Only what differs is copied and tried, so the time it takes grows with the
-number of differences.
+The module knows the reasons why a builder and a machine see one image as two trees. Each reason
+comes with a change that removes the difference. :func:`explain_by` searches for the smallest set
+of changes that explains two given trees. It has tried out the set that it returns: after these
+changes to both trees, no difference is left. It does not change the given trees. It copies only
+the entries that differ, therefore its time grows with the number of differences.
 
 Sources: composefs-rs 0.9, ``transform_for_oci`` and ``transform_for_boot``; reports of
 digests that differ: bootc issues 2194, 2334, 2353, composefs-rs issues 34, 107, 132,
@@ -30,28 +29,28 @@ from bootc.oci.selabel import ReadContent
 
 _SELINUX = b"security.selinux"
 _CAPABILITY = b"security.capability"
-#: What the transforms look at, whether it differs or not.
+#: Entries that the transforms read even if they do not differ.
 _CONTEXT = (b"/usr", b"/run", b"/boot", b"/sysroot")
 _POLICY = b"/etc/selinux"
-#: More causes at once are a different tree.
+#: Trees that need more changes at once are simply different trees.
 _MAX_COMBINED = 3
-#: Bounds on a search that does not find: sets tried on a sample, and samples.
+#: Bounds of a search without success: sets tried on a sample, and samples.
 _MAX_TRIALS = 30
 _MAX_ROUNDS = 8
-#: Differences of each class in the first sample, and those that join it in a round.
+#: Differences of each class in the first sample, and differences added in each round.
 _SAMPLE = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Canonicalisation:
-    """One known change. ``apply`` may change its argument and returns the tree to go on with."""
+    """One known change. ``apply`` may change its argument, and returns the changed tree."""
 
     name: str
     #: Completes "equal when …".
     condition: str
-    #: Where it comes from and what to do, for the user.
+    #: The cause and the remedy, for the user.
     advice: str
-    #: What it can remove.
+    #: The differences that the change can remove.
     removes: frozenset[Aspect]
     apply: Callable[[Directory], Directory]
 
@@ -73,18 +72,18 @@ def explain_by(
 ) -> tuple[Applied, ...] | None:
     """Return the smallest set of canonicalisations that makes two trees equal.
 
-    The set is found with a sample of each class of differences, and then tried with all of
-    them; what it leaves joins the sample.
+    The function finds a set with a sample of each class of differences, and then tries it with
+    all differences. Differences that are left join the sample.
 
     Args:
         pair: The trees.
-        differences: What :func:`bootc.formats.treediff.compare` found.
-        candidates: What to try, narrow ones before those that remove more; the first of
-            several equally small sets is taken.
-        always: What is part of every set, and applied last.
+        differences: The result of :func:`bootc.formats.treediff.compare`.
+        candidates: The changes to try, narrow ones before those that remove more. Of several
+            equally small sets the first is taken.
+        always: Changes that are part of every set, and are applied last.
 
     Returns:
-        The set in the order of use; None if no three candidates will do.
+        The set in the order of use; None if no set of at most three candidates is enough.
     """
     aspects = {difference.aspect for difference in differences}
     relevant = [candidate for candidate in candidates if candidate.removes & aspects]
@@ -117,7 +116,7 @@ def _search(
         for combination in itertools.combinations(useful, size):
             if base.union(*(removed for _, removed in combination)) != trial.differences:
                 continue
-            # Wide ones first: a label, say, is made by a transform before it is compared.
+            # Wide changes first: for example, a transform makes labels, then they are compared.
             chosen = (*(candidate for candidate, _ in reversed(combination)), *always)
             if not trial.apply(chosen)[1]:
                 return chosen
@@ -131,7 +130,7 @@ _Key = tuple[bytes, Aspect, bytes]
 
 
 class _Trial:
-    """Canonicalises copies of the entries some differences are about."""
+    """Canonicalises copies of the entries that some differences concern."""
 
     def __init__(self, pair: tuple[Directory, Directory], about: Iterable[Difference]) -> None:
         self._paths = {path for d in about for path in (d.path, *d.first_names)}
@@ -139,11 +138,11 @@ class _Trial:
 
     @functools.cached_property
     def differences(self) -> frozenset[_Key]:
-        """All there are between the copies."""
+        """All differences between the copies."""
         return _keys(compare(self._a, self._b))
 
     def removed_by(self, changes: Sequence[Canonicalisation]) -> frozenset[_Key]:
-        """Return which differences go away; none if a change cannot be made."""
+        """Return the differences that changes remove; none if a change cannot be made."""
         a, b = self._a, self._b
         try:
             for change in changes:
@@ -155,7 +154,7 @@ class _Trial:
     def apply(
         self, changes: Sequence[Canonicalisation]
     ) -> tuple[tuple[Applied, ...], list[Difference]]:
-        """Return what each change does, and some of the differences left after all of them.
+        """Return the effect of each change, and some of the differences that are left after all.
 
         Raises:
             Error: a change cannot be made.
@@ -169,7 +168,7 @@ class _Trial:
         return tuple(applied), list(itertools.islice(compare(a, b), _SAMPLE))
 
     def _touched(self, before: Directory, after: Directory) -> bool:
-        """Whether a change concerned what differs, and not only what else was copied."""
+        """Tell whether a change concerns an entry that differs, not only other copied entries."""
         return any(
             d.path in (self._above if d.aspect is Aspect.ENTRY else self._paths)
             for d in compare(before, after)
@@ -177,7 +176,7 @@ class _Trial:
 
     @functools.cached_property
     def _above(self) -> frozenset[bytes]:
-        """Paths with which something would vanish that differs."""
+        """Paths whose removal would remove an entry that differs."""
         return frozenset(
             path[: slash.start()]
             for path in self._paths
@@ -190,7 +189,7 @@ def _keys(differences: Iterable[Difference]) -> frozenset[_Key]:
 
 
 def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
-    """Copy some entries, the directories they are in, and what the transforms look at."""
+    """Copy some entries, their parent directories, and the entries that the transforms read."""
     copy = Directory(root.stat.copy())
     leaves: dict[int, Leaf] = {}
     policy = root.lookup(_POLICY)
@@ -216,7 +215,7 @@ def _excerpt(root: Directory, paths: Iterable[bytes]) -> Directory:
 
 
 def _twin(node: Node) -> Node:
-    """Copy an entry without what is below it."""
+    """Copy an entry without the entries below it."""
     stat = node.stat.copy()
     return Directory(stat) if isinstance(node, Directory) else Leaf(stat, node.content)
 
@@ -352,7 +351,7 @@ def format_version(versions: tuple[int | None, int | None]) -> Canonicalisation:
     """Return the canonicalisation of trees whose images have different format versions.
 
     Args:
-        versions: What they have; None is an EROFS image that is no composefs image.
+        versions: The versions; None means an EROFS image that is not a composefs image.
     """
     whole_seconds = 2 in versions
     return Canonicalisation(
@@ -371,10 +370,10 @@ def format_version(versions: tuple[int | None, int | None]) -> Canonicalisation:
 def known_canonicalisations(
     algorithm: Algorithm, read_content: ReadContent
 ) -> tuple[Canonicalisation, ...]:
-    """Return all that trees can be tried with, narrow ones first.
+    """Return all known canonicalisations, narrow ones first.
 
     Args:
-        algorithm: What objects are named by.
+        algorithm: The algorithm of the object names.
         read_content: Reads the SELinux policy of either tree; may raise an ``Error``.
     """
 
@@ -398,7 +397,7 @@ def known_canonicalisations(
             _METADATA | {Aspect.ENTRY, Aspect.LINKS},
             for_boot,
         ),
-        # For when the policy cannot be read.
+        # If the policy cannot be read, boot-transform fails.
         Canonicalisation(
             "boot-emptied",
             "/boot and /sysroot are emptied",

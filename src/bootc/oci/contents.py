@@ -1,11 +1,11 @@
-"""Streams of a repository compared with the digests that they are named by.
+"""Comparison of stored streams with the digests in their names.
 
-Owns: the verdict whether a stream is the manifest, the configuration or the layer that
-its name says. Promises: each layer is read once, however many images have it; memory does
-not grow with the size of a layer.
+A stream can be a manifest, a configuration or a layer. :class:`Contents` reads each layer once,
+no matter how many images use it. Memory does not grow with the size of a layer.
 
-A stream that is another one is told from one that cannot be read: :data:`WRONG` are the
-errors that reading again would give again, and that fetching heals.
+There are two kinds of errors. :data:`WRONG` means that the stream is sound but holds other
+content than its name says: reading it again gives the same error, and fetching heals it. Any
+other error means that the stream cannot be read.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from bootc.oci.layers import check_layer
 from bootc.oci.names import Kind, parse_content_id
 from bootc.repository.repository import Repository
 
-#: A stream is sound as an object, and not what its name says.
+#: Errors of a sound stream that does not hold what its name says.
 WRONG = (DigestMismatch, SplitstreamError)
 
 _TYPES = {Kind.MANIFEST: splitstream.OCI_MANIFEST, Kind.CONFIG: splitstream.OCI_CONFIG}
 
 
 class Contents:
-    """Compares streams, and remembers the layers among them.
+    """Compares streams, and remembers the verdict about layers.
 
     Args:
-        repository: Where they are; open for reading will do.
+        repository: The repository with the streams; may be open for reading only.
     """
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
-        #: What streams were compared with.
+        #: Streams that were compared, each with the digest it was compared with.
         self.seen: set[tuple[Digest, OciDigest]] = set()
         self._failed: dict[tuple[Digest, OciDigest], Error | OSError] = {}
 
     def document(self, kind: Kind, stream: Digest, digest: OciDigest) -> Document:
-        """Return the manifest or the configuration that a stream consists of.
+        """Return the manifest or the configuration that a stream holds.
 
         Raises:
-            DigestMismatch, SplitstreamError: it is another one.
-            Error, OSError: it cannot be read.
+            DigestMismatch, SplitstreamError: the stream holds something else.
+            Error, OSError: the stream cannot be read.
         """
         self.seen.add((stream, digest))
         return read_document(self._repository, stream, digest, _TYPES[kind])
@@ -54,8 +54,8 @@ class Contents:
         """Put a layer together and compare it with its digest.
 
         Raises:
-            DigestMismatch, SplitstreamError: it is another one.
-            Error, OSError: it cannot be read.
+            DigestMismatch, SplitstreamError: the stream holds something else.
+            Error, OSError: the stream cannot be read.
         """
         key = stream, digest
         if key not in self.seen:
@@ -68,11 +68,11 @@ class Contents:
             raise self._failed[key]
 
     def compare(self, kind: Kind, stream: Digest, digest: OciDigest) -> None:
-        """Compare any stream with its digest.
+        """Compare a stream of any kind with its digest.
 
         Raises:
-            DigestMismatch, SplitstreamError: it is another one.
-            Error, OSError: it cannot be read.
+            DigestMismatch, SplitstreamError: the stream holds something else.
+            Error, OSError: the stream cannot be read.
         """
         if kind is Kind.LAYER:
             self.layer(stream, digest)
@@ -81,12 +81,12 @@ class Contents:
 
 
 def named_streams(repository: Repository, kind: Kind) -> Iterator[tuple[str, Digest, OciDigest]]:
-    """Yield all manifests, configurations or layers, tagged or not.
+    """Yield all streams of a kind, no matter whether a tag keeps them.
 
-    A link that leads to no object is left out: it is for the check of the repository to find.
+    The function skips a link that leads to no object: the check of the repository reports it.
 
     Yields:
-        The content id, the object that the stream is, and the digest in the name.
+        The content id, the object that holds the stream, and the digest in the content id.
     """
     for name in repository.streams.names():
         parsed = parse_content_id(name)

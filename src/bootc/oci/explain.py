@@ -1,9 +1,9 @@
-"""Why two digests differ: two trees from wherever they are, compared and reconciled.
+"""Why two digests differ: two trees of any origin, compared and reconciled.
 
-Owns: opening what a user names (a directory, an EROFS image, a dumpfile, a container
-image) and the report. Promises: directories and container images are read the way
-deployment ids are computed, images and dumpfiles as they are; nothing is stored; an
-explanation was tried out (see :mod:`bootc.oci.canonical`).
+:func:`explain` opens what a user names (a directory, an EROFS image, a dumpfile or a container
+image). It reads directories and container images in the way that deployment ids are computed,
+and EROFS images and dumpfiles unchanged. It stores nothing. It has tried out every explanation
+that it returns (see :mod:`bootc.oci.canonical`).
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.canonical import Applied, explain_by, format_version, known_canonicalisations
 from bootc.oci.local import directory_tree
-from bootc.oci.pull import image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent
 from bootc.oci.source import open_source
+from bootc.oci.trees import image_tree
 
-#: What deployment ids are, where nothing says otherwise.
+#: The defaults of deployment ids.
 _ALGORITHM = Algorithm.SHA512
 _FORMAT_VERSION = 1
 _EROFS_MAGIC = EROFS_MAGIC.to_bytes(4, "little")
 
 
 class NotATree(Error):
-    """What was named holds no tree that could be compared."""
+    """The given name leads to nothing that holds a tree."""
 
 
 class ContentMissing(Error):
-    """A file's content is needed, and only its digest is at hand."""
+    """The content of a file is needed, but only its digest is known."""
 
 
 class Kind(enum.Enum):
-    """What a user can name."""
+    """The kinds of things that a user can name."""
 
     DIRECTORY = "directory"
     IMAGE = "EROFS image"
@@ -61,14 +61,14 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two."""
+    """One of the two sides of a comparison."""
 
     name: str
     kind: Kind
     entries: int
     digest: Digest
-    #: Of the image, or of the image the tree would become; None of an EROFS image that is no
-    #: composefs image.
+    #: The format version of the image, or of the image that the tree would become. None for an
+    #: EROFS image that is not a composefs image.
     format_version: int | None
 
 
@@ -79,9 +79,9 @@ class Report:
     a: Side
     b: Side
     findings: tuple[Finding, ...]
-    #: What makes the trees equal; None if nothing known does.
+    #: The changes that make the trees equal; None if no known changes do.
     explanation: tuple[Applied, ...] | None
-    #: Whose rules the images were written by, when that is all that differs; None for nobody's.
+    #: The dialects of the two writers, if the images differ in nothing else; None if unknown.
     writers: tuple[Dialect | None, Dialect | None] | None = None
 
     @property
@@ -98,23 +98,23 @@ def explain(
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
     sink: Sink = null_sink,
 ) -> Report:
-    """Compare two things that were to have the same digest.
+    """Compare two things that should have the same digest.
 
     Args:
         a: A directory, an EROFS image, a dumpfile, or an image reference.
-        b: Another.
-        bootable: Read directories and container images as bootable ones.
-        xattrs: Which extended attributes of them are kept.
-        sink: Told of the layers that are read.
+        b: Another one.
+        bootable: Read directories and container images as bootable images.
+        xattrs: Which extended attributes of these are kept.
+        sink: Receives the progress of the layers.
 
     Raises:
-        NotATree: one of them is nothing of that kind.
-        Error: one is damaged, or lacks what a bootable image has.
-        OSError: one cannot be read.
+        NotATree: a side is none of these kinds.
+        Error: a side is damaged, or lacks something that a bootable image needs.
+        OSError: a side cannot be read.
     """
     stored = [_read_file(a), _read_file(b)]
     with contextlib.ExitStack() as stack:
-        # What stored trees name their objects by decides how the others are hashed.
+        # The algorithm of a stored tree decides how the other side is hashed.
         named_by = [None if tree is None else _algorithm_of(tree.root) for tree in stored]
         usual = named_by[0] or named_by[1] or _ALGORITHM
         trees = [
@@ -133,11 +133,11 @@ def explain(
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """A tree and where it is from."""
+    """A tree and its origin."""
 
     kind: Kind
     root: Directory
-    #: The image as it is stored, if it is one.
+    #: The bytes of the EROFS image, if the tree comes from one.
     image: bytes | None = None
     read_content: ReadContent | None = None
 
@@ -173,7 +173,7 @@ def _side(name: str, tree: _Tree, algorithm: Algorithm) -> Side:
 
 
 def _writer(side: Side, tree: _Tree) -> Dialect | None:
-    """Return whose rules made an image."""
+    """Return the dialect that writes this image, or None."""
     if side.format_version is None:
         return None
     for dialect in Dialect:
@@ -184,7 +184,7 @@ def _writer(side: Side, tree: _Tree) -> Dialect | None:
 
 
 def _reader_of(trees: tuple[_Tree, _Tree]) -> ReadContent:
-    """Return what reads a file of either tree: equal digests mean equal content."""
+    """Return a function that reads a file of either tree: equal digests mean equal content."""
 
     def read_content(content: Inline | External) -> bytes:
         if isinstance(content, Inline):
@@ -202,7 +202,7 @@ def _holds(root: Directory, content: External) -> bool:
 
 
 def _algorithm_of(root: Directory) -> Algorithm | None:
-    """Return what objects are named by; None if the tree refers to none."""
+    """Return the algorithm of the object names, or None if the tree refers to no objects."""
     for _, node in root.walk():
         if isinstance(node, Leaf) and isinstance(node.content, External):
             return node.content.digest.algorithm
@@ -223,7 +223,7 @@ def _read_file(name: str) -> _Tree | None:
             "transport (oci:DIR:TAG, docker://HOST/REPOSITORY:TAG)",
         ) from exc
     with doing(f"Reading {name}"), open(name, "rb") as file:
-        # One read for all: it may be a pipe from a program that writes a dumpfile.
+        # Read everything once: the file may be a pipe from a program that writes a dumpfile.
         data = file.read(MAX_IMAGE_BYTES + 1)
         if data[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + 4] == _EROFS_MAGIC:
             return _Tree(Kind.IMAGE, read_erofs(data), data)
@@ -239,7 +239,7 @@ def _read_file(name: str) -> _Tree | None:
 def _read_source(
     name: str, algorithm: Algorithm, *, bootable: bool, xattrs: XattrMode, sink: Sink
 ) -> Iterator[_Tree]:
-    """Read a directory or a container image the way ids are computed of them."""
+    """Read a directory or a container image in the way that ids are computed."""
     if _is_reference(name):
         with open_source(ImageReference.parse(name)) as source:
             tree = image_tree(source, sink, bootable=bootable, algorithm=algorithm, xattrs=xattrs)
@@ -251,5 +251,5 @@ def _read_source(
 
 
 def _is_reference(name: str) -> bool:
-    # A file of such a name can be said with its directory in front: ./a:b
+    # For a file with a colon in its name, the user puts the directory in front: ./a:b
     return ":" in name and not name.startswith((".", "/"))

@@ -1,13 +1,13 @@
-"""The root of an image as a tar archive, the same bytes for the same root.
+"""The root of an image as a tar archive: the same bytes for the same root.
 
-Owns: what the archive holds and in which order. Promises: entries are in the order of
-names, bytewise; owners are numbers; of extended attributes those stay that belong to the
-files (capabilities, ACLs, ``user.``), as ``SCHILY.xattr`` records of pax; SELinux labels
-are those that the image's own policy gives, not those of the machine it is unpacked on;
-times are kept to the nanosecond, and hard links are links. Sockets cannot be in an archive
-and are left out.
+- Entries are in bytewise order of their names. Owners are numbers.
+- Of the extended attributes, the archive keeps those that belong to the files (capabilities,
+  ACLs, ``user.``), as ``SCHILY.xattr`` records of pax.
+- SELinux labels are those of the image's own policy, not of the machine that unpacks the archive.
+- Times are kept to the nanosecond. Hard links are links.
+- An archive cannot hold sockets; they are left out.
 
-The root directory itself has no entry: what unpacks the archive has made one.
+The root directory itself has no entry: the program that unpacks the archive has made one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bootc.oci.selabel import ReadContent, find_policy, label_tree
 _log = logging.getLogger(__name__)
 
 _KEPT = (b"security.capability", b"system.posix_acl_", b"user.")
-#: What overlayfs notes down of its own layers.
+#: Attributes in which overlayfs keeps facts about its own layers.
 _OVERLAY = b"user.overlay."
 _CHUNK_BYTES = 1 << 20
 
@@ -51,7 +51,7 @@ class Writable(Protocol):
     """Takes the archive."""
 
     def write(self, data: bytes, /) -> object:
-        """Take some more of it."""
+        """Take the next bytes."""
 
 
 class ExportError(Error):
@@ -61,16 +61,16 @@ class ExportError(Error):
 def exported_tree(
     root: Directory, read_content: ReadContent, *, labels: bool, copies: Mapping[str, str]
 ) -> Directory:
-    """Return the tree to be written.
+    """Return the tree to write.
 
     Args:
-        root: The image as it is, which is changed.
+        root: The tree of the image. The function changes it.
         read_content: Returns the content of a regular file.
         labels: Give the files the labels of the image's policy, if it selects one.
-        copies: Files that shall be in a second place, by where that is.
+        copies: The second place of files, each with the path of the file.
 
     Raises:
-        ExportError: there is no such file, or there is something in its place.
+        ExportError: a file does not exist, or its second place is taken.
         LabelError, FileContextsError: the policy cannot be used.
     """
     for target, source in copies.items():
@@ -89,7 +89,7 @@ def write_tar(root: Directory, open_content: Callable[[Digest], int], out: Writa
     Args:
         root: The tree.
         open_content: Returns a descriptor of the content of a file.
-        out: Where to.
+        out: Receives the archive.
 
     Raises:
         ExportError: a file ends before its size.
@@ -171,7 +171,7 @@ def _opened(content: Inline | External, open_content: Callable[[Digest], int]) -
 
 
 def _copy(root: Directory, target: str, source: str) -> None:
-    """Put a file into a second place: not as a link, since /boot may be another file system."""
+    """Copy a file to a second place. A link would not do: /boot may be another file system."""
     node = root.lookup(os.fsencode(source))
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
         raise ExportError(f"{shell_quoted(source)} is not a regular file")

@@ -1,12 +1,12 @@
-"""Layers to one tree.
+"""The layers of an image, applied to one tree.
 
-Owns: the rules by which entries of layers make up a file system: order,
-replacement, whiteouts, opaque directories, hard links. Promises: where composefs-rs
-makes a tree of an image, this is the same tree, so image ids agree; an entry whose
-path climbs (``..``) is refused; every refusal names the layer and the entry.
+The module has the rules by which the entries of layers make a file system: order, replacement,
+whiteouts, opaque directories, hard links. For an image that composefs-rs accepts, the tree is the
+same as there, so image ids agree. An entry whose path leads upwards (``..``) is refused. Every
+refusal names the layer and the entry.
 
-One difference, for images composefs-rs refuses but container engines accept: a
-parent directory that no layer lists is made, mode 0755, owned by root, mtime 0.
+One difference concerns images that composefs-rs refuses but container engines accept: if no layer
+lists a parent directory, it is made with mode 0755, owner root and mtime 0.
 
 Sources: OCI image specification 1.1, "Image Layer Filesystem Changeset";
 composefs-rs 0.9, ``composefs-oci/src/image.rs``.
@@ -48,15 +48,15 @@ class FlattenError(Error):
 def apply_layer(
     root: Directory, layer: OciDigest, entries: Iterable[tuple[Entry, Inline | External]]
 ) -> None:
-    """Apply one layer to the tree below ``root``; layers go in order, lowest first.
+    """Apply one layer to the tree below ``root``. Apply the layers in order, lowest first.
 
     Args:
-        root: The tree so far, changed in place.
-        layer: The layer's ``diff_id``, for messages.
-        entries: Its entries, each with the content of a regular file.
+        root: The tree of the layers below, changed in place.
+        layer: The ``diff_id`` of the layer, for messages.
+        entries: The entries of the layer, each with the content of a regular file.
 
     Raises:
-        FlattenError: an entry that cannot be applied.
+        FlattenError: an entry cannot be applied.
     """
     for entry, content in entries:
         parts = _components(entry.path, entry, layer)
@@ -80,7 +80,7 @@ def _put(
     if len(parts[-1]) > _MAX_NAME_BYTES:
         raise FlattenError("name too long", entry, layer)
     if entry.kind is Kind.SPARSE:
-        # composefs-rs refuses these as well; no tool that makes layers writes them.
+        # composefs-rs refuses them too. No tool that makes layers writes them.
         raise FlattenError("a sparse file: make the layer without tar's --sparse", entry, layer)
     if entry.kind is Kind.HARDLINK:
         node = _link_target(root, entry, layer)
@@ -97,7 +97,7 @@ def _put(
 
 
 def content_of(entry: Entry, content: Inline | External) -> Content:
-    """Return what a leaf made of an entry holds; ``content`` is that of a regular file."""
+    """Return the content of the leaf that an entry becomes; ``content`` is for a regular file."""
     match entry.kind:
         case Kind.SYMLINK:
             return Symlink(entry.link_target)
@@ -112,7 +112,7 @@ def content_of(entry: Entry, content: Inline | External) -> Content:
 
 
 def stat_of(entry: Entry) -> Stat:
-    """Return the metadata of what is made of an entry."""
+    """Return the metadata of the node that an entry becomes."""
     return Stat(entry.mode, entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns, dict(entry.xattrs))
 
 
@@ -126,12 +126,12 @@ def _link_target(root: Directory, entry: Entry, layer: OciDigest) -> Leaf:
 
 
 def _white_out(root: Directory, parts: list[bytes], entry: Entry, layer: OciDigest) -> None:
-    """Remove what a whiteout hides. What is not there needs no removing."""
+    """Remove the entry that a whiteout hides, if it exists."""
     parent = root.lookup(b"/".join(parts[:-1]))
     if not isinstance(parent, Directory):
         return
     if parts[-1] == _OPAQUE:
-        # Entries this layer brought before the marker go too: composefs-rs does so.
+        # Entries that this layer listed before the marker are removed too, as in composefs-rs.
         parent.entries.clear()
         return
     hidden = parts[-1].removeprefix(_WHITEOUT)
@@ -141,7 +141,7 @@ def _white_out(root: Directory, parts: list[bytes], entry: Entry, layer: OciDige
 
 
 def _parent(root: Directory, parts: list[bytes], entry: Entry, layer: OciDigest) -> Directory:
-    """Return the directory an entry goes into, making what no layer listed."""
+    """Return the parent directory of an entry; make directories that no layer lists."""
     directory = root
     for name in parts[:-1]:
         node = directory.entries.get(name)

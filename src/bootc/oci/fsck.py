@@ -1,13 +1,12 @@
-"""Container images of a repository checked, above what the repository itself knows.
+"""The check of the container images in a repository.
 
-Owns: the checks of tagged images (composefs, "OCI fsck kinds") and the two ways their
-outcome is written down, both those of ``cfsctl oci fsck``. Promises: documents and layers
-are what their digests say, those that no tagged image has, too, and everything an image
-needs to be put together again is there; what is wrong with one image is a finding, and the
-others are still checked. Whether the objects are sound is :mod:`bootc.repository.fsck`'s
-part, which always comes first.
+:mod:`bootc.repository.fsck` checks the objects and must run first. This module checks what the
+repository itself does not know about (composefs, "OCI fsck kinds"): that documents and layers
+have their digests, also those without a tag, and that nothing is missing that an image is made
+of. A problem of one image is a finding; the check goes on with the other images.
 
-A layer is put together and hashed, which takes about a second for each 700 MB.
+The check puts each layer together and hashes it, which takes about a second for each 700 MB. The
+two output formats are those of ``cfsctl oci fsck``.
 """
 
 from __future__ import annotations
@@ -23,20 +22,18 @@ from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.documents import Document
 from bootc.oci.names import Kind, layer_id, manifest_id
-from bootc.oci.stored import Artifact, artifact_of, tag_names
+from bootc.oci.stored import Artifact, artifact_of
+from bootc.oci.tags import tag_names, tag_target
 from bootc.repository import layout
 from bootc.repository.fsck_report import Count, Finding, Report
-from bootc.repository.links import encode_tag
 from bootc.repository.repository import Repository
 
-_TAGS = f"{layout.STREAMS}/{layout.REFS}/oci"
-_MANIFEST_PREFIX = "oci-manifest-"
-#: Names the sealed image of an image; nothing writes it any more.
+#: The label that named the sealed image of an image. No current tool writes it.
 _SEAL = "containers.composefs.fsverity"
 
 
 class OciKind(StrEnum):
-    """What can be wrong with an image."""
+    """The kinds of findings about images."""
 
     MANIFEST_READ_FAILED = "manifest-read-failed"
     MANIFEST_DIGEST_MISMATCH = "manifest-digest-mismatch"
@@ -48,7 +45,7 @@ class OciKind(StrEnum):
     LAYER_REF_MISSING = "layer-ref-missing"
     LAYER_STREAM_MISSING = "layer-stream-missing"
     LAYER_CHECK_FAILED = "layer-check-failed"
-    #: Not of cfsctl, which does not compare layers.
+    #: Not a kind of cfsctl, which does not compare layers.
     LAYER_DIGEST_MISMATCH = "layer-digest-mismatch"
     LAYER_OBJECT_MISSING = "layer-object-missing"
     SEAL_IMAGE_MISSING = "seal-image-missing"
@@ -60,7 +57,7 @@ class OciKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OciReport:
-    """The outcome of a check of a repository and its images."""
+    """The result of a check of a repository and its images."""
 
     repository: Report
     images: Count
@@ -68,7 +65,7 @@ class OciReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong, neither with the repository."""
+        """Whether the check has no findings, about the repository or its images."""
         return self.repository.ok and not self.findings
 
     def to_text(self) -> str:
@@ -101,11 +98,11 @@ def check_images(
     """Check all tagged images, or one.
 
     Args:
-        repository: Open for reading will do.
-        report: What the check of the repository has found.
-        sink: Told of progress.
-        tag: The only image to check.
-        contents: What was compared already.
+        repository: The repository; may be open for reading only.
+        report: The report of the check of the repository.
+        sink: Receives the progress.
+        tag: The only image to check, or None for all.
+        contents: Comparisons that were made before.
     """
     findings: list[Finding] = []
     checked = corrupted = 0
@@ -130,11 +127,11 @@ class _Wrong(Exception):
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
-        #: The stream that is another one than its name says.
+        #: The stream, if it does not hold what its name says.
         self.stream = stream
 
 
-#: What to say of a stream that cannot be read, and of one that is another one.
+#: The findings about a stream that cannot be read, and about a stream with other content.
 _KINDS = {
     Kind.MANIFEST: (OciKind.MANIFEST_READ_FAILED, OciKind.MANIFEST_DIGEST_MISMATCH),
     Kind.CONFIG: (OciKind.CONFIG_READ_FAILED, OciKind.CONFIG_DIGEST_MISMATCH),
@@ -143,7 +140,7 @@ _KINDS = {
 
 
 def _wrong(kind: Kind, stream: Digest, digest: OciDigest, exc: Error | OSError) -> _Wrong:
-    """Return what is to be said of a stream that could not be compared, or was another one."""
+    """Return the finding about a stream that cannot be read, or that holds something else."""
     failed, mismatch = _KINDS[kind]
     where = f"{layout.stream_path(kind.value + str(digest))}: " if kind is Kind.LAYER else ""
     if isinstance(exc, DigestMismatch):
@@ -155,14 +152,14 @@ def _wrong(kind: Kind, stream: Digest, digest: OciDigest, exc: Error | OSError) 
 def _check_tag(
     repository: Repository, contents: Contents, name: str, *, asked: bool
 ) -> list[Finding] | None:
-    """Return what is wrong with an image; None if the tag is that of something else."""
+    """Return the findings about an image, or None if the tag does not name an image."""
     if name.startswith("@"):
         detail = "leading '@' is reserved for digest references"
         return [Finding(OciKind.INVALID_REF_NAME, name, detail)]
     try:
         digest = _manifest_digest(repository, name)
     except (OSError, ValueError, DigestError) as exc:
-        # ValueError: the name is no component of a path.
+        # ValueError: the name cannot be a component of a path.
         return [Finding(OciKind.REF_RESOLVE_FAILED, name, _why(exc))]
     if digest is None:
         detail = "it refers to no manifest"
@@ -176,8 +173,8 @@ def _check_tag(
 
 
 def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Finding]:
-    """Yield what is wrong with streams that no tagged image has: a pull finds them by name."""
-    # What an artifact calls a layer is named by another digest than that of its content.
+    """Yield findings about streams without a tagged image. A pull would find them by name."""
+    # A layer of an artifact is stored under another digest than that of its content.
     artifact_layers: set[OciDigest] = set()
     for kind in (Kind.MANIFEST, Kind.CONFIG, Kind.LAYER):
         for name, stream, digest in named_streams(repository, kind):
@@ -195,11 +192,12 @@ def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Find
 
 
 def _manifest_digest(repository: Repository, name: str) -> OciDigest | None:
-    target = repository.dir.readlink(f"{_TAGS}/{encode_tag(name)}")
-    entry = target.rpartition("/")[2]
-    if not entry.startswith(_MANIFEST_PREFIX):
+    """Return the manifest that a tag refers to, or None if it refers to something else."""
+    entry = tag_target(repository, name).rpartition("/")[2]
+    if not entry.startswith(Kind.MANIFEST.value):
         return None
-    return OciDigest.parse(entry.removeprefix(_MANIFEST_PREFIX))
+    # Not manifest_of: a malformed digest is a finding.
+    return OciDigest.parse(entry.removeprefix(Kind.MANIFEST.value))
 
 
 class _ImageChecker:
@@ -212,14 +210,14 @@ class _ImageChecker:
         self._name = name
 
     def report(self, wrong: _Wrong) -> None:
-        """Note what is wrong."""
+        """Add a finding."""
         self.findings.append(Finding(wrong.kind, self._name, wrong.detail, wrong.stream))
 
     def check(self, digest: OciDigest) -> None:
         """Check an image by its manifest.
 
         Raises:
-            _Wrong: there is no going on.
+            _Wrong: the check of this image cannot go on.
         """
         try:
             stream = self._repository.streams.digest_of(manifest_id(digest))
@@ -232,8 +230,8 @@ class _ImageChecker:
         except ImageSpecError as exc:
             raise _Wrong(OciKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
         digest = parsed.config if isinstance(parsed, Artifact) else parsed.config.digest
-        # By this reference and not by its link, which leads to the stream of that image of this
-        # configuration which was pulled last.
+        # Not by the link of the configuration: it leads to the stream of the image with this
+        # configuration that was pulled last.
         named = manifest.references.get(f"config:{digest}")
         if named is None:
             raise _Wrong(OciKind.CONFIG_REF_MISSING, str(digest))
@@ -253,7 +251,7 @@ class _ImageChecker:
         """Return a document of the image.
 
         Raises:
-            _Wrong: it cannot be read, or is another one.
+            _Wrong: the document cannot be read, or is another one.
         """
         try:
             return self._contents.document(kind, stream, digest)

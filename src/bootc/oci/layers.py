@@ -1,8 +1,8 @@
-"""Layers that are in a repository, read back: facts, entries, and the archive byte for byte.
+"""Layers of a repository, read back: facts, entries, and the archive byte for byte.
 
-Promises: memory does not grow with the size of a layer's files; an archive put together
-again was compared with its ``diff_id`` when its last byte has come out, so that whoever
-reads it to the end has what the image's author signed.
+Memory does not grow with the size of the files in a layer. :func:`layer_archive` compares the
+archive with its ``diff_id`` when the last byte has come out: a caller that reads to the end has
+the archive that the author of the image made.
 
 Source: composefs, "Streams written for an OCI image" and "Dumpfile".
 """
@@ -34,17 +34,17 @@ class LayerNotStored(Error):
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """What a layer consists of."""
+    """Numbers and sizes of a layer."""
 
     diff_id: OciDigest
-    #: The object that its stream is.
+    #: The object that holds the stream.
     stream: Digest
-    #: Of the archive.
+    #: The size of the archive.
     size_bytes: int
     entries: int
-    #: Objects it refers to.
+    #: The number of objects that the stream refers to.
     objects: int
-    #: What entries have in objects; one that two entries share counts twice.
+    #: The size of all files in objects; an object of two files counts twice.
     external_bytes: int
 
     def to_json(self) -> dict[str, object]:
@@ -63,11 +63,11 @@ class LayerFacts:
 
 
 def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
-    """Return what a layer consists of; the content of its files is not looked at.
+    """Return the facts about a layer. The function does not read the content of files.
 
     Raises:
-        LayerNotStored: there is none.
-        Error, OSError: its stream is damaged.
+        LayerNotStored: the repository has no such layer.
+        Error, OSError: the stream is damaged.
     """
     stream = _open(repository, diff_id)
     number = external_bytes = 0
@@ -89,12 +89,12 @@ def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
 def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
     """Yield a line of a dumpfile for each entry, in the order of the archive.
 
-    Paths and modes are those of the archive, as ``cfsctl`` prints them: what is no path of a tree
-    (``./``, ``a//b``) or no mode of a file of that type is shown, and not put right.
+    Paths and modes are those of the archive, as ``cfsctl`` prints them. The function does not
+    normalise a path (``./``, ``a//b``) or a mode that does not fit the type of the file.
 
     Raises:
-        LayerNotStored: there is none.
-        Error, OSError: its stream is damaged.
+        LayerNotStored: the repository has no such layer.
+        Error, OSError: the stream is damaged.
     """
     stream = _open(repository, diff_id)
     with doing(f"Reading layer {diff_id}"):
@@ -105,17 +105,17 @@ def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
 def layer_archive(
     repository: Repository, diff_id: OciDigest, stream: Digest | None = None
 ) -> Iterator[bytes]:
-    """Yield the archive, byte for byte what was pulled.
+    """Yield the archive byte for byte, as it was pulled.
 
     Args:
-        repository: Where.
+        repository: The repository.
         diff_id: The layer.
-        stream: The object that its stream is; the one its link leads to if left out.
+        stream: The object that holds the stream; the target of the link if None.
 
     Raises:
-        LayerNotStored: there is none.
-        DigestMismatch: at the end, if these bytes are not the layer.
-        Error, OSError: its stream or an object is damaged or missing.
+        LayerNotStored: the repository has no such layer.
+        DigestMismatch: at the end, if the bytes do not have the digest of the layer.
+        Error, OSError: the stream or an object is damaged or missing.
     """
     objects = repository.objects
     found = diff_id.new()
@@ -130,7 +130,7 @@ def layer_archive(
             for data in parts:
                 found.update(data)
                 yield data
-    check_digest(f"layer {diff_id} as it is stored", found.hexdigest(), diff_id)
+    check_digest(f"stored layer {diff_id}", found.hexdigest(), diff_id)
 
 
 def check_layer(repository: Repository, diff_id: OciDigest, stream: Digest | None = None) -> None:
@@ -164,12 +164,12 @@ def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
             columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
         case _:
             columns = columns_of(content_of(entry, content))
-    # With whatever else than permissions the header has in its mode.
+    # The mode in the header can have other bits than permissions; cfsctl prints them too.
     file_type = columns[1] | entry.stored_mode & ~0o7777
     columns = (columns[0], file_type, *columns[2:])
     return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
 
 
 def _absolute(path: bytes) -> bytes:
-    """Return a path of an archive as composefs-rs has it; that of the root is empty."""
+    """Return a path of an archive in the spelling of composefs-rs; the root is empty."""
     return (b"/" + path.removeprefix(b"/")).rstrip(b"/")

@@ -1,9 +1,8 @@
 """Images in an OCI layout directory (``oci:DIR``, ``oci:DIR:NAME`` or ``oci:DIR:@NUMBER``).
 
-Owns: finding the image in ``index.json``, and reading its blobs. Promises: every
-blob read is checked for size and digest against the descriptor that led to it;
-only ``index.json`` itself has nothing to be checked against. What is no regular file
-(a FIFO, a device) is refused before it is opened.
+Every blob is compared with the size and the digest in the descriptor that led to it. Only
+``index.json`` itself has no descriptor. A file that is not a regular file (a FIFO, a device) is
+refused before it is opened.
 
 Format: OCI image specification 1.1, "Image Layout".
 """
@@ -22,19 +21,19 @@ from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index, Manifest, WrongArchitecture
 from bootc.fs.dir import Dir, open_regular
-from bootc.oci.blob import Blob, VerifiedBlob, read_document
+from bootc.oci.blob import Blob, VerifiedBlob, read_whole
 from bootc.printable import listed
 
 _MARKER = "oci-layout"
 _INDEX = "index.json"
 _NUMBER = re.compile(r"@[0-9]{1,9}\Z")
 _MAX_HINTS = 20
-#: Indexes may hold indexes; nobody nests them deeper.
+#: An index may hold indexes. No known tool nests them deeper.
 _MAX_DEPTH = 4
 
 
 class LayoutError(Error):
-    """A directory is no image layout, or does not hold the image asked for."""
+    """A directory is not an image layout, or does not hold the requested image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,10 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
     """Open an image of a layout directory.
 
     Raises:
-        LayoutError: no layout, no such tag, several images to choose from, a missing blob.
-        WrongArchitecture: the layout holds the image for other machines only.
-        DigestMismatch: manifest or configuration are not what their digests say.
+        LayoutError: the directory is not a layout, the tag does not exist, there are several images
+            to choose from, or a blob is missing.
+        WrongArchitecture: the layout holds the image for other architectures only.
+        DigestMismatch: a document does not have its digest.
         ImageSpecError: a document is malformed.
     """
     path, name = imgref.layout
@@ -73,13 +73,13 @@ def open_layout(imgref: ImageReference, architecture: str) -> Iterator[LayoutSou
         named = _named(index, path, name)
         entry = _choose(directory, index, named, architecture, str(imgref))
         with _open_blob(directory, entry) as blob, doing(f"Reading the manifest of {imgref}"):
-            manifest_raw = read_document(blob, entry, ocispec.MAX_MANIFEST_BYTES)
+            manifest_raw = read_whole(blob, entry, ocispec.MAX_MANIFEST_BYTES)
         manifest = Manifest.parse(manifest_raw)
         with (
             _open_blob(directory, manifest.config) as blob,
             doing(f"Reading the configuration of {imgref}"),
         ):
-            config_raw = read_document(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
+            config_raw = read_whole(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
         yield LayoutSource(
             imgref, entry.digest, manifest_raw, config_raw, manifest.layers, directory
         )
@@ -95,7 +95,7 @@ def _open_directory(path: str, name: str | None) -> Iterator[Dir]:
     with directory:
         if not directory.exists(_MARKER) or not directory.exists(_INDEX):
             raise LayoutError(
-                f"{path} is no OCI layout directory",
+                f"{path} is not an OCI layout directory",
                 hint=f"it holds no {_MARKER} or no {_INDEX}",
             )
         yield directory
@@ -115,7 +115,7 @@ def _named(index: Index, path: str, name: str | None) -> Index:
 
 
 def _names_hint(index: Index) -> str:
-    """Return what one can ask for: names, and the numbers of images without a usable one."""
+    """Return a hint: the names of images, and the numbers of images without a usable name."""
     names: list[str] = []
     for number, entry in enumerate(index.manifests):
         name = entry.annotations.get(ocispec.REF_NAME, "")
@@ -133,9 +133,9 @@ def _names_hint(index: Index) -> str:
 
 
 def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what: str) -> Descriptor:
-    """Descend from a part of the whole index to the one manifest for this machine."""
+    """Return the only manifest for this machine, from a part of the whole index."""
     for _ in range(_MAX_DEPTH):
-        # One that is listed twice is no choice.
+        # An image that is listed twice counts once.
         images = tuple({m.digest: m for m in index.for_platform(architecture)}.values())
         if not images and (found := index.architectures()):
             raise WrongArchitecture(
@@ -152,7 +152,7 @@ def _choose(directory: Dir, whole: Index, index: Index, architecture: str, what:
         if entry.media_type in ocispec.MANIFEST_TYPES:
             return entry
         with _open_blob(directory, entry) as blob, doing(f"Reading the index of {what}"):
-            index = Index.parse(read_document(blob, entry, ocispec.MAX_MANIFEST_BYTES))
+            index = Index.parse(read_whole(blob, entry, ocispec.MAX_MANIFEST_BYTES))
     raise LayoutError(f"{what}: indexes nested more than {_MAX_DEPTH} deep")
 
 
@@ -183,8 +183,8 @@ def _read(directory: Dir, relpath: str, limit: int) -> bytes:
 
 
 def _open(directory: Dir, relpath: str) -> int:
-    # Build tools make layouts of symlinks into their caches; digests are what is trusted here,
-    # not places, so links are followed wherever they lead.
+    # Build tools make layouts of symlinks into their caches. The digests protect the content, so
+    # links may lead anywhere.
     try:
         return open_regular(relpath, dir_fd=directory.fileno())
     except OSError as exc:

@@ -1,9 +1,9 @@
-"""Directories as images: the tree a pull would make of an extracted container.
+"""Directories as images: the tree that a pull would make of an extracted container.
 
-Owns: nothing but the order of steps. Promises: a directory that holds what the layers
-of an image hold, times and attributes included, gives the tree and so the image id
-that :mod:`bootc.oci.pull` computes from the layers. (Extraction often does not: a
-directory no layer lists gets the time of extraction, for one.)
+A directory that holds the same files as the layers of an image, with the same times and
+attributes, gives the same tree and therefore the same image id as :mod:`bootc.oci.trees`.
+Extraction often changes something: for example, a directory that no layer lists gets the time of
+the extraction.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_read import TreeChanged, read_tree
-from bootc.oci.pull import ImageTree
-from bootc.oci.seal import XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.names import XattrMode
+from bootc.oci.seal import transform_for_boot, transform_for_oci
+from bootc.oci.trees import ImageTree
 from bootc.repository.sink import DigestOnly, ObjectSink
 
 _LABEL = b"security.selinux"
 
 
 class ActiveRoot(Error):
-    """The directory is the root of the running system, which never holds still."""
+    """The directory is the root of the running system, which changes all the time."""
 
     def __init__(self) -> None:
         super().__init__("Cannot operate on active root filesystem; mount separate target instead")
@@ -39,22 +40,22 @@ def directory_tree(
     as_container: bool = True,
     objects: ObjectSink | None = None,
 ) -> ImageTree:
-    """Return the tree an image would be made of.
+    """Return the tree that an image would be made of.
 
     Args:
         directory: The root of the container; must stay open while content is read.
-        bootable: The tree to boot, not the plain one.
-        algorithm: What files are named by, unless ``objects`` says it.
+        bootable: Return the tree to boot, not the plain tree.
+        algorithm: The algorithm of the digests of files, if ``objects`` is None.
         xattrs: Which extended attributes are kept.
-        as_container: Do what a pull does to any tree: the root gets the metadata of ``/usr``,
-            ``/run`` is emptied, and attributes are left out. Otherwise all is kept.
-        objects: Where the content of files goes, if it shall be kept.
+        as_container: Change the tree as a pull does: the root gets the metadata of ``/usr``,
+            ``/run`` is emptied, and extended attributes are filtered. Otherwise keep everything.
+        objects: Receives the content of files; if None, the content is not stored.
 
     Raises:
-        ActiveRoot: it is the root directory of this process.
-        TreeChanged: something is written to the directory meanwhile.
-        Error: it lacks what an image needs, or its SELinux policy cannot be used.
-        OSError: something cannot be read.
+        ActiveRoot: the directory is the root directory of this process.
+        TreeChanged: another process writes to the directory.
+        Error: the tree lacks something that an image needs, or its SELinux policy cannot be used.
+        OSError: a file cannot be read.
     """
     if os.path.samestat(os.fstat(directory.fileno()), os.stat("/")):
         raise ActiveRoot
@@ -77,7 +78,7 @@ def directory_tree(
     if as_container:
         transform_for_oci(root, xattrs)
     elif bootable:
-        # The labels of the image to boot are those of its own policy, or none.
+        # A boot image has the labels of its own policy. Without a policy it has no labels.
         for _, node in root.walk():
             node.stat.xattrs.pop(_LABEL, None)
     return ImageTree(

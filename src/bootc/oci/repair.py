@@ -1,15 +1,14 @@
-"""Images of a damaged repository made fit for a pull to heal them.
+"""Repair of the images in a damaged repository, so that a pull can heal them.
 
-Owns: what is done about streams that are sound, and not what their names say; the rest is
-:mod:`bootc.repository.repair`'s part, which comes first. Promises:
+This module handles sound streams that do not hold what their names say.
+:mod:`bootc.repository.repair` handles everything else and runs first. The repair promises:
 
-- Alone: nobody else has the repository open meanwhile, and a stream is compared once more
-  before it is touched.
-- Nothing is removed. The link of a wrong stream gets another name, ``wrong-<content id>``, by
-  which no pull finds it; references to it follow, so that everything it leads to stays until
-  the image is pulled again. Images that were made of it stay as well: machines boot by them.
-
-Running it again after an interruption finishes it.
+- It runs alone: no other process has the repository open, and it compares a stream again before
+  it touches it.
+- It removes nothing. It renames the link of a wrong stream to ``wrong-<content id>``, where no
+  pull finds it. References follow the new name, so everything that the stream leads to is kept
+  until the image is pulled again. EROFS images of a wrong layer are kept too: machines boot them.
+- Running it again after an interruption finishes it.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from bootc.fs.dir import Dir
 from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.names import Kind
-from bootc.oci.stored import tag_names
+from bootc.oci.tags import tag_names
 from bootc.printable import printable
 from bootc.repository import layout
 from bootc.repository.fsck import check
@@ -38,15 +37,15 @@ _ASIDE = "wrong-"
 
 @dataclass(frozen=True, slots=True)
 class RepairedImages:
-    """What a repair of a repository and its images did, and what is left to do."""
+    """What a repair of a repository and its images did, and what remains to do."""
 
-    #: None where nothing was wrong with the repository itself.
+    #: None if the repository itself was sound.
     repository: Repaired | None
-    #: Streams that were not what their names say, by content id.
+    #: Content ids of the streams that the repair set aside.
     set_aside: tuple[str, ...]
-    #: Tags of images that a pull has to heal.
+    #: Tags of the images that the user has to pull again.
     pull_again: tuple[str, ...]
-    #: What is wrong still.
+    #: Findings that the repair could not mend.
     left: tuple[Finding, ...]
 
     def to_text(self) -> str:
@@ -76,18 +75,18 @@ class RepairedImages:
 def repair_images(
     repository: Repository, report: OciReport, sink: Sink = null_sink, *, wait: bool = True
 ) -> RepairedImages:
-    """Put aside what is damaged or wrong, so that a pull can bring it back.
+    """Set damaged and wrong streams aside, so that a pull can bring them back.
 
     Args:
-        repository: What to repair; open for writing.
-        report: What :func:`bootc.oci.fsck.check_images` found.
-        sink: Told of waiting and of progress.
-        wait: Wait until nobody else has the repository open.
+        repository: The repository; open for writing.
+        report: The report of :func:`bootc.oci.fsck.check_images`.
+        sink: Receives messages about waiting, and progress.
+        wait: Wait until no other process has the repository open.
 
     Raises:
-        LockedByOther: somebody else has it open, and ``wait`` is false.
+        LockedByOther: another process has it open, and ``wait`` is false.
         LockedHere: this process has another handle of it.
-        OSError: the disk fails or is full. What was done so far stays done.
+        OSError: the disk fails or is full. Repairs that were made so far are kept.
     """
     repository.objects.require_writable()
     repaired = None
@@ -107,7 +106,7 @@ def repair_images(
 
 
 def _set_aside(repository: Repository, contents: Contents, wrong: set[Digest]) -> list[str]:
-    """Give links to wrong streams another name; what is right under its own keeps it."""
+    """Rename the links to wrong streams, except those under which the stream is right."""
     gone = []
     for kind in Kind:
         for name, stream, digest in list(named_streams(repository, kind)):
@@ -127,7 +126,7 @@ def _rename(repository: Repository, name: str) -> None:
     directory.rename(layout.stream_path(name), layout.stream_path(aside))
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(f"{layout.VERIFIED}/{name}")
-    # A reference that is not one was left by the repair before, and keeps nothing.
+    # The repair of the repository has left references that are broken; they keep nothing.
     with contextlib.suppress(BrokenReference):
         for reference, entry in repository.streams.refs().items():
             if entry == name:

@@ -1,23 +1,21 @@
-"""Layers that are in a repository already: whether a pull may take one instead of fetching it.
+"""The decision whether a pull can use a stored layer instead of fetching it.
 
-Owns: that decision. Promises: a layer that is taken has all its objects, and its content was
-compared with its digest, by this program and not only by whoever stored it: composefs-rs
-stores what a layout directory calls by a digest without looking. What is there and cannot be
-taken is a warning, and fetching it replaces it.
+A layer can be used if all its objects are there and bootc itself has compared its content with
+its digest. It is not enough that somebody stored it: composefs-rs stores the blobs of a layout
+directory under their digests without comparing them. If a stored layer cannot be used,
+:func:`can_reuse` logs a warning, and the pull replaces the layer.
 
-A layer is compared once, which takes about a second for each 700 MB; then a mark names the
-stream that was compared (:meth:`bootc.repository.streams.Streams.verified`). A stream that
-another tool puts in its place is compared again. The mark is as easy to write as the stream:
-this is about mistakes of other tools, and against who may write to the repository it protects
-no more than the digests in it do.
+A comparison takes about a second for each 700 MB. bootc does it once and then sets a mark that
+names the compared stream (:meth:`bootc.repository.streams.Streams.verified`). If another tool
+replaces the stream, bootc compares again. A mark is as easy to write as a stream. It guards
+against mistakes of other tools, not against a user who may write to the repository.
 
-Whether an object still has the content that its name says is not asked here but by
-:mod:`bootc.repository.fsck`; where there is fs-verity, the kernel asks.
+This module does not check whether an object has the content that its name says. That is the task
+of :mod:`bootc.repository.fsck`, and of the kernel where there is fs-verity.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 
 from bootc.errors import Error, one_line
@@ -28,24 +26,21 @@ from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.oci.layers import layer_archive
 from bootc.oci.names import layer_id
 from bootc.repository.repository import Repository
-from bootc.repository.sealing import DAMAGE
+from bootc.repository.sealing import HEALED
 
 _log = logging.getLogger(__name__)
 
-#: What reading something stored may answer that storing it again heals.
-HEALED = DAMAGE | {errno.ENOENT, errno.EFBIG}
-
 
 def can_reuse(repository: Repository, diff_id: OciDigest, sink: Sink) -> bool:
-    """Tell whether a layer is there, whole, and the one that its name says.
+    """Tell whether a layer is stored, whole, and has its digest.
 
     Args:
-        repository: Where; writable.
+        repository: The repository; writable.
         diff_id: The layer.
-        sink: Told of the comparison, if there has to be one.
+        sink: Receives the progress of a comparison, if one is necessary.
 
     Raises:
-        OSError: the repository cannot be read or written for another reason than damage.
+        OSError: the repository cannot be read or written, for another reason than damage.
     """
     stream = repository.streams.find(layer_id(diff_id))
     if stream is None:
@@ -59,22 +54,22 @@ def can_reuse(repository: Repository, diff_id: OciDigest, sink: Sink) -> bool:
             raise
         fault = one_line(exc)
     if fault is not None:
-        _log.warning("the stored layer %s is fetched again: %s", diff_id, fault)
+        _log.warning("fetching the stored layer %s again: %s", diff_id, fault)
     return fault is None
 
 
 def _fault(repository: Repository, diff_id: OciDigest, stream: Digest, sink: Sink) -> str | None:
-    """Return what is wrong with a stored layer.
+    """Return what is wrong with a stored layer, or None.
 
     Raises:
-        Error, OSError: that is wrong with it.
+        Error, OSError: the error is what is wrong.
     """
     objects, streams = repository.objects, repository.streams
     reader = StreamReader(objects.read(stream, limit=MAX_STREAM_BYTES))
     reader.expect(splitstream.OCI_LAYER, repository.algorithm)
     missing = objects.missing(reader.object_refs)
     if missing:
-        return f"it lacks {len(missing)} of its objects, {missing[0]} for one"
+        return f"it lacks {len(missing)} of its objects, for example {missing[0]}"
     if streams.verified(layer_id(diff_id)) != stream:
         _compare(repository, diff_id, stream, reader.size_bytes, sink)
         streams.set_verified(layer_id(diff_id), stream)
@@ -87,8 +82,8 @@ def _compare(
     """Put a layer together and compare it with its digest.
 
     Raises:
-        DigestMismatch: it is another one.
-        Error, OSError: it cannot be read.
+        DigestMismatch: the stream holds another layer.
+        Error, OSError: the layer cannot be read.
     """
     task = f"compare:{diff_id.hex[:12]}"
     sink(Start(task, f"Comparing stored layer {diff_id.hex[:12]}", size_bytes))

@@ -1,55 +1,35 @@
-"""Trees of container images made into trees to boot: what an image id is computed of.
+"""The two transforms between the tree of a container image and its EROFS images.
 
-Owns: the two transforms between a tree (of flattened layers, or of a directory) and
-the EROFS image. Promises: they match composefs-rs to the byte of the image
-(deliberately including that only the seconds of ``/boot`` and ``/sysroot`` are
-aligned), because builder and machine must come to the same digest.
+An image id is the digest of the transformed tree. The builder of an image and the machine must
+compute the same id. Therefore the transforms match composefs-rs to the byte, including that they
+align only the seconds of ``/boot`` and ``/sysroot``.
 
-Sources: composefs-rs 0.9, ``transform_for_oci`` (generic_tree.rs),
-``transform_for_boot`` (composefs-boot).
+Sources: composefs-rs 0.9, ``transform_for_oci`` (generic_tree.rs), ``transform_for_boot``
+(composefs-boot).
 """
 
 from __future__ import annotations
 
-import enum
-
 from bootc.errors import Error
 from bootc.formats.tree import Directory
+from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent, find_policy, label_tree
 
-_CAPABILITY = b"security.capability"
-_USER = b"user."
 _EMPTIED_FOR_BOOT = ("boot", "sysroot")
 
 
 class SealError(Error):
-    """The tree lacks what every bootable image has."""
-
-
-class XattrMode(enum.Enum):
-    """Which extended attributes come from the image; the rest is the builder's accident.
-
-    ``value`` is the name on command lines. Digests made with different modes differ.
-    """
-
-    ALLOWLIST_ONLY = "allowlist-only"
-    KEEP_USER_XATTRS = "keep-user-xattrs"
-
-    def keeps(self, name: bytes) -> bool:
-        """Tell whether an attribute stays."""
-        if name == _CAPABILITY:
-            return True
-        return self is XattrMode.KEEP_USER_XATTRS and name.startswith(_USER)
+    """The tree lacks a directory that every bootable image has."""
 
 
 def transform_for_oci(root: Directory, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY) -> None:
     """Make the tree independent of how its layers were built, in place.
 
-    The root gets the metadata of ``/usr``, ``/run`` is emptied, and of the extended attributes
-    only those stay that ``xattrs`` keeps.
+    The root gets the metadata of ``/usr``. ``/run`` is emptied. Extended attributes that
+    ``xattrs`` does not keep are removed.
 
     Raises:
-        SealError: there is no ``/usr`` directory.
+        SealError: the tree has no directory ``/usr``.
     """
     usr = _directory(root, "usr")
     root.stat = usr.stat.copy()
@@ -65,18 +45,18 @@ def transform_for_oci(root: Directory, xattrs: XattrMode = XattrMode.ALLOWLIST_O
 
 
 def transform_for_boot(root: Directory, read_content: ReadContent) -> Directory:
-    """Return the tree that is booted, from one that went through :func:`transform_for_oci`.
+    """Return the tree to boot, made from the result of :func:`transform_for_oci`.
 
-    In it ``/boot`` and ``/sysroot`` are empty mount points, and everything has the label that the
-    image's SELinux policy gives it. ``root`` stays as it is; without a policy, all but what
-    differs is shared with it.
+    In this tree ``/boot`` and ``/sysroot`` are empty mount points, and every file has the label
+    that the SELinux policy of the image gives it. The function does not change ``root``. Without
+    a policy, the two trees share all other nodes.
 
     Args:
         root: The tree.
         read_content: Returns the content of a regular file of the tree.
 
     Raises:
-        SealError: one of the two directories is missing.
+        SealError: a directory is missing.
         LabelError, FileContextsError: the policy cannot be used.
     """
     usr = _directory(root, "usr")
@@ -87,7 +67,7 @@ def transform_for_boot(root: Directory, read_content: ReadContent) -> Directory:
         entries[name.encode()] = Directory(stat)
     booted = Directory(root.stat.copy(), entries)
     policy = find_policy(root, read_content)
-    # Without a policy labels are removed; the first transform has left none.
+    # Without a policy there are no labels: the first transform has removed them.
     return booted if policy is None else label_tree(booted, policy)
 
 

@@ -1,15 +1,13 @@
-"""SELinux labels of a tree, by the policy the tree holds itself.
+"""SELinux labels of a tree, given by the policy that the tree itself holds.
 
-Owns: finding the policy, and the walk that labels. Promises: the labels are
-composefs-rs's, because they are part of the image and so of its id; the tree given
-stays as it is.
+The labels are those of composefs-rs, because they are part of the image and so of its id. The
+given tree is not changed.
 
-- ``/etc/selinux/config`` names the policy (``SELINUXTYPE``). Without one there is
-  nothing to do.
-- The policy's ``contexts/files/`` says which label a path gets
+- ``/etc/selinux/config`` names the policy (``SELINUXTYPE``). Without a name there are no labels.
+- The ``contexts/files/`` of the policy say which label a path gets
   (:mod:`bootc.formats.filecontexts`).
-- A path that is an alias counts, with all below it, as what the alias stands for.
-- Names of one file that get different labels become files of their own.
+- A path that is an alias, and every path below it, is looked up as the path it stands for.
+- If the names of one file get different labels, they become separate files.
 
 Source: composefs-rs 0.9, ``composefs-boot/src/selabel.rs``.
 """
@@ -47,12 +45,12 @@ from bootc.formats.tree import (
 _Entry = tuple[bytes, Node]
 ReadContent = Callable[[Inline | External], bytes]
 
-#: Files of a policy are read as a whole. Fedora's have less than a megabyte.
+#: The limit for a file of a policy, which is read as a whole. Fedora's have less than 1 MB.
 MAX_FILE_BYTES = 1 << 24
 
 _XATTR = b"security.selinux"
 _CONFIG = "etc/selinux/config"
-# Later files are stronger.
+# Rules of later files win.
 _RULES = ("file_contexts", "file_contexts.local", "file_contexts.homedirs")
 _ALIASES = ("file_contexts.subs", "file_contexts.subs_dist")
 
@@ -62,9 +60,9 @@ class LabelError(Error):
 
 
 def policy_contents(root: Directory) -> set[External]:
-    """Return what :func:`find_policy` will probably want to read, for one who reads ahead.
+    """Return the contents that :func:`find_policy` will probably read, for reading ahead.
 
-    Of several policies some may be left out, so that what is read ahead fits into memory.
+    If there are several policies, some may be left out, so that the contents fit into memory.
     """
     names = {_CONFIG.rpartition("/")[2].encode(), *(name.encode() for name in _RULES + _ALIASES)}
     directory = root.lookup("etc/selinux")
@@ -80,11 +78,11 @@ def policy_contents(root: Directory) -> set[External]:
 
 
 def find_policy(root: Directory, read_content: ReadContent) -> FileContexts | None:
-    """Read the policy a tree selects; None if it selects none.
+    """Return the policy that a tree selects, or None if it selects no policy.
 
     Raises:
-        LabelError: the policy is missing, or what should be a file of it is none.
-        FileContextsError: it is malformed.
+        LabelError: the policy is missing, or one of its files is not a regular file.
+        FileContextsError: the policy is malformed.
     """
     config = _read(root, _CONFIG, read_content)
     name = None if config is None else _policy_name(config)
@@ -110,14 +108,15 @@ def find_policy(root: Directory, read_content: ReadContent) -> FileContexts | No
 
 
 def label_tree(root: Directory, policy: FileContexts) -> Directory:
-    """Return a copy of the tree with the labels of ``policy``, and no others."""
+    """Return a copy of the tree with the labels of ``policy``, and no other labels."""
     #: Labels and copies of leaves, by identity of the original.
     seen: dict[int, tuple[bytes | None, Leaf]] = {}
 
     def labelled(leaf: Leaf, path: bytes) -> Leaf:
         label = policy.lookup(path, _file_type(leaf.content))
         first = seen.get(id(leaf))
-        # A name is compared with the first one only: a third like the second is a third file.
+        # As in composefs-rs, a name is compared with the first name only: if the third name has
+        # the label of the second, it still becomes a third file.
         if first is not None and first[0] == label:
             return first[1]
         copy = Leaf(_with_label(leaf.stat, label), leaf.content)
@@ -175,7 +174,7 @@ def _file_type(content: Content) -> FileType:
 
 
 def _policy_name(config: bytes) -> str | None:
-    """Return what the first SELINUXTYPE line says."""
+    """Return the value of the first SELINUXTYPE line."""
     for line in config.split(b"\n"):
         key, equals, value = line.partition(b"=")
         if equals and key.strip().lower() == b"selinuxtype":
@@ -187,7 +186,7 @@ def _policy_name(config: bytes) -> str | None:
 
 
 def _read(root: Directory, path: str, read_content: ReadContent) -> bytes | None:
-    """Return a file's content; None if there is nothing of that name."""
+    """Return the content of a file, or None if the file does not exist."""
     node: Node = root
     walked = ""
     for name in path.split("/"):

@@ -1,15 +1,15 @@
-"""Whether the signature policy that somebody asked for is enforced.
+"""The check whether a demanded signature policy is enforced.
 
-Owns the answer to "must this image be signed, and who checks that?". The policy is the
-host's ``policy.json`` (containers-policy.json(5)). skopeo reads it and refuses an image
-that it rejects, for everything it fetches and whether we ask or not, from version 0.2.6
-of its image proxy's protocol on. Nobody else checks a signature: we read ``oci:``
-directories ourselves, and the keys of an ostree remote mean nothing here.
+The policy is the host's ``policy.json`` (containers-policy.json(5)). skopeo reads it and refuses
+an image that it rejects. skopeo does this for everything that it fetches, whether bootc asks for
+it or not, from version 0.2.6 of its image proxy's protocol on. No other program checks
+signatures: bootc reads ``oci:`` directories itself, and it does not know the keys of an ostree
+remote.
 
-Promises: an image for which enforcement was asked is refused when nobody would check it
-(:func:`require_checkable`), or when the policy's broad rules accept any image
-(:func:`require_enforceable`). What is not checked here is a narrower rule of the policy, for
-one registry or repository, that accepts anything.
+If a user demands enforcement, bootc refuses an image whose signature no program would check
+(:func:`require_checkable`), and an image for which the broad rules of the policy accept anything
+(:func:`require_enforceable`). bootc does not check the narrow rules, which are for one registry
+or repository.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from bootc.formats.origin import Signature
 from bootc.formats.sigpolicy import MAX_POLICY_BYTES, SignaturePolicy, parse_policy
 from bootc.fs.dir import read_all
 
-#: Where skopeo looks: the first of these that exists counts.
+#: The files in which skopeo looks for a policy; it reads the first that exists.
 POLICY_FILES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")
-#: Read without skopeo.
+#: Transports that bootc reads without skopeo.
 _UNCHECKED = ("oci",)
-#: What a policy calls a transport, where that differs.
+#: Transports that have another name in a policy.
 _POLICY_NAMES = {"registry": "docker"}
 _WITHOUT = (
     "or do without enforcement: bootc switch without --enforce-container-sigpolicy, "
@@ -35,14 +35,14 @@ _WITHOUT = (
 
 
 class PolicyNotEnforced(Error):
-    """A signature policy was asked for, and would not be enforced."""
+    """A signature policy is demanded, and no program would enforce it."""
 
 
 def require_checkable(imgref: ImageReference, signature: Signature | None) -> None:
-    """Refuse an image whose signature is to be checked, and is of a kind that nobody checks.
+    """Refuse an image if its signature is demanded and no program would check it.
 
     Raises:
-        PolicyNotEnforced: it is.
+        PolicyNotEnforced: no program would check the signature.
     """
     if signature is None:
         return
@@ -62,11 +62,11 @@ def require_checkable(imgref: ImageReference, signature: Signature | None) -> No
 
 
 def require_enforceable(imgref: ImageReference, signature: Signature | None) -> None:
-    """Refuse an image whose signature is to be checked where this host would accept any image.
+    """Refuse an image if its signature is demanded and this host would accept any image.
 
     Raises:
-        PolicyNotEnforced: nobody would check the signature, there is no policy, or its broad
-            rules accept anything.
+        PolicyNotEnforced: no program would check the signature, there is no policy, or its
+            broad rules accept anything.
         PolicyError, OSError: the policy cannot be read.
     """
     require_checkable(imgref, signature)
@@ -96,7 +96,7 @@ def policy_path() -> str | None:
 
 
 def notice() -> str:
-    """Return what somebody who asks for enforcement should know, as one line."""
+    """Return a notice for users who demand enforcement, as one line."""
     return (
         f"notice: skopeo checks the image against {policy_path()}; "
         "a rule there for this registry or repository may still accept anything"

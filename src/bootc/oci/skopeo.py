@@ -1,32 +1,30 @@
-"""Images through skopeo: registries, archives, local storage.
+"""Images that skopeo serves: from registries, archives and local storage.
 
-Owns: one ``skopeo experimental-image-proxy`` child and the conversation with it.
-skopeo brings what a host is configured for: credentials, mirrors, certificates,
-signature policy. Promises: manifest, configuration and layers are checked against
-their digests here as well, so a wrong byte between skopeo and us is noticed; and
-whatever goes wrong is one line that names the image.
+The module runs one ``skopeo experimental-image-proxy`` child and talks to it. skopeo applies the
+configuration of the host: credentials, mirrors, certificates, signature policy. bootc compares
+the manifest, the configuration and the layers with their digests again, so it detects a wrong
+byte between skopeo and itself. Every failure becomes one line that names the image.
 
-Credentials: the first of :data:`AUTH_FILES` is given to skopeo if there is one;
-otherwise skopeo looks where it always does (``REGISTRY_AUTH_FILE``, the user's
+Credentials: bootc gives skopeo the first of :data:`AUTH_FILES` that exists. If there is no such
+file, skopeo looks in its usual places (``REGISTRY_AUTH_FILE``, the user's
 ``containers/auth.json``). Upstream's bootc is anonymous in that case.
 
 Signatures: from protocol version 0.2.6 on, ``OpenImage`` refuses an image that the host's
-``policy.json`` rejects, of every transport (tried with skopeo 1.18). Before that (skopeo 1.9)
-the policy is not even read.
+``policy.json`` rejects, for every transport (tried with skopeo 1.18). Older versions (skopeo 1.9)
+do not read the policy at all.
 
-Protocol (skopeo-experimental-image-proxy(1), version 0.2.3 and later): requests and
-replies are JSON, one in a packet of a ``SOCK_SEQPACKET`` socket; content comes
-through a pipe whose reading end arrives with the reply. The pipe ends only once
-``FinishPipe`` was called, and that call is answered once all was written. So the
-request is sent first, the pipe read to its end next, the answer taken last; this
-needs no thread and hears of every error.
+Protocol (skopeo-experimental-image-proxy(1), version 0.2.3 and later): requests and replies are
+JSON, one in each packet of a ``SOCK_SEQPACKET`` socket. Content comes through a pipe; its reading
+end arrives with the reply. The pipe ends only after a call of ``FinishPipe``, and skopeo answers
+that call when it has written everything. Therefore the module first sends the request, then reads
+the pipe to its end, and takes the answer last. This needs no thread, and no error is lost.
 
-The proxy converts a Docker manifest, and its configuration, while the digest it gives
-is that of the original. What has that digest is read by ``skopeo inspect --raw`` then,
-so that the bytes of an image are those it is named by. Two kinds of images have none:
-one of several in a list that has no name of its own (in ``dir:``), and one with a
-manifest of Docker's first schema, whose digest leaves out a part of it. Of these the
-conversion is the image, under its own digest, and a warning names both.
+The proxy converts a Docker manifest and its configuration, but it reports the digest of the
+original. Therefore bootc reads the original with ``skopeo inspect --raw``, so that the bytes of
+an image have the digest that names it. For two kinds of images this is not possible: for an image
+in a list that has no name of its own (in ``dir:``), and for a manifest of Docker's first schema,
+whose digest leaves out a part of it. For these, bootc stores the conversion under its own digest,
+and a warning names both.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ from bootc.oci.blob import (
     CHUNK_BYTES,
     Blob,
     VerifiedBlob,
-    read_document,
+    read_whole,
 )
 from bootc.oci.sigpolicy import PolicyNotEnforced
 
@@ -59,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 #: Where a host keeps the credentials of its own operating system image.
 AUTH_FILES = ("/run/ostree/auth.json", "/etc/ostree/auth.json", "/usr/lib/ostree/auth.json")
-#: What steers skopeo besides the environment every child gets.
+#: Variables that skopeo gets in addition to the environment of every child.
 _VARIABLES = (
     "CONTAINERS_STORAGE_CONF",
     "DOCKER_CONFIG",
@@ -78,7 +76,7 @@ _MAX_ERROR = 4096
 
 
 class SkopeoError(Error):
-    """skopeo could not do what was asked."""
+    """skopeo failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +105,14 @@ def open_skopeo(
 
     Args:
         imgref: The image.
-        image_store: An additional image store, as containers-storage.conf(5) has it.
+        image_store: An additional image store, see containers-storage.conf(5).
         enforce_policy: Refuse a skopeo that does not check the signature policy.
 
     Raises:
-        PolicyNotEnforced: this is such a skopeo.
+        PolicyNotEnforced: this skopeo does not check it.
         ToolMissing: skopeo is not installed.
-        SkopeoError: no such image, no access, or skopeo failed otherwise.
-        DigestMismatch: a document is not what its digest says.
+        SkopeoError: the image does not exist, access is denied, or skopeo failed.
+        DigestMismatch: a document does not have its digest.
         ImageSpecError: a document is malformed.
     """
     _refuse_odd_files(imgref)
@@ -132,7 +130,7 @@ def open_skopeo(
             value, served = image.document("GetManifest", ocispec.MAX_MANIFEST_BYTES)
             manifest_raw = _original_manifest(imgref, _digest(value), served, env)
             manifest = Manifest.parse(manifest_raw)
-        # What skopeo converts has a configuration that skopeo made, and that is no blob.
+        # The configuration of a converted image is made by skopeo. It is not a blob.
         converted = manifest_raw == served and not _has_digest(served, _digest(value))
         digest = OciDigest.of(manifest_raw) if converted else _digest(value)
         with doing(f"Reading the configuration of {imgref}"):
@@ -143,26 +141,26 @@ def open_skopeo(
                 check_digest("the configuration", found.hexdigest(), manifest.config.digest)
             else:
                 with image.blob(manifest.config) as blob:
-                    config_raw = read_document(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
+                    config_raw = read_whole(blob, manifest.config, ocispec.MAX_CONFIG_BYTES)
         layers = manifest.layers
         if imgref.transport == "containers-storage":
-            # Local storage keeps layers unpacked and cannot serve what the manifest names.
+            # Local storage keeps layers unpacked and cannot serve the blobs of the manifest.
             layers = image.local_layers()
         yield SkopeoSource(imgref, digest, manifest_raw, config_raw, layers, image)
         proxy.ask("CloseImage", image.number)
 
 
 def _refuse_odd_files(imgref: ImageReference) -> None:
-    """Refuse a directory in which skopeo would wait for a FIFO, or read a device, for ever.
+    """Refuse a directory with a FIFO or a device, which skopeo would never finish reading.
 
     Raises:
-        SkopeoError: there is something else than files.
+        SkopeoError: the directory holds such a file.
     """
     if imgref.transport != "dir" or not os.path.isdir(imgref.name):
         return
     with os.scandir(imgref.name) as entries:
         for entry in entries:
-            # What is missing, or a directory, skopeo has its own words for.
+            # skopeo itself reports a missing file, or a directory in the place of a file.
             if not (entry.is_file() or entry.is_dir() or not os.path.exists(entry.path)):
                 raise SkopeoError(f"{entry.path!r} is not a regular file")
 
@@ -170,11 +168,11 @@ def _refuse_odd_files(imgref: ImageReference) -> None:
 def _original_manifest(
     imgref: ImageReference, digest: OciDigest, served: bytes, env: Mapping[str, str]
 ) -> bytes:
-    """Return the manifest that has a digest; the one served, a conversion, if there is none.
+    """Return the manifest with a digest; if it is not available, the served conversion.
 
     Raises:
-        DigestMismatch: the manifest is another one than skopeo says, or changes meanwhile.
-        CommandFailed: it cannot be read.
+        DigestMismatch: the manifest does not have the digest that skopeo reports, or it changed.
+        CommandFailed: skopeo cannot read the manifest.
     """
     if _has_digest(served, digest):
         return served
@@ -184,7 +182,7 @@ def _original_manifest(
     if not (_is_first_schema(raw) or _lists(raw, digest)):
         check_digest(f"the manifest of {imgref}", OciDigest.of(raw).hex, digest)
     _log.warning(
-        "%s: the manifest %s cannot be read as it is; what skopeo converts it to is stored as %s",
+        "%s: the manifest %s cannot be read unchanged; storing the conversion by skopeo as %s",
         imgref,
         digest,
         OciDigest.of(served),
@@ -193,10 +191,10 @@ def _original_manifest(
 
 
 def _raw_manifest(imgref: ImageReference, digest: OciDigest, env: Mapping[str, str]) -> bytes:
-    """Return what is stored where the image is: its manifest, or a list that names it."""
+    """Return the stored document of an image: its manifest, or a list that names it."""
     reference = imgref
     if imgref.transport == "registry":
-        # Neither a tag that moves meanwhile, nor a list.
+        # By digest: a tag may move meanwhile, or lead to a list.
         reference = imgref.with_digest(digest)
     argv = ["skopeo", "inspect", "--raw", *_auth_arguments(), _name(reference)]
     return process.run(argv, limit=ocispec.MAX_MANIFEST_BYTES, env=env).stdout
@@ -230,7 +228,7 @@ class _Reply:
 
 
 class _Proxy:
-    """The conversation: one request, one reply, in turns."""
+    """The conversation with skopeo: one request, one reply, in turns."""
 
     def __init__(self, channel: socket.socket, child: process.Child) -> None:
         self._channel = channel
@@ -250,7 +248,7 @@ class _Proxy:
         return self.receive()
 
     def ask(self, method: str, *args: int | str) -> Any:
-        """Make a call that is answered by a value alone."""
+        """Make a call whose reply is only a value."""
         reply = self.call(method, *args)
         if reply.fd is not None:
             os.close(reply.fd)
@@ -283,7 +281,7 @@ class _Proxy:
             raise
 
     def abandon(self) -> None:
-        """Hang up: a reply is outstanding that nobody waits for."""
+        """Close the conversation without waiting for the outstanding reply."""
         self._channel.shutdown(socket.SHUT_RDWR)
 
     def _gone(self) -> Error:
@@ -296,7 +294,7 @@ def _parse_reply(data: bytes, fd: int | None) -> _Reply:
     reply = _json(data)
     match reply:
         case {"success": True}:
-            # "pipeid" is missing or 0 without a pipe.
+            # Without a pipe, "pipeid" is missing or 0.
             pipe_id = reply.get("pipeid") or 0
             if type(pipe_id) is int and pipe_id in _PIPE_IDS:
                 return _Reply(reply.get("value"), pipe_id, fd)
@@ -331,9 +329,9 @@ def _environment(image_store: str | None) -> dict[str, str]:
 
 
 def _name(imgref: ImageReference) -> str:
-    """Return how skopeo calls an image."""
+    """Return the name of an image in the spelling of skopeo."""
     if imgref.transport == "containers-storage":
-        # An image id is written with its algorithm elsewhere, but not here.
+        # Here, unlike elsewhere, an image id is written without its algorithm.
         return f"containers-storage:{imgref.name.removeprefix('sha256:')}"
     return str(imgref)
 
@@ -349,7 +347,7 @@ def _proxy(env: Mapping[str, str]) -> Iterator[_Proxy]:
             proxy = _Proxy(ours, child)
             proxy.initialize()
             yield proxy
-            # No reply comes: the child ends. If anything failed it is stopped instead.
+            # There is no reply: the child ends. After a failure, the block above stops it instead.
             proxy.send("Shutdown")
             child.wait(_EXIT_TIMEOUT_S)
 
@@ -371,7 +369,7 @@ class _Image:
 
     @contextlib.contextmanager
     def pipe(self, method: str, *args: int | str) -> Iterator[tuple[Any, Blob]]:
-        """Make a call that answers with content; leaving the block says whether all went well."""
+        """Make a call that answers with content. Leaving the block raises if the call failed."""
         reply = self.proxy.call(method, self.number, *args)
         if reply.fd is None:
             raise SkopeoError(f"skopeo's reply to {method} lacks a pipe")
@@ -380,7 +378,7 @@ class _Image:
             try:
                 yield reply.value, _Pipe(file.fileno())
             except DigestMismatch:
-                # Too few bytes, or wrong ones: skopeo may know why, and then its word counts.
+                # If skopeo knows why bytes are missing or wrong, its error is raised instead.
                 file.close()
                 self.proxy.receive()
                 raise
@@ -390,7 +388,7 @@ class _Image:
         self.proxy.receive()
 
     def document(self, method: str, limit: int) -> tuple[Any, bytes]:
-        """Fetch something small whose size is not known beforehand."""
+        """Fetch a small document whose size is not known beforehand."""
         parts: list[bytes] = []
         size = 0
         with self.pipe(method) as (value, blob):
@@ -410,7 +408,7 @@ class _Image:
             yield VerifiedBlob(pipe.read, descriptor)
 
     def local_layers(self) -> tuple[Descriptor, ...]:
-        """Ask for the layers as local storage holds them."""
+        """Return the layers as local storage holds them."""
         if self.proxy.version >= _PIPED_LAYER_INFO:
             infos = _json(self.document("GetLayerInfoPiped", ocispec.MAX_MANIFEST_BYTES)[1])
         elif self.proxy.version >= _LAYER_INFO:
@@ -426,7 +424,7 @@ class _Image:
 
 
 class _Pipe:
-    """A :class:`Blob` on a descriptor that belongs to somebody else."""
+    """A :class:`Blob` that reads a descriptor, which the caller owns."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

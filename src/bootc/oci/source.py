@@ -1,12 +1,11 @@
-"""Where images come from.
+"""Sources of container images: the protocol :class:`Source`, and the choice of its implementation.
 
-Owns: the :class:`Source` protocol and the choice of its implementation:
-:mod:`bootc.oci.layoutdir` reads ``oci:`` directories itself, everything else is
-served by skopeo (:mod:`bootc.oci.skopeo`). Promises: whichever it is, manifest
-and configuration have been checked against their digests when a source is open,
-and layers are checked while they are read. Signatures are checked by skopeo
-(:mod:`bootc.oci.sigpolicy` says when); where somebody asked for that and nobody
-would do it, the image is refused.
+:mod:`bootc.oci.layoutdir` reads ``oci:`` directories. skopeo serves everything else
+(:mod:`bootc.oci.skopeo`). In both cases the manifest and the configuration have been compared
+with their digests when a source is open, and layers are compared while they are read.
+
+skopeo checks signatures (:mod:`bootc.oci.sigpolicy` says when). If the caller demands a check and
+no program would make it, :func:`open_source` refuses the image.
 """
 
 from __future__ import annotations
@@ -19,7 +18,13 @@ from typing import Protocol
 
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.ocispec import Descriptor, go_architecture
+from bootc.formats.ocispec import (
+    Descriptor,
+    ImageConfig,
+    ImageSpecError,
+    Manifest,
+    go_architecture,
+)
 from bootc.formats.origin import Signature
 from bootc.oci.blob import Blob
 from bootc.oci.layoutdir import open_layout
@@ -28,15 +33,15 @@ from bootc.oci.skopeo import open_skopeo
 
 
 class Source(Protocol):
-    """One image, resolved to a manifest and ready to be read."""
+    """An image that is resolved to a manifest and can be read."""
 
     @property
     def imgref(self) -> ImageReference:
-        """What was asked for."""
+        """The image reference that was opened."""
 
     @property
     def manifest_digest(self) -> OciDigest:
-        """The identity of the image."""
+        """The digest of the manifest, which identifies the image."""
 
     @property
     def manifest_raw(self) -> bytes:
@@ -50,7 +55,7 @@ class Source(Protocol):
     def layers(self) -> tuple[Descriptor, ...]:
         """The layers as this source serves them, lowest first.
 
-        They are the manifest's, but local storage may hold them uncompressed.
+        They are the layers of the manifest, but local storage may hold them uncompressed.
         """
 
     def blob(self, descriptor: Descriptor) -> AbstractContextManager[Blob]:
@@ -70,13 +75,13 @@ def open_source(
 
     Args:
         imgref: The image.
-        signature: Who has to vouch for it, if anybody.
-        image_store: Another place where images of ``containers-storage`` are looked for: the
-            root of such a storage, which may be read-only.
+        signature: The signature that the image must have, or None.
+        image_store: Search images of ``containers-storage`` in this storage too. The value is the
+            root of a storage, which may be read-only.
 
     Raises:
-        PolicyNotEnforced: somebody has to, and nobody would check that.
-        Error: there is no such image, it is damaged, for other machines only, or rejected.
+        PolicyNotEnforced: a signature is demanded, and no program would check it.
+        Error: the image does not exist, is damaged, is for another architecture, or is rejected.
     """
     require_enforceable(imgref, signature)
     if imgref.transport == "oci":
@@ -85,3 +90,25 @@ def open_source(
         opened = open_skopeo(imgref, image_store=image_store, enforce_policy=signature is not None)
     with opened as source:
         yield source
+
+
+def parse_documents(source: Source, architecture: str | None) -> tuple[Manifest, ImageConfig]:
+    """Return the parsed manifest and configuration of an image that this machine can use.
+
+    Args:
+        source: The image.
+        architecture: The expected architecture in the spelling of images; this machine's if None.
+
+    Raises:
+        WrongArchitecture: the image is for another architecture.
+        ImageSpecError: a document is malformed, or they do not fit together.
+    """
+    manifest = Manifest.parse(source.manifest_raw)
+    config = ImageConfig.parse(source.config_raw)
+    config.check_platform(architecture or host_architecture())
+    if len(config.diff_ids) != len(source.layers):
+        raise ImageSpecError(
+            f"image configuration: rootfs.diff_ids: {len(config.diff_ids)} entries "
+            f"for {len(source.layers)} layers"
+        )
+    return manifest, config

@@ -1,18 +1,16 @@
-"""A layer's blob to a splitstream, and a splitstream to entries.
+"""A blob of a layer, split into a splitstream and objects, and a splitstream read as entries.
 
-Owns: decompression, the split of a tar archive into inline bytes and objects,
-and the reading back. Promises: memory stays constant (but for the stream's own
-compressed inline bytes), whatever the layer holds; the archive is stored so that
-it can be put together again bit by bit; and a stream is returned only after the
-blob's digest and the layer's ``diff_id`` were both found right.
+- Memory stays constant whatever the layer holds, except for the compressed inline bytes.
+- The archive can be put together again bit by bit.
+- :func:`split_layer` returns a stream only after it has compared the digest of the blob and the
+  ``diff_id`` of the layer.
 
-Which compression a layer has is told by its first bytes, not by its media type:
-archives made by ``docker save`` carry uncompressed layers under the type of
-compressed ones, and the ``diff_id`` vouches for the outcome either way. What neither is an
-archive nor compressed in a way that layers can be is called by the name of its compression.
+The first bytes of a blob tell its compression, not the media type: archives of ``docker save``
+give uncompressed layers the type of compressed layers, and the ``diff_id`` protects the result in
+both cases. If a blob is neither an archive nor compressed in a permitted way, the error names its
+compression.
 
-Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an
-OCI image").
+Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an OCI image").
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from bootc.repository.sink import ObjectSink
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
-#: What archives are compressed by elsewhere, told by their first bytes.
+#: The first bytes of common compressions, for error messages.
 _MAGICS = {
     "gzip": (_GZIP_MAGIC,),
     "zstd": (_ZSTD_MAGIC, *(magic.to_bytes(4, "little") for magic in _ZSTD_SKIPPABLE)),
@@ -50,7 +48,7 @@ _MAGICS = {
 }
 _LONGEST_MAGIC = 6
 _GZIP_WBITS = 31
-#: A few compressed zstd bytes can stand for 128 KiB each: fed in small steps they stay tame.
+#: A few bytes of zstd data can become 128 KiB each. Small steps bound the memory.
 _ZSTD_FEED_BYTES = 1 << 10
 
 
@@ -59,7 +57,7 @@ class LayerError(Error):
 
 
 class WrongCompression(LayerError):
-    """A layer is compressed by a program that layers cannot be compressed by, or twice."""
+    """A layer is compressed in a way that is not permitted, or twice."""
 
     def __init__(self, inner: str, outer: str | None) -> None:
         if outer is None:
@@ -70,13 +68,13 @@ class WrongCompression(LayerError):
 
 
 def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
-    """Unpack a layer into objects and return the splitstream that puts it together.
+    """Unpack a layer into objects, and return the splitstream that puts it together again.
 
     Raises:
-        DigestMismatch: the blob or what it unpacks to is something else.
-        WrongCompression: it is compressed in a way that layers cannot be.
+        DigestMismatch: the blob or the unpacked archive does not have its digest.
+        WrongCompression: the compression is not permitted for layers.
         LayerError: the compressed data is truncated or corrupt.
-        TarError: what it unpacks to is no tar archive.
+        TarError: the unpacked data is not a tar archive.
     """
     found = diff_id.new()
     first = _First(blob)
@@ -89,7 +87,7 @@ def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
     try:
         stream = _split(_Chunks(hashed()), sink, first)
     except (LayerError, TarError):
-        # If the blob is not even the right one, that is what the user should hear.
+        # If the blob does not have its digest, the user should get that error instead.
         _drain(blob)
         raise
     check_digest("the unpacked layer", found.hexdigest(), diff_id)
@@ -99,10 +97,10 @@ def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
 def entries(
     stream: StreamReader, algorithm: Algorithm
 ) -> Iterator[tuple[Entry, Inline | External]]:
-    """Yield the entries of a stored layer; anything but a regular file has empty content.
+    """Yield the entries of a stored layer. Only regular files have content.
 
     Raises:
-        SplitstreamError, TarError: the stream is not that of a layer.
+        SplitstreamError, TarError: the stream does not hold a layer.
     """
     stream.expect(splitstream.OCI_LAYER, algorithm)
     for entry in HeaderReader(stream.read):
@@ -118,14 +116,14 @@ def entries(
 
 
 def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
-    """Read the bodies of some entries of a layer again, for content that was not kept.
+    """Read the bodies of some entries of a layer again, because nothing has stored them.
 
     Args:
         blob: The layer.
         wanted: The entries, in the order of the archive.
 
     Raises:
-        DigestMismatch, LayerError, TarError: the layer is not what it was.
+        DigestMismatch, LayerError, TarError: the layer has changed.
     """
     archive = _Chunks(decompress(blob))
     at = 0
@@ -138,7 +136,7 @@ def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, byte
 
 
 def decompress(blob: Blob) -> Iterator[bytes]:
-    """Yield the content of a blob that is compressed by gzip, by zstd or not at all.
+    """Yield the content of a blob that is compressed by gzip or zstd, or uncompressed.
 
     Raises:
         LayerError: the compressed data is truncated or corrupt.
@@ -157,7 +155,7 @@ def decompress(blob: Blob) -> Iterator[bytes]:
 
 
 def _drain(blob: Blob) -> None:
-    """Read to the end, for the verdict there."""
+    """Read to the end, where a verified blob compares its digest."""
     while blob.read(CHUNK_BYTES):
         pass
 
@@ -175,7 +173,7 @@ def _gunzip(data: bytes, blob: Blob) -> Iterator[bytes]:
 
 
 def _inflate(member: zlib._Decompress, data: bytes) -> Iterator[bytes]:
-    """Yield what comes of ``data``, in pieces however large it swells."""
+    """Yield the decompressed ``data`` in bounded pieces, however large it becomes."""
     try:
         while (out := member.decompress(data, CHUNK_BYTES)) or member.unconsumed_tail:
             if out:
@@ -214,11 +212,11 @@ class _Chunks:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._buffer = memoryview(b"")
-        #: How they begin.
+        #: The first bytes of all.
         self.first = b""
 
     def some(self, limit: int) -> memoryview:
-        """Return at most ``limit`` bytes, none at the end."""
+        """Return at most ``limit`` bytes, and no bytes at the end."""
         if not self._buffer:
             self._buffer = memoryview(next(self._chunks, b""))
             if len(self.first) < _LONGEST_MAGIC:
@@ -241,10 +239,10 @@ class _Chunks:
     def pieces(self, size: int, offset: int, entry: bytes) -> Iterator[memoryview]:
         """Yield exactly ``size`` bytes.
 
-        ``offset`` is where they begin and ``entry`` whose they are, for the message.
+        ``offset`` and ``entry`` are for the message: the position, and the path of the entry.
 
         Raises:
-            TarError: the archive ends before.
+            TarError: the archive ends too early.
         """
         while size:
             piece = self.some(size)
@@ -255,7 +253,7 @@ class _Chunks:
 
 
 class _First:
-    """A blob that remembers how it begins."""
+    """A blob that remembers its first bytes."""
 
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
@@ -269,14 +267,14 @@ class _First:
 
 
 def _compression(first: bytes) -> str | None:
-    """Return what compresses data that begins like this, or None."""
+    """Return the compression of data with these first bytes, or None."""
     return next((name for name, magics in _MAGICS.items() if first.startswith(magics)), None)
 
 
 def _check_is_archive(archive: _Chunks, blob: _First) -> None:
-    """Look at how an archive begins whose first header is wrong.
+    """Explain a wrong first header by the first bytes of the archive.
 
-    Only then: a right header may begin with any name.
+    Call this only for a wrong header: a right header may begin with any name.
     """
     if inner := _compression(archive.first):
         outer = _compression(blob.bytes)

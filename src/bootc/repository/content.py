@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bootc.errors import doing
 from bootc.formats.digest import Digest
+from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
-from bootc.formats.tree import External, Inline
+from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import VerityHasher
 from bootc.repository.objects import ObjectCorrupt, Objects
 from bootc.repository.reachable import HEAD_BYTES, image_objects, kind_of
@@ -31,6 +32,25 @@ def read_image(objects: Objects, image: Digest) -> bytes:
     """
     with doing(f"Reading image {image}"):
         return objects.read(image, limit=MAX_IMAGE_BYTES)
+
+
+def read_image_tree(objects: Objects, image: Digest, *, below: Iterable[str] = ()) -> Directory:
+    """Return the tree of an image.
+
+    Args:
+        objects: The objects of the repository.
+        image: The image.
+        below: Read only what is at or below these paths, as
+            :func:`~bootc.formats.erofs.reader.read_erofs` does; by default everything.
+
+    Raises:
+        FileNotFoundError: there is no such image.
+        VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
+        InvalidImage: the object is not an image.
+    """
+    data = read_image(objects, image)
+    with doing(f"Reading image {image}"):
+        return read_erofs(data, below=below)
 
 
 def objects_of(objects: Objects, image: Digest) -> frozenset[Digest]:

@@ -21,6 +21,8 @@ UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
 #: refuses a file whose fs-verity descriptor is damaged. Any other error says nothing about
 #: the file (permissions, memory), and must not be taken for damage.
 DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG})
+#: Errors of reading a stored object that storing it again heals.
+HEALED = DAMAGE | {errno.ENOENT, errno.EFBIG}
 
 _BUSY_RETRIES = 3
 _BUSY_WAIT_S = 0.001

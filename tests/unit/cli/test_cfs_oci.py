@@ -21,8 +21,8 @@ from bootc.formats.splitstream import StreamWriter
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.layoutdir import open_layout
-from bootc.oci.pull import image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
+from bootc.oci.trees import image_tree
 from bootc.oci.unpack import split_layer
 from bootc.repository.repository import Repository
 from support import images
@@ -278,13 +278,13 @@ def test_inspect(pulled: Cfs, layout: images.Layout) -> None:
 
 
 def test_inspect_of_nothing(pulled: Cfs) -> None:
-    lists = "(hint: bootc internals cfs oci images lists what there is)"
+    lists = "(hint: bootc internals cfs oci images lists the images)"
     absent = f"sha256:{'ab' * 32}"
     assert pulled.error("oci", "inspect", "none") == f"no image is tagged 'none' {lists}"
     assert pulled.error("oci", "inspect", absent) == f"there is no image {absent} {lists}"
     assert "not an OCI digest: 'sha256:12'" in pulled.error("oci", "inspect", "@sha256:12")
     (pulled.repo / "streams/refs/oci/layer").symlink_to(f"../../oci-layer-{TOP_ID}")
-    assert "refers to no manifest" in pulled.error("oci", "inspect", "layer")
+    assert "which is not a manifest" in pulled.error("oci", "inspect", "layer")
     both = pulled.error("oci", "inspect", "os", "--manifest", "--config", code=2)
     assert both == "--manifest and --config exclude each other"
 
@@ -348,7 +348,7 @@ def test_a_damaged_layer_does_not_pass_for_a_whole_one(pulled: Cfs) -> None:
     pulled.damage(object_of(BIG))
     code, out, err = pulled.raw("oci", "layer", TOP_ID)
     assert (code, len(out)) == (1, len(TOP))
-    assert f"layer {TOP_ID} as it is stored has the digest sha256:" in err
+    assert f"stored layer {TOP_ID} has the digest sha256:" in err
     pulled.path_of(object_of(BIG)).unlink()
     assert "No such file or directory" in pulled.raw("oci", "layer", TOP_ID)[2]
 
@@ -402,7 +402,7 @@ def test_compute_id_looks_at_layers_unless_told_to_trust(
     pulled: Cfs, layout: images.Layout
 ) -> None:
     pulled.damage(object_of(BIG))
-    assert f"layer {TOP_ID} as it is stored" in pulled.error("oci", "compute-id", "os")
+    assert f"stored layer {TOP_ID}" in pulled.error("oci", "compute-id", "os")
     verity = stream_object(pulled, f"oci-config-{digests_of(layout)[1]}")
     trusted = pulled("oci", "compute-id", "os", verity)
     assert trusted == f"{image_id(layout, bootable=False)}\n"
@@ -497,7 +497,8 @@ def test_a_pull_says_what_it_replaces(
     assert "objects  1 new + 1 already present objects; " in out
     (record,) = caplog.records
     said = (
-        f"the stored layer {TOP_ID} is fetched again: it lacks 1 of its objects, {object_of(BIG)}"
+        f"fetching the stored layer {TOP_ID} again: "
+        f"it lacks 1 of its objects, for example {object_of(BIG)}"
     )
     assert record.getMessage().startswith(said)
     assert pulled("oci", "inspect", "os") == before

@@ -12,7 +12,7 @@ from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.verity import verity_digest
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
 from support import images, pe
 from support.images import directory, file, layer
 

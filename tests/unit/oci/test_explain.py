@@ -23,11 +23,12 @@ from bootc.fs.tree_read import read_tree
 from bootc.oci.explain import Kind, NotATree, Report, explain
 from bootc.oci.layoutdir import LayoutError
 from bootc.oci.local import ActiveRoot, directory_tree
-from bootc.oci.pull import compute_image_id, image_tree
-from bootc.oci.seal import XattrMode
+from bootc.oci.names import XattrMode
 from bootc.oci.source import open_source
+from bootc.oci.trees import image_tree
 from bootc.repository.sink import DigestOnly
 from support import images
+from support.images import compute_image_id
 
 MTIME = 1_700_000_000
 

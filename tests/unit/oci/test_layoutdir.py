@@ -197,7 +197,7 @@ def test_no_layout(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refused(tmp_path / "file") == f"there is no directory {tmp_path}/file"
     (tmp_path / "empty").mkdir()
-    assert "is no OCI layout directory" in refused(tmp_path / "empty")
+    assert "is not an OCI layout directory" in refused(tmp_path / "empty")
     layout = Layout(tmp_path / "bare")
     assert "holds no image" in refused(layout.path)
 

@@ -11,7 +11,8 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_read import TreeChanged, read_tree
 from bootc.oci.local import ActiveRoot, directory_tree
-from bootc.oci.seal import SealError, XattrMode
+from bootc.oci.names import XattrMode
+from bootc.oci.seal import SealError
 from bootc.oci.selabel import LabelError
 from bootc.repository.repository import Repository
 

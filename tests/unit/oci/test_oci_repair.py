@@ -1,78 +1,43 @@
-"""Streams that are sound and not what their names say are put aside, and a pull heals."""
+"""Wrong and damaged streams are set aside, and one pull after a repair heals them."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest
-from bootc.formats.imgref import ImageReference
-from bootc.formats.splitstream import StreamWriter
-from bootc.fs.dir import Dir
-from bootc.oci.fsck import OciReport, check_images
-from bootc.oci.layoutdir import LayoutSource, open_layout
-from bootc.oci.pull import Pulled, pull, write_documents
+from bootc.oci.documents import write_documents
+from bootc.oci.layoutdir import LayoutSource
+from bootc.oci.pull import Pulled, pull
 from bootc.oci.repair import RepairedImages, repair_images
 from bootc.oci.stored import list_images, read_image
 from bootc.oci.unpack import split_layer
 from bootc.repository.content import objects_of
 from bootc.repository.fsck import check
 from bootc.repository.gc import collect
+from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
-from support import images
-from support.images import file, layer
-
-LAYERS = (
-    images.bootable(kernel=b"kernel" * 1000),
-    layer(file("usr/one", b"one" * 1000), file("usr/shared", b"shared" * 100)),
+from support.layers import (
+    DIFF_IDS,
+    FLIPPED,
+    checked,
+    damage,
+    objects_in_layer,
+    path_of,
+    put_document,
 )
-DIFF_IDS = tuple(map(images.sha256, LAYERS))
-FLIPPED = LAYERS[1].replace(b"oneone", b"oneowe", 1)
+
 WRONG_LAYER = f"oci-layer-{DIFF_IDS[1]}"
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Iterator[LayoutSource]:
-    layout = images.single(tmp_path / "layout", *LAYERS)
-    with open_layout(ImageReference.parse(layout.reference()), images.ARCHITECTURE) as source:
-        yield source
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
-    target = tmp_path / "target"
-    target.mkdir()
-    with Dir.open(target) as root, Repository.create(root, secure=False) as repository:
-        yield repository
-
-
-@pytest.fixture
-def pulled(repository: Repository, source: LayoutSource) -> Pulled:
-    return pull(repository, source, tag="os")
-
-
-def checked(repository: Repository) -> OciReport:
-    repository.objects.flush()
-    return check_images(repository, check(repository))
 
 
 def repaired(repository: Repository) -> RepairedImages:
     return repair_images(repository, checked(repository))
-
-
-def put_document(
-    repository: Repository, name: str, kind: bytes, raw: bytes, refs: dict[str, Digest]
-) -> Digest:
-    stream = StreamWriter(repository.algorithm, kind)
-    for reference, digest in refs.items():
-        stream.refer(reference, digest)
-    stream.external(repository.objects.put(raw), len(raw))
-    return repository.streams.write(name, stream.finish())
 
 
 def wrong_layer(repository: Repository, pulled: Pulled) -> str:
@@ -120,6 +85,8 @@ def garbage_of_another_type(repository: Repository, pulled: Pulled) -> str:
 
 
 Spoil = Callable[[Repository, Pulled], str]
+
+
 WRONG: tuple[Spoil, ...] = (wrong_layer, wrong_manifest, wrong_config, garbage_of_another_type)
 
 
@@ -225,3 +192,75 @@ def test_what_is_untagged_is_put_aside_too(repository: Repository, pulled: Pulle
     repository.streams.remove_ref("oci/os")
     done = repaired(repository)
     assert (done.set_aside, done.pull_again) == ((WRONG_LAYER,), ())
+
+
+def heal(repository: Repository, source: LayoutSource) -> None:
+    report = check(repository)
+    assert not report.ok
+    repair(repository, report)
+    pull(repository, source, tag="os")
+    assert checked(repository).ok
+
+
+def test_a_damaged_file_costs_its_layer_only(
+    repository: Repository, source: LayoutSource, pulled: Pulled, fetched: list[int]
+) -> None:
+    for digest in objects_in_layer(repository, 1):
+        damage(path_of(repository, digest))
+    heal(repository, source)
+    assert fetched == [1]
+
+
+def test_a_missing_file_costs_its_layer_only(
+    repository: Repository, source: LayoutSource, pulled: Pulled, fetched: list[int]
+) -> None:
+    path_of(repository, objects_in_layer(repository, 2)[0]).unlink()
+    heal(repository, source)
+    assert fetched == [2]
+
+
+def test_a_damaged_layer_stream_costs_its_layer_only(
+    repository: Repository, source: LayoutSource, pulled: Pulled, fetched: list[int]
+) -> None:
+    name = f"oci-layer-{DIFF_IDS[0]}"
+    damage(path_of(repository, repository.streams.digest_of(name)))
+    heal(repository, source)
+    assert fetched == [0]
+
+
+def test_garbage_collection_in_between_takes_nothing_healthy(
+    repository: Repository, source: LayoutSource, pulled: Pulled, fetched: list[int]
+) -> None:
+    bad, *healthy = objects_in_layer(repository, 1)
+    assert healthy
+    damage(path_of(repository, bad))
+    repair(repository, check(repository))
+    collect(repository)
+    assert all(map(repository.objects.exists, healthy))
+    pull(repository, source, tag="os")
+    assert fetched == [1]
+    assert checked(repository).ok
+    collect(repository)
+    assert checked(repository).ok
+
+
+@contextmanager
+def damaged(repository: Repository, digest: Digest) -> Iterator[None]:
+    damage(path_of(repository, digest))
+    yield
+    assert path_of(repository, digest).exists()
+
+
+def test_damaged_images_and_documents_cost_no_layer(
+    repository: Repository, source: LayoutSource, pulled: Pulled, fetched: list[int]
+) -> None:
+    streams = repository.streams
+    manifest = streams.digest_of(f"oci-manifest-{pulled.manifest_digest}")
+    config = streams.digest_of(f"oci-config-{pulled.config_digest}")
+    with (
+        damaged(repository, pulled.image_id),
+        damaged(repository, manifest),
+        damaged(repository, config),
+    ):
+        heal(repository, source)
+    assert fetched == []

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bootc.formats.imgref import ImageReference
-from bootc.fs.dir import Dir
 from bootc.oci.fsck import check_images
-from bootc.oci.layoutdir import LayoutSource, open_layout
+from bootc.oci.layoutdir import LayoutSource
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.stored import find_image
 from bootc.repository.fsck import check
@@ -25,41 +23,15 @@ from bootc.repository.gc import collect
 from bootc.repository.links import BrokenReference
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
-from support import images
-from support.images import file, layer
+from support.layers import sound
 
-LAYERS = (images.bootable(kernel=b"kernel" * 1000), layer(file("usr/one", b"one" * 1000)))
 TAG = "os"
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Iterator[LayoutSource]:
-    layout = images.single(tmp_path / "layout", *LAYERS)
-    with open_layout(ImageReference.parse(layout.reference()), images.ARCHITECTURE) as source:
-        yield source
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
-    target = tmp_path / "target"
-    target.mkdir()
-    with Dir.open(target) as root, Repository.create(root, secure=False) as repository:
-        yield repository
-
-
-@pytest.fixture
-def pulled(repository: Repository, source: LayoutSource) -> Pulled:
-    pulled = pull(repository, source, tag=TAG)
+def pulled(repository: Repository, pulled: Pulled) -> Pulled:
     repository.images.set_ref("booted", pulled.image_id)
     return pulled
-
-
-def sound(repository: Repository) -> bool:
-    repository.objects.flush()
-    return check_images(repository, check(repository)).ok
-
-
-# -- what is put there
 
 
 def regular_file(path: Path) -> None:
@@ -159,6 +131,8 @@ def of_images(pulled: Pulled) -> str:
 
 
 ENTRIES = (of_manifest, of_config, of_layer, of_image, of_tag, of_image_name)
+
+
 DIRECTORIES = (of_tags, of_references, of_streams, of_images)
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from bootc.formats.filecontexts import FileContextsError
 from bootc.formats.tree import Directory, External, Inline, Leaf, Node, Stat, Symlink
-from bootc.oci.seal import SealError, XattrMode, transform_for_boot, transform_for_oci
+from bootc.oci.names import XattrMode
+from bootc.oci.seal import SealError, transform_for_boot, transform_for_oci
 from bootc.oci.selabel import LabelError
 
 

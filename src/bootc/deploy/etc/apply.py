@@ -22,8 +22,6 @@ from dataclasses import dataclass
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -32,6 +30,7 @@ from bootc.fs.tree_read import TreeChanged, read_tree
 from bootc.fs.tree_write import OpenContent, protect_tree, write_tree
 from bootc.kernel import mount
 from bootc.kernel.libc import AT_EMPTY_PATH
+from bootc.repository.content import read_image_tree
 from bootc.repository.objects import Objects
 from bootc.repository.sink import DigestOnly
 
@@ -118,9 +117,7 @@ def image_etc(objects: Objects, image_id: Digest) -> Directory:
         VerityMissing, ObjectCorrupt: as :meth:`Objects.read`.
         InvalidImage: it is no image.
     """
-    with doing(f"Reading image {image_id}"):
-        data = objects.read(image_id, limit=MAX_IMAGE_BYTES)
-        etc = read_erofs(data, below=[_ETC]).lookup(_ETC)
+    etc = read_image_tree(objects, image_id, below=[_ETC]).lookup(_ETC)
     if not isinstance(etc, Directory):
         raise EtcMissing(
             f"image {image_id} has no directory /etc",

@@ -44,7 +44,7 @@ from bootc.formats.ocispec import (
 )
 from bootc.formats.origin import Origin, OriginError
 from bootc.fs.dir import Dir
-from bootc.oci.documents import read_config, read_manifest
+from bootc.oci.documents import read_documents
 from bootc.oci.names import manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
@@ -52,22 +52,6 @@ from bootc.repository.repository import Repository
 _VERSION = "org.opencontainers.image.version"
 
 _T = TypeVar("_T")
-
-
-class Documents(Protocol):
-    """The documents of an image, wherever it is."""
-
-    @property
-    def manifest_raw(self) -> bytes:
-        """The manifest as it is served."""
-
-    @property
-    def config_raw(self) -> bytes:
-        """The configuration as it is served."""
-
-    @property
-    def manifest_digest(self) -> OciDigest:
-        """The digest of the manifest."""
 
 
 class Opened(Protocol):
@@ -131,15 +115,13 @@ def gather(system: Opened) -> Facts:
     )
 
 
-def read_image(image: ImageSpec, documents: Documents) -> ImageStatus:
-    """Return what the documents of an image say.
-
-    Raises:
-        ImageSpecError: they are malformed.
-    """
-    manifest = Manifest.parse(documents.manifest_raw)
-    facts = _facts_of(manifest, ImageConfig.parse(documents.config_raw))
-    return image_status(image, documents.manifest_digest, facts)
+def image_facts(manifest: Manifest, config: ImageConfig) -> ImageFacts:
+    """Return what the documents of an image say about it."""
+    return ImageFacts(
+        architecture=config.architecture,
+        version=manifest.annotations.get(_VERSION) or config.labels.get(_VERSION),
+        timestamp=None if config.created is None else Timestamp.parse(config.created),
+    )
 
 
 def image_status(image: ImageSpec, digest: OciDigest, facts: ImageFacts) -> ImageStatus:
@@ -286,7 +268,7 @@ def _read_imginfo(state_dir: Dir, name: str, image: ImageSpec) -> ImageStatus | 
         manifest, config = _compact(value["manifest"]), _compact(value["config"])
     except (ValueError, RecursionError, LookupError, TypeError) as exc:
         raise RecordError(f"it holds no manifest and configuration: {exc!r:.200}") from None
-    facts = _facts_of(Manifest.parse(manifest), ImageConfig.parse(config))
+    facts = image_facts(Manifest.parse(manifest), ImageConfig.parse(config))
     # Nobody knows the digest it had in its registry; the old bootc names this one.
     return image_status(image, OciDigest.of(manifest), facts)
 
@@ -305,31 +287,11 @@ def _read_images(
     digests = dict.fromkeys(o.manifest_digest for o in origins if o.manifest_digest is not None)
     for digest in digests:
         try:
-            images[digest] = _facts_of(*read_documents(repository, digest))
+            images[digest] = image_facts(*read_documents(repository, digest))
         except (Error, OSError) as exc:
             subject = f"{repository.dir.path}/{layout.stream_path(manifest_id(digest))}"
             findings.append(unreadable(subject, exc))
     return images
-
-
-def _facts_of(manifest: Manifest, config: ImageConfig) -> ImageFacts:
-    return ImageFacts(
-        architecture=config.architecture,
-        version=manifest.annotations.get(_VERSION) or config.labels.get(_VERSION),
-        timestamp=None if config.created is None else Timestamp.parse(config.created),
-    )
-
-
-def read_documents(repository: Repository, digest: OciDigest) -> tuple[Manifest, ImageConfig]:
-    """Return manifest and configuration of an image of the repository.
-
-    Raises:
-        FileNotFoundError: they are not there.
-        Error, OSError: they are damaged, others than their digests say, or cannot be read.
-    """
-    found = read_manifest(repository, digest)
-    manifest = Manifest.parse(found.raw)
-    return manifest, ImageConfig.parse(read_config(repository, found, manifest.config.digest).raw)
 
 
 def _stateless(item: Item) -> Finding:

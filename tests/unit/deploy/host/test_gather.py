@@ -14,10 +14,11 @@ from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy import records
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts
-from bootc.deploy.host.gather import gather, read_image
+from bootc.deploy.host.gather import gather, image_facts, image_status
 from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.host.status import compose_host
 from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.origin import BootType, Origin, Signature
 from bootc.fs.dir import Dir
 from support.sysroot import BOOT_DIGEST, IMAGE, FakeSysroot, image_id
@@ -89,13 +90,6 @@ def test_the_version_of_an_image(
     assert facts_of(system).images == {digest: ImageFacts("amd64", version, None)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Documents:
-    manifest_raw: bytes
-    config_raw: bytes
-    manifest_digest: OciDigest
-
-
 def test_an_image_anywhere() -> None:
     config = {
         "architecture": "arm64",
@@ -116,9 +110,12 @@ def test_an_image_anywhere() -> None:
         "annotations": {VERSION: "44"},
     }
     spec = ImageSpec(IMAGE, Signature())
-    documents = Documents(json.dumps(manifest).encode(), json.dumps(config).encode(), digest)
-    wanted = ImageStatus(spec, digest, "arm64", "44", CREATED)
-    assert read_image(spec, documents) == wanted
+    facts = image_facts(
+        Manifest.parse(json.dumps(manifest).encode()),
+        ImageConfig.parse(json.dumps(config).encode()),
+    )
+    assert facts == ImageFacts("arm64", "44", CREATED)
+    assert image_status(spec, digest, facts) == ImageStatus(spec, digest, "arm64", "44", CREATED)
 
 
 def test_notes_beside_the_origin(system: FakeSysroot) -> None:

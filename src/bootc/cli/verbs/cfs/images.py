@@ -22,7 +22,7 @@ from bootc.errors import Error, doing
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest
     from bootc.formats.tree import Directory, Node
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
     from bootc.repository.repository import Repository
     from bootc.repository.sink import ObjectSink
 
@@ -66,14 +66,10 @@ def image_objects(args: argparse.Namespace, context: Context) -> None:
 def dump_files(args: argparse.Namespace, context: Context) -> None:
     """Print what an image says of some of its files."""
     from bootc.formats.dumpfile import write_dumpfile
-    from bootc.formats.erofs.reader import read_erofs
-    from bootc.repository.content import read_image
+    from bootc.repository.content import read_image_tree
 
     with opened(args, context, writable=False) as repository:
-        digest = repository.images.resolve(args.image)
-        data = read_image(repository.objects, digest)
-    with doing(f"Reading image {digest}"):
-        root = read_erofs(data)
+        root = read_image_tree(repository.objects, repository.images.resolve(args.image))
     lines: list[bytes] = []
     for file in args.files:
         path = os.fsencode(file)
@@ -137,7 +133,7 @@ def compute_id(args: argparse.Namespace, context: Context) -> None:
 def compute_karg(args: argparse.Namespace, context: Context) -> None:
     """Print the kernel argument that boots the image of a directory, storing nothing."""
     from bootc.formats.cmdline import composefs_karg
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
 
     digest, version = _image_id(args, bootable=True, xattrs=XattrMode.ALLOWLIST_ONLY)
     if version == 2:
@@ -162,8 +158,7 @@ def create_dumpfile(args: argparse.Namespace, context: Context) -> None:
 
 def _image_id(args: argparse.Namespace, *, bootable: bool, xattrs: XattrMode) -> tuple[Digest, int]:
     """Return the digest of the image of a directory, and the image's version."""
-    from bootc.formats.erofs.writer import mkfs_erofs
-    from bootc.formats.verity import verity_digest
+    from bootc.oci.trees import image_id_of
     from bootc.repository.sink import DigestOnly
 
     algorithm = algorithm_without_repository(args)
@@ -172,7 +167,7 @@ def _image_id(args: argparse.Namespace, *, bootable: bool, xattrs: XattrMode) ->
         version = args.erofs_version
     root = _tree(args, bootable=bootable, xattrs=xattrs, objects=DigestOnly(algorithm))
     with doing(f"Making an image of {args.path}"):
-        return verity_digest(mkfs_erofs(root, version=version), algorithm), version
+        return image_id_of(root, algorithm, version=version), version
 
 
 def _tree(
@@ -262,7 +257,7 @@ def _line(digest: Digest) -> str:
 
 
 def _xattr_mode(text: str) -> XattrMode:
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
 
     for mode in XattrMode:
         if mode.value == text:

@@ -41,7 +41,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
     from bootc.oci import pull as pulling
     from bootc.oci.names import manifest_id
     from bootc.oci.source import open_source
-    from bootc.oci.stored import require_tag
+    from bootc.oci.tags import require_tag
 
     expected: Digest | None = args.expected_digest
     if expected is not None and not args.bootable:
@@ -84,9 +84,9 @@ def pull(args: argparse.Namespace, context: Context) -> None:
 
 
 def _matched(repository: Repository, manifest_digest: OciDigest, expected: Digest) -> str:
-    from bootc.oci.pull import FORMAT_VERSIONS
-    from bootc.oci.seal import XattrMode
-    from bootc.oci.stored import match_boot_image, read_image
+    from bootc.oci.boot_image import match_boot_image
+    from bootc.oci.names import FORMAT_VERSIONS, XattrMode
+    from bootc.oci.stored import read_image
 
     found = match_boot_image(repository, read_image(repository, manifest_digest), expected)
     if found is None:
@@ -128,7 +128,7 @@ def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...
 
 def tag(args: argparse.Namespace, context: Context) -> None:
     """Give an image a tag."""
-    from bootc.oci.stored import tag_image
+    from bootc.oci.tags import tag_image
 
     with opened(args, context, writable=True) as repository:
         tag_image(repository, args.digest, args.name)
@@ -138,7 +138,7 @@ def tag(args: argparse.Namespace, context: Context) -> None:
 
 def untag(args: argparse.Namespace, context: Context) -> None:
     """Take a tag away."""
-    from bootc.oci.stored import untag_image
+    from bootc.oci.tags import untag_image
 
     with opened(args, context, writable=True) as repository:
         untag_image(repository, args.name)

@@ -30,7 +30,8 @@ class NotToTerminal(Error):
 
 def images(args: argparse.Namespace, context: Context) -> None:
     """List tagged images."""
-    from bootc.oci.stored import list_images, referrers
+    from bootc.oci.stored import list_images
+    from bootc.oci.tags import referrers
 
     with opened(args, context, writable=False) as repository:
         found = [
@@ -73,7 +74,8 @@ def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
 
 def inspect(args: argparse.Namespace, context: Context) -> None:
     """Print the manifest and config of an image, and its EROFS images."""
-    from bootc.oci.stored import find_image, referrers
+    from bootc.oci.stored import find_image
+    from bootc.oci.tags import referrers
 
     if args.manifest and args.config:
         raise UsageError("--manifest and --config exclude each other")
@@ -124,12 +126,12 @@ def layer(args: argparse.Namespace, context: Context) -> None:
 
 def compute_id(args: argparse.Namespace, context: Context) -> None:
     """Print the id of the image that is made of a configuration's layers."""
-    from bootc.formats.erofs.writer import mkfs_erofs
-    from bootc.formats.verity import verity_digest
+    from bootc.oci.trees import image_id_of
 
     with opened(args, context, writable=False) as repository:
-        data = mkfs_erofs(_tree(args, repository), version=default_version(args, repository))
-        context.write(f"{verity_digest(data, repository.algorithm)}\n")
+        version = default_version(args, repository)
+        image_id = image_id_of(_tree(args, repository), repository.algorithm, version=version)
+        context.write(f"{image_id}\n")
 
 
 def dump(args: argparse.Namespace, context: Context) -> None:
@@ -141,8 +143,9 @@ def dump(args: argparse.Namespace, context: Context) -> None:
 
 
 def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
-    from bootc.oci.seal import XattrMode
-    from bootc.oci.stored import config_tree, find_config
+    from bootc.oci.names import XattrMode
+    from bootc.oci.stored import find_config
+    from bootc.oci.trees import config_tree
 
     return config_tree(
         repository,

@@ -14,8 +14,8 @@ from bootc.errors import Error, UsageError, one_line
 if TYPE_CHECKING:
     from bootc.formats.imgref import ImageReference
     from bootc.formats.tree import Directory
-    from bootc.oci.pull import ImageTree
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
+    from bootc.oci.trees import ImageTree
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
 _DEFAULT_TARGET = "/target"
@@ -34,7 +34,7 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
     if args.json:
         raise UsageError("--json is for --explain")
     from bootc.formats.imgref import ImageReference
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
 
     xattrs = XattrMode(args.xattrs)
     # A directory of such a name can be said with a slash in front: ./a:b
@@ -50,7 +50,7 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
 def compute_from_storage(args: argparse.Namespace, context: Context) -> None:
     """Print the deployment id of an image in local container storage, mostly the host's."""
     from bootc.formats.imgref import ImageReference
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
 
     reference = ImageReference.of("containers-storage", args.image or _own_image())
     store = _HOST_STORAGE if os.path.isdir(_HOST_STORAGE) else None
@@ -79,11 +79,9 @@ def _own_image() -> str:
 
 
 def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -> None:
-    from bootc.formats.digest import Algorithm
-    from bootc.formats.erofs.writer import mkfs_erofs
-    from bootc.formats.verity import verity_digest
+    from bootc.oci.trees import image_id_of
 
-    image_id = verity_digest(mkfs_erofs(root), Algorithm.SHA512)
+    image_id = image_id_of(root)
     if args.write_dumpfile_to is not None:
         _write_dumpfile(args.write_dumpfile_to, root, context)
     context.write(f"{image_id.hex}\n")
@@ -93,7 +91,7 @@ def _explain(args: argparse.Namespace, context: Context) -> int:
     """Print why two digests differ; return 0 if they do not, 1 if they do."""
     from bootc.cli.explain import ComparisonFailed, render_report_json, render_text
     from bootc.oci.explain import explain
-    from bootc.oci.seal import XattrMode
+    from bootc.oci.names import XattrMode
 
     xattrs = XattrMode(args.xattrs)
     try:
@@ -112,8 +110,8 @@ def _tree_of_image(
     xattrs: XattrMode,
     image_store: str | None = None,
 ) -> Directory:
-    from bootc.oci.pull import image_tree
     from bootc.oci.source import open_source
+    from bootc.oci.trees import image_tree
 
     with open_source(reference, image_store=image_store) as source:
         tree = image_tree(source, context.sink, bootable=bootable, xattrs=xattrs)

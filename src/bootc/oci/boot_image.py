@@ -1,0 +1,68 @@
+"""The boot image of a stored container image, made to match an expected digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootc.errors import Error
+from bootc.formats.digest import Digest
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.verity import verity_digest
+from bootc.oci.documents import write_documents
+from bootc.oci.names import FORMAT_VERSIONS, XattrMode, image_name
+from bootc.oci.stored import StoredImage
+from bootc.oci.trees import boot_tree, stored_tree
+from bootc.repository.content import objects_of
+from bootc.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class BootImage:
+    """A boot image, and how it was made."""
+
+    image_id: Digest
+    xattrs: XattrMode
+    version: int
+
+
+def match_boot_image(
+    repository: Repository, image: StoredImage, expected: Digest
+) -> BootImage | None:
+    """Make the boot image that has the expected digest, and return how it was made.
+
+    The function tries every mode of extended attributes with every format version.
+
+    Raises:
+        Error, OSError: the stored image is damaged, or it is not bootable.
+    """
+    for xattrs in XattrMode:
+        names = {
+            version: image_name(version, bootable=True, xattrs=xattrs)
+            for version in FORMAT_VERSIONS
+        }
+        for version, name in names.items():
+            if image.images.get(name) == expected and _is_whole(repository, expected):
+                return BootImage(expected, xattrs, version)
+        # Another digest is known of the other versions: making them again is no use.
+        unknown = [v for v, name in names.items() if image.images.get(name) in (None, expected)]
+        if not unknown:
+            continue
+        root = stored_tree(repository, image.documents.diff_ids, xattrs)
+        booted = boot_tree(repository, root)
+        for version in unknown:
+            data = mkfs_erofs(booted, version=version)
+            if verity_digest(data, repository.algorithm) == expected:
+                made = {names[version]: repository.images.add(data)}
+                write_documents(repository, image.documents, made)
+                return BootImage(expected, xattrs, version)
+    return None
+
+
+def _is_whole(repository: Repository, image: Digest) -> bool:
+    """Tell whether an image can be mounted: it has a link, and no object is missing."""
+    if not repository.images.exists(image):
+        return False
+    try:
+        return not repository.objects.missing(objects_of(repository.objects, image))
+    except (Error, FileNotFoundError):
+        return False

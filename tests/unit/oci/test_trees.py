@@ -1,0 +1,154 @@
+"""Trees of images and their ids, with and without a repository."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bootc.formats.digest import Algorithm, DigestMismatch
+from bootc.formats.erofs.reader import read_erofs
+from bootc.oci.layoutdir import LayoutSource
+from bootc.oci.names import XattrMode
+from bootc.oci.pull import pull
+from bootc.oci.selabel import LabelError
+from bootc.oci.trees import image_tree
+from bootc.repository.repository import Repository
+from support import images
+from support.images import compute_image_id, directory, file, hardlink, layer, opened
+
+
+def image_id(layout: images.Layout, **options: object) -> str:
+    with opened(layout) as source:
+        return compute_image_id(source, **options).hex  # type: ignore[arg-type]
+
+
+def test_pinned_image_id(tmp_path: Path) -> None:
+    # composefs 0.9 specification, "End-to-end OCI layout pins", row V1
+    layout = images.single(
+        tmp_path / "layout",
+        layer(
+            directory("usr/"),
+            file("hello.txt", b"hello from test layer\n"),
+            hardlink("hello-link.txt", "hello.txt"),
+            format=tarfile.GNU_FORMAT,
+        ),
+    )
+    assert image_id(layout, bootable=False) == (
+        "d06f1f6a73f62ed48e05ce9442ff045cdf2a9f5ba1ec623795de3d6177a253d9"
+        "1076459795d94f55d8c3d71dab458bb3fc0071255a50c0a4896d86ffdc870b9a"
+    )
+    assert image_id(layout, bootable=False, algorithm=Algorithm.SHA256) == (
+        "ca4c0cedfe7cf4e19090b65126e5b2ccc2e7fb4eef2af2a1bcdebe7488d5790b"
+    )
+
+
+@pytest.mark.parametrize("bootable", [False, True])
+def test_pinned_boot_image_id(tmp_path: Path, bootable: bool) -> None:
+    layout = images.single(
+        tmp_path / "layout",
+        layer(
+            *(directory(name) for name in ("usr", "boot", "sysroot")),
+            file("usr/hello.txt", b"hello from bootable test layer\n"),
+            format=tarfile.GNU_FORMAT,
+        ),
+        compression="zstd",
+    )
+    assert image_id(layout, bootable=bootable) == (
+        "afcf5265d299516bc4f3f34f0f6bae2dc42dd6c24711121141140f39d8cc2b1f"
+        "3fcf18bb0a5c3f4db21065783f76e920458f93cd81bb09c24cdb6968b4165e89"
+    )
+
+
+CONTEXTS = "etc/selinux/targeted/contexts/files"
+
+
+RULES = b"/.* s:default\n/usr(/.*)? s:usr\n/usr/bin/.* -- s:bin\n/bin/.* s:wrong\n"
+
+
+@pytest.mark.parametrize("padding", ["", "#" * 100])
+def test_selinux_labels(tmp_path: Path, repository: Repository, padding: str) -> None:
+    # Inline, and as objects that a computation without repository has to fetch again.
+    note = f"{padding}\n".encode()
+    config = note + b"SELINUX=enforcing\n SelinuxType = targeted\n"
+    layout = images.single(
+        tmp_path / "layout",
+        images.bootable(directory("bin"), file("bin/tool", b"t" * 100)),
+        layer(
+            *(directory(d) for d in ("etc", "etc/selinux", "etc/selinux/targeted")),
+            file("etc/first", b"1" * 1000),
+            file("etc/selinux/config", config),
+            file(f"{CONTEXTS}/file_contexts", RULES + note),
+            file(f"{CONTEXTS}/file_contexts.bin", b"#" * 5000),
+        ),
+        layer(file(f"{CONTEXTS}/file_contexts.subs_dist", b"/bin /usr/bin\n" + note)),
+    )
+    with opened(layout) as source:
+        pulled = pull(repository, source)
+        assert compute_image_id(source) == pulled.image_id
+        tree = image_tree(source).root
+    booted = read_erofs(repository.objects.read(pulled.image_id))
+    for root in (tree, booted):
+        labels = {path: node.stat.xattrs.get(b"security.selinux") for path, node in root.walk()}
+        assert labels[b"/"] == b"s:default"
+        assert labels[b"/boot"] == b"s:default"
+        assert labels[b"/bin"] == b"s:usr"
+        assert labels[b"/bin/tool"] == b"s:bin"
+    # What is not booted has no labels.
+    assert not any(node.stat.xattrs for _, node in pulled.root.walk())
+
+
+def test_selinux_policy_that_is_not_there(tmp_path: Path, repository: Repository) -> None:
+    config = file("etc/selinux/config", b"SELINUXTYPE=targeted\n")
+    layout = images.single(tmp_path / "layout", images.bootable(config))
+    with opened(layout) as source:
+        with pytest.raises(LabelError, match="'targeted' but has no /etc/selinux/targeted/"):
+            pull(repository, source)
+        with pytest.raises(LabelError, match="'targeted' but has no /etc/selinux/targeted/"):
+            compute_image_id(source)
+    assert repository.images.names() == []
+
+
+def test_user_xattrs_are_kept_on_demand(tmp_path: Path) -> None:
+    pax = {**images.xattr("user.x", "u"), **images.xattr("trusted.x", "t")}
+    layout = images.single(tmp_path / "layout", images.bootable(file("f", pax_headers=pax)))
+    with opened(layout) as source:
+        for mode, kept in (("allowlist-only", {}), ("keep-user-xattrs", {b"user.x": b"u"})):
+            node = image_tree(source, xattrs=XattrMode(mode)).root.entries[b"f"]
+            assert node.stat.xattrs == kept
+
+
+def test_selinux_without_policy_is_fine(tmp_path: Path) -> None:
+    config = b"# SELINUXTYPE=no\nSELINUX=disabled\n" + b"#" * 80
+    layout = images.single(tmp_path / "layout", images.bootable(file("etc/selinux/config", config)))
+    assert len(image_id(layout)) == 128
+
+
+def test_source_that_changes_is_noticed(tmp_path: Path) -> None:
+    config = b"#" * 100 + b"\n"
+    layout = images.single(
+        tmp_path / "layout", images.bootable(file("etc/selinux/config", config)), compression=""
+    )
+
+    class Turncoat:
+        """A source whose blobs read right once only."""
+
+        def __init__(self, source: LayoutSource) -> None:
+            self.imgref = source.imgref
+            self.manifest_digest = source.manifest_digest
+            self.manifest_raw = source.manifest_raw
+            self.config_raw = source.config_raw
+            self.layers = source.layers
+            self._data = layout.blob_path(str(source.layers[0].digest)).read_bytes()
+
+        @contextmanager
+        def blob(self, descriptor: object) -> Iterator[io.BytesIO]:
+            yield io.BytesIO(self._data)
+            self._data = self._data.replace(b"#", b"!")
+
+    with opened(layout) as source, pytest.raises(DigestMismatch, match="changed while"):
+        compute_image_id(Turncoat(source))
