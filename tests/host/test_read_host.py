@@ -14,7 +14,7 @@ import pytest
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy.host import boot_state
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Host, UsrOverlay

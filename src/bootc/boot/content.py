@@ -27,7 +27,7 @@ class ObjectSource(Protocol):
 
 
 def size_of(leaf: Leaf) -> int:
-    """Return the size of a regular file that :mod:`bootc.boot.discover` found, in bytes."""
+    """Return the size of a regular file that :mod:`bootc.boot.image_kernel` found, in bytes."""
     return content_of(leaf).size_bytes
 
 

@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterator
 
 from bootc.boot.menu_read import foreign_files
-from bootc.boot.writing import write_stream
 from bootc.errors import doing
 from bootc.fs import tree_copy
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 
 _CHUNK_BYTES = 1 << 20

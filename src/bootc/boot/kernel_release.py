@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 
 from bootc.boot.content import ObjectSource, content_of, open_content
-from bootc.boot.discover import Kernel, UkiFile, kernel_dirs
+from bootc.boot.image_kernel import Kernel, UkiFile, kernel_dirs
 from bootc.errors import Error
 from bootc.formats.pe import UNAME, PeError, Uki
 from bootc.formats.tree import Directory, External, Inline, Leaf

@@ -25,9 +25,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error
 from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.cmdline import CmdlineError

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from bootc.boot import scheme as schemes
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error, one_line
 from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.bls import BlsError

@@ -24,7 +24,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.formats.digest import Digest, DigestError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir

@@ -11,11 +11,11 @@ import os
 import stat
 from collections.abc import Iterator
 
-from bootc.boot.rootkernel import INITRAMFS, MODULES, find_kernel
 from bootc.boot.scheme import VMLINUZ
-from bootc.boot.writing import write_stream
+from bootc.boot.unpacked_kernel import INITRAMFS, MODULES, find_kernel
 from bootc.errors import Error, doing
 from bootc.formats.shellquote import shell_quoted
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.tree_copy import copy_metadata

@@ -1,8 +1,4 @@
-"""Which boot loader started this machine, and which systemd-boot is installed.
-
-Boot loaders that speak the Boot Loader Interface leave their name in the EFI
-variable ``LoaderInfo``. There is no other record of what was installed, so a
-machine without that variable counts as started by GRUB, as upstream has it.
+"""Which systemd-boot is installed.
 
 What starts next time is the program on the ESP, whatever started this time and
 whatever ``bootctl`` there is. systemd's EFI programs say what they are in bytes that
@@ -11,51 +7,20 @@ whatever ``bootctl`` there is. systemd's EFI programs say what they are in bytes
 
 from __future__ import annotations
 
-import enum
 import fnmatch
 import logging
 import re
 
 from bootc.errors import doing, one_line
 from bootc.fs.dir import Dir
-from bootc.kernel import efivars
 
 _log = logging.getLogger(__name__)
 
-#: Vendor of the Boot Loader Interface's variables.
-LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 #: Where bootctl puts systemd-boot, one program for each kind of machine.
 _PROGRAMS = "EFI/systemd"
 _PROGRAM = "systemd-boot*.efi"
 _PROGRAM_MAX_BYTES = 16 << 20
 _LOADER_INFO = re.compile(rb"#### LoaderInfo: systemd-boot (\d{1,9})[^#]{0,256}####")
-
-
-class Bootloader(enum.StrEnum):
-    """A boot loader, by its name in the Host schema."""
-
-    GRUB = "grub"
-    GRUB_CC = "grub-cc"
-    SYSTEMD = "systemd"
-
-
-def identify(loader_info: bytes | None) -> Bootloader:
-    """Tell the boot loader from the payload of ``LoaderInfo`` (UTF-16LE text)."""
-    if loader_info is None:
-        return Bootloader.GRUB
-    text = loader_info.decode("utf-16-le", "replace").lower()
-    if "systemd-boot" in text:
-        return Bootloader.SYSTEMD
-    return Bootloader.GRUB_CC if "grub cc" in text else Bootloader.GRUB
-
-
-def running_bootloader(*, efivars_root: str = efivars.EFIVARS) -> Bootloader:
-    """Tell which boot loader started the running system.
-
-    Raises:
-        OSError: the variable exists but cannot be read.
-    """
-    return identify(efivars.read_variable("LoaderInfo", LOADER_GUID, root=efivars_root))
 
 
 def program_version(program: bytes) -> int:

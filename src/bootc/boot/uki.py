@@ -11,7 +11,6 @@ lines, so that one which names an image could boot that image, and is refused.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -19,10 +18,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from bootc.boot.content import ObjectSource, checked_chunks, open_content, size_of
-from bootc.boot.discover import UkiFile
-from bootc.boot.scheme import ADDON_SUFFIX, UKIS, BootDirs, addons_dir, uki_file
-from bootc.boot.writing import write_stream
+from bootc.boot.content import ObjectSource, open_content, size_of
+from bootc.boot.image_kernel import UkiFile
+from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument
@@ -181,46 +179,3 @@ def _check_addon_text(text: str) -> None:
         cmdline.check(_CONTROL.sub(" ", text))
     except CmdlineError as exc:
         raise WrongUki(exc.message, hint=exc.hint or "which image boots is for the UKI") from None
-
-
-def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
-    """Write a deployment's unified kernel image and add-ons, and return its boot digest.
-
-    Raises:
-        WrongUki: it boots another deployment. Nothing was written then.
-        PeError: it is no unified kernel image.
-        DamagedKernel: what is stored is not what the image names.
-        OSError: reading or writing failed.
-    """
-    facts = inspect_uki(deployment, uki, objects)
-    name = uki_file(deployment.hex)
-    with (
-        doing(f"Writing the kernel to {dirs.binaries.path}/{UKIS}"),
-        dirs.binaries.ensure_dir(UKIS) as directory,
-    ):
-        _write_addons(dirs, deployment, uki, objects)
-        write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
-        dirs.binaries.sync()
-    return facts.boot_digest
-
-
-def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
-    """Return the names of the add-ons that a unified kernel image on the ESP has."""
-    try:
-        with dirs.binaries.open_dir(f"{UKIS}/{addons_dir(uki_file(artifact))}") as directory:
-            return tuple(name for name in directory.names() if name.endswith(ADDON_SUFFIX))
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-
-
-def _write_addons(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> None:
-    path = f"{UKIS}/{addons_dir(uki_file(deployment.hex))}"
-    if not uki.addons:
-        with contextlib.suppress(FileNotFoundError):
-            dirs.binaries.remove_tree(path)
-        return
-    with dirs.binaries.ensure_dir(path) as directory:
-        for stale in set(directory.names()).difference(uki.addons):
-            directory.remove_tree(stale)
-        for name, leaf in uki.addons.items():
-            write_stream(directory, name, checked_chunks(leaf, objects, name))

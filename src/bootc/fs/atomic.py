@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -63,6 +63,37 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
         raise
     if durable:
         os.fsync(directory.fileno())
+
+
+def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
+    """Make ``name`` hold the chunks; it is on the disk afterwards.
+
+    When the chunks end in an exception nothing is left of them. What a power cut leaves
+    has a name of its own that the next call for the same file takes over, so that repeated
+    failures do not fill the partition.
+    """
+    temporary = f"{FILE_PREFIX}{name}"
+    with contextlib.suppress(FileNotFoundError):
+        directory.unlink(temporary)
+    fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with open(fd, "wb") as target:
+            for number, chunk in enumerate(chunks):
+                if number == 1:
+                    target.flush()
+                    os.fsync(target.fileno())
+                    os.fsync(directory.fileno())
+                target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+            directory.rename(temporary, name)
+            # FAT writes with a directory only the new name; what it names, with the file.
+            os.fsync(target.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            directory.unlink(temporary)
+        raise
+    os.fsync(directory.fileno())
 
 
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:

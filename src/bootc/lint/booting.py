@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from bootc.boot.discover import ImageNotBootable, find_boot_resource
+from bootc.boot.image_kernel import ImageNotBootable, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
 from bootc.boot.kernel_release import MAX_CONFIG_BYTES, KernelTooOld, check_release
-from bootc.boot.rootkernel import MODULES, RootKernel, find_kernel
+from bootc.boot.unpacked_kernel import MODULES, RootKernel, find_kernel
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
 from bootc.formats.kernelimage import HEAD_BYTES, is_kernel, kernel_release

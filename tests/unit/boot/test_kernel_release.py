@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import (
     KernelTooOld,
     check_image_kernel,

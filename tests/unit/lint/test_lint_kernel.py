@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.kargs import KargsError
-from bootc.boot.rootkernel import SeveralKernels
+from bootc.boot.unpacked_kernel import SeveralKernels
 from bootc.errors import one_line
 from bootc.lint.kernel import kargs, kernel
 from support.roots import MODULES, Root, base

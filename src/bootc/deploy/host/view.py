@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import rollback as orders
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.rootkernel import RootKernel, SeveralKernels, find_kernel, find_kernel_version
+from bootc.boot.unpacked_kernel import RootKernel, SeveralKernels, find_kernel, find_kernel_version
 from bootc.errors import one_line
 from bootc.fs.imageroot import ImageRoot
 from support.roots import Root

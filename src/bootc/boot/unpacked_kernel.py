@@ -4,7 +4,7 @@ Owns the search by upstream's rules, which builds rely on: the first ``boot/EFI/
 by name, or else the one directory of ``usr/lib/modules`` that has a ``vmlinuz``. An image
 without a kernel is fine; one with two is an error. Links inside the image are followed.
 
-What an installation takes or refuses is :mod:`bootc.boot.discover`'s business.
+What an installation takes or refuses is :mod:`bootc.boot.image_kernel`'s business.
 """
 
 from __future__ import annotations

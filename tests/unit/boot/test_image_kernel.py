@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource, is_uki_path
+from bootc.boot.image_kernel import (
+    ImageNotBootable,
+    Kernel,
+    UkiFile,
+    find_boot_resource,
+    is_uki_path,
+)
 from bootc.formats.tree import Directory, Inline, Leaf, Stat, Symlink
 
 

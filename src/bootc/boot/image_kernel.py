@@ -20,10 +20,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from bootc.boot.content import size_of
-from bootc.boot.rootkernel import INITRAMFS as _INITRAMFS
-from bootc.boot.rootkernel import MODULES as _MODULES
-from bootc.boot.rootkernel import UKIS as _UKIS
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
+from bootc.boot.unpacked_kernel import INITRAMFS as _INITRAMFS
+from bootc.boot.unpacked_kernel import MODULES as _MODULES
+from bootc.boot.unpacked_kernel import UKIS as _UKIS
 from bootc.errors import Error
 from bootc.formats import fat
 from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree

@@ -10,7 +10,7 @@ import pytest
 
 from bootc.boot.menu_compose import compose_menu
 from bootc.boot.menu_read import OLD_MARK, read_menu
-from bootc.boot.replacing import (
+from bootc.boot.menu_write import (
     NotStaged,
     commit_staged,
     discard_staged,

@@ -35,12 +35,12 @@ from bootc.boot.menu_read import (
     read_menu_at,
 )
 from bootc.boot.scheme import USER_CFG, BootDirs
-from bootc.boot.writing import write_stream
 from bootc.errors import Error, doing, one_line
 from bootc.formats import grubcfg
 from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import GrubCfgError, MenuEntry
 from bootc.fs import atomic
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
