@@ -19,7 +19,7 @@ import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from bootc.boot.content import size_of
+from bootc.boot.image_content import size_of
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
 from bootc.boot.unpacked_kernel import INITRAMFS as _INITRAMFS
 from bootc.boot.unpacked_kernel import MODULES as _MODULES

@@ -16,7 +16,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
-from bootc.boot.content import ObjectSource, content_of, open_content
+from bootc.boot.image_content import ObjectSource, content_of, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile, kernel_dirs
 from bootc.errors import Error
 from bootc.formats.pe import UNAME, PeError, Uki

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from bootc.boot import scheme as schemes
-from bootc.boot.content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
+from bootc.boot.image_content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKIS, VMLINUZ, BootDirs, addons_dir, uki_file
 from bootc.boot.uki import inspect_uki

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from bootc.boot.content import ObjectSource, open_content, size_of
+from bootc.boot.image_content import ObjectSource, open_content, size_of
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
 from bootc.errors import Error, doing

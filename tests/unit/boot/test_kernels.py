@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.content import DamagedKernel
+from bootc.boot.image_content import DamagedKernel
 from bootc.boot.image_kernel import Kernel
 from bootc.boot.kernels import boot_digest_of, find_shared_kernel, publish_kernel
 from bootc.boot.scheme import BootDirs, Scheme

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.artifacts import list_artifacts
-from bootc.boot.content import DamagedKernel, open_content
+from bootc.boot.image_content import DamagedKernel, open_content
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.kernels import boot_digest_of, installed_addons, publish_resource, publish_uki
 from bootc.boot.scheme import UKIS, BootDirs
