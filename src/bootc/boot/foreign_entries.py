@@ -7,15 +7,12 @@ directories, symlinks. What is the same already is not written again.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 
 from bootc.boot.menu_read import foreign_files
 from bootc.errors import doing
 from bootc.fs import tree_copy
 from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
-
-_CHUNK_BYTES = 1 << 20
 
 
 def carry_foreign(live: Dir, staged: Dir) -> None:
@@ -49,7 +46,7 @@ def _copy(live: Dir, staged: Dir, name: str) -> None:
     kind = stat.S_IFMT(live.stat(name).st_mode)
     if kind == stat.S_IFREG:
         if not _same_content(live, staged, name):
-            write_stream(staged, name, _chunks(live, name))
+            write_stream(staged, name, live.read_chunks(name))
         return
     staged.remove_tree(name)
     if kind == stat.S_IFDIR:
@@ -63,13 +60,7 @@ def _same_content(live: Dir, staged: Dir, name: str) -> bool:
     try:
         if live.stat(name).st_size != staged.stat(name).st_size:
             return False
-        pairs = zip(_chunks(live, name), _chunks(staged, name), strict=True)
+        pairs = zip(live.read_chunks(name), staged.read_chunks(name), strict=True)
         return all(one == other for one, other in pairs)
     except FileNotFoundError:
         return False
-
-
-def _chunks(directory: Dir, name: str) -> Iterator[bytes]:
-    with open(directory.open_regular(name), "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk

@@ -12,7 +12,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import VerityHasher
 
-CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 class DamagedKernel(Error):
@@ -56,7 +56,7 @@ def checked_chunks(leaf: Leaf, objects: ObjectSource, what: str) -> Iterator[byt
     content = content_of(leaf)
     verity = VerityHasher(content.digest.algorithm) if isinstance(content, External) else None
     with open_content(leaf, objects) as source:
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(_CHUNK_BYTES):
             if verity is not None:
                 verity.update(chunk)
             yield chunk

@@ -15,11 +15,14 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from bootc.boot.image_content import ObjectSource, content_of, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile, kernel_dirs
+from bootc.boot.unpacked_kernel import MODULES
 from bootc.errors import Error
-from bootc.formats.pe import UNAME, PeError, Uki
+from bootc.formats.kernelimage import HEAD_BYTES, kernel_release
+from bootc.formats.pe import LINUX, UNAME, PeError, Uki
 from bootc.formats.tree import Directory, External, Inline, Leaf
 
 FLOOR = (6, 12)
@@ -89,6 +92,34 @@ def check_image_kernel(resource: Kernel | UkiFile, root: Directory, objects: Obj
         check_release(release, _config_of(root, release, objects), whose="the image's kernel")
 
 
+def stated_releases(file: BinaryIO, *, unified: bool) -> list[str]:
+    """Return the releases that a kernel states itself; empty if it states none.
+
+    The profiles of a unified kernel image may state one each.
+
+    Args:
+        file: A ``vmlinuz`` or a unified kernel image, at its beginning.
+        unified: Whether it is a unified kernel image.
+
+    Raises:
+        PeError: it is no unified kernel image.
+        OSError: reading failed.
+    """
+    if unified:
+        uki = Uki.read(file)
+        if stated := [text.strip() for text in uki.texts(UNAME)]:
+            return stated
+        head = b""
+        for piece in uki.chunks(LINUX):
+            head += piece
+            if len(head) >= HEAD_BYTES:
+                break
+    else:
+        head = file.read(HEAD_BYTES)
+    release = kernel_release(head)
+    return [] if release is None else [release]
+
+
 def _option(config: bytes, name: str) -> bool | None:
     """Tell whether an option is set in a configuration, None where it is not mentioned."""
     if re.search(rf"^{name}=[ym]\s*$".encode(), config, re.MULTILINE):
@@ -110,18 +141,19 @@ def _releases(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource
     if isinstance(resource, Kernel):
         yield resource.kver
         return
+    stated: list[str] = []
     with open_content(resource.leaf, objects) as file, contextlib.suppress(PeError):
-        if said := [text.strip() for text in Uki.read(file).texts(UNAME)]:
-            yield from said
-            return
-    # It does not say. Its modules may be all there are.
-    kvers = [kver for kver, _ in kernel_dirs(root)]
-    if len(kvers) == 1:
-        yield kvers[0]
+        stated = stated_releases(file, unified=True)
+    yield from stated
+    if not stated:
+        # If the image has the modules of one kernel only, they are those of this kernel.
+        kvers = [kver for kver, _ in kernel_dirs(root)]
+        if len(kvers) == 1:
+            yield kvers[0]
 
 
 def _config_of(root: Directory, release: str, objects: ObjectSource) -> bytes | None:
-    for path in (f"usr/lib/modules/{release}/config", f"boot/config-{release}"):
+    for path in (f"{MODULES}/{release}/config", f"boot/config-{release}"):
         node = root.lookup(path.encode("utf-8", "surrogateescape"))
         if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
             continue

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from bootc.boot import scheme as schemes
-from bootc.boot.image_content import CHUNK_BYTES, ObjectSource, checked_chunks, open_content
+from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKIS, VMLINUZ, BootDirs, addons_dir, uki_file
 from bootc.boot.uki import inspect_uki
@@ -119,9 +119,8 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
         digest = hashlib.sha256()
         try:
             for name in (VMLINUZ, INITRD):
-                with open(dirs.menu.open_regular(f"{path}/{name}"), "rb") as file:
-                    while chunk := file.read(CHUNK_BYTES):
-                        digest.update(chunk)
+                for chunk in dirs.menu.read_chunks(f"{path}/{name}"):
+                    digest.update(chunk)
         except OSError:
             continue
         if digest.hexdigest() == boot_digest:

@@ -30,9 +30,9 @@ _log = logging.getLogger(__name__)
 #: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
 _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
-#: What firmware reads.
+#: The file system that firmware reads.
 ESP_FILESYSTEM = "vfat"
-#: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
+#: FAT has no modes of its own. Only root may read the ESP, and no file on it is executable.
 ESP_OPTIONS = "fmask=0177,dmask=0077"
 
 

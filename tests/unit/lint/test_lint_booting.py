@@ -102,6 +102,13 @@ def test_an_old_kernel(root: Root, sealed: Root, release: str) -> None:
     assert sealed.found(booting.kernel_version) == text
 
 
+def test_an_old_kernel_of_a_later_profile(sealed: Root) -> None:
+    sections = {b".linux": bzimage(KVER), b".initrd": initramfs.named((STEP,))}
+    profile = ((b".uname", b"6.12.1"), (b".profile", b"ID=old"), (b".uname", b"6.1.0"))
+    sealed.file(UKI, program(*sections.items(), *profile))
+    assert sealed.found(booting.kernel_version) == f"the image's kernel 6.1.0 {TOO_OLD}"
+
+
 @pytest.mark.parametrize("release", ["6.12", "6.12.0-rc1", "7.0.1", "10.1-x"])
 def test_a_new_kernel(root: Root, release: str) -> None:
     root.file(f"{MODULES}/vmlinuz", bzimage(release))
