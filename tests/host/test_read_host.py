@@ -91,7 +91,7 @@ def test_a_root_in_memory_has_no_esp(root: Path) -> None:
             FindingKind.UNREADABLE,
             "boot menu",
             f"Looking for the device of {root}/sysroot: "
-            f"{root}/sysroot lies on no block device (composefs:{A})",
+            f"{root}/sysroot is not on a block device (composefs:{A})",
         ),
     )
 

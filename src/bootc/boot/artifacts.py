@@ -1,4 +1,8 @@
-"""Our kernels on the boot partition: listing them, and removing those that nothing needs."""
+"""The kernels of bootc on the boot partition: lists and removes them.
+
+An artifact is a kernel or a unified kernel image of ours, or the remains of one
+(:mod:`bootc.boot.scheme` has the names). :mod:`bootc.boot.kernels` writes them.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +24,32 @@ _log = logging.getLogger(__name__)
 
 
 class ArtifactKind(enum.StrEnum):
-    """What an artifact is."""
+    """The kinds of artifacts."""
 
     #: A directory with a kernel and its initramfs.
     KERNEL = "kernel"
-    #: A unified kernel image, with what is added to it.
+    #: A unified kernel image with its add-ons.
     UKI = "uki"
-    #: What an interrupted call left of unified kernel images.
+    #: The remains of unified kernel images after an interruption.
     LEFTOVER = "leftover"
-    #: What one left of a directory with a kernel, under a temporary name.
+    #: The remains of a directory with a kernel, under a temporary name.
     KERNEL_LEFTOVER = "kernel leftover"
 
 
-#: Those that lie in the file system of the menu.
+#: The kinds that are in the file system of the menu.
 WITH_KERNELS = frozenset({ArtifactKind.KERNEL, ArtifactKind.KERNEL_LEFTOVER})
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Something of ours on a boot partition.
+    """A kernel of bootc on a boot partition, or the remains of one.
 
     Attributes:
-        name: Id of the image that brought it; the file name of a leftover.
-        kind: What it is.
-        path: Where it is, in the file system that has artifacts of its kind.
-        size_bytes: Content of all its files.
-        mtime_ns: When the newest of them was written.
+        name: The id of the image that it came with; the file name of a leftover.
+        kind: Its kind.
+        path: Its path in the file system that has artifacts of its kind.
+        size_bytes: The size of the content of all its files.
+        mtime_ns: When its newest file was written.
     """
 
     name: str
@@ -56,13 +60,13 @@ class Artifact:
 
 
 def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
-    """Return every artifact there is, of either kind and whatever the boot type, by path.
+    """Return all artifacts of all kinds and boot types, ordered by path.
 
     Raises:
         OSError: a directory cannot be read.
     """
     found: list[Artifact] = []
-    with doing("Listing what is on the boot partition"):
+    with doing("Listing the kernels on the boot partition"):
         for name in _names(dirs.menu, dirs.scheme.kernels):
             path, kind = dirs.scheme.kernel_path(name), _kernel_kind(name)
             if kind and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
@@ -75,19 +79,19 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
 
 
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
-    """Remove an artifact and what belongs to it. What is gone already is fine.
+    """Remove an artifact with its add-ons. An artifact that does not exist is no error.
 
-    The caller has made sure, on the disk, that no menu names it any more.
+    Before the call, no menu on the disk names the artifact any more; the caller ensures this.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: removing failed.
     """
     root = dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
     paths = [artifact.path]
     if artifact.kind is ArtifactKind.KERNEL:
         paths = [_set_aside(root, artifact.path)]
     if artifact.kind is ArtifactKind.UKI:
-        # The image goes first: a start without its additions would be another start.
+        # Remove the image first: without its add-ons it would start differently.
         paths.append(schemes.addons_dir(artifact.path))
     with doing(f"Removing {root.path}/{artifact.path}"):
         for path in paths:
@@ -104,7 +108,7 @@ def _names(root: Dir, path: str) -> list[str]:
 
 
 def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
-    """Tell what a name among the unified kernel images is; add-ons belong to their image."""
+    """Return the kind of a name among the unified kernel images; None for add-ons and others."""
     if name.startswith(atomic.FILE_PREFIX):
         return ArtifactKind.LEFTOVER
     image = schemes.addons_owner(name)
@@ -114,7 +118,7 @@ def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
 
 
 def _kernel_kind(name: str) -> ArtifactKind | None:
-    """Tell what a name among the directories of kernels is."""
+    """Return the kind of a name among the directories of kernels; None for others."""
     if name.startswith(atomic.FILE_PREFIX):
         name = name.removeprefix(atomic.FILE_PREFIX)
         return ArtifactKind.KERNEL_LEFTOVER if schemes.artifact_name(name) else None
@@ -122,9 +126,9 @@ def _kernel_kind(name: str) -> ArtifactKind | None:
 
 
 def _set_aside(root: Dir, path: str) -> str:
-    """Give a kernel's directory a name that nobody looks into, and return its path.
+    """Give the directory of a kernel a temporary name, and return its new path.
 
-    A half of it under its own name would make upstream's program fail, as one half written.
+    The upstream program fails if a directory with a kernel's name has only a part of the files.
     """
     above, _, name = path.rpartition("/")
     aside = f"{above}/{atomic.FILE_PREFIX}{name}".lstrip("/")
@@ -132,7 +136,7 @@ def _set_aside(root: Dir, path: str) -> str:
         root.remove_tree(aside)
         root.rename(path, aside)
     except OSError as exc:
-        # On a full partition there may be no room for the name; it can be removed all the same.
+        # A full partition may have no room for the name. Removing still works.
         _log.debug("%s keeps its name: %s", path, one_line(exc))
         return path
     return aside
@@ -147,7 +151,7 @@ def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
                 sizes.append(info.st_size)
                 times.append(info.st_mtime_ns)
         except OSError as exc:
-            # It is there all the same, and others are none the worse.
-            _log.warning("the size of a kernel is not known: %s", one_line(exc))
+            # The artifact exists anyway, and the others are not affected.
+            _log.warning("the size of a kernel is unknown: %s", one_line(exc))
     artifact = schemes.artifact_name(name) or name
     return Artifact(artifact, kind, path, sum(sizes), max(times))

@@ -1,7 +1,7 @@
-"""What is not ours in a directory of boot entries, brought into another one.
+"""Copies the entries of other systems from one directory of boot entries to another.
 
-Promises: afterwards the foreign names of both are the same and say the same: files,
-directories, symlinks. What is the same already is not written again.
+Promises: afterwards both directories have the same foreign files, directories and symlinks,
+with the same content. A file that is already the same is not written again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bootc.fs.dir import Dir
 
 
 def carry_foreign(live: Dir, staged: Dir) -> None:
-    """Make what is not ours in ``staged`` the same as in ``live``.
+    """Make the foreign entries of ``staged`` the same as those of ``live``.
 
     Raises:
         OSError: reading or writing failed; a note names the file.
@@ -30,7 +30,7 @@ def carry_foreign(live: Dir, staged: Dir) -> None:
 
 
 def differing(live: Dir, staged: Dir) -> list[str]:
-    """Return the names in ``live`` that are not ours and that :func:`carry_foreign` will write.
+    """Return the foreign names in ``live`` that :func:`carry_foreign` will write.
 
     Raises:
         OSError: reading failed.

@@ -1,10 +1,10 @@
-"""Putting what a deployment boots with where the boot loader finds it, and taking it away again.
+"""Writes the kernel of a deployment, or its unified kernel image, to the boot partition.
 
-The menu that names it comes later (:mod:`bootc.boot.menu_write`). Promises, on FAT, which
-has no journal:
+The menu entry for it comes later (:mod:`bootc.boot.menu_write`), and
+:mod:`bootc.boot.artifacts` removes it again. Promises, also on FAT, which has no journal:
 
-* what has its final name is whole, and on the disk when the call returns;
-* everything here can be interrupted anywhere and done again.
+* A file with its final name is complete. It is on the disk when the call returns.
+* Each call can be interrupted at any point and repeated.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from bootc.fs.atomic import write_stream
 def publish_resource(
     dirs: BootDirs, deployment: Digest, resource: Kernel | UkiFile, objects: ObjectSource
 ) -> str:
-    """Write what a deployment boots with, and return its boot digest.
+    """Write the kernel or the unified kernel image of a deployment, and return its boot digest.
 
     Raises:
-        Error, OSError: as from :func:`publish_kernel` and :func:`publish_uki`.
+        Error, OSError: as :func:`publish_kernel` and :func:`publish_uki`.
     """
     if isinstance(resource, UkiFile):
         return publish_uki(dirs, deployment, resource, objects)
@@ -41,14 +41,13 @@ def publish_resource(
 def publish_kernel(
     dirs: BootDirs, deployment: Digest, kernel: Kernel, objects: ObjectSource
 ) -> str:
-    """Write a deployment's kernel and initramfs, and return their boot digest.
+    """Write the kernel and the initramfs of a deployment, and return their boot digest.
 
-    The boot digest is the SHA-256 of both files, one after the other, in hex;
-    deployments with equal ones start alike. The directory gets its name when both are in it:
-    upstream's program looks into every kernel directory and fails where one of them is missing.
+    The boot digest is the SHA-256 of both files, one after the other, in hex. Deployments with
+    the same boot digest boot the same kernel.
 
     Raises:
-        DamagedKernel: what is stored is not what the image names.
+        DamagedKernel: the stored content is not the content that the image names.
         OSError: reading or writing failed.
     """
     name = schemes.kernel_dir(deployment.hex)
@@ -56,6 +55,8 @@ def publish_kernel(
     with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
         if dirs.menu.exists(path):
             return _write_kernel(dirs, path, kernel, objects)
+        # The directory gets its name when both files are in it: the upstream program looks into
+        # every directory of a kernel, and fails if one of the files is missing.
         temporary = dirs.scheme.kernel_path(f"{atomic.FILE_PREFIX}{name}")
         try:
             boot_digest = _write_kernel(dirs, temporary, kernel, objects)
@@ -69,12 +70,14 @@ def publish_kernel(
 
 
 def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
-    """Write a deployment's unified kernel image and add-ons, and return its boot digest.
+    """Write the unified kernel image and the add-ons of a deployment, and return its boot digest.
+
+    The deployment has only the add-ons in ``uki`` afterwards.
 
     Raises:
-        WrongUki: it boots another deployment. Nothing was written then.
-        PeError: it is no unified kernel image.
-        DamagedKernel: what is stored is not what the image names.
+        WrongUki: it boots another deployment. Nothing was written.
+        PeError: it is not a unified kernel image.
+        DamagedKernel: the stored content is not the content that the image names.
         OSError: reading or writing failed.
     """
     facts = inspect_uki(deployment, uki, objects)
@@ -90,11 +93,11 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
 
 
 def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
-    """Return the boot digest of what is in the repository, without writing it anywhere.
+    """Return the boot digest of a kernel in the repository, without writing it.
 
     Raises:
-        DamagedKernel: as from :func:`publish_kernel`.
-        PeError: a unified kernel image is none.
+        DamagedKernel: as :func:`publish_kernel`.
+        PeError: it is not a unified kernel image.
         OSError: reading failed.
     """
     with doing("Reading the kernel of the image"):
@@ -109,10 +112,10 @@ def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
 
 
 def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[str]) -> str | None:
-    """Return the first of these artifacts that holds a kernel with this boot digest.
+    """Return the first of these artifacts whose kernel has this boot digest, or None.
 
-    The files are read and hashed. One that is missing, damaged or half-written is no
-    candidate, and neither is a directory with an old name, for which entries are not made.
+    This reads and hashes the files. It skips missing, damaged and half-written kernels, and
+    directories with old names, because bootc writes no entries for these.
     """
     for artifact in candidates:
         path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
@@ -129,7 +132,7 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
 
 
 def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
-    """Return the names of the add-ons that a unified kernel image on the ESP has."""
+    """Return the names of the add-ons of a unified kernel image on the ESP."""
     try:
         with dirs.binaries.open_dir(f"{UKIS}/{addons_dir(uki_file(artifact))}") as directory:
             return tuple(name for name in directory.names() if name.endswith(ADDON_SUFFIX))
@@ -140,7 +143,8 @@ def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
 def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSource) -> str:
     boot_digest = hashlib.sha256()
     with dirs.menu.ensure_dir(path) as directory:
-        # As with the beginning of a file (bootc.fs.atomic): its name is on the disk first.
+        # The name of the directory must be on the disk before its files, as the beginning of a
+        # file in bootc.fs.atomic.write_stream.
         dirs.menu.sync()
         for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
             write_stream(directory, name, chunks)
@@ -151,7 +155,7 @@ def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSour
 def _kernel_chunks(
     kernel: Kernel, objects: ObjectSource, boot_digest: hashlib._Hash
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield name and content of both files, hashing what is read of them."""
+    """Yield the name and the content of both files; reading them updates the hash."""
     for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
         yield name, _hashed(checked_chunks(leaf, objects, name), boot_digest)
 

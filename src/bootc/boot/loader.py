@@ -1,8 +1,8 @@
 """The boot loaders, and which of them started this machine.
 
-Boot loaders that speak the Boot Loader Interface leave their name in the EFI
-variable ``LoaderInfo``. There is no other record of what was installed, so a
-machine without that variable counts as started by GRUB, as upstream has it.
+Boot loaders with the Boot Loader Interface write their name into the EFI variable
+``LoaderInfo``. There is no other record of the installed loader. Like upstream, bootc takes
+a machine without this variable for one that GRUB started.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import enum
 
 from bootc.kernel import efivars
 
-#: Vendor of the Boot Loader Interface's variables.
+#: The vendor of the variables of the Boot Loader Interface.
 LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 
 
 class Bootloader(enum.StrEnum):
-    """A boot loader, by its name in the Host schema."""
+    """The boot loaders, by their names in the Host schema."""
 
     GRUB = "grub"
     GRUB_CC = "grub-cc"
@@ -24,7 +24,7 @@ class Bootloader(enum.StrEnum):
 
 
 def identify(loader_info: bytes | None) -> Bootloader:
-    """Tell the boot loader from the payload of ``LoaderInfo`` (UTF-16LE text)."""
+    """Return the boot loader that the content of ``LoaderInfo`` (UTF-16LE text) names."""
     if loader_info is None:
         return Bootloader.GRUB
     text = loader_info.decode("utf-16-le", "replace").lower()
@@ -34,7 +34,7 @@ def identify(loader_info: bytes | None) -> Bootloader:
 
 
 def running_bootloader(*, efivars_root: str = efivars.EFIVARS) -> Bootloader:
-    """Tell which boot loader started the running system.
+    """Return the boot loader that started the running system.
 
     Raises:
         OSError: the variable exists but cannot be read.

@@ -1,10 +1,8 @@
-"""From a directory to its disk, and from there to the partitions that are booted from.
+"""Finds the partitions that a machine boots from, and opens the ESP.
 
-Owns the search for the ESP, and for a boot partition beside it, and reading them
-without leaving a trace. Those of a system are the first on the disks which hold its
-root file system; the disks lie below any stack of encryption, volumes or RAID.
-Partition types come from ``lsblk``, and from ``blkid`` on a machine whose udev has
-not looked at them yet.
+The ESP and the extended boot loader partition (XBOOTLDR) of a system are the first on the disks
+of its root file system. These disks may be below encryption, logical volumes or RAID.
+:mod:`bootc.fs.detached` mounts the partitions.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ _Types = Mapping[str, Collection[str]]
 
 _log = logging.getLogger(__name__)
 
-#: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
+#: The types of an ESP in each kind of partition table. Old tables may have FAT-16 instead.
 _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
 #: The file system that firmware reads.
@@ -37,23 +35,23 @@ ESP_OPTIONS = "fmask=0177,dmask=0077"
 
 
 class NoBackingDevice(Error):
-    """A directory does not lie on a block device."""
+    """The file system of a directory is not on a block device."""
 
 
 def backing_device(directory: Dir) -> str:
-    """Return the path of the block device whose file system holds ``directory``.
+    """Return the path of the block device with the file system of ``directory``.
 
     Raises:
-        NoBackingDevice: it is of another kind, in memory or on a network for example.
+        NoBackingDevice: the file system is, for example, in memory or on a network.
     """
     with doing(f"Looking for the device of {directory.path}"):
         number = os.fstat(directory.fileno()).st_dev
         if os.major(number) == 0:
-            # btrfs invents numbers; its mount names the device.
+            # btrfs has device numbers of its own. The table of mounts names the device.
             entry = mounts.mount_of(directory)
             source = "unknown" if entry is None else entry.source
             if not source.startswith("/dev/"):
-                raise NoBackingDevice(f"{directory.path} lies on no block device ({source})")
+                raise NoBackingDevice(f"{directory.path} is not on a block device ({source})")
             return source
         name = proc.read_fields(f"{_sysfs(number)}/uevent", b"=").get(b"DEVNAME")
         if not name:
@@ -62,15 +60,15 @@ def backing_device(directory: Dir) -> str:
 
 
 def is_read_only(device: str) -> bool:
-    """Tell whether a block device itself refuses writes, whatever is mounted how."""
+    """Tell whether a block device itself refuses writes, regardless of its mounts."""
     return proc.read_table(f"{_sysfs(os.stat(device).st_rdev)}/ro") == [b"1"]
 
 
 def find_esp(device: str) -> str | None:
-    """Return the path of the ESP that belongs to the file system on ``device``.
+    """Return the path of the ESP that belongs to the file system on ``device``, or None.
 
     Raises:
-        ToolMissing: there is no lsblk.
+        ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device.
     """
     with doing(f"Looking for the EFI system partition of {device}"):
@@ -78,7 +76,7 @@ def find_esp(device: str) -> str | None:
 
 
 def find_xbootldr(device: str) -> str | None:
-    """Return the path of the extended boot loader partition beside the file system on ``device``.
+    """Return the path of the XBOOTLDR partition beside the file system on ``device``, or None.
 
     Raises:
         ToolMissing, CommandFailed: as :func:`find_esp`.
@@ -88,11 +86,11 @@ def find_xbootldr(device: str) -> str | None:
 
 
 def filesystem_on(device: str) -> str:
-    """Return the type of the file system on a device, by its own bytes.
+    """Return the type of the file system on a device, from the content of the device.
 
     Raises:
-        ToolMissing: there is no blkid.
-        CommandFailed: there is none, or the device cannot be read.
+        ToolMissing: blkid is not installed.
+        CommandFailed: there is no file system, or the device cannot be read.
     """
     with doing(f"Looking for the file system on {device}"):
         argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
@@ -101,10 +99,10 @@ def filesystem_on(device: str) -> str:
 
 @contextlib.contextmanager
 def open_esp(device: str) -> Iterator[Dir]:
-    """Yield the root directory of the ESP, for reading only and seen by nobody else.
+    """Yield the root directory of the ESP for reading, through a mount that only we see.
 
     Raises:
-        OSError: it cannot be mounted.
+        OSError: mounting failed.
     """
     with open_read_only(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
@@ -112,15 +110,14 @@ def open_esp(device: str) -> Iterator[Dir]:
 
 @contextlib.contextmanager
 def open_esp_writable(device: str) -> Iterator[Dir]:
-    """Yield the root directory of the ESP, for writing and through a mount of our own.
-
-    What a power cut left of it is mended first. Whoever mounts it next by ``/boot`` or
-    ``/efi`` has it checked, and a check that comes after our writing may mend that away.
+    """Yield the root directory of the ESP for writing, through a mount of our own.
 
     Raises:
-        OSError: it cannot be mounted.
+        OSError: mounting failed.
     """
     if not mounts.is_mounted(device):
+        # Repair the traces of a power cut before we write. systemd checks the ESP when it mounts
+        # /boot or /efi the next time, and a repair then could damage what we wrote.
         _mend(device)
     with open_writable(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
@@ -129,10 +126,10 @@ def open_esp_writable(device: str) -> Iterator[Dir]:
 def _mend(device: str) -> None:
     with doing(f"Checking {device}"):
         try:
-            # 1 says that something was mended.
+            # Exit status 1: fsck repaired something.
             process.run([f"fsck.{ESP_FILESYSTEM}", "-a", device], ok=(0, 1))
         except Error as exc:
-            # Without the tool nobody else has it checked either.
+            # Without the tool nobody else checks the ESP either.
             _log.warning("the EFI system partition was not checked: %s", one_line(exc))
 
 
@@ -142,7 +139,7 @@ def _sysfs(number: int) -> str:
 
 def _find(device: str, types: _Types) -> str | None:
     disks = [block for block in lsblk.below(device) if block.is_last]
-    # One disk may be reached through several parts of an array.
+    # Several parts of an array may be on one disk.
     for path in dict.fromkeys(disk.path for disk in disks):
         for block in lsblk.above(path):
             if block.kind not in ("disk", "loop") and _is_of(block, types):
@@ -153,15 +150,16 @@ def _find(device: str, types: _Types) -> str | None:
 def _is_of(block: Block, types: _Types) -> bool:
     table, kind = block.partition_table, block.partition_type
     if kind is None:
+        # udev has not looked at this partition yet.
         table, kind = _probe(block.path)
     return kind is not None and kind.lower() in types.get(table or "gpt", ())
 
 
 def _probe(path: str) -> tuple[str | None, str | None]:
     scheme, kind = "PART_ENTRY_SCHEME", "PART_ENTRY_TYPE"
-    # Only these, since others say what a partition is called, which may be anything.
+    # Only these tags: others, such as the name of a partition, may contain anything.
     tags = ("--match-tag", scheme, "--match-tag", kind)
-    # blkid says 2 when it knows nothing.
+    # Exit status 2: blkid found nothing.
     done = process.run(["blkid", "--probe", *tags, "--output", "export", path], ok=(0, 2))
     lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     fields = dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,10 +1,13 @@
-"""Room on the boot partition: what has to go before another kernel or menu can come. Pure.
+"""Room on the boot partition: how much there is, and how much a kernel or a menu takes.
 
-A partition holds a handful of kernels, and one that is full in the middle of an update
-is a machine in a bad state. So the sum is made before anything is written or removed.
-What menus, pins or the running system need never goes; of the rest leftovers of
-interrupted updates go first and then the oldest, and only as many as it takes. A kernel
-that several deployments share is there once and counts once.
+A boot partition has room for a few kernels, and must not become full in the middle of an update.
+Therefore bootc adds up the room before it writes or removes anything. Three parts:
+
+* :func:`plan_space` and :func:`plan_menu_space` decide which kernels to remove first. They are
+  pure. A kernel that several deployments share counts once.
+* :func:`free_space` asks the file system.
+* The functions ``*_clusters`` count what a menu takes, as FAT counts. They only read. No other
+  file system takes more room for a few small files.
 """
 
 from __future__ import annotations
@@ -28,23 +31,25 @@ from bootc.fs.visit import files_below
 
 #: For directories, menu entries and a second menu beside the first.
 SPARE_CLUSTERS = 16
+#: A name in a FAT directory is a record of 32 bytes, and in its long form one more record for each
+#: 13 characters.
 _RECORD_BYTES = 32
 _RECORD_CHARACTERS = 13
-#: Whatever is written gets a temporary name first, for which a directory may have to grow.
+#: Each new file first has a temporary name, for which its directory may have to grow.
 _TEMPORARY = 1
 
 
 class NoSpaceOnBoot(Error):
-    """The boot partition cannot take another kernel or menu, whatever is removed."""
+    """The boot partition has too little room for another kernel or menu."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpacePlan:
-    """How the new kernel gets its room.
+    """A plan that makes room for a new kernel.
 
     Attributes:
-        evict: What has to be removed first, in this order.
-        required_bytes: What will be written, in whole clusters.
+        evict: The artifacts to remove first, in this order.
+        required_bytes: The size of all new files, in whole clusters.
     """
 
     evict: tuple[Artifact, ...]
@@ -63,16 +68,16 @@ def plan_space(
     """Decide what to remove for an update.
 
     Args:
-        existing: What lies in the file system that will be written to.
-        needed_names: Names of those artifacts that must stay.
-        new_sizes: Bytes of every file to write, by name; None where the kernel is there
-            already and only a menu has to be written.
-        free_bytes: What is free there now.
-        cluster_bytes: What files are rounded up to there.
-        spare_clusters: What directories and menus may take.
+        existing: The artifacts in the file system of the new kernel.
+        needed_names: The names of the artifacts that must remain.
+        new_sizes: The size in bytes of each new file, by name; None if the kernel already exists
+            and only a menu is new.
+        free_bytes: The free bytes of this file system.
+        cluster_bytes: The size of its clusters. Each file takes whole clusters.
+        spare_clusters: Clusters for directories and menus.
 
     Raises:
-        NoSpaceOnBoot: there would be too little room without all that is not needed.
+        NoSpaceOnBoot: removing all unneeded artifacts does not make enough room.
     """
     sizes = dict(new_sizes or {})
     clusters = sum(-(-size // cluster_bytes) for size in sizes.values()) + spare_clusters
@@ -93,26 +98,26 @@ def plan_menu_space(
     *,
     where: str,
 ) -> tuple[Artifact, ...]:
-    """Decide what to remove for a menu that comes without a kernel.
+    """Decide what to remove for a new menu without a new kernel.
 
     Args:
-        existing: What lies in the file system of the menu.
-        needed_names: Names of those artifacts that must stay.
-        required_bytes: What will be written, in whole clusters.
-        free_bytes: What is free there now.
-        cluster_bytes: What files are rounded up to there.
-        where: What errors call that file system.
+        existing: The artifacts in the file system of the menu.
+        needed_names: The names of the artifacts that must remain.
+        required_bytes: The size of all new files, in whole clusters.
+        free_bytes: The free bytes of this file system.
+        cluster_bytes: The size of its clusters.
+        where: How errors name this file system.
 
     Raises:
-        NoSpaceOnBoot: there would be too little room without all that is not needed.
+        NoSpaceOnBoot: removing all unneeded artifacts does not make enough room.
     """
     evict, obtainable = _evict(existing, needed_names, required_bytes, free_bytes, cluster_bytes)
     if obtainable < required_bytes:
         raise NoSpaceOnBoot(
             f"{where} has {_size(obtainable)} free, "
             f"but another boot menu needs {_size(required_bytes)} there",
-            hint="remove what others have put there, or a deployment that does not boot next "
-            "with bootc delete-deployment",
+            hint="remove files of other systems there, or delete a deployment that does not boot "
+            "next: bootc delete-deployment",
         )
     return evict
 
@@ -124,21 +129,22 @@ def _evict(
     free: int,
     cluster_bytes: int,
 ) -> tuple[tuple[Artifact, ...], int]:
-    """Return what has to go for so many bytes, and how many are free then."""
+    """Return what to remove for the required bytes, and how many bytes are free then."""
     spare = [artifact for artifact in existing if artifact.name not in needed_names]
+    # The remains of interrupted updates first, then the oldest kernels.
     leftovers = (ArtifactKind.LEFTOVER, ArtifactKind.KERNEL_LEFTOVER)
     spare.sort(key=lambda a: (a.kind not in leftovers, a.mtime_ns, a.name))
     evict: list[Artifact] = []
     while free < required and spare:
         artifact = spare.pop(0)
-        # Rounded down: how its files were rounded up is not known.
+        # Rounded down, because the sizes of its single files are unknown here.
         free += artifact.size_bytes - artifact.size_bytes % cluster_bytes
         evict.append(artifact)
     return tuple(evict), free
 
 
 def sharing_file_system(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
-    """Return those artifacts that lie where new ones of this scheme will be written."""
+    """Return the artifacts in the file system of the new kernels of this scheme."""
     if scheme.menu_on_esp:
         return tuple(artifacts)
     with_kernels = scheme.boot_type is BootType.BLS
@@ -146,7 +152,7 @@ def sharing_file_system(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[
 
 
 def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact, ...]:
-    """Return those artifacts that lie in the file system of the menu."""
+    """Return the artifacts in the file system of the menu."""
     if scheme.menu_on_esp:
         return tuple(artifacts)
     return tuple(a for a in artifacts if a.kind in WITH_KERNELS)
@@ -159,7 +165,7 @@ def _no_space(
     text = f"the boot partition has {_size(free)} free, but the update needs {_size(required)}"
     text += f" ({parts})"
     if obtainable > free:
-        text += f"; removing what nothing needs would leave {_size(obtainable)} free"
+        text += f"; removing unneeded kernels would leave {_size(obtainable)} free"
     if kept:
         uses = ", ".join(f"{artifact.name[:12]} {_size(artifact.size_bytes)}" for artifact in kept)
         text += f"; in use are the kernels of {uses}"
@@ -177,9 +183,9 @@ def _size(count: int) -> str:
 
 
 def free_space(root: Dir, *, reserved: bool = False) -> tuple[int, int]:
-    """Return how many bytes are free in a file system of boot files, and a cluster's size there.
+    """Return the free bytes of a file system of boot files, and the size of its clusters.
 
-    With ``reserved`` those count that ext4 keeps for root.
+    With ``reserved``, the room that ext4 reserves for root counts as free.
     """
     volume = os.statvfs(root.fileno())
     free = volume.f_bfree if reserved else volume.f_bavail
@@ -187,7 +193,7 @@ def free_space(root: Dir, *, reserved: bool = False) -> tuple[int, int]:
 
 
 def staging_clusters(dirs: BootDirs, files: Sequence[tuple[str, bytes]], cluster_bytes: int) -> int:
-    """Return how many clusters a staged menu of these files takes, with what is others' in it.
+    """Return how many clusters a staged menu of these files takes, with the foreign entries.
 
     Raises:
         OSError: the live menu cannot be read.
@@ -206,10 +212,10 @@ def staging_clusters(dirs: BootDirs, files: Sequence[tuple[str, bytes]], cluster
 
 
 def staged_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
-    """Return how many clusters the staged menu has now, which the next one gets.
+    """Return how many clusters the current staged menu has. The next one can use them.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the staged menu cannot be read.
     """
     count = _files(dirs.menu, [dirs.scheme.staged], cluster_bytes)
     if not dirs.scheme.menu_is_file and dirs.menu.exists(dirs.scheme.staged):
@@ -219,7 +225,9 @@ def staged_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
 
 
 def exchange_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
-    """Return how many clusters others' entries take that the staged menu has not, or not so.
+    """Return how many clusters the foreign entries take that the staged menu still lacks.
+
+    Entries that changed since staging count as well.
 
     Raises:
         OSError: a menu cannot be read.
@@ -232,7 +240,7 @@ def exchange_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
         try:
             entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]
         except GrubCfgError:
-            return 0  # The exchange will say so.
+            return 0  # The exchange reports this error.
         current = whole_file(dirs, entries)
         return 0 if current == data else _file(len(current), cluster_bytes) + _TEMPORARY
     with dirs.menu.open_dir(live) as directory, dirs.menu.open_dir(path) as staged:

@@ -1,8 +1,8 @@
-"""Which systemd-boot is installed.
+"""The version of the installed systemd-boot.
 
-What starts next time is the program on the ESP, whatever started this time and
-whatever ``bootctl`` there is. systemd's EFI programs say what they are in bytes that
-``bootctl`` itself goes by: ``#### LoaderInfo: systemd-boot 257.9 ####``.
+The version of ``bootctl`` does not matter, nor does the loader that started the machine this
+time: the next boot starts the program on the ESP. EFI programs of systemd contain their name
+and version, which ``bootctl`` reads as well: ``#### LoaderInfo: systemd-boot 257.9 ####``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
 
-#: Where bootctl puts systemd-boot, one program for each kind of machine.
+#: Where bootctl installs systemd-boot, one program for each kind of machine.
 _PROGRAMS = "EFI/systemd"
 _PROGRAM = "systemd-boot*.efi"
 _PROGRAM_MAX_BYTES = 16 << 20
@@ -24,16 +24,16 @@ _LOADER_INFO = re.compile(rb"#### LoaderInfo: systemd-boot (\d{1,9})[^#]{0,256}#
 
 
 def program_version(program: bytes) -> int:
-    """Return the major version of a systemd-boot, 0 for a program that does not say it is one."""
+    """Return the major version of systemd-boot, or 0 for another program."""
     match = _LOADER_INFO.search(program)
     return int(match[1]) if match else 0
 
 
 def installed_version(esp: Dir) -> int:
-    """Return the major version of the systemd-boot on an ESP, 0 where that is unknown.
+    """Return the major version of the systemd-boot on an ESP, or 0 if it is unknown.
 
-    Of several the lowest counts: what it understands the others do too. Not knowing is no
-    failure, since what the oldest understands all do.
+    Of several versions the lowest counts, because newer ones understand the same menu. An
+    unreadable program is no failure: version 0 gives a menu that every version understands.
     """
     try:
         with doing(f"Reading {esp.path}/{_PROGRAMS}"), esp.open_dir(_PROGRAMS) as directory:
@@ -41,7 +41,7 @@ def installed_version(esp: Dir) -> int:
                 (
                     program_version(directory.read_bytes(name, _PROGRAM_MAX_BYTES))
                     for name in directory.names()
-                    # FAT does not know the case of letters.
+                    # FAT ignores the case of letters.
                     if fnmatch.fnmatchcase(name.lower(), _PROGRAM)
                 ),
                 default=0,

@@ -66,11 +66,17 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
 
 
 def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
-    """Make ``name`` hold the chunks; it is on the disk afterwards.
+    """Write a large file in pieces, replacing what was there. It is on the disk afterwards.
 
-    When the chunks end in an exception nothing is left of them. What a power cut leaves
-    has a name of its own that the next call for the same file takes over, so that repeated
+    This suits FAT, which has no journal: the file is complete when it has its final name. If the
+    chunks end in an exception, the file is removed. After a power cut the unfinished file has a
+    fixed temporary name, which the next call for the same name removes. Therefore repeated
     failures do not fill the partition.
+
+    Args:
+        directory: Where the file belongs.
+        name: One component.
+        chunks: The content in pieces.
     """
     temporary = f"{FILE_PREFIX}{name}"
     with contextlib.suppress(FileNotFoundError):
@@ -80,6 +86,9 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
         with open(fd, "wb") as target:
             for number, chunk in enumerate(chunks):
                 if number == 1:
+                    # The beginning and the name are on the disk before most of the content. The
+                    # next check of FAT turns clusters without a name into a file FSCK0000.REC,
+                    # which nothing would ever remove.
                     target.flush()
                     os.fsync(target.fileno())
                     os.fsync(directory.fileno())

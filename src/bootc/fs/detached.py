@@ -1,4 +1,4 @@
-"""Mounts of a device at no place at all: seen by nobody else, gone with their descriptor."""
+"""Mounts a device without a mount point. Nobody else sees the mount, and it ends with the block."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATT
 
 @contextlib.contextmanager
 def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
-    """Mount a device read-only at no place at all and yield its root directory.
+    """Mount a device read-only without a mount point, and yield its root directory.
 
-    Neither the device nor the mounts it may have already are changed.
+    This changes neither the device nor its other mounts.
 
     Raises:
-        OSError: it cannot be mounted.
+        OSError: mounting failed.
     """
     with _open(device, fstype, lambda: _detached_mount(device, fstype, options)) as directory:
         yield directory
@@ -30,15 +30,15 @@ def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]
 
 @contextlib.contextmanager
 def open_writable(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
-    """Mount a device at no place at all and yield its root directory, for writing.
+    """Mount a device without a mount point for writing, and yield its root directory.
 
-    What the system has mounted where does not matter: an automount that is asleep, a mount that
-    is read-only. The file system itself is made writable if it was not, as
-    :func:`bootc.fs.mounts.writable_filesystem` does; mounts that are read-only as mounts stay
-    so. What was written is on the disk after ``Dir.sync``.
+    This works whatever the system has mounted, for example a sleeping automount or a read-only
+    mount. A read-only file system becomes writable for the block, as
+    :func:`bootc.fs.mounts.writable_filesystem` says. Other read-only mounts of it remain
+    read-only. The changes are on the disk after ``Dir.sync``.
 
     Raises:
-        OSError: it cannot be mounted for writing, with EROFS where the device refuses writes.
+        OSError: mounting failed; EROFS if the device refuses writes.
     """
     with _open(
         device, fstype, lambda: _writable_mount(device, fstype, options), writable=True
@@ -53,7 +53,7 @@ def _open(
     with contextlib.ExitStack() as stack:
         with doing(f"Mounting {device} ({fstype})"):
             mount_fd = attach()
-            # The mount lives as long as this descriptor, which itself only names a place.
+            # The mount lives as long as this descriptor, which cannot read the directory itself.
             stack.callback(os.close, mount_fd)
             if writable:
                 stack.enter_context(mounts.writable_filesystem(mount_fd, device))
@@ -67,7 +67,7 @@ def _writable_mount(device: str, fstype: str, options: str) -> int:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-    # Mounted read-only somewhere: the kernel has one instance of it. Ours joins that one.
+    # Mounted read-only somewhere: the kernel has one instance of it, which our mount joins.
     return _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
 
 
@@ -77,9 +77,9 @@ def _detached_mount(device: str, fstype: str, options: str) -> int:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-    # Mounted for writing somewhere: the kernel has one instance of it and does not make
-    # it read-only for us. Ours joins that one and is read-only as a mount. (Asking for
-    # this first would let FAT mark itself as in use, which is a write.)
+    # Mounted for writing somewhere: the kernel has one instance of it and does not make it
+    # read-only for us. Our mount joins it and is read-only as a mount. Not tried first: then FAT
+    # would mark itself as in use, which is a write.
     return _mount_instance(device, fstype, options.split(","))
 
 

@@ -110,9 +110,9 @@ def _bytewise(entry: os.DirEntry[str]) -> bytes:
 
 
 def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
-    """Yield what is known of every file at or below a path; nothing if there is nothing.
+    """Yield the status of every file at or below a path; nothing if the path does not exist.
 
-    What is mounted below is no part of it.
+    Directories at mount points are not entered.
     """
     try:
         info = root.stat(path)
@@ -122,7 +122,7 @@ def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
         yield info
         return
     with root.open_dir(path) as top, Descent(top.fileno(), top.path, cross_mounts=False) as way:
-        # A list instead of recursion: names may be nested deeper than Python calls.
+        # A loop, not recursion: directories may be nested deeper than Python calls functions.
         pending = [os.listdir(way.fileno())]
         while pending:
             if not pending[-1]:

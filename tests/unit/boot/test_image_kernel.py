@@ -103,7 +103,7 @@ def test_the_one_kernel_is_found() -> None:
                 ),
                 (
                     ("a.addon.efi", "A.addon.efi"),
-                    "the UKI add-ons A.addon.efi and a.addon.efi are one name on the ESP",
+                    "the UKI add-ons A.addon.efi and a.addon.efi have the same name on the ESP",
                 ),
                 (
                     ("a.addon.efi", "more/a.addon.efi"),

@@ -93,7 +93,7 @@ def test_the_sum_of_what_does_not_fit() -> None:
         plan_space([OLD, USED], {"used"}, {"vmlinuz": 220 * MIB}, 30 * MIB, CLUSTER)
     assert caught.value.message == (
         "the boot partition has 30.0 MiB free, but the update needs 220.1 MiB "
-        "(vmlinuz 220.0 MiB); removing what nothing needs would leave 130.0 MiB free; "
+        "(vmlinuz 220.0 MiB); removing unneeded kernels would leave 130.0 MiB free; "
         "in use are the kernels of used 100.0 MiB"
     )
     assert caught.value.hint is not None

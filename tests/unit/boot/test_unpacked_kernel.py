@@ -47,7 +47,7 @@ def test_several(root: Root) -> None:
     with pytest.raises(SeveralKernels) as caught:
         find(root)
     assert one_line(caught.value) == (
-        "Found multiple subdirectories in usr/lib/modules (hint: leave one of '6 2', 6.1)"
+        "Found multiple subdirectories in usr/lib/modules (hint: keep one of '6 2', 6.1)"
     )
 
 

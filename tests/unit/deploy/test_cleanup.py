@@ -257,7 +257,7 @@ def test_a_kernel_whose_size_is_not_known_is_removed(
         patch.setattr(artifacts, "files_below", fail)
         collect(untidy)
     found = counts(untidy)
-    assert "the size of a kernel is not known: /esp/x" in caplog.text
+    assert "the size of a kernel is unknown: /esp/x" in caplog.text
     assert found == tidy_counts(untidy)
 
 

@@ -31,7 +31,7 @@ def test_several_kernels(root: Root) -> None:
         root.found(kernel)
     assert one_line(caught.value) == (
         "Found multiple subdirectories in usr/lib/modules "
-        "(hint: leave one of 6.1, 6.2, 'with blank')"
+        "(hint: keep one of 6.1, 6.2, 'with blank')"
     )
 
 
