@@ -117,7 +117,7 @@ def in_this_process(system: FakeSysroot, booted: BootedState) -> float:
 
 def measure() -> dict[str, float]:
     """Measure everything."""
-    from bootc.boot.systemd_boot import Bootloader
+    from bootc.boot.loader import Bootloader
 
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as cache:
         system = FakeSysroot(Path(directory))

@@ -38,7 +38,7 @@ test -S /run/systemd/journal/stdout && echo journal
 #: write FAT's table to the disk; here it does after each piece.
 PROGRAM = """\
 import os
-from bootc.boot.writing import write_stream
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 
 def pieces():

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bootc.boot import partitions
+from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.host.view import BootNotFound, find_boot_dirs
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import rollback, update
 from bootc.deploy.host.session import System
 from bootc.deploy.update import UpdateOptions

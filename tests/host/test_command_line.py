@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.cli.options import Command
 from bootc.cli.session import DRY_RUN
 from bootc.cli.table import commands_for

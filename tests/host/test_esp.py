@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.partitions import (
-    backing_device,
-    find_esp,
-    is_read_only,
-    open_read_only,
-    open_writable,
-)
+from bootc.boot.partitions import backing_device, find_esp, is_read_only
 from bootc.fs import mounts
+from bootc.fs.detached import open_read_only, open_writable
 from support import require
 
 pytestmark = pytest.mark.host

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.budget import NoSpaceOnBoot
-from bootc.boot.discover import ImageNotBootable
+from bootc.boot.image_kernel import ImageNotBootable
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy.bootable import InsufficientSpace
 from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.checks import Decisions

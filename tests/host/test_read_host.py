@@ -14,7 +14,7 @@ import pytest
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy.host import boot_state
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Host, UsrOverlay
@@ -91,7 +91,7 @@ def test_a_root_in_memory_has_no_esp(root: Path) -> None:
             FindingKind.UNREADABLE,
             "boot menu",
             f"Looking for the device of {root}/sysroot: "
-            f"{root}/sysroot lies on no block device (composefs:{A})",
+            f"{root}/sysroot is not on a block device (composefs:{A})",
         ),
     )
 

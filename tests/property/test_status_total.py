@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.cli.output import render_human, render_json
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts, StateFacts

@@ -22,9 +22,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bootc.boot.discover import ImageNotBootable, find_boot_resource
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.image_kernel import ImageNotBootable, find_boot_resource
+from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
 from bootc.cli.output import render_human
 from bootc.cli.progress import renderer

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import execute, finalize, update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.plan.finalize import EtcConflict

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import NewItem, new_item
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.formats.cmdline import composefs_karg
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bootc.boot.discover import find_boot_resource
+from bootc.boot.image_kernel import find_boot_resource
+from bootc.boot.kernels import boot_digest_of, publish_resource
 from bootc.boot.menu_compose import compose_menu, new_item
-from bootc.boot.publish import boot_digest_of, publish_resource
-from bootc.boot.replacing import commit_staged, write_staged
+from bootc.boot.menu_write import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.finalize import finalize_staged

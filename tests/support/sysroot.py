@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME, BootedState
 from bootc.deploy.host.view import Sysroot
 from bootc.formats.digest import Digest, OciDigest

@@ -1,7 +1,7 @@
-"""Installing systemd-boot with ``bootctl``, the tool that belongs to it.
+"""Installs systemd-boot with ``bootctl``, its own installer.
 
-The ESP has to be mounted inside the image's root; ``bootctl`` takes the loader's
-binaries from that root, and writes the ESP and the firmware's boot order.
+The ESP must be mounted inside the root of the image. ``bootctl`` takes the programs of the
+loader from that root, and writes the ESP and the boot order of the firmware.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 from bootc.errors import doing
 from bootc.fs import process
 
-#: bootctl insists on an ESP that looks like one to udev and on a machine id; a target
-#: that is being installed has neither.
+#: bootctl wants an ESP that udev knows as one, and a machine id. During an installation the
+#: target has neither.
 _ENVIRONMENT = {"SYSTEMD_RELAX_ESP_CHECKS": "1", "KERNEL_INSTALL_CONF_ROOT": "/tmp"}
-#: The first release that can leave out the random seed.
+#: The first release that can omit the random seed.
 _RANDOM_SEED_OPTION = 257
 
 
 def install(*, root: str, esp_path: str, generic: bool) -> None:
     """Install systemd-boot from ``root`` to the ESP mounted at ``esp_path`` below it.
 
-    A ``generic`` target is an image for many machines: neither the firmware of
-    this one nor a random seed that all would share is written.
+    A ``generic`` target is an image for many machines. bootctl then writes neither the firmware
+    of this machine nor a random seed, which all machines would share.
 
     Raises:
-        ToolMissing: there is no bootctl.
-        CommandFailed: bootctl refused.
+        ToolMissing: bootctl is not installed.
+        CommandFailed: bootctl failed.
     """
     argv = ["bootctl", "install", "--root", root, "--esp-path", esp_path]
     with doing("Installing systemd-boot"):
@@ -36,10 +36,10 @@ def install(*, root: str, esp_path: str, generic: bool) -> None:
 
 
 def version() -> int:
-    """Return bootctl's major version, or 0 where its output does not tell.
+    """Return the major version of bootctl, or 0 if its output does not say it.
 
     Raises:
-        ToolMissing: there is no bootctl.
+        ToolMissing: bootctl is not installed.
     """
     words = process.run(["bootctl", "--version"]).stdout.split()
     digits = words[1].partition(b"~")[0].partition(b".")[0] if len(words) > 1 else b""

@@ -1,8 +1,8 @@
-"""What was found that is not as it should be, and stops nobody.
+"""Findings: problems that are reported and do not stop a command.
 
-A boot partition is shared with other systems, with administrators' editors and with
-power cuts. Reading it never fails for one thing in it that is odd; that thing becomes
-a finding, and whoever asked decides whether to show it.
+Other systems, editors of administrators and power cuts leave their traces on a boot
+partition. One odd thing never makes reading it fail: it becomes a finding, and the caller
+decides whether to show it.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from dataclasses import dataclass
 
 
 class FindingKind(enum.StrEnum):
-    """How far a thing is from what it should be."""
+    """The kinds of problems."""
 
-    #: It belongs to somebody else, and is left alone.
+    #: It belongs to another system. bootc leaves it alone.
     FOREIGN = "foreign"
-    #: It is ours by name, but cannot be understood; half-written things are of this kind.
+    #: It has a name of ours and is not understood. A half-written file is of this kind.
     MALFORMED = "malformed"
-    #: It says again what another one said before.
+    #: It repeats an earlier thing.
     DUPLICATE = "duplicate"
-    #: It is there and cannot be read.
+    #: It exists and cannot be read.
     UNREADABLE = "unreadable"
-    #: Something was to be done to it, and could not be done.
+    #: A command wanted to change it and failed.
     FAILED = "failed"
-    #: It protects the machine less than what runs does.
+    #: It protects the machine less than the booted deployment does.
     WEAKER = "weaker"
-    #: Nothing needs it, and it could not be removed.
+    #: Nothing needs it, and removing it failed.
     LEFTOVER = "leftover"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One such thing.
+    """One problem.
 
     Attributes:
-        kind: What a program tells findings apart by.
-        subject: The thing, by its path.
-        text: What is the matter with it, for people: one line that follows on the subject.
+        kind: The kind, for programs.
+        subject: The path or the name of the thing.
+        text: The problem, for people: one line that continues the subject.
     """
 
     kind: FindingKind

@@ -1,25 +1,22 @@
-"""What is not ours in a directory of boot entries, brought into another one.
+"""Copies the entries of other systems from one directory of boot entries to another.
 
-Promises: afterwards the foreign names of both are the same and say the same: files,
-directories, symlinks. What is the same already is not written again.
+Promises: afterwards both directories have the same foreign files, directories and symlinks,
+with the same content. A file that is already the same is not written again.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 
 from bootc.boot.menu_read import foreign_files
-from bootc.boot.writing import write_stream
 from bootc.errors import doing
 from bootc.fs import tree_copy
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
-
-_CHUNK_BYTES = 1 << 20
 
 
 def carry_foreign(live: Dir, staged: Dir) -> None:
-    """Make what is not ours in ``staged`` the same as in ``live``.
+    """Make the foreign entries of ``staged`` the same as those of ``live``.
 
     Raises:
         OSError: reading or writing failed; a note names the file.
@@ -33,7 +30,7 @@ def carry_foreign(live: Dir, staged: Dir) -> None:
 
 
 def differing(live: Dir, staged: Dir) -> list[str]:
-    """Return the names in ``live`` that are not ours and that :func:`carry_foreign` will write.
+    """Return the foreign names in ``live`` that :func:`carry_foreign` will write.
 
     Raises:
         OSError: reading failed.
@@ -49,7 +46,7 @@ def _copy(live: Dir, staged: Dir, name: str) -> None:
     kind = stat.S_IFMT(live.stat(name).st_mode)
     if kind == stat.S_IFREG:
         if not _same_content(live, staged, name):
-            write_stream(staged, name, _chunks(live, name))
+            write_stream(staged, name, live.read_chunks(name))
         return
     staged.remove_tree(name)
     if kind == stat.S_IFDIR:
@@ -63,13 +60,7 @@ def _same_content(live: Dir, staged: Dir, name: str) -> bool:
     try:
         if live.stat(name).st_size != staged.stat(name).st_size:
             return False
-        pairs = zip(_chunks(live, name), _chunks(staged, name), strict=True)
+        pairs = zip(live.read_chunks(name), staged.read_chunks(name), strict=True)
         return all(one == other for one, other in pairs)
     except FileNotFoundError:
         return False
-
-
-def _chunks(directory: Dir, name: str) -> Iterator[bytes]:
-    with open(directory.open_regular(name), "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk

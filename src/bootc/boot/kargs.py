@@ -1,12 +1,12 @@
-"""Kernel arguments an image ships: ``usr/lib/bootc/kargs.d/*.toml``.
+"""Reads the kernel arguments that an image ships: ``usr/lib/bootc/kargs.d/*.toml``.
 
-Each file holds ``kargs = ["quiet", "a=b"]`` and may hold
-``match-architectures = ["x86_64"]``, in the names Rust has for architectures.
-Files apply in the order of their names, and an argument given twice counts once.
-An unknown key is an error, because ignoring it would boot with other arguments
-than the image's maker meant. For the same reason whatever stands in the way of the files
-or in them is an error: arguments that are silently left out make a machine nobody can reach.
-An image may ask for what a person may ask for (:func:`bootc.formats.cmdline.check`).
+Each file has ``kargs = ["quiet", "a=b"]`` and may have ``match-architectures = ["x86_64"]``,
+with Rust's names of architectures. Files apply in the order of their names, and a repeated
+argument counts once. An image may use the same arguments as an administrator
+(:func:`bootc.formats.cmdline.check`).
+
+Anything else is an error, for example an unknown key or a link in the place of a file. If
+bootc ignored an argument silently, the machine could become unreachable.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree
 
-#: Where they are in an image.
+#: Their directory in an image.
 KARGS_D = "usr/lib/bootc/kargs.d"
 _KEYS = {"kargs", "match-architectures"}
-#: Where Rust's name of an architecture is not the kernel's.
+#: Rust's names of architectures that differ from the kernel's.
 _RUST_NAMES = {"ppc64": "powerpc64", "ppc64le": "powerpc64", "i686": "x86", "armv7l": "arm"}
 
 
 class KargsError(Error):
-    """A ``kargs.d`` file of the image is wrong."""
+    """A file in ``kargs.d`` of the image is wrong."""
 
 
 def read_kargs_d(
@@ -37,16 +37,16 @@ def read_kargs_d(
     *,
     checked: bool = True,
 ) -> list[str]:
-    """Return the arguments that an image asks for on ``machine`` (a name as ``uname -m`` prints).
+    """Return the kernel arguments of an image for a machine.
 
     Args:
-        root: The image's tree.
+        root: The tree of the image.
         read: Returns the content of a file.
-        machine: The machine.
-        checked: Refuse arguments that no entry may get. Not for an image that runs already.
+        machine: The architecture, as ``uname -m`` prints it.
+        checked: Refuse arguments that no entry may have. False for an image that runs already.
 
     Raises:
-        KargsError: a file is not what it should be.
+        KargsError: a file is wrong.
         OSError: ``read`` failed; a note names the file.
     """
     try:
@@ -74,11 +74,11 @@ def read_kargs_d(
 
 
 def parse_kargs_d(name: str, data: bytes, architecture: str, *, checked: bool = True) -> list[str]:
-    """Return the arguments of one file, none if it is for other architectures.
+    """Return the arguments of one file; empty if it is for other architectures.
 
     Raises:
-        KargsError: not TOML, an unknown key, a key of the wrong type, or an argument that no
-            entry may get.
+        KargsError: the file is not TOML, or has an unknown key, a value of a wrong type, or an
+            argument that no entry may have.
     """
     try:
         table = tomllib.loads(data.decode("utf-8"))

@@ -1,8 +1,8 @@
-"""Whether a kernel can boot a deployment at all: it mounts EROFS from a file, since Linux 6.12.
+"""Checks whether a kernel is new enough: it must mount EROFS from a file, as Linux 6.12 does.
 
-Owns that floor, for the kernel that runs (which installs) and for the one in an image. What
-a kernel's own configuration says counts more than its version: distributions port such
-things back, and leave them out. Without either nothing is refused.
+The check applies to the running kernel, which installs, and to the kernel of an image. The
+configuration of a kernel counts more than its release, because distributions backport such
+features or disable them. A kernel with neither a known release nor a configuration passes.
 
 Source: Linux, ``fs/erofs/Kconfig``: ``EROFS_FS_BACKED_BY_FILE``.
 """
@@ -15,17 +15,20 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
-from bootc.boot.content import ObjectSource, content_of, open_content
-from bootc.boot.discover import Kernel, UkiFile, kernel_dirs
+from bootc.boot.image_content import ObjectSource, content_of, open_content
+from bootc.boot.image_kernel import Kernel, UkiFile, kernel_dirs
+from bootc.boot.unpacked_kernel import MODULES
 from bootc.errors import Error
-from bootc.formats.pe import UNAME, PeError, Uki
+from bootc.formats.kernelimage import HEAD_BYTES, kernel_release
+from bootc.formats.pe import LINUX, UNAME, PeError, Uki
 from bootc.formats.tree import Directory, External, Inline, Leaf
 
 FLOOR = (6, 12)
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _NEEDED = ("CONFIG_EROFS_FS", "CONFIG_EROFS_FS_BACKED_BY_FILE")
-#: Longest configuration of a kernel that is read.
+#: A longer configuration of a kernel is not read.
 MAX_CONFIG_BYTES = 4 << 20
 
 
@@ -37,12 +40,12 @@ def check_release(release: str, config: bytes | None, *, whose: str) -> None:
     """Refuse a kernel that cannot mount an EROFS image from a file.
 
     Args:
-        release: As ``uname -r`` prints.
-        config: The kernel's configuration, None where that is unknown.
-        whose: What the message calls the kernel.
+        release: The release as ``uname -r`` prints it.
+        config: The configuration of the kernel, or None if it is unknown.
+        whose: How the message names the kernel.
 
     Raises:
-        KernelTooOld: it cannot.
+        KernelTooOld: the kernel cannot.
     """
     name = release if release.isprintable() else ascii(release)
     who = f"{whose} {name:.160}"
@@ -51,7 +54,7 @@ def check_release(release: str, config: bytes | None, *, whose: str) -> None:
         missing = _NEEDED[values.index(False)]
         raise KernelTooOld(
             f"{who} is built without {missing}, and cannot mount an EROFS image",
-            hint="use a kernel that has it: Linux 6.12 or later, where nobody left it out",
+            hint="use a kernel with this option: most kernels since Linux 6.12 have it",
         )
     found = _VERSION.match(release)
     if all(values) or found is None or (int(found[1]), int(found[2])) >= FLOOR:
@@ -64,7 +67,7 @@ def check_release(release: str, config: bytes | None, *, whose: str) -> None:
 
 
 def check_running_kernel(*, root: str = "/") -> None:
-    """Refuse to install with a kernel that cannot mount what is installed.
+    """Refuse to install if the running kernel cannot mount the image of a deployment.
 
     Raises:
         KernelTooOld: it cannot.
@@ -74,23 +77,51 @@ def check_running_kernel(*, root: str = "/") -> None:
 
 
 def check_image_kernel(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource) -> None:
-    """Refuse an image whose kernel cannot mount the image.
+    """Refuse an image whose kernel cannot mount this image.
 
     Args:
-        resource: What the image boots with.
-        root: The image's tree.
+        resource: The kernel of the image.
+        root: The tree of the image.
         objects: Where the content of its files is.
 
     Raises:
-        KernelTooOld: it cannot.
+        KernelTooOld: the kernel cannot.
         OSError: a file cannot be read.
     """
     for release in _releases(resource, root, objects):
         check_release(release, _config_of(root, release, objects), whose="the image's kernel")
 
 
+def stated_releases(file: BinaryIO, *, unified: bool) -> list[str]:
+    """Return the releases that a kernel states itself; empty if it states none.
+
+    The profiles of a unified kernel image may state one each.
+
+    Args:
+        file: A ``vmlinuz`` or a unified kernel image, at its beginning.
+        unified: Whether it is a unified kernel image.
+
+    Raises:
+        PeError: it is not a unified kernel image.
+        OSError: reading failed.
+    """
+    if unified:
+        uki = Uki.read(file)
+        if stated := [text.strip() for text in uki.texts(UNAME)]:
+            return stated
+        head = b""
+        for piece in uki.chunks(LINUX):
+            head += piece
+            if len(head) >= HEAD_BYTES:
+                break
+    else:
+        head = file.read(HEAD_BYTES)
+    release = kernel_release(head)
+    return [] if release is None else [release]
+
+
 def _option(config: bytes, name: str) -> bool | None:
-    """Tell whether an option is set in a configuration, None where it is not mentioned."""
+    """Tell whether a configuration sets an option; None if it does not mention it."""
     if re.search(rf"^{name}=[ym]\s*$".encode(), config, re.MULTILINE):
         return True
     return False if f"# {name} is not set".encode() in config else None
@@ -110,18 +141,19 @@ def _releases(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource
     if isinstance(resource, Kernel):
         yield resource.kver
         return
+    stated: list[str] = []
     with open_content(resource.leaf, objects) as file, contextlib.suppress(PeError):
-        if said := [text.strip() for text in Uki.read(file).texts(UNAME)]:
-            yield from said
-            return
-    # It does not say. Its modules may be all there are.
-    kvers = [kver for kver, _ in kernel_dirs(root)]
-    if len(kvers) == 1:
-        yield kvers[0]
+        stated = stated_releases(file, unified=True)
+    yield from stated
+    if not stated:
+        # If the image has the modules of one kernel only, they are those of this kernel.
+        kvers = [kver for kver, _ in kernel_dirs(root)]
+        if len(kvers) == 1:
+            yield kvers[0]
 
 
 def _config_of(root: Directory, release: str, objects: ObjectSource) -> bytes | None:
-    for path in (f"usr/lib/modules/{release}/config", f"boot/config-{release}"):
+    for path in (f"{MODULES}/{release}/config", f"boot/config-{release}"):
         node = root.lookup(path.encode("utf-8", "surrogateescape"))
         if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
             continue

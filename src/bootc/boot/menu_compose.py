@@ -1,20 +1,20 @@
-"""The boot menu to be: which entries it has, what they say and what they are called.
+"""Composes the next boot menu: the content, the names and the order of its entries.
 
-Owns the order. A menu is composed as a whole from the deployments in their order, for
-any number of them; the first one, rank 0, boots by default. Every entry of ours is
-named and sorted anew, so that names given for other images, by other versions or under
-another os-release ID never meet in one menu. Pure.
+This module is pure. It composes a whole menu from any number of deployments in their order.
+The first deployment has rank 0 and boots by default. Each time, all entries of ours get new
+names and sort keys. Names of other versions, other images or another os-release ID therefore
+never mix in one menu.
 
-systemd-boot sorts by ``sort-key``, which is ``bootc-<os id>-<rank>`` with the os id of
-rank 0 for all. Its file names are upstream's, ``bootc_<os id>-<version>-1.conf`` for
-rank 0 and ``-0.conf`` for rank 1 and, with the rank in the middle, all others.
+* systemd-boot sorts by ``sort-key``: ``bootc-<os id>-<rank>``, with the os id of rank 0 in all
+  entries. The file names are those of upstream: ``bootc_<os id>-<version>-1.conf`` for rank 0,
+  ``-0.conf`` for the others, with the rank in the middle from rank 2.
+* GRUB sorts by file name, the middle part before the last part. Upstream has the version in the
+  middle, so that the version decides what boots. bootc writes a number there that falls with
+  the rank.
+* In GRUB's ``user.cfg`` the order is that of the file.
 
-GRUB sorts by file name, the middle part before the last. Upstream puts the version
-there, by which it decides what boots whatever is asked for; here it is a number that
-falls with the rank. In ``user.cfg`` the order is that of the file.
-
-What entries of deployments that stay say is kept but for the sort key: arguments that
-somebody added to one, and keys that only other tools know.
+An entry of an existing deployment keeps its content except the sort key. It keeps arguments
+that an administrator added, and unknown keys.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error
 from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.cmdline import CmdlineError
@@ -35,15 +35,15 @@ from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease
 
-#: Who an image is that does not say.
+#: The os id of an image that does not name one.
 _DEFAULT_OS_ID = "bootc"
-#: The first systemd whose boot loader knows entries of unified kernel images as such.
+#: The first systemd-boot that knows the key ``uki``.
 _UKI_KEY_SYSTEMD = 258
-#: Middle part of the file name of rank 0 for GRUB; of one length for all ranks.
+#: Middle part of the file name of rank 0 for GRUB. It has the same length for all ranks.
 _GRUB_FIRST = 9999
 _UNFIT_FOR_ID = re.compile(r"[^A-Za-z0-9._-]")
 _UNFIT_FOR_VERSION = re.compile(r"[^A-Za-z0-9._~^+]")
-#: A file name has 255 bytes at most.
+#: A file name has at most 255 bytes.
 _MAX_ID = 80
 _MAX_VERSION = 128
 _SORT_KEY = re.compile(r"bootc-(.+)-[0-9a-z]+\Z", re.DOTALL)
@@ -51,7 +51,7 @@ _FILE_NAME = re.compile(r"bootc_([^-]+)-.+\.conf\Z", re.DOTALL)
 
 
 class CannotCompose(Error):
-    """A boot menu cannot have the entries it should have."""
+    """A boot menu cannot have these entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class NewItem:
     """A deployment that has no entry yet.
 
     Attributes:
-        deployment: What is to be booted.
-        artifact: Name of the kernel it boots with.
-        os_id: Who the image is; matters when it is to boot by default.
-        entry: All but the name and the sort key, which depend on the rank.
+        deployment: The deployment.
+        artifact: The name of its kernel.
+        os_id: The os id of the image; counts if it boots by default.
+        entry: The entry without its name and sort key, which depend on the rank.
     """
 
     deployment: Digest
@@ -83,17 +83,17 @@ def new_item(
     """Return the menu item of a new deployment.
 
     Args:
-        scheme: Of the machine.
-        deployment: What is to be booted.
-        os_release: Of the image, or of its unified kernel image. One that says nothing
-            (``OsRelease({})``) gives the image id for title and version.
-        options: The whole kernel command line, ``composefs=`` included. A unified
-            kernel image has its own, and takes none.
-        artifact: The kernel to boot with, if it is not the deployment's own.
-        systemd_version: Of the boot loader installed, 0 where that is unknown.
+        scheme: The scheme of the machine.
+        deployment: The deployment.
+        os_release: The os-release of the image, or of its unified kernel image. If it is empty
+            (``OsRelease({})``), title and version are the image id.
+        options: The whole kernel command line with ``composefs=``. None for a unified kernel
+            image, which contains its command line.
+        artifact: The name of the kernel, if it is not the deployment's own.
+        systemd_version: The version of the installed systemd-boot, 0 if it is unknown.
 
     Raises:
-        CmdlineError: the kernel would cut the arguments off.
+        CmdlineError: the arguments are longer than the kernel takes.
     """
     assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
     own = artifact or deployment.hex
@@ -129,7 +129,8 @@ def compose_menu(
     """Return name and content of every file of the menu that boots these, the first by default.
 
     Raises:
-        CannotCompose: there is none, one is there twice, or one needs a menu of another kind.
+        CannotCompose: there is no deployment, one is there twice, or one needs another kind of
+            menu.
         BlsError, GrubCfgError: an entry cannot be written as text.
     """
     if not ordered:
@@ -162,20 +163,25 @@ def upgraded_options(
 ) -> str:
     """Return the kernel arguments of the next deployment.
 
-    Those of the booted one with what somebody changed in its entry, less the arguments
-    that the old image asked for and the new one does not, and more those that only the new one
-    asks for. ``optional`` says that missing fs-verity is tolerated, as it was until now.
+    They are the arguments of the booted entry, with the changes of an administrator, minus the
+    arguments that only the old image asks for, plus those that only the new image asks for.
+
+    Args:
+        booted_options: The arguments of the booted entry.
+        new_id: The next deployment.
+        old_kargs_d: The arguments that the old image asks for.
+        new_kargs_d: The arguments that the new image asks for.
+        optional: Tolerate missing fs-verity (``composefs=?``).
 
     Raises:
-        CannotCompose: the booted entry has no arguments to start from, or nothing can be
-            appended to them.
+        CannotCompose: the booted entry has no arguments, or nothing can be appended to them.
     """
     if booted_options is None:
         raise CannotCompose("the boot entry of the running system has no kernel arguments")
     booted = cmdline.parse(booted_options)
     for parameter in booted:
         _check_appendable(parameter)
-    # It would win over the argument set below, and boot the old image for ever.
+    # This form would override the argument below and always boot the old image.
     kept = [p for p in booted if not _is_digest_form(p)]
     argument = cmdline.composefs_karg(new_id.hex, optional=optional)
     arguments = cmdline.add_or_modify(kept, argument)
@@ -190,7 +196,7 @@ def _check_appendable(parameter: str) -> None:
     except CmdlineError as exc:
         raise CannotCompose(
             f"the boot entry of the running system has the {exc.message}",
-            hint=f"{exc.hint}: mend the line 'options' of the entry",
+            hint=f"{exc.hint}: correct the line 'options' of the entry",
         ) from None
 
 
@@ -229,7 +235,7 @@ def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[s
     middle = _UNFIT_FOR_VERSION.sub("_", version)[:_MAX_VERSION]
     if rank > 1:
         middle += f"_{rank}"
-    # FAT does not know the case of letters.
+    # FAT ignores the case of letters.
     known = {name.casefold() for name in taken}
     while (name := bls.entry_file_name(os_id, middle, priority)).casefold() in known:
         middle += "_"

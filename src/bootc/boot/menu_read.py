@@ -1,15 +1,11 @@
-"""The boot menu as it stands: reading it, whoever wrote it.
+"""Reads the boot menu from the boot partition.
 
-Promises: :func:`read_menu` has an answer for anything. One entry that is damaged,
-foreign or in the way costs that entry and becomes a finding, never the menu. Boot
-partitions are shared with other systems and with administrators' editors, and a
-machine must be able to show what it runs whatever they did there.
+Promises: :func:`read_menu` returns a menu whatever is on the partition. A damaged or foreign
+entry becomes a finding and does not affect the other entries. Other systems and
+administrators write to this partition, and ``bootc status`` must work regardless.
 
-An entry is ours when it starts a deployment, whatever it is called, or when it is
-called as ours are. All else is foreign: it is left alone, and carried along when a
-menu is replaced. A deployment is told by the ``composefs=`` argument of the entry or
-the name of the unified kernel image, and never by the path of the kernel, which may be
-shared.
+An entry is ours if it starts a deployment, whatever its name, or if it has a name of ours.
+All other entries are foreign: bootc leaves them alone and copies them to the next menu.
 """
 
 from __future__ import annotations
@@ -20,8 +16,8 @@ from typing import TypeVar
 
 from bootc.boot import scheme as schemes
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.errors import Error, one_line
 from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.bls import BlsError
@@ -32,13 +28,13 @@ from bootc.formats.grubcfg import GrubCfgError
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
-#: A file that earlier versions put into staged menus. It means nothing, and is not carried along.
+#: A file that earlier versions wrote into staged menus. It means nothing and is not copied.
 OLD_MARK = ".bootc-staged"
 MAX_MENU_BYTES = 1 << 20
 
 _SUFFIX = ".conf"
 _PREFIX = "bootc_"
-#: An entry that starts a deployment says one of these, however else it is written.
+#: An entry that starts a deployment contains one of these words.
 _OUR_WORDS = (b"composefs", b"bootc")
 _MAX_ENTRY_BYTES = 1 << 16
 
@@ -46,7 +42,7 @@ _T = TypeVar("_T")
 
 
 class NotOurEntry(Error):
-    """A boot entry that starts no deployment of composefs."""
+    """A boot entry does not start a composefs deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +50,11 @@ class Item:
     """One deployment in the menu.
 
     Attributes:
-        name: File name of the entry; its title in GRUB's ``user.cfg``.
-        deployment: What it boots.
-        artifact: Name of the kernel it boots with, which another deployment may have
-            brought; None where that is at no place of ours.
-        entry: All that the entry says.
+        name: The file name of the entry; in GRUB's ``user.cfg`` its title.
+        deployment: The deployment that it boots.
+        artifact: The name of its kernel, which may have come with another deployment; None if
+            the kernel is not at a path of ours.
+        entry: The whole content of the entry.
     """
 
     name: str
@@ -72,10 +68,10 @@ class Menu:
     """A boot menu.
 
     Attributes:
-        items: Our entries, in the order of the loader, each deployment once; the first
-            boots by default as far as we have a say.
-        foreign: Names of what is not ours: files, or titles in ``user.cfg``.
-        findings: What is odd.
+        items: Our entries in the order of the boot loader, each deployment once. The first
+            boots by default, unless a setting of the loader says otherwise.
+        foreign: The names of foreign entries: of files, or titles in ``user.cfg``.
+        findings: The problems.
     """
 
     items: tuple[Item, ...] = ()
@@ -84,16 +80,20 @@ class Menu:
 
     @property
     def deployments(self) -> tuple[Digest, ...]:
-        """What the menu can boot, in its order."""
+        """The deployments that the menu boots, in its order."""
         return tuple(item.deployment for item in self.items)
 
 
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
-    """Read the menu that is shown, or the one that is prepared for the next boot.
+    """Read the live menu, or the staged menu.
 
-    Of GRUB's two menus both are read. What has the name of the staged menu may be one that is
-    half written, or the menu of before an exchange that was interrupted: only the announcement
-    in ``/run`` says that it is complete, and of which deployment.
+    GRUB has two menus, and this reads both. A file or directory with the name of the staged menu
+    may be half-written, or may be the previous menu after an interrupted exchange. Only the
+    announcement in ``/run`` says that the staged menu is complete, and for which deployment.
+
+    Args:
+        dirs: The boot partition.
+        staged: Read the staged menu.
     """
     reading = _Reading(dirs.scheme)
     for live in dirs.scheme.menus:
@@ -102,49 +102,50 @@ def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
 
 
 def read_menu_at(dirs: BootDirs, path: str) -> Menu:
-    """Read one menu alone; ``path`` is that of :attr:`Scheme.entries` or :attr:`Scheme.staged`."""
+    """Read one menu; ``path`` is :attr:`Scheme.entries` or :attr:`Scheme.staged`."""
     reading = _Reading(dirs.scheme)
     reading.any(dirs.menu, path)
     return reading.menu()
 
 
 def foreign_files(directory: Dir) -> tuple[str, ...]:
-    """Return the names in a directory of entries that are not ours."""
+    """Return the foreign names in a directory of entries."""
     reading = _Reading(None)
     reading.entries(directory, directory.path)
     return reading.menu().foreign
 
 
 def files_of(directory: Dir, deployment: Digest) -> tuple[str, ...]:
-    """Return the names in a directory of all entries that boot a deployment."""
+    """Return the names of all entries in a directory that boot this deployment."""
     reading = _Reading(None)
     reading.entries(directory, directory.path)
     return tuple(item.name for item in reading.items if item.deployment == deployment)
 
 
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
-    """Tell whether an entry of GRUB's ``user.cfg`` is somebody else's."""
+    """Tell whether an entry of GRUB's ``user.cfg`` is foreign."""
     return schemes.uki_artifact(entry.chainloader or "") is None
 
 
 def program_of(entry: bls.Entry | grubcfg.MenuEntry) -> str | None:
-    """Return the path of the EFI program that an entry starts, None if it starts a kernel."""
+    """Return the path of the EFI program that an entry starts, or None if it starts a kernel."""
     if isinstance(entry, grubcfg.MenuEntry):
         return entry.chainloader
     return entry.uki or entry.efi
 
 
 def deployment_of(entry: bls.Entry) -> Digest:
-    """Tell which deployment an entry boots.
+    """Return the deployment that an entry boots.
 
     Raises:
-        NotOurEntry: it boots something else, or something this version cannot read.
+        NotOurEntry: it boots something else, or this version cannot read its arguments.
     """
+    # Never by the path of the kernel, which deployments may share.
     program = program_of(entry)
     if program is not None:
         artifact = schemes.uki_artifact(program)
         if artifact is None:
-            raise NotOurEntry(f"it starts an EFI program that is no deployment, {program}")
+            raise NotOurEntry(f"it starts an EFI program that is not a deployment, {program}")
         return Digest.from_hex(artifact)
     try:
         return Digest.from_hex(cmdline.composefs_argument(entry.options or "").hex)
@@ -154,7 +155,7 @@ def deployment_of(entry: bls.Entry) -> Digest:
 
 @dataclass(slots=True)
 class _Reading:
-    """One run of :func:`read_menu`. Without a scheme artifacts are not told."""
+    """One run of :func:`read_menu`. Without a scheme, items have no artifact for their kernel."""
 
     scheme: Scheme | None
     items: list[Item] = field(default_factory=list)
@@ -166,7 +167,7 @@ class _Reading:
         for item in self.items:
             first = found.setdefault(item.deployment, item)
             if first is not item:
-                text = f"starts deployment {item.deployment}, as {first.name!a} does before it"
+                text = f"starts deployment {item.deployment}, which {first.name!a} already starts"
                 self.findings.append(Finding(FindingKind.DUPLICATE, item.name, text))
         return Menu(tuple(found.values()), tuple(self.foreign), tuple(self.findings))
 
@@ -205,10 +206,10 @@ class _Reading:
         self.items += _ordered([item for item in items if item is not None], self.scheme)
 
     def _entry(self, directory: Dir, name: str) -> Item | None:
-        """Read an entry; what is none of ours is noted down instead."""
+        """Read an entry; note a foreign or damaged one down and return None."""
         if name == OLD_MARK or name.startswith(atomic.FILE_PREFIX):
             return None
-        # FAT does not know the case of letters, and so no foreign name may be one of ours.
+        # FAT ignores the case of letters, so a foreign name may not differ only in case.
         folded = name.lower()
         ours = folded.startswith(_PREFIX) and folded.endswith(_SUFFIX)
         if not folded.endswith(_SUFFIX):
@@ -227,7 +228,7 @@ class _Reading:
             return None
         except BlsError as exc:
             if not ours and not any(word in data for word in _OUR_WORDS):
-                # Boot loaders read more than is understood here.
+                # Boot loaders understand more than this parser.
                 self._is_foreign(name, exc.message)
                 return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))

@@ -1,60 +1,57 @@
-"""From a directory to its disk, and from there to the partitions that are booted from.
+"""Finds the partitions that a machine boots from, and opens the ESP.
 
-Owns the search for the ESP, and for a boot partition beside it, and reading them
-without leaving a trace. Those of a system are the first on the disks which hold its
-root file system; the disks lie below any stack of encryption, volumes or RAID.
-Partition types come from ``lsblk``, and from ``blkid`` on a machine whose udev has
-not looked at them yet.
+The ESP and the extended boot loader partition (XBOOTLDR) of a system are the first on the disks
+of its root file system. These disks may be below encryption, logical volumes or RAID.
+:mod:`bootc.fs.detached` mounts the partitions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats import dps
 from bootc.fs import lsblk, mounts, process
+from bootc.fs.detached import open_read_only, open_writable
 from bootc.fs.dir import Dir
 from bootc.fs.lsblk import Block
-from bootc.kernel import mount, proc
+from bootc.kernel import proc
 
 #: Partition types by the kind of partition table.
 _Types = Mapping[str, Collection[str]]
 
 _log = logging.getLogger(__name__)
 
-#: What an ESP is called in each kind of partition table; old tables know FAT-16 as well.
+#: The types of an ESP in each kind of partition table. Old tables may have FAT-16 instead.
 _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
-#: What firmware reads.
+#: The file system that firmware reads.
 ESP_FILESYSTEM = "vfat"
-#: Nothing on the ESP is for anybody but root, and nothing on it is a program of this system.
+#: FAT has no modes of its own. Only root may read the ESP, and no file on it is executable.
 ESP_OPTIONS = "fmask=0177,dmask=0077"
-_ATTRIBUTES = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
 
 
 class NoBackingDevice(Error):
-    """A directory does not lie on a block device."""
+    """The file system of a directory is not on a block device."""
 
 
 def backing_device(directory: Dir) -> str:
-    """Return the path of the block device whose file system holds ``directory``.
+    """Return the path of the block device with the file system of ``directory``.
 
     Raises:
-        NoBackingDevice: it is of another kind, in memory or on a network for example.
+        NoBackingDevice: the file system is, for example, in memory or on a network.
     """
     with doing(f"Looking for the device of {directory.path}"):
         number = os.fstat(directory.fileno()).st_dev
         if os.major(number) == 0:
-            # btrfs invents numbers; its mount names the device.
+            # btrfs has device numbers of its own. The table of mounts names the device.
             entry = mounts.mount_of(directory)
             source = "unknown" if entry is None else entry.source
             if not source.startswith("/dev/"):
-                raise NoBackingDevice(f"{directory.path} lies on no block device ({source})")
+                raise NoBackingDevice(f"{directory.path} is not on a block device ({source})")
             return source
         name = proc.read_fields(f"{_sysfs(number)}/uevent", b"=").get(b"DEVNAME")
         if not name:
@@ -63,15 +60,15 @@ def backing_device(directory: Dir) -> str:
 
 
 def is_read_only(device: str) -> bool:
-    """Tell whether a block device itself refuses writes, whatever is mounted how."""
+    """Tell whether a block device itself refuses writes, regardless of its mounts."""
     return proc.read_table(f"{_sysfs(os.stat(device).st_rdev)}/ro") == [b"1"]
 
 
 def find_esp(device: str) -> str | None:
-    """Return the path of the ESP that belongs to the file system on ``device``.
+    """Return the path of the ESP that belongs to the file system on ``device``, or None.
 
     Raises:
-        ToolMissing: there is no lsblk.
+        ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device.
     """
     with doing(f"Looking for the EFI system partition of {device}"):
@@ -79,7 +76,7 @@ def find_esp(device: str) -> str | None:
 
 
 def find_xbootldr(device: str) -> str | None:
-    """Return the path of the extended boot loader partition beside the file system on ``device``.
+    """Return the path of the XBOOTLDR partition beside the file system on ``device``, or None.
 
     Raises:
         ToolMissing, CommandFailed: as :func:`find_esp`.
@@ -89,11 +86,11 @@ def find_xbootldr(device: str) -> str | None:
 
 
 def filesystem_on(device: str) -> str:
-    """Return the type of the file system on a device, by its own bytes.
+    """Return the type of the file system on a device, from the content of the device.
 
     Raises:
-        ToolMissing: there is no blkid.
-        CommandFailed: there is none, or the device cannot be read.
+        ToolMissing: blkid is not installed.
+        CommandFailed: there is no file system, or the device cannot be read.
     """
     with doing(f"Looking for the file system on {device}"):
         argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
@@ -102,39 +99,25 @@ def filesystem_on(device: str) -> str:
 
 @contextlib.contextmanager
 def open_esp(device: str) -> Iterator[Dir]:
-    """Yield the root directory of the ESP, for reading only and seen by nobody else.
+    """Yield the root directory of the ESP for reading, through a mount that only we see.
 
     Raises:
-        OSError: it cannot be mounted.
+        OSError: mounting failed.
     """
     with open_read_only(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
 
 
 @contextlib.contextmanager
-def open_read_only(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
-    """Mount a device read-only at no place at all and yield its root directory.
-
-    Neither the device nor the mounts it may have already are changed.
-
-    Raises:
-        OSError: it cannot be mounted.
-    """
-    with _open(device, fstype, lambda: _detached_mount(device, fstype, options)) as directory:
-        yield directory
-
-
-@contextlib.contextmanager
 def open_esp_writable(device: str) -> Iterator[Dir]:
-    """Yield the root directory of the ESP, for writing and through a mount of our own.
-
-    What a power cut left of it is mended first. Whoever mounts it next by ``/boot`` or
-    ``/efi`` has it checked, and a check that comes after our writing may mend that away.
+    """Yield the root directory of the ESP for writing, through a mount of our own.
 
     Raises:
-        OSError: it cannot be mounted.
+        OSError: mounting failed.
     """
     if not mounts.is_mounted(device):
+        # Repair the traces of a power cut before we write. systemd checks the ESP when it mounts
+        # /boot or /efi the next time, and a repair then could damage what we wrote.
         _mend(device)
     with open_writable(device, ESP_FILESYSTEM, ESP_OPTIONS) as directory:
         yield directory
@@ -143,83 +126,11 @@ def open_esp_writable(device: str) -> Iterator[Dir]:
 def _mend(device: str) -> None:
     with doing(f"Checking {device}"):
         try:
-            # 1 says that something was mended.
+            # Exit status 1: fsck repaired something.
             process.run([f"fsck.{ESP_FILESYSTEM}", "-a", device], ok=(0, 1))
         except Error as exc:
-            # Without the tool nobody else has it checked either.
+            # Without the tool nobody else checks the ESP either.
             _log.warning("the EFI system partition was not checked: %s", one_line(exc))
-
-
-@contextlib.contextmanager
-def open_writable(device: str, fstype: str, options: str = "") -> Iterator[Dir]:
-    """Mount a device at no place at all and yield its root directory, for writing.
-
-    What the system has mounted where does not matter: an automount that is asleep, a mount that
-    is read-only. The file system itself is made writable if it was not, as
-    :func:`bootc.fs.mounts.writable_filesystem` does; mounts that are read-only as mounts stay
-    so. What was written is on the disk after ``Dir.sync``.
-
-    Raises:
-        OSError: it cannot be mounted for writing, with EROFS where the device refuses writes.
-    """
-    with _open(
-        device, fstype, lambda: _writable_mount(device, fstype, options), writable=True
-    ) as directory:
-        yield directory
-
-
-@contextlib.contextmanager
-def _open(
-    device: str, fstype: str, attach: Callable[[], int], *, writable: bool = False
-) -> Iterator[Dir]:
-    with contextlib.ExitStack() as stack:
-        with doing(f"Mounting {device} ({fstype})"):
-            mount_fd = attach()
-            # The mount lives as long as this descriptor, which itself only names a place.
-            stack.callback(os.close, mount_fd)
-            if writable:
-                stack.enter_context(mounts.writable_filesystem(mount_fd, device))
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
-        yield stack.enter_context(Dir(fd, path=device))
-
-
-def _writable_mount(device: str, fstype: str, options: str) -> int:
-    try:
-        return _mount_instance(device, fstype, options.split(","), writable=True)
-    except OSError as exc:
-        if exc.errno != errno.EBUSY:
-            raise
-    # Mounted read-only somewhere: the kernel has one instance of it. Ours joins that one.
-    return _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
-
-
-def _detached_mount(device: str, fstype: str, options: str) -> int:
-    try:
-        return _mount_instance(device, fstype, ["ro", *options.split(",")])
-    except OSError as exc:
-        if exc.errno != errno.EBUSY:
-            raise
-    # Mounted for writing somewhere: the kernel has one instance of it and does not make
-    # it read-only for us. Ours joins that one and is read-only as a mount. (Asking for
-    # this first would let FAT mark itself as in use, which is a write.)
-    return _mount_instance(device, fstype, options.split(","))
-
-
-def _mount_instance(device: str, fstype: str, options: list[str], *, writable: bool = False) -> int:
-    fs_fd = mount.fsopen(fstype)
-    try:
-        mount.fsconfig_set_string(fs_fd, "source", device)
-        for option in filter(None, options):
-            key, equals, value = option.partition("=")
-            if equals:
-                mount.fsconfig_set_string(fs_fd, key, value)
-            else:
-                mount.fsconfig_set_flag(fs_fd, key)
-        mount.fsconfig_create(fs_fd)
-        attrs = _ATTRIBUTES if writable else _ATTRIBUTES | mount.MOUNT_ATTR_RDONLY
-        return mount.fsmount(fs_fd, attrs=attrs)
-    finally:
-        os.close(fs_fd)
 
 
 def _sysfs(number: int) -> str:
@@ -228,7 +139,7 @@ def _sysfs(number: int) -> str:
 
 def _find(device: str, types: _Types) -> str | None:
     disks = [block for block in lsblk.below(device) if block.is_last]
-    # One disk may be reached through several parts of an array.
+    # Several parts of an array may be on one disk.
     for path in dict.fromkeys(disk.path for disk in disks):
         for block in lsblk.above(path):
             if block.kind not in ("disk", "loop") and _is_of(block, types):
@@ -239,15 +150,16 @@ def _find(device: str, types: _Types) -> str | None:
 def _is_of(block: Block, types: _Types) -> bool:
     table, kind = block.partition_table, block.partition_type
     if kind is None:
+        # udev has not looked at this partition yet.
         table, kind = _probe(block.path)
     return kind is not None and kind.lower() in types.get(table or "gpt", ())
 
 
 def _probe(path: str) -> tuple[str | None, str | None]:
     scheme, kind = "PART_ENTRY_SCHEME", "PART_ENTRY_TYPE"
-    # Only these, since others say what a partition is called, which may be anything.
+    # Only these tags: others, such as the name of a partition, may contain anything.
     tags = ("--match-tag", scheme, "--match-tag", kind)
-    # blkid says 2 when it knows nothing.
+    # Exit status 2: blkid found nothing.
     done = process.run(["blkid", "--probe", *tags, "--output", "export", path], ok=(0, 2))
     lines = done.stdout.decode("utf-8", "backslashreplace").split("\n")
     fields = dict(line.split("=", 1) for line in lines if "=" in line)

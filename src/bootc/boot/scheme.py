@@ -1,7 +1,7 @@
-"""Where a machine keeps what it boots from: by boot loader, and by kind of kernel.
+"""The paths and names of boot files, by boot loader and kind of kernel.
 
-Owns the paths and names which tie a deployment to its files, for the four
-combinations of loader and boot type. Pure.
+This module says where each scheme has its menu and its kernels, and which file names belong to a
+deployment. A new boot path adds its row here. Everything except :class:`BootDirs` is pure.
 
 =================  ==========================================  =========================
 scheme             menu, below the ESP or ``/sysroot/boot``    kernels
@@ -12,11 +12,11 @@ grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
 =================  ==========================================  =========================
 
-A kernel and its initramfs are ``vmlinuz`` and ``initrd`` in the directory
-``bootc_composefs-<image id>``, a unified kernel image is the file
-``bootc_composefs-<image id>.efi``. Older installations have the same names without
-the prefix. An *artifact* is such a thing, and its name is the image id of the deployment
-that brought it: others may use it as well.
+A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
+``bootc_composefs-<image id>``. A unified kernel image is the file
+``bootc_composefs-<image id>.efi``. Older installations have these names without the prefix. Both
+are called artifacts. The name of an artifact is the image id of the deployment that it came with;
+other deployments may share it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.formats.digest import Digest, DigestError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 
 VMLINUZ = "vmlinuz"
 INITRD = "initrd"
-#: Unified kernel images, on the ESP; one level below the directory that loaders list by themselves.
+#: Unified kernel images on the ESP. Boot loaders list only the directory above by themselves.
 UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"
 ADDON_SUFFIX = ".addon.efi"
@@ -39,23 +39,23 @@ ADDON_SUFFIX = ".addon.efi"
 _EXTRA = ".extra.d"
 _PREFIX = "bootc_composefs-"
 _ENTRIES = "loader/entries"
-#: GRUB's menu where it boots unified kernel images.
+#: GRUB's menu of unified kernel images.
 USER_CFG = "grub2/user.cfg"
 _STAGED = ".staged"
 _ESP_KERNELS = "EFI/Linux"
-#: Where the kernels of GRUB are by their entries: of a root file system, or of one of their own.
+#: The directories of kernels in GRUB's entries: on the root file system, or on one of their own.
 _BOOT_PATHS = ("/boot", "/")
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One combination. All paths are relative to the file system they are in.
+    """One combination of boot loader and boot type. Paths are relative to their file system.
 
     Attributes:
-        bootloader: Who reads the menu.
-        boot_type: What new deployments are.
-        separate_boot: Whether ``/sysroot/boot`` is a file system of its own; GRUB's paths
-            start from there then.
+        bootloader: The boot loader that reads the menu.
+        boot_type: The boot type of new deployments.
+        separate_boot: Whether ``/sysroot/boot`` is a file system of its own. GRUB's paths start
+            there in this case.
     """
 
     bootloader: Bootloader
@@ -64,58 +64,58 @@ class Scheme:
 
     @property
     def menu_on_esp(self) -> bool:
-        """Whether the menu is on the ESP, and not in ``/sysroot/boot``."""
+        """Whether the menu is on the ESP; otherwise it is in ``/sysroot/boot``."""
         return self.bootloader is not Bootloader.GRUB
 
     @property
     def binaries_on_esp(self) -> bool:
-        """Whether :attr:`binaries` is on the ESP, and not in ``/sysroot/boot``."""
+        """Whether :attr:`binaries` is on the ESP; otherwise it is in ``/sysroot/boot``."""
         return self.menu_on_esp or self.boot_type is BootType.UKI
 
     @property
     def menu_is_file(self) -> bool:
-        """Whether the menu is one file, and not a directory of entries."""
+        """Whether the menu is one file; otherwise it is a directory of entries."""
         return self.bootloader is Bootloader.GRUB and self.boot_type is BootType.UKI
 
     @property
     def entries(self) -> str:
-        """The menu: a directory of entry files, or GRUB's file."""
+        """The path of the menu: a directory of entry files, or GRUB's file."""
         return USER_CFG if self.menu_is_file else _ENTRIES
 
     @property
     def staged(self) -> str:
-        """The menu that finalising will put in the place of :attr:`entries`."""
+        """The path of the staged menu. Finalizing replaces :attr:`entries` with it."""
         return self.entries + _STAGED
 
     @property
     def menus(self) -> tuple[str, ...]:
-        """Every menu that this loader shows, the first one first."""
+        """The paths of all menus that this loader shows, in its order."""
         if self.bootloader is Bootloader.GRUB:
             return USER_CFG, _ENTRIES
         return (_ENTRIES,)
 
     @property
     def kernels(self) -> str:
-        """Directory of the kernels' directories, in the file system of the menu."""
+        """The directory that has the directories of kernels, in the file system of the menu."""
         return _ESP_KERNELS if self.menu_on_esp else "."
 
     @property
     def binaries(self) -> str:
-        """Directory of what new deployments start."""
+        """The directory with the kernels or unified kernel images of new deployments."""
         return UKIS if self.boot_type is BootType.UKI else self.kernels
 
     def entry_path(self, file_name: str) -> str:
-        """Return the path of something in :attr:`binaries` as entries write it."""
+        """Return the path of a file in :attr:`binaries` as boot entries write it."""
         if self.binaries_on_esp:
             return f"/{self.binaries}/{file_name}"
         return f"/{file_name}" if self.separate_boot else f"/boot/{file_name}"
 
     def kernel_path(self, file_name: str) -> str:
-        """Return where something in :attr:`kernels` is, in the file system of the menu."""
+        """Return the path of a name in :attr:`kernels`, in the file system of the menu."""
         return file_name if self.kernels == "." else f"{self.kernels}/{file_name}"
 
     def kernel_artifact(self, linux: str) -> str | None:
-        """Return the name of the artifact that an entry's ``linux`` belongs to."""
+        """Return the name of the artifact that the ``linux`` of an entry belongs to, or None."""
         directory, name = posixpath.split(posixpath.dirname(linux))
         homes = (f"/{_ESP_KERNELS}",) if self.menu_on_esp else _BOOT_PATHS
         return artifact_name(name) if directory in homes else None
@@ -126,9 +126,10 @@ class BootDirs:
     """The open file systems of a scheme; their owner closes them.
 
     Attributes:
-        scheme: What belongs where.
-        menu: Root of the ESP, or ``/sysroot/boot``: where the menu and the kernels are.
-        binaries: The same, or the root of the ESP where that is where unified images are.
+        scheme: The scheme.
+        menu: The root of the ESP, or ``/sysroot/boot``. It has the menu and the kernels.
+        binaries: The directory for new deployments: ``menu``, or the root of the ESP if unified
+            kernel images are there and the menu is not.
     """
 
     scheme: Scheme
@@ -136,34 +137,34 @@ class BootDirs:
     binaries: Dir
 
     def sync(self) -> None:
-        """Return when all that was written is on the disks."""
+        """Write all changes to the disks, and return then."""
         self.menu.sync()
         if self.binaries is not self.menu:
             self.binaries.sync()
 
 
 def staged(menu: str) -> str:
-    """Return where the next version of one of :attr:`Scheme.menus` is prepared."""
+    """Return the path of the staged menu for one of :attr:`Scheme.menus`."""
     return menu + _STAGED
 
 
 def kernel_dir(artifact: str) -> str:
-    """Name of the directory of a kernel and its initramfs."""
+    """Return the name of the directory of a kernel and its initramfs."""
     return _PREFIX + artifact
 
 
 def uki_file(artifact: str) -> str:
-    """Name of the file of a unified kernel image."""
+    """Return the file name of a unified kernel image."""
     return _PREFIX + artifact + UKI_SUFFIX
 
 
 def addons_dir(file_name: str) -> str:
-    """Directory of what the firmware stub adds to a unified kernel image, beside it."""
+    """Return the name of the directory of add-ons, beside their unified kernel image."""
     return file_name + _EXTRA
 
 
 def addons_owner(file_name: str) -> str | None:
-    """Return the unified kernel image of ours which a directory of that name belongs to."""
+    """Return our unified kernel image that a directory of add-ons belongs to, or None."""
     if not file_name.endswith(UKI_SUFFIX + _EXTRA):
         return None
     image = file_name.removesuffix(_EXTRA)
@@ -171,7 +172,10 @@ def addons_owner(file_name: str) -> str | None:
 
 
 def artifact_name(file_name: str) -> str | None:
-    """Return the artifact that a file or directory is by its name, which may be an old one."""
+    """Return the artifact that a file or a directory is by its name, or None.
+
+    Names of older installations count as well.
+    """
     name = file_name.removesuffix(UKI_SUFFIX).removeprefix(_PREFIX)
     try:
         return Digest.from_hex(name).hex
@@ -180,9 +184,9 @@ def artifact_name(file_name: str) -> str | None:
 
 
 def uki_artifact(path: str) -> str | None:
-    """Return the artifact that an EFI program with this path is, if it is one of ours.
+    """Return the artifact that an EFI program with this path is, or None if it is not ours.
 
-    Without the prefix of its name it counts only in its proper directory.
+    An old name without the prefix counts only in the directory of our unified kernel images.
     """
     directory, name = posixpath.split(path)
     if not name.endswith(UKI_SUFFIX):

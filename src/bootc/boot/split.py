@@ -1,8 +1,7 @@
 """Moves the kernel out of an unpacked image, for a build that makes a unified kernel image of it.
 
-Promises: at every moment each file is whole in the image or whole, and on the disk, in the
-output. A run that was interrupted is finished by running it again: ``vmlinuz``, by which the
-kernel is found, leaves the image last.
+Promises: at every moment each file is complete in the image, or complete and on the disk in the
+output. Running it again completes an interrupted run.
 """
 
 from __future__ import annotations
@@ -11,39 +10,40 @@ import os
 import stat
 from collections.abc import Iterator
 
-from bootc.boot.rootkernel import INITRAMFS, MODULES, find_kernel
 from bootc.boot.scheme import VMLINUZ
-from bootc.boot.writing import write_stream
+from bootc.boot.unpacked_kernel import INITRAMFS, MODULES, find_kernel
 from bootc.errors import Error, doing
 from bootc.formats.shellquote import shell_quoted
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.tree_copy import copy_metadata
 
-#: The kernel's checksum for FIPS mode. It is checked beside the kernel, so it goes with it.
+#: The checksum of the kernel for FIPS mode. It must be beside the kernel, so it moves as well.
 _HMAC = ".vmlinuz.hmac"
-#: In the order in which they leave the image.
+#: In the order in which they leave the image. ``vmlinuz`` is last: a repeated run finds the kernel
+#: by it.
 _REQUIRED = (INITRAMFS, VMLINUZ)
 _CHUNK_BYTES = 1 << 20
 
 
 class NotSplit(Error):
-    """An image has no kernel that could be moved. Nothing was touched."""
+    """An image has no kernel that can be moved. Nothing was changed."""
 
 
 def split_kernel(image: ImageRoot, output: Dir) -> str:
-    """Move kernel and initramfs of an image into a directory named after the kernel's version.
+    """Move the kernel and the initramfs of an image into a directory named like the version.
 
     Args:
         image: The image.
-        output: Where that directory is made; in the image or outside, in any file system.
+        output: Gets this directory. It may be in the image or outside, in any file system.
 
     Returns:
-        The version.
+        The version of the kernel.
 
     Raises:
-        NotSplit: there is no kernel, or no initramfs, or both are in a unified kernel image.
-        SeveralKernels: there is more than one.
+        NotSplit: there is no kernel or no initramfs, or the kernel is a unified kernel image.
+        SeveralKernels: there are several kernels.
         OSError: reading or writing failed.
     """
     kernel = find_kernel(image)
@@ -51,7 +51,8 @@ def split_kernel(image: ImageRoot, output: Dir) -> str:
         raise NotSplit("No kernel found in rootfs")
     if kernel.unified:
         raise NotSplit(
-            "UKIs are not supported", hint=f"{shell_quoted(kernel.path)} is one; split before"
+            "UKIs are not supported",
+            hint=f"{shell_quoted(kernel.path)} is a UKI; split before you build it",
         )
     source = image.open_dir(f"{MODULES}/{kernel.version}")
     assert source is not None, "find_kernel looked into it"
@@ -68,7 +69,7 @@ def split_kernel(image: ImageRoot, output: Dir) -> str:
 
 
 def _names(source: Dir, target: Dir, version: str) -> list[str]:
-    """Return which files are to be moved: those that an earlier run has not moved yet."""
+    """Return the files that an earlier run has not moved yet."""
     names = [_HMAC] if source.exists(_HMAC) else []
     for name in _REQUIRED:
         if source.exists(name):

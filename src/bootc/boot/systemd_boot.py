@@ -1,74 +1,39 @@
-"""Which boot loader started this machine, and which systemd-boot is installed.
+"""The version of the installed systemd-boot.
 
-Boot loaders that speak the Boot Loader Interface leave their name in the EFI
-variable ``LoaderInfo``. There is no other record of what was installed, so a
-machine without that variable counts as started by GRUB, as upstream has it.
-
-What starts next time is the program on the ESP, whatever started this time and
-whatever ``bootctl`` there is. systemd's EFI programs say what they are in bytes that
-``bootctl`` itself goes by: ``#### LoaderInfo: systemd-boot 257.9 ####``.
+The version of ``bootctl`` does not matter, nor does the loader that started the machine this
+time: the next boot starts the program on the ESP. EFI programs of systemd contain their name
+and version, which ``bootctl`` reads as well: ``#### LoaderInfo: systemd-boot 257.9 ####``.
 """
 
 from __future__ import annotations
 
-import enum
 import fnmatch
 import logging
 import re
 
 from bootc.errors import doing, one_line
 from bootc.fs.dir import Dir
-from bootc.kernel import efivars
 
 _log = logging.getLogger(__name__)
 
-#: Vendor of the Boot Loader Interface's variables.
-LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
-#: Where bootctl puts systemd-boot, one program for each kind of machine.
+#: Where bootctl installs systemd-boot, one program for each kind of machine.
 _PROGRAMS = "EFI/systemd"
 _PROGRAM = "systemd-boot*.efi"
 _PROGRAM_MAX_BYTES = 16 << 20
 _LOADER_INFO = re.compile(rb"#### LoaderInfo: systemd-boot (\d{1,9})[^#]{0,256}####")
 
 
-class Bootloader(enum.StrEnum):
-    """A boot loader, by its name in the Host schema."""
-
-    GRUB = "grub"
-    GRUB_CC = "grub-cc"
-    SYSTEMD = "systemd"
-
-
-def identify(loader_info: bytes | None) -> Bootloader:
-    """Tell the boot loader from the payload of ``LoaderInfo`` (UTF-16LE text)."""
-    if loader_info is None:
-        return Bootloader.GRUB
-    text = loader_info.decode("utf-16-le", "replace").lower()
-    if "systemd-boot" in text:
-        return Bootloader.SYSTEMD
-    return Bootloader.GRUB_CC if "grub cc" in text else Bootloader.GRUB
-
-
-def running_bootloader(*, efivars_root: str = efivars.EFIVARS) -> Bootloader:
-    """Tell which boot loader started the running system.
-
-    Raises:
-        OSError: the variable exists but cannot be read.
-    """
-    return identify(efivars.read_variable("LoaderInfo", LOADER_GUID, root=efivars_root))
-
-
 def program_version(program: bytes) -> int:
-    """Return the major version of a systemd-boot, 0 for a program that does not say it is one."""
+    """Return the major version of systemd-boot, or 0 for another program."""
     match = _LOADER_INFO.search(program)
     return int(match[1]) if match else 0
 
 
 def installed_version(esp: Dir) -> int:
-    """Return the major version of the systemd-boot on an ESP, 0 where that is unknown.
+    """Return the major version of the systemd-boot on an ESP, or 0 if it is unknown.
 
-    Of several the lowest counts: what it understands the others do too. Not knowing is no
-    failure, since what the oldest understands all do.
+    Of several versions the lowest counts, because newer ones understand the same menu. An
+    unreadable program is no failure: version 0 gives a menu that every version understands.
     """
     try:
         with doing(f"Reading {esp.path}/{_PROGRAMS}"), esp.open_dir(_PROGRAMS) as directory:
@@ -76,7 +41,7 @@ def installed_version(esp: Dir) -> int:
                 (
                     program_version(directory.read_bytes(name, _PROGRAM_MAX_BYTES))
                     for name in directory.names()
-                    # FAT does not know the case of letters.
+                    # FAT ignores the case of letters.
                     if fnmatch.fnmatchcase(name.lower(), _PROGRAM)
                 ),
                 default=0,

@@ -1,17 +1,15 @@
-"""Unified kernel images of deployments: checking one, and writing it to the ESP.
+"""Checks that a unified kernel image (UKI) boots its deployment.
 
-The image id is in the command line inside of the image, where a signature covers it. One
-that names another deployment would boot that, whatever the menu says, and is refused
-before anything refers to it.
+The command line inside a UKI contains the image id, and the signature covers it. A UKI with
+another image id would boot another deployment, whatever the menu says. bootc refuses it before
+anything refers to it. :mod:`bootc.boot.kernels` writes UKIs to the ESP.
 
-What the firmware stub adds to an image, its add-ons, lies in a directory beside it. An
-image has no more and no other add-ons than were chosen for it. The stub appends their command
-lines, so that one which names an image could boot that image, and is refused.
+The add-ons of a UKI are in a directory beside it. The stub of the UKI appends their command lines
+to its own. Therefore bootc also refuses an add-on that names an image.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -19,10 +17,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from bootc.boot.content import ObjectSource, checked_chunks, open_content, size_of
-from bootc.boot.discover import UkiFile
-from bootc.boot.scheme import ADDON_SUFFIX, UKIS, BootDirs, addons_dir, uki_file
-from bootc.boot.writing import write_stream
+from bootc.boot.image_content import ObjectSource, open_content, size_of
+from bootc.boot.image_kernel import UkiFile
+from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument
@@ -33,24 +30,24 @@ from bootc.formats.pe import CMDLINE, PeError, Uki
 if TYPE_CHECKING:
     from bootc.formats.tree import Leaf
 
-#: Read whole where nothing is stored; a kernel image with its initramfs has less.
+#: A UKI is read into memory if there is no repository. With its initramfs it is smaller.
 MAX_UKI_BYTES = 512 << 20
 _IMAGE_KEYS = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class WrongUki(Error):
-    """A unified kernel image does not boot the deployment it came with."""
+    """A unified kernel image does not boot the deployment that it came with."""
 
 
 @dataclass(frozen=True, slots=True)
 class UkiFacts:
-    """What a unified kernel image says.
+    """Facts of a unified kernel image.
 
     Attributes:
-        os_release: Who the operating system is.
-        options: The kernel command line, that of the base where there are profiles.
-        boot_digest: SHA-256 in hex over kernel and initramfs.
+        os_release: Its os-release.
+        options: The kernel command line; with profiles, that of the base.
+        boot_digest: The SHA-256 of kernel and initramfs, in hex.
         missing_verity_allowed: Whether the command line tolerates missing fs-verity.
     """
 
@@ -61,14 +58,14 @@ class UkiFacts:
 
 
 def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiFacts:
-    """Read a unified kernel image of the repository, and make sure it boots ``deployment``.
+    """Read a unified kernel image in the repository, and ensure that it boots ``deployment``.
 
-    All its profiles are looked at, and all its add-ons.
+    This checks all its profiles and all its add-ons.
 
     Raises:
-        WrongUki: it boots another one, or none; or an add-on has a say in that.
-        PeError: it is no unified kernel image.
-        OSError: it cannot be read.
+        WrongUki: a profile boots another deployment or no deployment, or an add-on names an image.
+        PeError: it is not a unified kernel image.
+        OSError: reading failed.
     """
     with doing(f"Reading {uki.path} of the image"), open_content(uki.leaf, objects) as file:
         image = Uki.read(file)
@@ -80,17 +77,19 @@ def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiF
 
 
 def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsArgument:
-    """Make sure that a UKI on the ESP boots ``deployment``, whoever wrote it, and return how.
+    """Ensure that a UKI on the ESP boots ``deployment``, and return its ``composefs=`` argument.
+
+    Another program may have written the UKI.
 
     Args:
-        dirs: Where it is.
-        deployment: What its menu entry is taken for.
-        path: Of the file, as entries write it.
+        dirs: The boot partition.
+        deployment: The deployment that its menu entry stands for.
+        path: The path of the UKI as entries write it.
 
     Raises:
-        WrongUki: a profile of it boots something else, or an add-on has a say in that.
+        WrongUki: a profile boots something else, or an add-on names an image.
         PeError: it is not a unified kernel image.
-        OSError: it cannot be read.
+        OSError: reading failed.
     """
     relpath = path.lstrip("/")
     with _open_installed(dirs, relpath) as file:
@@ -109,22 +108,22 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
-    # A FIFO in its place must not hang whoever looks.
+    # Opening a FIFO in its place must not block.
     return open(dirs.binaries.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK), "rb")
 
 
 def check_sealing(
     uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
 ) -> None:
-    """Refuse a unified kernel image that names an image in one profile and not in another.
+    """Refuse a unified kernel image if not all its profiles name the same image.
 
-    Which image is not looked at: whoever builds an image computes its id before the kernel
-    image is made that names it.
+    A UKI whose profiles name no image passes. The image id itself is not checked: a build
+    computes it before it makes the UKI.
 
     Raises:
-        WrongUki: it does, its profiles name different images, or an add-on names one; or it is
-            too large to be one.
-        PeError: it cannot be read as far as that.
+        WrongUki: only some profiles name an image, they name different images, an add-on names
+            one, or a file is too large for a UKI.
+        PeError: a command line cannot be read.
     """
     for name, leaf in {uki.path: uki.leaf, **uki.addons}.items():
         if size_of(leaf) > MAX_UKI_BYTES:
@@ -133,7 +132,7 @@ def check_sealing(
         try:
             image = Uki.read(file)
         except PeError:
-            return  # Nothing boots it. What is installed is looked at again.
+            return  # Nothing boots it, and bootc checks a UKI again when it installs it.
         words = (word for line in image.texts(CMDLINE) for word in cmdline.parse(line))
         if any(cmdline.key_of(word) in _IMAGE_KEYS for word in words):
             _argument(image)
@@ -170,57 +169,14 @@ def _check_addon(file: BinaryIO) -> None:
     try:
         addon = Uki.read(file)
     except PeError:
-        return  # The firmware does not load it either, and the stub goes on without.
+        return  # The firmware does not load it either, and the stub continues without it.
     for text in addon.texts(CMDLINE):
         _check_addon_text(text)
 
 
 def _check_addon_text(text: str) -> None:
     try:
-        # The stub makes blanks of control characters before it appends the text.
+        # The stub replaces control characters by blanks before it appends the text.
         cmdline.check(_CONTROL.sub(" ", text))
     except CmdlineError as exc:
-        raise WrongUki(exc.message, hint=exc.hint or "which image boots is for the UKI") from None
-
-
-def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
-    """Write a deployment's unified kernel image and add-ons, and return its boot digest.
-
-    Raises:
-        WrongUki: it boots another deployment. Nothing was written then.
-        PeError: it is no unified kernel image.
-        DamagedKernel: what is stored is not what the image names.
-        OSError: reading or writing failed.
-    """
-    facts = inspect_uki(deployment, uki, objects)
-    name = uki_file(deployment.hex)
-    with (
-        doing(f"Writing the kernel to {dirs.binaries.path}/{UKIS}"),
-        dirs.binaries.ensure_dir(UKIS) as directory,
-    ):
-        _write_addons(dirs, deployment, uki, objects)
-        write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
-        dirs.binaries.sync()
-    return facts.boot_digest
-
-
-def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
-    """Return the names of the add-ons that a unified kernel image on the ESP has."""
-    try:
-        with dirs.binaries.open_dir(f"{UKIS}/{addons_dir(uki_file(artifact))}") as directory:
-            return tuple(name for name in directory.names() if name.endswith(ADDON_SUFFIX))
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-
-
-def _write_addons(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> None:
-    path = f"{UKIS}/{addons_dir(uki_file(deployment.hex))}"
-    if not uki.addons:
-        with contextlib.suppress(FileNotFoundError):
-            dirs.binaries.remove_tree(path)
-        return
-    with dirs.binaries.ensure_dir(path) as directory:
-        for stale in set(directory.names()).difference(uki.addons):
-            directory.remove_tree(stale)
-        for name, leaf in uki.addons.items():
-            write_stream(directory, name, checked_chunks(leaf, objects, name))
+        raise WrongUki(exc.message, hint=exc.hint or "only the UKI may name the image") from None

@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from bootc.boot import publish
-from bootc.boot.publish import Artifact
+from bootc.boot.artifacts import Artifact, list_artifacts
 from bootc.deploy import records
 from bootc.deploy.execute import execute, names_to_keep, run
 from bootc.deploy.host.facts import CleanupFailure, Facts
@@ -106,7 +105,7 @@ def collect_afterwards(system: ReadableSystem, sink: Sink) -> None:
 
 def _kernels(system: ReadableSystem, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
     """Return the kernels there are, and the names of those that stay without an entry."""
-    artifacts = publish.list_artifacts(system.boot)
+    artifacts = list_artifacts(system.boot)
     return artifacts, lost_kernels(system.boot, facts, artifacts)
 
 

@@ -14,8 +14,10 @@ import logging
 from dataclasses import dataclass
 from typing import assert_never
 
-from bootc.boot import publish, replacing
-from bootc.boot.discover import Kernel, UkiFile
+from bootc.boot import menu_write
+from bootc.boot.artifacts import remove_artifact
+from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.kernels import publish_resource
 from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
@@ -194,7 +196,7 @@ def _write(
         case WriteKernel(deployment, _):
             with stage(sink, "kernel", "Writing the kernel"):
                 assert supplies.resource is not None, "a kernel is written of an image that has one"
-                publish.publish_resource(
+                publish_resource(
                     system.boot, deployment, supplies.resource, system.repository.objects
                 )
         case CreateState(deployment, origin):
@@ -220,17 +222,17 @@ def _change_menu(
 ) -> None:
     match step:
         case DiscardStagedMenu():
-            replacing.discard_staged(system.boot)
+            menu_write.discard_staged(system.boot)
         case WriteStagedMenu(order):
-            replacing.write_staged(system.boot, compose_menu(system.boot.scheme, order))
+            menu_write.write_staged(system.boot, compose_menu(system.boot.scheme, order))
         case ExchangeMenu(first):
             # What the entries refer to is on the disk before they can be booted.
             system.sync()
-            replacing.commit_staged(system.boot, first)
+            menu_write.commit_staged(system.boot, first)
         case RemoveEntry(item):
-            replacing.remove_entry(system.boot, item)
+            menu_write.remove_entry(system.boot, item)
         case RemoveArtifact(artifact):
-            publish.remove_artifact(system.boot, artifact)
+            remove_artifact(system.boot, artifact)
         case _:
             assert_never(step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from bootc.boot import publish
+from bootc.boot.artifacts import list_artifacts
 from bootc.deploy import records
 from bootc.deploy.cleanup import collect_garbage
 from bootc.deploy.etc.apply import image_etc
@@ -55,7 +55,7 @@ def finalize_staged(system: System, sink: Sink) -> Digest | None:
 
 def _finalize(system: System, facts: Facts, staged: Digest, sink: Sink) -> None:
     item = facts.staged_item(staged)
-    kernels = {artifact.name for artifact in publish.list_artifacts(system.boot)}
+    kernels = {artifact.name for artifact in list_artifacts(system.boot)}
     if item is not None and item.artifact not in kernels:
         raise CannotFinalize(
             f"the kernel of the staged deployment {staged} is gone from the boot partition",

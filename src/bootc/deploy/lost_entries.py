@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bootc.boot import scheme as schemes
-from bootc.boot.publish import Artifact, find_shared_kernel
+from bootc.boot.artifacts import Artifact
+from bootc.boot.kernels import find_shared_kernel
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.host.facts import Facts
 from bootc.formats.digest import Digest

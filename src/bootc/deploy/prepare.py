@@ -11,15 +11,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bootc.boot import publish
-from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.artifacts import Artifact, list_artifacts
+from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
+from bootc.boot.kernels import boot_digest_of, find_shared_kernel, installed_addons
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import CannotCompose, NewItem, new_item, upgraded_options
 from bootc.boot.menu_read import Item
-from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
-from bootc.boot.systemd_boot import Bootloader, installed_version
-from bootc.boot.uki import WrongUki, inspect_uki, installed_addons
+from bootc.boot.systemd_boot import installed_version
+from bootc.boot.uki import WrongUki, inspect_uki
 from bootc.deploy.bootable import (
     check_space,
     description_of,
@@ -97,7 +98,7 @@ def pull_candidate(
         missing_verity_allowed = uki.missing_verity_allowed
     else:
         boot_type = BootType.BLS
-        boot_digest = publish.boot_digest_of(resource, repository.objects)
+        boot_digest = boot_digest_of(resource, repository.objects)
         os_release = os_release_of(repository, pulled.root)
         missing_verity_allowed = facts.booted.missing_verity_allowed
     return Candidate(
@@ -177,7 +178,7 @@ def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
     shown = {item.deployment for item in kept_items(facts)}
     pinned = (i for i in facts.states if i != running and facts.is_pinned(i))
     lost = [deployment for deployment in (running, *pinned) if deployment not in shown]
-    kernels = publish.list_artifacts(system.boot) if lost else ()
+    kernels = list_artifacts(system.boot) if lost else ()
     for deployment in lost:
         yield from _entry_anew(system, facts, deployment, kernels)
 
@@ -236,7 +237,7 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
         return None
     kept = {facts.booted.image_id, *(item.deployment for item in kept_items(facts))}
     names = [item.artifact for item in facts.active.items if item.deployment in kept]
-    return publish.find_shared_kernel(dirs, digest, [name for name in names if name])
+    return find_shared_kernel(dirs, digest, [name for name in names if name])
 
 
 def _options_of(

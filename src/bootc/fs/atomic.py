@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -63,6 +63,46 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
         raise
     if durable:
         os.fsync(directory.fileno())
+
+
+def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
+    """Write a large file in pieces, replacing what was there. It is on the disk afterwards.
+
+    This suits FAT, which has no journal: the file is complete when it has its final name. If the
+    chunks end in an exception, the file is removed. After a power cut the unfinished file has a
+    fixed temporary name, which the next call for the same name removes. Therefore repeated
+    failures do not fill the partition.
+
+    Args:
+        directory: Where the file belongs.
+        name: One component.
+        chunks: The content in pieces.
+    """
+    temporary = f"{FILE_PREFIX}{name}"
+    with contextlib.suppress(FileNotFoundError):
+        directory.unlink(temporary)
+    fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with open(fd, "wb") as target:
+            for number, chunk in enumerate(chunks):
+                if number == 1:
+                    # The beginning and the name are on the disk before most of the content. The
+                    # next check of FAT turns clusters without a name into a file FSCK0000.REC,
+                    # which nothing would ever remove.
+                    target.flush()
+                    os.fsync(target.fileno())
+                    os.fsync(directory.fileno())
+                target.write(chunk)
+            target.flush()
+            os.fsync(target.fileno())
+            directory.rename(temporary, name)
+            # FAT writes with a directory only the new name; what it names, with the file.
+            os.fsync(target.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            directory.unlink(temporary)
+        raise
+    os.fsync(directory.fileno())
 
 
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:

@@ -152,6 +152,16 @@ class Dir:
         with open(self.open_regular(relpath), "rb", buffering=0) as file:
             return read_all(file.fileno(), self._join(relpath), limit)
 
+    def read_chunks(self, relpath: str) -> Iterator[bytes]:
+        """Yield the content of a regular file of any size, in pieces.
+
+        Raises:
+            OSError: as :meth:`open_regular`.
+        """
+        with open(self.open_regular(relpath), "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
     def exists(self, relpath: str) -> bool:
         """Tell whether there is anything of that name; a dangling symlink counts."""
         try:

@@ -10,11 +10,14 @@ system call of its own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
+from bootc.fs.descent import Descent, MountPoint
 from bootc.fs.dir import Dir
 from bootc.kernel import files
 
@@ -104,3 +107,33 @@ def _enter(
 
 def _bytewise(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name)
+
+
+def files_below(root: Dir, path: str) -> Iterator[os.stat_result]:
+    """Yield the status of every file at or below a path; nothing if the path does not exist.
+
+    Directories at mount points are not entered.
+    """
+    try:
+        info = root.stat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        yield info
+        return
+    with root.open_dir(path) as top, Descent(top.fileno(), top.path, cross_mounts=False) as way:
+        # A loop, not recursion: directories may be nested deeper than Python calls functions.
+        pending = [os.listdir(way.fileno())]
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                if pending:
+                    way.leave()
+                continue
+            name = pending[-1].pop()
+            info = os.stat(name, dir_fd=way.fileno(), follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode):
+                yield info
+                continue
+            with contextlib.suppress(MountPoint):
+                pending.append(os.listdir(way.enter(name)))

@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from bootc.boot.discover import ImageNotBootable, find_boot_resource
+from bootc.boot.image_kernel import ImageNotBootable, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
-from bootc.boot.kernel_release import MAX_CONFIG_BYTES, KernelTooOld, check_release
-from bootc.boot.rootkernel import MODULES, RootKernel, find_kernel
+from bootc.boot.kernel_release import (
+    MAX_CONFIG_BYTES,
+    KernelTooOld,
+    check_release,
+    stated_releases,
+)
+from bootc.boot.unpacked_kernel import MODULES, RootKernel, find_kernel
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
-from bootc.formats.kernelimage import HEAD_BYTES, is_kernel, kernel_release
-from bootc.formats.pe import INITRD, LINUX, UNAME, Uki
+from bootc.formats.kernelimage import HEAD_BYTES, is_kernel
+from bootc.formats.pe import INITRD, Uki
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
@@ -51,13 +56,15 @@ def kernel_version(root: ImageRoot) -> Finding | None:
     kernel = _kernel(root)
     if kernel is None:
         return None
-    release = _release(root, kernel) or kernel.version
-    directory = release if kernel.unified else kernel.version
-    try:
+    with _opened(root, kernel.path) as file:
+        releases = stated_releases(file, unified=kernel.unified) or [kernel.version]
+    for release in releases:
+        directory = release if kernel.unified else kernel.version
         config = root.read(f"{MODULES}/{directory}/config", MAX_CONFIG_BYTES)
-        check_release(release, config, whose="the image's kernel")
-    except KernelTooOld as exc:
-        return _sentence(exc)
+        try:
+            check_release(release, config, whose="the image's kernel")
+        except KernelTooOld as exc:
+            return _sentence(exc)
     return None
 
 
@@ -96,22 +103,6 @@ def _kernel(root: ImageRoot) -> RootKernel | None:
         return None
     with _opened(root, kernel.path) as file:
         return kernel if is_kernel(file.read(HEAD_BYTES)) else None
-
-
-def _release(root: ImageRoot, kernel: RootKernel) -> str | None:
-    """Return the release that a kernel states itself."""
-    with _opened(root, kernel.path) as file:
-        if not kernel.unified:
-            return kernel_release(file.read(HEAD_BYTES))
-        uki = Uki.read(file)
-        if UNAME in uki.sections:
-            return uki.text(UNAME).strip()
-        head = b""
-        for piece in uki.chunks(LINUX):
-            head += piece
-            if len(head) >= HEAD_BYTES:
-                break
-        return kernel_release(head)
 
 
 @contextmanager

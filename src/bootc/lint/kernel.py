@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bootc.boot.kargs import KARGS_D, parse_kargs_d
-from bootc.boot.rootkernel import find_kernel_version
+from bootc.boot.unpacked_kernel import find_kernel_version
 from bootc.errors import doing
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import (
     KernelTooOld,
     check_image_kernel,
     check_release,
     check_running_kernel,
+    stated_releases,
 )
 from bootc.errors import one_line
 from bootc.formats.tree import Directory, Inline, Leaf, Stat
+from support.kernels import bzimage
 from support.objectdir import ObjectDirectory
 from support.pe import UKI_SECTIONS, program
 
@@ -180,6 +183,35 @@ def test_the_kernel_of_a_unified_image(
     assert isinstance(find_boot_resource(root), UkiFile)
     found = refused(root, objects)
     assert found == (old and f"the image's kernel {old} cannot mount an EROFS image from a file")
+
+
+@pytest.mark.parametrize(("release", "old"), [("6.1.0", "6.1.0"), ("6.12.1", None)])
+def test_a_unified_image_whose_kernel_alone_states_its_release(
+    objects: ObjectDirectory, release: str, old: str | None
+) -> None:
+    root = tree(
+        **{
+            "boot/EFI/Linux/os.efi": program((b".linux", bzimage(release))),
+            "usr/lib/modules/6.10.0/modules.dep": b"",
+        }
+    )
+    found = refused(root, objects)
+    assert found == (old and f"the image's kernel {old} cannot mount an EROFS image from a file")
+
+
+@pytest.mark.parametrize(
+    ("data", "unified", "stated"),
+    [
+        (bzimage("6.12.1"), False, ["6.12.1"]),
+        (b"MZ arm64", False, []),
+        (uki("6.12.1\n\0", "6.13.0"), True, ["6.12.1", "6.13.0"]),
+        (uki(), True, []),
+        # The section counts more than the kernel.
+        (program((b".linux", bzimage("6.1.0")), (b".uname", b"6.12.1")), True, ["6.12.1"]),
+    ],
+)
+def test_what_a_kernel_states(data: bytes, unified: bool, stated: list[str]) -> None:
+    assert stated_releases(io.BytesIO(data), unified=unified) == stated
 
 
 def test_a_unified_image_that_cannot_be_read_is_for_others_to_refuse(

@@ -205,7 +205,7 @@ def test_an_entry_tells_its_deployment(mark: str) -> None:
     [
         (
             Entry(version="1", uki="/a.efi"),
-            "it starts an EFI program that is no deployment, /a.efi",
+            "it starts an EFI program that is not a deployment, /a.efi",
         ),
         (Entry(version="1", linux="/v"), "no composefs image in the kernel command line"),
         (Entry(version="1", linux="/v", options="composefs=zz"), "composefs=zz"),
@@ -269,7 +269,7 @@ def test_an_upgrade_that_nothing_can_be_appended_to(last: str) -> None:
     assert caught.value.message == (
         f"the boot entry of the running system has the bad kernel argument {last!r}"
     )
-    assert "mend the line 'options'" in (caught.value.hint or "")
+    assert "correct the line 'options'" in (caught.value.hint or "")
 
 
 def test_arguments_that_the_kernel_would_cut_off() -> None:

@@ -128,7 +128,7 @@ def test_a_deployment_counts_once(tmp_path: Path) -> None:
     menu = menu_of(tmp_path)
     assert menu.deployments == (A, B)
     assert menu.items[0].name == "bootc_fedora-43-1.conf"
-    text = f"starts deployment {A}, as 'bootc_fedora-43-1.conf' does before it"
+    text = f"starts deployment {A}, which 'bootc_fedora-43-1.conf' already starts"
     assert menu.findings == (Finding(FindingKind.DUPLICATE, "copy.conf", text),)
     assert menu.foreign == ()
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import Scheme, addons_owner, artifact_name, uki_artifact
-from bootc.boot.systemd_boot import Bootloader
 from bootc.formats.origin import BootType
 from support.bootdirs import GRUB, GRUB_CC, GRUB_UKI, SYSTEMD, SYSTEMD_UKI
 

@@ -102,7 +102,11 @@ def no_kernel(root: Root) -> None:
         (no_initramfs, f"kernel {KVER} has no initramfs.img"),
         (kernel_behind_a_link, f"{MODULES}/vmlinuz is not a regular file"),
         (initramfs_is_a_directory, f"{MODULES}/initramfs.img is not a regular file"),
-        (unified, "UKIs are not supported (hint: boot/EFI/Linux/x.efi is one; split before)"),
+        (
+            unified,
+            "UKIs are not supported "
+            "(hint: boot/EFI/Linux/x.efi is a UKI; split before you build it)",
+        ),
         (no_kernel, "No kernel found in rootfs"),
     ],
 )

@@ -9,18 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.content import DamagedKernel, open_content
-from bootc.boot.discover import UkiFile
-from bootc.boot.publish import boot_digest_of, list_artifacts, publish_resource
+from bootc.boot.artifacts import list_artifacts
+from bootc.boot.image_content import DamagedKernel, open_content
+from bootc.boot.image_kernel import UkiFile
+from bootc.boot.kernels import boot_digest_of, installed_addons, publish_resource, publish_uki
 from bootc.boot.scheme import UKIS, BootDirs
-from bootc.boot.uki import (
-    WrongUki,
-    check_installed_uki,
-    check_sealing,
-    inspect_uki,
-    installed_addons,
-    publish_uki,
-)
+from bootc.boot.uki import WrongUki, check_installed_uki, check_sealing, inspect_uki
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.pe import PeError

@@ -94,7 +94,7 @@ def test_several_kernels(run: Run, tmp_path: Path) -> None:
         1,
         "",
         "error: Linting: Unexpected runtime error running lint kernel: Found multiple "
-        "subdirectories in usr/lib/modules (hint: leave one of 5.7.2, 6.3.1)\n",
+        "subdirectories in usr/lib/modules (hint: keep one of 5.7.2, 6.3.1)\n",
     )
 
 

@@ -37,7 +37,8 @@ def test_a_unified_kernel_image(run: Run, tmp_path: Path) -> None:
     assert run("--rootfs", root.path, "--output", tmp_path / "out") == (
         1,
         "",
-        "error: UKIs are not supported (hint: 'boot/EFI/Linux/a b.efi' is one; split before)\n",
+        "error: UKIs are not supported "
+        "(hint: 'boot/EFI/Linux/a b.efi' is a UKI; split before you build it)\n",
     )
 
 

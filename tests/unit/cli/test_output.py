@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.cli import output
 from bootc.cli.output import render_human, render_json, render_yaml
 from bootc.deploy.host.model import (

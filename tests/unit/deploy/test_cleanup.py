@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bootc.boot import publish
+from bootc.boot import artifacts
 from bootc.cli.verbs import internals
 from bootc.deploy import cleanup, execute, finalize, update
 from bootc.deploy.cleanup import CleanupIncomplete
@@ -239,7 +239,7 @@ def test_kernels_that_cannot_be_listed_stay_and_keep_nothing_else(
 
     before = counts(untidy)
     with monkeypatch.context() as patch:
-        patch.setattr(publish if what == "list_artifacts" else cleanup, what, fail)
+        patch.setattr(cleanup, what, fail)
         with pytest.raises(CleanupIncomplete, match=r"^/esp: Input/output error$|Errno 5"):
             collect(untidy)
     found, clean = counts(untidy), tidy_counts(untidy)
@@ -254,10 +254,10 @@ def test_a_kernel_whose_size_is_not_known_is_removed(
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/esp/x")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "files_below", fail)
+        patch.setattr(artifacts, "files_below", fail)
         collect(untidy)
     found = counts(untidy)
-    assert "the size of a kernel is not known: /esp/x" in caplog.text
+    assert "the size of a kernel is unknown: /esp/x" in caplog.text
     assert found == tidy_counts(untidy)
 
 
@@ -505,7 +505,7 @@ def test_what_cannot_be_looked_at_may_be_untidy(
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/esp")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "list_artifacts", fail)
+        patch.setattr(cleanup, "list_artifacts", fail)
         before = bench.machine.contents(repository=True)
         _, failure = run_gc(bench, patch, no_op=True)
         assert failure is not None

@@ -122,7 +122,7 @@ def test_status_looks_at_the_profiles_of_installed_kernel_images(
     (addons / "x.addon.efi").write_bytes(pe.program((b".cmdline", b"composefs=x")))
     assert bench.findings() == [
         "UKI add-on 'x.addon.efi': the kernel argument 'composefs=x' is for the installer to set "
-        "(hint: which image boots is for the UKI)"
+        "(hint: only the UKI may name the image)"
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy import journal
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME, BootedState, Staged
 from bootc.deploy.host.gather import gather

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from bootc.boot.artifacts import Artifact, ArtifactKind
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import NewItem, new_item
 from bootc.boot.menu_read import Item, Menu
-from bootc.boot.publish import Artifact, ArtifactKind
 from bootc.boot.scheme import Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.etc.merge import Conflict, Merge
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, FinalizeFailure, StateFacts

@@ -171,6 +171,17 @@ def test_files_without_a_size_are_read_whole() -> None:
             proc.read_bytes("mountinfo", 3)
 
 
+def test_a_file_in_pieces(directory: Dir, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "f").write_bytes(content)
+    pieces = list(directory.read_chunks("f"))
+    assert len(pieces) > 1
+    assert b"".join(pieces) == content
+    os.symlink("f", tmp_path / "symlink")
+    with pytest.raises(OSError, match="symlink"):
+        next(directory.read_chunks("symlink"))
+
+
 def test_a_fifo_neither_hangs_nor_reads(directory: Dir, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="not a regular file"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.fs.dir import Dir
-from bootc.fs.visit import visit
+from bootc.fs.visit import files_below, visit
 
 
 def seen(top: Path) -> list[str]:
@@ -67,11 +67,24 @@ def test_a_directory_that_goes_away_is_passed_by(tmp_path: Path) -> None:
         assert next(walk).path == "b"
 
 
+def test_the_files_at_or_below_a_path(tmp_path: Path) -> None:
+    deep = Path(*["d"] * 200)
+    (tmp_path / "a" / deep).mkdir(parents=True)
+    (tmp_path / "a" / deep / "file").write_bytes(b"12345")
+    (tmp_path / "a/other").write_bytes(b"1")
+    (tmp_path / "a/link").symlink_to("/etc/passwd")
+    with Dir.open(tmp_path) as directory:
+        sizes = sorted(info.st_size for info in files_below(directory, "a"))
+        assert sizes == [1, 5, len("/etc/passwd")]
+        assert [info.st_size for info in files_below(directory, "a/other")] == [1]
+        assert list(files_below(directory, "missing")) == []
+
+
 _MOUNTED = """
 import sys
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import private_mount_namespace
-from bootc.fs.visit import is_mount_point, visit
+from bootc.fs.visit import files_below, is_mount_point, visit
 from bootc.kernel.mount import MS_BIND, mount
 private_mount_namespace()
 top = sys.argv[1]
@@ -80,6 +93,7 @@ mount(f"{top}/elsewhere/file", f"{top}/dir/file", None, MS_BIND)
 with Dir.open(top) as directory:
     for visited in visit(directory):
         print(visited.path, is_mount_point(visited))
+    print(*sorted(info.st_size for info in files_below(directory, ".")))
 """
 
 
@@ -100,4 +114,5 @@ def test_mounts_are_seen_and_not_entered(tmp_path: Path) -> None:
         "dir/link False",
         "elsewhere False",
         "elsewhere/file False",
+        "1 1 4",
     ]

@@ -66,7 +66,7 @@ def test_entries_of_an_image(root: Root, sealed: Root) -> None:
         image.file("boot/loader/entries/debian.conf", "linux /vmlinuz\n")
         assert image.found(booting.installable) == (
             f"{REFUSED}  the image carries boot entries of its own in boot/loader/entries "
-            "(remove them: entries are written at installation)\n"
+            "(remove them: the installation writes boot entries)\n"
         )
 
 
@@ -74,7 +74,7 @@ def test_two_unified_kernel_images(sealed: Root) -> None:
     sealed.file("boot/EFI/Linux/recovery.efi", uki())
     assert sealed.found(booting.installable) == (
         f"{REFUSED}  the image holds 2 unified kernel images: boot/EFI/Linux/recovery.efi, {UKI} "
-        "(leave one of them)\n"
+        "(keep one of them)\n"
     )
 
 
@@ -102,6 +102,13 @@ def test_an_old_kernel(root: Root, sealed: Root, release: str) -> None:
     assert sealed.found(booting.kernel_version) == text
 
 
+def test_an_old_kernel_of_a_later_profile(sealed: Root) -> None:
+    sections = {b".linux": bzimage(KVER), b".initrd": initramfs.named((STEP,))}
+    profile = ((b".uname", b"6.12.1"), (b".profile", b"ID=old"), (b".uname", b"6.1.0"))
+    sealed.file(UKI, program(*sections.items(), *profile))
+    assert sealed.found(booting.kernel_version) == f"the image's kernel 6.1.0 {TOO_OLD}"
+
+
 @pytest.mark.parametrize("release", ["6.12", "6.12.0-rc1", "7.0.1", "10.1-x"])
 def test_a_new_kernel(root: Root, release: str) -> None:
     root.file(f"{MODULES}/vmlinuz", bzimage(release))
@@ -116,7 +123,7 @@ def test_the_configuration_counts_more_than_the_version(root: Root) -> None:
     root.file(f"{MODULES}/config", b"# CONFIG_EROFS_FS is not set\n")
     assert root.found(booting.kernel_version) == (
         "the image's kernel 7.0.1 is built without CONFIG_EROFS_FS, and cannot mount an EROFS "
-        "image (use a kernel that has it: Linux 6.12 or later, where nobody left it out)"
+        "image (use a kernel with this option: most kernels since Linux 6.12 have it)"
     )
 
 

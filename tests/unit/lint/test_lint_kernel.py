@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.kargs import KargsError
-from bootc.boot.rootkernel import SeveralKernels
+from bootc.boot.unpacked_kernel import SeveralKernels
 from bootc.errors import one_line
 from bootc.lint.kernel import kargs, kernel
 from support.roots import MODULES, Root, base
@@ -31,7 +31,7 @@ def test_several_kernels(root: Root) -> None:
         root.found(kernel)
     assert one_line(caught.value) == (
         "Found multiple subdirectories in usr/lib/modules "
-        "(hint: leave one of 6.1, 6.2, 'with blank')"
+        "(hint: keep one of 6.1, 6.2, 'with blank')"
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader, running_bootloader
+from bootc.boot.loader import Bootloader, running_bootloader
 from bootc.deploy.host.model import UsrOverlay
 from bootc.errors import Error, doing, one_line
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument, composefs_argument

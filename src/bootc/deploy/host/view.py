@@ -23,14 +23,14 @@ from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin, OriginError, parse_origin
-from bootc.fs import mounts
+from bootc.fs import detached, mounts
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.repository import NotARepository, Repository
@@ -221,7 +221,7 @@ def _enter_esp(stack: contextlib.ExitStack, physical: Dir, *, writable: bool) ->
 def _enter_device(
     stack: contextlib.ExitStack, device: str, fstype: str, options: str = "", *, writable: bool
 ) -> Dir:
-    opened = partitions.open_writable if writable else partitions.open_read_only
+    opened = detached.open_writable if writable else detached.open_read_only
     return stack.enter_context(opened(device, fstype, options))
 
 

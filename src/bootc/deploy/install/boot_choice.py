@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from bootc.boot.discover import Kernel, UkiFile, find_boot_resource
+from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
 from bootc.boot.uki import inspect_uki

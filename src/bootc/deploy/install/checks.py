@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
+from bootc.boot.partitions import ESP_FILESYSTEM
 from bootc.deploy.install import filesystem, partition, target_disk
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.filesystem import Filesystem
@@ -32,7 +33,7 @@ BOOTLOADER = "systemd"
 BLOCK_SETUP = "direct"
 _TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", filesystem.ESP_TOOL)
 #: What is mounted on the way besides the root file system.
-_FILESYSTEMS = (filesystem.ESP_TYPE, "erofs", "overlay", "tmpfs")
+_FILESYSTEMS = (ESP_FILESYSTEM, "erofs", "overlay", "tmpfs")
 #: Room for what no layer accounts for: inodes and journal, the image itself, /etc and /var.
 _SLACK_MIB = 256
 

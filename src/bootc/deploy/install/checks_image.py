@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 
-from bootc.boot.discover import is_uki_path
+from bootc.boot.image_kernel import is_uki_path
 from bootc.boot.uki import MAX_UKI_BYTES
 from bootc.deploy.install.boot_choice import check_uki
 from bootc.deploy.install.checks import Decisions

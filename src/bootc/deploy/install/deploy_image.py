@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from bootc.boot import bootctl, publish, replacing
-from bootc.boot.budget import plan_space
+from bootc.boot import bootctl, menu_write
+from bootc.boot.kernels import publish_resource
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.systemd_boot import Bootloader, installed_version
+from bootc.boot.space import free_space, plan_space
+from bootc.boot.systemd_boot import installed_version
 from bootc.deploy import state
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
@@ -83,8 +85,8 @@ def deploy_image(
                 for path in write_keys(pulled.root, partial(read_content, repository.objects), esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
-                plan_space((), frozenset(), booting.resource.sizes, *publish.free_space(esp))
-                boot_digest = publish.publish_resource(
+                plan_space((), frozenset(), booting.resource.sizes, *free_space(esp))
+                boot_digest = publish_resource(
                     boot, pulled.image_id, booting.resource, repository.objects
                 )
             origin = Origin(
@@ -112,8 +114,8 @@ def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
         options=booting.options,
         systemd_version=installed_version(boot.menu),
     )
-    replacing.write_staged(boot, compose_menu(boot.scheme, [item]))
-    replacing.commit_staged(boot, image_id)
+    menu_write.write_staged(boot, compose_menu(boot.scheme, [item]))
+    menu_write.commit_staged(boot, image_id)
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:

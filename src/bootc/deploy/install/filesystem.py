@@ -8,9 +8,7 @@ import uuid
 from bootc.errors import Error, doing
 from bootc.fs import process
 
-#: What an ESP is made with, and how it is mounted: FAT has no modes of its own.
-ESP_TYPE = "vfat"
-ESP_OPTIONS = "fmask=0177,dmask=0077"
+#: Makes the file system of an ESP.
 ESP_TOOL = "mkfs.fat"
 
 

@@ -72,7 +72,7 @@ def _check_case(path: str, directory: Directory) -> None:
     names = [name.decode("latin-1") for name in directory.entries]
     if same := fat.same_names(names):
         one, other = sorted(same)
-        raise BadSecureBootKeys(f"{path}/{one} and {other} are one name on the ESP")
+        raise BadSecureBootKeys(f"{path}/{one} and {other} have the same name on the ESP")
 
 
 def _text(raw: bytes) -> str:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
 from bootc.deploy.bootable import note_label
 from bootc.deploy.install import checks, filesystem, target_disk
 from bootc.deploy.install.checks import Decisions
@@ -117,7 +118,7 @@ def _write_disk(
 def _mounted(layout: Layout, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
     with (
         mounts.mounted(layout.root.node, decisions.filesystem.value) as root,
-        mounts.mounted(layout.esp.node, filesystem.ESP_TYPE, options=filesystem.ESP_OPTIONS) as esp,
+        mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS) as esp,
     ):
         yield root, esp
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from bootc.boot.artifacts import Artifact
 from bootc.boot.findings import FindingKind
 from bootc.boot.menu_read import Menu
-from bootc.boot.publish import Artifact
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.plan.stage import leftovers
 from bootc.deploy.plan.steps import (

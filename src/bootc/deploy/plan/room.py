@@ -10,17 +10,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from bootc.boot import budget, publish
-from bootc.boot.clusters import (
+from bootc.boot.artifacts import Artifact, list_artifacts
+from bootc.boot.menu_compose import NewItem, compose_menu
+from bootc.boot.menu_read import Item
+from bootc.boot.scheme import BootDirs
+from bootc.boot.space import (
+    SPARE_CLUSTERS,
+    beside_menu,
     exchange_clusters,
+    free_space,
+    plan_menu_space,
+    plan_space,
     removal_clusters,
+    sharing_file_system,
     staged_clusters,
     staging_clusters,
 )
-from bootc.boot.menu_compose import NewItem, compose_menu
-from bootc.boot.menu_read import Item
-from bootc.boot.publish import Artifact
-from bootc.boot.scheme import BootDirs
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.session import ReadableSystem
 from bootc.deploy.lost_entries import lost_kernels
@@ -60,19 +65,19 @@ def room_for_update(
         NoSpaceOnBoot: there is no room for it.
         OSError: what is there cannot be read.
     """
-    artifacts = publish.list_artifacts(dirs)
+    artifacts = list_artifacts(dirs)
     kept = kept_kernels(dirs, facts, artifacts, staged=False)
     if shared is not None:
         kept.add(shared)
-    here = budget.sharing_file_system(dirs.scheme, artifacts)
-    free, cluster = publish.free_space(dirs.binaries)
+    here = sharing_file_system(dirs.scheme, artifacts)
+    free, cluster = free_space(dirs.binaries)
     if dirs.binaries is not dirs.menu:
-        evict = budget.plan_space(here, kept, sizes, free, cluster).evict
+        evict = plan_space(here, kept, sizes, free, cluster).evict
         menu = _room_for_menu(dirs, WriteStagedMenu(tuple(order)), facts, staged=False)
         return (*evict, *menu)
     menu_clusters = staging_clusters(dirs, compose_menu(dirs.scheme, order), cluster)
-    spare = max(budget.SPARE_CLUSTERS, menu_clusters + _DIRECTORIES)
-    return budget.plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
+    spare = max(SPARE_CLUSTERS, menu_clusters + _DIRECTORIES)
+    return plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
 
 
 def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
@@ -118,7 +123,7 @@ def _room_for_menu(
 ) -> tuple[Artifact, ...]:
     """Return the kernels that have to go before a step can change the menu."""
     # A menu is small, and may be what the machine needs to boot at all.
-    free, cluster = publish.free_space(dirs.menu, reserved=True)
+    free, cluster = free_space(dirs.menu, reserved=True)
     match step:
         case WriteStagedMenu(order):
             files = compose_menu(dirs.scheme, order)
@@ -132,7 +137,7 @@ def _room_for_menu(
     required = clusters * cluster
     if required <= free:
         return ()
-    artifacts = publish.list_artifacts(dirs)
+    artifacts = list_artifacts(dirs)
     kept = kept_kernels(dirs, facts, artifacts, staged=staged)
-    here = budget.beside_menu(dirs.scheme, artifacts)
-    return budget.plan_menu_space(here, kept, required, free, cluster, where=dirs.menu.path)
+    here = beside_menu(dirs.scheme, artifacts)
+    return plan_menu_space(here, kept, required, free, cluster, where=dirs.menu.path)

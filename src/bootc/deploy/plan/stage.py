@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bootc.boot.artifacts import Artifact
 from bootc.boot.menu_compose import NewItem
 from bootc.boot.menu_read import Item
-from bootc.boot.publish import Artifact
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.plan.steps import (
     Announce,

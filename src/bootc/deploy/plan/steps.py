@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bootc.boot.artifacts import Artifact
 from bootc.boot.menu_compose import NewItem
 from bootc.boot.menu_read import Item
-from bootc.boot.publish import Artifact
 from bootc.deploy.etc.merge import Merge
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin

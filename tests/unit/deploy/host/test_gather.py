@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy import records
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts

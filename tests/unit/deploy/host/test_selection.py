@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
-from bootc.boot.systemd_boot import Bootloader
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
 from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus, Timestamp, UsrOverlay

@@ -77,10 +77,13 @@ def test_an_image_without_keys(tmp_path: Path) -> None:
         (Directory(Stat(), {b"\xff": Directory()}), "the unusable name"),
         (Directory(Stat(), {b"a:b": Directory()}), "the unusable name b'a:b'"),
         (directory(auto=directory(**{"a\rb.auth": file(b"pk")})), "the unusable name"),
-        (directory(auto=directory(), Auto=directory()), "Auto and auto are one name on the ESP"),
+        (
+            directory(auto=directory(), Auto=directory()),
+            "Auto and auto have the same name on the ESP",
+        ),
         (
             directory(auto=directory(**{"PK.auth": file(b"1"), "pk.auth": file(b"2")})),
-            "auto/PK.auth and pk.auth are one name on the ESP",
+            "auto/PK.auth and pk.auth have the same name on the ESP",
         ),
     ],
 )

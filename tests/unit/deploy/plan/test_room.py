@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import rollback as orders
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
@@ -171,8 +171,8 @@ def test_what_is_said_where_a_menu_does_not_fit(benches: Benches) -> None:
         f"{bench.machine.esp} has 1 KiB free, but another boot menu needs 3 KiB there"
     )
     assert caught.value.hint == (
-        "remove what others have put there, or a deployment that does not boot next "
-        "with bootc delete-deployment"
+        "remove files of other systems there, or delete a deployment that does not boot "
+        "next: bootc delete-deployment"
     )
 
 

@@ -133,8 +133,8 @@ def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Direc
 
 def _check_ukis(tree: ImageTree) -> None:
     """Refuse a UKI that names an image in only some of its profiles: no installation takes it."""
-    from bootc.boot.content import content_of
-    from bootc.boot.discover import find_ukis
+    from bootc.boot.image_content import content_of
+    from bootc.boot.image_kernel import find_ukis
     from bootc.boot.uki import check_sealing
 
     for uki in find_ukis(tree.whole):

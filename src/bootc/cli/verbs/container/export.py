@@ -35,7 +35,7 @@ def export(args: argparse.Namespace, context: Context) -> None:
 
 def _kernel_in_boot(image: ImageRoot) -> dict[str, str]:
     """Return where kernel and initramfs go that installers look for in /boot."""
-    from bootc.boot.rootkernel import find_kernel
+    from bootc.boot.unpacked_kernel import find_kernel
 
     kernel = find_kernel(image)
     if kernel is None or kernel.unified:

@@ -36,7 +36,7 @@ def inspect(args: argparse.Namespace, context: Context) -> None:
 
 def _inspected(root: ImageRoot) -> dict[str, Any]:
     from bootc.boot.kargs import KARGS_D, read_kargs_d
-    from bootc.boot.rootkernel import find_kernel
+    from bootc.boot.unpacked_kernel import find_kernel
     from bootc.fs.outline import Outline
 
     kernel = find_kernel(root)

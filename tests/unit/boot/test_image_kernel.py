@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.boot.discover import ImageNotBootable, Kernel, UkiFile, find_boot_resource, is_uki_path
+from bootc.boot.image_kernel import (
+    ImageNotBootable,
+    Kernel,
+    UkiFile,
+    find_boot_resource,
+    is_uki_path,
+)
 from bootc.formats.tree import Directory, Inline, Leaf, Stat, Symlink
 
 
@@ -97,7 +103,7 @@ def test_the_one_kernel_is_found() -> None:
                 ),
                 (
                     ("a.addon.efi", "A.addon.efi"),
-                    "the UKI add-ons A.addon.efi and a.addon.efi are one name on the ESP",
+                    "the UKI add-ons A.addon.efi and a.addon.efi have the same name on the ESP",
                 ),
                 (
                     ("a.addon.efi", "more/a.addon.efi"),

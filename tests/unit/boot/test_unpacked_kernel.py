@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.rootkernel import RootKernel, SeveralKernels, find_kernel, find_kernel_version
+from bootc.boot.unpacked_kernel import RootKernel, SeveralKernels, find_kernel, find_kernel_version
 from bootc.errors import one_line
 from bootc.fs.imageroot import ImageRoot
 from support.roots import Root
@@ -47,7 +47,7 @@ def test_several(root: Root) -> None:
     with pytest.raises(SeveralKernels) as caught:
         find(root)
     assert one_line(caught.value) == (
-        "Found multiple subdirectories in usr/lib/modules (hint: leave one of '6 2', 6.1)"
+        "Found multiple subdirectories in usr/lib/modules (hint: keep one of '6 2', 6.1)"
     )
 
 

@@ -1,20 +1,17 @@
-"""Replacing the boot menu: the next one is written, and takes the place of the live one.
+"""Writes the next boot menu beside the live menu, and replaces the live menu with it.
 
-Promises, on FAT, which has no journal:
+Promises, also on FAT, which has no journal:
 
-* what the boot loader reads as the menu is never written to. The next menu is written
-  beside it and takes its place in one step, :func:`commit_staged`, the moment from which
-  the machine boots otherwise;
-* everything here can be interrupted anywhere and done again. Committing twice is
-  committing once, although exchanging directories twice would be nothing;
-* what is not ours in a menu comes along, as it is at the moment of the commit.
+* bootc never writes to the live menu, except to remove an entry. It writes the next menu beside
+  it, as the staged menu. :func:`commit_staged` replaces the live menu in one step. This step is
+  the commit point: from then on the machine boots the new menu.
+* Each call can be interrupted at any point and repeated. Committing twice has the same effect as
+  committing once.
+* The new menu has the foreign entries of the live menu, as they are at the commit.
 
-Other implementations write the same menus and exchange them too, so that nothing in a
-menu can say how far its writer came. The two menus are told apart by what they boot:
-whoever commits says which deployment the live one shall boot by default. That a staged
-menu is complete is known from the announcement in ``/run`` (:mod:`bootc.deploy.finalize`),
-or by having just written it. GRUB's ``user.cfg`` is a file, which a rename replaces here
-and an exchange does elsewhere.
+Another implementation may write and exchange the same menus. Therefore nothing inside a menu can
+say how far its writer got. The deployment that a menu boots by default tells the two menus apart.
+The announcement in ``/run`` says that a staged menu is complete (:mod:`bootc.deploy.finalize`).
 """
 
 from __future__ import annotations
@@ -35,26 +32,26 @@ from bootc.boot.menu_read import (
     read_menu_at,
 )
 from bootc.boot.scheme import USER_CFG, BootDirs
-from bootc.boot.writing import write_stream
 from bootc.errors import Error, doing, one_line
 from bootc.formats import grubcfg
 from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import GrubCfgError, MenuEntry
 from bootc.fs import atomic
+from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
 
 _log = logging.getLogger(__name__)
 
 
 class NotStaged(Error):
-    """The staged menu is not there, or does not boot what it should."""
+    """The staged menu does not exist, or does not boot the expected deployment."""
 
 
 def whole_file(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
-    """Return GRUB's menu of these entries and what others have put into the live one.
+    """Return GRUB's menu file of these entries, with the foreign parts of the live menu.
 
     Raises:
-        OSError: the live one cannot be read.
+        OSError: the live menu cannot be read.
     """
     try:
         data = dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES)
@@ -66,14 +63,14 @@ def whole_file(dirs: BootDirs, entries: Iterable[MenuEntry]) -> bytes:
 
 
 def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write the staged menu, in place of an older one; it is on the disk afterwards.
+    """Write the staged menu in place of an older one. It is on the disk when this returns.
 
     Args:
-        dirs: Where.
-        files: What :func:`bootc.boot.menu_compose.compose_menu` returned.
+        dirs: The boot partition.
+        files: The result of :func:`bootc.boot.menu_compose.compose_menu`.
 
     Raises:
-        OSError: writing failed. There is no staged menu then.
+        OSError: writing failed. There is no staged menu afterwards.
     """
     discard_staged(dirs)
     menu, path = dirs.menu, dirs.scheme.staged
@@ -90,25 +87,26 @@ def write_staged(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def commit_staged(dirs: BootDirs, first: Digest) -> bool:
-    """Put the staged menu in the place of the live one, if that has not been done yet.
+    """Replace the live menu with the staged menu, unless this is already done.
 
-    When it returns the change is on the disk. That the menu of before cannot be
-    deleted does not make it fail; the next one to be staged tries again.
+    The change is on the disk when this returns. If deleting the old menu fails, the call still
+    succeeds, and writing the next staged menu deletes it.
 
     Args:
-        dirs: Where.
-        first: The deployment that the live menu shall boot by default. The staged menu does so
-            before the exchange, and the menu of before, which has its name afterwards, does not.
+        dirs: The boot partition.
+        first: The deployment that the live menu boots by default afterwards.
 
     Returns:
-        False when the live menu boots that deployment by default already.
+        False if the live menu already boots this deployment by default.
 
     Raises:
-        NotStaged: neither menu does.
-        OSError: reading or writing failed; the live menu is the old one then, unless it
-            was the last sync that failed.
+        NotStaged: neither menu boots this deployment by default.
+        OSError: reading or writing failed. The live menu is the old one, unless only the last
+            sync failed.
     """
     with doing(f"Replacing the boot menu {dirs.menu.path}/{dirs.scheme.entries}"):
+        # After an exchange the old menu has the name of the staged menu. It boots another
+        # deployment, so a second call does not exchange the menus back.
         committing = _boots(dirs, dirs.scheme.staged, first)
         if committing and dirs.scheme.menu_is_file:
             _commit_file(dirs)
@@ -119,29 +117,30 @@ def commit_staged(dirs: BootDirs, first: Digest) -> bool:
     try:
         _clean_up(dirs)
     except OSError as exc:
-        _log.warning("the boot menu of before stays for now: %s", one_line(exc))
+        _log.warning("the old boot menu remains for now: %s", one_line(exc))
     return committing
 
 
 def discard_staged(dirs: BootDirs) -> None:
-    """Delete the staged menu, whatever state it is in; none is fine.
+    """Delete the staged menu in whatever state it is. A missing one is no error.
 
-    The caller has withdrawn the announcement of it: a half of it would be taken for the whole.
+    The caller withdraws its announcement first. Otherwise a half-deleted menu would count as
+    complete.
 
     Raises:
-        OSError: it cannot be deleted.
+        OSError: deleting failed.
     """
     with doing(f"Deleting {dirs.menu.path}/{dirs.scheme.staged}"):
         _clean_up(dirs)
 
 
 def remove_entry(dirs: BootDirs, item: Item) -> None:
-    """Remove an entry of the live menu, and any other that boots the same deployment.
+    """Remove an entry of the live menu, and all others that boot the same deployment.
 
-    That the rest still has one to boot by default is up to the caller.
+    The caller ensures that another entry remains to boot by default.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: removing failed.
     """
     with doing(f"Removing the boot entry {item.name!a}"):
         for live in dirs.scheme.menus:
@@ -164,7 +163,7 @@ def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
         data = directory.read_bytes(name, MAX_MENU_BYTES)
         entries = grubcfg.parse_menu(data)
     except (FileNotFoundError, GrubCfgError):
-        return  # Nothing in there can be booted.
+        return  # GRUB boots nothing from this file either.
     kept = [e for e in entries if schemes.uki_artifact(e.chainloader or "") != deployment.hex]
     if len(kept) != len(entries):
         menu = grubcfg.serialise_menu(kept, grubcfg.parse_settings(data))
@@ -204,12 +203,12 @@ def _commit_directory(dirs: BootDirs) -> None:
     parent, _, name = live.rpartition("/")
     with menu.open_dir(parent) as directory:
         atomic.exchange(directory, path.rpartition("/")[2], name)
-    # Not fsync of the parent: FAT keeps an exchange in the two inodes until they are written.
+    # Not fsync of the parent: FAT keeps an exchange in the two inodes until it writes them.
     menu.sync()
 
 
 def _clean_up(dirs: BootDirs) -> None:
-    """Delete what has the name of the staged menu."""
+    """Delete the staged menu, or an old menu with its name."""
     with contextlib.suppress(FileNotFoundError):
         dirs.menu.remove_tree(dirs.scheme.staged)
 
@@ -229,7 +228,7 @@ def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
         try:
             grubcfg.parse_menu(dirs.menu.read_bytes(dirs.scheme.entries, MAX_MENU_BYTES))
         except GrubCfgError as exc:
-            # GRUB stops at the error too, so that nothing is lost which could be booted.
+            # GRUB also stops at the error, so nothing bootable is lost.
             _log.warning("replacing the damaged %s: %s", dirs.scheme.entries, exc.message)
     parent, _, name = dirs.scheme.staged.rpartition("/")
     with dirs.menu.ensure_dir(parent) as directory:
@@ -237,6 +236,7 @@ def _write_file(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def _commit_file(dirs: BootDirs) -> None:
+    # Here a rename replaces the menu. Another implementation may exchange the two files.
     menu, path = dirs.menu, dirs.scheme.staged
     data = menu.read_bytes(path, MAX_MENU_BYTES)
     entries = [entry for entry in grubcfg.parse_menu(data) if not is_foreign(entry)]

@@ -1,15 +1,13 @@
-"""What an image brings to boot with: a kernel and its initramfs, or both in one.
+"""Finds the kernel in the tree of an image: a kernel with its initramfs, or both in one file.
 
-Owns the search through an image's tree. A unified kernel image is a file
-``boot/EFI/Linux/*.efi`` or ``usr/lib/modules/<kver>/*.efi``, and deeper in there are the
-``*.addon.efi`` that may be added to it. Otherwise a kernel is
-``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it. A unified image goes
-first: starting the bare kernel of a sealed image would lose the seal. An image with
-boot entries of its own is refused rather than booted in a way its maker did not mean, and so
-is one that has something else where these directories should be.
+The search, for an installation or an update:
 
-Add-ons keep their file names on the ESP, so that two cannot have one name, and each name must
-be one that FAT can hold.
+* A unified kernel image is a file ``boot/EFI/Linux/*.efi`` or
+  ``usr/lib/modules/<kver>/*.efi``. Its add-ons are ``*.addon.efi`` in directories below these.
+* Otherwise a kernel is ``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it.
+
+An image that has something else in the place of these directories is refused.
+:mod:`bootc.boot.unpacked_kernel` finds the kernel of an image that is unpacked.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from bootc.boot.content import size_of
-from bootc.boot.rootkernel import INITRAMFS as _INITRAMFS
-from bootc.boot.rootkernel import MODULES as _MODULES
-from bootc.boot.rootkernel import UKIS as _UKIS
+from bootc.boot.image_content import size_of
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
+from bootc.boot.unpacked_kernel import INITRAMFS as _INITRAMFS
+from bootc.boot.unpacked_kernel import MODULES as _MODULES
+from bootc.boot.unpacked_kernel import UKIS as _UKIS
 from bootc.errors import Error
 from bootc.formats import fat
 from bootc.formats.tree import Directory, External, Inline, Leaf, NotADirectoryInTree
@@ -31,7 +29,7 @@ from bootc.printable import listed, printable
 
 
 class ImageNotBootable(Error):
-    """The image cannot be booted as it is."""
+    """bootc cannot boot this image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Kernel:
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file that will be written."""
+        """The size in bytes of each file that bootc will write."""
         return {VMLINUZ: size_of(self.vmlinuz), INITRD: size_of(self.initramfs)}
 
 
@@ -53,9 +51,9 @@ class UkiFile:
     """A unified kernel image, a regular file of the tree.
 
     Attributes:
-        path: Where it is in the image.
+        path: Its path in the image.
         leaf: The file.
-        addons: What may be added to it, by file name.
+        addons: Its add-ons by file name.
     """
 
     path: str
@@ -63,34 +61,38 @@ class UkiFile:
     addons: Mapping[str, Leaf]
 
     def with_addons(self, names: Collection[str]) -> UkiFile:
-        """Return the image with those of its add-ons that have one of these file names."""
+        """Return the unified kernel image with only the add-ons of these file names."""
         chosen = {name: leaf for name, leaf in self.addons.items() if name in names}
         return dataclasses.replace(self, addons=chosen)
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file that will be written."""
+        """The size in bytes of each file that bootc will write."""
         return {self.path: size_of(self.leaf)} | {n: size_of(f) for n, f in self.addons.items()}
 
 
 def find_boot_resource(root: Directory) -> Kernel | UkiFile:
-    """Find what an image boots with. ``root`` still has the content of ``/boot``.
+    """Find the kernel or the unified kernel image of an image.
+
+    Args:
+        root: The tree of the image, still with the content of ``/boot``.
 
     Raises:
-        ImageNotBootable: there is nothing or too much, or it is not what it should be.
+        ImageNotBootable: there is no kernel, there are several, or a file is not usable.
     """
     _refuse_entries(root)
+    # First: the bare kernel of a sealed image would boot without the seal.
     return _find_uki(root) or _find_kernel(root)
 
 
 def is_uki_path(path: str) -> bool:
-    """Tell whether a regular file of an image with this path is a unified kernel image."""
+    """Tell whether a regular file with this path in an image is a unified kernel image."""
     home, name = posixpath.split(path)
     return name.endswith(UKI_SUFFIX) and (home == _UKIS or posixpath.dirname(home) == _MODULES)
 
 
 def kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
-    """Yield version and modules of every kernel of a tree, by name."""
+    """Yield the version and the directory of modules of every kernel of a tree, by version."""
     modules = root.lookup(_MODULES)
     if isinstance(modules, Directory):
         for name, node in modules.sorted_entries():
@@ -99,11 +101,12 @@ def kernel_dirs(root: Directory) -> Iterator[tuple[str, Directory]]:
 
 
 def _refuse_entries(root: Directory) -> None:
+    # Whoever made the image meant it to boot by its own entries. bootc would boot it otherwise.
     entries = _directory(root, "boot/loader/entries")
     if entries is not None and any(n.endswith(b".conf") for n in entries.entries):
         raise ImageNotBootable(
             "the image carries boot entries of its own in boot/loader/entries",
-            hint="remove them: entries are written at installation",
+            hint="remove them: the installation writes boot entries",
         )
 
 
@@ -111,7 +114,7 @@ def find_ukis(root: Directory) -> list[UkiFile]:
     """Return every unified kernel image of a tree, each with all add-ons.
 
     Raises:
-        ImageNotBootable: one is not a regular file, or an add-on cannot be installed.
+        ImageNotBootable: a file is not regular, or an add-on cannot be installed.
     """
     found: dict[str, Leaf] = {}
     addons: dict[str, Leaf] = {}
@@ -142,19 +145,22 @@ def _find_uki(root: Directory) -> UkiFile | None:
     if len(found) > 1:
         names = listed(uki.path for uki in found)
         raise ImageNotBootable(
-            f"the image holds {len(found)} unified kernel images: {names}", hint="leave one of them"
+            f"the image holds {len(found)} unified kernel images: {names}", hint="keep one of them"
         )
     return next(iter(found), None)
 
 
 def _check_names(addons: Collection[str]) -> None:
+    # Add-ons keep their file names on the ESP.
     for name in addons:
         if not (fat.is_name(name) and name.isprintable()):
             raise ImageNotBootable(
                 f"the UKI add-on '{printable(name)}' has a name that the ESP cannot hold"
             )
     if same := fat.same_names(addons):
-        raise ImageNotBootable(f"the UKI add-ons {same[0]} and {same[1]} are one name on the ESP")
+        raise ImageNotBootable(
+            f"the UKI add-ons {same[0]} and {same[1]} have the same name on the ESP"
+        )
 
 
 def _find_kernel(root: Directory) -> Kernel:
@@ -179,13 +185,13 @@ def _find_kernel(root: Directory) -> Kernel:
     if not found:
         raise ImageNotBootable(
             f"no kernel: the image has no {_MODULES}/<version>/vmlinuz",
-            hint="use an image that is made to be booted",
+            hint="use a bootable image",
         )
     if len(found) > 1:
         names = listed(kernel.kver for kernel in found)
         raise ImageNotBootable(
             f"the image holds {len(found)} kernels: {names}",
-            hint=f"leave one of them below {_MODULES}",
+            hint=f"keep one of them below {_MODULES}",
         )
     return found[0]
 

@@ -10,7 +10,7 @@ import pytest
 
 from bootc.boot.menu_compose import compose_menu
 from bootc.boot.menu_read import OLD_MARK, read_menu
-from bootc.boot.replacing import (
+from bootc.boot.menu_write import (
     NotStaged,
     commit_staged,
     discard_staged,
@@ -268,7 +268,7 @@ def test_the_menu_of_before_may_stay_for_a_while(
         with failing(4, errno.EIO) as changes:
             assert commit(dirs)
         assert changes.failed
-        assert "the boot menu of before stays for now" in caplog.text
+        assert "the old boot menu remains for now" in caplog.text
         assert (live(dirs), staged(dirs)) == (d(3, 1), d(1, 2))
         assert dirs.menu.exists(SYSTEMD.staged)
         assert not commit(dirs)

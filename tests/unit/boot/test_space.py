@@ -1,23 +1,30 @@
-"""The room that menus take is what they then have taken, and hardly more."""
+"""Room on the boot partition: what there is, and what kernels and menus take."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bootc.boot.clusters import (
+from bootc.boot.artifacts import Artifact, ArtifactKind
+from bootc.boot.menu_compose import compose_menu
+from bootc.boot.menu_read import read_menu
+from bootc.boot.menu_write import commit_staged, remove_entry, write_staged
+from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.space import (
+    NoSpaceOnBoot,
     exchange_clusters,
+    free_space,
+    plan_space,
     removal_clusters,
+    sharing_file_system,
     staged_clusters,
     staging_clusters,
 )
-from bootc.boot.menu_compose import compose_menu
-from bootc.boot.menu_read import read_menu
-from bootc.boot.replacing import commit_staged, remove_entry, write_staged
-from bootc.boot.scheme import BootDirs, Scheme
 from support.bootdirs import (
     GRUB,
     GRUB_UKI,
@@ -29,6 +36,96 @@ from support.bootdirs import (
     scheme_name,
 )
 from support.room import CLUSTER_BYTES, Volume, limited
+
+MIB = 1 << 20
+CLUSTER = 4096
+SPARE = 16 * CLUSTER
+
+
+def artifact(
+    name: str, mib: int = 100, *, age: int = 0, kind: ArtifactKind = ArtifactKind.KERNEL
+) -> Artifact:
+    return Artifact(name, kind, f"EFI/Linux/{name}", mib * MIB, -age)
+
+
+OLD, OLDER, USED = artifact("old", age=1), artifact("older", age=2), artifact("used", age=9)
+CUT = artifact("cut", 5, kind=ArtifactKind.LEFTOVER)
+NEW = {"vmlinuz": 20 * MIB, "initrd": 80 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("free", "evicted"),
+    [
+        (100 * MIB + SPARE, []),
+        (100 * MIB + SPARE - 1, ["cut"]),
+        (95 * MIB + SPARE, ["cut"]),
+        (95 * MIB + SPARE - 1, ["cut", "older"]),
+        (0, ["cut", "older"]),
+    ],
+)
+def test_only_as_much_as_it_takes(free: int, evicted: list[str]) -> None:
+    plan = plan_space([OLD, USED, CUT, OLDER], {"used"}, NEW, free, CLUSTER)
+    assert [artifact.name for artifact in plan.evict] == evicted
+    assert plan.required_bytes == 100 * MIB + SPARE
+
+
+def test_files_take_whole_clusters() -> None:
+    plan = plan_space([], set(), {"a": 1, "b": CLUSTER, "c": CLUSTER + 1, "d": 0}, MIB, CLUSTER)
+    assert plan.required_bytes == 4 * CLUSTER + SPARE
+    with pytest.raises(NoSpaceOnBoot):
+        plan_space([artifact("x", 0)], set(), {}, SPARE - 1, CLUSTER)
+
+
+def test_what_a_shared_kernel_needs() -> None:
+    plan = plan_space([OLD, USED], {"used"}, None, SPARE, CLUSTER)
+    assert (plan.evict, plan.required_bytes) == ((), SPARE)
+    assert plan_space([OLD, USED], {"used"}, None, 0, CLUSTER).evict == (OLD,)
+
+
+def test_a_shared_kernel_counts_once() -> None:
+    # Three deployments boot with it; it is one artifact, and its name is needed.
+    with pytest.raises(NoSpaceOnBoot, match=r"kernels of used 100\.0 MiB$"):
+        plan_space([USED], {"used", "used-by-b"}, NEW, 0, CLUSTER)
+
+
+def test_the_sum_of_what_does_not_fit() -> None:
+    with pytest.raises(NoSpaceOnBoot) as caught:
+        plan_space([OLD, USED], {"used"}, {"vmlinuz": 220 * MIB}, 30 * MIB, CLUSTER)
+    assert caught.value.message == (
+        "the boot partition has 30.0 MiB free, but the update needs 220.1 MiB "
+        "(vmlinuz 220.0 MiB); removing unneeded kernels would leave 130.0 MiB free; "
+        "in use are the kernels of used 100.0 MiB"
+    )
+    assert caught.value.hint is not None
+    assert "bootc delete-deployment" in caught.value.hint
+
+
+def test_where_grub_keeps_its_artifacts() -> None:
+    uki = artifact("uki", kind=ArtifactKind.UKI)
+    everything = (OLD, uki, CUT)
+    assert sharing_file_system(SYSTEMD, everything) == everything
+    assert sharing_file_system(GRUB, everything) == (OLD,)
+    assert sharing_file_system(GRUB_UKI, everything) == (uki, CUT)
+
+
+@pytest.fixture
+def dirs(tmp_path: Path) -> Iterator[BootDirs]:
+    with open_boot(tmp_path, SYSTEMD) as dirs:
+        yield dirs
+
+
+def test_free_space(dirs: BootDirs) -> None:
+    free, cluster = free_space(dirs.binaries)
+    assert free > cluster > 0
+    assert free % cluster == 0
+
+
+def test_what_is_reserved(dirs: BootDirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = SimpleNamespace(f_bavail=0, f_bfree=7, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda fd: volume)
+    assert free_space(dirs.binaries) == (0, 4096)
+    assert free_space(dirs.binaries, reserved=True) == (7 * 4096, 4096)
+
 
 FOREIGN = 'menuentry "Windows {}" {{\n    chainloader /EFI/other/{}.efi\n}}\n'
 #: For a temporary name, and for the names in directories above the menu.

@@ -1,4 +1,4 @@
-"""The content of files of an image, read from the repository and checked on the way."""
+"""Reads files of an image from the repository, and checks their content."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from bootc.formats.digest import Digest
 from bootc.formats.tree import External, Inline, Leaf
 from bootc.formats.verity import VerityHasher
 
-CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 class DamagedKernel(Error):
-    """The stored kernel or initramfs is not the one of the image."""
+    """The stored kernel or initramfs differs from the one of the image."""
 
 
 class ObjectSource(Protocol):
-    """Where the content of large files comes from; a repository's ``objects`` are one."""
+    """A store of the content of large files, for example the objects of a repository."""
 
     def open(self, digest: Digest) -> int:
-        """Return a read-only descriptor of an object."""
+        """Return a read-only descriptor of an object, which the caller closes."""
 
 
 def size_of(leaf: Leaf) -> int:
-    """Return the size of a regular file that :mod:`bootc.boot.discover` found, in bytes."""
+    """Return the size in bytes of a regular file that :mod:`bootc.boot.image_kernel` found."""
     return content_of(leaf).size_bytes
 
 
 def open_content(leaf: Leaf, objects: ObjectSource) -> AbstractContextManager[BinaryIO]:
-    """Open such a file for reading, unchecked.
+    """Open a regular file of an image for reading, without checking its content.
 
     Raises:
         OSError: it cannot be opened.
@@ -44,19 +44,25 @@ def open_content(leaf: Leaf, objects: ObjectSource) -> AbstractContextManager[Bi
 
 
 def checked_chunks(leaf: Leaf, objects: ObjectSource, what: str) -> Iterator[bytes]:
-    """Yield the content of such a file, and fail at its end if it was that of another.
+    """Yield the content of a file of an image in pieces, and fail at its end if it is damaged.
 
-    Where the file system has no fs-verity the repository does not notice, and the
-    firmware would not either.
+    On a file system without fs-verity the repository does not notice damage, and neither does
+    the firmware. The check is at the end, so the file is read only once. The caller gives
+    the copy its final name only after that.
+
+    Args:
+        leaf: The file.
+        objects: Where its content is.
+        what: How the error names the file.
 
     Raises:
-        DamagedKernel: what was read is not what the image names; ``what`` says of what file.
+        DamagedKernel: the content is not the content that the image names.
         OSError: it cannot be read.
     """
     content = content_of(leaf)
     verity = VerityHasher(content.digest.algorithm) if isinstance(content, External) else None
     with open_content(leaf, objects) as source:
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(_CHUNK_BYTES):
             if verity is not None:
                 verity.update(chunk)
             yield chunk
@@ -68,7 +74,7 @@ def checked_chunks(leaf: Leaf, objects: ObjectSource, what: str) -> Iterator[byt
 
 
 def content_of(leaf: Leaf) -> Inline | External:
-    """Return the content of such a file."""
+    """Return the content of a regular file of an image, or the reference to it."""
     content = leaf.content
-    assert isinstance(content, Inline | External), "discover finds regular files only"
+    assert isinstance(content, Inline | External), "not a regular file"
     return content

@@ -1,10 +1,11 @@
-"""The kernel of an image that is unpacked: what build tools ask for by name and by file.
+"""Finds the kernel of an unpacked image, for build tools.
 
-Owns the search by upstream's rules, which builds rely on: the first ``boot/EFI/Linux/*.efi``
-by name, or else the one directory of ``usr/lib/modules`` that has a ``vmlinuz``. An image
-without a kernel is fine; one with two is an error. Links inside the image are followed.
+The rules are those of upstream, because builds rely on them: the first
+``boot/EFI/Linux/*.efi`` by name, or else the one directory of ``usr/lib/modules`` that has a
+``vmlinuz``. An image may have no kernel. Two kernels are an error. Symlinks inside the image
+are followed.
 
-What an installation takes or refuses is :mod:`bootc.boot.discover`'s business.
+An installation has stricter rules: :mod:`bootc.boot.image_kernel`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class RootKernel:
     """A kernel of an unpacked image.
 
     Attributes:
-        version: The name of its directory, or of the unified kernel image without suffix.
-        path: Of the unified kernel image, or of ``vmlinuz``.
+        version: The name of its directory, or of the unified kernel image without the suffix.
+        path: The path of the unified kernel image, or of ``vmlinuz``.
         unified: Whether it is a unified kernel image.
     """
 
@@ -43,15 +44,15 @@ class RootKernel:
 
     @property
     def initramfs(self) -> str:
-        """Where the initramfs of a kernel belongs that is no unified kernel image."""
+        """The path of the initramfs of a kernel that is not a unified kernel image."""
         return f"{os.path.dirname(self.path)}/{INITRAMFS}"
 
 
 def find_kernel(image: ImageRoot) -> RootKernel | None:
-    """Return the kernel of an image, None if it has none.
+    """Return the kernel of an image, or None if it has no kernel.
 
     Raises:
-        SeveralKernels: it has more than one, and no unified kernel image.
+        SeveralKernels: it has several kernels, and no unified kernel image.
     """
     for name in _names(image, UKIS):
         if name.endswith(UKI_SUFFIX) and name != UKI_SUFFIX:
@@ -63,16 +64,16 @@ def find_kernel(image: ImageRoot) -> RootKernel | None:
 
 
 def find_kernel_version(image: ImageRoot) -> str | None:
-    """Return the name of the directory of ``usr/lib/modules`` that has a ``vmlinuz``.
+    """Return the name of the directory of ``usr/lib/modules`` that has a ``vmlinuz``, or None.
 
     Raises:
-        SeveralKernels: more than one has.
+        SeveralKernels: several directories have one.
     """
     found = [name for name in _names(image, MODULES) if _has_kernel(image, name)]
     if len(found) > 1:
         raise SeveralKernels(
             f"Found multiple subdirectories in {MODULES}",
-            hint=f"leave one of {', '.join(map(shell_quoted, found))}",
+            hint=f"keep one of {', '.join(map(shell_quoted, found))}",
         )
     return found[0] if found else None
 

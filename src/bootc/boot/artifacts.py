@@ -1,0 +1,157 @@
+"""The kernels of bootc on the boot partition: lists and removes them.
+
+An artifact is a kernel or a unified kernel image of ours, or the remains of one
+(:mod:`bootc.boot.scheme` has the names). :mod:`bootc.boot.kernels` writes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from bootc.boot import scheme as schemes
+from bootc.boot.scheme import UKIS, BootDirs
+from bootc.errors import doing, one_line
+from bootc.fs import atomic
+from bootc.fs.dir import Dir
+from bootc.fs.visit import files_below
+
+_log = logging.getLogger(__name__)
+
+
+class ArtifactKind(enum.StrEnum):
+    """The kinds of artifacts."""
+
+    #: A directory with a kernel and its initramfs.
+    KERNEL = "kernel"
+    #: A unified kernel image with its add-ons.
+    UKI = "uki"
+    #: The remains of unified kernel images after an interruption.
+    LEFTOVER = "leftover"
+    #: The remains of a directory with a kernel, under a temporary name.
+    KERNEL_LEFTOVER = "kernel leftover"
+
+
+#: The kinds that are in the file system of the menu.
+WITH_KERNELS = frozenset({ArtifactKind.KERNEL, ArtifactKind.KERNEL_LEFTOVER})
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A kernel of bootc on a boot partition, or the remains of one.
+
+    Attributes:
+        name: The id of the image that it came with; the file name of a leftover.
+        kind: Its kind.
+        path: Its path in the file system that has artifacts of its kind.
+        size_bytes: The size of the content of all its files.
+        mtime_ns: When its newest file was written.
+    """
+
+    name: str
+    kind: ArtifactKind
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return all artifacts of all kinds and boot types, ordered by path.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    found: list[Artifact] = []
+    with doing("Listing the kernels on the boot partition"):
+        for name in _names(dirs.menu, dirs.scheme.kernels):
+            path, kind = dirs.scheme.kernel_path(name), _kernel_kind(name)
+            if kind and stat.S_ISDIR(dirs.menu.stat(path).st_mode):
+                found.append(_artifact(dirs.menu, kind, name, path))
+        names = _names(dirs.binaries, UKIS)
+        for name in names:
+            if kind := _kind(name, names):
+                found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
+    return tuple(found)
+
+
+def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
+    """Remove an artifact with its add-ons. An artifact that does not exist is no error.
+
+    Before the call, no menu on the disk names the artifact any more; the caller ensures this.
+
+    Raises:
+        OSError: removing failed.
+    """
+    root = dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
+    paths = [artifact.path]
+    if artifact.kind is ArtifactKind.KERNEL:
+        paths = [_set_aside(root, artifact.path)]
+    if artifact.kind is ArtifactKind.UKI:
+        # Remove the image first: without its add-ons it would start differently.
+        paths.append(schemes.addons_dir(artifact.path))
+    with doing(f"Removing {root.path}/{artifact.path}"):
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                root.remove_tree(path)
+
+
+def _names(root: Dir, path: str) -> list[str]:
+    try:
+        with root.open_dir(path) as directory:
+            return directory.names()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
+    """Return the kind of a name among the unified kernel images; None for add-ons and others."""
+    if name.startswith(atomic.FILE_PREFIX):
+        return ArtifactKind.LEFTOVER
+    image = schemes.addons_owner(name)
+    if image is not None:
+        return ArtifactKind.LEFTOVER if image not in beside else None
+    return ArtifactKind.UKI if schemes.uki_artifact(f"/{UKIS}/{name}") else None
+
+
+def _kernel_kind(name: str) -> ArtifactKind | None:
+    """Return the kind of a name among the directories of kernels; None for others."""
+    if name.startswith(atomic.FILE_PREFIX):
+        name = name.removeprefix(atomic.FILE_PREFIX)
+        return ArtifactKind.KERNEL_LEFTOVER if schemes.artifact_name(name) else None
+    return ArtifactKind.KERNEL if schemes.artifact_name(name) else None
+
+
+def _set_aside(root: Dir, path: str) -> str:
+    """Give the directory of a kernel a temporary name, and return its new path.
+
+    The upstream program fails if a directory with a kernel's name has only a part of the files.
+    """
+    above, _, name = path.rpartition("/")
+    aside = f"{above}/{atomic.FILE_PREFIX}{name}".lstrip("/")
+    try:
+        root.remove_tree(aside)
+        root.rename(path, aside)
+    except OSError as exc:
+        # A full partition may have no room for the name. Removing still works.
+        _log.debug("%s keeps its name: %s", path, one_line(exc))
+        return path
+    return aside
+
+
+def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
+    paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
+    sizes, times = [0], [0]
+    for part in paths:
+        try:
+            for info in files_below(root, part):
+                sizes.append(info.st_size)
+                times.append(info.st_mtime_ns)
+        except OSError as exc:
+            # The artifact exists anyway, and the others are not affected.
+            _log.warning("the size of a kernel is unknown: %s", one_line(exc))
+    artifact = schemes.artifact_name(name) or name
+    return Artifact(artifact, kind, path, sum(sizes), max(times))

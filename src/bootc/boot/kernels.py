@@ -1,0 +1,179 @@
+"""Writes the kernel of a deployment, or its unified kernel image, to the boot partition.
+
+The menu entry for it comes later (:mod:`bootc.boot.menu_write`), and
+:mod:`bootc.boot.artifacts` removes it again. Promises, also on FAT, which has no journal:
+
+* A file with its final name is complete. It is on the disk when the call returns.
+* Each call can be interrupted at any point and repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from bootc.boot import scheme as schemes
+from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
+from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKIS, VMLINUZ, BootDirs, addons_dir, uki_file
+from bootc.boot.uki import inspect_uki
+from bootc.errors import doing
+from bootc.formats.digest import Digest
+from bootc.formats.pe import Uki
+from bootc.fs import atomic
+from bootc.fs.atomic import write_stream
+
+
+def publish_resource(
+    dirs: BootDirs, deployment: Digest, resource: Kernel | UkiFile, objects: ObjectSource
+) -> str:
+    """Write the kernel or the unified kernel image of a deployment, and return its boot digest.
+
+    Raises:
+        Error, OSError: as :func:`publish_kernel` and :func:`publish_uki`.
+    """
+    if isinstance(resource, UkiFile):
+        return publish_uki(dirs, deployment, resource, objects)
+    return publish_kernel(dirs, deployment, resource, objects)
+
+
+def publish_kernel(
+    dirs: BootDirs, deployment: Digest, kernel: Kernel, objects: ObjectSource
+) -> str:
+    """Write the kernel and the initramfs of a deployment, and return their boot digest.
+
+    The boot digest is the SHA-256 of both files, one after the other, in hex. Deployments with
+    the same boot digest boot the same kernel.
+
+    Raises:
+        DamagedKernel: the stored content is not the content that the image names.
+        OSError: reading or writing failed.
+    """
+    name = schemes.kernel_dir(deployment.hex)
+    path = dirs.scheme.kernel_path(name)
+    with doing(f"Writing the kernel to {dirs.menu.path}/{path}"):
+        if dirs.menu.exists(path):
+            return _write_kernel(dirs, path, kernel, objects)
+        # The directory gets its name when both files are in it: the upstream program looks into
+        # every directory of a kernel, and fails if one of the files is missing.
+        temporary = dirs.scheme.kernel_path(f"{atomic.FILE_PREFIX}{name}")
+        try:
+            boot_digest = _write_kernel(dirs, temporary, kernel, objects)
+            dirs.menu.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                dirs.menu.remove_tree(temporary)
+            raise
+        dirs.menu.sync()
+    return boot_digest
+
+
+def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
+    """Write the unified kernel image and the add-ons of a deployment, and return its boot digest.
+
+    The deployment has only the add-ons in ``uki`` afterwards.
+
+    Raises:
+        WrongUki: it boots another deployment. Nothing was written.
+        PeError: it is not a unified kernel image.
+        DamagedKernel: the stored content is not the content that the image names.
+        OSError: reading or writing failed.
+    """
+    facts = inspect_uki(deployment, uki, objects)
+    name = uki_file(deployment.hex)
+    with (
+        doing(f"Writing the kernel to {dirs.binaries.path}/{UKIS}"),
+        dirs.binaries.ensure_dir(UKIS) as directory,
+    ):
+        _write_addons(dirs, deployment, uki, objects)
+        write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
+        dirs.binaries.sync()
+    return facts.boot_digest
+
+
+def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
+    """Return the boot digest of a kernel in the repository, without writing it.
+
+    Raises:
+        DamagedKernel: as :func:`publish_kernel`.
+        PeError: it is not a unified kernel image.
+        OSError: reading failed.
+    """
+    with doing("Reading the kernel of the image"):
+        if isinstance(resource, UkiFile):
+            with open_content(resource.leaf, objects) as file:
+                return Uki.read(file).boot_digest()
+        boot_digest = hashlib.sha256()
+        for _, chunks in _kernel_chunks(resource, objects, boot_digest):
+            for _ in chunks:
+                pass
+        return boot_digest.hexdigest()
+
+
+def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[str]) -> str | None:
+    """Return the first of these artifacts whose kernel has this boot digest, or None.
+
+    This reads and hashes the files. It skips missing, damaged and half-written kernels, and
+    directories with old names, because bootc writes no entries for these.
+    """
+    for artifact in candidates:
+        path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
+        digest = hashlib.sha256()
+        try:
+            for name in (VMLINUZ, INITRD):
+                for chunk in dirs.menu.read_chunks(f"{path}/{name}"):
+                    digest.update(chunk)
+        except OSError:
+            continue
+        if digest.hexdigest() == boot_digest:
+            return artifact
+    return None
+
+
+def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
+    """Return the names of the add-ons of a unified kernel image on the ESP."""
+    try:
+        with dirs.binaries.open_dir(f"{UKIS}/{addons_dir(uki_file(artifact))}") as directory:
+            return tuple(name for name in directory.names() if name.endswith(ADDON_SUFFIX))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSource) -> str:
+    boot_digest = hashlib.sha256()
+    with dirs.menu.ensure_dir(path) as directory:
+        # The name of the directory must be on the disk before its files, as the beginning of a
+        # file in bootc.fs.atomic.write_stream.
+        dirs.menu.sync()
+        for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
+            write_stream(directory, name, chunks)
+    dirs.menu.sync()
+    return boot_digest.hexdigest()
+
+
+def _kernel_chunks(
+    kernel: Kernel, objects: ObjectSource, boot_digest: hashlib._Hash
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield the name and the content of both files; reading them updates the hash."""
+    for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
+        yield name, _hashed(checked_chunks(leaf, objects, name), boot_digest)
+
+
+def _hashed(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def _write_addons(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> None:
+    path = f"{UKIS}/{addons_dir(uki_file(deployment.hex))}"
+    if not uki.addons:
+        with contextlib.suppress(FileNotFoundError):
+            dirs.binaries.remove_tree(path)
+        return
+    with dirs.binaries.ensure_dir(path) as directory:
+        for stale in set(directory.names()).difference(uki.addons):
+            directory.remove_tree(stale)
+        for name, leaf in uki.addons.items():
+            write_stream(directory, name, checked_chunks(leaf, objects, name))
