@@ -63,7 +63,7 @@ CLEANING = (
 MAKING_ROOM = (
     "remove the unused kernel ",
     "remove the staged menu",
-    "withdraw what is announced for the next boot",
+    "withdraw the announcement of the staged deployment",
 )
 
 TAGS = st.sampled_from(list(osimages.ALL))

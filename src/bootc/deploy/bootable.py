@@ -1,7 +1,4 @@
-"""An image on its way to a deployment: room for it, and what it says of itself.
-
-For an installation and for an update alike.
-"""
+"""Checks of an image that shall be deployed, for installations and for updates."""
 
 from __future__ import annotations
 
@@ -35,10 +32,10 @@ class InsufficientSpace(Error):
 
 
 def check_space(repository: Repository, source: Source) -> None:
-    """Make sure that the layers which are to come fit into the file system of the repository.
+    """Check that the missing layers fit into the file system of the repository.
 
     Raises:
-        InsufficientSpace: they do not, with both sizes.
+        InsufficientSpace: they do not fit; the message has both sizes.
     """
     volume = os.statvfs(repository.dir.fileno())
     available = volume.f_frsize * volume.f_bavail
@@ -52,9 +49,9 @@ def check_space(repository: Repository, source: Source) -> None:
 
 
 def note_label(source: Source, sink: Sink) -> None:
-    """Say so, before it is pulled, when an image does not call itself an operating system.
+    """Send a notice, before the pull, if an image has no label of a bootc image.
 
-    Only a notice, as upstream has it: what decides is whether there is a kernel in it.
+    This is only a notice, as in upstream: a kernel in the image decides.
 
     Raises:
         ImageSpecError: its configuration is malformed.
@@ -64,7 +61,7 @@ def note_label(source: Source, sink: Sink) -> None:
 
 
 def description_of(repository: Repository, deployment: Digest) -> Directory:
-    """Return of a deployment's tree what the two functions below look at.
+    """Return the part of a deployment's tree that the two functions below need.
 
     Raises:
         InvalidImage, VerityMissing, ObjectCorrupt: its image is damaged.
@@ -74,7 +71,7 @@ def description_of(repository: Repository, deployment: Digest) -> Directory:
 
 
 def os_release_of(repository: Repository, root: Directory) -> OsRelease:
-    """Return the os-release of an image; one that says nothing where it has none."""
+    """Return the os-release of an image; an empty one if the image has no such file."""
     node = root.lookup(_OS_RELEASE)
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
         return OsRelease({})
@@ -87,17 +84,17 @@ def kargs_d_of(repository: Repository, root: Directory) -> tuple[str, ...]:
     """Return the kernel arguments that a new image asks for on this machine.
 
     Raises:
-        KargsError: a file of them is not what it should be, or asks for what no entry may get.
-        OSError: one cannot be read.
+        KargsError: a file is malformed, or has an argument that no entry may get.
+        OSError: a file cannot be read.
     """
     return _kargs_d(repository, root, checked=True)
 
 
 def kargs_d_of_deployed(repository: Repository, root: Directory) -> tuple[str, ...]:
-    """Return the kernel arguments that an image asked for which is deployed already.
+    """Return the kernel arguments that the image of an existing deployment asked for.
 
-    Whatever is wrong with them must not keep the machine from a better image. Those that
-    cannot be told count as somebody's own, and stay.
+    A malformed file must not keep the machine from a better image. Arguments that cannot be
+    read count as the administrator's own, and are kept.
 
     Raises:
         OSError: a file cannot be read.

@@ -1,8 +1,8 @@
-"""Kernels of deployments that stay although nothing in the menu starts them.
+"""Finding the kernel of a deployment whose boot entry was lost.
 
-Somebody may have destroyed an entry. What it booted cannot be read from it any more, and
-is told by what the kernels hold: a deployment may boot one that another brought, of which
-nothing else is left.
+A lost entry no longer tells which kernel it booted. The kernel is identified by its content,
+because a deployment may share a kernel that another deployment brought, and of which nothing
+else is left.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from bootc.formats.origin import BootType
 
 
 def lost_kernels(dirs: BootDirs, facts: Facts, artifacts: Sequence[Artifact]) -> frozenset[str]:
-    """Return the names of the kernels that must stay although no entry says so.
+    """Return the names of the kernels that must be kept although no entry names them.
 
-    Kernels are read and hashed, but only where an entry is lost.
+    Kernels are read and hashed, but only if an entry is lost.
     """
     running = facts.booted.image_id
     kept = {running, *(i for i, state in facts.states.items() if state.pinned)}
     lost = [deployment for deployment in kept if facts.active_item(deployment) is None]
     found = {find_lost_kernel(dirs, facts, deployment, artifacts) for deployment in lost}
-    # Their own in any case, should it have an old name, or another content by now.
+    # Their own kernels in any case: one may have an old name or a changed content.
     return frozenset({*(name for name in found if name), *(i.hex for i in lost)})
 
 
 def find_lost_kernel(
     dirs: BootDirs, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
 ) -> str | None:
-    """Return the name of the kernel that an entry made anew would boot a deployment with."""
+    """Return the name of the kernel for a new entry of a deployment that lost its own."""
     origin, own = facts.origin(deployment), deployment.hex
     if origin is None:
         return None

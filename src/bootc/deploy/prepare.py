@@ -1,8 +1,7 @@
-"""An image that has been pulled and may be deployed: what its deployment needs.
+"""Preparing the deployment of a new image: pulling it, and checking that it can boot here.
 
-Nothing here changes what is deployed. What an image lacks to be booted on this machine,
-and what the boot partition lacks to take it, is found out here, before anything is
-touched.
+Nothing here changes a deployment. These functions find out whether the image can boot on this
+machine, and whether the boot partition has space for it, before anything is changed.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ class Candidate:
     """A pulled image.
 
     Attributes:
-        image_id: What its deployment is called.
-        origin: Where it came from.
-        resource: What it boots with.
-        os_release: Who it is.
-        kargs_d: Kernel arguments it asks for.
-        missing_verity_allowed: Whether it will tolerate missing fs-verity.
+        image_id: The id of its deployment.
+        origin: The origin to record.
+        resource: Its kernel or unified kernel image.
+        os_release: Its os-release.
+        kargs_d: The kernel arguments that it asks for.
+        missing_verity_allowed: Whether it tolerates missing fs-verity.
     """
 
     image_id: Digest
@@ -78,7 +77,7 @@ def pull_candidate(
     Raises:
         InsufficientSpace: it does not fit.
         ImageNotBootable, KernelTooOld, WrongUki: it cannot be booted.
-        Error, OSError: as pulling raises.
+        Error, OSError: the pull failed.
     """
     repository = system.repository
     note_label(source, sink)
@@ -87,8 +86,8 @@ def pull_candidate(
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
     if isinstance(resource, UkiFile):
-        # The add-ons that were chosen for the machine, at its installation, stay chosen.
-        # No other deployment shares that kernel, so that its name is known without an entry.
+        # The add-ons that were chosen at the installation stay chosen. No other deployment
+        # shares that kernel, so its name is known without an entry.
         chosen = installed_addons(system.boot, facts.booted.image_id.hex)
         resource = resource.with_addons(chosen)
         uki = inspect_uki(pulled.image_id, resource, repository.objects)
@@ -118,12 +117,12 @@ def pull_candidate(
 
 
 def _require_verity(repository: Repository, pulled: Pulled) -> None:
-    """Refuse an image that would not boot, since objects of it have no fs-verity.
+    """Refuse an image that would not boot, because some of its objects have no fs-verity.
 
-    A repository that does not demand fs-verity has it all the same where the file system can.
+    Objects of a repository that does not require fs-verity have it if the file system can.
 
     Raises:
-        WrongUki: one of them has none.
+        WrongUki: an object has no fs-verity.
     """
     contents = (node.content for _, node in pulled.root.walk() if isinstance(node, Leaf))
     digests = (content.digest for content in contents if isinstance(content, External))
@@ -140,11 +139,11 @@ def _require_verity(repository: Repository, pulled: Pulled) -> None:
 def new_deployment(
     system: ReadableSystem, facts: Facts, candidate: Candidate, policy: ConflictPolicy
 ) -> NewDeployment:
-    """Prepare the deployment of an image: its menu entry, and the room for its kernel.
+    """Prepare the deployment of an image: its menu entry, and the space for its kernel.
 
     Raises:
-        NoSpaceOnBoot: there is no room.
-        CannotCompose: this system cannot boot it beside what it has.
+        NoSpaceOnBoot: there is not enough space.
+        CannotCompose: the menu of this system cannot have such an entry.
         Error, OSError: the running system's image or the boot partition cannot be read.
     """
     dirs = _dirs_for(system, candidate)
@@ -173,7 +172,7 @@ def new_deployment(
 
 
 def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
-    """Yield entries for what stays and has none: what runs, which is there to go back to, pins."""
+    """Yield new entries for the booted and the pinned deployments that lost theirs."""
     running = facts.booted.image_id
     shown = {item.deployment for item in kept_items(facts)}
     pinned = (i for i in facts.states if i != running and facts.is_pinned(i))
@@ -186,7 +185,7 @@ def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
 def _entry_anew(
     system: ReadableSystem, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
 ) -> Iterator[NewItem]:
-    """Yield an entry for a deployment whose own is lost, if it can still be booted."""
+    """Yield an entry for a deployment that lost its own, if it can still be booted."""
     origin = facts.origin(deployment)
     kernel = find_lost_kernel(system.boot, facts, deployment, artifacts)
     if origin is None or kernel is None:
@@ -213,7 +212,7 @@ def _entry_anew(
 
 
 def _dirs_for(system: ReadableSystem, candidate: Candidate) -> BootDirs:
-    """Return where an image of this boot type goes, which may be new to the system.
+    """Return the boot directories for an image of this boot type, which may be new here.
 
     Raises:
         CannotCompose: GRUB keeps images of the two types in menus that exclude each other.
@@ -231,7 +230,7 @@ def _dirs_for(system: ReadableSystem, candidate: Candidate) -> BootDirs:
 
 
 def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | None:
-    """Return the artifact of a deployment that boots with the same kernel, and stays."""
+    """Return the name of an equal kernel of a deployment that is kept."""
     digest = candidate.origin.boot_digest
     if digest is None or isinstance(candidate.resource, UkiFile):
         return None
@@ -243,7 +242,7 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
 def _options_of(
     system: ReadableSystem, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
 ) -> str:
-    """Return the kernel arguments of an image that asks for these in its kargs.d."""
+    """Return the kernel arguments for an image with these arguments in its kargs.d."""
     running = description_of(system.repository, facts.booted.image_id)
     return upgraded_options(
         _booted_options(facts),
@@ -255,12 +254,12 @@ def _options_of(
 
 
 def _booted_options(facts: Facts) -> str | None:
-    """Return the arguments in the booted entry, or failing that those the kernel was given."""
+    """Return the arguments of the booted entry, or those of the running kernel if it is lost."""
     item = facts.active_item(facts.booted.image_id)
     if item is not None and isinstance(item.entry, bls.Entry) and item.entry.options:
         return item.entry.options
     given = cmdline.parse(facts.booted.cmdline)
-    # Boot loaders add them; the next entry names its own.
+    # Boot loaders add these; the next entry names its own.
     added = ("initrd=", "BOOT_IMAGE=")
     return cmdline.join(arg for arg in given if not arg.startswith(added)) or None
 

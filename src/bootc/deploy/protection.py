@@ -1,9 +1,9 @@
-"""What an update takes away of a machine's protection, in words.
+"""The protection that a machine would lose by an update, in words.
 
-Two properties of a deployment count (``docs/explanation/trust.md``): its kernel arguments
-lie in a unified kernel image, which a signature can cover, or in a menu entry, which none
-does; and they demand fs-verity, or tolerate that it is missing (``composefs=?``). Losing
-one of them is said and not refused. All functions are pure.
+Two properties of a deployment count (``docs/explanation/trust.md``). Its kernel arguments are
+in a unified kernel image, which a signature can cover, or in a menu entry, which no signature
+covers. And they require fs-verity, or tolerate that it is missing (``composefs=?``). Commands
+report the loss of a property and do not refuse it. All functions are pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Protection:
 
     Attributes:
         unified: It boots a unified kernel image.
-        strict: It demands fs-verity; None where that cannot be read.
+        strict: It requires fs-verity; None if that cannot be read.
     """
 
     unified: bool
@@ -32,7 +32,7 @@ class Protection:
 
 
 def booted_protection(facts: Facts) -> Protection:
-    """Return how what runs is protected."""
+    """Return the protection of the booted deployment."""
     return Protection(
         unified=facts.scheme.boot_type is BootType.UKI,
         strict=not facts.booted.missing_verity_allowed,
@@ -40,7 +40,7 @@ def booted_protection(facts: Facts) -> Protection:
 
 
 def staged_losses(facts: Facts) -> list[str]:
-    """Return what the staged deployment lacks of the booted one's protection, a phrase each."""
+    """Return what the staged deployment would lose of the booted one's protection, as phrases."""
     staged = facts.staged_id()
     origin = None if staged is None else facts.origin(staged)
     if staged is None or origin is None:
@@ -51,13 +51,13 @@ def staged_losses(facts: Facts) -> list[str]:
 
 
 def losses(facts: Facts, then: Protection) -> list[str]:
-    """Return what a deployment lacks of the booted one's protection, a phrase each."""
+    """Return what a deployment would lose of the booted one's protection, as phrases."""
     return list(_losses(booted_protection(facts), then))
 
 
 def missing_verity_allowed(facts: Facts, deployment: Digest) -> bool | None:
     """Tell whether a deployment's own arguments tolerate missing fs-verity, if they can be read."""
-    # What is staged boots by the entry that will be, should it have two.
+    # If the staged deployment has two entries, the one of the staged menu counts.
     item = facts.staged_item(deployment) if deployment == facts.staged_id() else None
     item = item or facts.active_item(deployment) or facts.staged_item(deployment)
     if item is None or not isinstance(item.entry, bls.Entry) or item.entry.linux is None:

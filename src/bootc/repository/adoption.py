@@ -1,14 +1,15 @@
-"""A repository that another implementation made, taken over where fs-verity is demanded.
+"""Adopting a repository that another implementation made, if fs-verity is required.
 
-``meta.json`` with fs-verity says that every object of a repository has it (composefs,
-"meta.json"). Upstream's installation leaves ``meta.json`` without although all objects have
-fs-verity and the kernel command line demands it (bootc, "Known limitations and bugs"). Such
-a repository is opened with fs-verity demanded of each object (:meth:`Repository.open`,
-``adopt``), and what is missing is done here, once. Promises:
+fs-verity on ``meta.json`` means that every object of the repository has fs-verity
+(composefs, "meta.json"). Upstream's installation leaves it off, although all objects have
+fs-verity and the kernel command line requires it (bootc, "Known limitations and bugs").
+:meth:`Repository.open` with ``adopt`` opens such a repository and requires fs-verity of each
+object; this module then enables it on ``meta.json``, once. Promises:
 
-- Nothing becomes weaker at any time, and nothing changes where an object of a sample has no
-  fs-verity. All objects are checked by :func:`bootc.repository.fsck.check`.
-- The only change is fs-verity on ``meta.json``, which the kernel does wholly or not at all.
+- Nothing becomes weaker at any time. If an object of a sample has no fs-verity, nothing
+  changes. :func:`bootc.repository.fsck.check` checks all objects.
+- The only change is fs-verity on ``meta.json``, which the kernel enables wholly or not at
+  all.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _ALGORITHMS = {2 * algorithm.digest_size - 2: algorithm for algorithm in Algorit
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An object, and what can be told of it at a glance.
+    """An object of a sample.
 
     Attributes:
         path: Below the repository.
@@ -77,10 +78,10 @@ def sample_objects(directory: Dir, verity: Verity) -> Iterator[Sampled]:
 
 
 def require_adoptable(repository: Repository, *, verity: Verity = fsverity) -> None:
-    """Refuse a repository some objects of which have no fs-verity, by a sample of them.
+    """Refuse a repository if an object of a sample has no fs-verity.
 
     Raises:
-        VerityMissing: one has none.
+        VerityMissing: an object has no fs-verity.
         OSError: the repository cannot be read.
     """
     with doing(f"Checking that the objects of {repository.dir.path} have fs-verity"):
@@ -95,11 +96,10 @@ def require_adoptable(repository: Repository, *, verity: Verity = fsverity) -> N
 
 
 def adopt(repository: Repository, sink: Sink = null_sink, *, verity: Verity = fsverity) -> None:
-    """Enable fs-verity on a repository's ``meta.json``, and say so.
+    """Enable fs-verity on a repository's ``meta.json``, and send a message.
 
-    The caller has seen to it that the objects have it (:func:`require_adoptable`). That it fails
-    costs nothing but a warning: this handle demands fs-verity in any case, and the next command
-    tries again.
+    The caller has checked the objects with :func:`require_adoptable`. A failure only causes a
+    warning: this handle requires fs-verity in any case, and the next command tries again.
     """
     where = f"{repository.dir.path}/{layout.META}"
     try:
@@ -117,10 +117,10 @@ def adopt(repository: Repository, sink: Sink = null_sink, *, verity: Verity = fs
 def find_without_verity(
     repository: Repository, digests: Iterable[Digest], *, verity: Verity = fsverity
 ) -> Digest | None:
-    """Return the first of some objects that has no fs-verity, or None if all have it.
+    """Return the first of these objects without fs-verity, or None if all have it.
 
     Raises:
-        Error, OSError: one of them is missing or damaged.
+        Error, OSError: an object is missing or damaged.
     """
     for digest in digests:
         with open(repository.objects.open(digest), "rb", buffering=0) as file:

@@ -1,8 +1,8 @@
-"""What images and the files in them consist of, read from the store.
+"""Reading images, and the contents of files in them, from the store.
 
-Apart from :mod:`bootc.repository.objects` and :mod:`bootc.repository.images`, which know
-names and bytes: who opens a repository to look into its streams, as every command does,
-needs nothing of trees and of EROFS.
+This is apart from :mod:`bootc.repository.objects` and :mod:`bootc.repository.images`, which
+know only names and bytes: every command opens a repository to look into its streams, and
+does not need to import trees and EROFS for that.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_image_tree(objects: Objects, image: Digest, *, below: Iterable[str] = (
 
 
 def objects_of(objects: Objects, image: Digest) -> frozenset[Digest]:
-    """Return the objects an image refers to: what mounting it needs beside itself.
+    """Return the objects that an image refers to, which are needed to mount it.
 
     Raises:
         FileNotFoundError: there is no such image.
@@ -69,8 +69,8 @@ def objects_of(objects: Objects, image: Digest) -> frozenset[Digest]:
 def read_referring(objects: Objects, digest: Digest) -> bytes | None:
     """Return the bytes of a stream or an image, or None for an object that is neither.
 
-    Of an object that is neither, whatever its size, nothing is kept in memory; it is read
-    through, for a damaged stream may look like that.
+    An object that is neither is not kept in memory, whatever its size. It is read to its end
+    and checked, because it may be a damaged stream.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -88,7 +88,7 @@ def read_referring(objects: Objects, digest: Digest) -> bytes | None:
 def object_chunks(objects: Objects, digest: Digest) -> Iterator[bytes]:
     """Yield the content of an object of any size, in pieces.
 
-    Where there is no fs-verity it is not compared with the object's name.
+    Without fs-verity the content is not compared with the object's name.
 
     Raises:
         FileNotFoundError, VerityMissing, ObjectCorrupt: as :meth:`Objects.open`.

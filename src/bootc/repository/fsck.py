@@ -1,13 +1,13 @@
-"""A whole repository checked: objects, links, streams, images, ``meta.json``.
+"""The check of a whole repository: objects, links, streams, images, ``meta.json``.
 
-Owns: what is looked at, and in which order (composefs, "fsck"). Promises: nothing is
-changed; whatever is wrong with one thing is a finding and does not end the check; links
-are read and judged here, and never followed out of the repository. Memory grows with the
-number of objects, not with their size, but for one stream or image at a time, each of
-them bounded.
+Owns: what the check looks at, and in which order (composefs, "fsck"). Promises: the check
+changes nothing. Whatever is wrong with one thing becomes a finding and does not end the
+check. Links are read and judged here, and never followed out of the repository. Memory
+grows with the number of objects, not with their size, except for one stream or image at a
+time, and their size is bounded.
 
-A pull in another process may go on meanwhile: it makes a reference only after what
-is referred to, and references are looked at after objects.
+Another process may pull an image during the check: a pull makes a reference only after the
+object that it refers to, and the check looks at references after objects.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def check(
     """Check a repository and return what was found.
 
     Args:
-        repository: What to check; open for reading will do.
+        repository: The repository. It may be open for reading only.
         sink: Told of progress.
-        metadata_only: Do not read the content of objects that nothing but a file refers to.
+        metadata_only: Do not read the content of objects that are only contents of files.
         workers: How many threads hash; as many as there are processors if left out.
         verity: The kernel's ioctls.
     """

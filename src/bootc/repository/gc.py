@@ -1,25 +1,24 @@
-"""Garbage collection: what no reference leads to is removed (composefs, "Garbage collection").
+"""Garbage collection: removes what no reference leads to (composefs, "Garbage collection").
 
-Owns: the sweep of a repository. What is needed is found by :mod:`bootc.repository.reachable`.
+Owns: the sweep of a repository. :mod:`bootc.repository.reachable` finds what is needed.
 
 Promises:
 
-- Nothing is removed before everything is known. A root that cannot be read stops the
-  collection; a reference to what is gone is reported, and does not. Of an image that is
-  whole and makes no sense to us everything stays that it may need.
-- What cannot be removed keeps nothing from being removed but what it leads to.
-- What is not ours stays: anything whose name or type is not what the repository gives
-  things is reported.
-- Links first, then a sync, then objects. A pull takes a stream or an image that has a link
-  to be complete, so no link may outlive an object it leads to, wherever a power cut comes in
-  between. (composefs-rs removes objects first; after a crash a layer may be registered there
-  whose files are gone.) What a crash leaves is objects without a link, which the next
-  collection finds. ``docs/explanation/durability.md`` has the whole order.
-- A dry run does the same in the same order, but for removing and for the lock: beside a
-  running pull it also counts what that has stored and not referred to yet.
+- The collection removes nothing before it knows everything that is needed. A root that
+  cannot be read stops it. A reference to a missing object does not stop it and is reported.
+  If an intact image cannot be understood, everything that it may need is kept.
+- An object or link that cannot be removed only keeps what it leads to.
+- Foreign files stay: a file whose name or type the repository would not use is reported.
+- Links are removed first, then comes a sync, then objects. A pull trusts a stream or an image
+  that has a link to be complete, so no link may outlive an object that it leads to, even if
+  the power fails in between. (composefs-rs removes objects first: after a crash, a layer may
+  be registered there whose files are gone.) A crash leaves objects without a link, which the
+  next collection removes. ``docs/explanation/durability.md`` has the whole order.
+- A dry run does the same in the same order, without removing and without the lock. Beside a
+  running pull it also counts objects that the pull has stored and not yet referred to.
 
-Memory grows with the number of objects that are needed, by some 150 bytes each, and with
-the largest single stream or image.
+Memory grows with the number of needed objects, by about 150 bytes each, and with the size of
+the largest stream or image.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _REPLACE = "pull it again, or remove what refers to it"
 
 
 class UnreadableRoot(Error):
-    """What is needed cannot be known, because something that is needed cannot be read."""
+    """The collection cannot know what is needed: a needed stream or image cannot be read."""
 
     def __init__(self, what: str, why: str, *, hint: str | None = None) -> None:
         super().__init__(
@@ -70,7 +69,7 @@ class UnreadableRoot(Error):
 
 
 class NotCollected(Error):
-    """Some of what nothing needs could not be removed."""
+    """Some garbage could not be removed."""
 
     def __init__(self, failures: Collection[str]) -> None:
         first, *more = failures
@@ -90,9 +89,9 @@ class GcReport:
     streams_pruned: int
     #: Temporary files of interrupted runs.
     leftovers_removed: int
-    #: What is not as it should be and was left alone, or led nowhere.
+    #: Foreign or malformed things that were left alone, and links that lead nowhere.
     warnings: tuple[str, ...]
-    #: What should have been removed and could not be, and why.
+    #: Garbage that could not be removed, each with the reason.
     failures: tuple[str, ...] = ()
 
     def to_text(self) -> str:
@@ -118,17 +117,17 @@ def collect(
     """Remove what neither a reference nor one of ``roots`` leads to.
 
     Args:
-        repository: Where; writable unless ``dry_run``.
-        roots: Images (hex) and streams (content ids) to keep besides what references keep; each
-            must be there.
-        keep: The same, of what may be gone.
-        without: References to streams, below ``refs/``, to take for removed; of a dry run.
+        repository: The repository; writable unless ``dry_run``.
+        roots: Images (hex) and streams (content ids) to keep in addition to those that
+            references keep. Each must exist.
+        keep: The same, for images and streams that may be missing.
+        without: For a dry run: references to streams, below ``refs/``, to treat as removed.
         dry_run: Remove nothing, and take no lock beyond the one held.
         wait: Wait until all other processes have closed the repository.
         sink: Told of waiting and of progress.
 
     Returns:
-        What was done. What could not be removed is no error here: see ``failures``.
+        The report. Garbage that could not be removed is no error here: see ``failures``.
 
     Raises:
         UnreadableRoot: something needed is damaged, or one of ``roots`` is not there.
@@ -138,7 +137,7 @@ def collect(
     """
     if dry_run:
         return _Collection(repository, dry_run=True, without=without).run(roots, keep, sink)
-    assert not without, "who removes removes them first"
+    assert not without, "without is for dry runs: a real run has removed these references already"
     repository.objects.require_writable()
     with repository.alone(wait=wait, sink=sink):
         return _Collection(repository, dry_run=False).run(roots, keep, sink)
@@ -165,7 +164,7 @@ def dangling_links(repository: Repository) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Links:
-    """What lies in ``streams/`` or ``images/``."""
+    """The links in ``streams/`` or ``images/``."""
 
     #: The object each leads to; None for a link that does not say what ours say.
     entries: dict[str, bytes | None]
@@ -189,7 +188,7 @@ class _Collection:
         self._warnings: list[str] = []
         self._failures: list[str] = []
         self._links: dict[str, _Links] = {}
-        #: How messages call a stream or image.
+        #: The name of a stream or image in messages.
         self._titles: dict[bytes, str] = {}
         #: The objects that streams and images consist of.
         self._registered: frozenset[bytes] = frozenset()
@@ -200,7 +199,7 @@ class _Collection:
 
     def run(self, roots: Iterable[str], keep: Iterable[str], sink: Sink) -> GcReport:
         with doing(f"Collecting garbage in {self._dir.path}"):
-            # What this handle has stored and not named yet is an object like any other.
+            # Objects that this handle has stored and not named yet count like any other.
             self._repository.objects.flush()
             with stage(sink, _MARK_TASK, "Finding what is needed"):
                 live = self._mark(roots, keep)
@@ -351,7 +350,7 @@ class _Collection:
         try:
             return needs_of(data, algorithm)
         except InvalidImage as exc:
-            # Its bytes are those that its maker stored, who may know what we do not.
+            # The digest is right: a newer program may have written a format we do not know.
             needs = Needs(possible_objects(data, algorithm))
             self._warnings.append(f"{title}: {exc.message}; all that it may need is kept")
             return needs
@@ -391,7 +390,7 @@ class _Collection:
         self._failures.append(one_line(exc))
 
     def _forget_marks(self, live: set[bytes]) -> None:
-        """Remove the marks of streams that have gone, or are others now."""
+        """Remove the marks of streams that were removed or replaced."""
         if self._dry_run or not self._dir.exists(layout.VERIFIED):
             return
         streams = self._links[layout.STREAMS].entries
@@ -405,7 +404,7 @@ class _Collection:
                     marks.unlink(name)
 
     def _sweep_leftovers(self) -> None:
-        """Remove what interrupted writers left in the repository's own directory."""
+        """Remove temporary files of interrupted writers from the repository's own directory."""
         for name in self._dir.names():
             if name.startswith(SYMLINK_PREFIX):
                 self._remove_leftover(self._dir, name, stat.S_IFLNK)
@@ -429,7 +428,7 @@ class _Collection:
 
     def _sweep_bucket(self, objects: Dir, first: str, live: set[bytes]) -> None:
         try:
-            # What somebody mounted there are not our objects.
+            # A file system that somebody mounted there holds no objects of ours.
             with objects.open_same_mount(first) as bucket:
                 for name in bucket.names():
                     self._sweep_object(bucket, name, _digest(first + name, self._algorithm), live)

@@ -1,7 +1,7 @@
-"""Whether an EROFS image can be mounted as what it says, beyond its bytes making sense.
+"""The rules that an EROFS image of a repository obeys beyond being well-formed.
 
 Owns: composefs's rules for images in a repository (composefs, "Reader rules", image
-fsck). Promises: nothing is looked at but the bytes, and any bytes are safe.
+fsck). Promises: the check looks at nothing except the bytes, and any bytes are safe.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 Owns: ``images/<hex>`` and the references ``images/refs/<name>``, which keep images and
 their objects from garbage collection (composefs, "Images and stream references").
 Promises: when :meth:`Images.add` returns, everything stored before it is on the disk
-and the image can be found by its digest; whatever name an image is asked for by, what
-is meant is the object its digest names. What is in it :mod:`bootc.repository.content`
-reads; opening one for mounting, with its digest proved, is
-:mod:`bootc.repository.mounting`.
+and the image can be found by its digest. A name always resolves to the object that the
+image's digest names. :mod:`bootc.repository.content` reads the bytes of an image;
+:mod:`bootc.repository.mounting` opens one for mounting and proves its digest.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Images:
         """Return images by the complete names of the references in the directory ``prefix``.
 
         Raises:
-            BrokenReference: a link refers to something else than an image.
+            BrokenReference: a link refers to something that is not an image.
         """
         return {
             name: self._referred(name, entry)
@@ -75,7 +74,7 @@ class Images:
 
         Raises:
             ImageNotFound: there is no such image.
-            BrokenReference: the reference refers to something else than an image.
+            BrokenReference: the reference refers to something that is not an image.
         """
         reference = name.removeprefix(f"{layout.REFS}/")
         try:

@@ -1,11 +1,11 @@
-"""Objects from files that exist already, at the lowest price there is.
+"""Importing existing files as objects in the cheapest possible way.
 
-Owns: the order of ways (composefs, "Writing objects" 3): share the file's blocks
-(reflink); share its inode (hard link); copy it. Promises: whatever way it took, the
-object is sealed and named like any other, and the source stays what it was, except that
-a hard link needs fs-verity *on the source*, which makes that file immutable for ever.
-That happens only where the caller allows it. Without fs-verity there are no hard links
-at all: whoever writes to the source would write to the object.
+Owns: the order of attempts (composefs, "Writing objects" 3): share the file's blocks
+(reflink), share its inode (hard link), copy it. Promises: in each case the object is sealed
+and named like any other, and the source is unchanged, with one exception. A hard link needs
+fs-verity *on the source*, which makes that file immutable permanently. This happens only if
+the caller allows it. Without fs-verity there are no hard links: a program that writes to the
+source would write to the object.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COPY_BYTES = 1 << 30
 
 
 class Method(enum.Enum):
-    """How a file became an object."""
+    """The way in which a file became an object."""
 
     REFLINKED = "reflinked"
     HARDLINKED = "hardlinked"
@@ -52,12 +52,12 @@ class Method(enum.Enum):
 
 
 class NotShareable(Error):
-    """Nothing may be copied, and the file cannot be shared."""
+    """The file cannot be shared, and the caller forbids copying."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An object, and how it came to be."""
+    """An object, and the way in which it was imported."""
 
     digest: Digest
     size_bytes: int
@@ -65,10 +65,10 @@ class Imported:
 
 
 class Importer:
-    """Imports files into a repository and remembers which ways lead nowhere.
+    """Imports files into a repository and remembers which ways do not work.
 
     Args:
-        objects: Where to.
+        objects: The objects of the repository.
         seal_sources: Allow hard links, and with them fs-verity on the source.
         zerocopy: Fail where the only way is to copy.
     """

@@ -1,6 +1,6 @@
 """Names on disk, as constants and pure functions.
 
-Two trees lie side by side in a physical root: the composefs repository
+A physical root has two trees side by side: the composefs repository
 (composefs, "Repository layout") and bootc's deployment state. Paths of repository
 things are relative to the repository, paths of state to the physical root.
 The initramfs reads this file too: it imports nothing.
@@ -17,15 +17,15 @@ OBJECTS = "objects"
 IMAGES = "images"
 STREAMS = "streams"
 REFS = "refs"
-#: Which object a stream was when its content was compared with its name: links like those of
-#: streams. Unknown to composefs-rs; they keep nothing.
+#: Marks of streams whose content was compared with their name: links to the compared object,
+#: like those of streams. composefs-rs does not know them. They keep nothing from collection.
 VERIFIED = "verified"
-#: What is moved out of the way; unknown to composefs-rs, and looked at by nobody.
+#: Damaged files that a repair moved out of the way. No program reads them.
 QUARANTINE = "quarantine"
 
 #: One directory a deployment, named by its image id.
 STATE_DEPLOY = "state/deploy"
-#: How the names begin of state that is being removed, beside that of deployments.
+#: Prefix of directories that were the state of a deployment and are being removed.
 REMOVED_PREFIX = ".removed-"
 #: The ``/var`` every deployment shares, and the link to it in a deployment's state.
 OS_VAR = "state/os/default/var"
@@ -33,17 +33,17 @@ VAR_LINK = "../../os/default/var"
 
 
 def object_path(hex_digest: str) -> str:
-    """Where an object lies: its first byte is a directory."""
+    """Return the path of an object. The first byte of its digest is a directory."""
     return f"{OBJECTS}/{hex_digest[:2]}/{hex_digest[2:]}"
 
 
 def image_path(hex_digest: str) -> str:
-    """Where an EROFS image is registered."""
+    """Return the path of an EROFS image's link."""
     return f"{IMAGES}/{hex_digest}"
 
 
 def stream_path(content_id: str) -> str:
-    """Where a splitstream is registered."""
+    """Return the path of a splitstream's link."""
     return f"{STREAMS}/{content_id}"
 
 
@@ -53,10 +53,10 @@ def link_to_object(hex_digest: str) -> str:
 
 
 def state_dir(image_id: str) -> str:
-    """Where a deployment keeps its ``/etc``, its link to ``/var`` and its origin."""
+    """Return the directory of a deployment's ``/etc``, its link to ``/var`` and its origin."""
     return f"{STATE_DEPLOY}/{image_id}"
 
 
 def origin_name(image_id: str) -> str:
-    """Name of the origin file within :func:`state_dir`."""
+    """Return the name of the origin file within :func:`state_dir`."""
     return f"{image_id}.origin"

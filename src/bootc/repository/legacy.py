@@ -1,17 +1,18 @@
-"""Repositories that have no ``meta.json``, or shall get another.
+"""Repositories without ``meta.json``, and giving a repository a new one.
 
-Before 2026 a repository was its ``objects/`` and nothing said what they were
-(composefs, "init, ensure, upgrade, reset"). Owns: guessing that, from the objects
-themselves, once. Promises:
+Before 2026 a repository consisted of its ``objects/``, and no file described them
+(composefs, "init, ensure, upgrade, reset"). Owns: inferring the description from the objects
+themselves. Promises:
 
-- What is found never weakens what the caller demands: with ``secure``, objects without
-  fs-verity make no repository.
+- The result never weakens the caller's demand: with ``secure``, objects without fs-verity
+  make no repository.
 - Objects are neither changed nor deleted.
 
-A repository upgraded here keeps the EROFS format its images have: images of another would
-get other digests than the deployments that are there already. Those of before 2026 have 2; a
-``meta.json`` may also get lost. (The reference implementation records 1.) Only who writes gives
-a repository its ``meta.json``; who reads takes it for what :func:`infer` says.
+An upgraded repository keeps the EROFS format of its images. Images of another format would
+get other digests than the existing deployments. Repositories from before 2026 have format 2;
+a newer repository may have lost its ``meta.json``. (The reference implementation records 1.)
+Opening a repository for writing gives it its ``meta.json``; opening it for reading only
+relies on :func:`infer`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Outcome(enum.Enum):
 
 
 class _Settings(TypedDict):
-    """What goes on unchanged to whoever opens the repository."""
+    """Arguments that are passed on unchanged to :meth:`Repository.open`."""
 
     name: str
     wait: bool
@@ -82,7 +83,7 @@ def ensure(
     sink: Sink = null_sink,
     verity: Verity = fsverity,
 ) -> tuple[Repository, Outcome]:
-    """Open the repository of a physical root for writing, whatever has to be done for it.
+    """Open the repository of a physical root for writing; create or upgrade it if needed.
 
     Unlike :meth:`Repository.create` this takes a repository whose images have another format.
 
@@ -124,7 +125,7 @@ def ensure(
 
 
 def needs_upgrade(parent: Dir, name: str = layout.REPOSITORY) -> bool:
-    """Tell whether there is a repository that nothing speaks for: objects, and no ``meta.json``."""
+    """Tell whether there is a repository with objects and without ``meta.json``."""
     try:
         with parent.open_dir(name) as directory:
             return directory.exists(layout.OBJECTS) and not directory.exists(layout.META)
@@ -168,10 +169,10 @@ def reset_metadata(
     secure: bool,
     verity: Verity = fsverity,
 ) -> Repository:
-    """Forget all streams, images and the configuration, keep the objects, and begin anew.
+    """Remove all streams, images and ``meta.json``, keep the objects, and write ``meta.json``.
 
-    There is no moment at which the repository can be opened and refers to nothing, so that no
-    garbage collection takes the objects meanwhile. Interrupted, it can be done again.
+    At no moment can the repository be opened while it refers to nothing, so no garbage
+    collection can remove the objects meanwhile. An interrupted reset can be repeated.
 
     Raises:
         NotARepository: there is none.
@@ -213,7 +214,7 @@ def infer(
     secure: bool = False,
     verity: Verity = fsverity,
 ) -> tuple[Metadata, bool]:
-    """Return what a repository is that has no ``meta.json``, and whether it is secure.
+    """Infer the description of a repository without ``meta.json``, and whether it is secure.
 
     Args:
         directory: The repository.
@@ -244,8 +245,8 @@ def infer(
         )
     formats = _formats(directory)
     metadata = Metadata.new(found, formats.default)
-    # Some with, some without: that is a secure one to those who demand it, since objects
-    # without are refused one by one, and to nobody else.
+    # Some objects have fs-verity and some do not. Only a caller who demands fs-verity gets a
+    # secure repository: it refuses the objects without, one by one.
     return (
         dataclasses.replace(metadata, erofs_formats=formats),
         secure or sealed == {True},
@@ -255,8 +256,8 @@ def infer(
 def _formats(directory: Dir) -> ErofsFormats:
     """Return the formats of the images that are there.
 
-    Where there are some of both, current tools made the newer ones, by default of format 1, and a
-    pull goes on making both. Format 0 is nothing that a pull makes.
+    If there are images of both formats, current tools made the newer ones, with format 1 as
+    their default; pulls continue to make both. No pull makes format 0.
     """
     found = set(_versions(directory))
     for default in (1, 2, 0):
@@ -278,7 +279,7 @@ def _versions(directory: Dir) -> Iterator[int]:
             image = parse_object_link(read_link(directory, layout.image_path(name)), name)
             fd = directory.open_regular(layout.object_path(image.hex))
         except (BrokenReference, OSError):
-            continue  # damaged, or no image: what is left tells as much
+            continue  # damaged, or no image: the other images tell as much
         with open(fd, "rb", buffering=0) as file, contextlib.suppress(OSError):
             head = os.pread(file.fileno(), COMPOSEFS_HEADER.size, 0)
             if len(head) == COMPOSEFS_HEADER.size:

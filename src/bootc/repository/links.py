@@ -21,14 +21,14 @@ _LINK_PREFIX = f"../{layout.OBJECTS}/"
 
 
 class BrokenReference(Error):
-    """A link in the repository does not say what such a link says."""
+    """A link in the repository has a target of the wrong form."""
 
 
 def parse_object_link(target: str, where: str) -> Digest:
     """Return the object an image's or stream's link names.
 
     Args:
-        target: What the link says.
+        target: The target of the link.
         where: Its path, for the message.
 
     Raises:
@@ -52,7 +52,7 @@ def parse_ref_target(name: str, target: str, where: str) -> str:
     """Return the entry that the link ``refs/<name>`` refers to.
 
     Raises:
-        BrokenReference: it refers to something else than an entry.
+        BrokenReference: it refers to something that is not an entry.
     """
     entry = target.rpartition("/")[2]
     if target != ref_target(name, entry) or not is_entry_name(entry):

@@ -1,10 +1,9 @@
-"""``meta.json``: what a repository says about itself.
+"""``meta.json``: the description of a repository.
 
-Owns: its bytes and the rules about versions and features (composefs,
-"meta.json"). Promises: written bytes are those of the reference implementation,
-and a repository this code does not understand is refused, by name, instead of
-being guessed at. Whether the repository is secure is *not* in here: that is
-fs-verity on the file itself.
+Owns: its bytes and the rules about versions and features (composefs, "meta.json").
+Promises: the bytes equal those that the reference implementation writes. A repository with
+features that this code does not know is refused, and the error names them. The file does
+*not* say whether the repository is secure: fs-verity on the file itself does.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from bootc.formats.digest import Algorithm, DigestError
 VERSION = 1
 #: The feature that says images have the EROFS format 1.
 V1_EROFS = "v1_erofs"
-#: Formats there are; 0 and 1 are the layout of C's mkcomposefs.
+#: All formats; 0 and 1 are the layout of C's mkcomposefs.
 EROFS_FORMATS = (0, 1, 2)
-#: What new repositories have.
+#: The format of new repositories.
 DEFAULT_EROFS_FORMAT = 1
-#: Nobody's meta.json is larger.
+#: No program writes a larger meta.json.
 MAX_BYTES = 64 * 1024
 
-#: What JSON can escape and UTF-8 cannot express.
+#: Characters that JSON can escape and UTF-8 cannot encode.
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _KNOWN_READ_ONLY_COMPATIBLE = frozenset({V1_EROFS})
 
@@ -37,12 +36,12 @@ class MetadataError(Error):
 
 
 class UnsupportedRepository(Error):
-    """The repository needs something this version does not know."""
+    """The repository needs a feature that this version does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErofsFormats:
-    """Which EROFS formats images are written in: the one to boot, and others beside it."""
+    """The EROFS formats that images are written in: the default one, and extra ones."""
 
     default: int
     extra: tuple[int, ...] = ()
@@ -60,24 +59,24 @@ class Metadata:
 
     @classmethod
     def new(cls, algorithm: Algorithm, erofs_format: int = DEFAULT_EROFS_FORMAT) -> Metadata:
-        """Return what a new repository says whose images have a certain format."""
+        """Return the description of a new repository whose images have a certain format."""
         features = (V1_EROFS,) if erofs_format == 1 else ()
         return cls(
             algorithm, read_only_compatible=features, erofs_formats=ErofsFormats(erofs_format)
         )
 
     def effective_erofs_formats(self) -> ErofsFormats:
-        """Return the formats that count, where the field and the feature disagree.
+        """Return the formats that apply, also if the field and the feature disagree.
 
-        An explicit ``{"default": 2}`` is what old tools wrote unasked, so the feature wins over
-        it; a repository with neither is from before there was a choice.
+        Old tools wrote ``{"default": 2}`` unasked, so the feature wins over it. A repository
+        with neither is older than the choice.
         """
         if self.erofs_formats is not None and self.erofs_formats != ErofsFormats(2):
             return self.erofs_formats
         return ErofsFormats(1 if V1_EROFS in self.read_only_compatible else 2)
 
     def require_supported(self, where: str, *, writable: bool) -> None:
-        """Refuse what needs features this version does not know.
+        """Refuse a repository that needs features this version does not know.
 
         Raises:
             UnsupportedRepository: it needs one even for reading, or for writing if ``writable``.

@@ -1,19 +1,18 @@
 """From an image id to a mounted file tree (composefs, "Mounting").
 
-An image is an EROFS file whose inodes name objects; overlayfs joins the two. What
-is promised here, whatever lies on the disk:
+An image is an EROFS file whose inodes name objects; overlayfs joins the two. Promises,
+whatever is on the disk:
 
-- An image opened with ``require_verity`` has been measured by the kernel and is the
-  one asked for, and every byte of it has been read through fs-verity once. A later
-  read error can therefore only come from the disk, and damage stops the caller now,
-  with a name, instead of some program at random.
-- Mounted with ``verity``, overlayfs checks each object against the digest the image
+- The kernel has measured an image opened with ``require_verity``, the digest is the one
+  asked for, and every byte was read through fs-verity once. Damage therefore stops the
+  caller now, with the name of the image, and not some program later. A later read error can
+  only come from the disk.
+- If mounted with ``verity``, overlayfs checks each object against the digest that the image
   has for it, and refuses objects without fs-verity.
 
-Nothing the repository says about itself is consulted: whether verity is needed is
-the caller's to know. Mounting needs Linux 6.12, which mounts EROFS from a file. It should
-be done in a private mount namespace, since layers appear under /run for a moment.
-The initramfs loads this file.
+The caller decides whether fs-verity is required; the repository's own files are not asked.
+Mounting needs Linux 6.12, which mounts EROFS from a file. Callers should use a private mount
+namespace, since layers appear under /run for a moment. The initramfs loads this file.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class ImageNotFound(Error):
 
 
 class ImageNotTrusted(Error):
-    """The image lacks fs-verity, or is not the one its name says."""
+    """The image has no fs-verity, or another digest than its name says."""
 
 
 def open_verified_image(
@@ -62,11 +61,11 @@ def open_verified_image(
     require_verity: bool,
     measure: Callable[[int], tuple[int, bytes]] = fsverity.measure,
 ) -> int:
-    """Open an image for reading and prove that it is the one named.
+    """Open an image for reading and prove that it has the digest in its name.
 
-    Without ``require_verity`` an image that has no fs-verity is taken as it is; one
-    that has must still be the right one. ``measure`` is the kernel's answer, a seam
-    for tests.
+    Without ``require_verity``, an image without fs-verity is accepted unchecked; an image
+    with fs-verity must still have the right digest. ``measure`` asks the kernel; tests pass
+    another function.
 
     Raises:
         ImageNotFound: there is no such image.
@@ -107,8 +106,8 @@ def mount_composefs(
 ) -> int:
     """Mount an image over a directory of objects; return a detached mount.
 
-    Its source is ``composefs:<name>``. With ``upper_fds``, the directories that overlayfs calls
-    upper and work, what is changed goes there, unless the mount is ``read_only``.
+    Its source is ``composefs:<name>``. ``upper_fds`` are the directories that overlayfs calls
+    upper and work: changes are written there, unless the mount is ``read_only``.
 
     Raises:
         OSError: the kernel refused; its own words are in the notes.

@@ -1,13 +1,13 @@
-"""Objects measured again, each against its name.
+"""The check of objects: each is measured again and compared with its name.
 
-Owns: how one object is checked, and how all are, on several threads. Promises:
+Owns: the check of one object, and of all objects on several threads. Promises:
 
-- An object with fs-verity is measured by the kernel and then read to its end, so that
-  every byte passes the kernel's check; one without is hashed here. What the kernel
-  remembers of its content is dropped first where it lets go of it: the disk is checked.
-- Memory does not depend on sizes, and holes cost no time: an object of many terabytes
-  that is one hole is told from its name's content like any other.
-- What cannot be checked is a finding, and the check goes on.
+- The kernel measures an object with fs-verity, and the check reads it to its end, so every
+  byte passes the kernel's check. An object without fs-verity is hashed here. The page cache
+  is dropped first where possible, so that the disk is what gets checked.
+- Memory does not depend on sizes, and holes cost no time: an object of many terabytes that
+  is one hole is checked like any other.
+- An object that cannot be checked becomes a finding, and the check continues.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CHUNK_BYTES = 1 << 20
 #: Objects up to this size are hashed together, so many at a time.
 _SMALL_BYTES = 1 << 16
 _GATHER = 256
-#: How often progress is told.
+#: How often progress is reported.
 _TICK_S = 0.1
 _BUCKETS = tuple(f"{number:02x}" for number in range(256))
 #: A symlink, a socket, a device without driver.
@@ -97,7 +97,7 @@ class ObjectChecker:
         yield from self._judge_small(small)
 
     def _examine(self, directory: Dir, path: str, digest: Digest) -> Finding | bytes | None:
-        """Return what is wrong with an object, or its content if that is to be hashed yet."""
+        """Return what is wrong with an object, or its content if it still has to be hashed."""
         try:
             # O_NONBLOCK: a FIFO in an object's place must not hang us.
             fd = directory.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -144,7 +144,7 @@ class ObjectChecker:
     def _hash(self, fd: int, info: os.stat_result) -> Digest:
         hasher = VerityHasher(self._algorithm)
         end = at = 0
-        # The size as it was: a file that grows meanwhile is wrong, and has an end.
+        # The size at the beginning: a file that grows meanwhile is wrong, and the loop ends.
         while end < info.st_size:
             if info.st_blocks * 512 < info.st_size:
                 at, end = _next_data(fd, end, info.st_size)
@@ -169,7 +169,7 @@ class ObjectChecker:
 
 
 class _Stopped(Exception):
-    """The check was given up."""
+    """The check was stopped."""
 
 
 def check_objects(

@@ -3,15 +3,15 @@
 Owns: ``objects/XX/REST`` (composefs, "Writing objects"). Promises:
 
 - An object appears under its name complete or not at all, and only after its content
-  is on the disk. What an interrupted run leaves behind has no name, or one that starts
-  with ``.tmp-object-``.
+  is on the disk. A file that an interrupted run leaves behind has no name, or a name that
+  starts with ``.tmp-object-``.
 - In a secure repository the kernel computes the digest, and an object without
   fs-verity, or with another digest than its name says, is never handed out. In an
   insecure one the kernel does so where it can; elsewhere :meth:`Objects.read`
   computes the digest of what it returns.
-- Storing what is already there changes nothing, unless what is there is damaged: it is
-  read through and compared, and replaced if it differs. Other programs, and older
-  kernels after a power cut, leave zeros under the right name.
+- Storing an object again changes nothing, unless the stored object is damaged: it is read
+  and compared, and replaced if it differs. Other programs, and older kernels after a power
+  cut, leave zeros under the right name.
 
 Why names come late. Enabling fs-verity hashes the page cache, not the disk. ext4 writes
 the data out before it sets the flag; btrfs and file systems without fs-verity do not,
@@ -127,8 +127,8 @@ class Objects:
     def require_writable(self) -> None:
         """Raise ``OSError`` unless objects can be stored.
 
-        EROFS when the repository was opened for reading, EIO after a :meth:`flush` that failed:
-        objects that were promised are gone then, and nothing may come to refer to them.
+        EROFS if the repository was opened for reading, EIO after a failed :meth:`flush`: objects
+        whose names were returned are lost then, and no new stream or image may refer to them.
         """
         if not self.writable:
             raise OSError(errno.EROFS, "the repository is open for reading only", self._dir.path)
@@ -173,8 +173,8 @@ class Objects:
         """Make a file in this file system an object, whatever it holds.
 
         Args:
-            tmpfile: Complete. It is left closed to the caller: what is kept of it moves here.
-            digest: The name, where the caller has computed it.
+            tmpfile: The complete file. This object takes it over; the caller only closes it.
+            digest: The name, if the caller has computed it.
 
         Returns:
             The name, and whether the object is new.
@@ -208,13 +208,13 @@ class Objects:
             return self._stage(tmpfile, Digest(self.algorithm, raw))
 
     def flush(self) -> None:
-        """Give everything stored so far its name, after its content is on the disk.
+        """Make the content of all objects stored so far durable, then give them their names.
 
-        That the names are on the disk, too, takes a ``sync`` of the repository.
+        Only a ``sync`` of the repository makes the names themselves durable.
 
         Raises:
-            OSError: the disk is full or fails. What had no name is lost, and nothing more can
-                be stored through this handle.
+            OSError: the disk is full or fails. Objects without a name are lost, and this handle
+                stores nothing more.
         """
         if not self._nameless:
             return
@@ -222,16 +222,16 @@ class Objects:
             self._name_all()
 
     def discard(self) -> None:
-        """Drop what has no name yet."""
+        """Drop the objects that have no name yet."""
         while self._nameless:
             self._nameless.popitem()[1].close()
 
     def exists(self, digest: Digest) -> bool:
-        """Tell whether there is an object of this name; its content is not looked at."""
+        """Tell whether there is an object of this name, without checking its content."""
         return digest in self._nameless or self._dir.exists(digest.object_path)
 
     def missing(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Return those of which there is no object; nobody's content is looked at."""
+        """Return the digests without an object, without checking any content."""
         wanted: dict[str, list[Digest]] = {}
         for digest in digests:
             if digest not in self._nameless:
@@ -270,8 +270,8 @@ class Objects:
         Raises:
             FileNotFoundError: there is no such object.
             VerityMissing: the repository is secure and the object has no fs-verity.
-            ObjectCorrupt: it is not the object its name says.
-            OSError: EFBIG when it is larger than ``limit``.
+            ObjectCorrupt: its content does not match its name.
+            OSError: EFBIG if it is larger than ``limit``.
         """
         fd, measured = self._open(digest)
         with open(fd, "rb", buffering=0), doing(f"Reading object {digest}"):
@@ -466,7 +466,7 @@ class _StoringWriter:
         try:
             files.ficlone(self._tmpfile.fileno(), fd)
         except OSError:
-            # Copying does the same, and meets what is really wrong by itself.
+            # Copying needs the same access, and reports the real fault itself.
             return False
         # Nothing passes by here; what is hashed is the clone, which nobody else can change.
         self._hasher = None

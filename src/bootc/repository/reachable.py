@@ -1,16 +1,17 @@
-"""Which objects of a repository are needed: from bytes to ids, and from ids to ids, without IO.
+"""The objects that a set of streams and images needs: pure functions, no IO.
 
 Owns: what a stream and an image refer to, and the closure over it (composefs, "Garbage
 collection" and "Reader rules"). An image that cannot be understood refers to everything that
-it may refer to (:func:`possible_objects`). Promises never to find less than composefs-rs
-does, and more in four cases:
+it may refer to (:func:`possible_objects`). Promises to find everything that composefs-rs
+finds, and more in four cases:
 
-- An image that only a stream names (``composefs.image…`` of a configuration) is walked.
-- What a stream names is walked although its link in ``streams/`` has gone to a newer
-  stream; a manifest written before its configuration was keeps the old one's images.
-- What is registered as a stream or an image is walked, too, if it is reached as the mere
-  content of a file: as long as its link is there, a pull takes it to be complete.
-- An image is not refused for link counts that are wrong.
+- It walks an image that only a stream names (``composefs.image…`` of a configuration).
+- It walks the object that a stream names, even if the link in ``streams/`` now leads to a
+  newer stream. A manifest that was written before its configuration thus keeps the images of
+  the old configuration.
+- It walks a registered stream or image even if that is reached only as the content of a
+  file. As long as the link exists, a pull takes the stream or image to be complete.
+- It does not refuse an image for wrong link counts.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from bootc.formats.erofs.structs import (
 )
 from bootc.formats.splitstream import MAGIC, MAX_STREAM_BYTES, SplitstreamError, StreamReader
 
-#: Where a stream's magic is: now, and in the older header.
+#: Offsets of a stream's magic, in the current and in the older header.
 _STREAM_MAGIC_AT = (0, 18)
 _EROFS_MAGIC = EROFS_MAGIC.to_bytes(4, "little")
 _METACOPY_HEADER_BYTES = 4
-#: So much of an object tells whether it is a stream or an image.
+#: These many bytes of an object tell whether it is a stream or an image.
 HEAD_BYTES = SUPERBLOCK_OFFSET + len(_EROFS_MAGIC)
 
 
@@ -52,9 +53,9 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a stream or an image refers to, by the raw digests of objects."""
+    """The objects that a stream or an image refers to, by their raw digests."""
 
-    #: Content of files, which refers to nothing.
+    #: Contents of files, which refer to nothing.
     contents: frozenset[bytes] = frozenset()
     #: Streams and images, with the name they are referred to by.
     named: Mapping[bytes, str] = field(default_factory=dict)
@@ -77,7 +78,7 @@ def needs_of(data: bytes, algorithm: Algorithm) -> Needs | None:
     """Return what an object refers to, or None if it is neither a stream nor an image.
 
     Raises:
-        SplitstreamError, InvalidImage: it is one, and makes no sense.
+        SplitstreamError, InvalidImage: it is a malformed stream or image.
     """
     match kind_of(data):
         case Kind.STREAM:
@@ -89,10 +90,10 @@ def needs_of(data: bytes, algorithm: Algorithm) -> Needs | None:
 
 
 def stream_needs(data: bytes, algorithm: Algorithm) -> Needs:
-    """Return what a stream refers to; its body is not looked at.
+    """Return what a stream refers to, without reading its body.
 
     Raises:
-        SplitstreamError: it is no stream, or one of a repository with another algorithm.
+        SplitstreamError: it is no stream, or a stream of a repository with another algorithm.
     """
     stream = StreamReader(data)
     if stream.algorithm is not algorithm:
@@ -134,9 +135,9 @@ def image_objects(data: bytes) -> frozenset[bytes]:
 def possible_objects(data: bytes, algorithm: Algorithm) -> frozenset[bytes]:
     """Return every object that files of an image may consist of, without understanding it.
 
-    The kernel finds the content of a file by the path in an xattr of it, and checks it by the
-    digest in another. EROFS stores both as they are: one piece, not compressed. So whatever
-    looks like such a path or digest anywhere in the image is one of its objects, or chance.
+    The kernel finds the content of a file by a path in one of its xattrs, and checks it by a
+    digest in another. EROFS stores both unchanged: in one piece and not compressed. Therefore
+    any bytes that look like this path or digest name one of the image's objects, or nothing.
 
     Args:
         data: The image; the caller has compared it with its digest.
@@ -155,7 +156,7 @@ def possible_objects(data: bytes, algorithm: Algorithm) -> frozenset[bytes]:
     rest = 2 * algorithm.digest_size - 2
     paths = re.finditer(rb"/([0-9a-f]{2})/([0-9a-f]{%d})" % rest, data)
     found = {bytes.fromhex((path[1] + path[2]).decode("ascii")) for path in paths}
-    # One may begin within another that is none.
+    # A digest may begin within bytes that only look like one.
     digests = re.finditer(
         rb"(?=%s(.{%d}))" % (re.escape(_metacopy_header(algorithm)), algorithm.digest_size),
         data,

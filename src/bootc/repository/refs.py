@@ -1,9 +1,9 @@
-"""The links of a repository, above all the names of its images and streams, below ``refs/``.
+"""The links of a repository, above all the references to images and streams below ``refs/``.
 
-Owns: reading and setting them (composefs, "Images and stream references"). Promises:
-links change from old to new in one step, and are read, never followed; what lies in the
-place of a link that is set, and is no link, is moved to ``quarantine/`` and not lost. What
-others put below ``refs/`` hides no reference from who wants to pass over it.
+Owns: reading and setting them (composefs, "Images and stream references"). Promises: a link
+changes from its old to its new target in one step. Links are read and never followed. If
+something that is no link is in the place of a new link, it is moved to ``quarantine/``.
+Foreign files below ``refs/`` hide no reference from a caller who skips them.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from bootc.repository.links import (
 
 _log = logging.getLogger(__name__)
 
-#: Leaves room for a number in a name, of which 255 bytes are the limit.
+#: Leaves room for a number: a name has at most 255 bytes.
 _MAX_NAME_BYTES = 240
-#: What the kernel says of what is no link, and of a link in the place of a directory.
+#: Errors of the kernel if there is a link in the place of a directory.
 _BROKEN = {
     errno.EINVAL: "is not a link",
     errno.EXDEV: "lies behind a link that leads out of the repository",
     errno.ELOOP: "lies behind links that lead nowhere",
 }
-#: What the kernel says of a name that is none of a link: of a directory, or below a link.
+#: Errors of the kernel if a path names no link: a directory, or a path below a link.
 _NO_LINK = (errno.EINVAL, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def place_link(directory: Dir, path: str, target: str, limit: int) -> None:
-    """Make a link of a repository, whatever lies in its place or in that of its directory.
+    """Create or replace a link of a repository, and move away other files in its place.
 
     Args:
         directory: The repository.
-        path: The link.
-        target: What it says.
-        limit: How many entries readers take in its directory.
+        path: The path of the link.
+        target: The target of the link.
+        limit: How many entries readers accept in the directory of the link.
 
     Raises:
-        BrokenReference: there is a directory that other references are in.
-        OSError: also with EFBIG, when there are as many already.
+        BrokenReference: a directory with other references is in its place.
+        OSError: EFBIG if the directory has ``limit`` entries already; other errors.
     """
     above = path.rpartition("/")[0]
     _clear_way(directory, above)
@@ -74,7 +74,7 @@ def place_link(directory: Dir, path: str, target: str, limit: int) -> None:
 
 
 def _clear_way(directory: Dir, path: str) -> None:
-    """Move away what is no directory where one has to be."""
+    """Move away a file that is in the place of a directory."""
     parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         part = "/".join(parts[:depth])
@@ -102,14 +102,14 @@ def _holds_links(directory: Dir, path: str) -> bool:
 
 
 def quarantine(directory: Dir, path: str, name: str | None = None) -> str:
-    """Move anything to where nobody looks for it, and return its new path.
+    """Move a file, link or directory to ``quarantine/``, and return its new path.
 
-    A link to an object stays one.
+    A link to an object remains valid.
 
     Args:
         directory: The repository.
-        path: What is to be moved.
-        name: What it is to be called; as it is if left out. A number follows if that is taken.
+        path: The path to move.
+        name: The new name; the old one if left out. A number is added if the name is taken.
     """
     directory.ensure_dir(layout.QUARANTINE, 0o700).close()
     name = os.fsdecode(os.fsencode(name or path.rpartition("/")[2])[:_MAX_NAME_BYTES])
@@ -123,16 +123,16 @@ def quarantine(directory: Dir, path: str, name: str | None = None) -> str:
 
 
 def read_link(directory: Dir, path: str) -> str:
-    """Return what a link of a repository says.
+    """Return the target of a link of a repository.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
-        BrokenReference: there is something else than a link.
+        FileNotFoundError: the path does not exist.
+        BrokenReference: the path is no link.
     """
     try:
         return directory.readlink(path)
     except NotADirectoryError as exc:
-        # The directory is none: there is nothing in it.
+        # The parent is no directory, so the path does not exist.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), exc.filename) from exc
     except OSError as exc:
         if exc.errno not in _BROKEN:
@@ -145,7 +145,7 @@ class References:
 
     Args:
         directory: The repository; belongs to the caller.
-        entries: Which directory: ``images`` or ``streams``.
+        entries: The directory: ``images`` or ``streams``.
     """
 
     def __init__(self, directory: Dir, entries: str) -> None:
@@ -157,7 +157,7 @@ class References:
 
         Raises:
             FileNotFoundError: there is no such reference.
-            BrokenReference: it refers to something else than an entry.
+            BrokenReference: it refers to something that is not an entry.
         """
         path = self._path(name)
         with doing(f"Reading reference {name} in {self._dir.path}"):
@@ -192,10 +192,10 @@ class References:
 
         Args:
             prefix: The directory; all of ``refs/`` if left out.
-            pass_over: Pass over what is no reference, with a warning.
+            pass_over: Skip files that are no reference, with a warning.
 
         Raises:
-            BrokenReference: something is no reference.
+            BrokenReference: a file is no reference.
             OSError: EFBIG when there are more than :data:`MAX_REFERENCES`.
         """
         found: dict[str, str] = {}
@@ -239,11 +239,11 @@ class References:
 
 
 def walk_links(top: Dir) -> Iterator[tuple[str, str | None]]:
-    """Yield everything below ``refs/`` but directories.
+    """Yield everything below ``refs/`` except directories.
 
     Yields:
-        Its path below ``top``, and what it says if it is a link. A directory that is nested
-        deeper than a path can be long counts as no link: no reference could be made in it.
+        The path below ``top``, and the target if it is a link. A directory that is nested
+        deeper than a path can be long is yielded like a file: it cannot hold a reference.
 
     Raises:
         OSError: a directory or a link cannot be read; EFBIG when there are more than

@@ -1,14 +1,14 @@
-"""Links of a damaged repository, put right or out of the way.
+"""Repairing the links of a damaged repository, or moving them away.
 
-Owns: what is done about findings that are not about objects. Promises: what is moved goes to
-``quarantine/`` and is not lost; a link is put right only where its name tells what it says,
-and nothing is guessed; what cannot be moved costs only itself.
+Owns: the repair of findings that are not about objects. Promises: files are moved to
+``quarantine/`` and never lost. A link is corrected only if its name determines its target;
+nothing is guessed. A file that cannot be moved does not stop the repair of others.
 
-The name of an image tells its object. A reference of a form that nobody writes refers to the
-last component of what it says, which is what composefs-rs goes by. Of a stream the name tells
-nothing: a pull makes the link again. A reference to what is not there stays, for the pull.
+The name of an image determines its object. A reference of an unusual form refers to the last
+component of its target, as in composefs-rs. The name of a stream determines nothing: a pull
+makes the link again. A reference to a missing entry is kept for that pull.
 
-A link to an image that makes no sense stays, too: a machine may boot by it.
+A link to a malformed image is kept as well: a machine may boot from it.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from bootc.repository.refs import place_link, quarantine, read_link
 from bootc.repository.repository import Repository
 from bootc.repository.sealing import Verity
 
-#: What the kernel says of a file that cannot be moved for its own sake: immutable, mounted on,
-#: of somebody else.
+#: Errors that only concern the file to move: it is immutable, a mount point, or belongs to
+#: another user.
 IMMOVABLE = frozenset({errno.EPERM, errno.EACCES, errno.EBUSY, errno.EXDEV})
 _AREAS = (layout.STREAMS, layout.IMAGES)
-#: How the streams begin whose links a pull makes again.
+#: Prefix of the streams whose links a pull makes again.
 _OURS = f"{layout.STREAMS}/oci-"
 
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """What was done, by paths below the repository."""
+    """The result of mending links; paths are below the repository."""
 
-    #: To quarantine.
+    #: Files and links that were moved to quarantine.
     moved: tuple[str, ...]
     relinked: tuple[str, ...]
-    #: Content ids of streams that make no sense, whose links are in quarantine.
+    #: Content ids of malformed streams, whose links are in quarantine.
     streams: tuple[str, ...]
 
 
 def moved_away(directory: Dir, path: str, name: str | None = None) -> str | None:
-    """Move something to quarantine and return where it is; None if it cannot be moved.
+    """Move a file to quarantine and return its new path, or None if it cannot be moved.
 
     Raises:
         OSError: the disk fails or is full, or ``quarantine`` is no directory.
@@ -70,7 +70,7 @@ def moved_away(directory: Dir, path: str, name: str | None = None) -> str | None
 
 
 class LinkMender:
-    """Mends the links of a repository that nobody else has open.
+    """Mends the links of a repository that no other process has open.
 
     Args:
         repository: Open for writing.
@@ -85,14 +85,14 @@ class LinkMender:
         self._relinked: list[str] = []
 
     def mend(self, findings: Iterable[Finding]) -> Mended:
-        """Do what can be done about findings, which must be fresh.
+        """Repair the links that these findings are about; the findings must be fresh.
 
         Raises:
-            OSError: the disk fails or is full. What was done so far stays done.
+            OSError: the disk fails or is full. Repairs made so far are kept.
         """
         condemned = {f.path: f.kind for f in findings if self._condemned(f)}
         streams = []
-        # What contains the others comes first.
+        # Parents come before their children.
         for path, kind in sorted(condemned.items()):
             if not self._dir.exists(path):
                 continue
@@ -116,7 +116,7 @@ class LinkMender:
             case Kind.ENTRY_NOT_SYMLINK | Kind.UNEXPECTED_FILE_TYPE:
                 return True
             case Kind.BROKEN_SYMLINK:
-                # One that names an object waits for it, and a reference for an entry.
+                # A pull will bring the missing object, or the entry of a reference.
                 return finding.digest is None and not self._waits(area, name)
             case Kind.IMAGE_INVALID:
                 return self._names_another(name)
@@ -153,7 +153,7 @@ class LinkMender:
         return info.st_size > MAX_STREAM_BYTES
 
     def _reference(self, path: str) -> bool:
-        """Put a reference right that says in another form what entry it means."""
+        """Rewrite a reference whose target names an entry in an unusual form."""
         area, _, below = path.partition(f"/{layout.REFS}/")
         try:
             entry = read_link(self._dir, path).rpartition("/")[2]
@@ -165,7 +165,7 @@ class LinkMender:
         return True
 
     def _image(self, path: str) -> bool:
-        """Link an image to its object, if there is one and it is sound."""
+        """Link an image to its object, if that exists and is intact."""
         area, _, name = path.partition("/")
         try:
             image = Digest.from_hex(name) if area == layout.IMAGES else None

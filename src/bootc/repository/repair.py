@@ -1,22 +1,22 @@
-"""A damaged repository made fit for a pull to heal it.
+"""Repairing a damaged repository so that a pull can bring back what is missing.
 
-Owns: what is done about findings. Promises:
+Owns: what a repair does about findings. Promises:
 
-- Alone: nobody else has the repository open meanwhile (exclusive lock), and every object
-  is measured once more before it is touched. What is healthy stays as it is, and so does
-  what cannot be judged (permissions, memory).
-- No byte is destroyed. A damaged object is moved to ``quarantine/`` beside ``objects/``, a
-  directory nobody looks into, garbage collection included; its owner may empty it.
-- An intact object that only lacks fs-verity is stored again, with it.
-- A layer whose stream names missing objects is set aside: its link gets a name that no
-  pull takes for a layer, so that the next pull fetches this layer, and no other. Unlinking
-  it would be worse: composefs-rs's garbage collection finds a layer's objects through any
-  link to its stream, and would take the healthy ones, too.
-- What is no link, or says nothing that a link says, goes to quarantine as well, and so does
-  the link to a stream that makes no sense (:mod:`bootc.repository.relink`). Links to sound
-  streams and references stay, for they keep everything else alive.
+- The repair holds the exclusive lock: no other process has the repository open. It measures
+  every object again before it touches it. It leaves alone healthy objects, and objects that
+  it cannot judge (permissions, memory).
+- No byte is destroyed. A damaged object is moved to ``quarantine/`` beside ``objects/``. No
+  program reads that directory, not even garbage collection; the administrator may empty it.
+- An intact object that only lacks fs-verity is stored again, with fs-verity.
+- A layer whose stream names missing objects is set aside: its link gets a name that no pull
+  takes for a layer, so the next pull fetches this layer and no other. Removing the link would
+  be worse: composefs-rs's garbage collection finds a layer's objects through any link to its
+  stream, and would remove the healthy ones, too.
+- Files that are no links, malformed links, and links to malformed streams are moved to
+  quarantine as well (:mod:`bootc.repository.relink`). Links to intact streams, and
+  references, are kept, because they keep everything else from garbage collection.
 
-Running it again after an interruption finishes it. Heal with a pull of the images that
+An interrupted repair can be repeated. Afterwards, pull the images that
 :attr:`Repaired.needed_by` leads to.
 """
 
@@ -41,10 +41,10 @@ from bootc.repository.repository import Repository
 from bootc.repository.sealing import Verity
 
 _LAYER = f"{layout.STREAMS}/oci-layer-"
-#: Where the link of an incomplete layer goes.
+#: Prefix of the new name of an incomplete layer's link.
 _ASIDE = f"{layout.STREAMS}/incomplete-oci-layer-"
 
-#: Findings that condemn an object. Not among them: what could not be checked.
+#: Findings that prove an object damaged. An object that could not be checked is not proved so.
 _DAMAGED = frozenset(
     {
         Kind.OBJECT_OPEN_FAILED,
@@ -58,21 +58,21 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair did, and what is left to do."""
+    """The result of a repair."""
 
     #: Damaged objects, now in quarantine.
     quarantined: tuple[Digest, ...]
     #: Objects that have fs-verity again.
     resealed: tuple[Digest, ...]
-    #: Streams that are incomplete or make no sense and were set aside, by content id.
+    #: Incomplete or malformed streams that were set aside, by content id.
     set_aside: tuple[str, ...]
-    #: Objects that are not there, and the streams and images that need them, as paths.
+    #: Missing objects, each with the paths of the streams and images that need it.
     needed_by: Mapping[Digest, tuple[str, ...]]
-    #: What is wrong still. A pull heals those with an object to fetch.
+    #: Findings that remain. A pull heals those with an object to fetch.
     left: tuple[Finding, ...]
-    #: What is in quarantine besides objects, by its former path.
+    #: Other files that are in quarantine now, by their former paths.
     moved: tuple[str, ...]
-    #: Images and references whose links say what they should again.
+    #: Images and references whose links were corrected.
     relinked: tuple[str, ...]
 
     def to_text(self) -> str:
@@ -110,19 +110,19 @@ def repair(
     wait: bool = True,
     verity: Verity = fsverity,
 ) -> Repaired:
-    """Put aside what is damaged, so that a pull can bring it back.
+    """Move damaged objects and links aside, so that a pull can bring them back.
 
     Args:
-        repository: What to repair; open for writing.
-        report: What :func:`bootc.repository.fsck.check` found.
-        sink: Told of waiting and of progress.
-        wait: Wait until nobody else has the repository open.
+        repository: The repository; open for writing.
+        report: The report of :func:`bootc.repository.fsck.check`.
+        sink: Receives progress, and a message while this waits.
+        wait: Wait until no other process has the repository open.
         verity: The kernel's ioctls.
 
     Raises:
-        LockedByOther: somebody else has it open, and ``wait`` is false.
+        LockedByOther: another process has it open, and ``wait`` is false.
         LockedHere: this process has another handle of it.
-        OSError: the disk fails or is full. What was done so far stays done.
+        OSError: the disk fails or is full. Repairs made so far are kept.
     """
     repository.objects.require_writable()
     with repository.alone(wait=wait, sink=sink), doing(f"Repairing {repository.dir.path}"):
@@ -150,12 +150,12 @@ def repair(
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """What was done about objects."""
+    """The result of repairing objects."""
 
     quarantined: tuple[Digest, ...]
     resealed: tuple[Digest, ...]
     left: tuple[Finding, ...]
-    #: What was in the place of a directory of objects.
+    #: Files that were in the place of a directory of objects.
     moved: tuple[str, ...]
 
 
@@ -166,7 +166,7 @@ def _mend_objects(repository: Repository, report: Report, verity: Verity) -> _Ob
     findings = [finding for finding in report.findings if _is_of_object(finding)]
     left = [finding for finding in findings if finding.digest is None and not _is_bucket(finding)]
     for finding in filter(_is_bucket, findings):
-        # Something else than a directory, of objects of which there are none then.
+        # A file is in the place of a directory of objects.
         if moved_away(repository.dir, finding.path) is None:
             left.append(finding)
         else:
@@ -203,7 +203,7 @@ def _is_of_object(finding: Finding) -> bool:
 
 
 def _reseal(repository: Repository, store: Dir, digest: Digest) -> None:
-    """Store an object's content again: what has no fs-verity is replaced."""
+    """Store an object's content again, with fs-verity, in place of the object without."""
     fd = store.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
     with open(fd, "rb", buffering=0) as file, repository.objects.writer() as writer:
         while chunk := file.read(_COPY_BYTES):
@@ -212,7 +212,7 @@ def _reseal(repository: Repository, store: Dir, digest: Digest) -> None:
 
 
 def _set_aside(directory: Dir, report: Report) -> tuple[str, ...]:
-    """Make layers that a pull would take for complete ones look absent."""
+    """Rename the links of incomplete layers, so that a pull fetches these layers again."""
     layers = {f.path: f.kind for f in report.findings if f.path.startswith(_LAYER)}
     gone = []
     for path, kind in layers.items():

@@ -1,14 +1,14 @@
-"""A composefs repository: made, opened, locked, and handed out in parts.
+"""A composefs repository: creating it, opening it, locking it.
 
 Owns: the directory ``composefs/`` of a physical root, its ``meta.json``, and the
 shared lock that keeps garbage collection away while a handle is open
 (composefs, "Repository"). Promises:
 
-- Sealed means that ``meta.json`` has fs-verity. A repository that is made here is so from
-  the first byte: the file gets its name only with fs-verity on it.
-- Secure means that an object without fs-verity is never handed out. A sealed repository is
-  secure for everybody; what the disk says never weakens what the caller demands. With
-  ``require_verity`` a repository that is not sealed is refused, or with ``adopt`` opened as
+- Sealed means that ``meta.json`` has fs-verity. A secure repository that is created here is
+  sealed from the beginning: the file gets its name only after fs-verity is enabled on it.
+- Secure means that the handle never returns an object without fs-verity. A sealed repository
+  is secure for every caller; nothing on the disk weakens the caller's demand. With
+  ``require_verity``, a repository that is not sealed is refused, or with ``adopt`` opened as
   a secure one: other implementations do not seal theirs (:mod:`bootc.repository.adoption`).
 
 Use::
@@ -42,16 +42,16 @@ from bootc.repository.objects import Objects
 from bootc.repository.sealing import Verity, VerityMissing
 from bootc.repository.streams import Streams
 
-#: What to do about a ``meta.json`` that makes no sense.
+#: The way out of a malformed ``meta.json``.
 _MAKE_ANOTHER = "remove it, and bootc internals cfs init --ensure makes it again from the objects"
 
 
 class NotARepository(Error):
-    """The directory holds no repository, or only a part of one."""
+    """The directory holds no repository, or an incomplete one."""
 
 
 class RepositoryExists(Error):
-    """There is a repository already, and it is configured in another way."""
+    """There is a repository already, with another configuration."""
 
 
 class Repository:
@@ -89,7 +89,7 @@ class Repository:
         self.algorithm = metadata.algorithm
         #: Whether ``meta.json`` has fs-verity.
         self.sealed = sealed
-        #: Whether every object has to have it.
+        #: Whether every object must have fs-verity.
         self.secure = secure
         self._store = store
         self.objects = Objects(
@@ -111,23 +111,23 @@ class Repository:
         sink: Sink = null_sink,
         verity: Verity = fsverity,
     ) -> Self:
-        """Make the repository of a physical root, or open the one that is there, for writing.
+        """Create the repository of a physical root, or open the existing one for writing.
 
         Args:
-            parent: The directory that holds, or shall hold, the repository.
+            parent: The parent directory of the repository.
             name: The repository's name in it.
-            algorithm: What objects are named by.
-            erofs_format: The format version its images have by default.
-            secure: Demand fs-verity of everything, now and later.
+            algorithm: The algorithm of the digests that name objects.
+            erofs_format: The default format version of its images.
+            secure: Require fs-verity of everything, now and later.
             wait: As for :meth:`open`.
             sink: As for :meth:`open`.
             verity: The kernel's ioctls.
 
         Raises:
-            VerityMissing: the file system has no fs-verity, or the repository that is there
-                was made without.
-            RepositoryExists: the repository that is there has another configuration.
-            NotARepository: the directory holds something, and no ``meta.json``.
+            VerityMissing: the file system has no fs-verity, or the existing repository was
+                created without it.
+            RepositoryExists: the existing repository has another configuration.
+            NotARepository: the directory is not empty and has no ``meta.json``.
             LockedByOther: as :meth:`open`.
         """
         metadata = Metadata.new(algorithm, erofs_format)
@@ -137,7 +137,7 @@ class Repository:
                 if not directory.exists(layout.META):
                     _require_unused(directory)
                     write_metadata(directory, metadata, secure=secure, verity=verity)
-                # Not before: until here it may be somebody else's directory.
+                # Not before this line: until here it may be somebody else's directory.
                 os.fchmod(directory.fileno(), layout.REPOSITORY_MODE)
             repository = cls.open(
                 parent,
@@ -174,30 +174,30 @@ class Repository:
         """Open the repository of a physical root and hold its lock shared.
 
         Args:
-            parent: The directory that holds the repository.
+            parent: The parent directory of the repository.
             name: The repository's name in it.
-            require_verity: Demand fs-verity of every object.
-            adopt: Take a repository that is not sealed all the same, instead of refusing it.
+            require_verity: Require fs-verity of every object.
+            adopt: Accept a repository that is not sealed, instead of refusing it.
             writable: Objects, streams and images may be added.
-            lock: Keep a collection of garbage away. A reader that needs only what no collection
-                removes, such as the image that runs, does without and holds nobody up.
-            wait: Wait for a process that has it alone, which is one that collects garbage.
-            sink: Told when that takes more than a moment.
+            lock: Keep garbage collections away. A reader that needs only what no collection
+                removes, for example the running image, needs no lock and delays nobody.
+            wait: Wait for a process that holds the exclusive lock, to collect garbage.
+            sink: Receives a message if the wait takes more than a moment.
             verity: The kernel's ioctls.
-            infer: What says of a repository without ``meta.json`` what it is, and whether it is
-                secure; it is refused if left out.
+            infer: Describes a repository without ``meta.json``, and tells whether it is secure.
+                If left out, the repository is refused.
 
         Raises:
-            NotARepository: there is none.
-            LockedByOther: another process has it alone, and ``wait`` is false.
-            VerityMissing: it is not sealed, though fs-verity is required and nothing adopted.
+            NotARepository: there is no repository.
+            LockedByOther: another process holds the exclusive lock, and ``wait`` is false.
+            VerityMissing: it is not sealed, fs-verity is required, and ``adopt`` is false.
             MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
-            OSError: also with EROFS or EACCES, when it shall be writable and is not.
+            OSError: EROFS or EACCES if ``writable`` and it is not; other errors.
         """
         path = f"{parent.path.rstrip('/')}/{name}"
         with contextlib.ExitStack() as stack, doing(f"Opening the repository {path}"):
             directory = stack.enter_context(_open_directory(parent, name, path))
-            assert lock or not writable, "what is added and not referred to yet needs the lock"
+            assert lock or not writable, "new objects without a reference need the lock"
             if lock:
                 lock_shared(directory, wait=wait, sink=sink)
             if infer is not None and not directory.exists(layout.META):
@@ -215,20 +215,20 @@ class Repository:
             return repository
 
     def sync(self) -> None:
-        """Return when everything done so far, references too, is on the disk."""
+        """Write everything done so far to the disk, including references."""
         self.objects.flush()
         with doing(f"Syncing {self.dir.path}"):
             self.dir.sync()
 
     @contextlib.contextmanager
     def alone(self, *, wait: bool = True, sink: Sink = null_sink) -> Iterator[None]:
-        """Keep everybody else out for the length of a block, then hold the lock shared again.
+        """Hold the exclusive lock during a block, then hold the lock shared again.
 
-        Others may have changed anything up to the block's start: read it within.
+        Others may have changed anything before the block began: read the state within it.
 
         Args:
-            wait: Wait until all others have closed the repository.
-            sink: Told when that takes more than a moment.
+            wait: Wait until all other processes have closed the repository.
+            sink: Receives a message if the wait takes more than a moment.
 
         Raises:
             LockedByOther: another process has it open, and ``wait`` is false.
@@ -238,14 +238,13 @@ class Repository:
             lock_exclusive(self.dir, wait=wait, sink=sink)
             yield
         finally:
-            # Also when it was refused, for the shared lock went first.
+            # Also after a refusal, because the shared lock was released first.
             lock_shared(self.dir)
 
     def close(self) -> None:
-        """Let go of the lock and the directories; closing twice is fine.
+        """Release the lock and the directories; closing twice is fine.
 
-        Objects nothing refers to yet get their names first, unless a ``with`` block ends in an
-        exception.
+        New objects get their names first, unless a ``with`` block ends in an exception.
         """
         try:
             self.objects.flush()
@@ -275,10 +274,10 @@ def _open_directory(parent: Dir, name: str, path: str) -> Dir:
 
 
 def _require_unused(directory: Dir) -> None:
-    """Refuse a directory that holds what no repository left there: its mode would change."""
+    """Refuse a directory with foreign files: creating a repository would change its mode."""
     if directory.exists(layout.OBJECTS):
         raise _headless(directory.path)
-    # An interrupted run may leave the beginning of a file, and a new file system has the other.
+    # A new file system has lost+found; an interrupted run may have left temporary files.
     foreign = [n for n in directory.names() if n != "lost+found" and not n.startswith(".tmp-")]
     if foreign:
         raise NotARepository(
@@ -295,7 +294,7 @@ def _not_sealed(path: str) -> VerityMissing:
 
 
 def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:
-    """Return what ``meta.json`` says, and whether fs-verity vouches for it."""
+    """Return the content of ``meta.json``, and whether the file has fs-verity."""
     where = f"{directory.path}/{layout.META}"
     try:
         fd = directory.open_regular(layout.META)
@@ -313,7 +312,7 @@ def _read_metadata(directory: Dir, verity: Verity) -> tuple[Metadata, bool]:
 
 
 def write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: Verity) -> None:
-    """Write ``meta.json`` and sync it; one that is there already is left alone."""
+    """Write ``meta.json`` and sync it. An existing file is left alone."""
     with Tmpfile.create(directory) as tmpfile:
         tmpfile.write(metadata.to_bytes())
         os.fsync(tmpfile.fileno())
@@ -324,7 +323,7 @@ def write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: 
                 if exc.errno not in sealing.UNSUPPORTED:
                     raise
                 raise _without_verity(directory) from exc
-        # Somebody else being first is fine: what they wrote is read and compared next.
+        # Another process may be first: the caller reads and compares the file next.
         tmpfile.publish(directory, layout.META)
     os.fsync(directory.fileno())
 

@@ -1,4 +1,4 @@
-"""How a file gets fs-verity, and what to do where there is none.
+"""Enabling fs-verity on a file, also while another process still has it open for writing.
 
 Owns: the seam to the kernel's ioctls (:class:`Verity`) and the protocol around
 them (composefs, "Verity requirement"): open for reading only, no writers left,
@@ -15,11 +15,11 @@ from bootc.errors import Error
 from bootc.formats.digest import Algorithm
 from bootc.fs.atomic import Tmpfile
 
-#: What the ioctls answer where the file system or the kernel has no fs-verity.
+#: Errors of the ioctls if the file system or the kernel has no fs-verity.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
-#: Errors that are the content's fault or the medium's, and come again: EINVAL is how ext4
-#: refuses a file whose fs-verity descriptor is damaged. Any other error says nothing about
-#: the file (permissions, memory), and must not be taken for damage.
+#: Errors that damaged content or a damaged medium causes, permanently. ext4 answers EINVAL for
+#: a file whose fs-verity descriptor is damaged. Any other error (permissions, memory) says
+#: nothing about the file, and is no damage.
 DAMAGE = frozenset({errno.EIO, errno.EINVAL, errno.EUCLEAN, errno.EBADMSG})
 #: Errors of reading a stored object that storing it again heals.
 HEALED = DAMAGE | {errno.ENOENT, errno.EFBIG}
@@ -40,14 +40,14 @@ class Verity(Protocol):
 
 
 class VerityMissing(Error):
-    """fs-verity is demanded, and something lacks it."""
+    """fs-verity is required, and a file or file system does not have it."""
 
 
 def enable(tmpfile: Tmpfile, algorithm: Algorithm, verity: Verity) -> None:
     """Finish writing a file and enable fs-verity on it.
 
-    A child process between fork and exec holds our descriptors for a moment, the writable one
-    too; ETXTBSY is that, and a copy under a new inode is what nobody else can hold.
+    A child process between fork and exec holds our descriptors for a moment, also the writable
+    one. The kernel then answers ETXTBSY. A copy with a new inode is open in no other process.
 
     Raises:
         OSError: the kernel refused (:data:`UNSUPPORTED` where it cannot).
@@ -69,7 +69,7 @@ def enable(tmpfile: Tmpfile, algorithm: Algorithm, verity: Verity) -> None:
 
 
 def enable_in_place(fd: int, algorithm: Algorithm, verity: Verity) -> None:
-    """Enable fs-verity on a file that is not ours to copy; having it already is fine.
+    """Enable fs-verity on a file that must not be copied; a file that has it already is fine.
 
     Raises:
         OSError: the kernel refused, also with ETXTBSY.

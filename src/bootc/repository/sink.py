@@ -1,8 +1,8 @@
-"""Where the content of files goes: into objects, or only through their hash.
+"""Destinations for the content of files: objects of a repository, or only their digests.
 
-What unpacks layers and walks directories writes to an :class:`ObjectSink`. A
-repository's ``Objects`` are one; :class:`DigestOnly` is the other, for whoever wants
-to know what an image would be called and keep nothing.
+The code that unpacks layers and walks directories writes to an :class:`ObjectSink`. There
+are two: a repository's ``Objects``, and :class:`DigestOnly`, which stores nothing and serves
+to compute the id of an image.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bootc.formats.verity import VerityHasher, verity_digest
 
 
 class ObjectWriter(Protocol):
-    """Where the content of one object is written to."""
+    """Takes the content of one object."""
 
     def clone(self, fd: int) -> bool:
         """Share the blocks of a file as the whole content, before any :meth:`write`.
@@ -36,7 +36,7 @@ class ObjectWriter(Protocol):
 
 
 class ObjectSink(Protocol):
-    """Where objects go to: a repository, or nowhere but through the hash."""
+    """Takes objects: a repository stores them, :class:`DigestOnly` only hashes them."""
 
     @property
     def algorithm(self) -> Algorithm:

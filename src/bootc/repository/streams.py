@@ -35,7 +35,7 @@ class Streams:
         """Tell whether the stream and the object it consists of are there.
 
         Raises:
-            BrokenReference: its link is none to an object.
+            BrokenReference: its link does not name an object.
         """
         try:
             return self._objects.exists(self.digest_of(content_id))
@@ -60,7 +60,7 @@ class Streams:
             with self._dir.open_dir(layout.STREAMS) as streams:
                 return [name for name in streams.names(MAX_ENTRIES) if name != layout.REFS]
         except (FileNotFoundError, NotADirectoryError):
-            # What stands in their place is for a check of the repository to find.
+            # A check of the repository reports what is in their place.
             return []
 
     def digest_of(self, content_id: str) -> Digest:
@@ -68,7 +68,7 @@ class Streams:
 
         Raises:
             FileNotFoundError: there is no such stream.
-            BrokenReference: it is no link, or its link is none to an object.
+            BrokenReference: it is no link, or its link does not name an object.
         """
         path = self._path(content_id)
         where = f"{self._dir.path}/{path}"
@@ -91,7 +91,7 @@ class Streams:
         """Store a stream under a content id, in place of an older one.
 
         Raises:
-            StreamTooLarge: no reader would take it.
+            StreamTooLarge: it is larger than readers accept.
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
         path = self._path(content_id)
@@ -104,7 +104,7 @@ class Streams:
         return digest
 
     def verified(self, content_id: str) -> Digest | None:
-        """Return the object that the stream was when :meth:`set_verified` was told of it."""
+        """Return the object that :meth:`set_verified` recorded for the stream."""
         path = f"{layout.VERIFIED}/{self._name(content_id)}"
         try:
             return parse_object_link(read_link(self._dir, path), path)
@@ -112,10 +112,10 @@ class Streams:
             return None
 
     def set_verified(self, content_id: str, digest: Digest) -> None:
-        """Remember that an object is the stream that its content id says, and was compared.
+        """Record that a stream's object was compared with its content id.
 
-        That may get lost, and the stream is compared again then. Collections forget it together
-        with the stream.
+        The record may get lost; the stream is then compared again. Garbage collection removes
+        the record together with the stream.
         """
         self._objects.require_writable()
         path = f"{layout.VERIFIED}/{self._name(content_id)}"
@@ -143,19 +143,19 @@ class Streams:
 
         Args:
             prefix: The directory; all references if left out.
-            pass_over: Pass over what is no reference to a stream, with a warning.
+            pass_over: Skip links that do not refer to a stream, with a warning.
 
         Raises:
-            BrokenReference: something there is no reference to a stream.
+            BrokenReference: a link there does not refer to a stream.
         """
         return self._references.all(prefix, pass_over=pass_over)
 
     def resolve(self, name: str) -> str:
-        """Return the content id that a user means: itself, or ``refs/`` and a reference.
+        """Return the content id for a user's word: a content id, or ``refs/`` and a reference.
 
         Raises:
             FileNotFoundError: there is no such reference.
-            BrokenReference: it refers to something else than a stream.
+            BrokenReference: it refers to something that is not a stream.
         """
         prefix, slash, reference = name.partition("/")
         return self._references.get(reference) if slash and prefix == layout.REFS else name

@@ -136,7 +136,7 @@ def staging(letter: str, kernel_size: int | None = 10, evict: str = "") -> NewDe
 
 
 STAGED_ANEW = [
-    "  have the shutdown finalize it",
+    "  start the service that finalizes it at shutdown",
     "  write the staged menu: C, A",
     "* announce deployment C, to boot next",
 ]
@@ -162,8 +162,8 @@ STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
             "  remove the unused kernel F (7 bytes)",
             "  write the kernel of deployment C (10 bytes)",
             "  make the state of deployment C",
-            "  have the shutdown finalize it",
-            "  withdraw what is announced for the next boot",
+            "  start the service that finalizes it at shutdown",
+            "  withdraw the announcement of the staged deployment",
             "  write the staged menu: C, A, E",
             "* announce deployment C, to boot next",
             "  remove the state of deployment D",
@@ -173,7 +173,7 @@ STAGES: dict[str, tuple[Facts, NewDeployment, list[str]]] = {
         facts("ab", staged="da", marker="d"),
         staging("c", 10, "d"),
         [
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  remove the staged menu",
             "  remove the unused kernel D (7 bytes)",
             "  write the kernel of deployment C (10 bytes)",
@@ -241,9 +241,16 @@ def test_staging_tells_what_goes() -> None:
 @pytest.mark.parametrize(
     ("was_locked", "locked", "lines"),
     [
-        (False, False, ["* have the shutdown finalize it"]),
+        (False, False, ["* start the service that finalizes it at shutdown"]),
         (True, True, []),
-        (True, False, ["  have the shutdown finalize it", "* announce deployment C, to boot next"]),
+        (
+            True,
+            False,
+            [
+                "  start the service that finalizes it at shutdown",
+                "* announce deployment C, to boot next",
+            ],
+        ),
         (False, True, ["* announce deployment C, to boot when asked to"]),
     ],
 )
@@ -256,7 +263,7 @@ CANCELS: dict[str, tuple[Facts, list[str]]] = {
     "staged": (
         facts("ab", staged="ca", marker="c"),
         [
-            "* withdraw what is announced for the next boot",
+            "* withdraw the announcement of the staged deployment",
             "  remove the staged menu",
             "  remove the state of deployment C",
         ],
@@ -300,7 +307,7 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
         facts("ab", staged="ca", marker="c"),
         "a",
         [
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  remove the staged menu",
             "* record that deployment A is docker://example.com/f",
             "  remove the state of deployment C",
@@ -310,7 +317,7 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
         facts("ab", staged="ca", marker="c"),
         "c",
         [
-            "  have the shutdown finalize it",
+            "  start the service that finalizes it at shutdown",
             "* record that deployment C is docker://example.com/f",
         ],
     ),
@@ -327,7 +334,7 @@ RECORDS: dict[str, tuple[Facts, str, list[str]]] = {
         facts("ab", staged="ca", marker="c", locked=True),
         "c",
         [
-            "  have the shutdown finalize it",
+            "  start the service that finalizes it at shutdown",
             "  announce deployment C, to boot next",
             "* record that deployment C is docker://example.com/f",
         ],
@@ -381,7 +388,7 @@ ROLLBACKS: dict[str, tuple[Facts, list[str], tuple[str, ...]]] = {
     "with something staged": (
         facts("ab", staged="ca", marker="c"),
         [
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             REWRITTEN,
             "  write the staged menu: B, A",
             "* exchange the staged menu with the live one",
@@ -399,7 +406,7 @@ ROLLBACKS: dict[str, tuple[Facts, list[str], tuple[str, ...]]] = {
     "the booted entry is lost, with something staged": (
         facts("be", staged="cb", marker="c"),
         [
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             REWRITTEN,
             "  write the staged menu: B, E",
             "* exchange the staged menu with the live one",
@@ -428,7 +435,7 @@ def test_an_image_that_is_in_the_menu_comes_to_the_front() -> None:
     plan = plan_front(facts("ab", staged="ca", marker="c"), d("b"), origin("f"), locked=False)
     assert short(plan) == [
         "  record that deployment B is docker://example.com/f",
-        "  withdraw what is announced for the next boot",
+        "  withdraw the announcement of the staged deployment",
         "  remove the staged menu",
         "  write the staged menu: B, A",
         "* exchange the staged menu with the live one",
@@ -481,7 +488,7 @@ DELETIONS: dict[str, tuple[Facts, str, list[str]]] = {
         facts("ab", staged="ca", marker="c"),
         "c",
         [
-            "* withdraw what is announced for the next boot",
+            "* withdraw the announcement of the staged deployment",
             REWRITTEN,
             "  remove the state of deployment C",
         ],
@@ -556,14 +563,14 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         [
             "  give deployment C the merged /etc (0 local changes)",
             "* exchange the staged menu with the live one",
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
         ],
     ),
     "pinned since": (
         facts("ab", staged="ca", marker="c", pinned="b"),
         [
             "  give deployment C the merged /etc (0 local changes)",
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  write the staged menu: C, A, B",
             "* exchange the staged menu with the live one",
         ],
@@ -572,7 +579,7 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         edited(facts("ab", staged="ca", marker="c"), "a"),
         [
             "  give deployment C the merged /etc (0 local changes)",
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
         ],
@@ -581,7 +588,7 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         facts("ab", staged="eca", marker="c", states="abce"),
         [
             "  give deployment C the merged /etc (0 local changes)",
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
         ],
@@ -590,18 +597,18 @@ FINALIZED: dict[str, tuple[Facts, list[str]]] = {
         facts("ba", staged="cb", marker="c", booted="a"),
         [
             "  give deployment C the merged /etc (0 local changes)",
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  write the staged menu: C, A",
             "* exchange the staged menu with the live one",
         ],
     ),
     "interrupted after the exchange": (
         facts("ca", staged="ab", marker="c"),
-        ["  withdraw what is announced for the next boot", "  remove the staged menu"],
+        ["  withdraw the announcement of the staged deployment", "  remove the staged menu"],
     ),
     "exchanged by somebody who forgot to withdraw it": (
         facts("ca", marker="c"),
-        ["  withdraw what is announced for the next boot", "  remove the staged menu"],
+        ["  withdraw the announcement of the staged deployment", "  remove the staged menu"],
     ),
 }
 
@@ -683,7 +690,7 @@ def test_cleaning_up_the_repository() -> None:
     assert [line.replace("sha256:", "") for line in plan.lines()] == [
         f"  keep image {'a' * 64}",
         "  no longer keep image oci/c",
-        "  collect what nothing refers to from the repository",
+        "  collect garbage in the repository",
     ]
     assert getattr(plan.steps[-1], "roots", None) == (d("a"), d("b"))
 

@@ -502,7 +502,7 @@ def test_in_the_room_of_what_is_staged(bench: Bench, top: Path, failing_at: Fail
         dry = bench.upgrade(osimages.OLD, dry_run=True)
     size_bytes = sum(map(len, bench.images.kernels[before]))
     assert dry[:3] == [
-        "  withdraw what is announced for the next boot",
+        "  withdraw the announcement of the staged deployment",
         "  remove the staged menu",
         f"  remove the unused kernel {before} ({size_bytes} bytes)",
     ]

@@ -1,8 +1,8 @@
-"""What the installed machine will boot with, decided before any of it is written.
+"""The choice of what the installed machine boots with, made before any of it is written.
 
-A kernel of its own gets its arguments here. A unified kernel image brings them, under
-its signature, so that nothing can be added and what it demands of the disk is final:
-where request and image exclude each other the installation ends here.
+A bare kernel gets its arguments here. A unified kernel image brings them, under its
+signature: nothing can be added, and its demands on the disk are final. If request and image
+contradict each other, the installation ends here.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from bootc.repository.repository import Repository
 
 
 class UkiRefused(Error):
-    """The image's unified kernel image, or its lack, excludes what the user asked for."""
+    """The user's request contradicts the image's unified kernel image, or needs one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Booting:
-    """What boots, and how.
+    """The files that the machine boots with, and how.
 
     Attributes:
         resource: The files.
         boot_type: Their kind.
-        os_release: Who the menu says it is.
-        options: The kernel's arguments, None where the kernel brings its own.
+        os_release: The name in the boot menu.
+        options: The kernel's arguments; None if the unified kernel image has its own.
     """
 
     resource: Kernel | UkiFile
@@ -55,16 +55,16 @@ def decide_booting(
     pulled: Pulled,
     repository: Repository,
 ) -> Booting:
-    """Find out what a pulled image boots with, and make sure that it will on this disk.
+    """Find what a pulled image boots with, and check that it can boot from this disk.
 
     Raises:
-        ImageNotBootable: there is nothing.
+        ImageNotBootable: the image has no kernel to boot.
         KernelTooOld: its kernel cannot mount the image.
-        UkiRefused: it is not to be had as asked.
-        WrongUki: it boots another image.
-        CmdlineError: the kernel would cut its arguments off.
-        PeError: the unified kernel image is none.
-        OSError: it cannot be read.
+        UkiRefused: the request contradicts its unified kernel image.
+        WrongUki: its unified kernel image boots another image.
+        CmdlineError: the kernel would cut off its arguments.
+        PeError: its unified kernel image is malformed.
+        OSError: a file cannot be read.
     """
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
@@ -87,14 +87,14 @@ def decide_booting(
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
-    """Make sure that a unified kernel image fits what was decided.
+    """Check that a unified kernel image fits the decisions.
 
     Args:
-        decisions: What was decided.
+        decisions: The decisions of :func:`~bootc.deploy.install.checks.check_host`.
         missing_verity_allowed: Whether its command line tolerates missing fs-verity.
 
     Raises:
-        UkiRefused: it does not.
+        UkiRefused: it contradicts a decision.
     """
     if decisions.kargs:
         raise UkiRefused(
@@ -118,10 +118,10 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
 def kernel_arguments(
     decisions: Decisions, root_uuid: uuid.UUID, image_id: Digest, kargs_d: tuple[str, ...]
 ) -> list[str]:
-    """Put the kernel's arguments together; of identical ones the first stays.
+    """Put the kernel's arguments together; the first of identical arguments is kept.
 
-    Where the root is found, what configuration and user add, the deployment, and
-    last what the image itself asks for.
+    The order: the root file system, arguments of configuration and user, the deployment, and
+    last the arguments of the image.
     """
     arguments = ["rw"] if decisions.discoverable else [f"root=UUID={root_uuid}", "rw"]
     for text in decisions.kargs:
@@ -131,7 +131,7 @@ def kernel_arguments(
 
 
 def _with_addons(uki: UkiFile, names: tuple[str, ...]) -> UkiFile:
-    """Choose the add-ons with these names, which are those of their files less the suffix."""
+    """Choose the add-ons with these names. A name is the name of a file without its suffix."""
     files = [name + ADDON_SUFFIX for name in names]
     for name, file in zip(names, files, strict=True):
         if file not in uki.addons:

@@ -1,10 +1,9 @@
-"""Everything that can be known to fail before the disk is touched.
+"""The checks before an installation touches the disk.
 
-Two steps, because the image's source is opened in between: :func:`check_host`
-looks at the request, the configuration, the tools, the kernel and the disk;
-:func:`check_image` at the image. Neither writes anything, so whatever they raise
-leaves the disk as it was. The cheap questions come first, and the ones about
-what the user typed before the ones about the machine.
+There are two, because the image's source is opened in between: :func:`check_host` checks the
+request, the configuration, the tools, the kernel and the disk; :func:`check_image` checks the
+image. Neither writes anything, so an error leaves the disk unchanged. Cheap checks come
+first, and checks of the user's input come before checks of the machine.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from bootc.kernel import mount
 BOOTLOADER = "systemd"
 BLOCK_SETUP = "direct"
 _TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", filesystem.ESP_TOOL)
-#: What is mounted on the way besides the root file system.
+#: The file systems that an installation mounts besides the root.
 _FILESYSTEMS = (ESP_FILESYSTEM, "erofs", "overlay", "tmpfs")
-#: Room for what no layer accounts for: inodes and journal, the image itself, /etc and /var.
+#: Space that no layer accounts for: inodes and journal, the image itself, /etc and /var.
 _SLACK_MIB = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What request, configuration and machine come to together."""
+    """The choices that follow from request, configuration and machine."""
 
     device: Device
     machine: str
@@ -53,16 +52,16 @@ class Decisions:
 
 
 def check_host(request: InstallRequest, config: InstallConfig | None, machine: str) -> Decisions:
-    """Decide how to install, and make sure that this machine can.
+    """Decide how to install, and check that this machine can.
 
     Args:
-        request: What the user wants.
-        config: What the install configuration says, None when there is none.
-        machine: This machine, as ``uname -m`` says.
+        request: The user's request.
+        config: The install configuration; None if there is no file.
+        machine: The architecture of this machine, as ``uname -m`` prints it.
 
     Raises:
         InstallRefused: the request cannot be met, or the disk must not be written.
-        UnknownFilesystem: the root file system is none of ours.
+        UnknownFilesystem: the type of the root file system is unknown.
         UnsupportedMachine: there is no partition layout for this machine.
         ToolMissing: a program is not installed.
     """
@@ -97,7 +96,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
 def check_image(
     decisions: Decisions, manifest_raw: bytes, config_raw: bytes, required_bytes: int
 ) -> None:
-    """Make sure that the image is one, is for this machine, and has room on the disk.
+    """Check that the image is well-formed, is for this machine, and fits on the disk.
 
     Raises:
         ImageSpecError: manifest or configuration are malformed.
@@ -135,8 +134,8 @@ def _choose_filesystem(request: InstallRequest, config: InstallConfig | None) ->
 def _choose_bootloader(request: InstallRequest, config: InstallConfig) -> bool:
     """Check the boot loader, and return whether it finds the root partition by its type.
 
-    systemd-boot always tells which partition it came from, but only somebody who asked
-    for it by name can be taken to know that the image looks for its root that way.
+    systemd-boot always reports which partition it came from. But only a user who asked for
+    systemd-boot by name is known to have an image that finds its root in this way.
     """
     asked = request.bootloader or config.bootloader
     if asked == "none":
@@ -187,7 +186,7 @@ def _check_kernel(decisions: Decisions) -> None:
         _check_filesystem(name)
     if decisions.allow_missing_verity:
         return
-    # fs-verity is one switch for all file systems, and ext4 is the one that shows it.
+    # The kernel has one fs-verity switch for all file systems, and ext4 shows it.
     with contextlib.suppress(OSError):
         os.close(mount.fsopen(Filesystem.EXT4.value))
     features = "/sys/fs/ext4/features"
@@ -200,7 +199,7 @@ def _check_kernel(decisions: Decisions) -> None:
 
 def _check_filesystem(name: str) -> None:
     try:
-        # Opening a context loads the module where there is one.
+        # Opening a context loads the kernel's module.
         os.close(mount.fsopen(name))
     except OSError as exc:
         if exc.errno != errno.ENODEV:

@@ -1,11 +1,11 @@
-"""A sealed image that will be refused, recognised before the disk is touched.
+"""An early check of sealed images, before the installation touches the disk.
 
-What an image boots with is known for sure when it has been pulled, and then the disk has
-been written to. A unified kernel image holds the id of the image, though, which is
-computed of all that is not in ``/boot``: builders can only add it last. So the last layer
-tells, and reading that one twice is cheaper than a disk wiped for nothing.
+Only a pulled image shows for certain what it boots with, and a pull writes to the disk. A
+unified kernel image holds the id of the image, which is computed from all files outside
+``/boot``, so builders can only add it in the last layer. Reading that layer twice is cheaper
+than wiping a disk in vain.
 
-Promises: nothing is stored. Finding nothing means nothing.
+Promises: the check stores nothing. If it finds no unified kernel image, nothing follows.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from bootc.oci import unpack
 from bootc.oci.source import Source
 from bootc.repository.sink import DigestOnly
 
-#: A kernel image with its initramfs has less; a layer with more holds a whole system.
+#: A kernel with its initramfs is smaller; a larger layer holds a whole system.
 _MAX_LAYER_BYTES = 256 << 20
-#: Any will do: the layer is read for its names.
+#: Any algorithm will do: only the names in the layer are used.
 _ALGORITHM = Algorithm.SHA512
 
 
 def check_last_layer(decisions: Decisions, source: Source) -> None:
-    """Make sure that a unified kernel image in the last layer fits what was decided.
+    """Check that a unified kernel image in the last layer fits the decisions.
 
-    The layer is only read when there is something that such an image could refuse.
+    The layer is only read if a unified kernel image could contradict them.
 
     Raises:
-        UkiRefused: it does not.
-        Error, OSError: the layer cannot be read, or is not what the image says.
+        UkiRefused: it contradicts a decision.
+        Error, OSError: the layer cannot be read, or has another digest than the image says.
     """
     if not (decisions.kargs or decisions.allow_missing_verity):
         return
@@ -55,7 +55,7 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
 
 
 def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list[bool]:
-    """Return of every unified kernel image in a layer whether it tolerates missing fs-verity."""
+    """Return for each unified kernel image in a layer whether it tolerates missing fs-verity."""
     with doing(f"Reading layer {descriptor.digest}"):
         with source.blob(descriptor) as blob:
             stream = unpack.split_layer(blob, diff_id, DigestOnly(_ALGORITHM))
@@ -77,5 +77,5 @@ def _is_optional(data: bytes) -> bool | None:
     try:
         return Uki.read(io.BytesIO(data)).composefs_argument().optional
     except (PeError, CmdlineError):
-        # The pull finds that too, and says more of it.
+        # The pull fails for the same reason, with a better message.
         return None

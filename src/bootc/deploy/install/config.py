@@ -1,15 +1,14 @@
-"""Install configuration: what the machine that installs says about how to install.
+"""Install configuration: files on the installing system that say how to install.
 
-``bootc/install/*.toml`` is read below ``/usr/lib``, ``/usr/local/lib``, ``/etc``
-and ``/run``. A file replaces one of the same name in an earlier directory, a
-symlink to ``/dev/null`` removes it, and what is left applies in the order of the
-file names: a later scalar wins, lists of kernel arguments grow.
+The files are ``bootc/install/*.toml`` below ``/usr/lib``, ``/usr/local/lib``, ``/etc`` and
+``/run``. A file replaces a file of the same name in an earlier directory; a symlink to
+``/dev/null`` removes it. The remaining files apply in the order of their names: a later
+scalar wins, lists of kernel arguments grow.
 
-Promises: an unknown key inside a table of ours is an error, since it is most
-likely a spelling mistake; elsewhere it is a warning. Keys that steer only what
-this program does not do (ostree, bootupd, an existing root) are checked and
-dropped. Unlike upstream's composefs backend, ``kargs`` takes effect: a kernel
-argument that is silently left out makes a machine nobody can reach.
+Promises: an unknown key inside a table of ours is an error, because it is probably a spelling
+mistake; elsewhere it is a warning. Keys for functions that this program does not have
+(ostree, bootupd, an existing root) are checked and ignored. Unlike in upstream's composefs
+backend, ``kargs`` takes effect: a missing kernel argument can make a machine unreachable.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 #: Later directories override earlier ones.
 _DIRECTORIES = ("usr/lib", "usr/local/lib", "etc", "run")
 _BELOW = "bootc/install"
-#: Nobody's file is larger.
+#: No real file is larger.
 _MAX_BYTES = 1 << 20
 
 FILESYSTEMS = ("xfs", "ext4", "btrfs")
@@ -40,7 +39,7 @@ DEFAULT_BLOCK_SETUPS = ("direct",)
 BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 
 _SIGPOLICY = "enforce-container-sigpolicy"
-#: Every key of a table: its type, or the table below it.
+#: The keys of a table, each with its type or its own table.
 _Schema = Mapping[str, "type | _Schema"]
 _INSTALL: _Schema = {
     "root-fs-type": str,
@@ -67,7 +66,7 @@ class ConfigError(Error):
 
 @dataclass(frozen=True, slots=True)
 class InstallConfig:
-    """What all files say together; ``None`` where none says anything."""
+    """The merged configuration of all files; ``None`` for keys that no file has."""
 
     root_fs_type: str | None = None
     block: tuple[str, ...] = DEFAULT_BLOCK_SETUPS
@@ -78,15 +77,16 @@ class InstallConfig:
 
 
 def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
-    """Read the configuration of the running system, or return None where there is none.
+    """Read the configuration of the running system; return None if there is no file.
 
     Args:
-        machine: This machine, as ``uname -m`` says; files for others are left out.
-        root: Where the four directories lie.
+        machine: The architecture of this machine, as ``uname -m`` prints it. Files for other
+            architectures are left out.
+        root: The root of the four directories.
 
     Raises:
-        ConfigError: a file is not TOML, or holds a key or a value that is not known; or a
-            directory is something else.
+        ConfigError: a file is not TOML, or has an unknown key or value; or a directory is no
+            directory.
         OSError: a file cannot be read.
     """
     tables: list[Mapping[str, Any]] = []
@@ -102,10 +102,10 @@ def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
 
 
 def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
-    """Return the checked ``[install]`` table of a file, or None where it has none.
+    """Return the checked ``[install]`` table of a file, or None if it has no such table.
 
     Raises:
-        ConfigError: the file is no TOML, or a key or a value is not known.
+        ConfigError: the file is not TOML, or has an unknown key or value.
     """
     try:
         document = tomllib.loads(data.decode("utf-8"))
@@ -132,7 +132,7 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
 
 
 def merge(tables: Sequence[Mapping[str, Any]]) -> InstallConfig:
-    """Put checked tables together, the later ones winning."""
+    """Merge checked tables. A later table wins."""
 
     def last(values: Sequence[Any]) -> Any:
         return next((value for value in reversed(values) if value is not None), None)

@@ -1,9 +1,9 @@
-"""Brings an image onto a mounted root file system and makes the machine boot it.
+"""Installing an image to a mounted root file system, so that the machine boots it.
 
-The order is the promise. Everything the boot entry depends on (objects and image,
-boot loader, kernel, state) is on the disk before the entry is written; the entry
-comes last and is the commit point. An interruption before it leaves a disk that
-boots nothing, one after it leaves a whole installation.
+Promises an order: everything that the boot entry depends on (objects and image, boot loader,
+kernel, state) is on the disk before the entry is written. The entry comes last and is the
+commit point. An interruption before it leaves a disk that boots nothing, an interruption
+after it leaves a complete installation.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from bootc.repository.mounting import mount_composefs, open_verified_image
 from bootc.repository.repository import Repository
 from bootc.repository.sealing import VerityMissing
 
-#: Where container storage will be, and the link by which images find it.
+#: The directory of container storage, and the link by which images find it.
 _BOUND_IMAGES = "bootc"
 _BOUND_IMAGES_LINK = ("ostree", "bootc", "../composefs/bootc")
-#: Mount point for the ESP of a running machine.
+#: The mount point of the ESP in a running machine.
 _ESP_MOUNT_POINT = "boot/efi"
-#: What upstream configures systemd-boot with for unified kernel images, unless bootctl has.
+#: Upstream's configuration of systemd-boot for unified kernel images; bootctl's file wins.
 _LOADER_CONF = "loader/loader.conf"
 _LOADER_CONF_TEXT = b"timeout 5"
 
@@ -68,10 +68,10 @@ def deploy_image(
 
     Raises:
         InsufficientSpace: the image does not fit.
-        ImageNotBootable: it has no kernel that could be started.
-        UkiRefused: its unified kernel image does not go with the request.
-        NoSpaceOnBoot: what it boots with does not fit on the ESP.
-        Error, OSError: whatever pulling, mounting and writing raise.
+        ImageNotBootable: it has no kernel to boot.
+        UkiRefused: the request contradicts its unified kernel image.
+        NoSpaceOnBoot: its kernel does not fit on the ESP.
+        Error, OSError: pulling, mounting or writing failed.
     """
     with _new_repository(root, decisions) as repository:
         check_space(repository, source)
@@ -120,7 +120,7 @@ def _write_entry(boot: BootDirs, image_id: Digest, booting: Booting) -> None:
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:
     try:
-        # A UKI that tolerates missing fs-verity gets it all the same where there is any.
+        # Even if the UKI tolerates missing fs-verity, it is enabled where possible.
         return Repository.create(root, secure=not decisions.allow_missing_verity)
     except VerityMissing as exc:
         exc.hint = f"{exc.hint}; or give --allow-missing-verity"
@@ -146,8 +146,8 @@ def _mounted_image(repository: Repository, image_id: Digest) -> Iterator[Dir]:
 def _install_bootloader(image: Dir, boot: BootDirs, *, generic: bool) -> None:
     """Run bootctl on the image, with the ESP at its ``/boot`` and a ``/tmp`` to write to.
 
-    Both are put on directory descriptors: a link of the image's making cannot lead
-    them elsewhere. They go when the image is unmounted.
+    Both are mounted on directory descriptors, so a link in the image cannot redirect them. They
+    disappear when the image is unmounted.
     """
     with doing("Mounting the EFI system partition into the image"):
         esp_fd = mount.open_tree(boot.menu.fileno(), "", mount.OPEN_TREE_CLONE | AT_EMPTY_PATH)
@@ -180,7 +180,7 @@ def _tmpfs() -> int:
 
 
 def _lay_out_root(root: Dir) -> None:
-    """Make the fixed directories of a physical root besides repository and state."""
+    """Create the fixed directories of a physical root, except repository and state."""
     with doing("Laying out the root file system"):
         root.ensure_dir(f"{layout.REPOSITORY}/{_BOUND_IMAGES}").close()
         root.ensure_dir(_ESP_MOUNT_POINT).close()
@@ -191,6 +191,6 @@ def _lay_out_root(root: Dir) -> None:
 
 def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: Origin) -> None:
     objects = repository.objects
-    # Of the image itself: the labels of its files are not in the tree that was pulled.
+    # From the image itself: the pulled tree has no SELinux labels.
     etc = image_etc(objects, image_id)
     state.create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)

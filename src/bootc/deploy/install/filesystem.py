@@ -1,4 +1,4 @@
-"""The file systems of a fresh installation: which there are, and how they are made."""
+"""The file systems of a new installation, and the commands that create them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Filesystem(enum.StrEnum):
         """Return the member of that name.
 
         Raises:
-            UnknownFilesystem: there is none.
+            UnknownFilesystem: there is no such member.
         """
         try:
             return cls(name)
@@ -51,12 +51,12 @@ class Filesystem(enum.StrEnum):
 def mkfs_argv(filesystem: Filesystem, device: str, fs_uuid: uuid.UUID) -> list[str]:
     """Return the command that makes a root file system.
 
-    The partition was just made and is ours, whatever old signature its blocks may
-    still hold, so the tools that would refuse because of one are told to go on.
+    The partition is new and ours, even if its blocks still hold an old signature. Tools that
+    would refuse because of a signature get the option to continue.
     """
     match filesystem:
         case Filesystem.EXT4:
-            # A small disk would get blocks of 1 KiB, and the digests are over 4 KiB.
+            # mkfs.ext4 would give a small disk blocks of 1 KiB; fs-verity here needs 4 KiB.
             options = ["-q", "-b", "4096", "-U", str(fs_uuid), "-O", "verity"]
         case Filesystem.BTRFS:
             options = ["-q", "-f", "-U", str(fs_uuid)]

@@ -1,12 +1,12 @@
-"""The partition table of a fresh installation, written by ``sfdisk``.
+"""The partition table of a new installation, written by ``sfdisk``.
 
-GPT, in this order: a BIOS boot partition (x86_64; unused by systemd-boot, but
-part of the layout every bootc disk has), the EFI system partition, and the root
-with the type the Discoverable Partitions Specification gives this machine.
+A GPT with, in this order: a BIOS boot partition (x86_64; systemd-boot does not use it, but
+every bootc disk has it), the EFI system partition, and the root partition with the type that
+the Discoverable Partitions Specification has for this architecture.
 
-The partition's device nodes are taken from the table itself and waited for. A
-running udev is asked to settle; where there is none, or where the kernel does not
-scan tables by itself (loop devices), ``partx`` tells the kernel of the partitions.
+The names of the device nodes come from the table itself, and the code waits for the nodes. If
+udev runs, it is asked to settle. If there is no udev, or if the kernel does not scan tables
+by itself (loop devices), ``partx`` adds the partitions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from bootc.fs.toolreply import run_for_record
 
 MIB = 1 << 20
 ESP_SIZE_MIB = 1024
-#: What the table itself takes at either end, and alignment.
+#: The space for the table at both ends of the disk, and for alignment.
 TABLE_SIZE_MIB = 1
-#: Machines whose firmware starts systemd-boot from an ESP, and the size of what comes before it.
+#: Architectures whose firmware starts systemd-boot from an ESP, and the size of the BIOS boot
+#: partition before it.
 _BIOS_BOOT_SIZE_MIB = {"x86_64": 1, "aarch64": 0}
 _BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 
@@ -50,7 +51,7 @@ _UDEV_CONTROL = "/run/udev/control"
 
 
 class PartitioningFailed(Error):
-    """The table was written, but the partitions are not what or where they should be."""
+    """The table was written, but a partition is missing or did not appear."""
 
 
 class UnsupportedMachine(Error):
@@ -75,13 +76,13 @@ class Layout:
 
 
 def parse_size(text: str) -> int:
-    """Return a size in MiB: an integer with M, MiB (the default), G, GiB, T or TiB behind it.
+    """Return a size in MiB. The text is an integer and M, MiB (the default), G, GiB, T or TiB.
 
     >>> parse_size("10G")
     10240
 
     Raises:
-        ValueError: the text is no such size, or the size is nothing.
+        ValueError: the text is malformed, or the size is zero.
     """
     match = _SIZE.match(text)
     size_mib = int(match[1]) * _MIB_PER_UNIT[match[2] or ""] if match else 0
@@ -91,7 +92,7 @@ def parse_size(text: str) -> int:
 
 
 def fixed_size_mib(machine: str) -> int:
-    """Return how much of a disk is not for the root file system.
+    """Return how much of a disk the other partitions and the table take, in MiB.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
@@ -100,7 +101,7 @@ def fixed_size_mib(machine: str) -> int:
 
 
 def sfdisk_script(machine: str, label_id: uuid.UUID, root_size_mib: int | None) -> str:
-    """Return what ``sfdisk`` is told. The root takes what is left unless its size is given.
+    """Return the input for ``sfdisk``. Without a size, the root takes the rest of the disk.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
@@ -126,7 +127,7 @@ def create_partitions(device: str, machine: str, root_size_mib: int | None) -> L
     """
     script = sfdisk_script(machine, uuid.uuid4(), root_size_mib)
     with doing(f"Partitioning {device}"):
-        # What older partitions had in the same place would show through in the new ones.
+        # Old signatures in the same place would make the new partitions look used.
         argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", device]
         process.run(argv, input=script.encode())
         layout = find_layout(read_table(device), machine)
@@ -150,7 +151,7 @@ def read_table(device: str) -> tuple[Partition, ...]:
 
 
 def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:
-    """Pick the ESP and the root out of a table that was just written.
+    """Find the ESP and the root in a table that was just written.
 
     Raises:
         PartitioningFailed: one of them is missing.
@@ -163,7 +164,7 @@ def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:
 
 
 def settle() -> None:
-    """Wait until udev has handled what happened so far, if it runs at all."""
+    """Wait until udev has handled all events so far, if it runs."""
     if os.path.exists(_UDEV_CONTROL):
         process.run(["udevadm", "settle"])
 
@@ -176,14 +177,14 @@ def _wait_for_nodes(device: str, partitions: tuple[Partition, ...]) -> None:
             raise PartitioningFailed(
                 f"{missing[0]} did not appear", hint="the kernel does not see the new partitions"
             )
-        # It fails while somebody probes the device; the next round tries again.
+        # partx fails while another program probes the device; the next round tries again.
         process.run(["partx", "--update", device], ok=(0, 1))
         settle()
         time.sleep(_NODE_POLL_S)
 
 
 def _is_there(partition: Partition) -> bool:
-    """Tell whether the kernel has the partition; an older table's node has another size."""
+    """Tell whether the kernel has the partition. The node of an old table has another size."""
     try:
         fd = os.open(partition.node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:

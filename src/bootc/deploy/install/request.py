@@ -1,4 +1,4 @@
-"""What an installation is asked to do, and what it reports to have done."""
+"""The request for an installation, and its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_TRANSPORT = "registry"
 
 
 class InstallRefused(Error):
-    """The installation cannot be done as asked. Nothing has been written: the disk is as it was."""
+    """The request cannot be met. Nothing was written; the disk is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,18 @@ class InstallRequest:
 
     Attributes:
         device: Path of a whole disk.
-        source: Where the image comes from now.
-        target: Where the installed machine looks for updates.
+        source: The image to install.
+        target: The image from which the installed machine updates.
         bootloader: A name, or None to leave the choice to the configuration.
         block_setup: A name, or None to leave the choice to the configuration.
         filesystem: Type of the root file system, or None to leave it to the configuration.
-        root_size_mib: Size of the root partition, or None for all there is.
-        wipe: Overwrite what the disk holds.
+        root_size_mib: Size of the root partition, or None for the rest of the disk.
+        wipe: Overwrite the data on the disk.
         kargs: Kernel arguments to add.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
-        generic_image: The disk will boot on other machines: leave this one's firmware alone.
-        uki_addons: Add-ons of the image's unified kernel image to install, less their suffix.
+        generic_image: The disk will boot on other machines: do not change this machine's
+            firmware variables.
+        uki_addons: The add-ons of the image's unified kernel image to install, without suffix.
     """
 
     device: str
@@ -51,7 +52,7 @@ class InstallRequest:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What is on the disk now."""
+    """The result of an installation."""
 
     image_id: Digest
     manifest_digest: OciDigest
@@ -62,13 +63,13 @@ class Installed:
 def target_reference(
     source: ImageReference, imgref: str | None, transport: str | None
 ) -> ImageReference:
-    """Return where updates will come from: as given, with the source filling the gaps.
+    """Return the image reference for updates: the given parts, completed from the source.
 
-    A source that is no registry is only taken over whole, since its name means
-    nothing to another transport.
+    A source that is no registry is only used as a whole, since another transport cannot use
+    its name.
 
     Raises:
-        ImageReferenceError: the parts make no reference.
+        ImageReferenceError: the parts do not form a reference.
     """
     if imgref is None and transport is None:
         return source

@@ -1,9 +1,8 @@
 """Secure Boot keys that an image brings for firmware in setup mode.
 
 ``usr/lib/bootc/install/secureboot-keys/<set>/*.auth`` goes to ``loader/keys/<set>/``
-on the ESP, from where systemd-boot enrols them at the first start. A file in the
-wrong place is an error, because a machine that silently runs without the keys its
-maker shipped is what the keys were to prevent.
+on the ESP, from where systemd-boot enrols them at the first start. A file in the wrong place
+is an error: otherwise the machine would silently run without the keys of the image.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def find_keys(root: Directory) -> Iterator[tuple[str, str, Inline | External]]:
     """Yield set, file name and content of every key.
 
     Raises:
-        BadSecureBootKeys: something lies where it cannot be a key.
+        BadSecureBootKeys: a file is in a place where no key may be.
     """
     try:
         top = root.find_directory(_SOURCE)
@@ -58,7 +57,7 @@ def write_keys(
     """Write the keys to the ESP, and yield the path of each one there.
 
     Raises:
-        BadSecureBootKeys: something lies where it cannot be a key.
+        BadSecureBootKeys: a file is in a place where no key may be.
         OSError: reading or writing failed.
     """
     for key_set, name, content in find_keys(root):
@@ -79,7 +78,7 @@ def _text(raw: bytes) -> str:
     try:
         name = raw.decode("ascii")
     except UnicodeDecodeError:
-        # FAT stores names as UTF-16; what is not text has no name there.
+        # FAT stores names as UTF-16; bytes that are not text cannot be a name there.
         name = ""
     if not fat.is_name(name):
         raise BadSecureBootKeys(f"{_SOURCE} holds the unusable name {raw!r}")

@@ -1,4 +1,4 @@
-"""The disk to install to: what it is, whether it may be overwritten, and making it blank."""
+"""The disk to install to: inspecting it, checking that it may be overwritten, wiping it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FORGET_POLL_S = 0.2
 
 
 class StillInUse(Error):
-    """Somebody holds a partition that is no longer there."""
+    """A process holds a partition of the old table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A whole disk. ``partitions`` are the ones the kernel knows of."""
+    """A whole disk. ``partitions`` are the ones that the kernel knows."""
 
     path: str
     kind: str
@@ -44,11 +44,11 @@ class Device:
 
 
 def inspect(path: str) -> Device:
-    """Find out about a disk; symlinks such as those in ``/dev/disk`` are followed.
+    """Inspect a disk. Symlinks such as those in ``/dev/disk`` are followed.
 
     Raises:
-        InstallRefused: it is no block device, or only a part of one.
-        OSError: there is nothing of that name.
+        InstallRefused: the path is no block device, or is a partition.
+        OSError: the path does not exist.
     """
     if not stat.S_ISBLK(os.stat(path).st_mode):
         raise InstallRefused(f"Not a block device: {path}")
@@ -56,7 +56,7 @@ def inspect(path: str) -> Device:
         disk, *others = lsblk.above(path)
     if disk.kind == "part":
         raise InstallRefused(f"Not a whole disk: {path} is a partition")
-    # What lies on several partitions is found several times.
+    # A volume on several partitions is listed several times.
     partitions = dict.fromkeys(block.path for block in others if block.kind == "part")
     return Device(
         path=disk.path,
@@ -70,7 +70,7 @@ def inspect(path: str) -> Device:
 
 
 def check_may_be_written(device: Device, *, wipe: bool) -> None:
-    """Make sure that nothing in use, and without ``wipe`` nothing at all, would be lost.
+    """Refuse a disk that is in use, and without ``wipe`` a disk that is not blank.
 
     Raises:
         InstallRefused: the disk is read-only, in use, or not blank.
@@ -103,25 +103,25 @@ def check_may_be_written(device: Device, *, wipe: bool) -> None:
 def wipe(device: Device) -> None:
     """Remove every signature from the disk and from the partitions it has now.
 
-    ``wipefs`` knows where each format keeps them, copies at the end of the disk included.
-    Data stays; nothing finds it any more. Safe to repeat, whatever state the disk is in.
+    ``wipefs`` knows the places of each format, including copies at the end of the disk. The
+    data remains, but no program finds it. This can be repeated in any state of the disk.
 
     Raises:
         CommandFailed: the disk could not be written.
-        StillInUse: the disk is blank, but the kernel keeps a partition that somebody holds.
+        StillInUse: the disk is blank, but a process still holds one of its partitions.
     """
     with doing(f"Wiping {device.path}"):
         for path in (*inspect(device.path).partitions, device.path):
-            # By force, because a lazily unmounted file system may still hold it for a moment.
+            # --force: a lazily unmounted file system may still hold it for a moment.
             process.run(["wipefs", "--all", "--force", path])
         _forget_partitions(device.path)
 
 
 def _forget_partitions(path: str) -> None:
-    """Make the kernel forget the partitions it knows of, as the next installation expects.
+    """Make the kernel forget the partitions of the disk, as the next installation expects.
 
-    That fails while anybody still holds one: a file system on its way out, or udev, which
-    looks at each device that was written to. Both let go soon.
+    This fails while a partition is held: by a file system that is being unmounted, or by udev,
+    which probes each device that was written to. Both release it soon.
     """
     deadline_s = time.monotonic() + _FORGET_TIMEOUT_S
     partition.settle()
@@ -134,7 +134,7 @@ def _forget_partitions(path: str) -> None:
 
 
 class BlankUnlessKept:
-    """Makes a disk blank again when the block fails before it said :meth:`keep`."""
+    """Wipes a disk if the block fails before it called :meth:`keep`."""
 
     __slots__ = ("_disk", "_kept", "_sink")
 
@@ -144,7 +144,7 @@ class BlankUnlessKept:
         self._kept = False
 
     def keep(self) -> None:
-        """Whatever happens from here on, what is on the disk is worth keeping."""
+        """Keep the data on the disk from now on, also after a failure."""
         self._kept = True
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ class BlankUnlessKept:
 
 
 def _check_not_claimed(path: str) -> None:
-    """Open the disk as its only user, which fails while anything at all is made of it."""
+    """Open the disk exclusively, which fails while anything uses it."""
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as exc:
@@ -181,7 +181,7 @@ def _look_at_table(path: str) -> tuple[bool, str | None]:
     try:
         return bool(partition.read_table(path)), None
     except process.CommandFailed as exc:
-        # The copy at the end of the disk is left when somebody has written over its start.
+        # The backup table at the end of the disk survives if the start was overwritten.
         _log.debug("the table cannot be read: %s", one_line(exc))
         return True, "only a part of the partition table is left, and it cannot be read"
 

@@ -1,13 +1,13 @@
 """``bootc install to-disk``: from a disk and an image reference to a machine that boots.
 
-Read top to bottom this is the whole installation. What can be checked is checked
-before the disk is touched (``preflight``, ``foresight``). From the partition table
-on, a failure or an interruption unmounts everything and wipes the disk's signatures
-again, so that the next run finds a blank disk and not half an installation. The
-commit point is the boot entry, the last thing ``deploy_image`` writes: what fails after it is
-reported, but the disk boots and is left alone.
+Read top to bottom, this is the whole installation. ``checks`` and ``checks_image`` check
+everything that can be checked before the disk is touched. From the partition table on, a
+failure or an interruption unmounts everything and wipes the disk's signatures again, so the
+next run finds a blank disk and not half an installation. The commit point is the boot entry,
+the last file that ``deploy_image`` writes: a later failure is reported, but the disk boots
+and is left alone.
 
-The process is in a mount namespace of its own afterwards.
+The process remains in a mount namespace of its own.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
     """Partition a disk, install an image to it, and make it boot.
 
     Raises:
-        InstallRefused: it cannot be done; the disk is as it was.
-        Error, OSError: it failed. The disk is blank, unless the boot entry was
+        InstallRefused: the request cannot be met. The disk is unchanged.
+        Error, OSError: the installation failed. The disk is blank, unless the boot entry was
             written already.
     """
     machine = os.uname().machine
@@ -124,10 +124,10 @@ def _mounted(layout: Layout, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
 
 
 def _finalize(directory: Dir) -> None:
-    """Leave a file system as it should be found: trimmed, written back and read-only."""
+    """Trim a file system, write it back, and make it read-only."""
     with doing(f"Finalizing {directory.path}"):
         directory.sync()
-        # Only a gain where the disk can trim; nothing depends on it.
+        # Trimming helps some disks; nothing depends on it.
         with suppress(Error):
             process.run(["fstrim", "--quiet-unsupported", directory.path])
         mount.mount(None, directory.path, None, mount.MS_REMOUNT | mount.MS_RDONLY)

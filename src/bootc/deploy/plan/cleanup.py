@@ -1,12 +1,12 @@
-"""What no deployment needs any more: state, kernels, tags, objects.
+"""Plans for cleaning up: state, kernels, tags and objects that no deployment needs.
 
-Pure. A deployment lives as long as something can boot it: an entry of the live menu, or
-of the staged one while it is announced or waits after a failed finalizing; the booted
-one and the pinned live in any case. What is not ours is left alone: files of other names,
-tags of other tools, state directories that are called by no image.
+Pure. A deployment lives as long as an entry can boot it: an entry of the live menu, or of
+the staged menu while that is announced or waits after a failed finalization. The booted and
+the pinned deployments always live. Foreign things are left alone: files with other names,
+tags of other tools, state directories whose name is no image id.
 
-The steps do not depend on each other. Objects are kept for the deployments that live, not
-for those whose state happens to be there: state that cannot be removed keeps no image.
+The steps are independent of each other. Objects are kept for living deployments, not for
+every state directory: state that cannot be removed keeps no image.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def plan_gc(
     repository: bool,
     lost: Collection[str] = (),
 ) -> Plan:
-    """Remove what no deployment needs.
+    """Plan the removal of everything that no deployment needs.
 
     Args:
         facts: The system.
-        artifacts: The kernels that lie where boot loaders find them.
+        artifacts: The kernels on the boot partition.
         tags: bootc's own tags in the repository, and the images they keep.
         repository: Clean the repository as well, which takes longer.
-        lost: Names of kernels that must stay although no entry says so.
+        lost: Names of kernels that must be kept although no entry names them.
     """
     live = live_deployments(facts)
     steps: list[Step] = []
@@ -72,7 +72,7 @@ def plan_gc(
 
 
 def live_deployments(facts: Facts) -> set[Digest]:
-    """Return the deployments that something can boot, or that the user wants kept."""
+    """Return the deployments that an entry can boot, and the booted and pinned ones."""
     live = {facts.booted.image_id, *(item.deployment for item in facts.active.items)}
     live.update(leftovers(facts))
     return live | {deployment for deployment, state in facts.states.items() if state.pinned}
@@ -92,10 +92,10 @@ def needed_artifacts(facts: Facts, *, staged: bool = True) -> set[str]:
 
 
 def is_legible(menu: Menu) -> bool:
-    """Tell whether all that the live menu boots is known.
+    """Tell whether every deployment of the live menu is known.
 
-    An entry of ours that cannot be read may be of a deployment that somebody wants back. The
-    next menu is written without it. One of others may stay like that for ever.
+    An entry of ours that cannot be read may belong to a deployment that the user wants back.
+    The next menu is written without it. A foreign entry may stay unreadable permanently.
     """
     odd = (FindingKind.MALFORMED, FindingKind.UNREADABLE)
     return bool(menu.items) and not any(
@@ -104,7 +104,7 @@ def is_legible(menu: Menu) -> bool:
 
 
 def _waits(facts: Facts) -> bool:
-    """Tell whether the staged menu is one that may still be exchanged, and no leftover."""
+    """Tell whether the staged menu may still be exchanged, and is no leftover."""
     doomed = leftovers(facts)
     return any(item.deployment in doomed for item in facts.staged.items)
 

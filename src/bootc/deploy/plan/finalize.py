@@ -1,15 +1,16 @@
-"""Finalizing: the staged deployment becomes the default, at shutdown.
+"""Plans for finalizing: at shutdown the staged deployment becomes the default.
 
-What is planned is merged from the ``/etc`` of this moment and the menus of this moment,
-not from those of the staging: files changed, entries of others came, deployments were
-pinned since. The exchange of the menus is the commit point. Whatever fails before it
-leaves the old system the default, is written down beside the staged deployment, and is
-told by the status of the next boot.
+The plan uses ``/etc`` and the menus of this moment, not those of the staging: since then
+files may have changed, foreign entries may have come, deployments may have been pinned. The
+exchange of the menus is the commit point. A failure before it keeps the old system the
+default; the command records the reason beside the staged deployment, and ``bootc status``
+shows it after the next boot.
 
-Whoever staged it, upstream's program or this one, has said so in the same way: the
-announcement in ``/run``, written last, says that state and staged menu of the deployment it
-names are complete. Nothing else is asked for. That promise is kept here too: while the staged
-menu is rewritten nothing is announced, since upstream would exchange what there is of it.
+Upstream's program and this one announce a staged deployment in the same way: the file in
+``/run`` is written last, and means that state and staged menu of the deployment that it names
+are complete. Nothing else is required. The plan keeps this promise too: it withdraws the
+announcement while it rewrites the staged menu, because upstream would exchange an incomplete
+one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from bootc.printable import first_lines
 
 
 class EtcConflict(Error):
-    """Local changes in ``/etc`` and those of the new image exclude each other."""
+    """Local changes in ``/etc`` conflict with those of the new image."""
 
     def __init__(self, conflicts: tuple[Conflict, ...]) -> None:
         reasons = "; ".join(first_lines([conflict.reason for conflict in conflicts]))
@@ -49,14 +50,14 @@ class EtcConflict(Error):
 
 
 class CannotFinalize(Error):
-    """What is announced cannot become the default."""
+    """The announced deployment cannot become the default."""
 
 
 def staged_for_finalizing(facts: Facts) -> Digest | None:
-    """Return the deployment to finalize, or None when nothing is to be.
+    """Return the deployment to finalize, or None if there is none.
 
     Raises:
-        CannotFinalize: one is announced that cannot be booted.
+        CannotFinalize: the announced deployment cannot be booted.
     """
     marker = facts.booted.staged
     if marker is None or marker.locked or marker.image_id == facts.booted.image_id:
@@ -64,7 +65,7 @@ def staged_for_finalizing(facts: Facts) -> Digest | None:
     staged = facts.staged_id()
     if staged is None:
         if facts.active_item(marker.image_id) is not None:
-            # Finalized by upstream's program, and then rolled back: both leave the announcement.
+            # Upstream's program finalized it and rolled it back; neither removes the announcement.
             return None
         raise CannotFinalize(
             f"deployment {marker.image_id} is staged, but has no state or no boot entry",
@@ -74,10 +75,10 @@ def staged_for_finalizing(facts: Facts) -> Digest | None:
 
 
 def require_resolved(merge: Merge) -> None:
-    """Refuse a merge that has conflicts which nobody decided.
+    """Refuse a merge with unresolved conflicts.
 
     Raises:
-        EtcConflict: it has.
+        EtcConflict: the merge has unresolved conflicts.
     """
     if merge.unresolved:
         raise EtcConflict(merge.unresolved)
@@ -90,25 +91,25 @@ def plan_finalize(facts: Facts, staged: Digest, merge: Merge) -> Plan:
         EtcConflict: the merge is not complete.
     """
     if facts.is_finalized(staged):
-        # Interrupted after the exchange: doing it again would undo it.
+        # An earlier run was interrupted after the exchange: a second one would undo the first.
         return Plan(after=(Withdraw(), DiscardStagedMenu()))
     require_resolved(merge)
     first = facts.staged_item(staged)
-    assert first is not None, "what is finalized has an entry"
+    assert first is not None, "a deployment to finalize has an entry"
     order = (first, *kept_items(facts))
     replace, exchange = ReplaceEtc(staged, merge), ExchangeMenu(staged)
     if _is_menu_of(facts.staged, order):
         return Plan(before=(replace,), commit=exchange, after=(Withdraw(),))
-    # Only then: while it is rewritten there is none, and nothing could be finalized.
+    # Only if it differs: an interrupted rewrite leaves no staged menu to finalize.
     return Plan(before=(replace, Withdraw(), WriteStagedMenu(order)), commit=exchange)
 
 
 def _is_menu_of(staged: Menu, order: Sequence[Item]) -> bool:
-    """Tell whether a staged menu boots these and nothing else of ours.
+    """Tell whether a staged menu boots these deployments and no other deployment of ours.
 
-    Upstream's program leaves entries of earlier stagings in the menus of unified kernel images,
-    keeps whatever entry is the first where GRUB has those, and names entries so that GRUB may
-    show another one first.
+    Upstream's program leaves entries of earlier stagings in menus of unified kernel images. With
+    GRUB it keeps the first entry of such a menu, whichever that is, and its names may make GRUB
+    show another entry first.
     """
     if [_said(item) for item in order] != [_said(item) for item in staged.items]:
         return False
@@ -119,7 +120,7 @@ def _is_menu_of(staged: Menu, order: Sequence[Item]) -> bool:
 
 
 def _said(item: Item) -> tuple[Digest, object]:
-    """Return what an entry says but for its place in the menu."""
+    """Return the content of an entry, without its position in the menu."""
     entry = item.entry
     if isinstance(entry, bls.Entry):
         return item.deployment, dataclasses.replace(entry, sort_key=None)

@@ -1,8 +1,8 @@
-"""Plans for the menu as it stands: go back, bring to the front, delete, keep.
+"""Plans that change the live menu: roll back, bring to the front, delete, pin.
 
-Pure. Each changes the live menu in one step, an exchange of whole menus or the removal
-of one entry, and what is staged never survives a change of order: it was made for the
-deployment that was to come after it.
+Pure. Each plan changes the live menu in one step: it exchanges whole menus or removes one
+entry. A change of the order always drops the staged deployment, because that was prepared for
+the old order.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class NoRollback(Error):
 
 
 class DeploymentNotFound(Error):
-    """No deployment is called so."""
+    """There is no deployment of that id."""
 
 
 class DeploymentInUse(Error):
-    """The deployment cannot be deleted, or not be pinned, as things are."""
+    """The deployment cannot be deleted or pinned in its present state."""
 
 
 def plan_rollback(facts: Facts) -> Plan:
-    """Let the rollback deployment boot next, or the booted one where that is so already.
+    """Make the rollback deployment the default, or the booted one if it is the default already.
 
     Raises:
         NoRollback: there is no other deployment.
@@ -59,7 +59,7 @@ def plan_rollback(facts: Facts) -> Plan:
         raise NoRollback("No rollback available", hint="there is one after the next update")
     if bootable[0] != booted:
         if facts.active_item(booted) is None:
-            # The entry of what runs is lost: there is nothing to change places with.
+            # The booted deployment has lost its entry: there is nothing to exchange.
             notes = ["Next boot: rollback deployment"]
             if facts.booted.staged is None:
                 return Plan(notes=tuple(notes))
@@ -70,9 +70,9 @@ def plan_rollback(facts: Facts) -> Plan:
 
 
 def plan_front(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
-    """Let a deployment of the menu boot next, since it is the image that was asked for.
+    """Make a deployment of the menu the default, because it has the requested image.
 
-    With ``locked`` it was asked for only to be there, which it is.
+    With ``locked`` the user only wanted the image downloaded, and the order stays.
     """
     origin = updated_origin(facts, deployment, origin)
     if locked:
@@ -95,8 +95,8 @@ def plan_delete(facts: Facts, deployment: Digest) -> Plan:
     """Remove a deployment that is neither booted nor pinned.
 
     Raises:
-        DeploymentNotFound: there is none of that id.
-        DeploymentInUse: it is booted or pinned, or nothing would be left to boot.
+        DeploymentNotFound: there is no deployment of that id.
+        DeploymentInUse: it is booted or pinned, or it is the only entry of the menu.
     """
     if deployment == facts.booted.image_id:
         raise DeploymentInUse("Cannot delete currently booted deployment")
@@ -123,10 +123,10 @@ def plan_delete(facts: Facts, deployment: Digest) -> Plan:
 
 
 def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
-    """Keep a deployment through updates and clean-ups, or no longer.
+    """Keep a deployment through updates and clean-ups, or stop keeping it.
 
     Raises:
-        DeploymentNotFound: it cannot be booted, so that there is nothing to keep.
+        DeploymentNotFound: no entry boots it, so there is nothing to keep.
         DeploymentInUse: it is staged. The next update replaces it, and its ``/etc`` is not
             merged yet.
     """
@@ -141,7 +141,7 @@ def plan_pin(facts: Facts, deployment: Digest, *, pinned: bool) -> Plan:
     if facts.is_pinned(deployment) == pinned:
         state = "pinned already" if pinned else "not pinned"
         return Plan(notes=(f"Deployment {deployment} is {state}.",))
-    # A staged menu was put together without it; finalizing puts it together once more.
+    # The staged menu was composed without it; finalizing composes the menu again.
     notes = (_UPSTREAM_KNOWS_NO_PINS,) if pinned else ()
     return Plan(commit=SetPin(deployment, pinned), notes=notes)
 
@@ -155,7 +155,7 @@ def _rewrite(facts: Facts, order: list[Item], notes: list[str], *then: Step) -> 
     staged = facts.staged_id()
     steps: list[Step] = []
     if facts.booted.staged is not None:
-        # First, so that the shutdown does not exchange the menus once more.
+        # First, so that the shutdown does not exchange the menus again.
         steps.append(Withdraw())
     if staged is not None:
         notes = [

@@ -1,8 +1,8 @@
-"""Room on the boot partition: what has to go before a command can write to it.
+"""Space on the boot partition: what a command must remove before it can write.
 
-Promises: the sum is made before anything is touched, in a dry run as in earnest. What goes
-boots neither a deployment of the menu nor the booted or a pinned one, and only as much goes
-as it takes.
+Promises: the space is computed before anything is changed, also in a dry run. No removed
+kernel boots a deployment of the menu, the booted deployment or a pinned one, and only as many
+kernels are removed as needed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bootc.deploy.plan.steps import (
 )
 from bootc.formats import grubcfg
 
-#: For the directory of a new kernel, and the growth of those above it.
+#: Clusters for the directory of a new kernel, and for the growth of its parents.
 _DIRECTORIES = 4
 
 
@@ -52,18 +52,18 @@ def room_for_update(
     *,
     shared: str | None,
 ) -> tuple[Artifact, ...]:
-    """Return the kernels that have to go before an update can be staged.
+    """Return the kernels that must be removed before an update can be staged.
 
     Args:
-        dirs: Where its kernel and its menu are written.
-        facts: The system. What is staged now is given up.
-        sizes: Bytes of every file of its kernel, by name; None where that is there already.
+        dirs: The directories for its kernel and its menu.
+        facts: The system. The deployment that is staged now is dropped.
+        sizes: Bytes of every file of its kernel, by name; None if it shares a kernel.
         order: Its menu.
-        shared: Name of the kernel that is there already.
+        shared: The name of the kernel that it shares with another deployment.
 
     Raises:
-        NoSpaceOnBoot: there is no room for it.
-        OSError: what is there cannot be read.
+        NoSpaceOnBoot: there is not enough space.
+        OSError: the boot partition cannot be read.
     """
     artifacts = list_artifacts(dirs)
     kept = kept_kernels(dirs, facts, artifacts, staged=False)
@@ -81,12 +81,12 @@ def room_for_update(
 
 
 def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
-    """Have a plan remove what nothing needs, where the menu it writes needs the room.
+    """Let a plan first remove unused kernels, if the menu that it writes needs the space.
 
     Raises:
-        NoSpaceOnBoot: there is no room for that menu.
-        CannotCompose: there cannot be such a menu.
-        OSError: what is there cannot be read.
+        NoSpaceOnBoot: there is not enough space for that menu.
+        CannotCompose: the menu cannot be composed.
+        OSError: the boot partition cannot be read.
     """
     for index, step in enumerate((*plan.before, plan.commit)):
         if isinstance(step, WriteStagedMenu | RemoveEntry | ExchangeMenu):
@@ -101,13 +101,13 @@ def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
 def kept_kernels(
     dirs: BootDirs, facts: Facts, artifacts: Sequence[Artifact], *, staged: bool
 ) -> set[str]:
-    """Return the names of the kernels that must stay, whatever needs their room.
+    """Return the names of the kernels that must be kept, even if space is needed.
 
     Args:
-        dirs: Where they are.
+        dirs: The directories of the kernels.
         facts: The system.
-        artifacts: All there are.
-        staged: Count what is staged; it is about to be given up if not.
+        artifacts: All kernels.
+        staged: Keep that of the staged deployment, too.
     """
     if not is_legible(facts.active):
         return {artifact.name for artifact in artifacts}
@@ -121,8 +121,8 @@ def _room_for_menu(
     *,
     staged: bool,
 ) -> tuple[Artifact, ...]:
-    """Return the kernels that have to go before a step can change the menu."""
-    # A menu is small, and may be what the machine needs to boot at all.
+    """Return the kernels that must be removed before a step can change the menu."""
+    # A menu is small, and the machine may not boot without it: it may use root's reserve.
     free, cluster = free_space(dirs.menu, reserved=True)
     match step:
         case WriteStagedMenu(order):

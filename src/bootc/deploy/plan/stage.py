@@ -1,10 +1,10 @@
-"""Plans for the next boot: stage an image, hold it back, let it go, drop it.
+"""Plans for the next boot: stage an image, hold it back, release it, drop it.
 
-Pure. The order of staging is its promise: the kernel, the state and a complete menu lie
-on the disk before the deployment is announced, and the announcement is volatile. Power
-lost at any time before the shutdown's exchange of menus boots what booted before. What
-is staged already is given up as late as can be, so that a failure before costs nothing;
-only where the new kernel needs its room it goes first.
+Pure. Staging promises an order: the kernel, the state and a complete menu are on the disk
+before the deployment is announced, and the announcement is in memory only. A power cut at any
+time before the shutdown exchanges the menus boots the old default. The plan drops a
+previously staged deployment as late as possible, so an earlier failure costs nothing. Only if
+the new kernel needs its space, that deployment is dropped first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bootc.formats.origin import Origin
 
 
 class NothingStaged(Error):
-    """The command is about a staged deployment, and there is none."""
+    """The command needs a staged deployment, and there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,10 @@ class NewDeployment:
 
     Attributes:
         item: Its menu entry.
-        origin: Where it came from.
-        kernel_size_bytes: What must be written for it to boot; None where it shares a kernel
-            that is there.
-        evict: Kernels nothing needs, that have to go to make room.
-        beside: The booted and the pinned deployments, as far as their entries are lost and can be
-            made anew.
+        origin: The origin that is recorded for it.
+        kernel_size_bytes: The size of its kernel; None if it shares an existing one.
+        evict: Unused kernels that must be removed to make space.
+        beside: New entries for the booted and the pinned deployments that lost theirs.
     """
 
     item: NewItem
@@ -63,11 +61,11 @@ class NewDeployment:
 
 
 def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
-    """Replace whatever is staged by a new deployment, which is not one of those there are.
+    """Stage a new deployment in place of the staged one. No existing deployment has its id.
 
     Args:
         facts: The system.
-        new: What to deploy.
+        new: The new deployment.
         locked: Announce it as downloaded only.
     """
     deployment = new.item.deployment
@@ -76,11 +74,11 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
         item.artifact for item in facts.active.items
     }
     if any(artifact.name in given_up for artifact in new.evict):
-        # There is no room for both: what is staged now goes first.
+        # There is no space for both: the staged deployment is dropped first.
         steps += _withdraw(facts)
     steps += [RemoveArtifact(artifact) for artifact in new.evict]
     if deployment in facts.states or deployment in facts.illegible_states:
-        # What an interrupted or failed attempt left, or a clean-up could not remove.
+        # An interrupted or failed attempt left it, or a clean-up could not remove it.
         steps.append(SetStateAside(deployment))
     if new.kernel_size_bytes is not None:
         steps.append(WriteKernel(deployment, new.kernel_size_bytes))
@@ -97,16 +95,16 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
 
 
 def plan_announce(facts: Facts, *, locked: bool) -> Plan:
-    """Let the staged deployment go, or hold it back.
+    """Release the staged deployment, or with ``locked`` hold it back.
 
     Raises:
-        NothingStaged: there is none.
+        NothingStaged: there is no staged deployment.
     """
     staged = facts.staged_id()
     if staged is None:
         raise nothing_staged()
     marker = facts.booted.staged
-    # Also where that was done before: somebody may have stopped it since.
+    # Also if it was started before: somebody may have stopped the service since.
     start = None if locked else StartFinalizer()
     if marker is not None and marker.locked == locked:
         return Plan(commit=start)
@@ -114,10 +112,10 @@ def plan_announce(facts: Facts, *, locked: bool) -> Plan:
 
 
 def plan_cancel(facts: Facts) -> Plan:
-    """Drop what is staged, or what is left of an update that was not finalized.
+    """Drop the staged deployment, or the remains of an update that was not finalized.
 
     Raises:
-        NothingStaged: there is nothing of either.
+        NothingStaged: there is neither.
     """
     doomed = droppable(facts)
     if not doomed:
@@ -129,7 +127,7 @@ def plan_cancel(facts: Facts) -> Plan:
 def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: bool) -> Plan:
     """Record new metadata of an image whose tree is deployed already.
 
-    When that is the booted deployment, it is what shall boot next: whatever is staged goes.
+    If it is the booted deployment, that shall boot next: the staged deployment is dropped.
     """
     steps: list[Step] = []
     doomed: list[Digest] = []
@@ -147,15 +145,15 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
 
 
 def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
-    """Return a new origin that keeps what else is said in the one there is."""
+    """Return a new origin that keeps the other keys of the recorded one."""
     present = facts.origin(deployment)
     return origin if present is None else dataclasses.replace(origin, extra=present.extra)
 
 
 def kept_items(facts: Facts) -> Iterator[Item]:
-    """Yield the entries that stay in the menu beside a new one: the booted one and the pinned.
+    """Yield the entries that are kept beside a new one: of the booted and pinned deployments.
 
-    Where one is lost, the one that staging made anew stands for it.
+    If such an entry is lost, the entry that staging made again takes its place.
     """
     running = facts.booted.image_id
     booted = facts.active_item(running) or facts.staged_item(running)
@@ -169,7 +167,7 @@ def kept_items(facts: Facts) -> Iterator[Item]:
 
 
 def leftovers(facts: Facts) -> list[Digest]:
-    """Return deployments with state that only a staged menu could boot: staged now or once."""
+    """Return deployments with state that only a staged menu could boot: staged now or earlier."""
     active = {item.deployment for item in facts.active.items}
     staged = facts.staged_id()
     return [
@@ -183,18 +181,18 @@ def leftovers(facts: Facts) -> list[Digest]:
 
 
 def droppable(facts: Facts) -> list[Digest]:
-    """Return the deployments that go when an update is called off."""
+    """Return the deployments that are removed when an update is cancelled."""
     unannounced = facts.unannounced_id()
     return [*leftovers(facts), *([] if unannounced is None else [unannounced])]
 
 
 def nothing_staged() -> NothingStaged:
-    """Return the error of commands about a staged deployment."""
+    """Return the error of commands that need a staged deployment."""
     return NothingStaged("No staged deployment found", hint="stage one: bootc upgrade")
 
 
 def _withdraw(facts: Facts) -> Sequence[Step]:
-    # The announcement first: nothing may be finalized of a menu that is being replaced.
+    # The announcement first: nobody may finalize a menu that is being replaced.
     marker: list[Step] = [] if facts.booted.staged is None else [Withdraw()]
     return [*marker, DiscardStagedMenu()]
 

@@ -1,9 +1,10 @@
-"""Plans: what a command will do, as a list that can be printed, tested, and carried out.
+"""Plans: the steps of a command, as values that can be printed, tested and executed.
 
-A plan is made by a pure function of :class:`~bootc.deploy.host.facts.Facts` and a request,
-and :mod:`bootc.deploy.execute` carries it out; nothing else changes a system. The plan takes
-effect with its step ``commit``. A command that is interrupted before it has changed nothing,
-and can be repeated. After it only clean-up is left, which every later command does as well.
+A pure function makes a plan from :class:`~bootc.deploy.host.facts.Facts` and a request, and
+:mod:`bootc.deploy.execute` carries it out; nothing else changes a system. A plan takes effect
+with its step ``commit``. A command that is interrupted before that step has changed nothing
+that boots, and can be repeated. After that step only clean-up is left, which every later
+command does as well.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from bootc.formats.origin import Origin
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Announce nothing for the next boot any more."""
+    """Remove the announcement of the staged deployment."""
 
     def __str__(self) -> str:
-        return "withdraw what is announced for the next boot"
+        return "withdraw the announcement of the staged deployment"
 
 
 @dataclass(frozen=True, slots=True)
 class DiscardStagedMenu:
-    """Remove the staged menu, whoever left it."""
+    """Remove the staged menu, also one that another program wrote."""
 
     def __str__(self) -> str:
         return "remove the staged menu"
@@ -46,7 +47,7 @@ class RemoveState:
 
 @dataclass(frozen=True, slots=True)
 class SetStateAside:
-    """Make the place of a deployment's state free, whatever is in it."""
+    """Rename the existing state directory of a deployment, so that a new one can be made."""
 
     deployment: Digest
 
@@ -56,7 +57,7 @@ class SetStateAside:
 
 @dataclass(frozen=True, slots=True)
 class RemoveLeftover:
-    """Remove what is left of the state of a deployment. ``name`` is that of the directory."""
+    """Remove a renamed state directory. ``name`` is the name of the directory."""
 
     name: str
 
@@ -76,7 +77,7 @@ class RemoveArtifact:
 
 @dataclass(frozen=True, slots=True)
 class WriteKernel:
-    """Write the kernel of the new image to where the boot loader finds it."""
+    """Write the kernel of the new image to the boot partition."""
 
     deployment: Digest
     size_bytes: int
@@ -87,7 +88,7 @@ class WriteKernel:
 
 @dataclass(frozen=True, slots=True)
 class CreateState:
-    """Make the state directory of the new image, its ``/etc`` as the image has it."""
+    """Create the state directory of the new image, with the image's own ``/etc``."""
 
     deployment: Digest
     origin: Origin
@@ -108,15 +109,15 @@ class WriteStagedMenu:
 
 @dataclass(frozen=True, slots=True)
 class StartFinalizer:
-    """See to it that the shutdown finalizes what is announced."""
+    """Start the service that finalizes the staged deployment at shutdown."""
 
     def __str__(self) -> str:
-        return "have the shutdown finalize it"
+        return "start the service that finalizes it at shutdown"
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Say that a deployment shall be the next to boot, or with ``locked`` that it could be."""
+    """Announce the staged deployment: it boots next, or with ``locked`` after its release."""
 
     deployment: Digest
     locked: bool
@@ -128,7 +129,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceEtc:
-    """Give a deployment the ``/etc`` that a merge resulted in."""
+    """Replace the ``/etc`` of a deployment by the result of a merge."""
 
     deployment: Digest
     merge: Merge
@@ -141,7 +142,7 @@ class ReplaceEtc:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeMenu:
-    """Let the staged menu, which boots ``first`` by default, take the place of the live one."""
+    """Exchange the staged menu, whose default is ``first``, with the live one."""
 
     first: Digest
 
@@ -161,7 +162,7 @@ class RemoveEntry:
 
 @dataclass(frozen=True, slots=True)
 class RecordOrigin:
-    """Replace what is recorded of where a deployment came from."""
+    """Replace the recorded origin of a deployment."""
 
     deployment: Digest
     origin: Origin
@@ -172,7 +173,7 @@ class RecordOrigin:
 
 @dataclass(frozen=True, slots=True)
 class SetPin:
-    """Keep a deployment whatever happens, or no longer."""
+    """Pin or unpin a deployment."""
 
     deployment: Digest
     pinned: bool
@@ -193,7 +194,7 @@ class SetTag:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTag:
-    """Keep an image no longer. ``name`` is that of the reference."""
+    """Stop keeping an image. ``name`` is the name of its reference."""
 
     name: str
 
@@ -203,18 +204,18 @@ class RemoveTag:
 
 @dataclass(frozen=True, slots=True)
 class CollectObjects:
-    """Remove from the repository what nothing refers to.
+    """Remove everything from the repository that no reference leads to.
 
     Attributes:
         roots: Images to keep.
-        manifests: OCI images to keep, which have tags unless these could not be set.
+        manifests: OCI images to keep. They have tags, unless a tag could not be set.
     """
 
     roots: tuple[Digest, ...]
     manifests: tuple[OciDigest, ...] = ()
 
     def __str__(self) -> str:
-        return "collect what nothing refers to from the repository"
+        return "collect garbage in the repository"
 
 
 Step = (
@@ -242,13 +243,13 @@ Step = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a command does.
+    """The steps of a command.
 
     Attributes:
-        before: Steps that prepare it. One that fails ends the plan, and nothing has changed.
-        commit: The step with which the command takes effect; None where there is only clean-up.
+        before: Steps that prepare it. If one fails, the plan ends and the old system boots.
+        commit: The step with which the command takes effect; None if there is only clean-up.
         after: Steps that clean up. All of them are tried.
-        notes: What the user should know beside it, a line each.
+        notes: Messages for the user, one line each.
     """
 
     before: tuple[Step, ...] = ()
@@ -262,7 +263,7 @@ class Plan:
         return (*self.before, *(() if self.commit is None else (self.commit,)), *self.after)
 
     def lines(self) -> list[str]:
-        """Return the plan for people: a line each step, the commit point marked."""
+        """Return the plan as text: one line for each step, with the commit point marked."""
         return [
             *(f"  {step}" for step in self.before),
             *(() if self.commit is None else (f"* {self.commit}",)),

@@ -186,7 +186,7 @@ def test_going_back_in_the_room_of_what_is_staged(scheme: Scheme, benches: Bench
         volume.leave(3 if scheme.menu_is_file else 0)
         dry = bench.machine.command(rollback(dry_run=True))
         assert dry[:2] == [
-            "  withdraw what is announced for the next boot",
+            "  withdraw the announcement of the staged deployment",
             "  remove the staged menu",
         ]
         said = bench.machine.command(rollback())
