@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import cleanup, finalize, update
+from bootc.deploy import cleanup, finalize
 from bootc.deploy import rollback as orders
+from bootc.deploy import upgrade as updates
 from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
+from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import Error
-from bootc.formats.digest import Digest
 from support import osimages
 from support.bootdirs import GRUB_UKI, SYSTEMD, scheme_name
 from support.machine import Command, FakeMachine, Journal
@@ -76,11 +76,11 @@ def where() -> Iterator[Path]:
 
 
 def upgrade(system: System, journal: Journal) -> object:
-    return update.upgrade(system, UpdateOptions(), journal)
+    return updates.upgrade(system, UpdateOptions(), journal)
 
 
 def cancel(system: System, journal: Journal) -> None:
-    update.cancel(system, journal)
+    updates.cancel(system, journal)
 
 
 def rollback(system: System, journal: Journal) -> None:
@@ -195,7 +195,7 @@ def test_a_deletion(bench: Bench, where: Path) -> None:
     old, new = bench.channel.images.ids["old"], bench.channel.images.ids["new"]
 
     def delete(system: System, journal: Journal) -> None:
-        orders.delete_deployment(system, Digest.from_hex(old), journal)
+        orders.delete_deployment(system, old, journal)
 
     for machine in interrupted(bench, where, delete):
         again(machine, delete)

@@ -11,9 +11,10 @@ import pytest
 
 from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
-from bootc.deploy import rollback, update
+from bootc.deploy import rollback
+from bootc.deploy import upgrade as updates
 from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
+from bootc.deploy.upgrade import UpdateOptions
 from support import osimages, require
 from support.bootdirs import SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.machine import FakeMachine, Journal
@@ -44,7 +45,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeMach
 
 
 def upgrade(system: System, journal: Journal) -> object:
-    return update.upgrade(system, UpdateOptions(), journal)
+    return updates.upgrade(system, UpdateOptions(), journal)
 
 
 def fill(machine: FakeMachine, *, leave_clusters: int) -> Path:

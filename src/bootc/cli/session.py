@@ -12,7 +12,6 @@ from bootc.cli.progress import messages_only
 from bootc.errors import UsageError
 
 if TYPE_CHECKING:
-    from bootc.deploy.host.facts import Facts
     from bootc.deploy.host.session import System, SystemView
     from bootc.events import Sink
 
@@ -37,8 +36,8 @@ QUIET = Option(("--quiet",), "Show no progress.", default=False)
 
 
 @contextlib.contextmanager
-def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]]:
-    """Open the running system to change it, and say what is known of it at first.
+def open_host(sink: Sink, *, wait: bool = True) -> Iterator[System]:
+    """Open the running system to change it.
 
     Args:
         sink: Told of what happens meanwhile.
@@ -47,14 +46,10 @@ def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]
     Raises:
         Error, OSError: as :func:`bootc.deploy.host.session.open_system`.
     """
-    from bootc.deploy.host.gather import gather
     from bootc.deploy.host.session import open_system
-    from bootc.deploy.journal import report_damage
 
     with open_system(sink, wait=wait) as system:
-        facts = gather(system)
-        report_damage(facts)
-        yield system, facts
+        yield system
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -20,7 +21,8 @@ from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
-from bootc.deploy.host.session import ReadableSystem, System
+from bootc.deploy.host.session import ReadableSystem, System, opened_to_change
+from bootc.deploy.journal import JournalMessage
 from bootc.deploy.plan.steps import (
     Announce,
     CollectObjects,
@@ -83,9 +85,21 @@ class StepFailure:
 
 
 def execute(
-    plan: Plan, system: System, sink: Sink, supplies: Supplies | None = None
+    plan: Plan,
+    system: System,
+    sink: Sink,
+    supplies: Supplies | None = None,
+    *,
+    messages: Iterable[JournalMessage] = (),
 ) -> tuple[StepFailure, ...]:
-    """Carry out a plan, and say its notes when it has taken effect.
+    """Carry out a plan. When it has taken effect, send its messages and show its notes.
+
+    Args:
+        plan: The plan.
+        system: The system.
+        sink: Told of progress, and of the notes.
+        supplies: What the steps are made of.
+        messages: For the journal. A plan without steps changes nothing, so it sends nothing.
 
     Returns:
         Those of the steps that clean up which failed.
@@ -97,6 +111,10 @@ def execute(
     for step in (*plan.before, plan.commit):
         if step is not None:
             _carry_out(step, system, sink, supplies)
+    # Before the clean-up, which can be interrupted and does not change what boots.
+    for message in messages if plan.steps else ():
+        if not system.journal.send(message):
+            break  # each further message would have to wait as well
     for step in plan.after:
         try:
             _carry_out(step, system, sink, supplies)
@@ -114,10 +132,12 @@ def run(
     supplies: Supplies | None = None,
     *,
     dry_run: bool,
+    messages: Iterable[JournalMessage] = (),
 ) -> None:
-    """Carry out a plan, or only say what it is, which a view of the system suffices for.
+    """Carry out a plan, or with ``dry_run`` only show it.
 
-    Where it fails to clean up, that is a warning.
+    A dry run needs only a view of the system, and sends no messages to the journal. Clean-up
+    that fails is a warning. For the arguments see :func:`execute`.
 
     Raises:
         Error, OSError: a step up to the commit point failed.
@@ -126,8 +146,7 @@ def run(
         for line in (*plan.lines(), *plan.notes):
             sink(Message(line))
         return
-    assert isinstance(system, System), "a view of a system is for dry runs"
-    for failure in execute(plan, system, sink, supplies):
+    for failure in execute(plan, opened_to_change(system), sink, supplies, messages=messages):
         # What it was done for has taken effect, which this must not look like undoing.
         _log.warning("could not %s: %s", failure.step, failure.reason)
 

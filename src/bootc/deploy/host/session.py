@@ -29,17 +29,18 @@ from bootc.deploy.host.boot_state import (
     in_container,
     read_booted_state,
 )
+from bootc.deploy.host.services import Services, Systemd
 from bootc.deploy.host.view import find_boot_dirs, find_scheme
+from bootc.deploy.journal import Journal, SystemdJournal
 from bootc.errors import Error, doing
 from bootc.events import Sink
-from bootc.fs import mounts, process
+from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_among_root, lock_exclusive
 from bootc.kernel import mount
 from bootc.repository import adoption
 from bootc.repository.repository import Repository
 
-FINALIZER = "bootc-finalize-staged.service"
 #: Nobody but root can open this one, and so nobody else can keep root waiting.
 _LOCK = "lock"
 _LOCK_MODE = 0o700
@@ -59,26 +60,6 @@ class ReadOnlySystem(Error):
     """The disk refuses writes."""
 
 
-class Services(Protocol):
-    """What the service manager does for us."""
-
-    def start_finalizer(self) -> None:
-        """Have the staged deployment finalized when the machine goes down."""
-
-
-class Systemd:
-    """The service manager of a booted machine."""
-
-    def start_finalizer(self) -> None:
-        """Start the unit whose stopping finalizes.
-
-        Raises:
-            CommandFailed, ToolMissing: it cannot be started.
-        """
-        with doing(f"Starting {FINALIZER}"):
-            process.run(["systemctl", "start", "--quiet", FINALIZER])
-
-
 @dataclass(frozen=True, slots=True)
 class System:
     """An open system.
@@ -90,6 +71,7 @@ class System:
         run: Where a staged deployment is announced.
         booted: What volatile state said when it was opened.
         services: The service manager.
+        journal: Where messages about changes go.
         wait: Wait for others who use the repository, where that has to be alone.
     """
 
@@ -99,6 +81,7 @@ class System:
     run: Dir
     booted: BootedState
     services: Services
+    journal: Journal
     wait: bool = True
 
     def sync(self) -> None:
@@ -141,6 +124,12 @@ class SystemView:
     boot: BootDirs
     run: Dir | None
     booted: BootedState
+
+
+def opened_to_change(system: ReadableSystem) -> System:
+    """Return a system that a caller opened to change it. A view is only for dry runs."""
+    assert isinstance(system, System), "a view of a system is for dry runs"
+    return system
 
 
 @contextlib.contextmanager
@@ -188,7 +177,7 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             adoption.adopt(repository, sink)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
-        yield System(physical, repository, boot, run, booted, Systemd(), wait)
+        yield System(physical, repository, boot, run, booted, Systemd(), SystemdJournal(), wait)
 
 
 @contextlib.contextmanager
