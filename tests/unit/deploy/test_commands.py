@@ -244,6 +244,20 @@ def test_a_shutdown_that_fails_tells_it(staged: Bench, tmp_path: Path, failing_a
             return
 
 
+def test_an_interrupted_clean_up_is_no_failure_to_finalize(
+    staged: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finalize, "clean_up", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        staged.machine.shut_down()
+    assert staged.machine.told.events() == [Event.FINALIZED]
+    staged.machine.start()
+    assert staged.machine.booted_id == staged.id(osimages.TURNED)
+
+
 def _fails(machine: FakeMachine, failing_at: Failing, number: int) -> bool:
     with failing_at(number) as changes:
         try:
