@@ -18,7 +18,7 @@ import pytest
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy import upgrade as updates
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
 from support import osimages
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -82,7 +82,7 @@ def where() -> Iterator[Path]:
         yield Path(path)
 
 
-def upgrade(system: System, journal: Journal) -> object:
+def upgrade(system: HostSession, journal: Journal) -> object:
     return updates.upgrade(system, UpdateOptions(), journal)
 
 

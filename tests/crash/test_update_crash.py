@@ -20,7 +20,7 @@ from bootc.boot.scheme import Scheme
 from bootc.deploy import cleanup, finalize
 from bootc.deploy import rollback as orders
 from bootc.deploy import upgrade as updates
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import Error
 from support import osimages
@@ -75,19 +75,19 @@ def where() -> Iterator[Path]:
         yield Path(path)
 
 
-def upgrade(system: System, journal: Journal) -> object:
+def upgrade(system: HostSession, journal: Journal) -> object:
     return updates.upgrade(system, UpdateOptions(), journal)
 
 
-def cancel(system: System, journal: Journal) -> None:
+def cancel(system: HostSession, journal: Journal) -> None:
     updates.cancel(system, journal)
 
 
-def rollback(system: System, journal: Journal) -> None:
+def rollback(system: HostSession, journal: Journal) -> None:
     orders.rollback(system, journal)
 
 
-def collect(system: System, journal: Journal) -> object:
+def collect(system: HostSession, journal: Journal) -> object:
     return cleanup.collect_garbage(system, journal)
 
 
@@ -194,7 +194,7 @@ def test_a_rollback(bench: Bench, where: Path) -> None:
 def test_a_deletion(bench: Bench, where: Path) -> None:
     old, new = bench.channel.images.ids["old"], bench.channel.images.ids["new"]
 
-    def delete(system: System, journal: Journal) -> None:
+    def delete(system: HostSession, journal: Journal) -> None:
         orders.delete_deployment(system, old, journal)
 
     for machine in interrupted(bench, where, delete):

@@ -13,7 +13,7 @@ from bootc.boot.budget import NoSpaceOnBoot
 from bootc.boot.scheme import Scheme
 from bootc.deploy import rollback
 from bootc.deploy import upgrade as updates
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
 from support import osimages, require
 from support.bootdirs import SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -44,7 +44,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeMach
         subprocess.run(["umount", machine.esp], check=True)
 
 
-def upgrade(system: System, journal: Journal) -> object:
+def upgrade(system: HostSession, journal: Journal) -> object:
     return updates.upgrade(system, UpdateOptions(), journal)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from bootc.deploy import cleanup, rollback, upgrade
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
 from support.machine import FakeMachine, Journal
 from support.osimages import Channel
@@ -31,7 +31,7 @@ class Verb:
     """
 
     name: str
-    run: Callable[[System, Journal, bool], object]
+    run: Callable[[HostSession, Journal, bool], object]
     target: str | None = None
     toggles: bool = False
 
@@ -54,7 +54,7 @@ class Verbs:
     def upgrade(self, locked: bool, policy: ConflictPolicy) -> Verb:
         """Return the upgrade to what is offered."""
 
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+        def run(system: HostSession, journal: Journal, dry_run: bool) -> bool:
             options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
             return upgrade.upgrade(system, options, journal)
 
@@ -64,7 +64,7 @@ class Verbs:
         """Return the switch to a channel."""
         channel = self.channels[which]
 
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+        def run(system: HostSession, journal: Journal, dry_run: bool) -> bool:
             options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
             target = ImageSpec(channel.reference)
             return upgrade.switch(system, target, options, journal, retain=retain)
@@ -79,7 +79,7 @@ class Verbs:
         image_id = self.called(who)
 
         def verb(name: str, command: Callable[..., object], **more: object) -> Verb:
-            def run(system: System, journal: Journal, dry_run: bool) -> object:
+            def run(system: HostSession, journal: Journal, dry_run: bool) -> object:
                 return command(system, journal, dry_run=dry_run, **more)
 
             return Verb(name, run, toggles=name == "rollback")
@@ -135,13 +135,15 @@ class Verbs:
         return origin
 
 
-def _delete(image_id: str, system: System, journal: Journal, *, dry_run: bool) -> None:
+def _delete(image_id: str, system: HostSession, journal: Journal, *, dry_run: bool) -> None:
     rollback.delete_deployment(system, image_id, journal, dry_run=dry_run)
 
 
-def _pin(image_id: str, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
+def _pin(
+    image_id: str, system: HostSession, journal: Journal, *, pinned: bool, dry_run: bool
+) -> None:
     rollback.set_pin(system, image_id, journal, pinned=pinned, dry_run=dry_run)
 
 
-def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
+def _release(system: HostSession, journal: Journal, *, dry_run: bool) -> None:
     upgrade.release(system, UpdateOptions(dry_run=dry_run), journal)

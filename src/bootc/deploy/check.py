@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather, read_documents, read_image
 from bootc.deploy.host.model import ImageSpec, ImageStatus
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.host.status import wanted_image
 from bootc.deploy.protection import booted_protection, staged_losses
 from bootc.deploy.records import write_cached_update
@@ -63,7 +63,7 @@ class Unchanged:
     losses: tuple[str, ...]
 
 
-def check_for_update(system: ReadableSystem, *, tag: str | None = None) -> Update | Unchanged:
+def check_for_update(system: HostAccess, *, tag: str | None = None) -> Update | Unchanged:
     """Look for a newer image. This changes no disk.
 
     If the system was opened with a place for it, the status remembers the image in memory.
@@ -144,7 +144,7 @@ def shown_name(reference: ImageReference) -> str:
     return f"ostree-unverified-image:{reference}"
 
 
-def _layers_of(system: ReadableSystem, origin: Origin | None) -> tuple[Descriptor, ...]:
+def _layers_of(system: HostAccess, origin: Origin | None) -> tuple[Descriptor, ...]:
     """Return the layers of a deployed image; empty if its manifest cannot be read."""
     if origin is None or origin.manifest_digest is None:
         return ()

@@ -15,7 +15,7 @@ from bootc.deploy.execute import execute, names_to_keep, run
 from bootc.deploy.host.facts import CleanupFailure, Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Timestamp
-from bootc.deploy.host.session import ReadableSystem, System, opened_to_change
+from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
 from bootc.deploy.host.survey import survey
 from bootc.deploy.journal import Event, JournalMessage
 from bootc.deploy.lost_entries import lost_kernels
@@ -84,7 +84,7 @@ class CleanupIncomplete(Error):
 
 
 def collect_garbage(
-    system: ReadableSystem, sink: Sink, *, dry_run: bool = False, repository: bool = True
+    system: HostAccess, sink: Sink, *, dry_run: bool = False, repository: bool = True
 ) -> Collection:
     """Remove what no deployment needs: the command.
 
@@ -118,7 +118,7 @@ def collect_garbage(
     return collection
 
 
-def clean_up(system: System, sink: Sink, *, repository: bool = True) -> None:
+def clean_up(system: HostSession, sink: Sink, *, repository: bool = True) -> None:
     """Remove what no deployment needs any more, at the end of a command that changed the host.
 
     Raises:
@@ -132,7 +132,7 @@ def clean_up(system: System, sink: Sink, *, repository: bool = True) -> None:
         raise CleanupIncomplete(failures)
 
 
-def collect_afterwards(system: ReadableSystem, sink: Sink) -> None:
+def collect_afterwards(system: HostAccess, sink: Sink) -> None:
     """Clean up after a command that has taken effect. Failing to do so is only a warning."""
     try:
         clean_up(opened_to_change(system), sink)
@@ -141,7 +141,7 @@ def collect_afterwards(system: ReadableSystem, sink: Sink) -> None:
 
 
 def _plan(
-    system: ReadableSystem, facts: Facts, *, repository: bool
+    system: HostAccess, facts: Facts, *, repository: bool
 ) -> tuple[Plan, list[CleanupFailure]]:
     """Return the plan, and what could not be looked at: the plan leaves that alone."""
     failures: list[CleanupFailure] = []
@@ -153,7 +153,7 @@ def _plan(
 
 
 def _carry_out(
-    system: System,
+    system: HostSession,
     facts: Facts,
     plan: Plan,
     failures: Sequence[CleanupFailure],
@@ -174,7 +174,7 @@ def _carry_out(
     return failures
 
 
-def _kernels(system: ReadableSystem, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
+def _kernels(system: HostAccess, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
     """Return the kernels there are, and the names of those that stay without an entry."""
     artifacts = publish.list_artifacts(system.boot)
     return artifacts, lost_kernels(system.boot, facts, artifacts)
@@ -197,7 +197,7 @@ def _failure(reason: str, *, in_repository: bool) -> CleanupFailure:
 
 
 def _record_cleanup(
-    system: System, facts: Facts, failures: Sequence[CleanupFailure], *, repository: bool
+    system: HostSession, facts: Facts, failures: Sequence[CleanupFailure], *, repository: bool
 ) -> None:
     """Put on record what could not be removed, each thing with the time when that was new."""
     known = {(known.reason, known.in_repository): known for known in facts.cleanup_failures}
@@ -214,7 +214,7 @@ def _record_cleanup(
         _log.warning("%s", one_line(exc))
 
 
-def _tags(system: ReadableSystem) -> dict[str, OciDigest]:
+def _tags(system: HostAccess) -> dict[str, OciDigest]:
     """Return bootc's own tags, by the names of their references."""
     # What others put there is no concern of a clean-up.
     refs = system.repository.streams.refs("oci", pass_over=True)

@@ -21,7 +21,7 @@ from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
-from bootc.deploy.host.session import ReadableSystem, System, opened_to_change
+from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
 from bootc.deploy.journal import JournalMessage
 from bootc.deploy.plan.steps import (
     Announce,
@@ -86,7 +86,7 @@ class StepFailure:
 
 def execute(
     plan: Plan,
-    system: System,
+    system: HostSession,
     sink: Sink,
     supplies: Supplies | None = None,
     *,
@@ -127,7 +127,7 @@ def execute(
 
 def run(
     plan: Plan,
-    system: ReadableSystem,
+    system: HostAccess,
     sink: Sink,
     supplies: Supplies | None = None,
     *,
@@ -159,7 +159,7 @@ def names_to_keep(step: CollectObjects) -> list[str]:
     ]
 
 
-def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None) -> None:
+def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies | None) -> None:
     match step:
         case Withdraw():
             _withdraw(system)
@@ -191,13 +191,13 @@ def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None
             assert_never(step)
 
 
-def _withdraw(system: System) -> None:
+def _withdraw(system: HostSession) -> None:
     with doing("Withdrawing the staged deployment"):
         if system.run.exists(STAGED_MARKER_NAME):
             system.run.unlink(STAGED_MARKER_NAME)
 
 
-def _announce(system: System, deployment: Digest, *, locked: bool) -> None:
+def _announce(system: HostSession, deployment: Digest, *, locked: bool) -> None:
     # All that was prepared is on the disk before anybody hears of it.
     system.sync()
     marker = {"depl_id": deployment.hex, "finalization_locked": locked}
@@ -207,7 +207,10 @@ def _announce(system: System, deployment: Digest, *, locked: bool) -> None:
 
 
 def _write(
-    step: WriteKernel | CreateState | ReplaceEtc, system: System, sink: Sink, supplies: Supplies
+    step: WriteKernel | CreateState | ReplaceEtc,
+    system: HostSession,
+    sink: Sink,
+    supplies: Supplies,
 ) -> None:
     match step:
         case WriteKernel(deployment, _):
@@ -235,7 +238,7 @@ def _write(
 
 def _change_menu(
     step: DiscardStagedMenu | WriteStagedMenu | ExchangeMenu | RemoveEntry | RemoveArtifact,
-    system: System,
+    system: HostSession,
 ) -> None:
     match step:
         case DiscardStagedMenu():
@@ -254,7 +257,9 @@ def _change_menu(
             assert_never(step)
 
 
-def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, sink: Sink) -> None:
+def _tidy_repository(
+    step: SetTag | RemoveTag | CollectObjects, system: HostSession, sink: Sink
+) -> None:
     streams = system.repository.streams
     match step:
         case SetTag(manifest):
@@ -274,11 +279,11 @@ def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, 
             assert_never(step)
 
 
-def _open_state(system: System, deployment: Digest) -> Dir:
+def _open_state(system: HostSession, deployment: Digest) -> Dir:
     return system.physical.open_dir(layout.state_dir(deployment.hex))
 
 
-def _remove_state(system: System, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
+def _remove_state(system: HostSession, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
     match step:
         case RemoveState(deployment):
             state.remove_state(system.physical, deployment)
@@ -290,7 +295,7 @@ def _remove_state(system: System, step: RemoveState | SetStateAside | RemoveLeft
             assert_never(step)
 
 
-def _record_origin(system: System, deployment: Digest, origin: Origin) -> None:
+def _record_origin(system: HostSession, deployment: Digest, origin: Origin) -> None:
     with (
         doing(f"Recording the origin of deployment {deployment}"),
         _open_state(system, deployment) as directory,

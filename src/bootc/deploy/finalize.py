@@ -16,7 +16,7 @@ from bootc.deploy.etc.local import policy_of, read_local_etc
 from bootc.deploy.execute import Supplies, run
 from bootc.deploy.host.facts import Facts, FinalizeFailure
 from bootc.deploy.host.model import Timestamp
-from bootc.deploy.host.session import NotAllowed, NotBooted, System, open_system
+from bootc.deploy.host.session import HostSession, NotAllowed, NotBooted, open_host_session
 from bootc.deploy.host.survey import survey
 from bootc.deploy.journal import Event, Journal, JournalMessage, SystemdJournal
 from bootc.deploy.plan.finalize import CannotFinalize, plan_finalize, staged_for_finalizing
@@ -39,16 +39,16 @@ def finalize_at_shutdown(sink: Sink) -> None:
     Raises:
         NotAllowed, NotBooted: bootc did not boot this host, or the user may not change it. The
             journal hears nothing.
-        Error, OSError: as :func:`~bootc.deploy.host.session.open_system` and
+        Error, OSError: as :func:`~bootc.deploy.host.session.open_host_session` and
             :func:`finalize_staged`.
     """
     with contextlib.ExitStack() as stack:
         with _failure_reported(SystemdJournal()):
-            system = stack.enter_context(open_system(sink))
+            system = stack.enter_context(open_host_session(sink))
         finalize_staged(system, sink)
 
 
-def finalize_staged(system: System, sink: Sink) -> None:
+def finalize_staged(system: HostSession, sink: Sink) -> None:
     """Make the staged deployment the default, if there is one.
 
     Raises:
@@ -71,7 +71,7 @@ def finalize_staged(system: System, sink: Sink) -> None:
         _log.warning("cleaning the boot partition up failed: %s", one_line(exc))
 
 
-def _finalize(system: System, facts: Facts, staged: Digest, sink: Sink) -> None:
+def _finalize(system: HostSession, facts: Facts, staged: Digest, sink: Sink) -> None:
     item = facts.staged_item(staged)
     kernels = {artifact.name for artifact in publish.list_artifacts(system.boot)}
     if item is not None and item.artifact not in kernels:
@@ -103,7 +103,7 @@ def _failure_reported(journal: Journal, staged: Digest | None = None) -> Iterato
 
 
 @contextlib.contextmanager
-def _failure_recorded(system: System, facts: Facts, staged: Digest | None) -> Iterator[None]:
+def _failure_recorded(system: HostSession, facts: Facts, staged: Digest | None) -> Iterator[None]:
     """Record a failure of the block beside the staged deployment, unless that boots next."""
     try:
         yield
@@ -114,7 +114,7 @@ def _failure_recorded(system: System, facts: Facts, staged: Digest | None) -> It
         raise
 
 
-def _is_finalized(system: System, facts: Facts, staged: Digest) -> bool:
+def _is_finalized(system: HostSession, facts: Facts, staged: Digest) -> bool:
     """Tell whether the menus are exchanged now."""
     # The facts are older: a step can fail, or be interrupted, after it exchanged the menus.
     menus = dataclasses.replace(
@@ -125,7 +125,7 @@ def _is_finalized(system: System, facts: Facts, staged: Digest) -> bool:
     return menus.is_finalized(staged)
 
 
-def _record_failure(system: System, staged: Digest, exc: BaseException) -> None:
+def _record_failure(system: HostSession, staged: Digest, exc: BaseException) -> None:
     reason = "it was interrupted" if isinstance(exc, KeyboardInterrupt) else one_line(exc)
     try:
         with system.physical.open_dir(layout.state_dir(staged.hex)) as state:

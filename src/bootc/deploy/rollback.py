@@ -9,7 +9,7 @@ from __future__ import annotations
 from bootc.deploy.cleanup import collect_afterwards
 from bootc.deploy.execute import run
 from bootc.deploy.host.selection import find_deployment
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.host.survey import survey
 from bootc.deploy.plan.messages import about_deletion, about_pin, about_rollback
 from bootc.deploy.plan.reorder import plan_delete, plan_pin, plan_rollback
@@ -17,7 +17,7 @@ from bootc.deploy.plan.room import with_room
 from bootc.events import Sink
 
 
-def rollback(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
+def rollback(system: HostAccess, sink: Sink, *, dry_run: bool = False) -> None:
     """Let the rollback deployment boot next, or the booted one if that was done already.
 
     Raises:
@@ -29,9 +29,7 @@ def rollback(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> No
     run(plan, system, sink, dry_run=dry_run, messages=about_rollback(facts, plan))
 
 
-def delete_deployment(
-    system: ReadableSystem, name: str, sink: Sink, *, dry_run: bool = False
-) -> None:
+def delete_deployment(system: HostAccess, name: str, sink: Sink, *, dry_run: bool = False) -> None:
     """Remove a deployment and all that only it needs.
 
     Args:
@@ -53,7 +51,7 @@ def delete_deployment(
 
 
 def set_pin(
-    system: ReadableSystem, name: str, sink: Sink, *, pinned: bool, dry_run: bool = False
+    system: HostAccess, name: str, sink: Sink, *, pinned: bool, dry_run: bool = False
 ) -> None:
     """Keep a deployment through updates and clean-ups, or stop keeping it.
 

@@ -26,7 +26,7 @@ from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.execute import Supplies, run
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.host.status import wanted_image
 from bootc.deploy.host.survey import survey
 from bootc.deploy.journal import Event
@@ -82,7 +82,7 @@ class _Update:
         image: The image that the user asked for, for the journal.
     """
 
-    system: ReadableSystem
+    system: HostAccess
     facts: Facts
     options: UpdateOptions
     sink: Sink
@@ -106,7 +106,7 @@ class _Update:
 
 
 def upgrade(
-    system: ReadableSystem, options: UpdateOptions, sink: Sink, *, tag: str | None = None
+    system: HostAccess, options: UpdateOptions, sink: Sink, *, tag: str | None = None
 ) -> bool:
     """Get the newest image from where the image of this host came from.
 
@@ -131,7 +131,7 @@ def upgrade(
 
 
 def switch(
-    system: ReadableSystem,
+    system: HostAccess,
     target: ImageSpec,
     options: UpdateOptions,
     sink: Sink,
@@ -174,7 +174,7 @@ def switch(
     return boots_next
 
 
-def cancel(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None:
+def cancel(system: HostAccess, sink: Sink, *, dry_run: bool = False) -> None:
     """Drop the staged deployment, or the rest of an update that was not finalized.
 
     Raises:
@@ -188,7 +188,7 @@ def cancel(system: ReadableSystem, sink: Sink, *, dry_run: bool = False) -> None
         collect_afterwards(system, sink)
 
 
-def release(system: ReadableSystem, options: UpdateOptions, sink: Sink) -> bool:
+def release(system: HostAccess, options: UpdateOptions, sink: Sink) -> bool:
     """Let a deployment boot next that was only downloaded.
 
     Returns:

@@ -21,7 +21,7 @@ from bootc.boot import publish
 from bootc.cli.verbs import internals
 from bootc.deploy import cleanup, execute, finalize, upgrade
 from bootc.deploy.cleanup import CleanupIncomplete
-from bootc.deploy.host.session import System, SystemView
+from bootc.deploy.host.session import HostSession, HostView
 from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
@@ -264,7 +264,7 @@ def test_a_kernel_whose_size_is_not_known_is_removed(
 def test_tags_that_cannot_be_read_keep_nothing_else(
     untidy: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(system: System) -> None:
+    def fail(system: HostSession) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/refs")
 
     with monkeypatch.context() as patch:
@@ -456,12 +456,12 @@ def run_gc(
     """Run the verb; return what it printed, and its error."""
 
     @contextlib.contextmanager
-    def open_host(sink: Sink) -> Iterator[System]:
+    def open_host(sink: Sink) -> Iterator[HostSession]:
         with bench.machine.open() as system:
             yield system
 
     @contextlib.contextmanager
-    def view_host(sink: Sink, *, lock: bool) -> Iterator[SystemView]:
+    def view_host(sink: Sink, *, lock: bool) -> Iterator[HostView]:
         with bench.machine.open() as system:
             yield view_of(system)
 

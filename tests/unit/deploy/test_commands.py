@@ -19,7 +19,7 @@ from bootc.deploy import cleanup, finalize, rollback, upgrade
 from bootc.deploy.host import survey
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import NotAllowed, NotBooted, System
+from bootc.deploy.host.session import HostSession, NotAllowed, NotBooted
 from bootc.deploy.journal import Event
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import Error
@@ -30,18 +30,20 @@ from support.machine import FakeMachine, Journal, Told
 from support.osimages import Channel
 
 #: A command that may be a dry run.
-DryCommand = Callable[[System, Journal, bool], object]
+DryCommand = Callable[[HostSession, Journal, bool], object]
 
 
 def commands(bench: Bench, top: Path) -> dict[str, DryCommand]:
     """Return commands by name, of a machine that has TURNED staged and offers OTHER."""
     other = Channel(top / "other", bench.images, osimages.RENAMED)
 
-    def switch(system: System, journal: Journal, dry: bool) -> object:
+    def switch(system: HostSession, journal: Journal, dry: bool) -> object:
         target, options = ImageSpec(other.reference), UpdateOptions(dry_run=dry)
         return upgrade.switch(system, target, options, journal, retain=True)
 
-    def upgrading(system: System, journal: Journal, dry: bool, *, hold: bool = False) -> object:
+    def upgrading(
+        system: HostSession, journal: Journal, dry: bool, *, hold: bool = False
+    ) -> object:
         options = UpdateOptions(dry_run=dry, download_only=hold)
         return upgrade.upgrade(system, options, journal)
 
@@ -97,7 +99,9 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Facts]:
     for module in (survey, cleanup):
         original = module.gather  # type: ignore[attr-defined]
 
-        def gather(system: System, original: Callable[[System], Facts] = original) -> Facts:
+        def gather(
+            system: HostSession, original: Callable[[HostSession], Facts] = original
+        ) -> Facts:
             found.append(original(system))
             return found[-1]
 
@@ -295,7 +299,7 @@ def _told_of_opening(exc: BaseException, monkeypatch: pytest.MonkeyPatch) -> Tol
         raise exc
 
     told = Told()
-    monkeypatch.setattr(finalize, "open_system", fail)
+    monkeypatch.setattr(finalize, "open_host_session", fail)
     monkeypatch.setattr(finalize, "SystemdJournal", lambda: told)
     with pytest.raises(type(exc)):
         finalize.finalize_at_shutdown(lambda event: None)

@@ -24,7 +24,7 @@ from bootc.deploy import rollback
 from bootc.deploy import upgrade as updates
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import System
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.plan.finalize import EtcConflict
 from bootc.deploy.plan.stage import NothingStaged
 from bootc.deploy.upgrade import UpdateOptions
@@ -54,7 +54,7 @@ ARGUMENTS = (
 
 
 def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> Command:
-    def run(system: System, journal: Journal) -> object:
+    def run(system: HostSession, journal: Journal) -> object:
         spec = ImageSpec(target)
         return updates.switch(system, spec, UpdateOptions(**options), journal, retain=retain)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bootc.deploy.etc.merge import Choice
     from bootc.deploy.etc.review import MergeReview, Review
     from bootc.deploy.host.facts import Facts
-    from bootc.deploy.host.session import System
+    from bootc.deploy.host.session import HostSession
     from bootc.fs.dir import Dir
 
 
@@ -90,7 +90,7 @@ def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
 
 
 @contextlib.contextmanager
-def _open(context: Context) -> Iterator[tuple[System, Facts, LocalEtc]]:
+def _open(context: Context) -> Iterator[tuple[HostSession, Facts, LocalEtc]]:
     """Open the host to change it; yield it, its facts and its ``/etc``."""
     from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.host.survey import survey
@@ -101,7 +101,7 @@ def _open(context: Context) -> Iterator[tuple[System, Facts, LocalEtc]]:
             yield system, facts, local
 
 
-def _state(system: System) -> Dir:
+def _state(system: HostSession) -> Dir:
     from bootc.repository import layout
 
     return system.physical.open_dir(layout.state_dir(system.booted.image_id.hex))

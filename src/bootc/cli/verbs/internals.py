@@ -18,7 +18,7 @@ from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.deploy.cleanup import Collection
-    from bootc.deploy.host.session import ReadableSystem
+    from bootc.deploy.host.session import HostAccess
     from bootc.formats.tree import Directory
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
@@ -67,9 +67,7 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     if dry_run:
         context.messages_are_the_result()
         # A collection at work would remove meanwhile what this counts.
-        opened: AbstractContextManager[ReadableSystem] = view_host(
-            context.sink, lock=args.prune_repo
-        )
+        opened: AbstractContextManager[HostAccess] = view_host(context.sink, lock=args.prune_repo)
     else:
         opened = open_host(context.sink)
     incomplete, collection = None, None

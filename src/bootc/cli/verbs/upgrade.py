@@ -19,7 +19,7 @@ from bootc.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from bootc.deploy.host.session import ReadableSystem
+    from bootc.deploy.host.session import HostAccess
     from bootc.events import Sink
 
 
@@ -53,7 +53,7 @@ def _look(args: argparse.Namespace, context: Context, sink: Sink) -> None:
         _act(args, view, sink)
 
 
-def _act(args: argparse.Namespace, system: ReadableSystem, sink: Sink) -> bool:
+def _act(args: argparse.Namespace, system: HostAccess, sink: Sink) -> bool:
     """Do what the options say; return whether another deployment boots next."""
     from bootc.deploy import upgrade
     from bootc.deploy.etc.merge import ConflictPolicy

@@ -7,7 +7,7 @@ it. A file system that is read-only as a whole becomes writable for everybody, a
 again at the end, before the next command may start; it stays writable if somebody else
 writes to it by then, or if this process is killed.
 
-A command that only looks, or says what it would do, opens a :class:`SystemView` instead.
+A command that only looks, or says what it would do, opens a :class:`HostView` instead.
 That takes no lock, waits for no other command, makes no file system writable, and neither
 checks nor mends one: another command may be at work meanwhile. The one exception is a dry
 run that has to pull an image to know what would be done; it adds objects to the repository.
@@ -61,8 +61,8 @@ class ReadOnlySystem(Error):
 
 
 @dataclass(frozen=True, slots=True)
-class System:
-    """An open system.
+class HostSession:
+    """A host opened to change it.
 
     Attributes:
         physical: The physical root.
@@ -91,8 +91,8 @@ class System:
         self.boot.sync()
 
 
-class ReadableSystem(Protocol):
-    """What can be read of an open system, a :class:`System` or a :class:`SystemView`."""
+class HostAccess(Protocol):
+    """The parts of an open host that can be read: a :class:`HostSession` or a :class:`HostView`."""
 
     @property
     def physical(self) -> Dir:
@@ -116,8 +116,8 @@ class ReadableSystem(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SystemView:
-    """A system opened to be looked at; the attributes are those of :class:`ReadableSystem`."""
+class HostView:
+    """A host opened to look at it. The attributes are those of :class:`HostAccess`."""
 
     physical: Dir
     repository: Repository
@@ -126,14 +126,14 @@ class SystemView:
     booted: BootedState
 
 
-def opened_to_change(system: ReadableSystem) -> System:
-    """Return a system that a caller opened to change it. A view is only for dry runs."""
-    assert isinstance(system, System), "a view of a system is for dry runs"
+def opened_to_change(system: HostAccess) -> HostSession:
+    """Return a host that the caller opened to change it. A view is only for dry runs."""
+    assert isinstance(system, HostSession), "a view of a system is for dry runs"
     return system
 
 
 @contextlib.contextmanager
-def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[System]:
+def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[HostSession]:
     """Open the system mounted at ``root`` to change it.
 
     A repository that another implementation has made is completed. The process is in a mount
@@ -177,11 +177,13 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             adoption.adopt(repository, sink)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
-        yield System(physical, repository, boot, run, booted, Systemd(), SystemdJournal(), wait)
+        yield HostSession(
+            physical, repository, boot, run, booted, Systemd(), SystemdJournal(), wait
+        )
 
 
 @contextlib.contextmanager
-def look_at_system(
+def open_host_view(
     sink: Sink,
     *,
     root: str = "/",
@@ -189,7 +191,7 @@ def look_at_system(
     lock: bool = False,
     pulls: bool = False,
     wait: bool = True,
-) -> Iterator[SystemView]:
+) -> Iterator[HostView]:
     """Open the system mounted at ``root`` to look at it.
 
     Args:
@@ -233,7 +235,7 @@ def look_at_system(
             adoption.require_adoptable(repository)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root))
-        yield SystemView(physical, repository, boot, run, booted)
+        yield HostView(physical, repository, boot, run, booted)
 
 
 def _require_host(root: str) -> None:

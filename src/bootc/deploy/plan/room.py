@@ -22,7 +22,7 @@ from bootc.boot.menu_read import Item
 from bootc.boot.publish import Artifact
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.host.facts import Facts
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.lost_entries import lost_kernels
 from bootc.deploy.plan.cleanup import is_legible, needed_artifacts
 from bootc.deploy.plan.steps import (
@@ -75,7 +75,7 @@ def room_for_update(
     return budget.plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
 
 
-def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
+def with_room(system: HostAccess, facts: Facts, plan: Plan) -> Plan:
     """Have a plan remove what nothing needs, where the menu it writes needs the room.
 
     Raises:
