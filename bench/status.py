@@ -38,21 +38,21 @@ def run(args, context):
     from bootc.boot.systemd_boot import Bootloader
     from bootc.deploy.host import status
     from bootc.deploy.host.boot_state import BootedState
-    from bootc.deploy.host.view import Sysroot, find_scheme
+    from bootc.deploy.host.view import PartialHostView, find_scheme
     from bootc.formats.digest import Digest
     from bootc.fs.dir import Dir
     from bootc.repository.repository import Repository
 
     @contextlib.contextmanager
-    def open_sysroot(booted, *, root):
+    def open_partial_view(booted, *, root):
         with Dir.open(f"{top}/sysroot") as physical, Dir.open(f"{top}/esp") as esp:
             with Repository.open(physical, require_verity=False) as repository:
                 boot = BootDirs(find_scheme(physical, booted), esp, esp)
-                yield Sysroot(booted, physical, repository, boot)
+                yield PartialHostView(booted, physical, repository, boot)
 
     booted = BootedState(Digest.from_hex(image), False, Bootloader.SYSTEMD)
     status.read_booted_state = lambda *, root: booted
-    status.open_sysroot = open_sysroot
+    status.open_partial_view = open_partial_view
     command.run(args, context)
 
 top, image = sys.argv[1:]

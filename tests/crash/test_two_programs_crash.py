@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import finalize, update
-from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
+from bootc.deploy import finalize
+from bootc.deploy import upgrade as updates
+from bootc.deploy.host.session import HostSession
+from bootc.deploy.upgrade import UpdateOptions
 from support import osimages
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.machine import FakeMachine, Journal
@@ -81,8 +82,8 @@ def where() -> Iterator[Path]:
         yield Path(path)
 
 
-def upgrade(system: System, journal: Journal) -> object:
-    return update.upgrade(system, UpdateOptions(), journal)
+def upgrade(system: HostSession, journal: Journal) -> object:
+    return updates.upgrade(system, UpdateOptions(), journal)
 
 
 def stage(machine: FakeMachine, channel: Channel, program: str) -> None:

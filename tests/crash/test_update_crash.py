@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import cleanup, finalize, update
+from bootc.deploy import cleanup, finalize
 from bootc.deploy import rollback as orders
-from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
+from bootc.deploy import upgrade as updates
+from bootc.deploy.host.session import HostSession
+from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import Error
-from bootc.formats.digest import Digest
 from support import osimages
 from support.bootdirs import GRUB_UKI, SYSTEMD, scheme_name
 from support.machine import Command, FakeMachine, Journal
@@ -75,19 +75,19 @@ def where() -> Iterator[Path]:
         yield Path(path)
 
 
-def upgrade(system: System, journal: Journal) -> object:
-    return update.upgrade(system, UpdateOptions(), journal)
+def upgrade(system: HostSession, journal: Journal) -> object:
+    return updates.upgrade(system, UpdateOptions(), journal)
 
 
-def cancel(system: System, journal: Journal) -> None:
-    update.cancel(system, journal)
+def cancel(system: HostSession, journal: Journal) -> None:
+    updates.cancel(system, journal)
 
 
-def rollback(system: System, journal: Journal) -> None:
+def rollback(system: HostSession, journal: Journal) -> None:
     orders.rollback(system, journal)
 
 
-def collect(system: System, journal: Journal) -> object:
+def collect(system: HostSession, journal: Journal) -> object:
     return cleanup.collect_garbage(system, journal)
 
 
@@ -194,8 +194,8 @@ def test_a_rollback(bench: Bench, where: Path) -> None:
 def test_a_deletion(bench: Bench, where: Path) -> None:
     old, new = bench.channel.images.ids["old"], bench.channel.images.ids["new"]
 
-    def delete(system: System, journal: Journal) -> None:
-        orders.delete_deployment(system, Digest.from_hex(old), journal)
+    def delete(system: HostSession, journal: Journal) -> None:
+        orders.delete_deployment(system, old, journal)
 
     for machine in interrupted(bench, where, delete):
         again(machine, delete)

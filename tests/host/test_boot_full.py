@@ -11,9 +11,10 @@ import pytest
 
 from bootc.boot.scheme import Scheme
 from bootc.boot.space import NoSpaceOnBoot
-from bootc.deploy import rollback, update
-from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
+from bootc.deploy import rollback
+from bootc.deploy import upgrade as updates
+from bootc.deploy.host.session import HostSession
+from bootc.deploy.upgrade import UpdateOptions
 from support import osimages, require
 from support.bootdirs import SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.machine import FakeMachine, Journal
@@ -43,8 +44,8 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeMach
         subprocess.run(["umount", machine.esp], check=True)
 
 
-def upgrade(system: System, journal: Journal) -> object:
-    return update.upgrade(system, UpdateOptions(), journal)
+def upgrade(system: HostSession, journal: Journal) -> object:
+    return updates.upgrade(system, UpdateOptions(), journal)
 
 
 def fill(machine: FakeMachine, *, leave_clusters: int) -> Path:

@@ -395,7 +395,7 @@ def test_another_image(host: Host, image: str) -> None:
     assert (dry.code, dry.journal) == (0, []), dry.err
     assert json.loads(status.out)["status"]["staged"] is None
     assert switched.code == 0, switched.err
-    assert ids_of(switched) == [Event.PINNED, Event.SWITCH_STAGED]
+    assert ids_of(switched) == [Event.SWITCH_STAGED, Event.PINNED]
     check(again, "Image specification is unchanged.")
     check(upgrade, "Update already staged. To apply update run `bootc update --apply`")
     check(apply)

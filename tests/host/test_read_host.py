@@ -18,7 +18,7 @@ from bootc.boot.loader import Bootloader
 from bootc.deploy.host import boot_state
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Host, UsrOverlay
-from bootc.deploy.host.session import look_at_system
+from bootc.deploy.host.session import open_host_view
 from bootc.deploy.host.status import read_host
 from bootc.events import null_sink
 from bootc.repository.repository import NotARepository
@@ -193,7 +193,7 @@ def test_looking_at_a_system_neither_checks_its_esp_nor_writes_to_it(
     run("mkfs.ext4", "-q", f"{disk}p1")
     check = Commands(tmp_path / "programs", monkeypatch).mock("fsck.ext4", "exit 0")
     before = _contents(disk)
-    with look_at_system(null_sink, root=str(root)) as view:
+    with open_host_view(null_sink, root=str(root)) as view:
         assert view.boot.menu.names() == ["lost+found"]
         with pytest.raises(OSError, match="Read-only"):
             view.boot.menu.mkdir("x")

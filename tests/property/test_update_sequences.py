@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 
 from bootc.boot.scheme import Scheme
 from bootc.boot.space import NoSpaceOnBoot
-from bootc.deploy import execute, finalize, update
+from bootc.deploy import execute, finalize
+from bootc.deploy.check import check_for_update
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.plan.finalize import EtcConflict
 from bootc.deploy.plan.steps import (
@@ -238,7 +239,7 @@ class UpdateMachine(RuleBasedStateMachine):
     @rule()
     def check(self) -> None:
         before = self.machine.contents(repository=True)
-        self.machine.command(update.check_for_update)
+        self.machine.command(lambda system, journal: check_for_update(system))
         after = self.machine.contents(repository=True)
         changed = {
             path for path in before.keys() | after.keys() if before.get(path) != after.get(path)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bootc.boot.scheme import Scheme
-from bootc.deploy import update
-from bootc.deploy.update import UpdateOptions
+from bootc.cli.render import update_check
+from bootc.deploy import upgrade as updates
+from bootc.deploy.check import check_for_update
+from bootc.deploy.upgrade import UpdateOptions
 from bootc.formats.digest import Digest
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
@@ -23,11 +25,17 @@ class Bench:
         self.machine.install(self.channel)
         for image in tags[1:]:
             self.update(image)
+        self.machine.told.clear()
 
     def upgrade(self, image: OsImage, **options: Any) -> Journal:
         """Offer an image and upgrade to it."""
         self.channel.offer(image)
         return self.machine.command(upgrade(**options))
+
+    def check(self) -> list[str]:
+        """Look for an update, and return the lines that the user sees."""
+        with self.machine.open() as system:
+            return list(update_check.lines(check_for_update(system)))
 
     def update(self, image: OsImage) -> None:
         """Upgrade to an image and boot it."""
@@ -61,4 +69,4 @@ class Bench:
 
 
 def upgrade(**options: Any) -> Command:
-    return lambda system, journal: update.upgrade(system, UpdateOptions(**options), journal)
+    return lambda system, journal: updates.upgrade(system, UpdateOptions(**options), journal)

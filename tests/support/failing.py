@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,6 +108,14 @@ def interrupting(at: int) -> Iterator[Changes]:
 
     with _counting(Changes(at, interrupt)) as changes:
         yield changes
+
+
+Failing = Callable[[int], AbstractContextManager[Changes]]
+#: How a command comes to an end at a change, and what is said of a finalizer then.
+FAILURES: dict[str, tuple[Failing, str]] = {
+    "interrupted": (interrupting, "it was interrupted"),
+    "full": (partial(failing, error=errno.ENOSPC), "No space left on device"),
+}
 
 
 @contextmanager

@@ -28,8 +28,10 @@ from bootc.deploy.finalize import finalize_staged
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
-from bootc.deploy.host.session import System, SystemView
+from bootc.deploy.host.session import HostSession, HostView
 from bootc.deploy.host.status import compose_host
+from bootc.deploy.journal import Event as JournalEvent
+from bootc.deploy.journal import JournalMessage
 from bootc.deploy.state import create_state
 from bootc.errors import Error
 from bootc.events import Message
@@ -53,12 +55,12 @@ _IMAGE_ID = re.compile(r"composefs=\??([0-9a-f]{128})(?:\s|$)")
 #: Old versions leave the prefix out.
 _UKI = re.compile(r"(/EFI/Linux/bootc/(?:bootc_composefs-)?([0-9a-f]{128})\.efi)(?:\s|$)")
 
-Command = Callable[[System, "Journal"], object]
+Command = Callable[[HostSession, "Journal"], object]
 
 
-def view_of(system: System) -> SystemView:
+def view_of(system: HostSession) -> HostView:
     """Return what a command that only looks has of an open system."""
-    return SystemView(system.physical, system.repository, system.boot, system.run, system.booted)
+    return HostView(system.physical, system.repository, system.boot, system.run, system.booted)
 
 
 class Journal(list[str]):
@@ -96,6 +98,20 @@ class _Services:
         self.flag.touch()
 
 
+class Told(list[JournalMessage]):
+    """A journal that keeps the messages."""
+
+    def send(self, message: JournalMessage) -> bool:
+        self.append(message)
+        return True
+
+    def events(self) -> list[JournalEvent]:
+        """Return what has happened since the last call."""
+        events = [message.event for message in self]
+        self.clear()
+        return events
+
+
 class FakeMachine:
     """A machine below ``path``, which may be a copy of another machine's."""
 
@@ -109,6 +125,8 @@ class FakeMachine:
         self.menu_root = self.esp if scheme.menu_on_esp else self.physical / "boot"
         self.binaries_root = self.esp if scheme.binaries_on_esp else self.menu_root
         self.entries = self.menu_root / scheme.entries
+        #: What the journal was told.
+        self.told = Told()
 
     # -- its life
 
@@ -207,13 +225,14 @@ class FakeMachine:
         return journal
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[System]:
+    def open(self) -> Iterator[HostSession]:
         """Open it as commands do."""
         with (
             self._disks() as (physical, repository, boot),
             Dir.open(self.run / "composefs") as run,
         ):
-            yield System(physical, repository, boot, run, self.booted, _Services(self._flag))
+            services = _Services(self._flag)
+            yield HostSession(physical, repository, boot, run, self.booted, services, self.told)
 
     # -- what can be seen of it
 

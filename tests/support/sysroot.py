@@ -16,7 +16,7 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME, BootedState
-from bootc.deploy.host.view import Sysroot
+from bootc.deploy.host.view import PartialHostView
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import CONFIG, MANIFEST
@@ -60,7 +60,7 @@ class FakeSysroot:
     @contextlib.contextmanager
     def open(
         self, booted: BootedState, *, boot: bool = True, repository: bool = True
-    ) -> Iterator[Sysroot]:
+    ) -> Iterator[PartialHostView]:
         """Open the system for reading, as if all of it had been mounted."""
         with contextlib.ExitStack() as stack:
 
@@ -68,7 +68,7 @@ class FakeSysroot:
                 return stack.enter_context(Dir.open(path))
 
             physical = enter(self.physical)
-            yield Sysroot(
+            yield PartialHostView(
                 booted=booted,
                 physical=physical,
                 repository=stack.enter_context(Repository.open(physical, require_verity=False))

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from bootc.deploy import cleanup, rollback, update
+from bootc.deploy import cleanup, rollback, upgrade
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import System
-from bootc.deploy.update import UpdateOptions
-from bootc.formats.digest import Digest
+from bootc.deploy.host.session import HostSession
+from bootc.deploy.upgrade import UpdateOptions
 from support.machine import FakeMachine, Journal
 from support.osimages import Channel
 
@@ -32,7 +31,7 @@ class Verb:
     """
 
     name: str
-    run: Callable[[System, Journal, bool], object]
+    run: Callable[[HostSession, Journal, bool], object]
     target: str | None = None
     toggles: bool = False
 
@@ -55,9 +54,9 @@ class Verbs:
     def upgrade(self, locked: bool, policy: ConflictPolicy) -> Verb:
         """Return the upgrade to what is offered."""
 
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+        def run(system: HostSession, journal: Journal, dry_run: bool) -> bool:
             options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
-            return update.upgrade(system, options, journal)
+            return upgrade.upgrade(system, options, journal)
 
         return Verb("upgrade", run, None if locked else self.wanted().image_id)
 
@@ -65,10 +64,10 @@ class Verbs:
         """Return the switch to a channel."""
         channel = self.channels[which]
 
-        def run(system: System, journal: Journal, dry_run: bool) -> bool:
+        def run(system: HostSession, journal: Journal, dry_run: bool) -> bool:
             options = UpdateOptions(download_only=locked, dry_run=dry_run, etc_conflict=policy)
             target = ImageSpec(channel.reference)
-            return update.switch(system, target, options, journal, retain=retain)
+            return upgrade.switch(system, target, options, journal, retain=retain)
 
         name = f"pin {self.machine.booted_id}" if retain else "switch"
         # Switching to where updates come from already is no look for updates.
@@ -78,10 +77,9 @@ class Verbs:
     def other(self, choice: int, who: str) -> Verb:
         """Return a command about the deployment that is called so, or about all."""
         image_id = self.called(who)
-        digest = Digest.from_hex(image_id)
 
         def verb(name: str, command: Callable[..., object], **more: object) -> Verb:
-            def run(system: System, journal: Journal, dry_run: bool) -> object:
+            def run(system: HostSession, journal: Journal, dry_run: bool) -> object:
                 return command(system, journal, dry_run=dry_run, **more)
 
             return Verb(name, run, toggles=name == "rollback")
@@ -90,17 +88,17 @@ class Verbs:
             case 0 | 1:
                 return verb("rollback", rollback.rollback)
             case 2 | 3:
-                return verb(f"delete {image_id}", partial(_delete, digest))
+                return verb(f"delete {image_id}", partial(_delete, image_id))
             case 4:
-                return verb("cancel", update.cancel)
+                return verb("cancel", upgrade.cancel)
             case 5:
                 return verb("release", _release)
             case 6:
                 return verb("gc", cleanup.collect_garbage)
             case 7:
-                return verb(f"unpin {image_id}", partial(_pin, digest), pinned=False)
+                return verb(f"unpin {image_id}", partial(_pin, image_id), pinned=False)
             case _:
-                return verb(f"pin {image_id}", partial(_pin, digest), pinned=True)
+                return verb(f"pin {image_id}", partial(_pin, image_id), pinned=True)
 
     def called(self, who: str) -> str:
         """Return the image id of a deployment, or of none if there is none so called."""
@@ -137,13 +135,15 @@ class Verbs:
         return origin
 
 
-def _delete(digest: Digest, system: System, journal: Journal, *, dry_run: bool) -> None:
-    rollback.delete_deployment(system, digest, journal, dry_run=dry_run)
+def _delete(image_id: str, system: HostSession, journal: Journal, *, dry_run: bool) -> None:
+    rollback.delete_deployment(system, image_id, journal, dry_run=dry_run)
 
 
-def _pin(digest: Digest, system: System, journal: Journal, *, pinned: bool, dry_run: bool) -> None:
-    rollback.set_pin(system, digest, journal, pinned=pinned, dry_run=dry_run)
+def _pin(
+    image_id: str, system: HostSession, journal: Journal, *, pinned: bool, dry_run: bool
+) -> None:
+    rollback.set_pin(system, image_id, journal, pinned=pinned, dry_run=dry_run)
 
 
-def _release(system: System, journal: Journal, *, dry_run: bool) -> None:
-    update.release(system, UpdateOptions(dry_run=dry_run), journal)
+def _release(system: HostSession, journal: Journal, *, dry_run: bool) -> None:
+    upgrade.release(system, UpdateOptions(dry_run=dry_run), journal)

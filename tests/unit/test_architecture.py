@@ -122,6 +122,20 @@ def test_each_dangerous_library_has_one_home(library: str, homes: set[str]) -> N
             assert any(relative.startswith(home) for home in homes), f"{relative} uses {library}"
 
 
+#: Modules that one package above must not use, and why.
+NOT_FOR = {
+    # The library tells the journal where it carried out a plan, whoever called it.
+    "bootc.deploy.journal": "cli/",
+}
+
+
+@pytest.mark.parametrize(("module", "users"), NOT_FOR.items())
+def test_what_the_library_does_itself(module: str, users: str) -> None:
+    for path in modules():
+        relative = str(path.relative_to(SRC))
+        assert not (relative.startswith(users) and module in imports_of(path)), relative
+
+
 def test_only_main_exits() -> None:
     for path in modules():
         if path.relative_to(SRC).parts[:1] == ("__main__.py",) or path.match("cli/main.py"):

@@ -19,7 +19,7 @@ COMMANDS = commands_for()
 #: it. A module that others than these run has to leave that to them.
 RUN_BY = {
     "deploy/install/": ["install to-disk"],
-    "deploy/update.py": ["upgrade", "switch"],
+    "deploy/upgrade.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
     "cli/verbs/container/digest.py": ["container compute-composefs-digest"],
     "cli/verbs/container/export.py": ["container export"],

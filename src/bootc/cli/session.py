@@ -12,8 +12,7 @@ from bootc.cli.progress import messages_only
 from bootc.errors import UsageError
 
 if TYPE_CHECKING:
-    from bootc.deploy.host.facts import Facts
-    from bootc.deploy.host.session import System, SystemView
+    from bootc.deploy.host.session import HostSession, HostView
     from bootc.events import Sink
 
 APPLY = Option(("--apply",), "Reboot into the new deployment at the end.", default=False)
@@ -37,24 +36,20 @@ QUIET = Option(("--quiet",), "Show no progress.", default=False)
 
 
 @contextlib.contextmanager
-def open_host(sink: Sink, *, wait: bool = True) -> Iterator[tuple[System, Facts]]:
-    """Open the running system to change it, and say what is known of it at first.
+def open_host(sink: Sink, *, wait: bool = True) -> Iterator[HostSession]:
+    """Open the running system to change it.
 
     Args:
         sink: Told of what happens meanwhile.
         wait: Wait for another command to finish.
 
     Raises:
-        Error, OSError: as :func:`bootc.deploy.host.session.open_system`.
+        Error, OSError: as :func:`bootc.deploy.host.session.open_host_session`.
     """
-    from bootc.deploy.host.gather import gather
-    from bootc.deploy.host.session import open_system
-    from bootc.deploy.journal import report_damage
+    from bootc.deploy.host.session import open_host_session
 
-    with open_system(sink, wait=wait) as system:
-        facts = gather(system)
-        report_damage(facts)
-        yield system, facts
+    with open_host_session(sink, wait=wait) as system:
+        yield system
 
 
 @contextlib.contextmanager
@@ -65,15 +60,15 @@ def view_host(
     lock: bool = False,
     pulls: bool = False,
     wait: bool = True,
-) -> Iterator[SystemView]:
+) -> Iterator[HostView]:
     """Open the running system to look at it, or to say what would be done to it.
 
     Raises:
-        Error, OSError: as :func:`bootc.deploy.host.session.look_at_system`.
+        Error, OSError: as :func:`bootc.deploy.host.session.open_host_view`.
     """
-    from bootc.deploy.host.session import look_at_system
+    from bootc.deploy.host.session import open_host_view
 
-    with look_at_system(sink, notes=notes, lock=lock, pulls=pulls, wait=wait) as view:
+    with open_host_view(sink, notes=notes, lock=lock, pulls=pulls, wait=wait) as view:
         yield view
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from bootc.boot.artifacts import Artifact, list_artifacts
@@ -13,10 +14,12 @@ from bootc.deploy.execute import execute, names_to_keep, run
 from bootc.deploy.host.facts import CleanupFailure, Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Timestamp
-from bootc.deploy.host.session import ReadableSystem, System
+from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
+from bootc.deploy.host.survey import survey
+from bootc.deploy.journal import Event, JournalMessage
 from bootc.deploy.lost_entries import lost_kernels
 from bootc.deploy.plan.cleanup import is_legible, plan_gc
-from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveTag, SetTag
+from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveTag, SetTag, Step
 from bootc.errors import Error, one_line
 from bootc.events import Sink
 from bootc.formats.digest import OciDigest
@@ -36,74 +39,141 @@ _MAX_NAMED = 3
 _T = TypeVar("_T")
 
 
-class CleanupIncomplete(Error):
-    """Some of what no deployment needs could not be removed."""
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a collection of garbage removed, or would remove.
 
-    def __init__(self, failures: Sequence[CleanupFailure]) -> None:
+    Attributes:
+        plan: Its steps.
+        counted: What it collects from the repository; None if it does not collect there, or if
+            that could not be counted.
+    """
+
+    plan: Plan
+    counted: GcReport | None
+
+    @property
+    def removals(self) -> tuple[Step, ...]:
+        """The steps that remove something, except the collection of objects."""
+        return tuple(s for s in self.plan.steps if not isinstance(s, CollectObjects | SetTag))
+
+    @property
+    def removes_anything(self) -> bool:
+        """Whether there was garbage."""
+        counted = self.counted
+        return bool(self.removals) or (
+            counted is not None
+            and bool(counted.objects_removed or counted.images_pruned or counted.streams_pruned)
+        )
+
+
+class CleanupIncomplete(Error):
+    """Some of what no deployment needs could not be removed.
+
+    ``collection`` is the collection of which this is the outcome.
+    """
+
+    def __init__(
+        self, failures: Sequence[CleanupFailure], collection: Collection | None = None
+    ) -> None:
         named = "; ".join(failure.reason for failure in failures[:_MAX_NAMED])
         rest = len(failures) - _MAX_NAMED
         super().__init__(named if rest <= 0 else f"{named}; and {rest} more, see bootc status")
+        self.collection = collection
 
 
 def collect_garbage(
-    system: ReadableSystem, sink: Sink, *, dry_run: bool = False, repository: bool = True
-) -> Plan:
-    """Remove what no deployment needs, and return the plan of it.
+    system: HostAccess, sink: Sink, *, dry_run: bool = False, repository: bool = True
+) -> Collection:
+    """Remove what no deployment needs: the command.
 
-    Everything is tried, and what could not be removed is put on record for the status.
+    Everything is tried. What could not be removed is put on record for the status.
 
     Args:
         system: The system.
         sink: Told of the outcome.
-        dry_run: Only say what would be removed.
+        dry_run: Only show what would be removed.
         repository: Clean the repository as well.
 
     Raises:
         CleanupIncomplete: something could not be removed, or be looked at; everything else is
             gone.
+        Error, OSError: in a dry run, the garbage of the repository cannot be counted.
     """
-    facts, plan, failures = plan_cleanup(system, repository=repository)
+    facts = survey(system, dry_run=dry_run)
+    plan, failures = _plan(system, facts, repository=repository)
     if dry_run:
         run(plan, system, sink, dry_run=True)
+        collection = Collection(plan, preview(plan, system.repository))
     else:
-        assert isinstance(system, System), "a view of a system is for dry runs"
-        failures += [
-            _failure(failed.reason, in_repository=isinstance(failed.step, _REPOSITORY_STEPS))
-            for failed in execute(plan, system, sink)
-        ]
-        if is_legible(facts.active):
-            _record_cleanup(system, facts, failures, repository=repository)
+        collection = Collection(plan, _counted(plan, system.repository))
+        changing = opened_to_change(system)
+        failures = _carry_out(changing, facts, plan, failures, sink, repository=repository)
+        if collection.removes_anything:
+            text = "Removed what no deployment needs"
+            changing.journal.send(JournalMessage(Event.GARBAGE_COLLECTED, text))
+    if failures:
+        raise CleanupIncomplete(failures, collection)
+    return collection
+
+
+def clean_up(system: HostSession, sink: Sink, *, repository: bool = True) -> None:
+    """Remove what no deployment needs any more, at the end of a command that changed the host.
+
+    Raises:
+        CleanupIncomplete: as :func:`collect_garbage`.
+    """
+    # Not the facts of the command: it has changed the host since it gathered them.
+    facts = gather(system)
+    plan, failures = _plan(system, facts, repository=repository)
+    failures = _carry_out(system, facts, plan, failures, sink, repository=repository)
     if failures:
         raise CleanupIncomplete(failures)
-    return plan
 
 
-def plan_cleanup(
-    system: ReadableSystem, *, repository: bool
-) -> tuple[Facts, Plan, list[CleanupFailure]]:
-    """Plan the removal of what no deployment needs.
+def collect_afterwards(system: HostAccess, sink: Sink) -> None:
+    """Clean up after a command that has taken effect. Failing to do so is only a warning."""
+    try:
+        clean_up(opened_to_change(system), sink)
+    except (Error, OSError) as exc:
+        _log.warning("cleaning up failed, and will be tried again next time: %s", one_line(exc))
 
-    Returns:
-        What is known of the system, the plan, and what could not be looked at: that is left alone.
-    """
-    facts = gather(system)
+
+def _plan(
+    system: HostAccess, facts: Facts, *, repository: bool
+) -> tuple[Plan, list[CleanupFailure]]:
+    """Return the plan, and what could not be looked at: the plan leaves that alone."""
     failures: list[CleanupFailure] = []
     artifacts, lost = _attempt(lambda: _kernels(system, facts), failures) or ((), frozenset())
     tags: dict[str, OciDigest] = {}
     if repository:
         tags = _attempt(lambda: _tags(system), failures, in_repository=True) or {}
-    return facts, plan_gc(facts, artifacts, tags, repository=repository, lost=lost), failures
+    return plan_gc(facts, artifacts, tags, repository=repository, lost=lost), failures
 
 
-def collect_afterwards(system: ReadableSystem, sink: Sink) -> None:
-    """Clean up after a command that has done its work, which this cannot undo by failing."""
-    try:
-        collect_garbage(system, sink)
-    except (Error, OSError) as exc:
-        _log.warning("cleaning up failed, and will be tried again next time: %s", one_line(exc))
+def _carry_out(
+    system: HostSession,
+    facts: Facts,
+    plan: Plan,
+    failures: Sequence[CleanupFailure],
+    sink: Sink,
+    *,
+    repository: bool,
+) -> list[CleanupFailure]:
+    """Carry out a plan, record all failures for the status, and return them."""
+    failures = [
+        *failures,
+        *(
+            _failure(failed.reason, in_repository=isinstance(failed.step, _REPOSITORY_STEPS))
+            for failed in execute(plan, system, sink)
+        ),
+    ]
+    if is_legible(facts.active):
+        _record_cleanup(system, facts, failures, repository=repository)
+    return failures
 
 
-def _kernels(system: ReadableSystem, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
+def _kernels(system: HostAccess, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
     """Return the kernels there are, and the names of those that stay without an entry."""
     artifacts = list_artifacts(system.boot)
     return artifacts, lost_kernels(system.boot, facts, artifacts)
@@ -126,7 +196,7 @@ def _failure(reason: str, *, in_repository: bool) -> CleanupFailure:
 
 
 def _record_cleanup(
-    system: System, facts: Facts, failures: Sequence[CleanupFailure], *, repository: bool
+    system: HostSession, facts: Facts, failures: Sequence[CleanupFailure], *, repository: bool
 ) -> None:
     """Put on record what could not be removed, each thing with the time when that was new."""
     known = {(known.reason, known.in_repository): known for known in facts.cleanup_failures}
@@ -143,7 +213,7 @@ def _record_cleanup(
         _log.warning("%s", one_line(exc))
 
 
-def _tags(system: ReadableSystem) -> dict[str, OciDigest]:
+def _tags(system: HostAccess) -> dict[str, OciDigest]:
     """Return bootc's own tags, by the names of their references."""
     # What others put there is no concern of a clean-up.
     refs = system.repository.streams.refs("oci", pass_over=True)
@@ -168,3 +238,11 @@ def preview(plan: Plan, repository: Repository) -> GcReport | None:
     keep = [name for step in collecting for name in names_to_keep(step)]
     removed = [step.name for step in plan.steps if isinstance(step, RemoveTag)]
     return collect(repository, keep=keep, without=removed, dry_run=True)
+
+
+def _counted(plan: Plan, repository: Repository) -> GcReport | None:
+    """Return the preview, or None if there is none: the collection itself then says why."""
+    try:
+        return preview(plan, repository)
+    except (Error, OSError):
+        return None

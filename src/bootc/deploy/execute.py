@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -22,7 +23,8 @@ from bootc.boot.menu_compose import compose_menu
 from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
-from bootc.deploy.host.session import ReadableSystem, System
+from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
+from bootc.deploy.journal import JournalMessage
 from bootc.deploy.plan.steps import (
     Announce,
     CollectObjects,
@@ -85,9 +87,21 @@ class StepFailure:
 
 
 def execute(
-    plan: Plan, system: System, sink: Sink, supplies: Supplies | None = None
+    plan: Plan,
+    system: HostSession,
+    sink: Sink,
+    supplies: Supplies | None = None,
+    *,
+    messages: Iterable[JournalMessage] = (),
 ) -> tuple[StepFailure, ...]:
-    """Carry out a plan, and say its notes when it has taken effect.
+    """Carry out a plan. When it has taken effect, send its messages and show its notes.
+
+    Args:
+        plan: The plan.
+        system: The system.
+        sink: Told of progress, and of the notes.
+        supplies: What the steps are made of.
+        messages: For the journal. A plan without steps changes nothing, so it sends nothing.
 
     Returns:
         Those of the steps that clean up which failed.
@@ -99,6 +113,10 @@ def execute(
     for step in (*plan.before, plan.commit):
         if step is not None:
             _carry_out(step, system, sink, supplies)
+    # Before the clean-up, which can be interrupted and does not change what boots.
+    for message in messages if plan.steps else ():
+        if not system.journal.send(message):
+            break  # each further message would have to wait as well
     for step in plan.after:
         try:
             _carry_out(step, system, sink, supplies)
@@ -111,15 +129,17 @@ def execute(
 
 def run(
     plan: Plan,
-    system: ReadableSystem,
+    system: HostAccess,
     sink: Sink,
     supplies: Supplies | None = None,
     *,
     dry_run: bool,
+    messages: Iterable[JournalMessage] = (),
 ) -> None:
-    """Carry out a plan, or only say what it is, which a view of the system suffices for.
+    """Carry out a plan, or with ``dry_run`` only show it.
 
-    Where it fails to clean up, that is a warning.
+    A dry run needs only a view of the system, and sends no messages to the journal. Clean-up
+    that fails is a warning. For the arguments see :func:`execute`.
 
     Raises:
         Error, OSError: a step up to the commit point failed.
@@ -128,8 +148,7 @@ def run(
         for line in (*plan.lines(), *plan.notes):
             sink(Message(line))
         return
-    assert isinstance(system, System), "a view of a system is for dry runs"
-    for failure in execute(plan, system, sink, supplies):
+    for failure in execute(plan, opened_to_change(system), sink, supplies, messages=messages):
         # What it was done for has taken effect, which this must not look like undoing.
         _log.warning("could not %s: %s", failure.step, failure.reason)
 
@@ -142,7 +161,7 @@ def names_to_keep(step: CollectObjects) -> list[str]:
     ]
 
 
-def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None) -> None:
+def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies | None) -> None:
     match step:
         case Withdraw():
             _withdraw(system)
@@ -174,13 +193,13 @@ def _carry_out(step: Step, system: System, sink: Sink, supplies: Supplies | None
             assert_never(step)
 
 
-def _withdraw(system: System) -> None:
+def _withdraw(system: HostSession) -> None:
     with doing("Withdrawing the staged deployment"):
         if system.run.exists(STAGED_MARKER_NAME):
             system.run.unlink(STAGED_MARKER_NAME)
 
 
-def _announce(system: System, deployment: Digest, *, locked: bool) -> None:
+def _announce(system: HostSession, deployment: Digest, *, locked: bool) -> None:
     # All that was prepared is on the disk before anybody hears of it.
     system.sync()
     marker = {"depl_id": deployment.hex, "finalization_locked": locked}
@@ -190,7 +209,10 @@ def _announce(system: System, deployment: Digest, *, locked: bool) -> None:
 
 
 def _write(
-    step: WriteKernel | CreateState | ReplaceEtc, system: System, sink: Sink, supplies: Supplies
+    step: WriteKernel | CreateState | ReplaceEtc,
+    system: HostSession,
+    sink: Sink,
+    supplies: Supplies,
 ) -> None:
     match step:
         case WriteKernel(deployment, _):
@@ -218,7 +240,7 @@ def _write(
 
 def _change_menu(
     step: DiscardStagedMenu | WriteStagedMenu | ExchangeMenu | RemoveEntry | RemoveArtifact,
-    system: System,
+    system: HostSession,
 ) -> None:
     match step:
         case DiscardStagedMenu():
@@ -237,7 +259,9 @@ def _change_menu(
             assert_never(step)
 
 
-def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, sink: Sink) -> None:
+def _tidy_repository(
+    step: SetTag | RemoveTag | CollectObjects, system: HostSession, sink: Sink
+) -> None:
     streams = system.repository.streams
     match step:
         case SetTag(manifest):
@@ -257,11 +281,11 @@ def _tidy_repository(step: SetTag | RemoveTag | CollectObjects, system: System, 
             assert_never(step)
 
 
-def _open_state(system: System, deployment: Digest) -> Dir:
+def _open_state(system: HostSession, deployment: Digest) -> Dir:
     return system.physical.open_dir(layout.state_dir(deployment.hex))
 
 
-def _remove_state(system: System, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
+def _remove_state(system: HostSession, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
     match step:
         case RemoveState(deployment):
             state.remove_state(system.physical, deployment)
@@ -273,7 +297,7 @@ def _remove_state(system: System, step: RemoveState | SetStateAside | RemoveLeft
             assert_never(step)
 
 
-def _record_origin(system: System, deployment: Digest, origin: Origin) -> None:
+def _record_origin(system: HostSession, deployment: Digest, origin: Origin) -> None:
     with (
         doing(f"Recording the origin of deployment {deployment}"),
         _open_state(system, deployment) as directory,

@@ -1,14 +1,13 @@
-"""What happened to this machine, told to the systemd journal.
+"""Messages for the systemd journal: what bootc changed on this machine.
 
-Owns: the ids of our messages (``docs/reference/journal.md`` lists them) and the protocol,
-which is systemd's "Native Journal Protocol": one datagram a message, its fields as
-``NAME=value`` lines, or with their length in front where the value has lines of its own.
+Owns the ids of the messages (``docs/reference/journal.md`` lists them) and the protocol, which
+is systemd's "Native Journal Protocol". A message is one datagram. Its fields are ``NAME=value``
+lines; a value that has lines of its own comes with its length in front.
 
-Promises: telling changes no outcome. Where there is no journal, or where it does not
-listen, nothing happens.
+Promises: a message that cannot be sent fails no command.
 
-The ids 26f3… and d264… are upstream's for the same events. Its other ids have 33 digits,
-which journalctl does not take for ids, so that there are no others to share.
+The ids 26f3… and d264… are upstream's for the same events. Upstream's other ids have 33 digits.
+journalctl does not accept those as ids, so there are no others to share.
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ import logging
 import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-from bootc.deploy.host.boot_state import Staged, read_staged
 from bootc.deploy.host.facts import Facts
-from bootc.errors import Error, one_line
-from bootc.fs.dir import Dir
+from bootc.formats.digest import Digest
+from bootc.formats.imgref import ImageReference
 from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
 SOCKET = "/run/systemd/journal/socket"
 
-#: A journal that is stopped, or drowning, must not hold up a shutdown.
+#: A journal that is stopped or overloaded must not delay a shutdown.
 _PATIENCE_S = 1.0
 #: The datagram has to fit into a socket's buffer, and nobody reads more.
 _MAX_VALUE_BYTES = 1 << 15
@@ -37,7 +37,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 class Event(enum.Enum):
-    """What can have happened. ``value`` is the message's id."""
+    """What happened. ``value`` is the id of the message."""
 
     UPGRADE_STAGED = "de5edec523144becb92f5bb2c870123a"
     SWITCH_STAGED = "ede69db9f1164ac6a2f563b04a19d762"
@@ -57,106 +57,75 @@ _INFO, _WARNING, _ERR = 6, 4, 3
 _PRIORITIES = {Event.FINALIZE_FAILED: _ERR, Event.MISSING_ORIGIN: _WARNING}
 
 
-def send(
-    event: Event,
-    text: str,
-    fields: Mapping[str, str | None] | None = None,
-    *,
-    socket_path: str = SOCKET,
-) -> bool:
-    """Tell the journal that something happened.
+@dataclass(frozen=True, slots=True)
+class JournalMessage:
+    """One message.
 
-    Args:
-        event: What.
+    Attributes:
+        event: What happened.
         text: The same in one sentence, for people.
-        fields: More about it, by name; see :func:`subject`. One without a value is left out.
-        socket_path: Where the journal listens.
-
-    Returns:
-        Whether the journal took the message.
+        deployment: The deployment that the message is about.
+        image: The image that the user asked for.
     """
-    message = {
-        # One line, which journalctl shows as it is.
-        "MESSAGE": printable(text),
-        "MESSAGE_ID": event.value,
-        "PRIORITY": str(_PRIORITIES.get(event, _INFO)),
-        "SYSLOG_IDENTIFIER": "bootc",
-        **(fields or {}),
-    }
-    datagram = b"".join(_field(name, value) for name, value in message.items() if value is not None)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
-            journal.settimeout(_PATIENCE_S)
-            journal.sendto(datagram, socket_path)
-    except OSError as exc:
-        _log.debug("the journal was not told: %s", exc)
-        return False
-    return True
+
+    event: Event
+    text: str
+    deployment: Digest | None = None
+    image: ImageReference | None = None
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields of the message by name."""
+        subjects = {"BOOTC_DEPLOYMENT": self.deployment, "BOOTC_IMAGE": self.image}
+        return {
+            # journalctl shows no text that has control characters.
+            "MESSAGE": printable(self.text),
+            "MESSAGE_ID": self.event.value,
+            "PRIORITY": str(_PRIORITIES.get(self.event, _INFO)),
+            "SYSLOG_IDENTIFIER": "bootc",
+            **{name: str(value) for name, value in subjects.items() if value is not None},
+        }
 
 
-def subject(deployment: object = None, image: object = None) -> dict[str, str | None]:
-    """Return the fields that say what a message is about."""
-    return {
-        "BOOTC_DEPLOYMENT": None if deployment is None else str(deployment),
-        "BOOTC_IMAGE": None if image is None else str(image),
-    }
+class Journal(Protocol):
+    """Keeps messages about this machine."""
+
+    def send(self, message: JournalMessage) -> bool:
+        """Send a message, and return whether the journal took it. It never raises."""
 
 
-def report_staging(
-    event: Event,
-    run: Dir,
-    before: Staged | None,
-    *,
-    image: object = None,
-    socket_path: str = SOCKET,
-) -> None:
-    """Tell the journal if another deployment is announced for the next boot than was.
+@dataclass(frozen=True, slots=True)
+class SystemdJournal:
+    """The journal of a booted machine.
 
-    Args:
-        event: What that is.
-        run: Where deployments are announced.
-        before: What was announced before the command.
-        image: What the command asked for.
-        socket_path: Where the journal listens.
+    Attributes:
+        socket_path: Where it listens.
     """
-    now = _announced(run, before)
-    if now is None:
-        report_dropping(run, before, socket_path=socket_path)
-    elif now != before:
-        when = "boots when it is released" if now.locked else "boots next"
-        text = f"Staged deployment {now.image_id}, which {when}"
-        send(event, text, subject(now.image_id, image), socket_path=socket_path)
+
+    socket_path: str = SOCKET
+
+    def send(self, message: JournalMessage) -> bool:
+        """Send a message, and return whether the journal took it."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+                journal.settimeout(_PATIENCE_S)
+                journal.sendto(_datagram(message.fields()), self.socket_path)
+        except OSError as exc:
+            _log.debug("the journal did not take a message: %s", exc)
+            return False
+        return True
 
 
-def report_dropping(run: Dir, before: Staged | None, *, socket_path: str = SOCKET) -> None:
-    """Tell the journal if nothing is announced for the next boot any more.
-
-    Args:
-        run: Where deployments are announced.
-        before: What was announced before the command.
-        socket_path: Where the journal listens.
-    """
-    if before is not None and _announced(run, before) is None:
-        text = f"Dropped the staged deployment {before.image_id}"
-        send(Event.STAGED_DROPPED, text, subject(before.image_id), socket_path=socket_path)
-
-
-def report_damage(facts: Facts, *, socket_path: str = SOCKET) -> None:
-    """Tell the journal of the deployments that no command can do anything with."""
+def report_damage(facts: Facts, journal: Journal) -> None:
+    """Send a message about each deployment that has no origin: no command can use it."""
     for deployment, state in facts.states.items():
         if state.origin is None:
             text = f"Deployment {deployment} has no origin file that can be read, and is ignored"
-            if not send(Event.MISSING_ORIGIN, text, subject(deployment), socket_path=socket_path):
-                return  # each further message would have to wait, too
+            if not journal.send(JournalMessage(Event.MISSING_ORIGIN, text, deployment)):
+                return  # each further message would have to wait as well
 
 
-def _announced(run: Dir, otherwise: Staged | None) -> Staged | None:
-    """Return what is announced for the next boot; where nobody can tell, the second argument."""
-    try:
-        return read_staged(run)
-    except (Error, OSError) as exc:
-        _log.debug("the journal was not told: %s", one_line(exc))
-        return otherwise
+def _datagram(fields: Mapping[str, str]) -> bytes:
+    return b"".join(_field(name, value) for name, value in fields.items())
 
 
 def _field(name: str, value: str) -> bytes:

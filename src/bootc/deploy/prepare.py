@@ -32,7 +32,7 @@ from bootc.deploy.etc.local import with_policy
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.lost_entries import find_lost_kernel
 from bootc.deploy.plan.room import room_for_update
 from bootc.deploy.plan.stage import NewDeployment, kept_items
@@ -70,7 +70,7 @@ class Candidate:
 
 
 def pull_candidate(
-    system: ReadableSystem, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
+    system: HostAccess, facts: Facts, wanted: ImageSpec, source: Source, sink: Sink
 ) -> Candidate:
     """Pull an image and find out what it needs.
 
@@ -137,7 +137,7 @@ def _require_verity(repository: Repository, pulled: Pulled) -> None:
 
 
 def new_deployment(
-    system: ReadableSystem, facts: Facts, candidate: Candidate, policy: ConflictPolicy
+    system: HostAccess, facts: Facts, candidate: Candidate, policy: ConflictPolicy
 ) -> NewDeployment:
     """Prepare the deployment of an image: its menu entry, and the space for its kernel.
 
@@ -171,7 +171,7 @@ def new_deployment(
     )
 
 
-def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
+def _lost_entries(system: HostAccess, facts: Facts) -> Iterator[NewItem]:
     """Yield new entries for the booted and the pinned deployments that lost theirs."""
     running = facts.booted.image_id
     shown = {item.deployment for item in kept_items(facts)}
@@ -183,7 +183,7 @@ def _lost_entries(system: ReadableSystem, facts: Facts) -> Iterator[NewItem]:
 
 
 def _entry_anew(
-    system: ReadableSystem, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
+    system: HostAccess, facts: Facts, deployment: Digest, artifacts: Sequence[Artifact]
 ) -> Iterator[NewItem]:
     """Yield an entry for a deployment that lost its own, if it can still be booted."""
     origin = facts.origin(deployment)
@@ -211,7 +211,7 @@ def _entry_anew(
     )
 
 
-def _dirs_for(system: ReadableSystem, candidate: Candidate) -> BootDirs:
+def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
     """Return the boot directories for an image of this boot type, which may be new here.
 
     Raises:
@@ -240,7 +240,7 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
 
 
 def _options_of(
-    system: ReadableSystem, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
+    system: HostAccess, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
 ) -> str:
     """Return the kernel arguments for an image with these arguments in its kargs.d."""
     running = description_of(system.repository, facts.booted.image_id)

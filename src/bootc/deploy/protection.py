@@ -55,6 +55,11 @@ def losses(facts: Facts, then: Protection) -> list[str]:
     return list(_losses(booted_protection(facts), then))
 
 
+def notice(loss: str) -> str:
+    """Return the line that tells of a loss."""
+    return f"notice: the new image protects less than the booted one: {loss}"
+
+
 def missing_verity_allowed(facts: Facts, deployment: Digest) -> bool | None:
     """Tell whether a deployment's own arguments tolerate missing fs-verity, if they can be read."""
     # If the staged deployment has two entries, the one of the staged menu counts.

@@ -40,7 +40,7 @@ FOR_CHANGES = (
     "bootc.deploy.execute",
     "bootc.deploy.install",
     "bootc.deploy.plan.steps",
-    "bootc.deploy.update",
+    "bootc.deploy.upgrade",
     "bootc.formats.dumpfile",
     "bootc.formats.erofs",
     "bootc.formats.tar",

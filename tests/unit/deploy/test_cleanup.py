@@ -19,9 +19,9 @@ import pytest
 
 from bootc.boot import artifacts
 from bootc.cli.verbs import internals
-from bootc.deploy import cleanup, execute, finalize, update
+from bootc.deploy import cleanup, execute, finalize, upgrade
 from bootc.deploy.cleanup import CleanupIncomplete
-from bootc.deploy.host.session import System, SystemView
+from bootc.deploy.host.session import HostSession, HostView
 from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
@@ -67,8 +67,8 @@ def untidy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     The power failed when OLD was staged for the second time.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(update, "collect_afterwards", lambda *args: None)
-        patch.setattr(finalize, "collect_garbage", lambda *args, **more: None)
+        patch.setattr(upgrade, "collect_afterwards", lambda *args: None)
+        patch.setattr(finalize, "clean_up", lambda *args, **more: None)
         for image in (osimages.NEW, osimages.TURNED, osimages.RENAMED):
             bench.update(image)
         bench.upgrade(osimages.OLD)
@@ -264,7 +264,7 @@ def test_a_kernel_whose_size_is_not_known_is_removed(
 def test_tags_that_cannot_be_read_keep_nothing_else(
     untidy: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(system: System) -> None:
+    def fail(system: HostSession) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/refs")
 
     with monkeypatch.context() as patch:
@@ -326,7 +326,7 @@ def test_a_command_succeeds_where_its_clean_up_fails(
     bench.upgrade(osimages.TURNED)
     with monkeypatch.context() as patch:
         fail_step(patch, lambda step: isinstance(step, RemoveState))
-        said = bench.machine.command(update.cancel)
+        said = bench.machine.command(upgrade.cancel)
     assert said == ["The staged deployment is dropped."]
     assert bench.machine.announced() is None
     turned = bench.id(osimages.TURNED)
@@ -456,12 +456,12 @@ def run_gc(
     """Run the verb; return what it printed, and its error."""
 
     @contextlib.contextmanager
-    def open_host(sink: Sink) -> Iterator[tuple[System, None]]:
+    def open_host(sink: Sink) -> Iterator[HostSession]:
         with bench.machine.open() as system:
-            yield system, None
+            yield system
 
     @contextlib.contextmanager
-    def view_host(sink: Sink, *, lock: bool) -> Iterator[SystemView]:
+    def view_host(sink: Sink, *, lock: bool) -> Iterator[HostView]:
         with bench.machine.open() as system:
             yield view_of(system)
 

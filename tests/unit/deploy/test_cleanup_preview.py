@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bootc.cli.verbs.internals import planned_removal
-from bootc.deploy.cleanup import preview
-from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveState, RemoveTag, SetTag
+from bootc.deploy.cleanup import Collection, preview
+from bootc.deploy.plan.steps import CollectObjects, Plan, RemoveState, RemoveTag, SetTag, Step
 from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
 from bootc.oci.names import manifest_of
@@ -61,15 +61,22 @@ def test_images_of_deployments_are_kept(repository: Repository) -> None:
     assert counted.images_pruned == 0
 
 
+def collection(*steps: Step, counted: GcReport | None = None) -> Collection:
+    return Collection(Plan(after=steps), counted)
+
+
 def test_what_is_clean_passes() -> None:
-    assert planned_removal(Plan(after=(CollectObjects(()),)), GcReport(0, 0, 0, 0, 1, ())) is None
-    assert planned_removal(Plan(), None) is None
+    nothing = GcReport(0, 0, 0, 0, 1, ())
+    assert not collection(CollectObjects(()), counted=nothing).removes_anything
+    assert not collection().removes_anything
 
 
 def test_what_is_not_clean_is_named() -> None:
-    state = planned_removal(Plan(after=(RemoveState(image_id("aa")),)), None)
-    assert state is not None
-    assert re.fullmatch(rf"remove .* {image_id('aa')}", state)
-    assert planned_removal(Plan(after=(CollectObjects(()),)), GcReport(2, 9, 0, 1, 0, ())) == (
+    state = collection(RemoveState(image_id("aa")))
+    assert state.removes_anything
+    assert re.fullmatch(rf"remove .* {image_id('aa')}", planned_removal(state))
+    objects = collection(CollectObjects(()), counted=GcReport(2, 9, 0, 1, 0, ()))
+    assert objects.removes_anything
+    assert planned_removal(objects) == (
         "remove 2 object(s), 0 image symlink(s), 1 stream symlink(s)"
     )

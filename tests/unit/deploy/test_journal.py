@@ -4,17 +4,18 @@ import contextlib
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bootc.boot.loader import Bootloader
 from bootc.deploy import journal
-from bootc.deploy.host.boot_state import STAGED_MARKER_NAME, BootedState, Staged
+from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.gather import gather
-from bootc.deploy.journal import Event
-from bootc.fs.dir import Dir
+from bootc.deploy.journal import Event, JournalMessage, SystemdJournal
+from bootc.formats.imgref import ImageReference
 from support.sysroot import FakeSysroot, image_id
 
 A, B = image_id("aa"), image_id("bb")
@@ -25,6 +26,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
+        self.journal = SystemdJournal(self.path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
         self.socket.setblocking(False)
@@ -58,26 +60,13 @@ def told(tmp_path: Path) -> Iterator[Journal]:
     journald.socket.close()
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Dir]:
-    (tmp_path / "run").mkdir()
-    with Dir.open(tmp_path / "run") as directory:
-        yield directory
-
-
-@pytest.fixture
-def announce(tmp_path: Path) -> Callable[[Staged], None]:
-    def write(staged: Staged) -> None:
-        locked = "true" if staged.locked else "false"
-        text = f'{{"depl_id":"{staged.image_id}","finalization_locked":{locked}}}'
-        (tmp_path / "run" / STAGED_MARKER_NAME).write_text(text)
-
-    return write
+def message(event: Event, text: str = "x", **about: Any) -> JournalMessage:
+    return JournalMessage(event, text, **about)
 
 
 def test_a_message_and_its_fields(told: Journal) -> None:
-    about = journal.subject(A, "docker://quay.io/example/os:1")
-    journal.send(Event.PINNED, "Pinned it", about, socket_path=told.path)
+    image = ImageReference("registry", "quay.io/example/os:1")
+    assert told.journal.send(message(Event.PINNED, "Pinned it", deployment=A, image=image))
     assert told.read() == {
         "MESSAGE": "Pinned it",
         "MESSAGE_ID": "43693b22f0bd4802b0f78c20885164c1",
@@ -89,26 +78,25 @@ def test_a_message_and_its_fields(told: Journal) -> None:
 
 
 def test_values_with_lines_and_without_utf_8(told: Journal) -> None:
-    more = {"X": "caf\udce9", "Y": "a=b\nc\n"}
-    assert journal.send(Event.FINALIZE_FAILED, "a=b\n\x1bc", more, socket_path=told.path)
+    image = ImageReference("dir", "caf\udce9=b\nc\n")
+    assert told.journal.send(message(Event.FINALIZE_FAILED, "a=b\n\x1bc", image=image))
     fields = told.read()
     assert fields is not None
     # journalctl shows no message that has control characters.
     assert fields["MESSAGE"] == "a=b\\n\\x1bc"
-    assert fields["X"] == "caf\\udce9"
-    assert fields["Y"] == "a=b\nc\n"
+    assert fields["BOOTC_IMAGE"] == "dir:caf\\udce9=b\nc\n"
     assert fields["PRIORITY"] == "3"
 
 
 def test_a_field_without_a_value_is_left_out(told: Journal) -> None:
-    journal.send(Event.ROLLBACK, "x", journal.subject(), socket_path=told.path)
+    told.journal.send(message(Event.ROLLBACK))
     fields = told.read()
     assert fields is not None
     assert not any(name.startswith("BOOTC_") for name in fields)
 
 
 def test_a_long_story_is_cut_and_still_arrives(told: Journal) -> None:
-    journal.send(Event.FINALIZE_FAILED, "é" * 1_000_000, socket_path=told.path)
+    told.journal.send(message(Event.FINALIZE_FAILED, "é" * 1_000_000))
     fields = told.read()
     assert fields is not None
     assert fields["MESSAGE"] == "é" * (1 << 14)
@@ -116,7 +104,7 @@ def test_a_long_story_is_cut_and_still_arrives(told: Journal) -> None:
 
 @pytest.mark.parametrize("path", ["/nonexistent/socket", "/dev/null", "/" + 200 * "x"])
 def test_no_journal_is_no_failure(path: str) -> None:
-    assert not journal.send(Event.ROLLBACK, "x", socket_path=path)
+    assert not SystemdJournal(path).send(message(Event.ROLLBACK))
 
 
 def test_a_journal_that_does_not_listen_is_not_waited_for_long(
@@ -128,55 +116,16 @@ def test_a_journal_that_does_not_listen_is_not_waited_for_long(
         with contextlib.suppress(BlockingIOError):
             while True:
                 other.sendto(b"X=Y\n", told.path)
-    journal.send(Event.ROLLBACK, "x", socket_path=told.path)
+    assert not told.journal.send(message(Event.ROLLBACK))
 
 
-def test_what_became_of_the_staged_deployment(told: Journal, run: Dir, announce) -> None:
-    def report(before: Staged | None) -> dict[str, str] | None:
-        image = "oci:/x"
-        journal.report_staging(Event.SWITCH_STAGED, run, before, image=image, socket_path=told.path)
-        return told.read()
-
-    assert report(None) is None
-    announce(Staged(A, locked=True))
-    assert report(Staged(A, locked=True)) is None
-    downloaded = report(None)
-    assert downloaded is not None
-    assert downloaded["MESSAGE"] == f"Staged deployment {A}, which boots when it is released"
-    assert downloaded["BOOTC_IMAGE"] == "oci:/x"
-    announce(Staged(A, locked=False))
-    released = report(Staged(A, locked=True))
-    assert released is not None
-    assert released["MESSAGE_ID"] == Event.SWITCH_STAGED.value
-    assert released["MESSAGE"] == f"Staged deployment {A}, which boots next"
-    run.unlink(STAGED_MARKER_NAME)
-    dropped = report(Staged(B, locked=False))
-    assert dropped is not None
-    assert dropped["MESSAGE_ID"] == "26f3b1eb24464d12aa5e7b544a6b5468"
-    assert dropped["BOOTC_DEPLOYMENT"] == B.hex
-
-
-def test_a_staged_deployment_that_stays_was_not_dropped(told: Journal, run: Dir, announce) -> None:
-    announce(Staged(A, locked=False))
-    journal.report_dropping(run, Staged(A, locked=False), socket_path=told.path)
-    assert told.read() is None
-
-
-def test_a_marker_nobody_can_read_is_no_failure(told: Journal, run: Dir, tmp_path) -> None:
-    (tmp_path / "run" / STAGED_MARKER_NAME).write_text("{")
-    before = Staged(A, locked=False)
-    journal.report_staging(Event.UPGRADE_STAGED, run, before, socket_path=told.path)
-    journal.report_dropping(run, before, socket_path=told.path)
-    assert told.read() is None
-
-
-def test_a_deployment_without_an_origin_is_told_of(told: Journal, tmp_path) -> None:
+def test_a_deployment_without_an_origin_is_told_of(told: Journal, tmp_path: Path) -> None:
     system = FakeSysroot(tmp_path / "system")
     system.add_state(A)
     system.state_dir(B).mkdir(parents=True)
     booted = BootedState(A, missing_verity_allowed=True, bootloader=Bootloader.SYSTEMD)
     with system.open(booted) as opened:
-        journal.report_damage(gather(opened), socket_path=told.path)
+        journal.report_damage(gather(opened), told.journal)
     fields = told.read()
     assert fields is not None
     assert fields["MESSAGE_ID"] == "d264f924dadb4c31bff0412107d391fb"

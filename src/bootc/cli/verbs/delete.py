@@ -10,22 +10,15 @@ from bootc.cli.session import DRY_RUN, open_host, sink_of, view_host
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Remove a deployment."""
-    from bootc.deploy.host.gather import gather
-    from bootc.deploy.host.selection import find_deployment
-    from bootc.deploy.journal import Event, report_dropping, send, subject
     from bootc.deploy.rollback import delete_deployment
 
     sink = sink_of(args, context)
     if args.dry_run:
         with view_host(sink) as view:
-            deployment = find_deployment(gather(view), args.id)
-            delete_deployment(view, deployment, sink, dry_run=True)
+            delete_deployment(view, args.id, sink, dry_run=True)
         return
-    with open_host(sink) as (system, facts):
-        deployment = find_deployment(facts, args.id)
-        delete_deployment(system, deployment, sink)
-        report_dropping(system.run, facts.booted.staged)
-        send(Event.DEPLOYMENT_DELETED, f"Deleted deployment {deployment}", subject(deployment))
+    with open_host(sink) as system:
+        delete_deployment(system, args.id, sink)
 
 
 _COMMAND = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from bootc.cli.session import open_host, view_host
 from bootc.printable import quoted
 
 if TYPE_CHECKING:
+    from bootc.deploy.etc.local import LocalEtc
     from bootc.deploy.etc.merge import Choice
     from bootc.deploy.etc.review import MergeReview, Review
-    from bootc.deploy.host.session import System
+    from bootc.deploy.host.facts import Facts
+    from bootc.deploy.host.session import HostSession
     from bootc.fs.dir import Dir
 
 
@@ -49,16 +52,11 @@ def take(args: argparse.Namespace, context: Context) -> None:
 def reset(args: argparse.Namespace, context: Context) -> None:
     """Put the booted image's version of a path back, and forget what was decided about it."""
     from bootc.deploy.etc.decisions import etc_path
-    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import Outcome, forget
     from bootc.deploy.etc.review import reset as put_back
 
     path = etc_path(args.path)
-    with (
-        open_host(context.sink) as (system, _),
-        read_local_etc(system) as local,
-        _state(system) as state,
-    ):
+    with _open(context) as (system, _, local), _state(system) as state:
         outcome = put_back(state, local, path)
         forgotten = forget(state, path)
     name = f"/etc/{quoted(path)}"
@@ -76,11 +74,10 @@ def reset(args: argparse.Namespace, context: Context) -> None:
 
 def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
     from bootc.deploy.etc.decisions import etc_path
-    from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import decide, read_staged_etc
 
     path = etc_path(args.path)
-    with open_host(context.sink) as (system, facts), read_local_etc(system) as local:
+    with _open(context) as (system, facts, local):
         trees = [local.pristine, local.current.tree]
         staged = read_staged_etc(system, facts)
         if staged is not None:
@@ -92,7 +89,19 @@ def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
     context.write(f"Decided{already}: /etc/{quoted(path)} {effect} when an update is merged.\n")
 
 
-def _state(system: System) -> Dir:
+@contextlib.contextmanager
+def _open(context: Context) -> Iterator[tuple[HostSession, Facts, LocalEtc]]:
+    """Open the host to change it; yield it, its facts and its ``/etc``."""
+    from bootc.deploy.etc.local import read_local_etc
+    from bootc.deploy.host.survey import survey
+
+    with open_host(context.sink) as system:
+        facts = survey(system, dry_run=False)
+        with read_local_etc(system) as local:
+            yield system, facts, local
+
+
+def _state(system: HostSession) -> Dir:
     from bootc.repository import layout
 
     return system.physical.open_dir(layout.state_dir(system.booted.image_id.hex))

@@ -6,8 +6,8 @@ Of these the composefs tools are modules of their own (:mod:`bootc.cli.table`).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from bootc import __version__
@@ -17,12 +17,9 @@ from bootc.errors import Error
 from bootc.printable import printable
 
 if TYPE_CHECKING:
-    from bootc.deploy.cleanup import CleanupIncomplete
-    from bootc.deploy.host.session import ReadableSystem
-    from bootc.deploy.plan.steps import Plan
-    from bootc.events import Sink
+    from bootc.deploy.cleanup import Collection
+    from bootc.deploy.host.session import HostAccess
     from bootc.formats.tree import Directory
-    from bootc.repository.gc import GcReport
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich"}
@@ -63,66 +60,44 @@ class NotClean(Error):
 
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
-    """Remove what no deployment needs, or say what that would be."""
-    from bootc.deploy.cleanup import plan_cleanup, preview
-    from bootc.deploy.journal import Event, send
-
-    dry_run = args.dry_run or args.assert_no_op
-    report, incomplete = None, None
-    if dry_run:
-        context.messages_are_the_result()
-        # Counting beside a collection at work would find what that is about to remove.
-        with view_host(context.sink, lock=args.prune_repo) as view:
-            context.write("Dry run (no files deleted)\n")
-            _, plan, _ = plan_cleanup(view, repository=args.prune_repo)
-            incomplete = _collect(view, args, context.sink, dry_run=True)
-            report = preview(plan, view.repository)
-            removal = planned_removal(plan, report)
-    else:
-        with open_host(context.sink) as (system, _):
-            _, plan, _ = plan_cleanup(system, repository=args.prune_repo)
-            # What cannot be counted the collection names when all else is done.
-            with contextlib.suppress(Error, OSError):
-                report = preview(plan, system.repository)
-            removal = planned_removal(plan, report)
-            incomplete = _collect(system, args, context.sink, dry_run=False)
-            if removal is not None:
-                send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
-    if report is not None:
-        context.write(f"{report.to_text()}\n")
-    if incomplete is not None:
-        raise incomplete
-    if args.assert_no_op and removal is not None:
-        raise NotClean(f"--assert-no-op: GC would {removal}")
-
-
-def _collect(
-    system: ReadableSystem, args: argparse.Namespace, sink: Sink, *, dry_run: bool
-) -> CleanupIncomplete | None:
+    """Remove what no deployment needs, or show the steps."""
     from bootc.deploy.cleanup import CleanupIncomplete, collect_garbage
 
-    try:
-        collect_garbage(system, sink, dry_run=dry_run, repository=args.prune_repo)
-    except CleanupIncomplete as exc:
-        return exc
-    return None
+    dry_run = args.dry_run or args.assert_no_op
+    if dry_run:
+        context.messages_are_the_result()
+        # A collection at work would remove meanwhile what this counts.
+        opened: AbstractContextManager[HostAccess] = view_host(context.sink, lock=args.prune_repo)
+    else:
+        opened = open_host(context.sink)
+    incomplete, collection = None, None
+    with opened as system:
+        if dry_run:
+            context.write("Dry run (no files deleted)\n")
+        try:
+            collection = collect_garbage(
+                system, context.sink, dry_run=dry_run, repository=args.prune_repo
+            )
+        except CleanupIncomplete as exc:
+            incomplete, collection = exc, exc.collection
+    if collection is not None and collection.counted is not None:
+        context.write(f"{collection.counted.to_text()}\n")
+    if incomplete is not None:
+        raise incomplete
+    if args.assert_no_op and collection is not None and collection.removes_anything:
+        raise NotClean(f"--assert-no-op: GC would {planned_removal(collection)}")
 
 
-def planned_removal(plan: Plan, report: GcReport | None) -> str | None:
-    """Return what carrying out a plan would remove, in words, or None for nothing."""
-    from bootc.deploy.plan.steps import CollectObjects, SetTag
-
-    changes = [step for step in plan.steps if not isinstance(step, CollectObjects | SetTag)]
-    if changes:
-        return str(changes[0])
-    if report is not None and (
-        report.objects_removed or report.images_pruned or report.streams_pruned
-    ):
-        return (
-            f"remove {report.objects_removed} object(s), "
-            f"{report.images_pruned} image symlink(s), {report.streams_pruned} stream symlink(s)"
-        )
-    return None
+def planned_removal(collection: Collection) -> str:
+    """Return what a collection that removes something removes, in words."""
+    if collection.removals:
+        return str(collection.removals[0])
+    counted = collection.counted
+    assert counted is not None, "it removes something"
+    return (
+        f"remove {counted.objects_removed} object(s), "
+        f"{counted.images_pruned} image symlink(s), {counted.streams_pruned} stream symlink(s)"
+    )
 
 
 def dir_diff(args: argparse.Namespace, context: Context) -> None:

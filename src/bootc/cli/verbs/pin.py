@@ -19,26 +19,15 @@ def unpin(args: argparse.Namespace, context: Context) -> None:
 
 
 def _set(args: argparse.Namespace, context: Context, *, pinned: bool) -> None:
-    from bootc.deploy.host.gather import gather
-    from bootc.deploy.host.selection import find_deployment
-    from bootc.deploy.journal import Event, send, subject
     from bootc.deploy.rollback import set_pin
 
     sink = sink_of(args, context)
     if args.dry_run:
         with view_host(sink) as view:
-            deployment = find_deployment(gather(view), args.id)
-            set_pin(view, deployment, sink, pinned=pinned, dry_run=True)
+            set_pin(view, args.id, sink, pinned=pinned, dry_run=True)
         return
-    with open_host(sink) as (system, facts):
-        deployment = find_deployment(facts, args.id)
-        set_pin(system, deployment, sink, pinned=pinned)
-        if facts.is_pinned(deployment) == pinned:
-            return
-        if pinned:
-            send(Event.PINNED, f"Pinned deployment {deployment}", subject(deployment))
-        else:
-            send(Event.UNPINNED, f"Unpinned deployment {deployment}", subject(deployment))
+    with open_host(sink) as system:
+        set_pin(system, args.id, sink, pinned=pinned)
 
 
 _ID = Option(

@@ -10,7 +10,6 @@ from bootc.cli.session import APPLY, DRY_RUN, open_host, sink_of, view_host
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Exchange the order of booting, or exchange it back."""
-    from bootc.deploy.journal import Event, report_dropping, send
     from bootc.deploy.rollback import rollback
 
     sink = sink_of(args, context)
@@ -18,10 +17,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
         with view_host(sink) as view:
             rollback(view, sink, dry_run=True)
         return
-    with open_host(sink) as (system, facts):
-        if rollback(system, sink):
-            report_dropping(system.run, facts.booted.staged)
-            send(Event.ROLLBACK, "Changed the order in which deployments boot")
+    with open_host(sink) as system:
+        rollback(system, sink)
     if args.apply:
         from bootc.deploy.host.services import reboot
 

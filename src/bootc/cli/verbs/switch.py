@@ -30,11 +30,10 @@ _LOCAL = ("oci", "oci-archive", "docker-archive", "dir")
 def run(args: argparse.Namespace, context: Context) -> None:
     """Stage another image."""
     target = _target(args)
-    from bootc.deploy import update
     from bootc.deploy.etc.merge import ConflictPolicy
-    from bootc.deploy.journal import Event, report_staging, send, subject
+    from bootc.deploy.upgrade import UpdateOptions, switch
 
-    options = update.UpdateOptions(
+    options = UpdateOptions(
         apply=args.apply,
         dry_run=args.dry_run,
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
@@ -42,15 +41,10 @@ def run(args: argparse.Namespace, context: Context) -> None:
     sink = sink_of(args, context)
     if args.dry_run:
         with view_host(sink, pulls=True, wait=not args.no_wait) as view:
-            update.switch(view, target, options, sink, retain=args.retain)
+            switch(view, target, options, sink, retain=args.retain)
         return
-    with open_host(sink, wait=not args.no_wait) as (system, facts):
-        boots_next = update.switch(system, target, options, sink, retain=args.retain)
-        booted = facts.booted.image_id
-        if args.retain and not facts.is_pinned(booted):
-            send(Event.PINNED, f"Pinned deployment {booted}", subject(booted))
-        event, before = Event.SWITCH_STAGED, facts.booted.staged
-        report_staging(event, system.run, before, image=target.reference)
+    with open_host(sink, wait=not args.no_wait) as system:
+        boots_next = switch(system, target, options, sink, retain=args.retain)
     if boots_next and args.apply:
         from bootc.deploy.host.services import reboot
 

@@ -19,7 +19,7 @@ from bootc.cli.session import (
 )
 
 if TYPE_CHECKING:
-    from bootc.deploy.host.session import ReadableSystem
+    from bootc.deploy.host.session import HostAccess
     from bootc.events import Sink
 
 
@@ -28,49 +28,48 @@ def run(args: argparse.Namespace, context: Context) -> None:
     _check_usage(args)
     sink = sink_of(args, context)
     if args.check or args.dry_run:
-        _look(args, sink)
+        _look(args, context, sink)
         return
-    from bootc.deploy.journal import Event, report_staging
-
-    with open_host(sink, wait=not args.no_wait) as (system, facts):
+    with open_host(sink, wait=not args.no_wait) as system:
         boots_next = _act(args, system, sink)
-        report_staging(Event.UPGRADE_STAGED, system.run, facts.booted.staged)
     if boots_next and args.apply:
         from bootc.deploy.host.services import reboot
 
         reboot()
 
 
-def _look(args: argparse.Namespace, sink: Sink) -> None:
-    """Say whether there is an update, or what would be done."""
+def _look(args: argparse.Namespace, context: Context, sink: Sink) -> None:
+    """Print whether there is an update, or the steps of the command."""
     if args.check:
-        from bootc.deploy.update import check_for_update
+        from bootc.cli.render import update_check
+        from bootc.deploy.check import check_for_update
 
         with view_host(sink, notes=True) as view:
-            check_for_update(view, sink, tag=args.tag)
+            found = check_for_update(view, tag=args.tag)
+        context.write("".join(f"{line}\n" for line in update_check.lines(found)))
         return
     pulls = not (args.cancel or args.from_downloaded)
     with view_host(sink, pulls=pulls, wait=not args.no_wait) as view:
         _act(args, view, sink)
 
 
-def _act(args: argparse.Namespace, system: ReadableSystem, sink: Sink) -> bool:
+def _act(args: argparse.Namespace, system: HostAccess, sink: Sink) -> bool:
     """Do what the options say; return whether another deployment boots next."""
-    from bootc.deploy import update
+    from bootc.deploy import upgrade
     from bootc.deploy.etc.merge import ConflictPolicy
 
     if args.cancel:
-        update.cancel(system, sink, dry_run=args.dry_run)
+        upgrade.cancel(system, sink, dry_run=args.dry_run)
         return False
-    options = update.UpdateOptions(
+    options = upgrade.UpdateOptions(
         apply=args.apply,
         download_only=args.download_only,
         dry_run=args.dry_run,
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
     )
     if args.from_downloaded:
-        return update.release(system, options, sink)
-    return update.upgrade(system, options, sink, tag=args.tag)
+        return upgrade.release(system, options, sink)
+    return upgrade.upgrade(system, options, sink, tag=args.tag)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from bootc.deploy.etc.apply import CurrentEtc, contents, image_etc, read_etc
 from bootc.deploy.etc.decisions import read_decisions
 from bootc.deploy.etc.merge import Choice, ConflictPolicy, Merge, merge_etc
 from bootc.deploy.host.facts import Facts
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
@@ -50,7 +50,7 @@ class LocalEtc:
 
 
 @contextmanager
-def read_local_etc(system: ReadableSystem) -> Iterator[LocalEtc]:
+def read_local_etc(system: HostAccess) -> Iterator[LocalEtc]:
     """Read what a merge needs; files can be opened until the end of the block.
 
     Raises:

@@ -23,7 +23,7 @@ from bootc.deploy.etc.diff import Change, local_changes, same, same_tree
 from bootc.deploy.etc.local import LocalEtc, policy_of
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.host.facts import Facts
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.tree import Directory, Node, Stat
@@ -94,7 +94,7 @@ class Outcome(enum.Enum):
     UNCHANGED = "unchanged"
 
 
-def read_staged_etc(system: ReadableSystem, facts: Facts) -> StagedEtc | None:
+def read_staged_etc(system: HostAccess, facts: Facts) -> StagedEtc | None:
     """Return what a staged deployment brings, or None when there is none.
 
     Raises:

@@ -7,7 +7,7 @@ it. A file system that is read-only as a whole becomes writable for everybody, a
 again at the end, before the next command may start; it stays writable if somebody else
 writes to it by then, or if this process is killed.
 
-A command that only looks, or says what it would do, opens a :class:`SystemView` instead.
+A command that only looks, or says what it would do, opens a :class:`HostView` instead.
 That takes no lock, waits for no other command, makes no file system writable, and neither
 checks nor mends one: another command may be at work meanwhile. The one exception is a dry
 run that has to pull an image to know what would be done; it adds objects to the repository.
@@ -29,17 +29,18 @@ from bootc.deploy.host.boot_state import (
     in_container,
     read_booted_state,
 )
+from bootc.deploy.host.services import Services, Systemd
 from bootc.deploy.host.view import find_boot_dirs, find_scheme
+from bootc.deploy.journal import Journal, SystemdJournal
 from bootc.errors import Error, doing
 from bootc.events import Sink
-from bootc.fs import mounts, process
+from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_among_root, lock_exclusive
 from bootc.kernel import mount
 from bootc.repository import adoption
 from bootc.repository.repository import Repository
 
-FINALIZER = "bootc-finalize-staged.service"
 #: Nobody but root can open this one, and so nobody else can keep root waiting.
 _LOCK = "lock"
 _LOCK_MODE = 0o700
@@ -59,29 +60,9 @@ class ReadOnlySystem(Error):
     """The disk refuses writes."""
 
 
-class Services(Protocol):
-    """What the service manager does for us."""
-
-    def start_finalizer(self) -> None:
-        """Have the staged deployment finalized when the machine goes down."""
-
-
-class Systemd:
-    """The service manager of a booted machine."""
-
-    def start_finalizer(self) -> None:
-        """Start the unit whose stopping finalizes.
-
-        Raises:
-            CommandFailed, ToolMissing: it cannot be started.
-        """
-        with doing(f"Starting {FINALIZER}"):
-            process.run(["systemctl", "start", "--quiet", FINALIZER])
-
-
 @dataclass(frozen=True, slots=True)
-class System:
-    """An open system.
+class HostSession:
+    """A host opened to change it.
 
     Attributes:
         physical: The physical root.
@@ -90,6 +71,7 @@ class System:
         run: Where a staged deployment is announced.
         booted: What volatile state said when it was opened.
         services: The service manager.
+        journal: Where messages about changes go.
         wait: Wait for others who use the repository, where that has to be alone.
     """
 
@@ -99,6 +81,7 @@ class System:
     run: Dir
     booted: BootedState
     services: Services
+    journal: Journal
     wait: bool = True
 
     def sync(self) -> None:
@@ -108,8 +91,8 @@ class System:
         self.boot.sync()
 
 
-class ReadableSystem(Protocol):
-    """What can be read of an open system, a :class:`System` or a :class:`SystemView`."""
+class HostAccess(Protocol):
+    """The parts of an open host that can be read: a :class:`HostSession` or a :class:`HostView`."""
 
     @property
     def physical(self) -> Dir:
@@ -133,8 +116,8 @@ class ReadableSystem(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SystemView:
-    """A system opened to be looked at; the attributes are those of :class:`ReadableSystem`."""
+class HostView:
+    """A host opened to look at it. The attributes are those of :class:`HostAccess`."""
 
     physical: Dir
     repository: Repository
@@ -143,8 +126,14 @@ class SystemView:
     booted: BootedState
 
 
+def opened_to_change(system: HostAccess) -> HostSession:
+    """Return a host that the caller opened to change it. A view is only for dry runs."""
+    assert isinstance(system, HostSession), "a view of a system is for dry runs"
+    return system
+
+
 @contextlib.contextmanager
-def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[System]:
+def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[HostSession]:
     """Open the system mounted at ``root`` to change it.
 
     A repository that another implementation has made is completed. The process is in a mount
@@ -188,11 +177,13 @@ def open_system(sink: Sink, *, root: str = "/", wait: bool = True) -> Iterator[S
             adoption.adopt(repository, sink)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
-        yield System(physical, repository, boot, run, booted, Systemd(), wait)
+        yield HostSession(
+            physical, repository, boot, run, booted, Systemd(), SystemdJournal(), wait
+        )
 
 
 @contextlib.contextmanager
-def look_at_system(
+def open_host_view(
     sink: Sink,
     *,
     root: str = "/",
@@ -200,7 +191,7 @@ def look_at_system(
     lock: bool = False,
     pulls: bool = False,
     wait: bool = True,
-) -> Iterator[SystemView]:
+) -> Iterator[HostView]:
     """Open the system mounted at ``root`` to look at it.
 
     Args:
@@ -244,7 +235,7 @@ def look_at_system(
             adoption.require_adoptable(repository)
         scheme = find_scheme(physical, booted)
         boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root))
-        yield SystemView(physical, repository, boot, run, booted)
+        yield HostView(physical, repository, boot, run, booted)
 
 
 def _require_host(root: str) -> None:

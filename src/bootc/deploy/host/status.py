@@ -35,7 +35,7 @@ from bootc.deploy.host.model import (
     ImageSpec,
     ImageStatus,
 )
-from bootc.deploy.host.view import open_sysroot
+from bootc.deploy.host.view import open_partial_view
 from bootc.deploy.protection import missing_verity_allowed, staged_losses
 from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
@@ -54,7 +54,7 @@ def read_host(*, root: str = "/") -> Host:
     booted = read_booted_state(root=root)
     if booted is None:
         return Host.empty()
-    with open_sysroot(booted, root=root) as sysroot:
+    with open_partial_view(booted, root=root) as sysroot:
         facts = gather(sysroot)
     return compose_host(
         dataclasses.replace(

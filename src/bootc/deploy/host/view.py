@@ -1,7 +1,7 @@
 """The disks of an installed system, opened once and passed down.
 
 Owns the search for them: the physical root and its repository, and the file systems
-with the boot menu and the kernels. Promises of :func:`open_sysroot`: reading a system
+with the boot menu and the kernels. Promises of :func:`open_partial_view`: reading a system
 changes nothing on it. What is not mounted is mounted read-only and at no place that
 others could see; all is let go of at the end of the block; and what cannot be opened
 becomes a finding, for a system must be able to show what it runs even then.
@@ -47,8 +47,8 @@ class BootNotFound(Error):
 
 
 @dataclass(frozen=True, slots=True)
-class Sysroot:
-    """A system open for reading.
+class PartialHostView:
+    """A host opened to look at it, as far as its parts can be opened.
 
     Attributes:
         booted: How it was booted.
@@ -70,7 +70,7 @@ class Sysroot:
 
 
 @contextlib.contextmanager
-def open_sysroot(booted: BootedState, *, root: str = "/") -> Iterator[Sysroot]:
+def open_partial_view(booted: BootedState, *, root: str = "/") -> Iterator[PartialHostView]:
     """Open the system mounted at ``root`` for reading.
 
     Raises:
@@ -81,7 +81,7 @@ def open_sysroot(booted: BootedState, *, root: str = "/") -> Iterator[Sysroot]:
     with contextlib.ExitStack() as stack:
         with doing("Opening the physical root"):
             physical = stack.enter_context(Dir.open(os.path.join(root, "sysroot")))
-        yield Sysroot(
+        yield PartialHostView(
             booted=booted,
             physical=physical,
             repository=_enter_repository(stack, physical, findings),

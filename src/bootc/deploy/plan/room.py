@@ -27,7 +27,7 @@ from bootc.boot.space import (
     staging_clusters,
 )
 from bootc.deploy.host.facts import Facts
-from bootc.deploy.host.session import ReadableSystem
+from bootc.deploy.host.session import HostAccess
 from bootc.deploy.lost_entries import lost_kernels
 from bootc.deploy.plan.cleanup import is_legible, needed_artifacts
 from bootc.deploy.plan.steps import (
@@ -80,7 +80,7 @@ def room_for_update(
     return plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
 
 
-def with_room(system: ReadableSystem, facts: Facts, plan: Plan) -> Plan:
+def with_room(system: HostAccess, facts: Facts, plan: Plan) -> Plan:
     """Let a plan first remove unused kernels, if the menu that it writes needs the space.
 
     Raises:

@@ -13,7 +13,6 @@ import pytest
 from bootc.boot.scheme import Scheme
 from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import rollback as orders
-from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bench import Bench, upgrade
@@ -48,13 +47,11 @@ def rollback(*, dry_run: bool = False) -> Command:
 
 
 def delete(image_id: str) -> Command:
-    digest = Digest.from_hex(image_id)
-    return lambda system, journal: orders.delete_deployment(system, digest, journal)
+    return lambda system, journal: orders.delete_deployment(system, image_id, journal)
 
 
 def pin(image_id: str) -> Command:
-    digest = Digest.from_hex(image_id)
-    return lambda system, journal: orders.set_pin(system, digest, journal, pinned=True)
+    return lambda system, journal: orders.set_pin(system, image_id, journal, pinned=True)
 
 
 def menu_volume(machine: FakeMachine) -> Volume:

@@ -1,0 +1,306 @@
+"""``upgrade`` and ``switch``: another image for the next boot.
+
+The outcome depends only on the image that the user wants:
+
+* The image is already staged, or it is booted and nothing is staged. Nothing changes, and a
+  message says so.
+* Its tree is that of the booted or of the staged deployment. The command brings the origin of
+  that deployment up to date. For the booted one it also drops the staged deployment. A rollback
+  that is queued stays queued.
+* Its tree is that of another deployment in the menu. That deployment boots next.
+* Otherwise the image is staged, in place of a staged deployment if there is one.
+
+The command pulls and checks the image, merges ``/etc`` on trial and counts the room for the
+kernel before it touches the staged deployment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootc.deploy.check import is_image, no_changes, source_of
+from bootc.deploy.cleanup import collect_afterwards
+from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.etc.local import read_local_etc, with_policy
+from bootc.deploy.etc.merge import ConflictPolicy
+from bootc.deploy.execute import Supplies, run
+from bootc.deploy.host.facts import Facts
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import HostAccess
+from bootc.deploy.host.status import wanted_image
+from bootc.deploy.host.survey import survey
+from bootc.deploy.journal import Event
+from bootc.deploy.plan.finalize import EtcConflict, require_resolved
+from bootc.deploy.plan.messages import about_dropping, about_pin, about_staging
+from bootc.deploy.plan.reorder import plan_front, plan_pin
+from bootc.deploy.plan.room import with_room
+from bootc.deploy.plan.stage import (
+    droppable,
+    nothing_staged,
+    plan_announce,
+    plan_cancel,
+    plan_record,
+    plan_stage,
+)
+from bootc.deploy.plan.steps import Plan, RecordOrigin
+from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
+from bootc.deploy.protection import Protection, losses, notice
+from bootc.events import Message, Sink
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
+from bootc.oci import sigpolicy
+from bootc.oci.source import open_source
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateOptions:
+    """How to do an update.
+
+    Attributes:
+        apply: The caller reboots into it.
+        download_only: Stage it, and do not boot it until the user releases it.
+        dry_run: Pull the image and show the steps, and do nothing else.
+        etc_conflict: How to resolve conflicts between local changes in ``/etc`` and the image.
+    """
+
+    apply: bool = False
+    download_only: bool = False
+    dry_run: bool = False
+    etc_conflict: ConflictPolicy = ConflictPolicy.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """One run of a command.
+
+    Attributes:
+        system: The host.
+        facts: The facts about it, before the command changes anything.
+        options: How to do the update.
+        sink: Told of progress and outcome.
+        event: What the journal calls it when the command announces another deployment.
+        image: The image that the user asked for, for the journal.
+    """
+
+    system: HostAccess
+    facts: Facts
+    options: UpdateOptions
+    sink: Sink
+    event: Event
+    image: ImageReference | None = None
+
+    def carry_out(self, plan: Plan, supplies: Supplies | None = None) -> None:
+        """Carry out a plan, and tell the journal what became of the staged deployment."""
+        messages = about_staging(self.facts, plan, self.event, self.image)
+        dry_run = self.options.dry_run
+        run(plan, self.system, self.sink, supplies, dry_run=dry_run, messages=messages)
+
+    def collect_afterwards(self) -> None:
+        """Clean up, unless it is a dry run."""
+        if not self.options.dry_run:
+            collect_afterwards(self.system, self.sink)
+
+    def say(self, text: str) -> None:
+        """Show a line to the user."""
+        self.sink(Message(text))
+
+
+def upgrade(
+    system: HostAccess, options: UpdateOptions, sink: Sink, *, tag: str | None = None
+) -> bool:
+    """Get the newest image from where the image of this host came from.
+
+    Args:
+        system: The system.
+        options: How.
+        sink: Told of progress and outcome.
+        tag: Of the image, in place of the one it has.
+
+    Returns:
+        Whether another deployment than the booted one boots next.
+
+    Raises:
+        NoImageSource: no image is on record.
+        EtcConflict: local changes exclude the image's. Nothing has been touched.
+        NoSpaceOnBoot: there is no room for its kernel. Nothing has been touched.
+        Error, OSError: as pulling and writing raise.
+    """
+    facts = survey(system, dry_run=options.dry_run)
+    update = _Update(system, facts, options, sink, Event.UPGRADE_STAGED)
+    return _update_to(source_of(facts, tag), update)
+
+
+def switch(
+    system: HostAccess,
+    target: ImageSpec,
+    options: UpdateOptions,
+    sink: Sink,
+    *,
+    retain: bool = False,
+) -> bool:
+    """Get another image, and look there for updates from then on.
+
+    Args:
+        system: The system.
+        target: The image.
+        options: How.
+        sink: Told of progress and outcome.
+        retain: Pin the booted deployment.
+
+    Returns:
+        Whether another deployment than the booted one boots next.
+
+    Raises:
+        Error, OSError: as :func:`upgrade`.
+    """
+    facts = survey(system, dry_run=options.dry_run)
+    sigpolicy.require_enforceable(target.reference, target.signature)
+    update = _Update(system, facts, options, sink, Event.SWITCH_STAGED, target.reference)
+    if target.signature is not None:
+        update.say(sigpolicy.notice())
+    if wanted_image(facts) == target:
+        update.say("Image specification is unchanged.")
+        boots_next = facts.staged_id() is not None
+        if boots_next and options.apply:
+            update.carry_out(plan_announce(facts, locked=False))
+    else:
+        boots_next = _update_to(target, update)
+    if retain:
+        # Not before: if the switch fails, there is no reason to keep the booted deployment.
+        booted = facts.booted.image_id
+        pin = plan_pin(facts, booted, pinned=True)
+        messages = about_pin(booted, pinned=True)
+        run(pin, system, sink, dry_run=options.dry_run, messages=messages)
+    return boots_next
+
+
+def cancel(system: HostAccess, sink: Sink, *, dry_run: bool = False) -> None:
+    """Drop the staged deployment, or the rest of an update that was not finalized.
+
+    Raises:
+        NothingStaged: there is neither.
+    """
+    facts = survey(system, dry_run=dry_run)
+    plan = plan_cancel(facts)
+    run(plan, system, sink, dry_run=dry_run, messages=about_dropping(facts, plan))
+    if not dry_run:
+        sink(Message("The staged deployment is dropped."))
+        collect_afterwards(system, sink)
+
+
+def release(system: HostAccess, options: UpdateOptions, sink: Sink) -> bool:
+    """Let a deployment boot next that was only downloaded.
+
+    Returns:
+        Whether another deployment than the booted one boots next: always.
+
+    Raises:
+        NothingStaged: nothing was downloaded.
+    """
+    facts = survey(system, dry_run=options.dry_run)
+    update = _Update(system, facts, options, sink, Event.UPGRADE_STAGED)
+    if facts.staged_id() is None or facts.booted.staged is None:
+        raise nothing_staged()
+    if not facts.booted.staged.locked:
+        update.say("Staged deployment is present and not in download only mode.")
+        if not options.apply:
+            update.say("Use `bootc update --apply` to apply the update.")
+    update.carry_out(plan_announce(facts, locked=False))
+    return True
+
+
+def _update_to(wanted: ImageSpec, update: _Update) -> bool:
+    """Let an image boot next; return whether another deployment than the booted one does."""
+    facts = update.facts
+    with open_source(wanted.reference, wanted.signature) as source:
+        staged = facts.staged_id()
+        if staged is not None and is_image(facts, staged, wanted, source):
+            _release_or_hold(wanted, update)
+            return True
+        if staged is None and is_image(facts, facts.booted.image_id, wanted, source):
+            if droppable(facts):
+                # An update that was not finalized, and is not offered any more.
+                update.carry_out(plan_cancel(facts))
+                update.collect_afterwards()
+            update.say(no_changes(wanted.reference, staged=False))
+            return False
+        candidate = pull_candidate(update.system, facts, wanted, source, update.sink)
+    return _deploy(candidate, update)
+
+
+def _deploy(candidate: Candidate, update: _Update) -> bool:
+    """Let a pulled image boot next; return whether another deployment than the booted one does."""
+    unified = candidate.origin.boot_type is BootType.UKI
+    protection = Protection(unified, strict=not candidate.missing_verity_allowed)
+    for loss in losses(update.facts, protection):
+        update.say(notice(loss))
+    plan, supplies = _planned(candidate, update)
+    update.carry_out(plan, supplies)
+    if update.options.dry_run:
+        return False
+    update.collect_afterwards()
+    if candidate.image_id == update.facts.booted.image_id:
+        update.say("The image has the tree of the booted one; its new metadata is recorded.")
+        return False
+    return True
+
+
+def _planned(candidate: Candidate, update: _Update) -> tuple[Plan, Supplies | None]:
+    """Plan that the deployment with the tree of an image boots next, or a new deployment."""
+    facts, image_id, origin = update.facts, candidate.image_id, candidate.origin
+    locked = update.options.download_only
+    if image_id == facts.booted.image_id:
+        return plan_record(facts, image_id, origin, locked=locked), None
+    if image_id == facts.staged_id():
+        return _choosing(plan_record(facts, image_id, origin, locked=locked), update), None
+    if image_id in facts.bootable():
+        front = plan_front(facts, image_id, origin, locked=locked)
+        return with_room(update.system, facts, front), None
+    return _plan_new(candidate, update)
+
+
+def _plan_new(candidate: Candidate, update: _Update) -> tuple[Plan, Supplies]:
+    """Plan a new deployment.
+
+    Raises:
+        EtcConflict: ``/etc`` could not be merged now, and so probably not at shutdown.
+    """
+    system, policy = update.system, update.options.etc_conflict
+    objects = system.repository.objects
+    etc = image_etc(objects, candidate.image_id)
+    with read_local_etc(system) as local:
+        merge = local.merge(etc, policy)
+    try:
+        require_resolved(merge)
+    except EtcConflict as exc:
+        exc.hint = f"{exc.hint}, or give --etc-conflict"
+        raise
+    new = new_deployment(system, update.facts, candidate, policy)
+    plan = plan_stage(update.facts, new, locked=update.options.download_only)
+    return plan, Supplies(etc, candidate.resource, lambda content: objects.open(content.digest))
+
+
+def _release_or_hold(wanted: ImageSpec, update: _Update) -> None:
+    """Let the staged deployment boot next, or hold it back, as the options say."""
+    plan = plan_announce(update.facts, locked=update.options.download_only)
+    update.carry_out(_choosing(plan, update))
+    if update.options.download_only:
+        update.say(no_changes(wanted.reference, staged=True))
+    elif not update.options.apply:
+        update.say("Update already staged. To apply update run `bootc update --apply`")
+
+
+def _choosing(plan: Plan, update: _Update) -> Plan:
+    """Let the staged deployment's conflicts be resolved as the options say, if they say it."""
+    facts, policy = update.facts, update.options.etc_conflict
+    staged = facts.staged_id()
+    origin = None if staged is None else facts.origin(staged)
+    if staged is None or origin is None or policy is ConflictPolicy.FAIL:
+        return plan
+    recorded = [step.origin for step in plan.steps if isinstance(step, RecordOrigin)]
+    chosen = with_policy(next(iter(recorded), origin), policy)
+    if chosen == origin:
+        return plan
+    others = tuple(step for step in plan.steps if not isinstance(step, RecordOrigin))
+    *before, commit = (RecordOrigin(staged, chosen), *others)
+    return Plan(before=tuple(before), commit=commit)
