@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 
 from bootc.boot import publish
-from bootc.deploy import records
 from bootc.deploy.cleanup import collect_garbage
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.local import policy_of, read_local_etc
 from bootc.deploy.execute import Supplies, run
-from bootc.deploy.host.facts import Facts, FinalizeFailure
+from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Timestamp
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.session import System
+from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.plan.finalize import CannotFinalize, plan_finalize, staged_for_finalizing
 from bootc.deploy.plan.room import with_room
 from bootc.errors import Error, one_line
 from bootc.events import Sink
 from bootc.formats.digest import Digest
-from bootc.repository import layout
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def _finalize(system: System, facts: Facts, staged: Digest, sink: Sink) -> None:
 
 def _record_failure(system: System, staged: Digest, reason: str) -> None:
     try:
-        with system.physical.open_dir(layout.state_dir(staged.hex)) as state:
-            records.write_failure(state, FinalizeFailure(reason, Timestamp.now()))
+        with StateDir.open(system.physical, staged) as state:
+            state.write_failure(FinalizeFailure(reason, Timestamp.now()))
     except OSError as exc:
         _log.error("the failure cannot be put on record: %s", one_line(exc))

@@ -23,6 +23,7 @@ from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.local import read_local_etc, with_policy
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.execute import Supplies, run
+from bootc.deploy.host.boot_state import write_cached_update
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather, read_documents, read_image
 from bootc.deploy.host.model import ImageSpec
@@ -42,7 +43,6 @@ from bootc.deploy.plan.stage import (
 from bootc.deploy.plan.steps import Plan, RecordOrigin
 from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
 from bootc.deploy.protection import Protection, booted_protection, losses, staged_losses
-from bootc.deploy.records import write_cached_update
 from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.formats.digest import Digest

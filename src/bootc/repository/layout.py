@@ -23,8 +23,9 @@ VERIFIED = "verified"
 #: What is moved out of the way; unknown to composefs-rs, and looked at by nobody.
 QUARANTINE = "quarantine"
 
-#: One directory a deployment, named by its image id.
-STATE_DEPLOY = "state/deploy"
+#: bootc's own state, and in it one directory for each deployment, named by its image id.
+STATE = "state"
+STATE_DEPLOY = f"{STATE}/deploy"
 #: How the names begin of state that is being removed, beside that of deployments.
 REMOVED_PREFIX = ".removed-"
 #: The ``/var`` every deployment shares, and the link to it in a deployment's state.

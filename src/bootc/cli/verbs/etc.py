@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bootc.deploy.etc.merge import Choice
     from bootc.deploy.etc.review import MergeReview, Review
     from bootc.deploy.host.session import System
-    from bootc.fs.dir import Dir
+    from bootc.deploy.host.statedir import StateDir
 
 
 def diff(args: argparse.Namespace, context: Context) -> None:
@@ -92,10 +92,10 @@ def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
     context.write(f"Decided{already}: /etc/{quoted(path)} {effect} when an update is merged.\n")
 
 
-def _state(system: System) -> Dir:
-    from bootc.repository import layout
+def _state(system: System) -> StateDir:
+    from bootc.deploy.host.statedir import StateDir
 
-    return system.physical.open_dir(layout.state_dir(system.booted.image_id.hex))
+    return StateDir.open(system.physical, system.booted.image_id)
 
 
 def lines(found: Review) -> Iterator[str]:
