@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bootc.deploy.etc.decisions import (
-    DECISIONS_FILE,
     InvalidEtcPath,
     MalformedDecisions,
     etc_path,
@@ -19,8 +18,12 @@ from bootc.deploy.etc.decisions import (
     write_decisions,
 )
 from bootc.deploy.etc.merge import Choice
+from bootc.deploy.host import statedir
+from bootc.deploy.host.statedir import StateDir
 from bootc.fs.dir import Dir
+from support.sysroot import image_id
 
+IMAGE_ID = image_id("aa")
 NAMES = st.binary(min_size=1, max_size=5).filter(
     lambda name: name not in (b".", b"..") and not set(name) & set(b"/\0")
 )
@@ -35,14 +38,17 @@ JSON = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def state() -> Iterator[Dir]:
-    with tempfile.TemporaryDirectory() as path, Dir.open(path) as directory:
+def state() -> Iterator[StateDir]:
+    with (
+        tempfile.TemporaryDirectory() as path,
+        StateDir(Dir.open(path), image_id("aa")) as directory,
+    ):
         yield directory
 
 
 @settings(deadline=None, max_examples=60)
 @given(decisions=DECISIONS)
-def test_what_is_written_is_read(state: Dir, decisions: dict[bytes, Choice]) -> None:
+def test_what_is_written_is_read(state: StateDir, decisions: dict[bytes, Choice]) -> None:
     write_decisions(state, decisions)
     assert read_decisions(state) == decisions
 
@@ -59,8 +65,8 @@ def test_what_is_written_is_read(state: Dir, decisions: dict[bytes, Choice]) -> 
 )
 @example(data=b"9" * 5000)
 @example(data=b'{"version": 1, "decisions": {"%": "keep"}}')
-def test_anything_else_is_read_or_refused(state: Dir, data: bytes) -> None:
-    Path(state.path, DECISIONS_FILE).write_bytes(data)
+def test_anything_else_is_read_or_refused(state: StateDir, data: bytes) -> None:
+    Path(state.path, statedir.DECISIONS).write_bytes(data)
     with contextlib.suppress(MalformedDecisions):
         assert all(etc_path(path or b".") == path for path in read_decisions(state))
 

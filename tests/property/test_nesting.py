@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.kargs import parse_kargs_d
-from bootc.deploy import records
 from bootc.deploy.etc.decisions import read_decisions
-from bootc.deploy.host import gather
+from bootc.deploy.host import notes
 from bootc.deploy.host.boot_state import parse_staged
+from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.install.config import parse_config, read_config
 from bootc.errors import Error, one_line
 from bootc.formats.digest import Algorithm
@@ -29,6 +29,7 @@ from bootc.initramfs import setup_root
 from bootc.oci import skopeo
 from bootc.oci.stored import artifact_of
 from bootc.repository.metadata import DEFAULT_EROFS_FORMAT, Metadata
+from support.sysroot import image_id
 
 DIGEST = "sha256:" + "11" * 32
 DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": DIGEST, "size": 5}
@@ -137,20 +138,27 @@ def test_the_step_in_the_initramfs(tmp_path: Path) -> None:
             assert str(path) in one_line(caught.value)
 
 
-def test_notes(tmp_path: Path) -> None:
+def test_notes() -> None:
     for depth in depths(json.loads):
         value = nested(min(depth, 30_000))
-        for name, key, read in (
-            ("cached-update.json", "imageDigest", records.read_cached_update),
-            ("finalize-failure.json", "reason", records.read_failure),
-            ("cleanup-failures.json", "failures", records.read_cleanup_failures),
-            ("etc-decisions.json", "decisions", read_decisions),
-            ("id.imginfo", "manifest", lambda d: gather._read_imginfo(d, "id.imginfo", None)),  # type: ignore[arg-type]
+        for key, parse in (
+            ("imageDigest", notes.parse_cached_update),
+            ("reason", notes.parse_failure),
+            ("failures", notes.parse_cleanup_failures),
+            ("manifest", notes.parse_imginfo),
         ):
             for text in (value, f'{{"{key}":{value}}}', f'{{"version":{value}}}'):
-                (tmp_path / name).write_text(text)
-                with Dir.open(tmp_path) as directory, suppress(Error):
-                    read(directory)
+                with suppress(Error):
+                    parse(text.encode())
+
+
+def test_decisions(tmp_path: Path) -> None:
+    for depth in depths(json.loads):
+        value = nested(min(depth, 30_000))
+        for text in (value, f'{{"decisions":{value}}}', f'{{"version":{value}}}'):
+            (tmp_path / "etc-decisions.json").write_text(text)
+            with StateDir(Dir.open(tmp_path), image_id("aa")) as state, suppress(Error):
+                read_decisions(state)
 
 
 def test_programs(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.cli.output import render_human, render_json
 from bootc.deploy.host.boot_state import BootedState, Staged
-from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
+from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.status import compose_host
 from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest

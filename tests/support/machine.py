@@ -29,10 +29,10 @@ from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.session import HostSession, HostView
+from bootc.deploy.host.statedir_lifecycle import create_state
 from bootc.deploy.host.status import compose_host
 from bootc.deploy.journal import Event as JournalEvent
 from bootc.deploy.journal import JournalMessage
-from bootc.deploy.state import create_state
 from bootc.errors import Error
 from bootc.events import Message
 from bootc.formats.cmdline import composefs_karg

@@ -43,6 +43,15 @@ SOLE_USERS = {
     # What is imported by a name made at run time is not seen here.
     "importlib": {"cli/"},
 }
+#: These names of `layout` lead into the state directories of deployments. Who needs something from
+#: there asks the modules that own it.
+STATE_NAMES = {"STATE", "STATE_DEPLOY", "REMOVED_PREFIX", "state_dir", "origin_name"}
+STATE_OWNERS = {
+    "deploy/host/statedir.py",
+    "deploy/host/statedir_lifecycle.py",
+    # It must not import `deploy`.
+    "initramfs/setup_root.py",
+}
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
@@ -134,6 +143,18 @@ def test_what_the_library_does_itself(module: str, users: str) -> None:
     for path in modules():
         relative = str(path.relative_to(SRC))
         assert not (relative.startswith(users) and module in imports_of(path)), relative
+
+
+def test_state_directories_have_one_owner() -> None:
+    users = {
+        str(path.relative_to(SRC))
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node.value) == "layout"
+        and node.attr in STATE_NAMES
+    }
+    assert users == STATE_OWNERS
 
 
 def test_only_main_exits() -> None:

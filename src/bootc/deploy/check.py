@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from bootc.deploy.host.boot_state import write_cached_update
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather, image_facts, image_status
 from bootc.deploy.host.model import ImageSpec, ImageStatus
 from bootc.deploy.host.session import HostAccess
 from bootc.deploy.host.status import wanted_image
 from bootc.deploy.protection import booted_protection, staged_losses
-from bootc.deploy.records import write_cached_update
 from bootc.errors import Error, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference

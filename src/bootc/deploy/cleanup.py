@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bootc.boot.artifacts import Artifact, list_artifacts
-from bootc.deploy import records
 from bootc.deploy.execute import execute, names_to_keep, run
-from bootc.deploy.host.facts import CleanupFailure, Facts
+from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Timestamp
+from bootc.deploy.host.notes import MAX_REASON_CHARS, CleanupFailure
 from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
+from bootc.deploy.host.statedir import write_cleanup_failures
 from bootc.deploy.host.survey import survey
 from bootc.deploy.journal import Event, JournalMessage
 from bootc.deploy.lost_entries import lost_kernels
@@ -25,7 +25,6 @@ from bootc.events import Sink
 from bootc.formats.digest import OciDigest
 from bootc.oci.names import TAGS, manifest_of
 from bootc.printable import printable
-from bootc.repository import layout
 from bootc.repository.gc import GcReport, collect
 from bootc.repository.repository import Repository
 
@@ -191,7 +190,7 @@ def _attempt(
 
 
 def _failure(reason: str, *, in_repository: bool) -> CleanupFailure:
-    text = printable(reason, records.MAX_REASON_CHARS - 1)
+    text = printable(reason, MAX_REASON_CHARS - 1)
     return CleanupFailure(text, in_repository, Timestamp.now())
 
 
@@ -207,8 +206,7 @@ def _record_cleanup(
     if tuple(found) == facts.cleanup_failures:
         return
     try:
-        with system.physical.open_dir(os.path.dirname(layout.STATE_DEPLOY)) as directory:
-            records.write_cleanup_failures(directory, found)
+        write_cleanup_failures(system.physical, found)
     except OSError as exc:
         _log.warning("%s", one_line(exc))
 

@@ -20,10 +20,16 @@ from bootc.boot.artifacts import remove_artifact
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.kernels import publish_resource
 from bootc.boot.menu_compose import compose_menu
-from bootc.deploy import records, state
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
 from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
+from bootc.deploy.host.statedir import StateDir
+from bootc.deploy.host.statedir_lifecycle import (
+    create_state,
+    remove_leftover,
+    remove_state,
+    set_state_aside,
+)
 from bootc.deploy.journal import JournalMessage
 from bootc.deploy.plan.steps import (
     Announce,
@@ -51,14 +57,12 @@ from bootc.deploy.plan.steps import (
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
-from bootc.formats.origin import Origin, serialise_origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic
-from bootc.fs.dir import Dir
 from bootc.fs.tree_write import OpenContent
 from bootc.oci.names import manifest_id, tag_of
 from bootc.printable import first_lines
-from bootc.repository import gc, layout
+from bootc.repository import gc
 
 _log = logging.getLogger(__name__)
 
@@ -175,10 +179,14 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
         case RemoveState() | SetStateAside() | RemoveLeftover():
             _remove_state(system, step)
         case RecordOrigin(deployment, origin):
-            _record_origin(system, deployment, origin)
+            with (
+                doing(f"Recording the origin of deployment {deployment}"),
+                StateDir.open(system.physical, deployment) as state,
+            ):
+                state.write_origin(origin)
         case SetPin(deployment, pinned):
-            with _open_state(system, deployment) as directory:
-                records.set_pinned(directory, pinned=pinned)
+            with StateDir.open(system.physical, deployment) as state:
+                state.set_pinned(pinned)
         case SetTag() | RemoveTag() | CollectObjects():
             _tidy_repository(step, system, sink)
         case (
@@ -223,17 +231,17 @@ def _write(
                 )
         case CreateState(deployment, origin):
             with stage(sink, "state", "Writing the deployment's state"):
-                state.create_state(
+                create_state(
                     system.physical, supplies.etc, supplies.open_content, deployment, origin
                 )
         case ReplaceEtc(deployment, merge):
             with (
                 stage(sink, "etc", "Merging /etc"),
-                _open_state(system, deployment) as directory,
+                StateDir.open(system.physical, deployment) as state,
             ):
-                replace_etc(directory, merge.tree, supplies.open_content)
+                replace_etc(state.dir, merge.tree, supplies.open_content)
                 # Of an earlier attempt.
-                records.clear_failure(directory)
+                state.clear_failure()
         case _:
             assert_never(step)
 
@@ -281,26 +289,13 @@ def _tidy_repository(
             assert_never(step)
 
 
-def _open_state(system: HostSession, deployment: Digest) -> Dir:
-    return system.physical.open_dir(layout.state_dir(deployment.hex))
-
-
 def _remove_state(system: HostSession, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
     match step:
         case RemoveState(deployment):
-            state.remove_state(system.physical, deployment)
+            remove_state(system.physical, deployment)
         case SetStateAside(deployment):
-            state.set_state_aside(system.physical, deployment)
+            set_state_aside(system.physical, deployment)
         case RemoveLeftover(name):
-            state.remove_leftover(system.physical, name)
+            remove_leftover(system.physical, name)
         case _:
             assert_never(step)
-
-
-def _record_origin(system: HostSession, deployment: Digest, origin: Origin) -> None:
-    with (
-        doing(f"Recording the origin of deployment {deployment}"),
-        _open_state(system, deployment) as directory,
-    ):
-        name = layout.origin_name(deployment.hex)
-        atomic.write_file(directory, name, serialise_origin(origin), durable=True)

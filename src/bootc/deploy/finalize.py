@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 from bootc.boot.artifacts import list_artifacts
 from bootc.boot.menu_read import read_menu
-from bootc.deploy import records
 from bootc.deploy.cleanup import clean_up
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.local import policy_of, read_local_etc
 from bootc.deploy.execute import Supplies, run
-from bootc.deploy.host.facts import Facts, FinalizeFailure
+from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import Timestamp
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.session import HostSession, NotAllowed, NotBooted, open_host_session
+from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.host.survey import survey
 from bootc.deploy.journal import Event, Journal, JournalMessage, SystemdJournal
 from bootc.deploy.plan.finalize import CannotFinalize, plan_finalize, staged_for_finalizing
@@ -25,7 +26,6 @@ from bootc.deploy.plan.room import with_room
 from bootc.errors import Error, one_line
 from bootc.events import Sink
 from bootc.formats.digest import Digest
-from bootc.repository import layout
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _is_finalized(system: HostSession, facts: Facts, staged: Digest) -> bool:
 def _record_failure(system: HostSession, staged: Digest, exc: BaseException) -> None:
     reason = "it was interrupted" if isinstance(exc, KeyboardInterrupt) else one_line(exc)
     try:
-        with system.physical.open_dir(layout.state_dir(staged.hex)) as state:
-            records.write_failure(state, FinalizeFailure(reason, Timestamp.now()))
+        with StateDir.open(system.physical, staged) as state:
+            state.write_failure(FinalizeFailure(reason, Timestamp.now()))
     except OSError as unrecorded:
         _log.error("the failure cannot be put on record: %s", one_line(unrecorded))

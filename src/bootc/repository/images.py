@@ -15,7 +15,6 @@ from bootc.formats.digest import Digest, DigestError
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.links import MAX_ENTRIES, BrokenReference, is_ref_name
-from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
 from bootc.repository.refs import References, place_link
 
@@ -88,6 +87,9 @@ class Images:
         else:
             if self.exists(digest):
                 return digest
+        # Only here: the other commands start faster without the code that mounts images.
+        from bootc.repository.mounting import ImageNotFound
+
         raise ImageNotFound(f"{self._dir.path} has no image {name}")
 
     def names(self) -> list[str]:

@@ -23,8 +23,9 @@ VERIFIED = "verified"
 #: Damaged files that a repair moved out of the way. No program reads them.
 QUARANTINE = "quarantine"
 
-#: One directory a deployment, named by its image id.
-STATE_DEPLOY = "state/deploy"
+#: bootc's own state, and in it one directory for each deployment, named by its image id.
+STATE = "state"
+STATE_DEPLOY = f"{STATE}/deploy"
 #: Prefix of directories that were the state of a deployment and are being removed.
 REMOVED_PREFIX = ".removed-"
 #: The ``/var`` every deployment shares, and the link to it in a deployment's state.

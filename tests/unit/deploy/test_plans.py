@@ -15,7 +15,8 @@ from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.etc.merge import Conflict, Merge
 from bootc.deploy.host.boot_state import BootedState, Staged
-from bootc.deploy.host.facts import Facts, FinalizeFailure, StateFacts
+from bootc.deploy.host.facts import Facts, StateFacts
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.plan.cleanup import live_deployments, needed_artifacts, plan_gc
 from bootc.deploy.plan.finalize import (
     CannotFinalize,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bootc.deploy.etc.review import MergeReview, Review
     from bootc.deploy.host.facts import Facts
     from bootc.deploy.host.session import HostSession
-    from bootc.fs.dir import Dir
+    from bootc.deploy.host.statedir import StateDir
 
 
 def diff(args: argparse.Namespace, context: Context) -> None:
@@ -101,10 +101,10 @@ def _open(context: Context) -> Iterator[tuple[HostSession, Facts, LocalEtc]]:
             yield system, facts, local
 
 
-def _state(system: HostSession) -> Dir:
-    from bootc.repository import layout
+def _state(system: HostSession) -> StateDir:
+    from bootc.deploy.host.statedir import StateDir
 
-    return system.physical.open_dir(layout.state_dir(system.booted.image_id.hex))
+    return StateDir.open(system.physical, system.booted.image_id)
 
 
 def lines(found: Review) -> Iterator[str]:

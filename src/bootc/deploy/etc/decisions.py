@@ -1,7 +1,8 @@
 """What was decided about paths of ``/etc``, remembered until the next update is merged.
 
-Owns ``etc-decisions.json`` in the state directory of the deployment whose ``/etc`` it is
-about, and how a path is given by a user. The file is a JSON object::
+Owns the format of ``etc-decisions.json``, and how a user gives a path. The file is in the state
+directory of the deployment whose ``/etc`` it is about
+(:class:`~bootc.deploy.host.statedir.StateDir`). It is a JSON object::
 
     {"version": 1, "decisions": {"ssh/sshd_config": "keep", "caf%E9": "take"}}
 
@@ -9,8 +10,8 @@ Paths are relative to ``/etc``; ``.`` is all of it. JSON knows characters and no
 ``%`` and whatever is not printable text is written as ``%`` and two hex digits for each
 byte of it (in UTF-8). Any ``%XX`` is read as that byte.
 
-Promises: a reader sees the decisions before or after a change, and after a change they
-are on the disk.
+Promises: a reader sees the decisions before or after a change. A change is on the disk when
+:func:`write_decisions` returns.
 """
 
 from __future__ import annotations
@@ -21,14 +22,10 @@ import re
 from collections.abc import Mapping
 
 from bootc.deploy.etc.merge import Choice
-from bootc.errors import Error, doing
-from bootc.fs import atomic
-from bootc.fs.dir import Dir
-
-DECISIONS_FILE = "etc-decisions.json"
+from bootc.deploy.host.statedir import DECISIONS, StateDir
+from bootc.errors import Error
 
 _VERSION = 1
-_MAX_BYTES = 1 << 20
 _ETC = b"/etc"
 _ALL_OF_ETC = "."
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -61,31 +58,28 @@ def etc_path(given: str | bytes) -> bytes:
     return b"/".join(parts)
 
 
-def read_decisions(state: Dir) -> dict[bytes, Choice]:
+def read_decisions(state: StateDir) -> dict[bytes, Choice]:
     """Return the decisions stored in a state directory, by path relative to ``/etc``.
 
     Raises:
         MalformedDecisions: the file is damaged; the hint says the way out.
         OSError: it cannot be read.
     """
-    where = f"{state.path}/{DECISIONS_FILE}"
-    with doing("Reading what was decided about /etc"):
-        try:
-            data = state.read_bytes(DECISIONS_FILE, limit=_MAX_BYTES)
-        except FileNotFoundError:
-            return {}
+    data = state.read_decisions()
+    if data is None:
+        return {}
     try:
         return _parse(data)
     # Nested deeply enough, JSON is too much for its reader.
     except (ValueError, RecursionError, InvalidEtcPath) as exc:
         reason = str(exc) if not isinstance(exc, RecursionError) else "nested too deeply"
         raise MalformedDecisions(
-            f"{where} is malformed: {reason}",
+            f"{state.path}/{DECISIONS} is malformed: {reason}",
             hint="correct the file, or remove it to decide nothing",
         ) from exc
 
 
-def write_decisions(state: Dir, decisions: Mapping[bytes, Choice]) -> None:
+def write_decisions(state: StateDir, decisions: Mapping[bytes, Choice]) -> None:
     """Store decisions in a state directory in place of all that were there.
 
     Raises:
@@ -94,8 +88,7 @@ def write_decisions(state: Dir, decisions: Mapping[bytes, Choice]) -> None:
     stored = {_to_text(path): choice.value for path, choice in sorted(decisions.items())}
     document = {"version": _VERSION, "decisions": stored}
     text = json.dumps(document, ensure_ascii=False, indent=2)
-    with doing("Storing what was decided about /etc"):
-        atomic.write_file(state, DECISIONS_FILE, text.encode() + b"\n", durable=True)
+    state.write_decisions(text.encode() + b"\n")
 
 
 def _parse(data: bytes) -> dict[bytes, Choice]:

@@ -16,11 +16,11 @@ from bootc.deploy.etc.decisions import read_decisions
 from bootc.deploy.etc.merge import Choice, ConflictPolicy, Merge, merge_etc
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.session import HostAccess
+from bootc.deploy.host.statedir import StateDir
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs.tree_write import OpenContent
-from bootc.repository import layout
 
 #: Where a staged deployment's origin says how conflicts are to be resolved at finalizing.
 _POLICY = ("bootc", "etc-conflict")
@@ -63,8 +63,8 @@ def read_local_etc(system: HostAccess) -> Iterator[LocalEtc]:
     objects = system.repository.objects
     pristine = image_etc(objects, booted)
     with (
-        system.physical.open_dir(layout.state_dir(booted.hex)) as state,
-        read_etc(state, system.repository.algorithm) as current,
+        StateDir.open(system.physical, booted) as state,
+        read_etc(state.dir, system.repository.algorithm) as current,
     ):
         yield LocalEtc(pristine, current, read_decisions(state), contents(objects, current))
 

@@ -24,6 +24,7 @@ from bootc.deploy.etc.local import LocalEtc, policy_of
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.session import HostAccess
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.tree import Directory, Node, Stat
@@ -114,7 +115,7 @@ def review(local: LocalEtc, staged: StagedEtc | None) -> Review:
     return Review(changes, local.decisions, merge)
 
 
-def decide(state: Dir, trees: Iterable[Directory], path: bytes, choice: Choice) -> bool:
+def decide(state: StateDir, trees: Iterable[Directory], path: bytes, choice: Choice) -> bool:
     """Record which side wins for a path in every merge from now on.
 
     Args:
@@ -142,7 +143,7 @@ def decide(state: Dir, trees: Iterable[Directory], path: bytes, choice: Choice) 
     return True
 
 
-def forget(state: Dir, path: bytes) -> bool:
+def forget(state: StateDir, path: bytes) -> bool:
     """Forget what was decided about a path, and return whether anything was.
 
     Raises:
@@ -155,7 +156,7 @@ def forget(state: Dir, path: bytes) -> bool:
     return True
 
 
-def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
+def reset(state: StateDir, local: LocalEtc, path: bytes) -> Outcome:
     """Put the booted image's version of a path into the running ``/etc``.
 
     Args:
@@ -184,23 +185,24 @@ def reset(state: Dir, local: LocalEtc, path: bytes) -> Outcome:
     if not isinstance(parent_node, Directory):
         raise CannotReset(f'"{quoted(above)}" is not a directory in /etc', hint="reset that first")
     _require_unprotected(path, found, above, parent_node)
+    directory = state.dir
     with (
         doing(f'Resetting "{quoted(path)}"'),
-        state.open_dir(_below_etc(above)) as parent,
+        directory.open_dir(_below_etc(above)) as parent,
     ):
         _require_unmounted(parent, os.fsdecode(name))
-        state.remove_tree(_RESET)
-        state.mkdir(_RESET, 0o700)
-        with state.open_dir(_RESET) as aside:
+        directory.remove_tree(_RESET)
+        directory.mkdir(_RESET, 0o700)
+        with directory.open_dir(_RESET) as aside:
             if wanted is not None:
                 # The directory aside stays that of whoever runs this, and goes again.
                 top = Directory(Stat(0o700, os.geteuid(), os.getegid()), {_NAME.encode(): wanted})
                 write_tree(top, aside, local.open_content)
-                state.sync()
+                directory.sync()
             _trade(aside, parent, os.fsdecode(name), made=wanted is not None)
             os.fsync(parent.fileno())
     try:
-        state.remove_tree(_RESET)
+        directory.remove_tree(_RESET)
     except OSError as exc:
         # The next reset tries again.
         _log.warning("the local version stays in %s: %s", state.path, one_line(exc))

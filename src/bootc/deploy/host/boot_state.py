@@ -1,9 +1,9 @@
 """What the running system says about how it was booted.
 
-Owns the reading of volatile state: the mount table, the kernel command line, the
-firmware's loader variable and the marker of a staged deployment. Everything on
-disks is the business of ``bootc.deploy.host.view``. :class:`BootedState` is a value,
-so that what follows from it can be tested without booting anything.
+Owns volatile state: the mount table, the kernel command line, the firmware's loader variable,
+and the directory ``/run/composefs`` with the marker of a staged deployment and the result of the
+last look at the registry. ``bootc.deploy.host.view`` reads the disks. :class:`BootedState` is a
+value, so tests of its consequences boot nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader, running_bootloader
-from bootc.deploy.host.model import UsrOverlay
+from bootc.deploy.host import notes
+from bootc.deploy.host.model import ImageStatus, UsrOverlay
 from bootc.errors import Error, doing, one_line
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument, composefs_argument
 from bootc.formats.digest import Digest, DigestError
+from bootc.fs import atomic
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount, read_mounts
 from bootc.kernel import proc
@@ -148,6 +150,33 @@ def read_staged(directory: Dir) -> Staged | None:
         return parse_staged(directory.read_bytes(STAGED_MARKER_NAME, _MAX_MARKER_BYTES))
     except FileNotFoundError:
         return None
+
+
+def read_cached_update(run: Dir) -> ImageStatus | None:
+    """Return the image that the last look at the registry since the boot found, or None.
+
+    Args:
+        run: ``/run/composefs``.
+
+    Raises:
+        MalformedNote: the note is malformed.
+        OSError: the note cannot be read.
+    """
+    try:
+        data = run.read_bytes(notes.CACHED_UPDATE, notes.MAX_NOTE_BYTES)
+    except FileNotFoundError:
+        return None
+    return notes.parse_cached_update(data)
+
+
+def write_cached_update(run: Dir, update: ImageStatus) -> None:
+    """Write down which image a look at the registry found, even if it is the booted one.
+
+    The note is in memory, because a look at the registry changes no disk.
+    """
+    with doing(f"Recording the available update in {run.path}"):
+        data = notes.serialise_cached_update(update)
+        atomic.write_file(run, notes.CACHED_UPDATE, data, durable=False)
 
 
 def _argument(cmdline: str) -> ComposefsArgument | None:

@@ -15,28 +15,9 @@ from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.model import ImageStatus, Timestamp
+from bootc.deploy.host.notes import CleanupFailure, FinalizeFailure
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin
-
-
-@dataclass(frozen=True, slots=True)
-class FinalizeFailure:
-    """Why a staged deployment did not become the default when the machine went down."""
-
-    reason: str
-    time: Timestamp | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupFailure:
-    """Why something that nothing needs could not be removed, and since when.
-
-    ``in_repository`` tells what only a clean-up that includes the repository tries again.
-    """
-
-    reason: str
-    in_repository: bool
-    time: Timestamp | None = None
 
 
 @dataclass(frozen=True, slots=True)

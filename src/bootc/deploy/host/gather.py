@@ -4,44 +4,36 @@ Promises: whatever is damaged, foreign, said twice, half-written or unreadable c
 thing and becomes a finding; :func:`gather` raises for none of it. Nothing large is read:
 of an image only its manifest and its configuration.
 
-A deployment that was installed by an old bootc names no manifest in its origin; what it
-was made from is in a file beside that, ``<id>.imginfo``, as JSON. The version of an image
-is the manifest's annotation, and failing that, which is usual, the label of the same name
-in its configuration.
+The version of an image is the manifest's annotation, and failing that, which is usual, the
+label of the same name in its configuration.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu_read import Item, Menu, program_of, read_menu
 from bootc.boot.scheme import BootDirs
-from bootc.deploy import records
+from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.boot_state import (
     STAGED_MARKER_NAME,
     BootedState,
     MarkerError,
     Staged,
+    read_cached_update,
     read_staged,
 )
-from bootc.deploy.host.facts import CleanupFailure, Facts, ImageFacts, StateFacts
+from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
-from bootc.deploy.host.view import find_scheme, read_origin, unreadable
-from bootc.deploy.records import RecordError
+from bootc.deploy.host.notes import CleanupFailure, MalformedNote
+from bootc.deploy.host.statedir import StateDir
+from bootc.deploy.host.view import find_scheme, unreadable
 from bootc.errors import Error, one_line
-from bootc.formats.digest import Digest, DigestError, OciDigest
-from bootc.formats.ocispec import (
-    MAX_CONFIG_BYTES,
-    MAX_MANIFEST_BYTES,
-    ImageConfig,
-    ImageSpecError,
-    Manifest,
-)
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.origin import Origin, OriginError
 from bootc.fs.dir import Dir
 from bootc.oci.documents import read_documents
@@ -92,10 +84,10 @@ def gather(system: Opened) -> Facts:
         staged = read_menu(system.boot, staged=True)
         findings += [*active.findings, *staged.findings]
     ukis = _read_ukis(system.boot, (*active.items, *staged.items), findings)
-    found = _read_states(system.physical, findings)
+    found, leftovers = _read_states(system.physical, findings)
     states = {deployment: state for deployment, state in found.items() if state is not None}
     if booted.image_id not in states:
-        subject = f"{system.physical.path}/{layout.state_dir(booted.image_id.hex)}"
+        subject = statedir.state_path(system.physical, booted.image_id)
         text = "the booted deployment has no state directory"
         findings.append(Finding(FindingKind.MALFORMED, subject, text))
     findings += [_stateless(item) for item in active.items if item.deployment not in states]
@@ -108,7 +100,7 @@ def gather(system: Opened) -> Facts:
         images=_read_images(system.repository, states, findings),
         ukis=ukis,
         cached_update=_read_cached_update(system.run, findings),
-        leftovers=_read_leftovers(system.physical),
+        leftovers=leftovers,
         illegible_states=frozenset(found.keys() - states.keys()),
         cleanup_failures=_read_cleanup_failures(system.physical, findings),
         findings=tuple(findings),
@@ -164,117 +156,80 @@ def _read_ukis(
 def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:
     if run is None:
         return None
-    subject = f"{run.path}/{records.CACHED_UPDATE}"
-    return _tried(lambda: records.read_cached_update(run), subject, findings)
+    subject = f"{run.path}/{notes.CACHED_UPDATE}"
+    return _tried(lambda: read_cached_update(run), subject, findings)
 
 
 def _read_cleanup_failures(physical: Dir, findings: list[Finding]) -> tuple[CleanupFailure, ...]:
-    path = os.path.dirname(layout.STATE_DEPLOY)
-    subject = f"{physical.path}/{path}/{records.CLEANUP_FAILURES}"
-
-    def read() -> tuple[CleanupFailure, ...]:
-        try:
-            directory = physical.open_dir(path)
-        except FileNotFoundError:
-            return ()  # a finding of the states
-        with directory:
-            return records.read_cleanup_failures(directory)
-
-    return _tried(read, subject, findings) or ()
+    subject = statedir.cleanup_failures_path(physical)
+    return _tried(lambda: statedir.read_cleanup_failures(physical), subject, findings) or ()
 
 
-def _read_states(physical: Dir, findings: list[Finding]) -> dict[Digest, StateFacts | None]:
-    """Return the state of deployments, None where it cannot be read."""
-    subject = f"{physical.path}/{layout.STATE_DEPLOY}"
+def _read_states(
+    physical: Dir, findings: list[Finding]
+) -> tuple[dict[Digest, StateFacts | None], tuple[str, ...]]:
+    """Return the states of deployments, None for an unreadable one, and the leftovers."""
+    subject = statedir.deployments_path(physical)
     try:
-        names = _names(physical)
+        entries = statedir.list_states(physical)
     except OSError as exc:
         findings.append(unreadable(subject, exc))
-        return {}
+        return {}, ()
     states = {}
-    for name in names:
-        try:
-            deployment = Digest.from_hex(name)
-        except DigestError:
-            if not name.startswith(layout.REMOVED_PREFIX):
-                text = "it is no deployment: its name is no image id"
-                findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{name}", text))
-            continue
-        states[deployment] = _read_state(physical, deployment, findings)
-    return states
-
-
-def _read_leftovers(physical: Dir) -> tuple[str, ...]:
-    try:
-        return tuple(n for n in _names(physical) if n.startswith(layout.REMOVED_PREFIX))
-    except OSError:
-        return ()  # a finding of the states
-
-
-def _names(physical: Dir) -> list[str]:
-    with physical.open_dir(layout.STATE_DEPLOY) as directory:
-        return directory.names()
+    for entry in entries:
+        if entry.deployment is not None:
+            states[entry.deployment] = _read_state(physical, entry.deployment, findings)
+        elif not entry.is_leftover:
+            text = "it is no deployment: its name is no image id"
+            findings.append(Finding(FindingKind.FOREIGN, f"{subject}/{entry.name}", text))
+    return states, tuple(entry.name for entry in entries if entry.is_leftover)
 
 
 def _read_state(physical: Dir, deployment: Digest, findings: list[Finding]) -> StateFacts | None:
-    path = layout.state_dir(deployment.hex)
     try:
-        state_dir = physical.open_dir(path)
+        state = StateDir.open(physical, deployment)
     except OSError as exc:
-        findings.append(unreadable(f"{physical.path}/{path}", exc))
+        findings.append(unreadable(statedir.state_path(physical, deployment), exc))
         return None
-    with state_dir:
-        origin = _read_origin(physical, state_dir, deployment, findings)
 
-        def record(name: str, read: Callable[[Dir], _T]) -> _T | None:
-            return _tried(lambda: read(state_dir), f"{state_dir.path}/{name}", findings)
+    def note(name: str, read: Callable[[], _T]) -> _T | None:
+        return _tried(read, f"{state.path}/{name}", findings)
 
+    with state:
+        origin = _read_origin(state, findings)
         legacy = None
         if origin is not None and origin.image is not None and origin.manifest_digest is None:
             spec = ImageSpec(origin.image, origin.signature)
-            name = f"{deployment.hex}.imginfo"
-            legacy = record(name, lambda directory: _read_imginfo(directory, name, spec))
+            legacy = note(state.imginfo_name, lambda: _read_imginfo(state, spec))
         return StateFacts(
             image_id=deployment,
             origin=origin,
-            pinned=record(records.PINNED, records.is_pinned) or False,
-            failure=record(records.FINALIZE_FAILURE, records.read_failure),
+            pinned=note(statedir.PINNED, state.is_pinned) or False,
+            failure=note(notes.FINALIZE_FAILURE, state.read_failure),
             legacy_image=legacy,
         )
 
 
-def _read_origin(
-    physical: Dir, state_dir: Dir, deployment: Digest, findings: list[Finding]
-) -> Origin | None:
+def _read_origin(state: StateDir, findings: list[Finding]) -> Origin | None:
     try:
-        return read_origin(physical, deployment)
+        return state.read_origin()
     except FileNotFoundError:
         text = "No origin file for this deployment; it is damaged, or left by an interruption"
-        findings.append(Finding(FindingKind.MALFORMED, state_dir.path, text))
+        findings.append(Finding(FindingKind.MALFORMED, state.path, text))
     except OriginError as exc:
-        findings.append(Finding(FindingKind.MALFORMED, state_dir.path, exc.message))
+        findings.append(Finding(FindingKind.MALFORMED, state.path, exc.message))
     except OSError as exc:
-        findings.append(unreadable(state_dir.path, exc))
+        findings.append(unreadable(state.path, exc))
     return None
 
 
-def _read_imginfo(state_dir: Dir, name: str, image: ImageSpec) -> ImageStatus | None:
-    try:
-        raw = state_dir.read_bytes(name, MAX_MANIFEST_BYTES + MAX_CONFIG_BYTES)
-    except FileNotFoundError:
+def _read_imginfo(state: StateDir, image: ImageSpec) -> ImageStatus | None:
+    documents = state.read_imginfo()
+    if documents is None:
         return None
-    try:
-        value = json.loads(raw)
-        manifest, config = _compact(value["manifest"]), _compact(value["config"])
-    except (ValueError, RecursionError, LookupError, TypeError) as exc:
-        raise RecordError(f"it holds no manifest and configuration: {exc!r:.200}") from None
-    facts = image_facts(Manifest.parse(manifest), ImageConfig.parse(config))
-    # Nobody knows the digest it had in its registry; the old bootc names this one.
-    return image_status(image, OciDigest.of(manifest), facts)
-
-
-def _compact(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    manifest = Manifest.parse(documents.manifest_raw)
+    facts = image_facts(manifest, ImageConfig.parse(documents.config_raw))
+    return image_status(image, documents.manifest_digest, facts)
 
 
 def _read_images(
@@ -302,7 +257,7 @@ def _stateless(item: Item) -> Finding:
 def _tried(read: Callable[[], _T], subject: str, findings: list[Finding]) -> _T | None:
     try:
         return read()
-    except (RecordError, MarkerError, ImageSpecError) as exc:
+    except (MalformedNote, MarkerError, ImageSpecError) as exc:
         findings.append(Finding(FindingKind.MALFORMED, subject, exc.message))
     except OSError as exc:
         findings.append(unreadable(subject, exc))

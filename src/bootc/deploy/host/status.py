@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu_read import Item
 from bootc.deploy.host.boot_state import read_booted_state
-from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts
+from bootc.deploy.host.facts import Facts, ImageFacts
 from bootc.deploy.host.gather import gather, image_status
 from bootc.deploy.host.model import (
     BootEntry,
@@ -35,6 +35,7 @@ from bootc.deploy.host.model import (
     ImageSpec,
     ImageStatus,
 )
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.view import open_partial_view
 from bootc.deploy.protection import missing_verity_allowed, staged_losses
 from bootc.formats import bls, cmdline

@@ -27,9 +27,9 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import Error, doing, one_line
-from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin, OriginError, parse_origin
+from bootc.formats.origin import BootType, OriginError
 from bootc.fs import detached, mounts
 from bootc.fs.dir import Dir
 from bootc.repository import layout
@@ -38,7 +38,6 @@ from bootc.repository.repository import NotARepository, Repository
 _BOOT = "boot"
 #: One of these is in a directory that GRUB reads a menu from.
 _GRUB_SIGNS = ("loader/entries", "grub2", "grub")
-_MAX_ORIGIN_BYTES = 1 << 16
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -92,25 +91,14 @@ def open_partial_view(booted: BootedState, *, root: str = "/") -> Iterator[Parti
         )
 
 
-def read_origin(physical: Dir, deployment: Digest) -> Origin:
-    """Read where a deployment came from.
-
-    Raises:
-        FileNotFoundError: it has no origin file.
-        OriginError: that is malformed.
-        OSError: it cannot be read.
-    """
-    path = f"{layout.state_dir(deployment.hex)}/{layout.origin_name(deployment.hex)}"
-    return parse_origin(physical.read_bytes(path, _MAX_ORIGIN_BYTES))
-
-
 def find_scheme(physical: Dir, booted: BootedState) -> Scheme:
     """Tell where this system keeps its boot menu, from what booted it.
 
     Without a legible origin it counts as booted by a Type 1 entry.
     """
     try:
-        boot_type = read_origin(physical, booted.image_id).boot_type
+        with StateDir.open(physical, booted.image_id) as state:
+            boot_type = state.read_origin().boot_type
     except (OriginError, OSError):
         boot_type = BootType.BLS
     return Scheme(booted.bootloader, boot_type)

@@ -21,9 +21,9 @@ from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import free_space, plan_space
 from bootc.boot.systemd_boot import installed_version
-from bootc.deploy import state
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
+from bootc.deploy.host.statedir_lifecycle import create_state, create_var
 from bootc.deploy.install.boot_choice import Booting, decide_booting
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.request import InstallRequest
@@ -98,7 +98,7 @@ def deploy_image(
             )
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
-                state.create_var(root, image)
+                create_var(root, image)
                 _create_state(root, repository, pulled.image_id, origin)
         repository.sync()
         with stage(sink, "entry", "Writing the boot entry"):
@@ -193,4 +193,4 @@ def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: O
     objects = repository.objects
     # From the image itself: the pulled tree has no SELinux labels.
     etc = image_etc(objects, image_id)
-    state.create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)
+    create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)

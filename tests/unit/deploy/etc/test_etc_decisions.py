@@ -17,17 +17,19 @@ from bootc.deploy.etc.decisions import (
     write_decisions,
 )
 from bootc.deploy.etc.merge import Choice
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import one_line
 from bootc.fs.dir import Dir
 from support.failing import failing
+from support.sysroot import image_id
 
 KEEP, TAKE = Choice.KEEP, Choice.TAKE
 FILE = "etc-decisions.json"
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Dir]:
-    with Dir.open(tmp_path) as directory:
+def state(tmp_path: Path) -> Iterator[StateDir]:
+    with StateDir(Dir.open(tmp_path), image_id("aa")) as directory:
         yield directory
 
 
@@ -59,11 +61,11 @@ def test_paths_that_are_not_in_etc(given: str) -> None:
         etc_path(given)
 
 
-def test_nothing_is_decided_at_first(state: Dir) -> None:
+def test_nothing_is_decided_at_first(state: StateDir) -> None:
     assert read_decisions(state) == {}
 
 
-def test_what_is_stored(state: Dir) -> None:
+def test_what_is_stored(state: StateDir) -> None:
     decisions = {
         b"z": TAKE,
         b"": KEEP,
@@ -72,7 +74,7 @@ def test_what_is_stored(state: Dir) -> None:
         b'"\\': KEEP,
     }
     write_decisions(state, decisions)
-    assert state.read_bytes(FILE).decode() == (
+    assert state.dir.read_bytes(FILE).decode() == (
         "{\n"
         '  "version": 1,\n'
         '  "decisions": {\n'
@@ -85,12 +87,12 @@ def test_what_is_stored(state: Dir) -> None:
         "}\n"
     )
     assert read_decisions(state) == decisions
-    assert stat.S_IMODE(state.stat(FILE).st_mode) == 0o644
+    assert stat.S_IMODE(state.dir.stat(FILE).st_mode) == 0o644
     write_decisions(state, {})
     assert read_decisions(state) == {}
 
 
-def test_every_byte_survives(state: Dir) -> None:
+def test_every_byte_survives(state: StateDir) -> None:
     decisions = {bytes([byte]) * 2: KEEP for byte in range(1, 256) if byte not in b"/."}
     write_decisions(state, decisions)
     assert read_decisions(state) == decisions
@@ -125,7 +127,7 @@ def stored(**decisions: object) -> bytes:
         (b'{"version": 1, "decisions": {"\\udc80": "keep"}}', "surrogates not allowed"),
     ],
 )
-def test_a_file_that_is_damaged(state: Dir, data: bytes, reason: str) -> None:
+def test_a_file_that_is_damaged(state: StateDir, data: bytes, reason: str) -> None:
     Path(state.path, FILE).write_bytes(data)
     with pytest.raises(MalformedDecisions) as caught:
         read_decisions(state)
@@ -135,8 +137,8 @@ def test_a_file_that_is_damaged(state: Dir, data: bytes, reason: str) -> None:
     assert text.endswith("(hint: correct the file, or remove it to decide nothing)")
 
 
-def test_a_file_of_any_size_is_not_read(state: Dir) -> None:
-    os.truncate(state.open_file(FILE, os.O_CREAT | os.O_RDWR), 1 << 40)
+def test_a_file_of_any_size_is_not_read(state: StateDir) -> None:
+    os.truncate(state.dir.open_file(FILE, os.O_CREAT | os.O_RDWR), 1 << 40)
     with pytest.raises(OSError, match="file is larger") as caught:
         read_decisions(state)
     assert caught.value.errno == errno.EFBIG
@@ -144,9 +146,9 @@ def test_a_file_of_any_size_is_not_read(state: Dir) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 2])
-def test_a_full_disk_leaves_what_was_stored(state: Dir, at: int) -> None:
+def test_a_full_disk_leaves_what_was_stored(state: StateDir, at: int) -> None:
     write_decisions(state, {b"a": KEEP})
     with failing(at, errno.ENOSPC), pytest.raises(OSError, match="No space left"):
         write_decisions(state, {b"a": TAKE})
     assert read_decisions(state) == {b"a": KEEP}
-    assert state.names() == [FILE]
+    assert state.dir.names() == [FILE]

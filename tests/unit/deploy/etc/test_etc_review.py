@@ -24,6 +24,7 @@ from bootc.deploy.etc.review import (
     reset,
     review,
 )
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.formats.tree import External
@@ -39,6 +40,7 @@ from support.sysroot import image_id
 
 SHA512 = Algorithm.SHA512
 LONG = b"x" * 5000
+BOOTED = image_id("aa")
 STAGED = image_id("bb")
 
 
@@ -61,10 +63,10 @@ class Machine:
         shutil.copytree(self.image, self.etc, symlinks=True)
 
     @contextmanager
-    def local(self) -> Iterator[tuple[Dir, LocalEtc]]:
+    def local(self) -> Iterator[tuple[StateDir, LocalEtc]]:
         with ExitStack() as stack:
-            state = stack.enter_context(Dir.open(self.state))
-            current = stack.enter_context(read_etc(state, SHA512))
+            state = stack.enter_context(StateDir(Dir.open(self.state), BOOTED))
+            current = stack.enter_context(read_etc(state.dir, SHA512))
             image = stack.enter_context(Dir.open(self.image))
             pristine = read_tree(image, DigestOnly(SHA512))
             yield state, LocalEtc(pristine, current, read_decisions(state), self._open)

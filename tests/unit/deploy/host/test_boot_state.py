@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,22 @@ from bootc.deploy.host.boot_state import (
     booted_image,
     parse_staged,
     read_booted_state,
+    read_cached_update,
     read_staged,
+    write_cached_update,
 )
-from bootc.formats.digest import Digest
+from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import Signature
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount
 from support.sysroot import image_id
 
 A = image_id("aa")
+MOMENT = Timestamp.parse("2026-08-01T00:00:00.5Z")
+DIGEST = OciDigest("sha256", "11" * 32)
+IMAGE = ImageReference("registry", "quay.io/example/os:43")
 
 
 def mount(path: str, source: str) -> Mount:
@@ -83,6 +93,40 @@ def test_the_marker_where_it_is(tmp_path: Path) -> None:
         marker.write_bytes(b" " * 70_000)
         with pytest.raises(OSError, match="larger than 65536 bytes"):
             read_staged(directory)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Dir]:
+    with Dir.open(tmp_path) as directory:
+        yield directory
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        ImageStatus(ImageSpec(IMAGE), DIGEST, "amd64"),
+        ImageStatus(ImageSpec(IMAGE, Signature()), DIGEST, "amd64", "44", MOMENT),
+        ImageStatus(ImageSpec(IMAGE, Signature("fedora")), DIGEST, "amd64", None, MOMENT),
+    ],
+)
+def test_an_update_comes_back(run: Dir, update: ImageStatus) -> None:
+    assert read_cached_update(run) is None
+    write_cached_update(run, update)
+    write_cached_update(run, update)
+    assert read_cached_update(run) == update
+    assert json.loads(run.read_bytes("cached-update.json")) == update.to_json()
+
+
+def test_a_note_of_any_size_is_not_read(run: Dir) -> None:
+    Path(run.path, "cached-update.json").write_bytes(b" " * 70_000)
+    with pytest.raises(OSError, match="larger than 65536 bytes"):
+        read_cached_update(run)
+
+
+def test_an_update_that_is_no_file(run: Dir) -> None:
+    os.mkfifo(Path(run.path, "cached-update.json"))
+    with pytest.raises(OSError, match="not a regular file"):
+        read_cached_update(run)
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import pytest
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
-from bootc.deploy import records
-from bootc.deploy.host.boot_state import BootedState, Staged
-from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts
+from bootc.deploy.host.boot_state import BootedState, Staged, write_cached_update
+from bootc.deploy.host.facts import Facts, ImageFacts
 from bootc.deploy.host.gather import gather, image_facts, image_status
 from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
+from bootc.deploy.host.notes import FinalizeFailure
+from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.host.status import compose_host
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, Manifest
@@ -123,12 +124,13 @@ def test_notes_beside_the_origin(system: FakeSysroot) -> None:
     failure = FinalizeFailure("no space", CREATED)
     for deployment in (A, B):
         system.add_state(deployment)
-    with Dir.open(system.state_dir(A)) as state_dir:
-        records.set_pinned(state_dir, True)
-    with Dir.open(system.state_dir(B)) as state_dir:
-        records.write_failure(state_dir, failure)
+    with Dir.open(system.physical) as physical:
+        with StateDir.open(physical, A) as state:
+            state.set_pinned(True)
+        with StateDir.open(physical, B) as state:
+            state.write_failure(failure)
     with Dir.open(system.run) as run:
-        records.write_cached_update(run, update)
+        write_cached_update(run, update)
     facts = facts_of(system)
     assert facts.cached_update == update
     assert (facts.states[A].pinned, facts.states[A].failure) == (True, None)

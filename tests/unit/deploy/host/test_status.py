@@ -11,8 +11,9 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState, Staged
-from bootc.deploy.host.facts import Facts, FinalizeFailure, ImageFacts, StateFacts
+from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus, Timestamp, UsrOverlay
+from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.status import compose_host, wanted_image
 from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest

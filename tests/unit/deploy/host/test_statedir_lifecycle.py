@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.state import (
+from bootc.deploy.host.statedir_lifecycle import (
     create_state,
     create_var,
     remove_leftover,

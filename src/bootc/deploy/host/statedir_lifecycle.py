@@ -1,15 +1,16 @@
-"""The writable half of a deployment, ``state/deploy/<image id>/`` in the physical root.
+"""Creates and removes the state directories of deployments, and creates the ``/var`` they share.
 
-An image is read-only; what a machine may change lies here: ``etc``, a whole copy
-of the image's; ``var``, a link to the one ``/var`` that all deployments share;
-and the origin file, which says where the image came from and how it boots.
+:mod:`bootc.deploy.host.statedir` says what is in a state directory, and reads and writes it.
 
-Promises: the origin is written last and everything is on the disk when
-:func:`create_state` returns, so a deployment that has an origin is complete, and a
-boot entry may be written next. Nothing is overwritten: state that exists belongs
-to a machine's administrator. State that is removed gets another name first,
-``.removed-<image id>-<number>``: no half of it can be taken for a deployment, and its
-place is free whatever becomes of it.
+Promises:
+
+- :func:`create_state` writes the origin last, and everything is on the disk when it returns. So
+  a deployment that has an origin is complete, and its boot entry may be written next.
+- Nothing is overwritten: existing state belongs to the administrator of the machine.
+- A state directory that is removed gets another name first, ``.removed-<image id>-<number>``.
+  So nobody takes a half-removed one for a deployment, and its name is free even if something in
+  it cannot be removed.
+- Nothing below a mount point is removed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import os
 from contextlib import ExitStack
 
 from bootc.deploy.etc.diff import without_stamp
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import doing
 from bootc.formats.digest import Digest
-from bootc.formats.origin import Origin, serialise_origin
+from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
-from bootc.fs import atomic
 from bootc.fs.descent import MountPoint
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import mount_points_below
@@ -35,13 +36,13 @@ from bootc.repository import layout
 def create_state(
     root: Dir, etc: Directory, open_content: OpenContent, image_id: Digest, origin: Origin
 ) -> None:
-    """Make the state directory of a deployment.
+    """Create the state directory of a deployment.
 
     Args:
         root: The physical root.
-        etc: Its ``/etc``; the stamp of the last update is left out, which would hide this one.
+        etc: Its ``/etc``. The stamp of the last update is left out: it would hide this update.
         open_content: Opens the content of the files in it.
-        image_id: What the deployment is called.
+        image_id: The id of the deployment.
         origin: Where it came from.
 
     Raises:
@@ -53,19 +54,18 @@ def create_state(
         stack.enter_context(doing(f"Creating the state of deployment {image_id}"))
         deployments = stack.enter_context(root.ensure_dir(layout.STATE_DEPLOY))
         deployments.mkdir(image_id.hex)
-        state = stack.enter_context(deployments.open_dir(image_id.hex))
-        state.mkdir("etc", 0o700)
-        with state.open_dir("etc") as target:
+        state = stack.enter_context(StateDir(deployments.open_dir(image_id.hex), image_id))
+        state.dir.mkdir("etc", 0o700)
+        with state.dir.open_dir("etc") as target:
             write_tree(without_stamp(etc), target, open_content)
-        state.symlink(layout.VAR_LINK, "var")
+        state.dir.symlink(layout.VAR_LINK, "var")
         # All else is on the disk before the origin says that the deployment is complete.
-        state.sync()
-        name = layout.origin_name(image_id.hex)
-        atomic.write_file(state, name, serialise_origin(origin), durable=True)
+        state.dir.sync()
+        state.write_origin(origin)
 
 
 def create_var(root: Dir, image: Dir) -> None:
-    """Make the ``/var`` of all deployments from the image's, as the first installation does.
+    """Create the ``/var`` of all deployments from the image's, as the first installation does.
 
     Raises:
         OSError: reading the image or writing failed.
@@ -79,10 +79,10 @@ def create_var(root: Dir, image: Dir) -> None:
 
 
 def remove_state(root: Dir, image_id: Digest) -> None:
-    """Remove the state directory of a deployment. Nothing there is fine.
+    """Remove the state directory of a deployment. A missing one is fine.
 
     Raises:
-        MountPoint: something is mounted in it. It stays as it is.
+        MountPoint: something is mounted in it. It is unchanged.
         OSError: something in it cannot be removed. It is no deployment's state any more.
     """
     with (
@@ -97,9 +97,9 @@ def remove_state(root: Dir, image_id: Digest) -> None:
 
 
 def set_state_aside(root: Dir, image_id: Digest) -> None:
-    """Make the place of a deployment's state free; :func:`remove_leftover` does the rest.
+    """Free the name of a deployment's state; :func:`remove_leftover` does the rest.
 
-    What is mounted in the state stays mounted, below the new name. Nothing there is fine.
+    What is mounted in the state stays mounted, below the new name. A missing state is fine.
 
     Raises:
         MountPoint: something is mounted on the directory itself.
@@ -129,7 +129,7 @@ def remove_leftover(root: Dir, name: str) -> None:
 
 def _set_aside(deployments: Dir, image_id: Digest) -> str:
     """Rename the state of a deployment, and return the new name."""
-    # Nothing can be renamed that is immutable, or that something is mounted on.
+    # The kernel renames nothing that is immutable, or that something is mounted on.
     try:
         with deployments.open_same_mount(image_id.hex) as state:
             clear_protection(state.fileno())
