@@ -22,7 +22,7 @@ TOP = Path(__file__).parents[2]
 MAN = TOP / "docs/man"
 PAGES = sorted(MAN.glob("*.rst"))
 DOCUMENTS = sorted(
-    [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md"), *PAGES]
+    [*TOP.glob("*.md"), *(p for d in ("docs", "examples", "tests") for p in TOP.glob(f"{d}/**/*.md")), *PAGES]
 )
 #: Where documents look for a file from.
 _ROOTS = (TOP, TOP / "src/bootc", TOP / "docs")
