@@ -11,7 +11,6 @@ no command.
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -66,7 +65,7 @@ def foreign_words(message: str) -> list[str]:
     for fragment in fragments():
         start = text.find(fragment[:_BEGINNING])
         while start >= 0:
-            end = start + len(os.path.commonprefix([text[start:], fragment]))
+            end = start + _shared(text[start:], fragment)
             # The end of a message may be left out.
             if end - start == len(fragment) or text[end:].lstrip(" ,")[:1] in ("", "…"):
                 known[start:end] = [True] * (end - start)
@@ -78,6 +77,13 @@ def foreign_words(message: str) -> list[str]:
         for i, (start, end, word) in enumerate(words)
         if plain[i] and plain[i - 1] and plain[i + 1] and not all(known[start:end])
     ]
+
+
+def _shared(a: str, b: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def messages(document: Path) -> Iterator[str]:
