@@ -21,6 +21,7 @@ from bootc.deploy import journal
 from bootc.deploy.install import checks, config
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.errors import Error
+from bootc.lint import layout
 
 TOP = Path(__file__).parents[2]
 MAN = TOP / "docs/man"
@@ -156,6 +157,12 @@ def test_the_programs_that_the_installer_needs() -> None:
     needed = sentence.partition("It needs")[0]
     tools = {*checks._TOOLS, *(kind.tool for kind in Filesystem)}
     assert set(re.findall(r"\*\*([\w.]+)\*\*", needed)) == tools
+
+
+def test_the_directories_of_a_merged_usr() -> None:
+    page = (MAN / "bootc-container.8.rst").read_text()
+    text = page.partition("**pybootc-usr-merge**\n")[2].partition(" is a directory")[0]
+    assert tuple(re.findall(r"``/(\w+)``", text)) == layout._MERGED
 
 
 def test_the_keys_of_the_install_configuration() -> None:

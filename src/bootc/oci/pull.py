@@ -346,10 +346,15 @@ def _unpack_layer(
     source: Source, descriptor: Descriptor, diff_id: OciDigest, objects: ObjectSink, sink: Sink
 ) -> bytes:
     _announce_layer(sink, descriptor, diff_id)
-    with doing(f"Unpacking layer {descriptor.digest}"), source.blob(descriptor) as blob:
+    with doing(f"Unpacking {_layer_name(descriptor, diff_id)}"), source.blob(descriptor) as blob:
         stream = unpack.split_layer(_Counted(blob, _task(diff_id), sink), diff_id, objects)
     sink(Done(_task(diff_id)))
     return stream
+
+
+def _layer_name(descriptor: Descriptor, diff_id: OciDigest) -> str:
+    """Name a layer as progress does, and by its blob, which is what a registry knows."""
+    return f"layer {diff_id.hex[:12]} (blob {descriptor.digest})"
 
 
 class _Counted:
@@ -390,13 +395,14 @@ def _read_again(
 ) -> dict[External, bytes]:
     """Return the contents of files from their layers, where no repository kept them."""
     found: dict[External, bytes] = {}
-    for descriptor, (_, data) in zip(source.layers, layers, strict=True):
+    for descriptor, (diff_id, data) in zip(source.layers, layers, strict=True):
         held: dict[External, Entry] = {}
         for entry, content in unpack.entries(StreamReader(data), algorithm):
             if isinstance(content, External) and content in wanted and content not in found:
                 held.setdefault(content, entry)
         if held:
-            with doing(f"Reading layer {descriptor.digest}"), source.blob(descriptor) as blob:
+            name = _layer_name(descriptor, diff_id)
+            with doing(f"Reading {name}"), source.blob(descriptor) as blob:
                 bodies = unpack.bodies_of(blob, held.values())
                 found |= zip(held, (body for _, body in bodies), strict=True)
     for content in wanted:
