@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from bootc.printable import printable
 
+#: How much of a word, which can be a path, and of each part a line shows.
+_MAX_WORD = 512
+_MAX_PART = 2048
+
 
 class Error(Exception):
     """A failure the user can understand and act on.
@@ -61,7 +65,8 @@ class doing:  # noqa: N801  (reads as a statement: ``with doing("…")``)
 def one_line(exc: BaseException) -> str:
     """Render an exception as one line: outermost context first, then the cause, then the hint.
 
-    Nothing in it is a control character, whatever the names in it hold.
+    Nothing in it is a control character, whatever the names in it hold. Each part is cut where
+    it is long: paths of nested directories can have any length.
     """
     notes = list(reversed(getattr(exc, "__notes__", ())))
     if isinstance(exc, OSError) and exc.strerror:
@@ -69,12 +74,19 @@ def one_line(exc: BaseException) -> str:
         if exc.filename is not None:
             cause = f"{_name(exc.filename)}: {cause}"
     else:
-        cause = str(exc) or type(exc).__name__
-    text = ": ".join([*notes, cause])
+        cause = _bounded(str(exc) or type(exc).__name__)
+    text = ": ".join([*map(_bounded, notes), cause])
     if isinstance(exc, Error) and exc.hint:
-        text += f" (hint: {exc.hint})"
+        text += f" (hint: {_bounded(exc.hint)})"
     return printable(text.strip())
 
 
+def _bounded(text: str) -> str:
+    if len(text) <= _MAX_WORD:
+        return text
+    words = (printable(word, _MAX_WORD) for word in text.split(" "))
+    return printable(" ".join(words), _MAX_PART)
+
+
 def _name(filename: object) -> str:
-    return printable(filename if isinstance(filename, bytes) else str(filename))
+    return printable(filename if isinstance(filename, bytes) else str(filename), _MAX_WORD)

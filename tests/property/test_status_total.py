@@ -25,6 +25,7 @@ from bootc.deploy.host.status import compose_host
 from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import BootType, Origin, Signature
+from support.schemas import problems
 from support.sysroot import IMAGE, FakeSysroot, image_id
 
 IDS = [image_id(byte) for byte in ("aa", "bb", "cc", "dd", "ee")]
@@ -111,6 +112,7 @@ def entries_of(host: Host) -> list[BootEntry]:
 
 def check(facts: Facts) -> Host:
     host = compose_host(facts)
+    assert problems("host", host.to_json()) == []
     shown = [entry.composefs.verity for entry in entries_of(host)]
     assert len(shown) == len(set(shown))
     assert set(shown) == {

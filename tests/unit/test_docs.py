@@ -5,8 +5,9 @@ A document that names what does not exist has been overtaken by the code.
 
 from __future__ import annotations
 
+import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,15 +15,21 @@ import pytest
 
 from bootc.boot.findings import FindingKind
 from bootc.cli import main as program
+from bootc.cli.options import Command
+from bootc.cli.table import commands_for
+from bootc.deploy import journal
 from bootc.deploy.install import checks, config
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.errors import Error
+from bootc.lint import layout
 
 TOP = Path(__file__).parents[2]
 MAN = TOP / "docs/man"
 PAGES = sorted(MAN.glob("*.rst"))
 DOCUMENTS = sorted(
-    [*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/**/*.md"), *PAGES]
+    path
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "tests/**/*.md", "docs/man/*.rst")
+    for path in TOP.glob(pattern)
 )
 #: Where documents look for a file from.
 _ROOTS = (TOP, TOP / "src/bootc", TOP / "docs")
@@ -152,9 +159,136 @@ def test_the_programs_that_the_installer_needs() -> None:
     assert set(re.findall(r"\*\*([\w.]+)\*\*", needed)) == tools
 
 
+def test_the_directories_of_a_merged_usr() -> None:
+    page = (MAN / "bootc-container.8.rst").read_text()
+    text = page.partition("**pybootc-usr-merge**\n")[2].partition(" is a directory")[0]
+    assert tuple(re.findall(r"``/(\w+)``", text)) == layout._MERGED
+
+
 def test_the_keys_of_the_install_configuration() -> None:
     files = section(MAN / "bootc-install.8.rst", "FILES")
     named = set(re.findall(r"``([a-z-]+(?:\.[a-z]+)*)``", files))
     flat = {*config._INSTALL, "filesystem.root.type"}
     assert named <= flat
     assert {field.replace("_", "-") for field in ("root_fs_type", "block", "kargs")} <= named
+
+
+# -- options
+
+
+#: Options that documents name, of other programs or of upstream's bootc only.
+OF_OTHER_PROGRAMS = {
+    *("--boot", "--unit", "--hypothesis-profile"),
+    *("--rewrite-timestamp", "--source-date-epoch"),
+    *("--net", "--privileged", "--rm", "--tmpfs"),
+    *("--mutate-in-place", "--of", "--progress-fd", "--soft-reboot", "--via-loopback"),
+}
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+#: A command line of bootc in code or in bold, up to what ends a command for a shell.
+_COMMAND_LINE = re.compile(r"(?:`|\*\*|^ *(?:# )?)(?:RUN )?bootc ([^`*|;,)\n]+)", re.MULTILINE)
+
+
+def all_options(commands: Iterable[Command]) -> Iterator[str]:
+    for command in commands:
+        yield from (flag for option in command.options for flag in option.flags)
+        yield from all_options(command.commands)
+
+
+def test_options_that_are_named_exist() -> None:
+    texts = {path: set(_OPTION.findall(path.read_text())) for path in DOCUMENTS}
+    known = {*all_options(commands_for()), "--help", "--version"}
+    assert {
+        f"{path.relative_to(TOP)}: {option}"
+        for path, options in texts.items()
+        for option in options - known - OF_OTHER_PROGRAMS
+    } == set()
+    assert set().union(*texts.values()) >= OF_OTHER_PROGRAMS
+
+
+@pytest.mark.parametrize("document", documents())
+def test_commands_have_the_options_that_they_are_shown_with(document: Path) -> None:
+    wrong = []
+    for line in _COMMAND_LINE.findall(document.read_text()):
+        below: tuple[Command, ...] = commands_for()
+        allowed = {"--help", "--version"}
+        for word in line.split():
+            found = [c for c in below if word in (c.name, *c.aliases)]
+            if found:
+                below = found[0].commands
+                allowed.update(flag for option in found[0].options for flag in option.flags)
+            elif (option := _OPTION.match(word)) and option[0] not in allowed:
+                wrong.append(f"bootc {line}: {word}")
+    assert wrong == []
+
+
+# -- exit codes, messages of the journal
+
+
+@pytest.mark.parametrize("document", documents())
+def test_exit_codes_that_are_named_exist(document: Path) -> None:
+    text = " ".join(document.read_text().split())
+    said = re.findall(
+        r"(?i)exit(?:s|ed)?(?: status| code)?(?: is| with| of)?(?: then)? (\d+)", text
+    )
+    assert {int(code) for code in said} <= {0, 1, 2, 130}
+
+
+@pytest.mark.parametrize("document", documents())
+def test_message_ids_that_are_named_exist(document: Path) -> None:
+    named = set(re.findall(r"MESSAGE_ID=(\w+)", document.read_text()))
+    assert named <= {event.value for event in journal.Event}
+
+
+# -- names without a path
+
+
+_PATH = re.compile(r"`((?:[\w-]+/)*)([\w-]+\.py)?`")
+_MODULE = re.compile(r"\bbootc(?:\.[a-z_]\w*)+(?:\.[A-Z]\w*)?")
+#: A file of the demo image.
+_NO_MODULE = {"bootc.conf"}
+
+
+@pytest.mark.parametrize("document", documents())
+def test_files_that_are_named_without_a_path_exist(document: Path) -> None:
+    """A bare name is in the directory that the line named last, or anywhere if it named none."""
+    missing = []
+    for line in document.read_text().splitlines():
+        homes: list[Path] = []
+        for directory, name in _PATH.findall(line):
+            if directory:
+                homes = [root / directory for root in (*_ROOTS, document.parent)]
+            places = [*homes, TOP / "src/bootc"] if homes else homes_of(name)
+            if name not in ("", "NAME.py") and not any((p / name).is_file() for p in places):
+                missing.append(f"{directory}{name}: {line}")
+    assert missing == []
+
+
+@cache
+def homes_of(name: str) -> list[Path]:
+    tops = ("src", "tests", "tools", "examples", "bench")
+    return [path.parent for top in tops for path in TOP.glob(f"{top}/**/{name}")]
+
+
+def test_directories_of_the_architecture_exist() -> None:
+    text = (TOP / "docs/explanation/architecture.md").read_text()
+    rooms = re.findall(r"^\| `((?:[\w-]+/)+)` \|", text, re.M)
+    assert [room for room in rooms if not (TOP / "src/bootc" / room).is_dir()] == []
+    packages = {path.parent.name for path in TOP.glob("src/bootc/*/__init__.py")}
+    assert packages == {room.rstrip("/") for room in rooms if room.count("/") == 1}
+
+
+@pytest.mark.parametrize("document", documents())
+def test_modules_that_are_named_exist(document: Path) -> None:
+    for dotted in set(_MODULE.findall(document.read_text())) - _NO_MODULE:
+        assert pkgutil.resolve_name(dotted), dotted
+
+
+def test_the_modules_that_tests_share() -> None:
+    page = (TOP / "tests/support/README.md").read_text()
+    cells = "".join(re.findall(r"^\| [^|]+ \| ([^|]+) \|$", page, re.M))
+    named = {name.partition(".")[0] for name in re.findall(r"`([a-z.]+(?:\.\w+)?)`", cells)}
+    modules = {path.stem for path in TOP.glob("tests/support/[a-z]*.py")}
+    assert modules <= {*named, *re.findall(r"`(\w+)\.", page)}
+    for module, name in re.findall(r"`(\w+)\.(\w+)", page):
+        if module in modules:
+            assert name in functions_of(f"tests/support/{module}.py")

@@ -5,7 +5,37 @@ from __future__ import annotations
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
-from support.readme import TOP, commands, of_containers
+from bootc.boot.menu_read import Item, Menu
+from bootc.boot.scheme import Scheme
+from bootc.boot.systemd_boot import Bootloader
+from bootc.cli.output import render_human
+from bootc.deploy.host.boot_state import BootedState, Staged
+from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
+from bootc.deploy.host.model import Timestamp
+from bootc.deploy.host.status import compose_host
+from bootc.formats import bls
+from bootc.formats.digest import Digest, OciDigest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType, Origin
+from support.readme import TOP, commands, of_containers, screen
+
+#: Version, deployment id and manifest of the images of the demo.
+VERSION_1 = (
+    "1",
+    Digest.from_hex(
+        "ee3c13ca457e49e45017ca4eeac52331bce10c78ff0572e22e9f482bdb735339"
+        "49aa18c70dffa1b232c96615831ab74cc622f67dd45e800057948ed0bb7b650f"
+    ),
+    OciDigest("sha256", "a0830ecd5007b72fb0eb696f91c3239d95a06f6e9e91265dbfab535366cf4acc"),
+)
+VERSION_2 = (
+    "2",
+    Digest.from_hex(
+        "bcba639d75de5e10fa8a9c80e5d97d7d70e6a2da86960fbb05273a52464b5d07"
+        "10c144ca1b163d63989b4bb05668f9aca12f188a19529fcc747fb92ca0df86c5"
+    ),
+    OciDigest("sha256", "a2f92cdf844c1ac63dd2c1dd93c82ed0c081ea589b2db32bbaad11b92da9e321"),
+)
 
 #: Who runs those that are not for a machine with an image.
 RUN_BY = {
@@ -61,3 +91,35 @@ def test_what_a_reader_would_copy() -> None:
     assert "bootc rollback" in found
     assert len(of_containers()) == 2
     assert not [command for command in found if "#" in command or "\\" in command]
+
+
+def demo_facts() -> Facts:
+    """What the demo's machine has to say when it has staged version 2."""
+    image = ImageReference("registry", "registry.example.com/os:v1")
+    created = Timestamp.parse("2026-01-01T00:00:00Z")
+    items, states, images = [], {}, {}
+    for version, deployment, manifest in (VERSION_2, VERSION_1):
+        entry = bls.Entry(version=version, linux="/l", options=f"rw composefs={deployment}")
+        items.append(Item(f"bootc_{version}.conf", deployment, deployment.hex, entry))
+        origin = Origin(image=image, boot_type=BootType.BLS, manifest_digest=manifest)
+        states[deployment] = StateFacts(deployment, origin)
+        images[manifest] = ImageFacts("amd64", version, created)
+    return Facts(
+        booted=BootedState(
+            VERSION_1[1],
+            missing_verity_allowed=False,
+            bootloader=Bootloader.SYSTEMD,
+            staged=Staged(VERSION_2[1], locked=False),
+        ),
+        scheme=Scheme(Bootloader.SYSTEMD, BootType.BLS),
+        active=Menu((items[1],)),
+        staged=Menu(tuple(items)),
+        states=states,
+        images=images,
+    )
+
+
+def test_the_screen_is_what_the_demo_prints() -> None:
+    printed = render_human(compose_host(demo_facts()), verbose=False)
+    assert screen() == f"# bootc status\n{printed}"
+    assert f"{demo().REGISTRY}/{demo().IMAGE}" in printed

@@ -6,6 +6,7 @@ output. Running it again completes an interrupted run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -56,8 +57,10 @@ def split_kernel(image: ImageRoot, output: Dir) -> str:
         )
     source = image.open_dir(f"{MODULES}/{kernel.version}")
     assert source is not None, "find_kernel looked into it"
-    with source, output.ensure_dir(kernel.version) as target:
-        names = _names(source, target, kernel.version)
+    with source, contextlib.ExitStack() as stack:
+        # Before anything is made: a kernel that is refused leaves no directory.
+        names = _names(source, output, kernel.version)
+        target = stack.enter_context(output.ensure_dir(kernel.version))
         for name in names:
             with doing(f"Copying {source.path}/{name}"):
                 _copy(source, target, name)
@@ -68,13 +71,13 @@ def split_kernel(image: ImageRoot, output: Dir) -> str:
     return kernel.version
 
 
-def _names(source: Dir, target: Dir, version: str) -> list[str]:
+def _names(source: Dir, output: Dir, version: str) -> list[str]:
     """Return the files that an earlier run has not moved yet."""
     names = [_HMAC] if source.exists(_HMAC) else []
     for name in _REQUIRED:
         if source.exists(name):
             names.append(name)
-        elif not target.exists(name):
+        elif not output.exists(f"{version}/{name}"):
             raise NotSplit(f"kernel {shell_quoted(version)} has no {name}")
     for name in names:
         if not stat.S_ISREG(source.stat(name).st_mode):

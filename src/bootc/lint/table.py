@@ -150,7 +150,7 @@ _OWN = (
     Lint(
         "pybootc-usr-merge",
         Kind.WARNING,
-        "/bin, /lib and /sbin are links.",
+        "/bin, /sbin, /lib and its variants are links.",
         layout.usr_merge,
     ),
 )

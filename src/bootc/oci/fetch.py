@@ -30,7 +30,7 @@ def fetch_layer(
         Error, OSError: the layer cannot be read or stored.
     """
     task = _announce(sink, descriptor, diff_id)
-    with doing(f"Unpacking layer {descriptor.digest}"), source.blob(descriptor) as blob:
+    with doing(f"Unpacking {layer_name(descriptor, diff_id)}"), source.blob(descriptor) as blob:
         stream = unpack.split_layer(_Counted(blob, task, sink), diff_id, objects)
     sink(Done(task))
     return stream
@@ -39,6 +39,11 @@ def fetch_layer(
 def skip_layer(sink: Sink, descriptor: Descriptor, diff_id: OciDigest) -> None:
     """Tell a sink that a layer need not be fetched, because the repository has it."""
     sink(Done(_announce(sink, descriptor, diff_id), cached=True))
+
+
+def layer_name(descriptor: Descriptor, diff_id: OciDigest) -> str:
+    """Name a layer as progress does, and by its blob, which is what a registry knows."""
+    return f"layer {diff_id.hex[:12]} (blob {descriptor.digest})"
 
 
 def _announce(sink: Sink, descriptor: Descriptor, diff_id: OciDigest) -> str:

@@ -23,7 +23,7 @@ from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
 from bootc.oci.documents import read_document
-from bootc.oci.fetch import fetch_layer
+from bootc.oci.fetch import fetch_layer, layer_name
 from bootc.oci.flatten import apply_layer
 from bootc.oci.layers import check_layer
 from bootc.oci.names import XattrMode, layer_id
@@ -193,13 +193,14 @@ def _read_again(
 ) -> dict[External, bytes]:
     """Read the contents of files from their layers, because no repository has stored them."""
     found: dict[External, bytes] = {}
-    for descriptor, (_, data) in zip(source.layers, layers, strict=True):
+    for descriptor, (diff_id, data) in zip(source.layers, layers, strict=True):
         held: dict[External, Entry] = {}
         for entry, content in unpack.entries(StreamReader(data), algorithm):
             if isinstance(content, External) and content in wanted and content not in found:
                 held.setdefault(content, entry)
         if held:
-            with doing(f"Reading layer {descriptor.digest}"), source.blob(descriptor) as blob:
+            name = layer_name(descriptor, diff_id)
+            with doing(f"Reading {name}"), source.blob(descriptor) as blob:
                 bodies = unpack.bodies_of(blob, held.values())
                 found |= zip(held, (body for _, body in bodies), strict=True)
     for content in wanted:

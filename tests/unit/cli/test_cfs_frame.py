@@ -98,12 +98,14 @@ def test_no_repository(tmp_path: Path, name: str, cfs_at: Callable[[Path], Cfs])
     (tmp_path / "empty").mkdir()
     told = cfs_at(tmp_path / name).error("images")
     assert str(tmp_path / name) in told
-    assert told.endswith(" (hint: bootc internals cfs init makes one)")
+    hint = f"bootc internals cfs --repo {tmp_path / name} init makes one"
+    assert told.endswith(f" (hint: {hint})")
 
 
 def test_the_root_directory_is_no_repository(cfs_at: Callable[[Path], Cfs]) -> None:
     assert cfs_at(Path("/")).error("images") == (
-        "/ is no repository: it has no meta.json (hint: bootc internals cfs init makes one)"
+        "/ is no repository: it has no meta.json "
+        "(hint: bootc internals cfs --repo / init makes one)"
     )
 
 
@@ -132,7 +134,8 @@ def test_an_unknown_hash_or_version(cfs: Cfs) -> None:
 def test_verity_that_is_required(cfs: Cfs) -> None:
     assert cfs.error("--require-verity", "images") == (
         f"Opening the repository {cfs.repo}: the repository {cfs.repo} was made without "
-        "fs-verity, and fs-verity is required (hint: bootc internals cfs --require-verity fsck "
+        f"fs-verity, and fs-verity is required (hint: bootc internals cfs --repo {cfs.repo} "
+        "--require-verity fsck "
         "tells which objects lack it)"
     )
 

@@ -278,7 +278,7 @@ def test_inspect(pulled: Cfs, layout: images.Layout) -> None:
 
 
 def test_inspect_of_nothing(pulled: Cfs) -> None:
-    lists = "(hint: bootc internals cfs oci images lists the images)"
+    lists = f"(hint: bootc internals cfs --repo {pulled.repo} oci images lists the images)"
     absent = f"sha256:{'ab' * 32}"
     assert pulled.error("oci", "inspect", "none") == f"no image is tagged 'none' {lists}"
     assert pulled.error("oci", "inspect", absent) == f"there is no image {absent} {lists}"

@@ -74,6 +74,17 @@ def test_a_repository_is_made_with_its_parents(cfs: Cfs, tmp_path: Path) -> None
     assert cfs("init", "--insecure") == f"Repository already initialized at {path}\n"
 
 
+def test_a_refused_init_leaves_no_directories(
+    cfs: Cfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_verity(monkeypatch)
+    cfs.repo = tmp_path / "new/er/repo"
+    assert "fs-verity" in cfs.error("init")
+    assert not (tmp_path / "new").exists()
+    assert "fs-verity" in cfs.error("init", tmp_path / "other/repo")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_path_can_be_an_argument(
     cfs: Cfs,
     tmp_path: Path,
@@ -286,9 +297,8 @@ def test_gc_points_to_fsck(filled: Cfs) -> None:
     manifest.write_bytes(b"SplitStream")
     said = filled.error("gc")
     assert "nothing was removed" in said
-    assert (
-        "(hint: check and repair the repository first: bootc internals cfs fsck --repair)" in said
-    )
+    command = f"bootc internals cfs --repo {filled.repo} fsck --repair"
+    assert f"(hint: check and repair the repository first: {command})" in said
 
 
 def test_gc_waits_or_does_not(filled: Cfs) -> None:
@@ -306,7 +316,7 @@ def test_no_repository(cfs: Cfs) -> None:
     for verb in ("gc", "fsck"):
         said = cfs.error(verb)
         assert f"there is no repository {cfs.repo}" in said
-        assert said.endswith("(hint: bootc internals cfs init makes one)")
+        assert said.endswith(f"(hint: bootc internals cfs --repo {cfs.repo} init makes one)")
 
 
 # -- fsck

@@ -42,6 +42,20 @@ def test_a_unified_kernel_image(run: Run, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("lacking", ["vmlinuz", "initramfs.img"])
+def test_a_refusal_leaves_no_directories(run: Run, tmp_path: Path, lacking: str) -> None:
+    root = bootable(tmp_path / "root")
+    root.remove(f"{MODULES}/{lacking}")
+    output = tmp_path / "new/er/output"
+    code, _, err = run("--rootfs", root.path, "--output", output)
+    assert (code, "kernel" in err) == (1, True)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new/er").mkdir(parents=True)
+    assert run("--rootfs", root.path, "--output", output)[0] == 1
+    assert list((tmp_path / "new").iterdir()) == [tmp_path / "new/er"]
+    assert list((tmp_path / "new/er").iterdir()) == []
+
+
 def test_wrong_usage(run: Run, tmp_path: Path) -> None:
     assert run("--rootfs", tmp_path)[0] == 2
     (tmp_path / "file").touch()

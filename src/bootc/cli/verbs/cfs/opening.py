@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _SYSTEM = "/sysroot/composefs"
 _USER = "~/.var/lib/composefs"
-_MAKE_ONE = "bootc internals cfs init makes one"
+_GROUP = "bootc internals cfs "
+_MAKE_ONE = f"{_GROUP}init makes one"
 
 
 class WrongAlgorithm(Error):
@@ -74,6 +75,29 @@ def parent_and_name(path: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
+def hints_for(args: argparse.Namespace, path: str | None = None) -> Iterator[None]:
+    """Let hints that name a command of the group name the repository that the user chose.
+
+    Args:
+        args: The command line.
+        path: The repository, if it was not chosen by an option of the group.
+    """
+    from bootc.formats.shellquote import shell_quoted
+
+    path = args.repo if path is None else path
+    if path is not None:
+        option = f"--repo {shell_quoted(path)} "
+    else:
+        option = "--user " if args.user else "--system " if args.system else ""
+    try:
+        yield
+    except Error as exc:
+        if exc.hint is not None:
+            exc.hint = exc.hint.replace(_GROUP, _GROUP + option)
+        raise
+
+
+@contextlib.contextmanager
 def opened(
     args: argparse.Namespace, context: Context, *, writable: bool, adopt: bool = False
 ) -> Iterator[Repository]:
@@ -109,7 +133,7 @@ def opened(
     def as_its_objects_say(directory: Dir) -> tuple[Metadata, bool]:
         return infer(directory, args.hash, secure=args.require_verity)
 
-    with contextlib.ExitStack() as stack:
+    with hints_for(args), contextlib.ExitStack() as stack:
         try:
             parent = stack.enter_context(Dir.open(above))
             headless = _needs_upgrade(parent, name, args)

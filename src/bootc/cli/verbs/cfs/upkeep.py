@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.output import render_pretty_json
 from bootc.cli.verbs.cfs.opening import (
+    hints_for,
     opened,
     parent_and_name,
     parse_algorithm,
     parse_erofs_version,
     repository_path,
 )
-from bootc.errors import UsageError, doing
+from bootc.errors import UsageError
 from bootc.printable import first_lines, printable
 
 if TYPE_CHECKING:
@@ -37,15 +38,14 @@ _log = logging.getLogger(__name__)
 def init(args: argparse.Namespace, context: Context) -> None:
     """Make a repository, or see that there is one."""
     from bootc.fs.dir import Dir
+    from bootc.fs.parents import directories_made
     from bootc.repository.legacy import Outcome
     from bootc.repository.sealing import VerityMissing
 
     path, shown = _wanted_path(args)
     above, name = parent_and_name(path)
     algorithm = _wanted_algorithm(args, is_there=os.path.lexists(path))
-    with doing(f"Making {above}"):
-        os.makedirs(above, exist_ok=True)
-    with Dir.open(above) as parent:
+    with hints_for(args, args.path), directories_made(above, name), Dir.open(above) as parent:
         try:
             repository, outcome = _initialized(args, context, parent, name, algorithm)
         except VerityMissing as exc:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import doing
 
 
 def split(args: argparse.Namespace, context: Context) -> None:
@@ -14,12 +12,14 @@ def split(args: argparse.Namespace, context: Context) -> None:
     from bootc.boot.split import split_kernel
     from bootc.fs.dir import Dir
     from bootc.fs.imageroot import ImageRoot
+    from bootc.fs.parents import directories_made
 
-    with ImageRoot.open(args.rootfs) as image:
-        with doing(f"Making {args.output}"):
-            os.makedirs(args.output, exist_ok=True)
-        with Dir.open(args.output) as output:
-            split_kernel(image, output)
+    with (
+        ImageRoot.open(args.rootfs) as image,
+        directories_made(args.output),
+        Dir.open(args.output) as output,
+    ):
+        split_kernel(image, output)
 
 
 COMMAND = Command(

@@ -1,0 +1,38 @@
+"""A directory and its parents for the result of a command: there if it succeeds, or gone again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from bootc.errors import doing
+
+
+@contextlib.contextmanager
+def directories_made(path: str, below: str = "") -> Iterator[None]:
+    """Make a directory with its parents. If the block fails, remove those that are empty again.
+
+    Args:
+        path: The directory. It and its parents keep what they hold.
+        below: A directory in it that the block makes, and that is removed in the same way.
+
+    Raises:
+        OSError: a directory cannot be made.
+    """
+    made = []
+    missing = os.path.abspath(os.path.join(path, below))
+    while not os.path.lexists(missing):
+        made.append(missing)
+        missing = os.path.dirname(missing)
+    try:
+        with doing(f"Making {path}"):
+            os.makedirs(path, exist_ok=True)
+        yield
+    except BaseException:
+        # The deepest comes first. One that is not empty stays, and so do those above it.
+        with contextlib.suppress(OSError):
+            for directory in made:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(directory)
+        raise
