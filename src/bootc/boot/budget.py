@@ -17,6 +17,7 @@ from bootc.boot.publish import WITH_KERNELS, Artifact, ArtifactKind
 from bootc.boot.scheme import Scheme
 from bootc.errors import Error
 from bootc.formats.origin import BootType
+from bootc.sizes import human_size
 
 #: For directories, menu entries and a second menu beside the first.
 SPARE_CLUSTERS = 16
@@ -97,8 +98,8 @@ def plan_menu_space(
     evict, obtainable = _evict(existing, needed_names, required_bytes, free_bytes, cluster_bytes)
     if obtainable < required_bytes:
         raise NoSpaceOnBoot(
-            f"{where} has {_size(obtainable)} free, "
-            f"but another boot menu needs {_size(required_bytes)} there",
+            f"{where} has {human_size(obtainable)} free, "
+            f"but another boot menu needs {human_size(required_bytes)} there",
             hint="remove what others have put there, or a deployment that does not boot next "
             "with bootc delete-deployment",
         )
@@ -143,22 +144,22 @@ def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact
 def _no_space(
     sizes: Mapping[str, int], required: int, free: int, obtainable: int, kept: Sequence[Artifact]
 ) -> NoSpaceOnBoot:
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()) or "menu entries"
-    text = f"the boot partition has {_size(free)} free, but the update needs {_size(required)}"
-    text += f" ({parts})"
+    parts = (
+        ", ".join(f"{name} {human_size(size)}" for name, size in sizes.items()) or "menu entries"
+    )
+    text = (
+        f"the boot partition has {human_size(free)} free, "
+        f"but the update needs {human_size(required)} ({parts})"
+    )
     if obtainable > free:
-        text += f"; removing what nothing needs would leave {_size(obtainable)} free"
+        text += f"; removing what nothing needs would leave {human_size(obtainable)} free"
     if kept:
-        uses = ", ".join(f"{artifact.name[:12]} {_size(artifact.size_bytes)}" for artifact in kept)
+        uses = ", ".join(
+            f"{artifact.name[:12]} {human_size(artifact.size_bytes)}" for artifact in kept
+        )
         text += f"; in use are the kernels of {uses}"
     return NoSpaceOnBoot(
         text,
         hint="remove a deployment with bootc delete-deployment, unpin one, "
         "or make the partition larger",
     )
-
-
-def _size(count: int) -> str:
-    if count < 1 << 20:
-        return f"{-(-count >> 10)} KiB"
-    return f"{count / (1 << 20):.1f} MiB"

@@ -19,6 +19,7 @@ from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Event, Message, Progress, Sink, Start
 from bootc.fs.interruption import left_to_this_thread
 from bootc.printable import printable
+from bootc.sizes import human_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -50,9 +51,9 @@ class Lines:
         match event:
             case Message(text):
                 self._messages.message(text)
-            case Start(task, description):
+            case Start(task, description, total, unit):
                 self._open[task] = (event, time.monotonic(), 0)
-                size = f" ({human_bytes(event.total)})" if _sized(event) else ""
+                size = "" if total is None or unit != "bytes" else f" ({human_size(total)})"
                 self._stream.line(f"{description}{size} …")
             case Progress(task, done):
                 self._progress(task, done)
@@ -182,21 +183,3 @@ def messages_only(sink: Sink) -> Sink:
             sink(event)
 
     return show
-
-
-def _sized(start: Start) -> bool:
-    return start.unit == "bytes" and start.total is not None
-
-
-def human_bytes(size_bytes: int | None, *, decimals: int = 1) -> str:
-    """Render a size with a binary unit.
-
-    >>> human_bytes(1536)
-    '1.5 KiB'
-    """
-    value = float(size_bytes or 0)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.{decimals}f} {unit}"
-        value /= 1024
-    return f"{value:.{decimals}f} GiB"

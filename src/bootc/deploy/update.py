@@ -51,6 +51,7 @@ from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.origin import BootType, Origin
 from bootc.oci import sigpolicy
 from bootc.oci.source import Source, open_source
+from bootc.sizes import glib_size
 
 _log = logging.getLogger(__name__)
 
@@ -354,18 +355,6 @@ def _difference(old: tuple[Descriptor, ...], new: tuple[Descriptor, ...]) -> lis
         ("Added layers:", [layer for layer in new if layer.digest not in before]),
     )
     return [
-        f"{label:<17} {len(layers):<4}  Size: {_size(sum(x.size_bytes for x in layers))}"
+        f"{label:<17} {len(layers):<4}  Size: {glib_size(sum(x.size_bytes for x in layers))}"
         for label, layers in rows
     ]
-
-
-def _size(count: int) -> str:
-    """Render a size as GLib does, in powers of a thousand."""
-    if count < 1000:
-        return f"{count} {'byte' if count == 1 else 'bytes'}"
-    value = float(count)
-    for unit in ("kB", "MB"):
-        value /= 1000
-        if value < 1000:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:.1f} GB"

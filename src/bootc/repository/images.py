@@ -16,7 +16,6 @@ from bootc.formats.digest import Digest, DigestError
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository.links import MAX_ENTRIES, BrokenReference, is_ref_name
-from bootc.repository.mounting import ImageNotFound
 from bootc.repository.objects import Objects
 from bootc.repository.refs import References, place_link
 
@@ -89,6 +88,9 @@ class Images:
         else:
             if self.exists(digest):
                 return digest
+        # Opening a repository needs no part of what mounts images.
+        from bootc.repository.mounting import ImageNotFound
+
         raise ImageNotFound(f"{self._dir.path} has no image {name}")
 
     def names(self) -> list[str]:

@@ -19,6 +19,7 @@ from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, pa
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
 from bootc.printable import printable
+from bootc.sizes import human_size
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
@@ -102,11 +103,9 @@ def _matched(repository: Repository, manifest_digest: OciDigest, expected: Diges
 
 
 def _amount(amount: Amount) -> str:
-    from bootc.cli.progress import human_bytes
-
     objects = amount.objects
-    stored = human_bytes(objects.new_bytes, decimals=2)
-    inlined = human_bytes(amount.inlined_bytes, decimals=2)
+    stored = human_size(objects.new_bytes, decimals=2)
+    inlined = human_size(amount.inlined_bytes, decimals=2)
     return (
         f"{objects.new} new + {objects.present} already present objects; "
         f"{stored} stored, {inlined} inlined"
