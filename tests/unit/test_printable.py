@@ -59,6 +59,25 @@ def test_lines_stay_lines(text: str) -> None:
     assert printable_lines(text).split("\n") == [printable(line) for line in text.split("\n")]
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"ssh/sshd_config", "ssh/sshd_config"),
+        (b'it\'s "x"', 'it\'s \\"x\\"'),
+        (b"back\\slash", "back\\\\slash"),
+        (b"tab\tline\nreturn\rnul\0", "tab\\tline\\nreturn\\rnul\\0"),
+        (b"\x1b[31m", "\\u{1b}[31m"),
+        (b"\x7f", "\\u{7f}"),
+        ("café 日本".encode(), "café 日本"),
+        (b"caf\xe9", "caf\\xE9"),
+        ("e\u0301".encode(), "e\\u{301}"),
+        ("\u202e".encode(), "\\u{202e}"),
+    ],
+)
+def test_paths_are_quoted(path: bytes, expected: str) -> None:
+    assert quoted(path) == expected
+
+
 @given(st.binary())
 def test_a_quoted_path_can_be_undone(path: bytes) -> None:
     text = quoted(path)

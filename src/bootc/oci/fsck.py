@@ -1,11 +1,9 @@
-"""Container images of a repository checked, above what the repository itself knows.
+"""The check of the container images of a repository (composefs, "OCI fsck kinds").
 
-Owns: the checks of tagged images (composefs, "OCI fsck kinds") and the two ways their
-outcome is written down, both those of ``cfsctl oci fsck``. Promises: documents and layers
-are what their digests say, those that no tagged image has, too, and everything an image
-needs to be put together again is there; what is wrong with one image is a finding, and the
-others are still checked. Whether the objects are sound is :mod:`bootc.repository.fsck`'s
-part, which always comes first.
+Promises: documents and layers match their digests, including those that no tagged image has,
+and everything that is needed to put an image together again is there. A fault of one image
+becomes a finding, and the check goes on with the others. :mod:`bootc.repository.fsck` checks
+the objects and always runs first. :mod:`bootc.cli.render.fsck` prints the report.
 
 A layer is put together and hashed, which takes about a second for each 700 MB.
 """
@@ -70,24 +68,6 @@ class OciReport:
     def ok(self) -> bool:
         """Nothing is wrong, neither with the repository."""
         return self.repository.ok and not self.findings
-
-    def to_text(self) -> str:
-        """Return what ``cfsctl oci fsck`` prints."""
-        lines = [f"oci images: {self.images}"]
-        if self.findings:
-            lines.append(f"oci errors: {len(self.findings)}")
-            lines += [f"  - {finding}" for finding in self.findings]
-        return self.repository.to_text() + "".join(f"{line}\n" for line in lines)
-
-    def to_json(self) -> dict[str, object]:
-        """Return what ``cfsctl oci fsck --json`` prints: an OciFsckReply."""
-        return {
-            "ok": self.ok,
-            "images_checked": self.images.checked,
-            "images_corrupted": self.images.corrupted,
-            "errors": [str(finding) for finding in self.findings],
-            "repo": self.repository.to_json(),
-        }
 
 
 def check_images(

@@ -64,6 +64,7 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or say what that would be."""
+    from bootc.cli.render.gc import collection_text
     from bootc.deploy.cleanup import plan_cleanup, preview
     from bootc.deploy.journal import Event, send
 
@@ -89,7 +90,7 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
             if removal is not None:
                 send(Event.GARBAGE_COLLECTED, "Removed what no deployment needs")
     if report is not None:
-        context.write(f"{report.to_text()}\n")
+        context.write(collection_text(report))
     if incomplete is not None:
         raise incomplete
     if args.assert_no_op and removal is not None:
@@ -127,12 +128,12 @@ def planned_removal(plan: Plan, report: GcReport | None) -> str | None:
 
 def dir_diff(args: argparse.Namespace, context: Context) -> None:
     """Print what a merge of three directories would do, as one of /etc is done."""
+    from bootc.cli.render.etc import change_lines
     from bootc.deploy.etc.merge import merge_etc
-    from bootc.deploy.etc.text import report
 
     merge = merge_etc(*(_read_directory(path) for path in (args.pristine, args.current, args.new)))
     reasons = (conflict.reason for conflict in merge.conflicts)
-    context.write("".join(f"{line}\n" for line in report(merge.changes, reasons)))
+    context.write("".join(f"{line}\n" for line in change_lines(merge.changes, reasons)))
 
 
 def _read_directory(path: str) -> Directory:

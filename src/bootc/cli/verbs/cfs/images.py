@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import name_value, render_pretty_json, render_table
+from bootc.cli.render import images
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
 from bootc.errors import Error, doing
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from bootc.repository.repository import Repository
     from bootc.repository.sink import ObjectSink
 
-#: How much of a digest a table shows.
-_SHORT = 12
 #: The format of images that no repository keeps, whatever one there may say.
 _VERSION_WITHOUT_REPOSITORY = 1
 
@@ -41,17 +40,11 @@ def list_images(args: argparse.Namespace, context: Context) -> None:
     with opened(args, context, writable=False) as repository:
         named = sorted(repository.images.refs().items())
     if args.json:
-        images = [
-            {**name_value("name", os.fsencode(name)), "digest": digest.hex}
-            for name, digest in named
-        ]
-        context.write(render_pretty_json({"images": images}))
+        context.write(render_pretty_json(images.named_images_json(named)))
     elif not named:
         context.write("No images found\n")
     else:
-        length = None if args.no_trunc else _SHORT
-        rows = [(name, digest.hex[:length]) for name, digest in named]
-        context.write(render_table(("NAME", "DIGEST"), rows))
+        context.write(images.named_images_table(named, full=args.no_trunc))
 
 
 def image_objects(args: argparse.Namespace, context: Context) -> None:
@@ -60,7 +53,7 @@ def image_objects(args: argparse.Namespace, context: Context) -> None:
 
     with opened(args, context, writable=False) as repository:
         objects = objects_of(repository.objects, repository.images.resolve(args.name))
-    context.write("".join(sorted(_line(digest) for digest in objects)))
+    context.write("".join(sorted(images.object_line(digest) for digest in objects)))
 
 
 def dump_files(args: argparse.Namespace, context: Context) -> None:
@@ -118,7 +111,7 @@ def create_image(args: argparse.Namespace, context: Context) -> None:
         if name is not None:
             repository.images.set_ref(name, made[0])
         repository.sync()
-    context.write(_line(made[0]))
+    context.write(images.object_line(made[0]))
 
 
 def _versions(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
@@ -209,7 +202,7 @@ def import_image(args: argparse.Namespace, context: Context) -> None:
         digest = repository.images.add(data)
         repository.images.set_ref(name, digest)
         repository.sync()
-    context.write(_line(digest))
+    context.write(images.object_line(digest))
 
 
 def mount(args: argparse.Namespace, context: Context) -> None:
@@ -255,10 +248,6 @@ def _reference(name: str | None) -> str | None:
     if not is_ref_name(name):
         raise Error(f"{name!r:.200} cannot name an image")
     return name
-
-
-def _line(digest: Digest) -> str:
-    return f"{digest.algorithm.hash_name}:{digest}\n"
 
 
 def _xattr_mode(text: str) -> XattrMode:

@@ -13,7 +13,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json
+from bootc.cli.render import fsck as fsck_report
+from bootc.cli.render import repair as repair_report
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs import mounting, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, parse_oci_digest
 from bootc.cli.verbs.cfs.opening import opened
@@ -177,18 +179,19 @@ def fsck(args: argparse.Namespace, context: Context) -> int:
         checked = check(repository, context.sink)
         report = check_images(repository, checked, context.sink, tag=args.image)
         if not args.json:
-            context.write(report.to_text())
+            context.write(fsck_report.oci_report_text(report))
         if args.repair and not report.ok:
             repaired = repair_images(repository, report, context.sink, wait=not args.no_wait)
     if args.json:
-        found = report.to_json()
+        found = fsck_report.oci_report_json(report)
         if args.repair:
-            found["repair"] = None if repaired is None else repaired.to_json()
+            repair = None if repaired is None else repair_report.repaired_images_json(repaired)
+            found["repair"] = repair
         context.write(render_pretty_json(found))
         return 0
     if repaired is None:
         return 0 if report.ok else 1
-    context.write(repaired.to_text())
+    context.write(repair_report.repaired_images_text(repaired))
     return 1 if repaired.pull_again or repaired.left or _left(repaired.repository) else 0
 
 

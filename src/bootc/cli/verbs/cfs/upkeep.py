@@ -14,7 +14,10 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json
+from bootc.cli.render.fsck import report_json, report_text
+from bootc.cli.render.gc import collection_text
+from bootc.cli.render.repair import repaired_json, repaired_text
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs.opening import (
     opened,
     parent_and_name,
@@ -169,7 +172,7 @@ def gc(args: argparse.Namespace, context: Context) -> None:
         _log.warning("%s", warning)
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")
-    context.write(f"{report.to_text()}\n")
+    context.write(collection_text(report))
     if report.failures:
         raise NotCollected(report.failures)
 
@@ -182,18 +185,18 @@ def fsck(args: argparse.Namespace, context: Context) -> int:
     with opened(args, context, writable=args.repair, adopt=True) as repository:
         report = check(repository, context.sink, metadata_only=args.metadata_only)
         if not args.json:
-            context.write(report.to_text())
+            context.write(report_text(report))
         repaired = None
         if args.repair and not report.ok:
             repaired = repair(repository, report, context.sink, wait=not args.no_wait)
     if args.json:
-        found = report.to_json()
+        found = report_json(report)
         if args.repair:
-            found["repair"] = None if repaired is None else repaired.to_json()
+            found["repair"] = None if repaired is None else repaired_json(repaired)
         context.write(render_pretty_json(found))
         return 0
     if repaired is not None:
-        context.write(repaired.to_text())
+        context.write(repaired_text(repaired))
         return 1 if repaired.left else 0
     return 0 if report.ok else 1
 

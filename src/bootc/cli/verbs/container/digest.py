@@ -25,6 +25,12 @@ _CONTAINERENV = "run/.containerenv"
 _MAX_CONTAINERENV_BYTES = 1 << 20
 
 
+class ComparisonFailed(Error):
+    """There is nothing to compare: neither equal nor different (as with diff(1))."""
+
+    exit_code = 2
+
+
 def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
     """Print the deployment id a directory or an image would get, without storing anything."""
     if args.explain is not None:
@@ -91,7 +97,7 @@ def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -
 
 def _explain(args: argparse.Namespace, context: Context) -> int:
     """Print why two digests differ; return 0 if they do not, 1 if they do."""
-    from bootc.cli.explain import ComparisonFailed, render_report_json, render_text
+    from bootc.cli.render.explain import comparison_json, comparison_text
     from bootc.oci.explain import explain
     from bootc.oci.seal import XattrMode
 
@@ -100,7 +106,7 @@ def _explain(args: argparse.Namespace, context: Context) -> int:
         report = explain(*args.explain, bootable=not args.plain, xattrs=xattrs, sink=context.sink)
     except (Error, OSError) as exc:
         raise ComparisonFailed(one_line(exc)) from exc
-    context.write(render_report_json(report) if args.json else render_text(report))
+    context.write(comparison_json(report) if args.json else comparison_text(report))
     return 0 if report.equal else 1
 
 

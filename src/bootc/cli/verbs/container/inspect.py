@@ -18,7 +18,7 @@ _NONE = "<none>"
 
 def inspect(args: argparse.Namespace, context: Context) -> None:
     """Print the kernel of an image and the kernel arguments that the image asks for."""
-    from bootc.cli.output import render_pretty_json, render_yaml
+    from bootc.cli.render.structured import render_pretty_json, render_yaml
     from bootc.fs.imageroot import ImageRoot
 
     if args.json and args.format:

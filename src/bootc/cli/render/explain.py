@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from bootc.cli.output import name_value, render_json
-from bootc.errors import Error
+from bootc.cli.render.structured import name_value, render_json
 from bootc.formats.treediff import Aspect, Difference, Finding
 from bootc.oci.canonical import Applied
 from bootc.oci.explain import Report, Side
@@ -27,13 +26,7 @@ _TITLES = {
 }
 
 
-class ComparisonFailed(Error):
-    """There is nothing to compare: neither equal nor different (as with diff(1))."""
-
-    exit_code = 2
-
-
-def render_text(report: Report) -> str:
+def comparison_text(report: Report) -> str:
     """Return the report for people, with a newline at the end."""
     return "".join(f"{line}\n" for line in _lines(report))
 
@@ -132,7 +125,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun.removesuffix('y')}ies"
 
 
-def render_report_json(report: Report) -> str:
+def comparison_json(report: Report) -> str:
     """Return the report as JSON, with a newline at the end.
 
     Names that are not UTF-8 are given twice: as text with escapes, and in hex.
