@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bootc.printable
 from bootc.errors import Error, doing, one_line
-from bootc.printable import ascii_escaped, listed, printable, printable_lines, quoted
+from bootc.printable import ascii_escaped, listed, printable, printable_lines, quoted, shown
 
 #: Characters of every kind that a terminal, a log or an encoder takes for something else.
 ODD = st.text(
@@ -57,6 +57,19 @@ def test_the_edges_change_nothing_that_was_escaped_before(text: str) -> None:
 @given(ODD)
 def test_lines_stay_lines(text: str) -> None:
     assert printable_lines(text).split("\n") == [printable(line) for line in text.split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        (b"a", 1, "'a'"),
+        (b"ab", 1, "'a\u2026' (2 bytes)"),
+        ("\u00e9\u00e9", 1, "'\u00e9\u2026' (2 characters)"),
+        (b"\xff\x1b\n", 300, "'\\xff\\x1b\\n'"),
+    ],
+)
+def test_a_shown_text_is_in_quotes_and_bounded(text: str | bytes, most: int, expected: str) -> None:
+    assert shown(text, most) == expected
 
 
 @pytest.mark.parametrize(
