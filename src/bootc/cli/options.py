@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 
 from bootc.errors import Error, UsageError
 from bootc.events import Sink
+from bootc.printable import printable
+
+#: How much of the arguments that nobody knows an error shows.
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +125,17 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            import difflib  # takes as long as a whole short command
-
             known = [choice.dest for choice in action._get_subactions()]
-            near = difflib.get_close_matches(value, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
-            raise UsageError(f"unknown command {value!r:.80}", hint=hint)
+            raise UsageError(f"unknown command {value!r:.80}", hint=_hint(value, known, self.prog))
         super()._check_value(action, value)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Read a command line; the hint of an error is about the verb that was named."""
         found, extra = self.parse_known_args(args, namespace)
         if extra:
-            message = f"unrecognized arguments: {' '.join(extra)}"
-            raise UsageError(message, hint=f"see {found.program} --help")
+            name = extra[0].partition("=")[0]
+            known = found.flags if name.startswith("--") else ()
+            raise UsageError(_unrecognized(extra), hint=_hint(name, known, found.program))
         return found
 
     def parse_known_args(
@@ -153,8 +154,20 @@ class _Parser(argparse.ArgumentParser):
         ]
         parsed, extra = super().parse_known_args([*options, "--", *operands], namespace)
         if extra:
-            self.error(f"unrecognized arguments: {' '.join(extra)}")
+            self.error(_unrecognized(extra))
         return parsed, extra
+
+
+def _unrecognized(arguments: Sequence[str]) -> str:
+    return f"unrecognized arguments: {printable(' '.join(arguments), _SHOWN)}"
+
+
+def _hint(word: str, known: Sequence[str], program: str) -> str:
+    """Return the known word that somebody may have meant, or where to look."""
+    import difflib  # takes as long as a whole short command
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"see {program} --help"
 
 
 def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _Parser:
@@ -165,7 +178,7 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action=_ShowText, version=f"{program} {version}\n")
-    parser.set_defaults(run=None, program=program)
+    parser.set_defaults(run=None, program=program, flags=("--help", "--version"))
     _add_commands(parser, commands)
     return parser
 
@@ -187,9 +200,11 @@ def _add_commands(
         for option in command.options:
             _add_option(child, option, inherits=not above.isdisjoint(option.flags))
         if command.commands:
-            flags = (flag for option in command.options for flag in option.flags)
-            _add_commands(child, command.commands, above.union(flags))
-        child.set_defaults(run=command.run, program=child.prog)
+            inherited = (flag for option in command.options for flag in option.flags)
+            _add_commands(child, command.commands, above.union(inherited))
+        shown = [option for option in command.options if not option.hidden]
+        flags = [flag for option in shown for flag in option.flags if flag.startswith("--")]
+        child.set_defaults(run=command.run, program=child.prog, flags=("--help", *flags))
 
 
 def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:
