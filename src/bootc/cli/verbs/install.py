@@ -7,7 +7,6 @@ import argparse
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error, UsageError
 
-_FILESYSTEMS = ("ext4", "btrfs", "xfs")
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 
