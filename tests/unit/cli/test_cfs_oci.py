@@ -337,9 +337,7 @@ def test_no_layer(pulled: Cfs) -> None:
 
 def test_no_archive_on_a_terminal(pulled: Cfs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.sys.stdout, "isatty", lambda: True)
-    assert pulled.error("oci", "layer", TOP_ID).startswith(
-        "a tar archive is nothing to show on a terminal"
-    )
+    assert pulled.error("oci", "layer", TOP_ID).startswith("a terminal cannot show a tar archive")
     assert json.loads(pulled("oci", "layer", TOP_ID, "--json"))["size"] == len(TOP)
 
 

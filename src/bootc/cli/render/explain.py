@@ -1,7 +1,8 @@
-"""A comparison of two trees as text and as JSON.
+"""A comparison of two trees, for people and for programs.
 
-The text names classes, counts and examples, then what would make the trees equal. Names
-and values come from images and are printed so that no terminal takes them for commands.
+The text lists classes of differences with counts and examples, then the changes that would
+make the trees equal. Names and values come from images, so a terminal must not take them for
+commands.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _TITLES = {
 
 
 def comparison_text(report: Report) -> str:
-    """Return the report for people, with a newline at the end."""
+    """Return the comparison for people, with a newline at the end."""
     return "".join(f"{line}\n" for line in _lines(report))
 
 
@@ -126,9 +127,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def comparison_json(report: Report) -> str:
-    """Return the report as JSON, with a newline at the end.
+    """Return the comparison as JSON, with a newline at the end.
 
-    Names that are not UTF-8 are given twice: as text with escapes, and in hex.
+    A name that is not UTF-8 appears twice: as text with escapes, and in hex.
     """
     value: dict[str, Any] = {
         "equal": report.equal,

@@ -64,8 +64,8 @@ def _section(heading: str, image: ImageStatus | None, rows: Iterable[tuple[str, 
     else:
         heading = f"{heading} image"
         first_line = f"{heading}: {printable(_short_reference(image.image))}"
-    # Values of all rows start below that of the heading. One that held a newline could show
-    # rows and headings of its own.
+    # The values of all rows start in the same column. A value with a newline could forge rows
+    # and headings.
     lines = (f"{label:>{len(heading)}}: {printable(value)}" for label, value in rows)
     return "\n".join([first_line, *lines, ""])
 

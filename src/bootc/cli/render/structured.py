@@ -13,23 +13,23 @@ from typing import Any
 
 from bootc.printable import ascii_escaped, printable
 
-#: Text that is a string to every YAML reader: numbers and dates begin with another character.
+#: Text that every YAML reader takes for a string: numbers and dates begin differently.
 _YAML_PLAIN = re.compile(r"[A-Za-z_/](?:[A-Za-z0-9_./@+-]|:(?=[A-Za-z0-9_./@+-]))*")
-#: But for these, which YAML 1.1 takes for truth values or nothing.
+#: Words that YAML 1.1 takes for truth values or null.
 _YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 
 
 def render_json(value: dict[str, Any]) -> str:
     """Return canonical JSON: sorted keys, no blanks, no newline at the end.
 
-    What is not printable is escaped, which canonical JSON does not do; the values are exact.
+    Unlike canonical JSON it escapes characters that are not printable. The values are exact.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return ascii_escaped(text)
 
 
 def name_value(key: str, raw: bytes) -> dict[str, str]:
-    """Return a name for JSON: as text, and if it is not UTF-8 with escapes and in hex as well."""
+    """Return a name for JSON: as text. If it is not UTF-8, as text with escapes and in hex."""
     try:
         return {key: raw.decode()}
     except UnicodeDecodeError:
@@ -44,8 +44,8 @@ def render_pretty_json(value: dict[str, object]) -> str:
 def render_yaml(value: Mapping[str, object]) -> str:
     """Return YAML in block style, keys in the order of ``value``, with a newline at the end.
 
-    The values are those of JSON, without fractions. Strings that YAML would take for something
-    else, or that are more than one plain word, are in double quotes with JSON's escapes.
+    The values are those of JSON, without fractions. A string is in double quotes, with JSON's
+    escapes, if YAML would take it for something else or if it is not a plain word.
 
     >>> print(render_yaml({"a": ["no", {"b": None, "c": []}]}), end="")
     a:
@@ -98,7 +98,7 @@ def _yaml_scalar(value: object) -> str:
 
 
 def _yaml_quoted(text: str) -> str:
-    # JSON's escapes are YAML's, but for characters that JSON writes as two.
+    # YAML has JSON's escapes, except for characters that JSON writes as two.
     wide = (c for c in text if ord(c) > 0xFFFF and not c.isprintable())
     quoted = json.dumps(text, ensure_ascii=False)
     for char in dict.fromkeys(wide):

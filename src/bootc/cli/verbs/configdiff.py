@@ -1,4 +1,4 @@
-"""``bootc config-diff``: the local changes of /etc in upstream's words."""
+"""``bootc config-diff``: list the local changes in /etc in upstream's words."""
 
 from __future__ import annotations
 

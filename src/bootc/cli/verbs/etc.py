@@ -1,4 +1,4 @@
-"""``bootc etc``: look at the local changes of /etc, decide about them, take them back."""
+"""``bootc etc``: show local changes in /etc, decide about them, or undo them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def diff(args: argparse.Namespace, context: Context) -> None:
-    """Print the local changes, the decisions, and how the next merge would end."""
+    """Print the local changes, the decisions, and the result of a merge at this moment."""
     from bootc.cli.render.etc import review_json, review_lines
     from bootc.cli.render.structured import render_json
     from bootc.deploy.etc.local import read_local_etc
@@ -32,21 +32,21 @@ def diff(args: argparse.Namespace, context: Context) -> None:
 
 
 def keep(args: argparse.Namespace, context: Context) -> None:
-    """Record that the local version of a path stays."""
+    """Record that the local version of a path wins in a merge."""
     from bootc.deploy.etc.merge import Choice
 
     _decide(args, context, Choice.KEEP)
 
 
 def take(args: argparse.Namespace, context: Context) -> None:
-    """Record that a path is to become what the next image has."""
+    """Record that the new image's version of a path wins in a merge."""
     from bootc.deploy.etc.merge import Choice
 
     _decide(args, context, Choice.TAKE)
 
 
 def reset(args: argparse.Namespace, context: Context) -> None:
-    """Put the booted image's version of a path back, and forget what was decided about it."""
+    """Restore the booted image's version of a path, and forget the decision about it."""
     from bootc.deploy.etc.decisions import etc_path
     from bootc.deploy.etc.local import read_local_etc
     from bootc.deploy.etc.review import Outcome, forget

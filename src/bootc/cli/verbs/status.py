@@ -1,4 +1,4 @@
-"""``bootc status``: what is booted, staged, and there to roll back to."""
+"""``bootc status``: show the booted, the staged and the rollback deployment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORMATS = ("humanreadable", "yaml", "json")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Print the host in the format asked for; by default for people on a terminal, else YAML."""
+    """Print the host. The default is text for people on a terminal, and YAML elsewhere."""
     from bootc.deploy.host.status import read_host
 
     if args.format_version not in (0, 1):

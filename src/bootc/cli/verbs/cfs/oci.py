@@ -1,8 +1,8 @@
 """``cfs oci``: container images of a repository, with the verbs of ``cfsctl oci``.
 
-What ``cfsctl`` prints is printed here to the letter. An image is named by its tag or by the
-digest of its manifest, which may have an ``@`` in front; where a tree is computed, a digest
-is that of the configuration, as there.
+The verbs print exactly what ``cfsctl`` prints. The user names an image by its tag or by the
+digest of its manifest, with or without an ``@`` in front. For the verbs that compute a tree, a
+digest is the digest of the config, as in ``cfsctl``.
 
 Source: composefs, "Commands" and "OCI pull pipeline".
 """
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 class NothingToMount(Error):
-    """No EROFS image was made of a container image."""
+    """The repository has no EROFS image of a container image."""
 
 
 class NoMatch(Error):
-    """There is no way to make the boot image that was expected."""
+    """No combination of settings makes the expected boot image."""
 
 
 def pull(args: argparse.Namespace, context: Context) -> None:
-    """Bring an image into the repository, and say what came of it."""
+    """Pull an image into the repository, and print what it became."""
     from bootc.formats.imgref import ImageReference
     from bootc.oci import pull as pulling
     from bootc.oci.names import manifest_id
@@ -115,7 +115,7 @@ def _amount(amount: Amount) -> str:
 
 
 def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
-    """Return the versions of the format to make images of, the one that counts first."""
+    """Return the versions of the image format to write, the default first."""
     formats = repository.metadata.effective_erofs_formats()
     wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
     if args.erofs_version is not None:
@@ -138,7 +138,7 @@ def tag(args: argparse.Namespace, context: Context) -> None:
 
 
 def untag(args: argparse.Namespace, context: Context) -> None:
-    """Take a tag away."""
+    """Remove a tag."""
     from bootc.oci.stored import untag_image
 
     with opened(args, context, writable=True) as repository:
@@ -148,7 +148,7 @@ def untag(args: argparse.Namespace, context: Context) -> None:
 
 
 def mount(args: argparse.Namespace, context: Context) -> None:
-    """Mount what was made of an image at a directory."""
+    """Mount the EROFS image of a container image at a directory."""
     from bootc.oci.stored import find_image
 
     mounting.check_options(args)
@@ -165,10 +165,10 @@ def mount(args: argparse.Namespace, context: Context) -> None:
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:
-    """Check the repository and its images, and put aside what is wrong if asked to.
+    """Check the repository and its images; with ``--repair`` set damaged parts aside.
 
     Returns:
-        1 if something is wrong, or left to do after a repair.
+        1 if there are findings, or if a repair leaves some.
     """
     from bootc.oci.fsck import check_images
     from bootc.oci.repair import repair_images

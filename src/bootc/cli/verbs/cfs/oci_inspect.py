@@ -1,4 +1,4 @@
-"""``cfs oci`` verbs that look at images and change nothing.
+"""``cfs oci`` verbs that read images and change nothing.
 
 Source: composefs, "Commands".
 """
@@ -28,7 +28,7 @@ _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
 
 
 class NotToTerminal(Error):
-    """Bytes that no terminal can show."""
+    """A terminal cannot show the result."""
 
 
 def images(args: argparse.Namespace, context: Context) -> None:
@@ -74,8 +74,8 @@ def layer(args: argparse.Namespace, context: Context) -> None:
         raise UsageError("--json and --dumpfile exclude each other")
     if context.stdout_is_terminal and not (args.json or args.dumpfile):
         raise NotToTerminal(
-            "a tar archive is nothing to show on a terminal",
-            hint="send it to a file or a program, or give --json or --dumpfile",
+            "a terminal cannot show a tar archive",
+            hint="redirect the output, or give --json or --dumpfile",
         )
     with opened(args, context, writable=False) as repository:
         if args.json:
@@ -87,7 +87,7 @@ def layer(args: argparse.Namespace, context: Context) -> None:
 
 
 def compute_id(args: argparse.Namespace, context: Context) -> None:
-    """Print the id of the image that is made of a configuration's layers."""
+    """Print the digest of the EROFS image of a config's layers."""
     from bootc.formats.erofs.writer import mkfs_erofs
     from bootc.formats.verity import verity_digest
 
@@ -118,7 +118,7 @@ def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
 
 
 def default_version(args: argparse.Namespace, repository: Repository) -> int:
-    """Return the version of the format that counts."""
+    """Return the version of the image format that the command uses."""
     asked: int | None = args.erofs_version
     return repository.metadata.effective_erofs_formats().default if asked is None else asked
 

@@ -1,4 +1,4 @@
-"""``bootc container inspect``: what an image's root says about its kernel."""
+"""``bootc container inspect``: show the kernel and the kernel arguments of an image's root."""
 
 from __future__ import annotations
 
