@@ -6,7 +6,8 @@ the end of a message, and direction marks reorder what a person sees. Every such
 one of these functions before anybody sees it:
 
 - :func:`printable`: one line, for messages and tables.
-- :func:`printable_lines`: the same for text that has lines of its own.
+- :func:`shown`: the same in quotes and of bounded length, for a part of a message.
+- :func:`printable_lines`: as :func:`printable`, for text that has lines of its own.
 - :func:`quoted`: a path in a report that programs read; it can be undone.
 - :func:`ascii_escaped`: JSON text. The escapes are JSON's own, so the value stays the same.
 
@@ -36,6 +37,8 @@ _COMBINING = ("Mn", "Me")
 _LISTED = 10
 #: How much of each name.
 _NAME = 128
+#: How much of a text that a message is about.
+_SHOWN = 300
 
 
 def printable(text: str | bytes, most: int | None = None) -> str:
@@ -56,6 +59,17 @@ def printable(text: str | bytes, most: int | None = None) -> str:
     if not text.isprintable():
         text = "".join(c if c.isprintable() else _escaped(c) for c in text)
     return text + rest
+
+
+def shown(text: str | bytes, most: int = _SHOWN) -> str:
+    r"""Return a text in quotes; one that is longer than ``most`` is cut, and its length follows.
+
+    >>> shown(b"a\n"), shown(b"abcdef", most=2)
+    ("'a\\n'", "'ab…' (6 bytes)")
+    """
+    unit = "bytes" if isinstance(text, bytes) else "characters"
+    length = "" if len(text) <= most else f" ({len(text)} {unit})"
+    return f"'{printable(text, most)}'{length}"
 
 
 def printable_lines(text: str) -> str:

@@ -15,7 +15,8 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
-from bootc.cli.output import render_human, render_json
+from bootc.cli.render.status import status_text
+from bootc.cli.render.structured import render_json
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.host.gather import gather
@@ -130,7 +131,7 @@ def check(facts: Facts) -> Host:
         assert host.status.rollback is not None
         assert facts.bootable()[0] == host.status.rollback.composefs.verity
     render_json(host.to_json()).encode()
-    render_human(host, verbose=True).encode()
+    status_text(host, verbose=True).encode()
     return host
 
 

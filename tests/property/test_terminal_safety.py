@@ -26,8 +26,8 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.image_kernel import ImageNotBootable, find_boot_resource
 from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
-from bootc.cli.output import render_human
 from bootc.cli.progress import renderer
+from bootc.cli.render.status import status_text
 from bootc.cli.streams import Output, SideStream
 from bootc.deploy.host.model import (
     BootEntry,
@@ -330,10 +330,10 @@ def test_a_host(version: bytes, architecture: bytes, subject: bytes) -> None:
         finding = Finding(FindingKind.MALFORMED, subject, subject)
         return Host(HostSpec(), HostStatus(booted=entry, findings=(finding,)))
 
-    shown = render_human(host(*map(text_of, (version, architecture, subject))), verbose=True)
+    shown = status_text(host(*map(text_of, (version, architecture, subject))), verbose=True)
     assert all(line.isprintable() for line in shown.split("\n"))
     # Nothing adds a row.
-    assert shown.count("\n") == render_human(host("1", "amd64", "x"), verbose=True).count("\n")
+    assert shown.count("\n") == status_text(host("1", "amd64", "x"), verbose=True).count("\n")
 
 
 @given(names)

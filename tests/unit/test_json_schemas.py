@@ -19,9 +19,9 @@ import pytest
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.systemd_boot import Bootloader
 from bootc.cli import main as cli
-from bootc.cli.explain import render_report_json
 from bootc.cli.options import Command
-from bootc.cli.output import render_json
+from bootc.cli.render.explain import comparison_json
+from bootc.cli.render.structured import render_json
 from bootc.cli.table import commands_for
 from bootc.cli.verbs.etc import to_json
 from bootc.deploy.etc.diff import Change
@@ -129,7 +129,7 @@ def report() -> Report:
 DOCUMENTS = {
     "host": lambda: render_json(host().to_json()),
     "etc-diff": lambda: render_json(to_json(review())),
-    "digest-explanation": lambda: render_report_json(report()),
+    "digest-explanation": lambda: comparison_json(report()),
 }
 
 
@@ -142,8 +142,8 @@ DOCUMENTS = {
         *((name, make) for name, make in DOCUMENTS.items()),
         ("host", lambda: render_json(Host.empty().to_json())),
         ("etc-diff", lambda: render_json(to_json(Review((), {}, None)))),
-        ("digest-explanation", lambda: render_report_json(equal(()))),
-        ("digest-explanation", lambda: render_report_json(equal(None))),
+        ("digest-explanation", lambda: comparison_json(equal(()))),
+        ("digest-explanation", lambda: comparison_json(equal(None))),
     ],
 )
 def test_values(name: str, printed: Callable[[], str]) -> None:

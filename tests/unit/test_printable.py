@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bootc.printable
 from bootc.errors import Error, doing, one_line
-from bootc.printable import ascii_escaped, listed, printable, printable_lines, quoted
+from bootc.printable import ascii_escaped, listed, printable, printable_lines, quoted, shown
 
 #: Characters of every kind that a terminal, a log or an encoder takes for something else.
 ODD = st.text(
@@ -57,6 +57,38 @@ def test_the_edges_change_nothing_that_was_escaped_before(text: str) -> None:
 @given(ODD)
 def test_lines_stay_lines(text: str) -> None:
     assert printable_lines(text).split("\n") == [printable(line) for line in text.split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        (b"a", 1, "'a'"),
+        (b"ab", 1, "'a\u2026' (2 bytes)"),
+        ("\u00e9\u00e9", 1, "'\u00e9\u2026' (2 characters)"),
+        (b"\xff\x1b\n", 300, "'\\xff\\x1b\\n'"),
+    ],
+)
+def test_a_shown_text_is_in_quotes_and_bounded(text: str | bytes, most: int, expected: str) -> None:
+    assert shown(text, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"ssh/sshd_config", "ssh/sshd_config"),
+        (b'it\'s "x"', 'it\'s \\"x\\"'),
+        (b"back\\slash", "back\\\\slash"),
+        (b"tab\tline\nreturn\rnul\0", "tab\\tline\\nreturn\\rnul\\0"),
+        (b"\x1b[31m", "\\u{1b}[31m"),
+        (b"\x7f", "\\u{7f}"),
+        ("café 日本".encode(), "café 日本"),
+        (b"caf\xe9", "caf\\xE9"),
+        ("e\u0301".encode(), "e\\u{301}"),
+        ("\u202e".encode(), "\\u{202e}"),
+    ],
+)
+def test_paths_are_quoted(path: bytes, expected: str) -> None:
+    assert quoted(path) == expected
 
 
 @given(st.binary())

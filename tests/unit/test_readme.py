@@ -8,7 +8,7 @@ from types import ModuleType
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.boot.systemd_boot import Bootloader
-from bootc.cli.output import render_human
+from bootc.cli.render.status import status_text
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
 from bootc.deploy.host.model import Timestamp
@@ -120,6 +120,6 @@ def demo_facts() -> Facts:
 
 
 def test_the_screen_is_what_the_demo_prints() -> None:
-    printed = render_human(compose_host(demo_facts()), verbose=False)
+    printed = status_text(compose_host(demo_facts()), verbose=False)
     assert screen() == f"# bootc status\n{printed}"
     assert f"{demo().REGISTRY}/{demo().IMAGE}" in printed

@@ -28,6 +28,7 @@ from bootc.formats.grubcfg import GrubCfgError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 from bootc.fs.visit import files_below
+from bootc.sizes import human_size
 
 #: For directories, menu entries and a second menu beside the first.
 SPARE_CLUSTERS = 16
@@ -114,8 +115,8 @@ def plan_menu_space(
     evict, obtainable = _evict(existing, needed_names, required_bytes, free_bytes, cluster_bytes)
     if obtainable < required_bytes:
         raise NoSpaceOnBoot(
-            f"{where} has {_size(obtainable)} free, "
-            f"but another boot menu needs {_size(required_bytes)} there",
+            f"{where} has {human_size(obtainable)} free, "
+            f"but another boot menu needs {human_size(required_bytes)} there",
             hint="remove files of other systems there, or delete a deployment that does not boot "
             "next: bootc delete-deployment",
         )
@@ -161,25 +162,25 @@ def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact
 def _no_space(
     sizes: Mapping[str, int], required: int, free: int, obtainable: int, kept: Sequence[Artifact]
 ) -> NoSpaceOnBoot:
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()) or "menu entries"
-    text = f"the boot partition has {_size(free)} free, but the update needs {_size(required)}"
-    text += f" ({parts})"
+    parts = (
+        ", ".join(f"{name} {human_size(size)}" for name, size in sizes.items()) or "menu entries"
+    )
+    text = (
+        f"the boot partition has {human_size(free)} free, "
+        f"but the update needs {human_size(required)} ({parts})"
+    )
     if obtainable > free:
-        text += f"; removing unneeded kernels would leave {_size(obtainable)} free"
+        text += f"; removing unneeded kernels would leave {human_size(obtainable)} free"
     if kept:
-        uses = ", ".join(f"{artifact.name[:12]} {_size(artifact.size_bytes)}" for artifact in kept)
+        uses = ", ".join(
+            f"{artifact.name[:12]} {human_size(artifact.size_bytes)}" for artifact in kept
+        )
         text += f"; in use are the kernels of {uses}"
     return NoSpaceOnBoot(
         text,
         hint="remove a deployment with bootc delete-deployment, unpin one, "
         "or make the partition larger",
     )
-
-
-def _size(count: int) -> str:
-    if count < 1 << 20:
-        return f"{-(-count >> 10)} KiB"
-    return f"{count / (1 << 20):.1f} MiB"
 
 
 def free_space(root: Dir, *, reserved: bool = False) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""The command: parse, run one verb, turn errors into one line and an exit code.
+"""The command: parse the command line, run one verb, turn an error into a line and an exit code.
 
-Exit codes: 0 done, 1 the operation failed or its result could not be printed, 2 the command
-line is wrong, 130 interrupted; a comparison is like diff(1): 0 equal, 1 different, 2 failed.
-:mod:`bootc.cli.streams` says what standard output and standard error are for.
+Exit codes: 0 success, 1 the operation failed or its result was not printed completely, 2 the
+command line is wrong, 130 interrupted. A comparison is like diff(1): 0 equal, 1 different, 2
+failed. :mod:`bootc.cli.streams` says what standard output and standard error are for.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from bootc.cli.table import as_called, commands_for
 from bootc.errors import Error, UsageError, one_line
 from bootc.fs import interruption
 
-#: A tree of files is many small objects and no cycles. With Python's own thresholds the
-#: collector walks all of them again and again, and finds nothing: a fifth of the time of
-#: writing an image (``bench/erofs.py``).
+#: A tree of files consists of many small objects without cycles. With Python's own thresholds
+#: the collector walks them again and again and finds nothing, which takes a fifth of the time
+#: of writing an image (``bench/erofs.py``).
 GC_THRESHOLDS = (100_000, 20, 20)
 
 _OWN_LEVELS = {
@@ -48,8 +48,8 @@ _RUST_LEVELS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return the exit code.
 
-    Without ``argv`` it is that of the process, and the process is set up for it: streams,
-    signals, logging. A process called by the name of a composefs tool is that tool.
+    Without ``argv``, run the command line of the process, after the set-up of streams, signals
+    and logging. A process called by the name of a composefs tool acts as that tool.
     """
     if argv is not None:
         return _run(argv, Output(sys.stdout), SideStream(sys.stderr))
@@ -58,19 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     output, errors = Output(sys.stdout), SideStream(sys.stderr)
     _set_up_logging(errors)
     gc.set_threshold(*GC_THRESHOLDS)
-    # What is left in the end goes with the process; the interpreter would walk all of it first.
+    # The interpreter would walk all objects once more at its end.
     atexit.register(gc.freeze)
     try:
         interruption.raise_when_interrupted()
         code = _run(as_called(sys.argv), output, errors)
         interruption.ignore_from_now_on()
     except KeyboardInterrupt:
-        # Once more, while the first one was reported.
+        # A second interruption, during the report of the first one.
         code = 130
     return code
 
 
-#: Modules of others that the program cannot do without.
+#: Libraries that the program needs.
 _LIBRARIES = ("zstandard",)
 
 
@@ -89,7 +89,7 @@ def _run(argv: Sequence[str], output: Output, errors: SideStream) -> int:
     except (Error, OSError) as exc:
         errors.error(one_line(exc))
         return exc.exit_code if isinstance(exc, Error) else 1
-    except Exception as exc:  # noqa: BLE001  (the one place that may: it is a bug, and says so)
+    except Exception as exc:  # noqa: BLE001  (the one place that may: it reports a bug)
         if isinstance(exc, ModuleNotFoundError) and exc.name in _LIBRARIES:
             package = f"python3-{exc.name}"
             errors.error(f"{exc.name} is not installed (hint: on Debian apt install {package})")
@@ -117,7 +117,7 @@ def _run_verb(argv: Sequence[str], output: Output, errors: SideStream) -> int:
 
 
 class _LogHandler(logging.Handler):
-    """Shows the log on standard error, which may be full or gone."""
+    """Writes the log to standard error, which may be full or closed."""
 
     def __init__(self, errors: SideStream) -> None:
         super().__init__()
@@ -134,11 +134,11 @@ def _set_up_logging(errors: SideStream) -> None:
 
 
 def log_level(environment: Mapping[str, str]) -> int:
-    """Return from which level on messages are logged to standard error.
+    """Return the lowest level of messages that go to standard error.
 
-    ``BOOTC_LOG`` names it. Without that ``RUST_LOG`` does, upstream's variable: directives with
-    commas between them. One whose target is bootc counts more than one without a target, and
-    those with other targets do not count.
+    ``BOOTC_LOG`` names the level. Without it, ``RUST_LOG`` does, upstream's variable: directives
+    with commas between them. A directive with the target bootc wins over one without a target.
+    Directives with other targets do not count.
     """
     own = environment.get("BOOTC_LOG", "").lower()
     if own in _OWN_LEVELS:

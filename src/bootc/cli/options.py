@@ -1,4 +1,4 @@
-"""Commands and options as data: argparse and the manual pages' test read this one table."""
+"""Commands and options as data, which argparse and the test of the manual pages read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any, NoReturn
 
 from bootc.errors import Error, UsageError
 from bootc.events import Sink
+from bootc.printable import printable
+
+#: An error shows this many characters of unknown arguments.
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option (flags start with ``-``) or a positional argument (a bare name).
 
-    ``default`` is ``False`` for a switch, ``()`` for an option that may repeat. ``metavars``
-    name the values of an option that takes several. A positional argument may be left out
-    (``optional``) or given several times (``repeated``).
+    ``default`` is ``False`` for a switch and ``()`` for an option that may repeat. ``metavars``
+    are the names of the values of an option with several. The user may leave out a positional
+    argument that is ``optional``, and give one that is ``repeated`` several times.
     """
 
     flags: tuple[str, ...]
@@ -36,14 +40,14 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a verb is given besides its own arguments.
+    """The surroundings of a verb: where its result and its events go.
 
     Attributes:
-        write: Prints text of the result, and never raises: the work goes on.
-        write_bytes: Prints bytes of the result, and raises where that is of no use any more.
-        sink: Shows progress and messages, which may get lost.
+        write: Prints text of the result. It never raises, so the work of the verb goes on.
+        write_bytes: Prints bytes of the result. It raises if standard output takes no more.
+        sink: Shows progress and messages. Some of them may get lost.
         stdout_is_terminal: Whether a person reads the result.
-        messages_are_the_result: To be called where they are, as in a dry run.
+        messages_are_the_result: A verb calls it if its messages are its result, as in a dry run.
     """
 
     write: Callable[[str], None]
@@ -54,7 +58,7 @@ class Context:
 
 
 class TextWanted(Exception):
-    """The command line asks for nothing but a text, which is ``--help`` or ``--version``."""
+    """The user asks for a text only, with ``--help`` or ``--version``."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -69,10 +73,11 @@ Run = Callable[[argparse.Namespace, Context], int | None]
 class Command:
     """One verb, or a group of verbs when ``commands`` is not empty.
 
-    One that stands in for a tool written in C reads its arguments like ``getopt_long(3)``:
-    options may follow operands and be shortened, and wrong usage is exit code 1.
+    A verb with ``like_getopt`` replaces a tool written in C and reads its arguments like
+    ``getopt_long(3)``: options may follow operands, the user may shorten them, and the exit code
+    for wrong usage is 1.
 
-    An option of a group that one of its verbs has too can be given to either.
+    If a group and one of its verbs have the same option, it may stand before or after the verb.
     """
 
     name: str
@@ -86,7 +91,7 @@ class Command:
 
 
 class _ShowText(argparse.Action):
-    """Asks for the version if there is one, else for the help. argparse's own ones exit."""
+    """Raises :class:`TextWanted` with the version or the help; argparse's own actions exit."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, version: str = "") -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS)
@@ -102,17 +107,17 @@ class _Parser(argparse.ArgumentParser):
     """A parser that raises instead of exiting.
 
     Args:
-        like_getopt: Whether arguments are read as :class:`Command` says.
-        **settings: Those of argparse.
+        like_getopt: Read arguments like a tool in C (:class:`Command`).
+        **settings: The settings of argparse.
     """
 
     def __init__(self, *, like_getopt: bool = False, **settings: Any) -> None:
         super().__init__(add_help=False, **settings)
-        #: Python 3.14 colours help texts, which are results here and have no escapes.
+        #: Python 3.14 colours help texts, but here they are results, which have no escapes.
         self.color = False
         self.add_argument("-h", "--help", action=_ShowText)
         self._like_getopt = like_getopt
-        #: As the getopt module wants them: those that take a value end in ``=``.
+        #: In the form of the getopt module: options with a value end in ``=``.
         self.long_options = ["help"]
 
     def error(self, message: str) -> NoReturn:
@@ -121,20 +126,17 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            import difflib  # takes as long as a whole short command
-
             known = [choice.dest for choice in action._get_subactions()]
-            near = difflib.get_close_matches(value, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
-            raise UsageError(f"unknown command {value!r:.80}", hint=hint)
+            raise UsageError(f"unknown command {value!r:.80}", hint=_hint(value, known, self.prog))
         super()._check_value(action, value)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Read a command line; the hint of an error is about the verb that was named."""
+        """Read a command line. The hint of an error is about the verb that the user named."""
         found, extra = self.parse_known_args(args, namespace)
         if extra:
-            message = f"unrecognized arguments: {' '.join(extra)}"
-            raise UsageError(message, hint=f"see {found.program} --help")
+            name = extra[0].partition("=")[0]
+            known = found.flags if name.startswith("--") else ()
+            raise UsageError(_unrecognized(extra), hint=_hint(name, known, found.program))
         return found
 
     def parse_known_args(
@@ -142,7 +144,7 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         if not self._like_getopt:
             return super().parse_known_args(args, namespace)
-        # argparse's own way with mixed arguments, parse_intermixed_args, knows no commands.
+        # argparse's parse_intermixed_args does not support commands.
         try:
             found, operands = getopt.gnu_getopt(list(args or ()), "h", self.long_options)
         except getopt.GetoptError as exc:
@@ -153,8 +155,20 @@ class _Parser(argparse.ArgumentParser):
         ]
         parsed, extra = super().parse_known_args([*options, "--", *operands], namespace)
         if extra:
-            self.error(f"unrecognized arguments: {' '.join(extra)}")
+            self.error(_unrecognized(extra))
         return parsed, extra
+
+
+def _unrecognized(arguments: Sequence[str]) -> str:
+    return f"unrecognized arguments: {printable(' '.join(arguments), _SHOWN)}"
+
+
+def _hint(word: str, known: Sequence[str], program: str) -> str:
+    """Return a hint: the known word that is nearest, or the help to read."""
+    import difflib  # importing it takes as long as a short command
+
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"see {program} --help"
 
 
 def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _Parser:
@@ -165,7 +179,7 @@ def build_parser(program: str, commands: tuple[Command, ...], version: str) -> _
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action=_ShowText, version=f"{program} {version}\n")
-    parser.set_defaults(run=None, program=program)
+    parser.set_defaults(run=None, program=program, flags=("--help", "--version"))
     _add_commands(parser, commands)
     return parser
 
@@ -187,9 +201,11 @@ def _add_commands(
         for option in command.options:
             _add_option(child, option, inherits=not above.isdisjoint(option.flags))
         if command.commands:
-            flags = (flag for option in command.options for flag in option.flags)
-            _add_commands(child, command.commands, above.union(flags))
-        child.set_defaults(run=command.run, program=child.prog)
+            inherited = (flag for option in command.options for flag in option.flags)
+            _add_commands(child, command.commands, above.union(inherited))
+        shown = [option for option in command.options if not option.hidden]
+        flags = [flag for option in shown for flag in option.flags if flag.startswith("--")]
+        child.set_defaults(run=command.run, program=child.prog, flags=("--help", *flags))
 
 
 def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:
@@ -212,7 +228,7 @@ def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> N
         if option.parse:
             arguments["type"] = option.parse
     if inherits:
-        # What was said to the group is not unsaid by the verb's default.
+        # The default of the verb must not replace what the user gave to the group.
         arguments["default"] = argparse.SUPPRESS
     if option.flags[0].startswith("-"):
         if option.required:

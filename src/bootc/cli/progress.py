@@ -1,9 +1,9 @@
-"""Shows events to a person: bars on a terminal, one line a step elsewhere.
+"""Progress for people: bars on a terminal, plain lines elsewhere.
 
-A terminal gets bars from ``rich`` where that is installed. Everything else (a
-log, a serial console, a pipe) gets plain lines: when a task starts, each tenth
-of a long one, and how long it took. Progress goes to standard error, messages for the
-user to standard output. Neither changes what a command does (:mod:`bootc.cli.streams`).
+If ``rich`` is installed, a terminal gets its bars. Everything else (a log, a serial console, a
+pipe) gets plain lines: one when a task starts, one for each tenth of a long task, and one with
+the time that it took. Progress goes to standard error, and messages for the user to standard
+output. Neither changes what a command does (:mod:`bootc.cli.streams`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bootc.cli.streams import Output, SideStream
 from bootc.events import Done, Event, Message, Progress, Sink, Start
 from bootc.fs.interruption import left_to_this_thread
 from bootc.printable import printable
+from bootc.sizes import human_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: A task shorter than this is over before its tenths are worth a line.
+#: A shorter task prints no tenths.
 _TENTHS_AFTER_S = 2.0
 
 
 class Renderer(Protocol):
-    """A sink that owns something on the screen while it is entered."""
+    """A sink that may draw on the screen as long as it is entered."""
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
 
 
 class Lines:
-    """Plain lines."""
+    """Shows each event as a plain line."""
 
     def __init__(self, stream: SideStream, messages: Output) -> None:
         self._stream = stream
@@ -50,9 +51,9 @@ class Lines:
         match event:
             case Message(text):
                 self._messages.message(text)
-            case Start(task, description):
+            case Start(task, description, total, unit):
                 self._open[task] = (event, time.monotonic(), 0)
-                size = f" ({human_bytes(event.total)})" if _sized(event) else ""
+                size = "" if total is None or unit != "bytes" else f" ({human_size(total)})"
                 self._stream.line(f"{description}{size} …")
             case Progress(task, done):
                 self._progress(task, done)
@@ -76,9 +77,9 @@ class Lines:
 
 
 class Bars:
-    """Bars on a terminal, drawn by rich from the first task on; messages appear above them.
+    """Draws bars on a terminal with rich, from the first task on; messages appear above them.
 
-    If rich fails, whatever the reason, plain lines go on from there.
+    If rich fails for any reason, plain lines follow.
     """
 
     def __init__(self, stream: SideStream, messages: Output) -> None:
@@ -107,7 +108,7 @@ class Bars:
             try:
                 self._draw(event)
                 return
-            except Exception as exc:  # noqa: BLE001  (a drawing is never worth an update)
+            except Exception as exc:  # noqa: BLE001  (a drawing must never end an update)
                 _log.debug("rich failed: %r", exc)
                 self._lines = Lines(self._stream, self._messages)
         self._lines(event)
@@ -134,7 +135,7 @@ class Bars:
             self._messages.message(text)
 
     def _update(self, task: str, done: int | None) -> None:
-        """Move a bar; to its end when ``done`` is None."""
+        """Move a bar, or with ``done`` None to its end."""
         if self._bars is None or task not in self._tasks:
             return
         bar = self._tasks[task]
@@ -146,19 +147,19 @@ class Bars:
 
 
 def _start_bars(stream: SideStream) -> RichProgress:
-    # Only a terminal that something is going to be shown on pays for this import.
+    # Only a terminal with something to show pays for this import.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     bars = Progress(
-        # A name in brackets is no markup.
+        # rich would take a name in brackets for markup.
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TimeElapsedColumn(),
         console=Console(file=cast("IO[str]", stream)),
         refresh_per_second=5,
-        # Results go to standard output as they are: not wrapped, and on a terminal if
-        # it is one, which rich's stand-in denies.
+        # Results go to standard output unchanged. rich would wrap them, and its stand-in says
+        # that it is not a terminal.
         redirect_stdout=False,
         redirect_stderr=False,
     )
@@ -168,35 +169,17 @@ def _start_bars(stream: SideStream) -> RichProgress:
 
 
 def renderer(stream: SideStream, messages: Output) -> AbstractContextManager[Renderer]:
-    """Return what suits the stream; enter it before sending events."""
+    """Return the renderer for a stream. Enter it before sending events."""
     if stream.isatty() and importlib.util.find_spec("rich") is not None:
         return Bars(stream, messages)
     return nullcontext(Lines(stream, messages))
 
 
 def messages_only(sink: Sink) -> Sink:
-    """Return a sink that shows messages for the user, and no progress."""
+    """Return a sink that passes on messages for the user, but no progress."""
 
     def show(event: Event) -> None:
         if isinstance(event, Message):
             sink(event)
 
     return show
-
-
-def _sized(start: Start) -> bool:
-    return start.unit == "bytes" and start.total is not None
-
-
-def human_bytes(size_bytes: int | None, *, decimals: int = 1) -> str:
-    """Render a size with a binary unit.
-
-    >>> human_bytes(1536)
-    '1.5 KiB'
-    """
-    value = float(size_bytes or 0)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.{decimals}f} {unit}"
-        value /= 1024
-    return f"{value:.{decimals}f} GiB"

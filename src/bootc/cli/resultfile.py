@@ -1,4 +1,4 @@
-"""The file a command writes its result to, which is whole afterwards, or unchanged."""
+"""The file that a command writes its result to. Afterwards it is complete, or unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from bootc.cli.options import Context
 from bootc.errors import UsageError, doing
 
-#: How a command line names standard output.
+#: The name of standard output on a command line.
 STDOUT = "-"
 
 
@@ -36,12 +36,12 @@ class _Stdout:
 def result_file(path: str, context: Context) -> Iterator[Writable]:
     """Open the file for a result.
 
-    A regular file gets its name, or its new content, when the block ends; it stays as it was
-    when the block fails. A link is followed. A device or a pipe is written to.
+    A regular file gets its name or its new content when the block ends. If the block fails, the
+    file remains unchanged. Links are followed. Devices and pipes are written to directly.
 
     Args:
         path: The file, or :data:`STDOUT`.
-        context: Of the command.
+        context: The context of the command.
 
     Raises:
         UsageError: the path is empty.
@@ -54,7 +54,7 @@ def result_file(path: str, context: Context) -> Iterator[Writable]:
         if path == STDOUT or (info is not None and _is_stdout(info)):
             yield _Stdout(context)
             return
-        # A file that is open somewhere may be reached by a path that names it no longer.
+        # A path below /proc/PID/fd may lead to a file that has another name by now, or no name.
         target = os.path.realpath(path)
         if info is None or (stat.S_ISREG(info.st_mode) and _names(target, info)):
             with _whole(target, info) as file:
@@ -97,7 +97,7 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _is_stdout(info: os.stat_result) -> bool:
-    with suppress(OSError):  # it may be closed
+    with suppress(OSError):  # standard output may be closed
         return os.path.samestat(info, os.fstat(1))
     return False
 

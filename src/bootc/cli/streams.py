@@ -1,15 +1,17 @@
-"""Standard output and standard error when they are full, closed, gone or of another encoding.
+"""Standard output and standard error, which may be full, closed, or of another encoding.
 
-What a command does never depends on them:
+The work of a command never depends on them:
 
-- Progress, warnings and messages are shown if they can be. A stream that cannot take them
-  changes nothing, and standard error does not hold up the work either.
-- A result is what the command was asked to print. If standard output does not take all of
-  it, the exit code is 1 and a line on standard error says so. If its reader left (EPIPE),
-  no line is printed. A command that changes something does so to the end in both cases.
-- Closed descriptors 0 to 2 are occupied first, so that no file gets their number.
+- The command shows progress, warnings and messages if the stream takes them. A slow or broken
+  standard error does not hold up the work.
+- The result is the text that the user asked for. If standard output does not take all of it,
+  the exit code is 1 and a line on standard error says so. If its reader has left (EPIPE), the
+  command prints no such line. In both cases a command that changes the system completes its
+  work.
+- The command first occupies the descriptors 0 to 2 that are closed, so no file gets their
+  number.
 
-Both are written with backslash escapes for what their encoding lacks.
+Characters that the encoding of a stream lacks become backslash escapes.
 """
 
 from __future__ import annotations
@@ -24,58 +26,58 @@ from typing import TextIO
 from bootc.errors import Error
 from bootc.printable import printable, printable_lines
 
-#: A pipe that can be written to at all takes so much without waiting (pipe(7), PIPE_BUF).
+#: A pipe that poll(2) reports as writable takes this much without waiting (pipe(7)).
 _AT_ONCE_BYTES = select.PIPE_BUF
-#: How long a warning waits for a reader that is slow.
+#: A warning waits this long for a slow reader.
 WARNING_PATIENCE_S = 5.0
 
 
 class OutputLost(Error):
-    """Standard output does not take the result, and there is no point in going on."""
+    """Standard output does not take the result, so the command has nothing left to do."""
 
 
 def has_colours() -> bool:
-    """Tell whether a terminal may be sent colours, as ``NO_COLOR`` and ``TERM`` say."""
+    """Tell whether ``NO_COLOR`` and ``TERM`` allow colours on a terminal."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def occupy_closed_descriptors() -> None:
-    """Open something for each of the descriptors 0 to 2 that is closed.
+    """Open a path for each of the descriptors 0 to 2 that is closed.
 
-    Reading and writing them fails as before: a descriptor of O_PATH allows neither.
+    Reading and writing still fail: a descriptor opened with O_PATH allows neither.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The kernel takes the lowest number that is free.
+            # The kernel uses the lowest free number.
             os.open("/", os.O_PATH | os.O_DIRECTORY)
 
 
 def insist_on_utf8() -> None:
-    """Start the process again if this locale has names of files in another encoding.
+    """Start the process again in UTF-8 mode if the names of files have another encoding.
 
-    Names are bytes, and those of images are mostly UTF-8. With an encoding that lacks
-    characters, files that have them could not even be opened. Output keeps the encoding of
-    the locale, which is that of the terminal.
+    Names are bytes, and the names in images are mostly UTF-8. Python could not even open a file
+    whose name has characters that the encoding lacks. Output keeps the encoding of the locale,
+    which is that of the terminal.
     """
     if sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
     encoding = getattr(sys.stdout or sys.stderr, "encoding", None)
     if encoding is not None:
         os.environ.setdefault("PYTHONIOENCODING", encoding)
-    # Where that fails the command does what it can in this encoding.
+    # If the exec fails, the command goes on with the encoding of the locale.
     with contextlib.suppress(OSError):
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 class _Channel:
-    """A descriptor that is written to without a buffer, until that fails once.
+    """A descriptor for writing without a buffer, until a write fails.
 
-    Python's own buffers would keep what was not written, and try again at the end.
+    Python's own buffers would keep the rest, and try to write it again at the end.
 
     Attributes:
-        gone: Why nothing is written any more.
+        gone: The reason why the channel writes no more, or None.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -85,7 +87,7 @@ class _Channel:
         self._fd: int | None = None
         self._stuck = False
         with contextlib.suppress(OSError, AttributeError):
-            # Some stand-ins for a stream have no descriptor.
+            # Streams of some tests have no descriptor.
             self._fd = None if stream is None else stream.fileno()
 
     def isatty(self) -> bool:
@@ -95,7 +97,7 @@ class _Channel:
         self.write(text.encode(self.encoding, "backslashreplace"), patience_s)
 
     def write(self, data: bytes, patience_s: float | None = None) -> None:
-        """Write what can be written; None waits for a slow reader for ever."""
+        """Write what the descriptor takes. None waits for a slow reader without a limit."""
         try:
             if self._fd is not None:
                 self._put(self._fd, memoryview(data), patience_s)
@@ -108,7 +110,7 @@ class _Channel:
         most = len(data)
         if patience_s is not None:
             most = _AT_ONCE_BYTES
-            # Whoever did not read for so long is not waited for again.
+            # Wait only once for a reader that does not read.
             patience_s = 0 if self._stuck else patience_s
         ready = select.poll()
         ready.register(fd, select.POLLOUT)
@@ -120,12 +122,12 @@ class _Channel:
             try:
                 data = data[os.write(fd, data[:most]) :]
             except BlockingIOError:
-                # Somebody made the descriptor non-blocking, for himself and for us.
+                # Another process that shares the descriptor made it non-blocking.
                 ready.poll(None if patience_s is None else 1000 * patience_s)
 
 
 def _write_to_stand_in(stream: TextIO, data: bytes) -> None:
-    """Write to what has no descriptor: a test collects the output of a command there."""
+    """Write to a stream without a descriptor, in which a test collects output."""
     if (buffer := getattr(stream, "buffer", None)) is None:
         stream.write(data.decode())
     else:
@@ -134,10 +136,10 @@ def _write_to_stand_in(stream: TextIO, data: bytes) -> None:
 
 
 class Output:
-    """Standard output: results, which count, and messages, which do not.
+    """Standard output: results, whose loss is a failure, and messages, whose loss is not.
 
     Attributes:
-        failure: Why a part of the result is lost, or None.
+        failure: The reason why a part of the result is lost, or None.
         messages_count: Whether messages are the result.
     """
 
@@ -151,25 +153,25 @@ class Output:
         return self._channel.isatty()
 
     def message(self, text: str) -> None:
-        """Show a line, if that can be done."""
+        """Show a line if standard output takes it."""
         self._channel.write_text(f"{printable(text)}\n")
         if self.messages_count:
             self.failure = self._channel.gone
 
     def count_messages(self) -> None:
-        """Take the messages from now on for the result."""
+        """Treat the messages from now on as the result."""
         self.messages_count = True
 
     def result(self, text: str) -> None:
-        """Print text. What gets lost is in :attr:`failure`; the work goes on."""
+        """Print text. If standard output does not take it, :attr:`failure` is set."""
         self._channel.write_text(printable_lines(text))
         self.failure = self._channel.gone
 
     def result_bytes(self, data: bytes) -> None:
-        """Print bytes as they are; on a terminal with escapes.
+        """Print bytes unchanged, or on a terminal with escapes.
 
         Raises:
-            OutputLost: they cannot be written.
+            OutputLost: standard output does not take them.
         """
         if self.isatty():
             text = data.decode("utf-8", "surrogateescape")
@@ -182,9 +184,9 @@ class Output:
 
 
 class SideStream:
-    """Standard error. It never fails, and waits for a reader only as long as it is told to.
+    """Standard error. Writing to it never fails, and waits no longer than the caller allows.
 
-    ``rich`` takes it for a file.
+    ``rich`` uses it as a file.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -196,18 +198,18 @@ class SideStream:
         return self._channel.isatty()
 
     def write(self, text: str) -> int:
-        """Show text as it is, unless that would have to wait."""
+        """Show text unchanged, unless the write would have to wait."""
         self._channel.write_text(text, 0)
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: all is written at once."""
+        """Do nothing: there is no buffer."""
 
     def line(self, text: str, patience_s: float | None = 0) -> None:
-        """Show a line, escaped, and wait so long for a slow reader; None is for ever."""
+        """Show an escaped line; wait this long for a slow reader, or with None without a limit."""
         self._channel.write_text(f"{printable(text)}\n", patience_s)
 
     def error(self, text: str) -> None:
-        """Show the line that says why the command failed."""
+        """Show the reason why the command failed."""
         prefix = "\x1b[31merror:\x1b[0m" if self.isatty() and has_colours() else "error:"
         self._channel.write_text(f"{prefix} {printable(text)}\n")

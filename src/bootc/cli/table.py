@@ -1,10 +1,10 @@
-"""Which module brings which verb, so that a command imports no other's.
+"""The tables of verbs and their modules, so that a command imports one verb only.
 
-Importing all verbs takes longer than most of them run. What comes first on the command
-line tells which module is needed; where it tells nothing, as in ``bootc --help`` or a
-verb that does not exist, all are imported, and what is printed is the same.
+Importing all verbs takes longer than most of them run. The first word of the command line
+tells which module is needed. If it is not a verb, as in ``bootc --help``, all modules are
+imported. The output is the same in both cases.
 
-A module of a verb lists in ``COMMANDS`` what it brings; a test holds that against the tables.
+Each module lists its verbs in ``COMMANDS``; a test compares that with the tables.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ INTERNALS = {
     "cfs": "cfs.command",
     "cfsctl": "cfs.command",
 }
-#: Those of ``bootc internals`` that stand in for a program of their name.
+#: Verbs of ``bootc internals`` that replace a program of the same name.
 _TOOLS = ("mkcomposefs", "composefs-info", "cfsctl")
 
 
 def as_called(argv: Sequence[str]) -> Sequence[str]:
-    """Return what follows the program's name; called by the name of a composefs tool, it is one.
+    """Return the arguments of a command; the name of a composefs tool becomes the verb.
 
     >>> as_called(["/usr/bin/cfsctl", "gc"])
     ['internals', 'cfsctl', 'gc']
@@ -60,7 +60,7 @@ def as_called(argv: Sequence[str]) -> Sequence[str]:
 
 
 def commands_for(words: Sequence[str] = ()) -> tuple[Command, ...]:
-    """Return the commands to parse ``words`` with: as few as do, or else all there are."""
+    """Return the commands that are needed to parse ``words``."""
     if words and words[0] == _INTERNALS:
         return (_internals(words[1:]),)
     if words and words[0] in VERBS:
@@ -78,7 +78,7 @@ def _internals(words: Sequence[str]) -> Command:
 
 
 def _brought(modules: Mapping[str, str], words: Sequence[str]) -> tuple[Command, ...]:
-    """Import the module of the verb that comes first, or without such a verb all modules."""
+    """Import the module of the first word, or all modules if it is not a verb."""
     first = modules.get(words[0]) if words else None
     names = dict.fromkeys(modules.values()) if first is None else (first,)
     found = (importlib.import_module(f"bootc.cli.verbs.{name}") for name in names)

@@ -47,7 +47,6 @@ from bootc.formats.dumptext import (
     loosen,
     normal_path,
     optional,
-    show,
     unescape,
 )
 from bootc.formats.tree import (
@@ -66,6 +65,7 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
+from bootc.printable import shown
 
 MAX_PATH_BYTES = 4096
 MAX_CONTENT_BYTES = 5000
@@ -234,9 +234,9 @@ class _Parser:
             directory = None
             self._check_orphan(path)
         elif name in _IMPOSSIBLE or b"\0" in name or len(path) > MAX_PATH_BYTES:
-            raise LineError(PATH, f"impossible path {show(path)}")
+            raise LineError(PATH, f"impossible path {shown(path)}")
         elif name in directory.entries:
-            raise LineError(PATH, f"{show(path)} appears twice")
+            raise LineError(PATH, f"{shown(path)} appears twice")
         if columns[MODE].startswith(b"@"):
             if directory is None:
                 raise LineError(MODE, "/ is a directory")
@@ -292,16 +292,16 @@ class _Parser:
             or any(name in _IMPOSSIBLE or b"\0" in name for name in names[1:])
             or len(path) > MAX_PATH_BYTES
         ):
-            what = "/ appears twice" if path == b"/" else f"impossible path {show(path)}"
+            what = "/ appears twice" if path == b"/" else f"impossible path {shown(path)}"
             raise LineError(PATH, what)
         if self.root is None:
             raise LineError(PATH, "/ must come first")
-        raise LineError(PATH, f"the parent of {show(path)} is no directory above this line")
+        raise LineError(PATH, f"the parent of {shown(path)} is no directory above this line")
 
     def _link_target(self, target: bytes) -> Leaf:
         leaf = self._leaves.get(target)
         if leaf is None:
-            what = f"{show(target)}: no file above this line has this as its first name"
+            what = f"{shown(target)}: no file above this line has this as its first name"
             raise LineError(PAYLOAD, what)
         if isinstance(leaf.content, CharDevice) and leaf.content.rdev == 0:
             raise LineError(PAYLOAD, "a whiteout (device 0:0) cannot be a hard link")
@@ -334,7 +334,7 @@ class _Parser:
                 if link.path in waiting:
                     arrived.append((link.path, leaf))
         for links in waiting.values():
-            exc = LineError(PAYLOAD, f"{show(links[0].target)}: no file has this as its name")
+            exc = LineError(PAYLOAD, f"{shown(links[0].target)}: no file has this as its name")
             raise _located(links[0].number, links[0].line, exc)
 
     def _xattrs(self, columns: list[bytes]) -> dict[bytes, bytes]:
@@ -342,10 +342,10 @@ class _Parser:
         for number in range(COLUMNS, len(columns)):
             key, equals, value = columns[number].partition(b"=")
             if not key or not equals:
-                raise LineError(number, f"xattr {show(columns[number])} is not key=value")
+                raise LineError(number, f"xattr {shown(columns[number])} is not key=value")
             name = unescape(key, number)
             if name in xattrs and not self._c:
-                raise LineError(number, f"xattr {show(name)} appears twice")
+                raise LineError(number, f"xattr {shown(name)} appears twice")
             xattrs[name] = unescape(value, number, len(key) + 1)
         return xattrs
 
@@ -407,14 +407,14 @@ def _mode(text: bytes, bits: int) -> tuple[int, int]:
     mode = _number(text, MODE, (1 << bits) - 1, base=8)
     file_type = stat.S_IFMT(mode)
     if file_type not in _WHAT:
-        raise LineError(MODE, f"mode {show(text)} has no file type")
+        raise LineError(MODE, f"mode {shown(text)} has no file type")
     return file_type, mode & 0o7777
 
 
 def _mtime(text: bytes) -> tuple[int, int]:
     seconds, dot, nanoseconds = text.partition(b".")
     if not dot:
-        raise LineError(MTIME, f"mtime {show(text)} is not SECONDS.NANOSECONDS")
+        raise LineError(MTIME, f"mtime {shown(text)} is not SECONDS.NANOSECONDS")
     negative = seconds.startswith(b"-")
     mtime_s = _number(seconds[1:] if negative else seconds, MTIME, (1 << 63) - 1)
     mtime_ns = _number(nanoseconds, MTIME, 10**9 - 1)
@@ -449,4 +449,4 @@ def _number(text: bytes, column: int, maximum: int, *, base: int = 10) -> int:
             value = maximum + 1
         if value <= maximum:
             return value
-    raise LineError(column, f"impossible {NAMES[column]} {show(text[:40])}")
+    raise LineError(column, f"impossible {NAMES[column]} {shown(text[:40])}")

@@ -25,7 +25,6 @@ from bootc.formats.tree import (
     Symlink,
     Unverified,
 )
-from bootc.printable import printable
 
 COLUMNS = 11
 PATH, SIZE, MODE, NLINK, UID, GID, RDEV, MTIME, PAYLOAD, CONTENT, DIGEST = range(COLUMNS)
@@ -116,11 +115,6 @@ def optional(text: bytes, column: int) -> bytes | None:
     if not text:
         raise LineError(column, "empty column")
     return None if text == b"-" else unescape(text, column)
-
-
-def show(raw: bytes) -> str:
-    """Return bytes as they may stand in a message: short, printable, in quotes."""
-    return f"'{printable(raw, 300)}'"
 
 
 #: SIZE, file type, RDEV, PAYLOAD, CONTENT, DIGEST.

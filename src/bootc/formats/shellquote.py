@@ -1,7 +1,11 @@
-r"""Names of files as a shell takes them, in one line that no terminal takes for a command.
+r"""Names of files quoted for a shell, on one line.
 
-Most names are shown as they are. One that a shell would take apart is quoted; one with
-bytes that cannot be shown is quoted with escapes, as ``printf %q`` of bash does.
+The texts of ``container lint`` and ``container inspect`` quote names like this, because
+upstream does, and a user can paste such a name. Every other message uses
+:mod:`bootc.printable`.
+
+Most names need no quotes. A name that a shell would take apart is quoted. If a name has bytes
+that are not printable, it is quoted with escapes, like ``printf %q`` of bash does it.
 
 >>> print(shell_quoted("/srv/a b"), shell_quoted("it's"), shell_quoted("tab\t"))
 '/srv/a b' "it's" $'tab\x09'

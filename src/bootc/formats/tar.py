@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bootc.errors import Error
+from bootc.printable import shown
 
 BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -36,7 +37,6 @@ _ZERO_BLOCK = bytes(BLOCK_BYTES)
 MAX_EXTENSIONS = 16
 MAX_EXTENSION_BYTES = 1 << 20
 MAX_PATH_BYTES = 4096
-_MAX_SHOWN = 1024
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _MODE = slice(100, 108)
@@ -71,11 +71,6 @@ class TarError(Error):
         if self._entry is None and last is not None:
             self.message += f", after entry {shown(last)}"
             self.args = (self.message,)
-
-
-def shown(path: bytes) -> str:
-    """Return a path of an archive as messages have it, with an end."""
-    return f"{path.decode('utf-8', 'backslashreplace')!r:.{_MAX_SHOWN}}"
 
 
 class Kind(enum.Enum):

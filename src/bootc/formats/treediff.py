@@ -205,7 +205,7 @@ def _content(path: bytes, x: Content, y: Content) -> Difference:
         aspect = Aspect.STORAGE
     elif _incomparable(x, y):
         aspect = Aspect.ALGORITHM
-    return Difference(path, aspect, _show(x), _show(y), is_directory=False)
+    return Difference(path, aspect, _described(x), _described(y), is_directory=False)
 
 
 def _same_bytes(x: Content, y: Content) -> bool:
@@ -265,7 +265,7 @@ def _type(content: Content) -> str:
             assert_never(content)
 
 
-def _show(content: Content) -> str:
+def _described(content: Content) -> str:
     match content:
         case Inline():
             return f"{content.size_bytes} inline bytes"

@@ -102,7 +102,7 @@ class ImageRoot:
             if exc.errno == errno.ENOENT or (same_mount and exc.errno == errno.EXDEV):
                 return None
             raise
-        return Dir(fd, self._shown(path))
+        return Dir(fd, self._path_of(path))
 
     def open_file(self, path: str) -> int | None:
         """Open something for reading, following links, and return its descriptor.
@@ -126,7 +126,7 @@ class ImageRoot:
         if fd is None:
             return None
         try:
-            return read_all(fd, self._shown(path), limit)
+            return read_all(fd, self._path_of(path), limit)
         finally:
             os.close(fd)
 
@@ -171,7 +171,7 @@ class ImageRoot:
         try:
             yield fd, name
         except OSError as exc:
-            exc.filename = self._shown(path)
+            exc.filename = self._path_of(path)
             raise
         finally:
             os.close(fd)
@@ -183,8 +183,8 @@ class ImageRoot:
         try:
             return files.openat2(self.dir.fileno(), path, flags | os.O_CLOEXEC, 0, resolve)
         except OSError as exc:
-            exc.filename = self._shown(path)
+            exc.filename = self._path_of(path)
             raise
 
-    def _shown(self, path: str) -> str:
+    def _path_of(self, path: str) -> str:
         return f"{self.dir.path.rstrip('/')}/{path}"

@@ -20,11 +20,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 from bootc.errors import Error
-from bootc.formats.digest import Digest
 from bootc.formats.tree import (
     INLINE_MAX_BYTES,
     MAX_DEPTH,
@@ -40,6 +37,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
 )
+from bootc.fs.content_sink import ContentSink, ContentWriter
 from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
 from bootc.fs.extents import data_bytes, data_extents
@@ -69,29 +67,6 @@ class TreeTooLarge(Error):
             f"the largest file so far is {largest} with {largest_bytes}",
             hint="keep large files in /var, with a symlink to them if need be",
         )
-
-
-class ContentWriter(Protocol):
-    """Takes the content of one file."""
-
-    def clone(self, fd: int) -> bool:
-        """Share the blocks of a file instead of any :meth:`write`; False if that cannot be."""
-
-    def write(self, data: memoryview) -> None:
-        """Append; ``data`` is not valid after the call."""
-
-    def write_zeros(self, count: int) -> None:
-        """Append a hole."""
-
-    def commit(self) -> Digest:
-        """Finish, and return the content's name."""
-
-
-class ContentSink(Protocol):
-    """Where the content of files goes: a store, or only through the hash."""
-
-    def writer(self) -> AbstractContextManager[ContentWriter]:
-        """Start a file."""
 
 
 def read_tree(top: Dir, sink: ContentSink, *, limit_bytes: int | None = None) -> Directory:

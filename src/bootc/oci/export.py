@@ -20,7 +20,6 @@ from typing import BinaryIO, Protocol
 
 from bootc.errors import Error
 from bootc.formats.digest import Digest
-from bootc.formats.shellquote import shell_quoted
 from bootc.formats.tar import Kind
 from bootc.formats.tarheader import RECORD_BYTES, TRAILER, Member, padding, tar_header
 from bootc.formats.tree import (
@@ -38,6 +37,7 @@ from bootc.formats.tree import (
     Symlink,
 )
 from bootc.oci.selabel import ReadContent, find_policy, label_tree
+from bootc.printable import printable, shown
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def write_tar(root: Directory, open_content: Callable[[Digest], int], out: Writa
         if path == b"/":
             continue
         if isinstance(node, Leaf) and isinstance(node.content, Socket):
-            _log.warning("no archive can hold the socket %s", shell_quoted(os.fsdecode(path)))
+            _log.warning("no archive can hold the socket %s", shown(path))
             continue
         known = first.setdefault(id(node), path)
         link = None if known == path else known[1:]
@@ -133,7 +133,7 @@ def _member(path: bytes, node: Node, link: bytes | None) -> Member:
             case Fifo():
                 kind = Kind.FIFO
             case other:
-                raise ExportError(f"{_shown(path)} has no content: {other!r}")
+                raise ExportError(f"{printable(path)} has no content: {other!r}")
     stat = node.stat
     return Member(
         path[1:],
@@ -159,7 +159,7 @@ def _write_content(
         while left:
             piece = file.read(min(left, _CHUNK_BYTES))
             if not piece:
-                raise ExportError(f"{_shown(path)} changed while it was read")
+                raise ExportError(f"{printable(path)} changed while it was read")
             out.write(piece)
             left -= len(piece)
 
@@ -174,23 +174,19 @@ def _copy(root: Directory, target: str, source: str) -> None:
     """Copy a file to a second place. A link would not do: /boot may be another file system."""
     node = root.lookup(os.fsencode(source))
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-        raise ExportError(f"{shell_quoted(source)} is not a regular file")
+        raise ExportError(f"{printable(source)} is not a regular file")
     directory = root
     *above, name = target.split("/")
     for part in above:
         new = Directory(Stat(0o755, mtime_s=node.stat.mtime_s))
         below = directory.entries.setdefault(part.encode(), new)
         if not isinstance(below, Directory):
-            raise ExportError(f"/{shell_quoted(part)} is not a directory")
+            raise ExportError(f"/{printable(part)} is not a directory")
         directory = below
     if os.fsencode(name) in directory.entries:
-        raise ExportError(f"{shell_quoted(target)} is there already")
+        raise ExportError(f"{printable(target)} is there already")
     directory.entries[os.fsencode(name)] = Leaf(node.stat.copy(), node.content)
 
 
 def _keeps(name: bytes) -> bool:
     return name.startswith(_KEPT) and not name.startswith(_OVERLAY)
-
-
-def _shown(path: bytes) -> str:
-    return shell_quoted(os.fsdecode(path))

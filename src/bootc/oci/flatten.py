@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from bootc.errors import Error
 from bootc.formats.digest import OciDigest
-from bootc.formats.tar import Entry, Kind, shown
+from bootc.formats.tar import Entry, Kind
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
@@ -31,6 +31,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
 )
+from bootc.printable import shown
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"

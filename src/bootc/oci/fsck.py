@@ -1,9 +1,9 @@
-"""The check of the container images in a repository.
+"""The check of the container images of a repository (composefs, "OCI fsck kinds").
 
-:mod:`bootc.repository.fsck` checks the objects and must run first. This module checks what the
-repository itself does not know about (composefs, "OCI fsck kinds"): that documents and layers
-have their digests, also those without a tag, and that nothing is missing that an image is made
-of. A problem of one image is a finding; the check goes on with the other images.
+Promises: documents and layers match their digests, including those that no tagged image has,
+and everything that is needed to put an image together again is there. A fault of one image
+becomes a finding, and the check goes on with the others. :mod:`bootc.repository.fsck` checks
+the objects and always runs first. :mod:`bootc.cli.render.fsck` prints the report.
 
 The check puts each layer together and hashes it, which takes about a second for each 700 MB. The
 two output formats are those of ``cfsctl oci fsck``.
@@ -67,24 +67,6 @@ class OciReport:
     def ok(self) -> bool:
         """Whether the check has no findings, about the repository or its images."""
         return self.repository.ok and not self.findings
-
-    def to_text(self) -> str:
-        """Return what ``cfsctl oci fsck`` prints."""
-        lines = [f"oci images: {self.images}"]
-        if self.findings:
-            lines.append(f"oci errors: {len(self.findings)}")
-            lines += [f"  - {finding}" for finding in self.findings]
-        return self.repository.to_text() + "".join(f"{line}\n" for line in lines)
-
-    def to_json(self) -> dict[str, object]:
-        """Return what ``cfsctl oci fsck --json`` prints: an OciFsckReply."""
-        return {
-            "ok": self.ok,
-            "images_checked": self.images.checked,
-            "images_corrupted": self.images.corrupted,
-            "errors": [str(finding) for finding in self.findings],
-            "repo": self.repository.to_json(),
-        }
 
 
 def check_images(

@@ -47,20 +47,6 @@ class LayerFacts:
     #: The size of all files in objects; an object of two files counts twice.
     external_bytes: int
 
-    def to_json(self) -> dict[str, object]:
-        """Return what ``cfsctl oci layer --json`` prints."""
-        return {
-            "diffId": str(self.diff_id),
-            "verity": self.stream.hex,
-            "size": self.size_bytes,
-            "entryCount": self.entries,
-            "splitstream": {
-                "externalObjects": self.objects,
-                "externalSize": self.external_bytes,
-                "inlineSize": self.size_bytes - self.external_bytes,
-            },
-        }
-
 
 def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
     """Return the facts about a layer. The function does not read the content of files.

@@ -24,7 +24,6 @@ from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.fsck import OciReport, check_images
 from bootc.oci.names import Kind
 from bootc.oci.tags import tag_names
-from bootc.printable import printable
 from bootc.repository import layout
 from bootc.repository.fsck import check
 from bootc.repository.fsck_report import Finding
@@ -47,29 +46,6 @@ class RepairedImages:
     pull_again: tuple[str, ...]
     #: Findings that the repair could not mend.
     left: tuple[Finding, ...]
-
-    def to_text(self) -> str:
-        """Return this for people, a line for each thing."""
-        lines = [f"set aside: {printable(name)}" for name in self.set_aside]
-        lines += [f"left: {finding}" for finding in self.left]
-        lines += [f"pull again: {printable(tag)}" for tag in self.pull_again]
-        text = "".join(f"{line}\n" for line in lines)
-        if self.repository is not None:
-            return self.repository.to_text() + text
-        return text or "nothing to repair\n"
-
-    def to_json(self) -> dict[str, object]:
-        """Return this for programs: as a repair of a repository, and which tags to pull."""
-        found: dict[str, object] = {"quarantined": [], "resealed": [], "needed_by": {}}
-        found |= {"set_aside": [], "left": []}
-        if self.repository is not None:
-            found |= self.repository.to_json()
-        set_aside, left = found["set_aside"], found["left"]
-        assert isinstance(set_aside, list)
-        assert isinstance(left, list)
-        set_aside += self.set_aside
-        left += map(str, self.left)
-        return {**found, "pull_again": list(self.pull_again)}
 
 
 def repair_images(

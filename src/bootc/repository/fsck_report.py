@@ -1,9 +1,7 @@
-"""What a check of a repository found, as values.
+"""The findings of a check of a repository, as values.
 
-Owns: the kinds of findings, by composefs-rs's names, and the two ways a
-:class:`Report` is written down, both those of ``cfsctl fsck`` (composefs, "fsck").
-Promises: a report is in the order of paths whatever order the work was done in, and
-one finding is one line, whatever bytes a file name holds.
+The kinds have composefs-rs's names (composefs, "fsck"). A report lists findings in the order
+of their paths, whatever the order of the check. :mod:`bootc.cli.render.fsck` prints it.
 """
 
 from __future__ import annotations
@@ -67,9 +65,6 @@ class Count:
     checked: int = 0
     corrupted: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.checked - self.corrupted}/{self.checked} ok"
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -97,42 +92,9 @@ class Report:
         """References to objects that are not there; two to one object are two."""
         return sum(finding.kind in MISSING for finding in self.findings)
 
-    def to_text(self) -> str:
-        """Return what ``cfsctl fsck`` prints."""
-        lines = [
-            f"meta.json: {self._metadata()}",
-            f"objects: {self.objects}",
-            f"streams: {self.streams}",
-            f"images: {self.images}",
-        ]
-        if self.broken_links:
-            lines.append(f"broken symlinks: {self.broken_links}")
-        if self.missing_objects:
-            lines.append(f"missing objects: {self.missing_objects}")
-        if self.ok:
-            lines.append("status: ok")
-        else:
-            lines.append(f"status: {len(self.findings)} error(s)")
-            lines += [f"  - {finding}" for finding in self.findings]
-        return "\n".join(lines) + "\n"
-
-    def to_json(self) -> dict[str, object]:
-        """Return what ``cfsctl fsck --json`` prints: a FsckReply."""
-        return {
-            "ok": self.ok,
-            "has_metadata": self.has_metadata,
-            "objects_checked": self.objects.checked,
-            "objects_corrupted": self.objects.corrupted,
-            "streams_checked": self.streams.checked,
-            "streams_corrupted": self.streams.corrupted,
-            "images_checked": self.images.checked,
-            "images_corrupted": self.images.corrupted,
-            "broken_links": self.broken_links,
-            "missing_objects": self.missing_objects,
-            "errors": [str(finding) for finding in self.findings],
-        }
-
-    def _metadata(self) -> str:
+    @property
+    def metadata(self) -> str:
+        """The state of ``meta.json``: ok, absent, or error."""
         wrong = (Kind.METADATA_PARSE_FAILED, Kind.METADATA_ALGORITHM_MISMATCH)
         if any(finding.kind in wrong for finding in self.findings):
             return "error"

@@ -94,15 +94,6 @@ class GcReport:
     #: Garbage that could not be removed, each with the reason.
     failures: tuple[str, ...] = ()
 
-    def to_text(self) -> str:
-        """Return the report for people, in upstream's words, without a newline at the end."""
-        lines = [f"Objects: {self.objects_removed} removed ({self.objects_bytes} bytes)"]
-        if self.images_pruned or self.streams_pruned:
-            lines.append(
-                f"Pruned symlinks: {self.images_pruned} images, {self.streams_pruned} streams"
-            )
-        return "\n".join(lines)
-
 
 def collect(
     repository: Repository,

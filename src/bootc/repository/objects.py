@@ -48,7 +48,7 @@ from bootc.repository import sealing as sealing
 from bootc.repository.sealing import DAMAGE, Verity, VerityMissing
 
 if TYPE_CHECKING:
-    from bootc.repository.sink import ObjectWriter
+    from bootc.fs.content_sink import ContentWriter
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Objects:
                 return self._add(tmpfile, digest, absent=digest is not None)[0]
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[ObjectWriter]:
+    def writer(self) -> Iterator[ContentWriter]:
         """Start an object whose content arrives in pieces.
 
         ``commit`` raises :class:`VerityMissing` like :meth:`put`.

@@ -31,7 +31,6 @@ from bootc.events import Sink, null_sink
 from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
-from bootc.printable import printable
 from bootc.repository import layout
 from bootc.repository.fsck import check
 from bootc.repository.fsck_report import Finding, Kind, Report
@@ -74,32 +73,6 @@ class Repaired:
     moved: tuple[str, ...]
     #: Images and references whose links were corrected.
     relinked: tuple[str, ...]
-
-    def to_text(self) -> str:
-        """Return this for people, a line for each thing."""
-        lines = [f"quarantined: {digest}" for digest in self.quarantined]
-        lines += [f"quarantined: {printable(path)}" for path in self.moved]
-        lines += [f"relinked: {printable(path)}" for path in self.relinked]
-        lines += [f"resealed: {digest}" for digest in self.resealed]
-        lines += [f"set aside: {printable(name)}" for name in self.set_aside]
-        for digest, paths in self.needed_by.items():
-            lines.append(f"missing: {digest}")
-            lines += [f"  needed by {printable(path)}" for path in paths]
-        others = [finding for finding in self.left if finding.digest not in self.needed_by]
-        lines += [f"left: {finding}" for finding in others]
-        return "".join(f"{line}\n" for line in lines or ["nothing to repair"])
-
-    def to_json(self) -> dict[str, object]:
-        """Return this for programs. In quarantine are objects, by digest, and other things."""
-        relinked = {"relinked": list(self.relinked)} if self.relinked else {}
-        return {
-            "quarantined": [*map(str, self.quarantined), *self.moved],
-            **relinked,
-            "resealed": [str(digest) for digest in self.resealed],
-            "set_aside": list(self.set_aside),
-            "needed_by": {str(digest): list(paths) for digest, paths in self.needed_by.items()},
-            "left": [str(finding) for finding in self.left],
-        }
 
 
 def repair(

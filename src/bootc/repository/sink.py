@@ -1,8 +1,8 @@
-"""Destinations for the content of files: objects of a repository, or only their digests.
+"""The destinations of objects: a repository, or only their hash.
 
-The code that unpacks layers and walks directories writes to an :class:`ObjectSink`. There
-are two: a repository's ``Objects``, and :class:`DigestOnly`, which stores nothing and serves
-to compute the id of an image.
+:mod:`bootc.oci.unpack` and :func:`bootc.fs.tree_read.read_tree` write to an
+:class:`ObjectSink`. The ``Objects`` of a repository are one. :class:`DigestOnly` is the other:
+it computes the name of an image and stores nothing.
 """
 
 from __future__ import annotations
@@ -13,40 +13,18 @@ from typing import Protocol
 
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import VerityHasher, verity_digest
+from bootc.fs.content_sink import ContentSink, ContentWriter
 
 
-class ObjectWriter(Protocol):
-    """Takes the content of one object."""
-
-    def clone(self, fd: int) -> bool:
-        """Share the blocks of a file as the whole content, before any :meth:`write`.
-
-        Returns:
-            False where that cannot be; nothing has changed then.
-        """
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append to the object."""
-
-    def write_zeros(self, count: int) -> None:
-        """Append zeros, which take no room where the file system knows holes."""
-
-    def commit(self) -> Digest:
-        """Finish the object and return its name; nothing may be written after."""
-
-
-class ObjectSink(Protocol):
-    """Takes objects: a repository stores them, :class:`DigestOnly` only hashes them."""
+class ObjectSink(ContentSink, Protocol):
+    """A :class:`~bootc.fs.content_sink.ContentSink` that names content by one algorithm."""
 
     @property
     def algorithm(self) -> Algorithm:
-        """What objects are named by."""
+        """The algorithm of the names of objects."""
 
     def put(self, data: bytes) -> Digest:
-        """Store an object that is at hand as a whole."""
-
-    def writer(self) -> AbstractContextManager[ObjectWriter]:
-        """Start an object whose content arrives in pieces; without a commit it never existed."""
+        """Store an object whose whole content is in memory."""
 
 
 class DigestOnly:
@@ -61,7 +39,7 @@ class DigestOnly:
         """Return the name ``data`` would have."""
         return verity_digest(data, self.algorithm)
 
-    def writer(self) -> AbstractContextManager[ObjectWriter]:
+    def writer(self) -> AbstractContextManager[ContentWriter]:
         """Return a writer that only hashes."""
         return contextlib.nullcontext(_HashingWriter(self.algorithm))
 

@@ -210,7 +210,7 @@ def test_an_old_repository_that_shall_stay_one(cfs: Cfs) -> None:
     make_legacy(cfs)
     assert cfs.error("--no-upgrade", "images") == (
         f"{cfs.repo} is a repository of an older format, without meta.json "
-        "(hint: without --no-upgrade it is upgraded)"
+        "(hint: leave out --no-upgrade: the command upgrades it)"
     )
     assert not (cfs.repo / "meta.json").exists()
 

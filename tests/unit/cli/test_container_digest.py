@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from bootc.cli import main as cli
-from bootc.cli.verbs.container import digest
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.verity import verity_digest
-from bootc.oci.names import XattrMode
 from support import images, pe
 from support.images import directory, file, layer
 
@@ -66,10 +64,6 @@ def test_a_directory(shell: Shell, root: Path, tmp_path: Path) -> None:
         tree = parse_dumpfile(dump.read_bytes().splitlines())
         assert printed == verity_digest(mkfs_erofs(tree), Algorithm.SHA512).hex + "\n"
         assert (tree.lookup("boot/vmlinuz") is None) == (options != ["--plain"])
-
-
-def test_every_mode_of_xattrs_can_be_asked_for() -> None:
-    assert tuple(mode.value for mode in XattrMode) == digest._XATTR_MODES
 
 
 def test_the_default_is_target(shell: Shell) -> None:

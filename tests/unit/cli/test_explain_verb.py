@@ -50,7 +50,7 @@ def test_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
         (["--explain", "a"], "expected 2 arguments"),
         (["--explain", "a", "b", "c"], "--explain takes two names"),
         (["--write-dumpfile-to=x", "--explain", "a", "b"], "--explain takes two names"),
-        (["--json", "a"], "--json is for --explain"),
+        (["--json", "a"], "--json needs --explain"),
     ],
 )
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], text: str) -> None:

@@ -172,6 +172,29 @@ def test_unknown_commands(argv: list[str], told: str, capsys) -> None:
     assert capsys.readouterr().err == f"error: {told}\n"
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["upgrade", "--chekc"], "--chekc (hint: did you mean --check?)"),
+        (["upgrade", "--x"], "--x (hint: see bootc upgrade --help)"),
+        (["status", "--formt=json"], "--formt=json (hint: did you mean --format?)"),
+        # A hidden option is no hint.
+        (["status", "--jso"], "--jso (hint: see bootc status --help)"),
+        # Neither is an operand.
+        (["etc", "keep", "--path", "x"], "--path (hint: see bootc etc keep --help)"),
+        (["etc", "keep", "a", "b"], "b (hint: see bootc etc keep --help)"),
+        (["--versoin"], "--versoin (hint: did you mean --version?)"),
+        (["--frobnicate"], "--frobnicate (hint: see bootc --help)"),
+        (["internals", "cfs", "fsck", "--jsn"], "--jsn (hint: did you mean --json?)"),
+        (["etc", "keep", "a", "b" * 500], f"{'b' * 300}… (hint: see bootc etc keep --help)"),
+        (["etc", "keep", "a", *"b" * 500], f"{'b ' * 150}… (hint: see bootc etc keep --help)"),
+    ],
+)
+def test_unknown_options_and_operands(argv: list[str], told: str, capsys) -> None:
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err == f"error: unrecognized arguments: {told}\n"
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["etc", "--help"], ["etc", "diff", "-h"]])
 def test_help_is_a_result(argv: list[str], capsys) -> None:
     assert cli.main(argv) == 0

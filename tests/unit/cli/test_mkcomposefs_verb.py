@@ -89,7 +89,7 @@ def test_an_image_is_nothing_for_a_terminal(dump: Path) -> None:
     words = ["internals", "mkcomposefs", "--from-file", str(dump)]
     parser = build_parser("bootc", commands_for(words), "")
     args = parser.parse_args([*words, "-"])
-    with pytest.raises(Error, match="an image is nothing for a terminal"):
+    with pytest.raises(Error, match="a terminal cannot show an image"):
         args.run(args, context)
     args = parser.parse_args([*words, "--print-digest-only"])
     args.run(args, context)
@@ -154,13 +154,13 @@ def test_constant_memory(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["SOURCE"], "no image is named (hint: - is standard output)"),
+        (["SOURCE"], "the name of the image is missing (hint: - is standard output)"),
         ([], "the following arguments are required: "),
         (["SOURCE", "a", "b"], "unrecognized arguments: b (hint: see …)"),
         (["--hardlinks", "SOURCE", "a"], "option --hardlinks not recognized (hint: see …)"),
         (["--print", "SOURCE"], "option --print not a unique prefix (hint: see …)"),
-        (["--min-version", "2", "SOURCE", "a"], "'2' is no number from 0 to 1"),
-        (["--threads=0", "SOURCE", "a"], "'0' is no number from 1 to 2147483647"),
+        (["--min-version", "2", "SOURCE", "a"], "'2' is not a number from 0 to 1"),
+        (["--threads=0", "SOURCE", "a"], "'0' is not a number from 1 to 2147483647"),
         (["--print-digest-only", "SOURCE", "a"], "--print-digest-only writes no image"),
         (["--skip-xattrs", "--user-xattrs", "SOURCE", "a"], "exclude each other"),
         (["SOURCE/nothing", "-"], "SOURCE/nothing: No such file or directory"),

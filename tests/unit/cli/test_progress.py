@@ -64,15 +64,6 @@ def test_messages_go_where_output_goes() -> None:
     assert (err.getvalue(), out.getvalue()) == ("X …\n", "Installation complete!\n")
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(None, "0 B"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"),
-     (3 << 30, "3.0 GiB")],
-)  # fmt: skip
-def test_human_bytes(size: int | None, text: str) -> None:
-    assert progress.human_bytes(size) == text
-
-
 def test_quiet_is_messages_only() -> None:
     shown: list[Event] = []
     sink = progress.messages_only(shown.append)

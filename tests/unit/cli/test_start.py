@@ -31,6 +31,7 @@ FRAME = {
     "bootc.fs",
     "bootc.fs.interruption",
     "bootc.printable",
+    "bootc.sizes",
 }
 #: More of ours than this take ``bootc status`` too long.
 MOST = 73

@@ -34,6 +34,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
 from bootc.oci import sigpolicy
 from bootc.oci.sigpolicy import PolicyNotEnforced
+from bootc.sizes import exact_size
 from support import osimages
 from support.bench import Bench, upgrade
 from support.bootdirs import GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -241,7 +242,7 @@ def test_in_the_room_of_what_is_staged(bench: Bench, top: Path, failing_at: Fail
     assert dry[:3] == [
         "  withdraw the announcement of the staged deployment",
         "  remove the staged menu",
-        f"  remove the unused kernel {before} ({size_bytes} bytes)",
+        f"  remove the unused kernel {before} ({exact_size(size_bytes)})",
     ]
     outcomes = set()
     for number in itertools.count(1):

@@ -289,7 +289,7 @@ def test_refused(data: bytes, message: str, offset: int) -> None:
             "entry 'usr/old': pax mtime is no number",
         ),
         (pax(path="usr/x" * 40, mtime="?") + header(), f"entry '{'usr/x' * 40}': pax mtime"),
-        (extension(b"L", b"a\xff\n") + header(uid=b"x"), "entry 'a\\\\xff\\n': uid is no number"),
+        (extension(b"L", b"a\xff\n") + header(uid=b"x"), "entry 'a\\xff\\n': uid is no number"),
         (header(prefix=b"p/q", typeflag=b"V"), "entry 'p/q/f': unknown entry type b'V'"),
         (header(typeflag=b"2"), "entry 'f': empty link target"),
         (sparse_header(goes_on=True), "entry 'f': truncated sparse map"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.render.fsck import oci_report_json, oci_report_text, report_json, report_text
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
@@ -47,14 +48,14 @@ def test_a_sound_image(repository: Repository, pulled: Pulled) -> None:
     report = checked(repository)
     assert report.ok
     assert report.images == Count(1, 0)
-    assert report.to_text() == report.repository.to_text() + "oci images: 1/1 ok\n"
-    assert report.to_text().endswith("status: ok\noci images: 1/1 ok\n")
-    assert json.loads(json.dumps(report.to_json())) == {
+    assert oci_report_text(report) == report_text(report.repository) + "oci images: 1/1 ok\n"
+    assert oci_report_text(report).endswith("status: ok\noci images: 1/1 ok\n")
+    assert json.loads(json.dumps(oci_report_json(report))) == {
         "ok": True,
         "images_checked": 1,
         "images_corrupted": 0,
         "errors": [],
-        "repo": report.repository.to_json(),
+        "repo": report_json(report.repository),
     }
 
 
@@ -93,7 +94,7 @@ def test_a_reserved_name(repository: Repository, pulled: Pulled) -> None:
     assert [str(finding) for finding in report.findings] == [
         "fsck: invalid-ref-name: @sha256:0: leading '@' is reserved for digest references"
     ]
-    assert report.to_text().endswith(
+    assert oci_report_text(report).endswith(
         f"oci images: 1/2 ok\noci errors: 1\n  - {report.findings[0]}\n"
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.render.repair import repaired_images_json, repaired_images_text
 from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest
 from bootc.oci.documents import write_documents
@@ -93,7 +94,7 @@ WRONG: tuple[Spoil, ...] = (wrong_layer, wrong_manifest, wrong_config, garbage_o
 def test_nothing_to_repair(repository: Repository, pulled: Pulled) -> None:
     before = sorted(Path(repository.dir.path).rglob("*"))
     done = repaired(repository)
-    assert done.to_text() == "nothing to repair\n"
+    assert repaired_images_text(done) == "nothing to repair\n"
     assert sorted(Path(repository.dir.path).rglob("*")) == before
 
 
@@ -108,8 +109,8 @@ def test_what_is_wrong_is_put_aside_and_healed(
     assert done.set_aside == (name,)
     assert done.repository is None
     assert done.pull_again == ("os",)
-    assert f"set aside: {name}\n" in done.to_text()
-    assert done.to_text().endswith("pull again: os\n")
+    assert f"set aside: {name}\n" in repaired_images_text(done)
+    assert repaired_images_text(done).endswith("pull again: os\n")
     assert repository.streams.find(name) is None
     assert repository.streams.find(f"wrong-{name}") is not None
     assert repository.streams.verified(name) is None
@@ -176,7 +177,7 @@ def test_damage_and_wrong_content_at_once(
     done = repaired(repository)
     assert done.repository is not None
     assert done.repository.quarantined == (damaged,)
-    told = json.loads(json.dumps(done.to_json()))
+    told = json.loads(json.dumps(repaired_images_json(done)))
     assert told["quarantined"] == [damaged.hex]
     assert told["set_aside"] == [
         f"oci-layer-{DIFF_IDS[0]}",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.render.fsck import oci_report_text, report_text
 from bootc.oci.fsck import check_images
 from bootc.oci.layoutdir import LayoutSource
 from bootc.oci.pull import Pulled, pull
@@ -189,7 +190,7 @@ def test_repair_and_pull(
             assert report.ok
             return
         before = os.lstat(Path(repository.dir.path, spoiled))
-    assert any(f.path == spoiled for f in report.findings), report.to_text()
+    assert any(f.path == spoiled for f in report.findings), report_text(report)
     repaired = repair(repository, report)
     # Put right, or away, and not lost.
     relinked = spoiled in repaired.relinked
@@ -204,7 +205,7 @@ def test_repair_and_pull(
     # A collection goes on.
     collect(repository, dry_run=True)
     assert heal(repository, source).image_id == pulled.image_id
-    assert sound(repository), check_images(repository, check(repository)).to_text()
+    assert sound(repository), oci_report_text(check_images(repository, check(repository)))
     assert find_image(repository, TAG).made(1, bootable=True) == pulled.image_id
 
 
@@ -212,7 +213,7 @@ def test_pull_alone(
     repository: Repository, source: LayoutSource, pulled: Pulled, spoiled: str
 ) -> None:
     assert heal(repository, source).image_id == pulled.image_id
-    assert sound(repository), check_images(repository, check(repository)).to_text()
+    assert sound(repository), oci_report_text(check_images(repository, check(repository)))
     assert find_image(repository, TAG).made(1, bootable=True) == pulled.image_id
 
 

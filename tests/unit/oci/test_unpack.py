@@ -20,6 +20,7 @@ from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWrit
 from bootc.formats.tar import Kind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
+from bootc.fs.content_sink import ContentWriter
 from bootc.oci.unpack import (
     LayerError,
     WrongCompression,
@@ -28,7 +29,7 @@ from bootc.oci.unpack import (
     entries,
     split_layer,
 )
-from bootc.repository.sink import DigestOnly, ObjectWriter
+from bootc.repository.sink import DigestOnly
 from support.images import directory, file, layer
 
 SHA256 = Algorithm.SHA256
@@ -196,9 +197,9 @@ def test_full_disk() -> None:
         def put(self, data: bytes) -> Digest:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        def writer(self) -> AbstractContextManager[ObjectWriter]:
+        def writer(self) -> AbstractContextManager[ContentWriter]:
             @contextlib.contextmanager
-            def failing() -> Iterator[ObjectWriter]:
+            def failing() -> Iterator[ContentWriter]:
                 self.put(b"")
                 yield DigestOnly(SHA256).writer().__enter__()
 

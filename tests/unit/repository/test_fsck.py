@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.render.fsck import report_json, report_text
+from bootc.cli.render.repair import repaired_json, repaired_text
 from bootc.events import Done, Event, Progress, Start
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest
@@ -102,10 +104,10 @@ def test_a_sound_repository(repository: Repository) -> None:
     full(repository)
     report = checked(repository)
     assert report.ok
-    assert report.to_text() == (
+    assert report_text(report) == (
         "meta.json: ok\nobjects: 4/4 ok\nstreams: 2/2 ok\nimages: 1/1 ok\nstatus: ok\n"
     )
-    assert json.loads(json.dumps(report.to_json())) == {
+    assert json.loads(json.dumps(report_json(report))) == {
         "ok": True,
         "has_metadata": True,
         "objects_checked": 4,
@@ -146,7 +148,7 @@ def test_a_flipped_byte(insecure: Repository) -> None:
             digest,
         ),
     )
-    assert report.to_text().splitlines()[1:] == [
+    assert report_text(report).splitlines()[1:] == [
         "objects: 0/1 ok",
         "streams: 0/0 ok",
         "images: 0/0 ok",
@@ -275,13 +277,13 @@ def test_missing_objects(repository: Repository) -> None:
     )
     assert report.streams == Count(2, 1)
     assert report.images == Count(1, 1)
-    assert "missing objects: 2\n" in report.to_text()
+    assert "missing objects: 2\n" in report_text(report)
     path_of(repository, layer).unlink()
     report = checked(repository)
     assert kinds(report) == ["broken-symlink", "missing-named-ref", "image-missing-object"]
     assert report.findings[1].detail == f"ref sha256:1: {layer}"
     assert report.broken_links == 1
-    assert "broken symlinks: 1\n" in report.to_text()
+    assert "broken symlinks: 1\n" in report_text(report)
 
 
 def test_links_that_are_none(insecure: Repository) -> None:
@@ -373,14 +375,14 @@ def test_metadata(insecure: Repository) -> None:
     meta.write_text(text.replace("sha512", "sha256"))
     report = checked(insecure)
     assert kinds(report) == ["metadata-algorithm-mismatch"]
-    assert report.to_text().startswith("meta.json: error\n")
+    assert report_text(report).startswith("meta.json: error\n")
     meta.write_text("{")
     assert kinds(checked(insecure)) == ["metadata-parse-failed"]
     meta.unlink()
     report = checked(insecure)
     assert report.ok
     assert not report.has_metadata
-    assert report.to_text().startswith("meta.json: absent\n")
+    assert report_text(report).startswith("meta.json: absent\n")
 
 
 def test_progress(insecure: Repository) -> None:
@@ -418,7 +420,7 @@ def test_nothing_to_repair(repository: Repository) -> None:
     full(repository)
     before = sorted(path_of(repository, ".").rglob("*"))
     repaired = repair(repository, checked(repository), verity=verity_of(repository))
-    assert repaired.to_text() == "nothing to repair\n"
+    assert repaired_text(repaired) == "nothing to repair\n"
     assert sorted(path_of(repository, ".").rglob("*")) == before
 
 
@@ -440,11 +442,11 @@ def test_repair_moves_damage_away_and_names_who_needs_it(insecure: Repository) -
     # Garbage collection still finds what the layer has of healthy objects.
     assert insecure.streams.digest_of("incomplete-oci-layer-sha256:1") == layer
     assert insecure.streams.refs() == {"oci/tag": "oci-manifest-sha256:2"}
-    assert json.loads(json.dumps(repaired.to_json()))["needed_by"][str(digest)] == [
+    assert json.loads(json.dumps(repaired_json(repaired)))["needed_by"][str(digest)] == [
         "streams/incomplete-oci-layer-sha256:1",
         f"images/{image}",
     ]
-    assert repaired.to_text().splitlines() == [
+    assert repaired_text(repaired).splitlines() == [
         f"quarantined: {digest}",
         "set aside: oci-layer-sha256:1",
         f"missing: {digest}",
@@ -489,7 +491,7 @@ def test_repair_leaves_what_it_cannot_judge(insecure: Repository) -> None:
         "object-invalid-name",
         "object-check-failed",
     ]
-    assert repaired.to_text().splitlines()[0] == (
+    assert repaired_text(repaired).splitlines()[0] == (
         f"left: fsck: object-invalid-name: objects/{bucket}/README: not a digest"
     )
     assert path_of(insecure, digest).exists()
@@ -515,7 +517,7 @@ def test_a_layer_that_makes_no_sense_is_quarantined(insecure: Repository) -> Non
     assert [(f.kind.value, f.path) for f in repaired.left] == [
         ("stream-read-failed", "streams/not-ours")
     ]
-    assert "left: fsck: stream-read-failed: streams/not-ours: " in repaired.to_text()
+    assert "left: fsck: stream-read-failed: streams/not-ours: " in repaired_text(repaired)
 
 
 def test_repair_needs_to_be_alone(insecure: Repository, parent: Dir) -> None:

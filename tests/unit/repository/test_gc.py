@@ -98,13 +98,6 @@ def test_a_dry_run_can_take_a_reference_for_removed(repository: Repository, stor
     assert expected.objects_removed > 0
 
 
-def test_a_report_in_words() -> None:
-    assert NOTHING.to_text() == "Objects: 0 removed (0 bytes)"
-    assert GcReport(12, 3400, 1, 3, 0, ()).to_text() == (
-        "Objects: 12 removed (3400 bytes)\nPruned symlinks: 1 images, 3 streams"
-    )
-
-
 def test_an_image_that_only_a_stream_names_is_walked(repository: Repository) -> None:
     content = repository.objects.put(b"only in the image" * 10)
     root = Directory(Stat(mode=0o755))

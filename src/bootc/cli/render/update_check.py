@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bootc.deploy.check import Unchanged, Update, no_changes, shown_name
 from bootc.deploy.protection import notice
 from bootc.printable import printable
+from bootc.sizes import glib_size
 
 if TYPE_CHECKING:
     from bootc.formats.ocispec import Descriptor
@@ -48,17 +49,5 @@ def _difference(old: Sequence[Descriptor], new: Sequence[Descriptor]) -> Iterato
         ("Added layers:", [layer for layer in new if layer.digest not in before]),
     )
     for label, layers in rows:
-        size = _size(sum(layer.size_bytes for layer in layers))
+        size = glib_size(sum(layer.size_bytes for layer in layers))
         yield f"{label:<17} {len(layers):<4}  Size: {size}"
-
-
-def _size(count: int) -> str:
-    """Render a size as GLib does, in powers of a thousand."""
-    if count < 1000:
-        return f"{count} {'byte' if count == 1 else 'bytes'}"
-    value = float(count)
-    for unit in ("kB", "MB"):
-        value /= 1000
-        if value < 1000:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:.1f} GB"

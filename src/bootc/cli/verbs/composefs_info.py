@@ -1,7 +1,7 @@
-"""``composefs-info``: what is in an image, as the C tool of that name tells it.
+"""``composefs-info``: the content of an image, printed like the C tool of that name does it.
 
-Everything it prints is the same, and so are exit codes; messages are ours. Beyond that
-it takes what the reader takes: images of ``mkfs.erofs`` without a composefs header.
+Output and exit codes are the same, messages are not. It also accepts every image that the
+reader accepts, for example those of ``mkfs.erofs`` without a composefs header.
 
 Source: ``composefs-info`` of libcomposefs 1.0.8.
 """
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from bootc.fs.dir import Dir
 
 _CHUNK_BYTES = 1 << 20
-#: How the kernel says that there is nothing by a name.
+#: The errors of the kernel for a path that does not exist.
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 Work = Callable[[argparse.Namespace, "Dir | None", Context], None]
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Do what the second word of the command line says."""
+    """Run the command that the command line names."""
     from bootc.fs.dir import Dir
 
     for name in args.filter:
         if "/" in name:
             raise Error(f"--filter {name}: the name of an entry has no slash")
     with contextlib.ExitStack() as stack:
-        # It must be there even for commands that do not look into it, as in C.
+        # As in C, it must exist even for commands that do not read it.
         basedir = None if args.basedir is None else stack.enter_context(Dir.open(args.basedir))
         _WORK[args.command](args, basedir, context)
 
@@ -65,7 +65,7 @@ def _objects(args: argparse.Namespace, basedir: Dir | None, context: Context) ->
 
 
 def _missing_objects(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
-    # Without a directory none is anywhere.
+    # Without a directory of objects, every object is missing.
     found = _all_objects(args)
     missing = [path for path in found if basedir is None or not _exists(path, basedir)]
     context.write_bytes(b"".join(path + b"\n" for path in missing))
@@ -97,7 +97,7 @@ def _all_objects(args: argparse.Namespace) -> list[bytes]:
 
 
 def _exists(path: bytes, basedir: Dir) -> bool:
-    # Not through the Dir: an image may name any path, and the C tool looks there.
+    # Not beneath a Dir: an image may name any path, and the C tool opens it.
     try:
         os.stat(path, dir_fd=basedir.fileno())
     except OSError as exc:
@@ -108,7 +108,7 @@ def _exists(path: bytes, basedir: Dir) -> bool:
 
 
 def _digest_of(path: str) -> Digest:
-    """Return what the kernel says, or else what it would say."""
+    """Return the digest of a file: the kernel's, or the one that it would compute."""
     from bootc.formats.digest import Algorithm, Digest
     from bootc.formats.verity import VerityHasher
     from bootc.fs.dir import open_regular

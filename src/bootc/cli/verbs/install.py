@@ -1,4 +1,4 @@
-"""``bootc install``: put an image on a disk."""
+"""``bootc install``: install an image on a disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import argparse
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error, UsageError
 
-_FILESYSTEMS = ("ext4", "btrfs", "xfs")
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 
@@ -41,10 +40,10 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
 
 
 def _size(text: str) -> int:
-    """Parse a size when the command runs, as upstream does.
+    """Parse a size, as upstream does only when the command runs.
 
     Raises:
-        Error: it is none.
+        Error: the text is not a size.
     """
     from bootc.deploy.install.partition import parse_size
 

@@ -61,6 +61,7 @@ class NotClean(Error):
 
 def composefs_gc(args: argparse.Namespace, context: Context) -> None:
     """Remove what no deployment needs, or show the steps."""
+    from bootc.cli.render.gc import collection_text
     from bootc.deploy.cleanup import CleanupIncomplete, collect_garbage
 
     dry_run = args.dry_run or args.assert_no_op
@@ -81,7 +82,7 @@ def composefs_gc(args: argparse.Namespace, context: Context) -> None:
         except CleanupIncomplete as exc:
             incomplete, collection = exc, exc.collection
     if collection is not None and collection.counted is not None:
-        context.write(f"{collection.counted.to_text()}\n")
+        context.write(collection_text(collection.counted))
     if incomplete is not None:
         raise incomplete
     if args.assert_no_op and collection is not None and collection.removes_anything:
@@ -102,12 +103,12 @@ def planned_removal(collection: Collection) -> str:
 
 def dir_diff(args: argparse.Namespace, context: Context) -> None:
     """Print what a merge of three directories would do, as one of /etc is done."""
+    from bootc.cli.render.etc import change_lines
     from bootc.deploy.etc.merge import merge_etc
-    from bootc.deploy.etc.text import report
 
     merge = merge_etc(*(_read_directory(path) for path in (args.pristine, args.current, args.new)))
     reasons = (conflict.reason for conflict in merge.conflicts)
-    context.write("".join(f"{line}\n" for line in report(merge.changes, reasons)))
+    context.write("".join(f"{line}\n" for line in change_lines(merge.changes, reasons)))
 
 
 def _read_directory(path: str) -> Directory:

@@ -1,7 +1,7 @@
-"""``mkcomposefs``: an image of a directory or a dump file, as the C tool of that name makes it.
+"""``mkcomposefs``: write an image of a directory or a dumpfile, like the C tool of that name.
 
-Images, stored objects and what is printed are the same, and so are exit codes; messages
-are ours. An image appears only after its source was read to the end.
+Images, stored objects, output and exit codes are the same, messages are not. An image
+appears only after the command has read its source to the end.
 
 Source: ``mkcomposefs`` of libcomposefs 1.0.8.
 """
@@ -50,15 +50,15 @@ def _check(args: argparse.Namespace, context: Context) -> None:
         if args.image is not None:
             raise Error("--print-digest-only writes no image", hint=f"leave out {args.image}")
     elif args.image is None:
-        raise Error("no image is named", hint="- is standard output")
+        raise Error("the name of the image is missing", hint="- is standard output")
     if args.image == "-" and context.stdout_is_terminal:
-        raise Error("an image is nothing for a terminal", hint="redirect the output")
+        raise Error("a terminal cannot show an image", hint="redirect the output")
     if args.skip_xattrs and args.user_xattrs and not args.from_file:
         raise Error("--skip-xattrs and --user-xattrs exclude each other")
 
 
 def _versions(args: argparse.Namespace) -> tuple[int, int]:
-    """Return the range asked for; a lowest version alone is the highest, too."""
+    """Return the lowest and the highest version; a lowest version alone is both."""
     low: int | None = args.min_version
     high: int | None = args.max_version
     if high is None:
@@ -70,7 +70,7 @@ def _read_dump(source: str) -> Directory:
     from bootc.formats.dialect import Dialect
     from bootc.formats.dumpfile import parse_dumpfile
 
-    # Standard input is not ours to close.
+    # Standard input remains open.
     is_stdin = source == "-"
     with (
         open(0 if is_stdin else source, "rb", closefd=not is_stdin) as lines,
@@ -88,7 +88,7 @@ def _scan(args: argparse.Namespace) -> Directory:
     from bootc.repository.sink import DigestOnly
 
     with contextlib.ExitStack() as stack:
-        # As in C, the source itself must not be a symlink.
+        # As in C, the source must not be a symlink.
         top = stack.enter_context(Dir(os.open(args.source, _OPEN_SOURCE), args.source))
         if args.digest_store is None:
             root = read_tree(top, DigestOnly(Algorithm.SHA256))
@@ -120,9 +120,9 @@ def _threads(text: str) -> int:
 
 
 def _number(text: str, low: int, high: int) -> int:
-    # What strtol(3) takes; int() would take more.
+    # As strtol(3) accepts it; int() accepts more.
     if not _NUMBER.match(text) or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is no number from {low} to {high}")
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number from {low} to {high}")
     return int(text)
 
 

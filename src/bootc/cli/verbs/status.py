@@ -1,4 +1,4 @@
-"""``bootc status``: what is booted, staged, and there to roll back to."""
+"""``bootc status``: show the booted, the staged and the rollback deployment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ _FORMATS = ("humanreadable", "yaml", "json")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Print the host in the format asked for; by default for people on a terminal, else YAML."""
-    from bootc.cli import output
+    """Print the host. The default is text for people on a terminal, and YAML elsewhere."""
     from bootc.deploy.host.status import read_host
 
     if args.format_version not in (0, 1):
@@ -28,11 +27,17 @@ def run(args: argparse.Namespace, context: Context) -> None:
         )
     match chosen:
         case "json":
-            context.write(output.render_json(host.to_json()))
+            from bootc.cli.render.structured import render_json
+
+            context.write(render_json(host.to_json()))
         case "yaml":
-            context.write(output.render_yaml(host.to_json()))
+            from bootc.cli.render.structured import render_yaml
+
+            context.write(render_yaml(host.to_json()))
         case _:
-            context.write(output.render_human(host, verbose=args.verbose))
+            from bootc.cli.render.status import status_text
+
+            context.write(status_text(host, verbose=args.verbose))
 
 
 _COMMAND = Command(

@@ -1,11 +1,12 @@
-"""The host as values: what is deployed, in the schema ``org.containers.bootc/v1``.
+"""The host as values and as JSON, in upstream's schema ``org.containers.bootc/v1``.
 
-Owns the vocabulary of ``bootc status`` and its JSON. The keys, their spelling and
-which of them may be missing are an interface that tools of others read: a key
-without a value is there as ``null``, except ``signature`` and
-``otherDeployments``, which are left out. ``findings`` is a key of ours; who knows
-the schema only never sees it on a machine where nothing is odd. Nothing here reads
-anything.
+The vocabulary and the JSON of ``bootc status``. The keys, their spelling and which of them may
+be missing are an interface that other programs read. A key without a value is ``null``, except
+``signature`` and ``otherDeployments``, which are left out. ``findings`` is bootc's own key. It
+is missing as long as there are no findings.
+
+``to_json`` stays beside the values and not in :mod:`bootc.cli.render`: this JSON is a format,
+which the cached update on disk has, too. Nothing here reads anything.
 """
 
 from __future__ import annotations

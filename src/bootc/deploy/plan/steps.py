@@ -17,6 +17,7 @@ from bootc.boot.menu_read import Item
 from bootc.deploy.etc.merge import Merge
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin
+from bootc.sizes import exact_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class RemoveArtifact:
     artifact: Artifact
 
     def __str__(self) -> str:
-        return f"remove the unused kernel {self.artifact.name} ({self.artifact.size_bytes} bytes)"
+        size = exact_size(self.artifact.size_bytes)
+        return f"remove the unused kernel {self.artifact.name} ({size})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class WriteKernel:
     size_bytes: int
 
     def __str__(self) -> str:
-        return f"write the kernel of deployment {self.deployment} ({self.size_bytes} bytes)"
+        return f"write the kernel of deployment {self.deployment} ({exact_size(self.size_bytes)})"
 
 
 @dataclass(frozen=True, slots=True)

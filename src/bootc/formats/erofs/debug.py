@@ -44,7 +44,7 @@ from bootc.formats.erofs.structs import (
     XATTR_ENTRY,
     align,
 )
-from bootc.printable import printable
+from bootc.printable import shown
 
 _LAYOUTS = {FLAT_PLAIN: "flat plain", FLAT_INLINE: "flat inline", CHUNK_BASED: "chunk based"}
 _KINDS = {
@@ -237,5 +237,4 @@ def _inode_details(inode: Record, *, extended: bool) -> Iterator[str]:
 
 
 def _show(raw: bytes) -> str:
-    text = f"'{printable(raw, _SHOWN_BYTES)}'"
-    return text if len(raw) <= _SHOWN_BYTES else f"{text} ({len(raw)} bytes)"
+    return shown(raw, _SHOWN_BYTES)

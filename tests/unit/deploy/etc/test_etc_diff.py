@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bootc.cli.render.etc import change_lines
 from bootc.deploy.etc.diff import local_changes, same, without_stamp
-from bootc.deploy.etc.text import quoted, report
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.tree import (
     CharDevice,
@@ -22,7 +22,7 @@ from support.etctrees import directory, etc, file, link, listing, stat
 
 
 def lines(pristine: Directory, current: Directory) -> list[str]:
-    return list(report(local_changes(pristine, current)))
+    return list(change_lines(local_changes(pristine, current)))
 
 
 def test_nothing_changed() -> None:
@@ -85,30 +85,6 @@ def test_the_stamp_and_etc_itself_are_no_changes() -> None:
 
 def test_a_stamp_further_down_is_a_file() -> None:
     assert lines(etc(d=directory()), etc(d=directory(_updated=""))) == ['Added "d/.updated"']
-
-
-def test_reasons_come_last() -> None:
-    changes = local_changes(etc(), etc(a=""))
-    assert list(report(changes, ["File 'a' is odd"])) == ['Added "a"', "Unmergable File 'a' is odd"]
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        (b"ssh/sshd_config", "ssh/sshd_config"),
-        (b'it\'s "x"', 'it\'s \\"x\\"'),
-        (b"back\\slash", "back\\\\slash"),
-        (b"tab\tline\nreturn\rnul\0", "tab\\tline\\nreturn\\rnul\\0"),
-        (b"\x1b[31m", "\\u{1b}[31m"),
-        (b"\x7f", "\\u{7f}"),
-        ("café 日本".encode(), "café 日本"),
-        (b"caf\xe9", "caf\\xE9"),
-        ("e\u0301".encode(), "e\\u{301}"),
-        ("\u202e".encode(), "\\u{202e}"),
-    ],
-)
-def test_paths_are_quoted(path: bytes, expected: str) -> None:
-    assert quoted(path) == expected
 
 
 BIG, OTHER = b"b" * 5000, b"o" * 5000

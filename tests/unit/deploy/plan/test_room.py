@@ -14,6 +14,7 @@ from bootc.boot.scheme import Scheme
 from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy import rollback as orders
 from bootc.formats.origin import BootType
+from bootc.sizes import exact_size
 from support import osimages
 from support.bench import Bench, upgrade
 from support.bootdirs import GRUB, GRUB_UKI, SCHEMES, SYSTEMD, SYSTEMD_UKI, scheme_name
@@ -117,7 +118,7 @@ def test_the_menu_of_an_update_that_has_a_file_system_of_its_own(benches: Benche
         volume.leave(0)
         before = bench.machine.contents(repository=False)
         for dry_run in (True, False):
-            with pytest.raises(NoSpaceOnBoot, match=r"boot has 0 KiB free, but another boot menu"):
+            with pytest.raises(NoSpaceOnBoot, match=r"boot has 0 B free, but another boot menu"):
                 bench.machine.command(upgrade(dry_run=dry_run))
         # What is staged is so still.
         assert bench.machine.contents(repository=False) == before
@@ -136,7 +137,7 @@ def test_a_kernel_beside_the_menu_goes_for_an_update(benches: Benches) -> None:
     with limited(volume):
         volume.leave(0)
         dry = bench.machine.command(upgrade(dry_run=True))
-        assert f"  remove the unused kernel {EMPTY} (4096 bytes)" in dry
+        assert f"  remove the unused kernel {EMPTY} (4.0 KiB, 4096 bytes)" in dry
         bench.machine.command(upgrade())
     assert not leftover.exists()
     assert bench.machine.reboot() is None
@@ -165,7 +166,7 @@ def test_what_is_said_where_a_menu_does_not_fit(benches: Benches) -> None:
     with limited(volume), pytest.raises(NoSpaceOnBoot) as caught:
         bench.machine.command(rollback())
     assert caught.value.message == (
-        f"{bench.machine.esp} has 1 KiB free, but another boot menu needs 3 KiB there"
+        f"{bench.machine.esp} has 1.0 KiB free, but another boot menu needs 3.0 KiB there"
     )
     assert caught.value.hint == (
         "remove files of other systems there, or delete a deployment that does not boot "
@@ -202,7 +203,7 @@ def test_going_back_in_the_room_of_a_kernel_nobody_needs(scheme: Scheme, benches
         size = sum(map(len, next(iter(bench.images.kernels.values()))))
         assert bench.machine.command(rollback(dry_run=True))[:4] == [
             "  remove the staged menu",
-            f"  remove the unused kernel {EMPTY} ({size} bytes)",
+            f"  remove the unused kernel {EMPTY} ({exact_size(size)})",
             f"  write the staged menu: {bench.id(osimages.OLD)}, {bench.id(osimages.NEW)}",
             "* exchange the staged menu with the live one",
         ]
@@ -288,7 +289,7 @@ def test_a_menu_that_finds_no_room_at_shutdown(
         volume.leave(0)
         assert isinstance(bench.machine.reboot(), NoSpaceOnBoot)
         assert bench.shown() == ["new", "old"]
-        assert any("has 0 KiB free, but another boot menu needs" in f for f in bench.findings())
+        assert any("has 0 B free, but another boot menu needs" in f for f in bench.findings())
         volume.lift()
         bench.machine.command(upgrade())
         assert bench.machine.reboot() is None

@@ -1,7 +1,7 @@
-"""``bootc internals cfs``: a composefs repository by hand, with the verbs of ``cfsctl``.
+"""``bootc internals cfs``: the verbs of ``cfsctl``, for work on a composefs repository by hand.
 
-What is printed is the same, messages are ours. Owns the options that come before the
-verb, which :mod:`bootc.cli.verbs.cfs.opening` gives their meaning.
+The verbs print what ``cfsctl`` prints, except for messages. Options of the group come before
+the verb; :mod:`bootc.cli.verbs.cfs.opening` says what they mean.
 """
 
 from __future__ import annotations

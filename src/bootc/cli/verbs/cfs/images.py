@@ -1,8 +1,10 @@
-"""``cfs`` verbs for images: made of directories, listed, looked into, mounted.
+"""``cfs`` verbs for images: create, list, inspect and mount them.
 
-What ``cfsctl`` prints is printed here to the letter. Promises: when a verb that stores
-something prints, all of it is on the disk; and the image of a directory is the one that
-``bootc container compute-composefs-digest`` and a pull compute.
+The verbs print exactly what ``cfsctl`` prints. Promises:
+
+- A verb that stores something prints its result after all of it is on the disk.
+- The image of a directory is the same that ``bootc container compute-composefs-digest`` and a
+  pull compute.
 
 Source: composefs, "cfsctl", "Commands" and "Images and stream references".
 """
@@ -14,7 +16,8 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import name_value, render_pretty_json, render_table
+from bootc.cli.render import images
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
 from bootc.errors import Error, doing
@@ -26,14 +29,12 @@ if TYPE_CHECKING:
     from bootc.repository.repository import Repository
     from bootc.repository.sink import ObjectSink
 
-#: How much of a digest a table shows.
-_SHORT = 12
-#: The format of images that no repository keeps, whatever one there may say.
+#: The format of images that no repository stores. The formats of a repository do not count.
 _VERSION_WITHOUT_REPOSITORY = 1
 
 
 class NotInImage(Error):
-    """An image has no file of such a name."""
+    """An image has no file of this name, or the file has no content."""
 
 
 def list_images(args: argparse.Namespace, context: Context) -> None:
@@ -41,30 +42,24 @@ def list_images(args: argparse.Namespace, context: Context) -> None:
     with opened(args, context, writable=False) as repository:
         named = sorted(repository.images.refs().items())
     if args.json:
-        images = [
-            {**name_value("name", os.fsencode(name)), "digest": digest.hex}
-            for name, digest in named
-        ]
-        context.write(render_pretty_json({"images": images}))
+        context.write(render_pretty_json(images.named_images_json(named)))
     elif not named:
         context.write("No images found\n")
     else:
-        length = None if args.no_trunc else _SHORT
-        rows = [(name, digest.hex[:length]) for name, digest in named]
-        context.write(render_table(("NAME", "DIGEST"), rows))
+        context.write(images.named_images_table(named, full=args.no_trunc))
 
 
 def image_objects(args: argparse.Namespace, context: Context) -> None:
-    """Print the objects that files of an image consist of."""
+    """Print the objects that hold the content of an image's files."""
     from bootc.repository.content import objects_of
 
     with opened(args, context, writable=False) as repository:
         objects = objects_of(repository.objects, repository.images.resolve(args.name))
-    context.write("".join(sorted(_line(digest) for digest in objects)))
+    context.write("".join(sorted(images.object_line(digest) for digest in objects)))
 
 
 def dump_files(args: argparse.Namespace, context: Context) -> None:
-    """Print what an image says of some of its files."""
+    """Print the entries of some files of an image."""
     from bootc.formats.dumpfile import write_dumpfile
     from bootc.repository.content import read_image_tree
 
@@ -85,7 +80,7 @@ def dump_files(args: argparse.Namespace, context: Context) -> None:
 
 
 def _backing_path(node: Node, file: str) -> bytes:
-    """Return where below the objects the content of a file is."""
+    """Return the path, below the objects, of the content of a file."""
     from bootc.formats.tree import Directory, External, Unverified
 
     if isinstance(node, Directory):
@@ -100,7 +95,7 @@ def _backing_path(node: Node, file: str) -> bytes:
 
 
 def create_image(args: argparse.Namespace, context: Context) -> None:
-    """Store a directory: its files, and an image of it."""
+    """Store the files of a directory, and an image of it."""
     from bootc.formats.erofs.writer import mkfs_erofs
 
     name = _reference(args.name)
@@ -114,7 +109,7 @@ def create_image(args: argparse.Namespace, context: Context) -> None:
         if name is not None:
             repository.images.set_ref(name, made[0])
         repository.sync()
-    context.write(_line(made[0]))
+    context.write(images.object_line(made[0]))
 
 
 def _versions(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
@@ -125,13 +120,13 @@ def _versions(args: argparse.Namespace, repository: Repository) -> tuple[int, ..
 
 
 def compute_id(args: argparse.Namespace, context: Context) -> None:
-    """Print the digest of the image of a directory, storing nothing."""
+    """Print the digest of the image of a directory, without storing anything."""
     digest, _ = _image_id(args, bootable=args.bootable, xattrs=args.xattrs)
     context.write(f"{digest}\n")
 
 
 def compute_karg(args: argparse.Namespace, context: Context) -> None:
-    """Print the kernel argument that boots the image of a directory, storing nothing."""
+    """Print the kernel argument for the image of a directory, without storing anything."""
     from bootc.formats.cmdline import composefs_karg
     from bootc.oci.names import XattrMode
 
@@ -139,14 +134,14 @@ def compute_karg(args: argparse.Namespace, context: Context) -> None:
     if version == 2:
         argument = composefs_karg(digest.hex, optional=args.insecure)
     else:
-        # Version 0 is called v1, too: they share a layout.
+        # Versions 0 and 1 share a layout, and the argument calls both v1.
         optional = "?" if args.insecure else ""
         argument = f"composefs.digest={optional}v1-{digest.algorithm.hash_name}-12:{digest}"
     context.write(f"{argument}\n")
 
 
 def create_dumpfile(args: argparse.Namespace, context: Context) -> None:
-    """Print the tree of the image of a directory."""
+    """Print the tree of the image of a directory as a dumpfile."""
     from bootc.formats.dumpfile import write_dumpfile
     from bootc.repository.sink import DigestOnly
 
@@ -199,12 +194,12 @@ def import_image(args: argparse.Namespace, context: Context) -> None:
             data = file.read(MAX_IMAGE_BYTES + 1)
             if len(data) > MAX_IMAGE_BYTES:
                 raise InvalidImage(MAX_IMAGE_BYTES, "larger than any image")
-            # Collections would refuse to go on with an image that makes no sense.
+            # A garbage collection stops at an image that it cannot parse.
             check_image(data)
         digest = repository.images.add(data)
         repository.images.set_ref(name, digest)
         repository.sync()
-    context.write(_line(digest))
+    context.write(images.object_line(digest))
 
 
 def mount(args: argparse.Namespace, context: Context) -> None:
@@ -216,7 +211,7 @@ def mount(args: argparse.Namespace, context: Context) -> None:
 
 
 def cat(args: argparse.Namespace, context: Context) -> None:
-    """Print the bytes a stream was made of."""
+    """Print the original bytes of a stream."""
     from bootc.formats.splitstream import StreamReader
     from bootc.repository.content import check_object, object_chunks
     from bootc.repository.links import is_entry_name, is_ref_name
@@ -233,14 +228,14 @@ def cat(args: argparse.Namespace, context: Context) -> None:
                 if isinstance(chunk, bytes):
                     context.write_bytes(chunk)
                     continue
-                # Compared first: what is damaged must not be printed.
+                # Check the object first: no damaged byte may be printed.
                 check_object(repository.objects, chunk)
                 for piece in object_chunks(repository.objects, chunk):
                     context.write_bytes(piece)
 
 
 def _reference(name: str | None) -> str | None:
-    """Return the name an image gets, which may be said like one that is asked for."""
+    """Return the name that an image gets; the command line may put ``refs/`` in front of it."""
     from bootc.repository import layout
     from bootc.repository.links import is_ref_name
 
@@ -250,10 +245,6 @@ def _reference(name: str | None) -> str | None:
     if not is_ref_name(name):
         raise Error(f"{name!r:.200} cannot name an image")
     return name
-
-
-def _line(digest: Digest) -> str:
-    return f"{digest.algorithm.hash_name}:{digest}\n"
 
 
 def _xattr_mode(text: str) -> XattrMode:

@@ -1,8 +1,8 @@
-"""How the ``cfs`` verbs mount an image: options they share, and the mount itself.
+"""The mount of an image by ``cfs`` verbs, and the options that these verbs share.
 
-Promises: the image of a secure repository is proved to be the one named, and overlayfs
-checks every file of it; no option turns that off. It is the kernel that mounts, never
-FUSE, so that this needs root.
+Promises: in a secure repository the image is measured and compared with its name, and
+overlayfs checks every file. No option turns that off. The kernel mounts the image, not FUSE,
+so this needs root.
 
 Source: composefs, "Kernel mount" and "Verity requirement".
 """
@@ -36,15 +36,15 @@ OPTIONS = (
 
 
 class NoFuse(Error):
-    """A mount through FUSE was asked for."""
+    """The user asked for a mount through FUSE."""
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse options that contradict each other, before anything is opened.
+    """Refuse options that contradict each other. Called before anything is opened.
 
     Raises:
-        UsageError: one of them needs another.
-        NoFuse: FUSE was asked for.
+        UsageError: an option lacks another one that it needs.
+        NoFuse: the user asked for FUSE.
     """
     if (args.upperdir is None) != (args.workdir is None):
         raise UsageError("--upperdir and --workdir need each other")
@@ -60,9 +60,9 @@ def mount_at(
     """Mount an image of the repository at a directory, as the options say.
 
     Raises:
-        ImageNotFound: it is not there.
-        ImageNotTrusted: the repository is secure, and it is not what its name says.
-        OSError: EPERM without root, and whatever the kernel says.
+        ImageNotFound: the repository does not have the image.
+        ImageNotTrusted: the repository is secure, and the image does not match its name.
+        OSError: EPERM without root, or another error of the kernel.
     """
     from bootc.fs.dir import Dir
     from bootc.kernel.libc import AT_FDCWD

@@ -1,8 +1,8 @@
 """``cfs oci``: container images of a repository, with the verbs of ``cfsctl oci``.
 
-What ``cfsctl`` prints is printed here to the letter. An image is named by its tag or by the
-digest of its manifest, which may have an ``@`` in front; where a tree is computed, a digest
-is that of the configuration, as there.
+The verbs print exactly what ``cfsctl`` prints. The user names an image by its tag or by the
+digest of its manifest, with or without an ``@`` in front. For the verbs that compute a tree, a
+digest is the digest of the config, as in ``cfsctl``.
 
 Source: composefs, "Commands" and "OCI pull pipeline".
 """
@@ -13,12 +13,15 @@ import argparse
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json
+from bootc.cli.render import fsck as fsck_report
+from bootc.cli.render import repair as repair_report
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs import mounting, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, parse_oci_digest
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
 from bootc.printable import printable
+from bootc.sizes import human_size
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
@@ -28,15 +31,15 @@ if TYPE_CHECKING:
 
 
 class NothingToMount(Error):
-    """No EROFS image was made of a container image."""
+    """The repository has no EROFS image of a container image."""
 
 
 class NoMatch(Error):
-    """There is no way to make the boot image that was expected."""
+    """No combination of settings makes the expected boot image."""
 
 
 def pull(args: argparse.Namespace, context: Context) -> None:
-    """Bring an image into the repository, and say what came of it."""
+    """Pull an image into the repository, and print what it became."""
     from bootc.formats.imgref import ImageReference
     from bootc.oci import pull as pulling
     from bootc.oci.names import manifest_id
@@ -102,11 +105,9 @@ def _matched(repository: Repository, manifest_digest: OciDigest, expected: Diges
 
 
 def _amount(amount: Amount) -> str:
-    from bootc.cli.progress import human_bytes
-
     objects = amount.objects
-    stored = human_bytes(objects.new_bytes, decimals=2)
-    inlined = human_bytes(amount.inlined_bytes, decimals=2)
+    stored = human_size(objects.new_bytes, decimals=2)
+    inlined = human_size(amount.inlined_bytes, decimals=2)
     return (
         f"{objects.new} new + {objects.present} already present objects; "
         f"{stored} stored, {inlined} inlined"
@@ -114,7 +115,7 @@ def _amount(amount: Amount) -> str:
 
 
 def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
-    """Return the versions of the format to make images of, the one that counts first."""
+    """Return the versions of the image format to write, the default first."""
     formats = repository.metadata.effective_erofs_formats()
     wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
     if args.erofs_version is not None:
@@ -137,7 +138,7 @@ def tag(args: argparse.Namespace, context: Context) -> None:
 
 
 def untag(args: argparse.Namespace, context: Context) -> None:
-    """Take a tag away."""
+    """Remove a tag."""
     from bootc.oci.tags import untag_image
 
     with opened(args, context, writable=True) as repository:
@@ -147,7 +148,7 @@ def untag(args: argparse.Namespace, context: Context) -> None:
 
 
 def mount(args: argparse.Namespace, context: Context) -> None:
-    """Mount what was made of an image at a directory."""
+    """Mount the EROFS image of a container image at a directory."""
     from bootc.oci.stored import find_image
 
     mounting.check_options(args)
@@ -164,10 +165,10 @@ def mount(args: argparse.Namespace, context: Context) -> None:
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:
-    """Check the repository and its images, and put aside what is wrong if asked to.
+    """Check the repository and its images; with ``--repair`` set damaged parts aside.
 
     Returns:
-        1 if something is wrong, or left to do after a repair.
+        1 if there are findings, or if a repair leaves some.
     """
     from bootc.oci.fsck import check_images
     from bootc.oci.repair import repair_images
@@ -178,18 +179,19 @@ def fsck(args: argparse.Namespace, context: Context) -> int:
         checked = check(repository, context.sink)
         report = check_images(repository, checked, context.sink, tag=args.image)
         if not args.json:
-            context.write(report.to_text())
+            context.write(fsck_report.oci_report_text(report))
         if args.repair and not report.ok:
             repaired = repair_images(repository, report, context.sink, wait=not args.no_wait)
     if args.json:
-        found = report.to_json()
+        found = fsck_report.oci_report_json(report)
         if args.repair:
-            found["repair"] = None if repaired is None else repaired.to_json()
+            repair = None if repaired is None else repair_report.repaired_images_json(repaired)
+            found["repair"] = repair
         context.write(render_pretty_json(found))
         return 0
     if repaired is None:
         return 0 if report.ok else 1
-    context.write(repaired.to_text())
+    context.write(repair_report.repaired_images_text(repaired))
     return 1 if repaired.pull_again or repaired.left or _left(repaired.repository) else 0
 
 

@@ -1,4 +1,4 @@
-"""``cfs oci`` verbs that look at images and change nothing.
+"""``cfs oci`` verbs that read images and change nothing.
 
 Source: composefs, "Commands".
 """
@@ -6,26 +6,29 @@ Source: composefs, "Commands".
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import name_value, render_pretty_json, render_table
+from bootc.cli.render.images import (
+    container_image_json,
+    container_images_json,
+    container_images_table,
+    layer_json,
+)
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest, OciDigest
     from bootc.formats.tree import Directory
-    from bootc.oci.stored import StoredImage
     from bootc.repository.repository import Repository
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
-_SHORT_DIGEST = 12
 
 
 class NotToTerminal(Error):
-    """Bytes that no terminal can show."""
+    """A terminal cannot show the result."""
 
 
 def images(args: argparse.Namespace, context: Context) -> None:
@@ -39,37 +42,11 @@ def images(args: argparse.Namespace, context: Context) -> None:
             for tag, image in list_images(repository)
         ]
     if args.json:
-        entries: list[object] = [_described(*row) for row in found]
-        context.write(render_pretty_json({"images": entries}))
+        context.write(render_pretty_json(container_images_json(found)))
     elif found:
-        header = ("NAME", "DIGEST", "ARCH", "LAYERS", "REFS")
-        context.write(render_table(header, [_row(*row) for row in found]))
+        context.write(container_images_table(found))
     else:
         context.write("No images found\n")
-
-
-def _described(tag: str, image: StoredImage, referrer_count: int) -> dict[str, object]:
-    config = image.config
-    return {
-        **name_value("name", os.fsencode(tag)),
-        "manifest_digest": str(image.documents.manifest_digest),
-        "is_container": config is not None,
-        "architecture": config.architecture if config else "",
-        "os": config.os if config else "",
-        "created": config.created if config else None,
-        "layer_count": len(image.documents.diff_ids),
-        "referrer_count": referrer_count,
-    }
-
-
-def _row(tag: str, image: StoredImage, referrer_count: int) -> tuple[str, ...]:
-    return (
-        tag,
-        image.documents.manifest_digest.hex[:_SHORT_DIGEST],
-        (image.config.architecture if image.config else "") or "artifact",
-        str(len(image.documents.diff_ids)),
-        str(referrer_count),
-    )
 
 
 def inspect(args: argparse.Namespace, context: Context) -> None:
@@ -83,25 +60,12 @@ def inspect(args: argparse.Namespace, context: Context) -> None:
         image = find_image(repository, args.image)
         referring = referrers(repository, image.documents.manifest_digest)
         version = default_version(args, repository)
-    documents = image.documents
-    if args.manifest or args.config:
-        raw = documents.manifest_raw if args.manifest else documents.config_raw
-        context.write_bytes(raw + b"\n")
-        return
-
-    plain = image.made(version, bootable=False)
-    booted = image.made(version, bootable=True)
-    context.write(
-        render_pretty_json(
-            {
-                "manifest": documents.manifest_raw.decode("utf-8", "replace"),
-                "config": documents.config_raw.decode("utf-8", "replace"),
-                "referrers": [str(digest) for digest in referring],
-                "composefs_erofs": plain and plain.hex,
-                "composefs_boot_erofs": booted and booted.hex,
-            }
-        )
-    )
+    if args.manifest:
+        context.write_bytes(image.documents.manifest_raw + b"\n")
+    elif args.config:
+        context.write_bytes(image.documents.config_raw + b"\n")
+    else:
+        context.write(render_pretty_json(container_image_json(image, referring, version)))
 
 
 def layer(args: argparse.Namespace, context: Context) -> None:
@@ -112,12 +76,12 @@ def layer(args: argparse.Namespace, context: Context) -> None:
         raise UsageError("--json and --dumpfile exclude each other")
     if context.stdout_is_terminal and not (args.json or args.dumpfile):
         raise NotToTerminal(
-            "a tar archive is nothing to show on a terminal",
-            hint="send it to a file or a program, or give --json or --dumpfile",
+            "a terminal cannot show a tar archive",
+            hint="redirect the output, or give --json or --dumpfile",
         )
     with opened(args, context, writable=False) as repository:
         if args.json:
-            context.write(render_pretty_json(layer_facts(repository, args.diff_id).to_json()))
+            context.write(render_pretty_json(layer_json(layer_facts(repository, args.diff_id))))
             return
         pieces = dump_layer if args.dumpfile else layer_archive
         for piece in pieces(repository, args.diff_id):
@@ -157,7 +121,7 @@ def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
 
 
 def default_version(args: argparse.Namespace, repository: Repository) -> int:
-    """Return the version of the format that counts."""
+    """Return the version of the image format that the command uses."""
     asked: int | None = args.erofs_version
     return repository.metadata.effective_erofs_formats().default if asked is None else asked
 

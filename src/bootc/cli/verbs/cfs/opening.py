@@ -1,8 +1,8 @@
-"""Which repository the ``cfs`` verbs work on, and how strictly it is opened.
+"""The repository that ``cfs`` verbs work on, and how they open it.
 
-Owns: what the options of the group mean. Promises: no option makes a repository less
-secure than it is, and one from before there was a ``meta.json`` is left alone where
-that is asked for.
+This module gives the options of the group their meaning. Promises: no option makes a
+repository less secure, and with ``--no-upgrade`` a repository without ``meta.json`` remains
+unchanged.
 
 Source: composefs, "cfsctl dispatch" and "Layout and locations".
 """
@@ -31,11 +31,11 @@ _MAKE_ONE = f"{_GROUP}init makes one"
 
 
 class WrongAlgorithm(Error):
-    """The repository names its objects by another algorithm than was asked for."""
+    """The repository names its objects by another algorithm than ``--hash`` says."""
 
 
 def parse_algorithm(text: str) -> Algorithm:
-    """Parse a name of an algorithm: that of the hash, or the one in ``meta.json``."""
+    """Parse the name of an algorithm: that of the hash, or the label in ``meta.json``."""
     from bootc.formats.digest import Algorithm
 
     for algorithm in Algorithm:
@@ -52,10 +52,10 @@ def parse_erofs_version(text: str) -> int:
 
 
 def repository_path(args: argparse.Namespace) -> str:
-    """Return where the repository is, or shall be, without symlinks.
+    """Return the path of the repository, which need not exist, without symlinks.
 
     Raises:
-        UsageError: more than one was named.
+        UsageError: the options name more than one repository.
     """
     if sum((args.repo is not None, args.user, args.system)) > 1:
         raise UsageError("--repo, --user and --system exclude each other")
@@ -103,24 +103,24 @@ def opened(
 ) -> Iterator[Repository]:
     """Open the repository for the length of a block, as the options of the group say.
 
-    One without ``meta.json``, from before there was such a file, is given one first by those
-    who write; to those who read it is what its objects are.
+    An old repository has no ``meta.json``. A verb that writes adds one first. For a verb that
+    reads, the objects tell the algorithm.
 
     Args:
         args: The command line.
-        context: Of the command.
-        writable: Open it for writing.
-        adopt: With ``--require-verity`` take one whose ``meta.json`` has no fs-verity, too, and
-            demand it of every object.
+        context: The context of the command.
+        writable: Open the repository for writing.
+        adopt: With ``--require-verity``, accept a ``meta.json`` without fs-verity, and require
+            fs-verity of every object.
 
     Raises:
         UsageError: the options contradict each other, or leave no repository.
-        NotARepository: there is none, or one that may not be upgraded.
-        WrongAlgorithm: it is not what ``--hash`` says.
-        LockedByOther: another process has it alone, and ``--no-wait`` was given.
-        VerityMissing: it is not secure, and ``--require-verity`` was given.
-        MetadataError, UnsupportedRepository: its ``meta.json`` cannot be honoured.
-        OSError: also with EROFS or EACCES, when it has to be written and cannot be.
+        NotARepository: there is no repository, or an old one and ``--no-upgrade``.
+        WrongAlgorithm: the algorithm is not the one of ``--hash``.
+        LockedByOther: another process has an exclusive lock, and ``--no-wait`` was given.
+        VerityMissing: the repository is not secure, and ``--require-verity`` was given.
+        MetadataError, UnsupportedRepository: bootc cannot follow its ``meta.json``.
+        OSError: for example EROFS or EACCES, if the verb has to write.
     """
     from bootc.fs.dir import Dir
     from bootc.repository.legacy import infer, upgrade
@@ -167,7 +167,7 @@ def _needs_upgrade(parent: Dir, name: str, args: argparse.Namespace) -> bool:
         path = f"{parent.path.rstrip('/')}/{name}"
         raise NotARepository(
             f"{path} is a repository of an older format, without meta.json",
-            hint="without --no-upgrade it is upgraded",
+            hint="leave out --no-upgrade: the command upgrades it",
         )
     return headless
 
@@ -180,14 +180,14 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def algorithm_without_repository(args: argparse.Namespace) -> Algorithm:
-    """Return what a verb that needs no repository names files by.
+    """Return the digest algorithm for a verb that needs no repository.
 
-    That of the repository if there is one; else what ``--hash`` says; else SHA-512.
+    It is that of the repository if there is one, else that of ``--hash``, else SHA-512.
 
     Raises:
-        UsageError: more than one repository was named.
-        WrongAlgorithm: there is one, and it is not what ``--hash`` says.
-        MetadataError, UnsupportedRepository: its ``meta.json`` makes no sense.
+        UsageError: the options name more than one repository.
+        WrongAlgorithm: the algorithm of the repository is not the one of ``--hash``.
+        MetadataError, UnsupportedRepository: bootc cannot follow the ``meta.json``.
     """
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir

@@ -1,6 +1,6 @@
-"""``cfs init``, ``gc`` and ``fsck``: a repository as a whole.
+"""``cfs init``, ``gc`` and ``fsck``, which work on a repository as a whole.
 
-What ``cfsctl`` prints is printed here to the letter; ``fsck --repair`` is ours.
+They print exactly what ``cfsctl`` prints. ``fsck --repair`` is bootc's own.
 
 Source: composefs, "init, ensure, upgrade, reset", "Garbage collection" and "fsck".
 """
@@ -14,7 +14,10 @@ import os
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.cli.output import render_pretty_json
+from bootc.cli.render.fsck import report_json, report_text
+from bootc.cli.render.gc import collection_text
+from bootc.cli.render.repair import repaired_json, repaired_text
+from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs.opening import (
     hints_for,
     opened,
@@ -36,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def init(args: argparse.Namespace, context: Context) -> None:
-    """Make a repository, or see that there is one."""
+    """Create a repository, or check that it exists."""
     from bootc.fs.dir import Dir
     from bootc.fs.parents import directories_made
     from bootc.repository.legacy import Outcome
@@ -68,9 +71,9 @@ def init(args: argparse.Namespace, context: Context) -> None:
 
 
 def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
-    """Return where the repository shall be, and how the user calls that.
+    """Return the path of the repository to create, and the path as the user wrote it.
 
-    As ``cfsctl`` has it, PATH counts, whatever the options of the group say.
+    As in ``cfsctl``, PATH wins over the options of the group.
     """
     if args.path is None:
         path = repository_path(args)
@@ -79,10 +82,10 @@ def _wanted_path(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _wanted_algorithm(args: argparse.Namespace, *, is_there: bool) -> Algorithm | None:
-    """Return what objects have to be named by; None if nothing is said.
+    """Return the algorithm that the options ask for, or None.
 
-    ``--hash`` speaks of a repository that is there: ``cfsctl`` makes a new one without regard to
-    it, and a script shall get the same repository here.
+    ``--hash`` is about an existing repository. ``cfsctl`` ignores it when it creates one, and a
+    script has to get the same repository from bootc.
     """
     wanted: Algorithm | None = args.algorithm
     if args.hash in (None, wanted):
@@ -120,7 +123,7 @@ def _initialized(
     wait, sink = not args.no_wait, context.sink
     is_there = parent.exists(f"{name}/{layout.META}")
     if args.ensure:
-        # What is there keeps its configuration; what this would make by itself is no demand.
+        # An existing repository keeps its configuration; the defaults for a new one do not apply.
         known = is_there or needs_upgrade(parent, name)
         return ensure(
             parent,
@@ -150,7 +153,7 @@ def _initialized(
 
 
 def gc(args: argparse.Namespace, context: Context) -> None:
-    """Remove what nothing refers to."""
+    """Remove images, streams and objects that no reference leads to."""
     from bootc.repository.gc import NotCollected, collect, dangling_links
 
     with opened(args, context, writable=not args.dry_run) as repository:
@@ -162,38 +165,38 @@ def gc(args: argparse.Namespace, context: Context) -> None:
             sink=context.sink,
         )
         if args.dry_run:
-            # As cfsctl counts, which removes objects first: links that lead to nothing now.
+            # cfsctl removes objects first, and counts the links that lead to no object then.
             images, streams = dangling_links(repository)
             report = dataclasses.replace(report, images_pruned=images, streams_pruned=streams)
     for warning in first_lines(report.warnings):
         _log.warning("%s", warning)
     if args.dry_run:
         context.write("Dry run (no files deleted):\n")
-    context.write(f"{report.to_text()}\n")
+    context.write(collection_text(report))
     if report.failures:
         raise NotCollected(report.failures)
 
 
 def fsck(args: argparse.Namespace, context: Context) -> int:
-    """Check everything, and put aside what is damaged if asked to; return 1 if that is needed."""
+    """Check the repository; with ``--repair`` set damaged parts aside. Return 1 for findings."""
     from bootc.repository.fsck import check
     from bootc.repository.repair import repair
 
     with opened(args, context, writable=args.repair, adopt=True) as repository:
         report = check(repository, context.sink, metadata_only=args.metadata_only)
         if not args.json:
-            context.write(report.to_text())
+            context.write(report_text(report))
         repaired = None
         if args.repair and not report.ok:
             repaired = repair(repository, report, context.sink, wait=not args.no_wait)
     if args.json:
-        found = report.to_json()
+        found = report_json(report)
         if args.repair:
-            found["repair"] = None if repaired is None else repaired.to_json()
+            found["repair"] = None if repaired is None else repaired_json(repaired)
         context.write(render_pretty_json(found))
         return 0
     if repaired is not None:
-        context.write(repaired.to_text())
+        context.write(repaired_text(repaired))
         return 1 if repaired.left else 0
     return 0 if report.ok else 1
 

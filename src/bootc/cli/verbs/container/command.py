@@ -1,4 +1,4 @@
-"""``bootc container``: verbs for people who build images, and for the builds themselves."""
+"""``bootc container``: verbs for people who build images, and for their build scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bootc container compute-composefs-digest`` and its kin: the deployment id of an image."""
+"""``bootc container compute-composefs-digest`` and ``…-from-storage``: compute deployment ids."""
 
 from __future__ import annotations
 
@@ -19,25 +19,33 @@ if TYPE_CHECKING:
 
 _XATTR_MODES = ("allowlist-only", "keep-user-xattrs")
 _DEFAULT_TARGET = "/target"
-#: Where a container finds the storage of its host, if somebody mounts it there.
+#: The storage of the host in a container, if the user mounts it there.
 _HOST_STORAGE = "/run/host-container-storage"
 _CONTAINERENV = "run/.containerenv"
 _MAX_CONTAINERENV_BYTES = 1 << 20
 
 
+class ComparisonFailed(Error):
+    """The comparison failed; the trees are neither equal nor different, as with diff(1)."""
+
+    exit_code = 2
+
+
 def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
-    """Print the deployment id a directory or an image would get, without storing anything."""
+    """Print the deployment id of a directory or an image, without storing anything."""
     if args.explain is not None:
         if args.target != _DEFAULT_TARGET or args.write_dumpfile_to is not None:
-            raise UsageError("--explain takes two names, and only --plain, --xattrs, --json")
+            raise UsageError(
+                "--explain takes two names, and no other options than --plain, --xattrs and --json"
+            )
         return _explain(args, context)
     if args.json:
-        raise UsageError("--json is for --explain")
+        raise UsageError("--json needs --explain")
     from bootc.formats.imgref import ImageReference
     from bootc.oci.names import XattrMode
 
     xattrs = XattrMode(args.xattrs)
-    # A directory of such a name can be said with a slash in front: ./a:b
+    # A directory whose name has a colon needs a slash: ./a:b
     if ":" in args.target and not args.target.startswith((".", "/")):
         reference = ImageReference.parse(args.target)
         root = _tree_of_image(reference, context, bootable=not args.plain, xattrs=xattrs)
@@ -48,7 +56,7 @@ def compute_composefs_digest(args: argparse.Namespace, context: Context) -> int:
 
 
 def compute_from_storage(args: argparse.Namespace, context: Context) -> None:
-    """Print the deployment id of an image in local container storage, mostly the host's."""
+    """Print the deployment id of an image in local container storage, usually the host's."""
     from bootc.formats.imgref import ImageReference
     from bootc.oci.names import XattrMode
 
@@ -88,8 +96,8 @@ def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -
 
 
 def _explain(args: argparse.Namespace, context: Context) -> int:
-    """Print why two digests differ; return 0 if they do not, 1 if they do."""
-    from bootc.cli.explain import ComparisonFailed, render_report_json, render_text
+    """Print why two digests differ. Return 0 if they are equal, 1 if not."""
+    from bootc.cli.render.explain import comparison_json, comparison_text
     from bootc.oci.explain import explain
     from bootc.oci.names import XattrMode
 
@@ -98,7 +106,7 @@ def _explain(args: argparse.Namespace, context: Context) -> int:
         report = explain(*args.explain, bootable=not args.plain, xattrs=xattrs, sink=context.sink)
     except (Error, OSError) as exc:
         raise ComparisonFailed(one_line(exc)) from exc
-    context.write(render_report_json(report) if args.json else render_text(report))
+    context.write(comparison_json(report) if args.json else comparison_text(report))
     return 0 if report.equal else 1
 
 
@@ -132,7 +140,7 @@ def _tree_of_directory(path: str, *, bootable: bool, xattrs: XattrMode) -> Direc
 
 
 def _check_ukis(tree: ImageTree) -> None:
-    """Refuse a UKI that names an image in only some of its profiles: no installation takes it."""
+    """Refuse a UKI that names an image in only some of its profiles: no install accepts it."""
     from bootc.boot.image_content import content_of
     from bootc.boot.image_kernel import find_ukis
     from bootc.boot.uki import check_sealing

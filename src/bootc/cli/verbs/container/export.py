@@ -34,7 +34,7 @@ def export(args: argparse.Namespace, context: Context) -> None:
 
 
 def _kernel_in_boot(image: ImageRoot) -> dict[str, str]:
-    """Return where kernel and initramfs go that installers look for in /boot."""
+    """Return the paths in /boot where installers look for the kernel and the initramfs."""
     from bootc.boot.unpacked_kernel import find_kernel
 
     kernel = find_kernel(image)

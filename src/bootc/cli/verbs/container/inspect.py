@@ -1,4 +1,4 @@
-"""``bootc container inspect``: what an image's root says about its kernel."""
+"""``bootc container inspect``: show the kernel and the kernel arguments of an image's root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NONE = "<none>"
 
 def inspect(args: argparse.Namespace, context: Context) -> None:
     """Print the kernel of an image and the kernel arguments that the image asks for."""
-    from bootc.cli.output import render_pretty_json, render_yaml
+    from bootc.cli.render.structured import render_pretty_json, render_yaml
     from bootc.fs.imageroot import ImageRoot
 
     if args.json and args.format:

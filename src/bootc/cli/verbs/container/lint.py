@@ -1,4 +1,4 @@
-"""``bootc container lint``: what an image's maker probably did not mean."""
+"""``bootc container lint``: check an image's root for errors and probable mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_lints(args: argparse.Namespace, context: Context) -> None:
 
 
 def _listed(lint: Lint) -> str:
-    """Return a lint as an item of a YAML list, whose strings may be those of JSON."""
+    """Return a lint as an item of a YAML list. A string of JSON is a string of YAML."""
     lines = [
         f"- name: {lint.name}",
         f"  type: {lint.kind.value}",

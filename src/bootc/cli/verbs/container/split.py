@@ -1,4 +1,4 @@
-"""``bootc container split-kernel-and-rootfs``: the kernel out of an image's root."""
+"""``bootc container split-kernel-and-rootfs``: move the kernel out of an image's root."""
 
 from __future__ import annotations
 

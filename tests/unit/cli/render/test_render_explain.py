@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bootc.cli.explain import render_report_json, render_text
+from bootc.cli.render.explain import comparison_json, comparison_text
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.oci.explain import Report, explain
@@ -34,7 +34,7 @@ def after(text: str) -> list[str]:
 
 def test_equal(tmp_path: Path) -> None:
     found = report(tmp_path)
-    assert render_text(found).splitlines() == [
+    assert comparison_text(found).splitlines() == [
         f"A: {tmp_path}/a (dumpfile, 5 entries)",
         f"   {found.a.digest.hex}",
         f"B: {tmp_path}/b (dumpfile, 5 entries)",
@@ -50,7 +50,7 @@ def test_classes_counts_and_examples(tmp_path: Path) -> None:
         .replace(b"/run 0 40755 2", b"/run 0 40755 3")
         + b"/run/d 0 40755 2 0 0 0 0.0 - - -\n/run/d/f 0 100644 1 0 0 0 0.0 - - -\n"
     )
-    assert after(render_text(report(tmp_path, A, changed))) == [
+    assert after(comparison_text(report(tmp_path, A, changed))) == [
         "The digests differ.",
         "",
         "entry missing          2, 1 directory, only in B",
@@ -70,7 +70,7 @@ def test_classes_counts_and_examples(tmp_path: Path) -> None:
 
 def test_a_cure(tmp_path: Path) -> None:
     changed = A.replace(b"1000.5 - x", b"1000.0 - x")
-    assert after(render_text(report(tmp_path, A, changed))) == [
+    assert after(comparison_text(report(tmp_path, A, changed))) == [
         "The digests differ.",
         "",
         "mtime nanoseconds        1",
@@ -84,7 +84,7 @@ def test_a_cure(tmp_path: Path) -> None:
 
 
 def test_format_versions(tmp_path: Path) -> None:
-    assert after(render_text(report(tmp_path, version=2))) == [
+    assert after(comparison_text(report(tmp_path, version=2))) == [
         "The digests differ.",
         "",
         "format version: 1 in A, 2 in B",
@@ -108,19 +108,19 @@ def test_other_writers(tmp_path: Path) -> None:
     raw[1024 + 64 : 1024 + 66] = b"me"  # the volume's name
     (tmp_path / "b").write_bytes(raw)
     found = explain(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert after(render_text(found)) == [
+    assert after(comparison_text(found)) == [
         "The digests differ.",
         "",
         "The trees are equal; the images were written by different rules: "
         "A composefs-rs, B unknown.",
     ]
-    assert json.loads(render_report_json(found))["writers"] == ["composefs-rs", None]
+    assert json.loads(comparison_json(found))["writers"] == ["composefs-rs", None]
 
 
 def test_json(tmp_path: Path) -> None:
     changed = A.replace(b"- x -", b"- x - user.\\xff=1")
     found = report(tmp_path, A, changed)
-    value = json.loads(render_report_json(found))
+    value = json.loads(comparison_json(found))
     assert value["a"] == {
         "name": f"{tmp_path}/a",
         "kind": "dumpfile",
@@ -155,10 +155,10 @@ def test_json(tmp_path: Path) -> None:
 
 
 def test_json_of_equal_and_of_incurable_trees(tmp_path: Path) -> None:
-    value = json.loads(render_report_json(report(tmp_path)))
+    value = json.loads(comparison_json(report(tmp_path)))
     assert (value["equal"], value["differences"], value["equalWhen"]) == (True, [], [])
     changed = A.replace(b"40755 4 0 0", b"40755 4 7 0")
-    assert json.loads(render_report_json(report(tmp_path, A, changed)))["equalWhen"] == [
+    assert json.loads(comparison_json(report(tmp_path, A, changed)))["equalWhen"] == [
         {
             "canonicalisation": "root-from-usr",
             "condition": "the root directory gets the metadata of /usr",
@@ -168,12 +168,12 @@ def test_json_of_equal_and_of_incurable_trees(tmp_path: Path) -> None:
         }
     ]
     changed = A.replace(b"- x -", b"- y -")
-    assert json.loads(render_report_json(report(tmp_path, A, changed)))["equalWhen"] is None
+    assert json.loads(comparison_json(report(tmp_path, A, changed)))["equalWhen"] is None
 
 
 def test_names_that_are_not_text(tmp_path: Path) -> None:
     odd = tmp_path / "\udcff"
     odd.write_bytes(A)
     found = explain(str(odd), str(odd))
-    assert render_text(found).startswith(f"A: {tmp_path}/\\xff (dumpfile")
-    assert json.loads(render_report_json(found))["a"]["name"] == f"{tmp_path}/\\xff"
+    assert comparison_text(found).startswith(f"A: {tmp_path}/\\xff (dumpfile")
+    assert json.loads(comparison_json(found))["a"]["name"] == f"{tmp_path}/\\xff"

@@ -1,7 +1,8 @@
-"""A comparison of two trees as text and as JSON.
+"""A comparison of two trees, for people and for programs.
 
-The text names classes, counts and examples, then what would make the trees equal. Names
-and values come from images and are printed so that no terminal takes them for commands.
+The text lists classes of differences with counts and examples, then the changes that would
+make the trees equal. Names and values come from images, so a terminal must not take them for
+commands.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from bootc.cli.output import name_value, render_json
-from bootc.errors import Error
+from bootc.cli.render.structured import name_value, render_json
 from bootc.formats.treediff import Aspect, Difference, Finding
 from bootc.oci.canonical import Applied
 from bootc.oci.explain import Report, Side
@@ -27,14 +27,8 @@ _TITLES = {
 }
 
 
-class ComparisonFailed(Error):
-    """There is nothing to compare: neither equal nor different (as with diff(1))."""
-
-    exit_code = 2
-
-
-def render_text(report: Report) -> str:
-    """Return the report for people, with a newline at the end."""
+def comparison_text(report: Report) -> str:
+    """Return the comparison for people, with a newline at the end."""
     return "".join(f"{line}\n" for line in _lines(report))
 
 
@@ -132,10 +126,10 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun.removesuffix('y')}ies"
 
 
-def render_report_json(report: Report) -> str:
-    """Return the report as JSON, with a newline at the end.
+def comparison_json(report: Report) -> str:
+    """Return the comparison as JSON, with a newline at the end.
 
-    Names that are not UTF-8 are given twice: as text with escapes, and in hex.
+    A name that is not UTF-8 appears twice: as text with escapes, and in hex.
     """
     value: dict[str, Any] = {
         "equal": report.equal,
