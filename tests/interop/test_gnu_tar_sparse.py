@@ -10,7 +10,7 @@ import pytest
 
 from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.splitstream import StreamReader
-from bootc.formats.tar import Kind
+from bootc.formats.tar import EntryKind
 from bootc.formats.tree import Directory
 from bootc.oci.flatten import FlattenError, apply_layer
 from bootc.oci.unpack import entries, split_layer
@@ -59,7 +59,7 @@ def test_every_byte_is_kept(archive: bytes) -> None:
 def test_what_follows_is_found_and_no_tree_is_made(archive: bytes) -> None:
     data = split_layer(io.BytesIO(archive), OciDigest.of(archive), Memory())
     found = [(entry.kind, entry.path) for entry, _ in entries(StreamReader(data), SHA256)]
-    assert [kind for kind, _ in found] == [Kind.SPARSE, Kind.FILE]
+    assert [kind for kind, _ in found] == [EntryKind.SPARSE, EntryKind.FILE]
     assert found[1][1] == b"zz"
     with pytest.raises(FlattenError, match="a sparse file"):
         apply_layer(Directory(), OciDigest.of(archive), entries(StreamReader(data), SHA256))

@@ -11,7 +11,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootc.deploy.etc.diff import Kind, local_changes, same, same_tree
+from bootc.deploy.etc.diff import ChangeKind, local_changes, same, same_tree
 from bootc.deploy.etc.merge import Choice, ConflictPolicy, Merge, merge_etc
 from bootc.formats.tree import Directory, Inline, Leaf, Node, Symlink
 from support.etctrees import stat
@@ -113,7 +113,7 @@ def test_no_local_change_is_lost_and_no_other_default_kept(sides: Sides) -> None
     if merge.conflicts:
         return
     for change in merge.changes:
-        if change.kind is Kind.REMOVED:
+        if change.kind is ChangeKind.REMOVED:
             assert at(merge.tree, change.path) is None
         else:
             assert same(at(merge.tree, change.path), at(now, change.path))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bootc.formats.digest import Digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
-from bootc.oci.fsck import OciReport, check_images
+from bootc.oci.fsck import OciFsckReport, check_images
 from bootc.repository.fsck import check
 from bootc.repository.repository import Repository
 from support import images
@@ -56,7 +56,7 @@ def put_document(
     return repository.streams.write(name, stream.finish())
 
 
-def checked(repository: Repository) -> OciReport:
+def checked(repository: Repository) -> OciFsckReport:
     """Check a repository and its images."""
     repository.objects.flush()
     return check_images(repository, check(repository))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bootc.fs.imageroot import ImageRoot
-from bootc.lint.model import Finding, render
+from bootc.lint.model import LintFinding, render
 from support import initramfs
 from support.kernels import bzimage
 
@@ -47,7 +47,7 @@ class Root:
             target.unlink()
         return self
 
-    def found(self, check: Callable[[ImageRoot], Finding | None]) -> str | None:
+    def found(self, check: Callable[[ImageRoot], LintFinding | None]) -> str | None:
         """Return what a lint says about it."""
         with ImageRoot.open(os.fspath(self.path)) as root:
             finding = check(root)

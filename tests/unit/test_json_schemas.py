@@ -25,7 +25,7 @@ from bootc.cli.render.structured import render_json
 from bootc.cli.table import commands_for
 from bootc.cli.verbs.etc import to_json
 from bootc.deploy.etc.diff import Change
-from bootc.deploy.etc.diff import Kind as ChangeKind
+from bootc.deploy.etc.diff import SideKind as ChangeKind
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.etc.review import MergeReview, Review
 from bootc.deploy.host.model import (
@@ -46,7 +46,7 @@ from bootc.formats.origin import BootType, Signature
 from bootc.formats.treediff import Aspect, Difference
 from bootc.formats.treediff import Finding as TreeFinding
 from bootc.oci.canonical import Applied, known_canonicalisations
-from bootc.oci.explain import Kind, Report, Side
+from bootc.oci.explain import Comparison, Side, SideKind
 from bootc.oci.unpack import split_layer
 from support import images
 from support.cfs import Cfs
@@ -111,8 +111,8 @@ def review() -> Review:
     return Review(changes, {b"a": Choice.KEEP, b"\xff": Choice.TAKE}, merge)
 
 
-def report() -> Report:
-    sides = (Side("a", Kind.DIRECTORY, 3, A, 1), Side("b", Kind.IMAGE, 4, B, None))
+def report() -> Comparison:
+    sides = (Side("a", SideKind.DIRECTORY, 3, A, 1), Side("b", SideKind.IMAGE, 4, B, None))
     findings = tuple(
         TreeFinding(
             aspect,
@@ -123,7 +123,7 @@ def report() -> Report:
         for aspect in Aspect
     )
     change = known_canonicalisations(A.algorithm, None)[0]
-    return Report(*sides, findings, (Applied(change, True, False),), (Dialect.RUST, None))
+    return Comparison(*sides, findings, (Applied(change, True, False),), (Dialect.RUST, None))
 
 
 DOCUMENTS = {
@@ -150,9 +150,9 @@ def test_values(name: str, printed: Callable[[], str]) -> None:
     check(name, printed())
 
 
-def equal(explanation: tuple[Applied, ...] | None) -> Report:
-    sides = (Side("a", Kind.DUMPFILE, 3, A, 1), Side("b", Kind.CONTAINER, 4, A, 2))
-    return Report(*sides, findings=(), explanation=explanation)
+def equal(explanation: tuple[Applied, ...] | None) -> Comparison:
+    sides = (Side("a", SideKind.DUMPFILE, 3, A, 1), Side("b", SideKind.CONTAINER, 4, A, 2))
+    return Comparison(*sides, findings=(), explanation=explanation)
 
 
 def test_the_words_of_a_schema_are_those_of_the_code() -> None:
@@ -163,7 +163,7 @@ def test_the_words_of_a_schema_are_those_of_the_code() -> None:
     explained = schema("digest-explanation")
     aspects = explained["$defs"]["difference"]["properties"]["class"]["enum"]
     assert aspects == [aspect.value for aspect in Aspect]
-    assert explained["$defs"]["side"]["properties"]["kind"]["enum"] == [k.value for k in Kind]
+    assert explained["$defs"]["side"]["properties"]["kind"]["enum"] == [k.value for k in SideKind]
     writers = explained["properties"]["writers"]["anyOf"][0]["items"]["enum"]
     assert writers == [*(dialect.value for dialect in Dialect), None]
     staged = schema("etc-diff")["properties"]["staged"]["anyOf"][0]["properties"]

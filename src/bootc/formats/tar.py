@@ -73,7 +73,7 @@ class TarError(Error):
             self.args = (self.message,)
 
 
-class Kind(enum.Enum):
+class EntryKind(enum.Enum):
     """What an entry makes."""
 
     FILE = "file"
@@ -87,20 +87,20 @@ class Kind(enum.Enum):
 
 
 _KINDS = {
-    b"0": Kind.FILE,
-    b"\0": Kind.FILE,
-    b"7": Kind.FILE,
-    b"1": Kind.HARDLINK,
-    b"2": Kind.SYMLINK,
-    b"3": Kind.CHAR_DEVICE,
-    b"4": Kind.BLOCK_DEVICE,
-    b"5": Kind.DIRECTORY,
-    b"6": Kind.FIFO,
-    b"S": Kind.SPARSE,
+    b"0": EntryKind.FILE,
+    b"\0": EntryKind.FILE,
+    b"7": EntryKind.FILE,
+    b"1": EntryKind.HARDLINK,
+    b"2": EntryKind.SYMLINK,
+    b"3": EntryKind.CHAR_DEVICE,
+    b"4": EntryKind.BLOCK_DEVICE,
+    b"5": EntryKind.DIRECTORY,
+    b"6": EntryKind.FIFO,
+    b"S": EntryKind.SPARSE,
 }
-_HAVE_BODIES = (Kind.FILE, Kind.SPARSE)
-_LINKS = (Kind.SYMLINK, Kind.HARDLINK)
-_DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
+_HAVE_BODIES = (EntryKind.FILE, EntryKind.SPARSE)
+_LINKS = (EntryKind.SYMLINK, EntryKind.HARDLINK)
+_DEVICES = (EntryKind.CHAR_DEVICE, EntryKind.BLOCK_DEVICE)
 _EXTENSIONS = {b"x": "pax header", b"L": "GNU long name", b"K": "GNU long link"}
 
 
@@ -109,7 +109,7 @@ class Entry:
     """One member of an archive. ``path`` and ``link_target`` are as the archive has them."""
 
     path: bytes
-    kind: Kind
+    kind: EntryKind
     mode: int
     uid: int
     gid: int
@@ -273,9 +273,9 @@ class HeaderReader:
         (_, mode, uid, gid, size, mtime, _, typeflag, linkname, _, _, _, *rest) = fields
         kind = _KINDS.get(typeflag)
         pax = extensions.pax
-        if kind is Kind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
-            kind = Kind.SPARSE
-        elif kind is Kind.SPARSE and rest[2][_SPARSE_GOES_ON]:
+        if kind is EntryKind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
+            kind = EntryKind.SPARSE
+        elif kind is EntryKind.SPARSE and rest[2][_SPARSE_GOES_ON]:
             self._take_sparse_map(offset)
         if kind is None:
             raise TarError(f"unknown entry type {typeflag!r}", offset)

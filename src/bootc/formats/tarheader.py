@@ -14,20 +14,20 @@ import os
 import tarfile
 from dataclasses import dataclass, field
 
-from bootc.formats.tar import BLOCK_BYTES, Kind
+from bootc.formats.tar import BLOCK_BYTES, EntryKind
 
 #: What an archive ends with, and what its length is a multiple of.
 RECORD_BYTES = 20 * BLOCK_BYTES
 TRAILER = bytes(2 * BLOCK_BYTES)
 
 _TYPES = {
-    Kind.FILE: tarfile.REGTYPE,
-    Kind.DIRECTORY: tarfile.DIRTYPE,
-    Kind.SYMLINK: tarfile.SYMTYPE,
-    Kind.HARDLINK: tarfile.LNKTYPE,
-    Kind.CHAR_DEVICE: tarfile.CHRTYPE,
-    Kind.BLOCK_DEVICE: tarfile.BLKTYPE,
-    Kind.FIFO: tarfile.FIFOTYPE,
+    EntryKind.FILE: tarfile.REGTYPE,
+    EntryKind.DIRECTORY: tarfile.DIRTYPE,
+    EntryKind.SYMLINK: tarfile.SYMTYPE,
+    EntryKind.HARDLINK: tarfile.LNKTYPE,
+    EntryKind.CHAR_DEVICE: tarfile.CHRTYPE,
+    EntryKind.BLOCK_DEVICE: tarfile.BLKTYPE,
+    EntryKind.FIFO: tarfile.FIFOTYPE,
 }
 #: A directory's name gets a slash.
 _MAX_NAME_BYTES = 99
@@ -40,7 +40,7 @@ class Member:
     """What a header says. ``rdev`` is as in ``st_rdev``."""
 
     path: bytes
-    kind: Kind
+    kind: EntryKind
     mode: int
     uid: int = 0
     gid: int = 0

@@ -87,7 +87,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DifferenceGroup:
     """All differences of one class: of one aspect and, with xattrs, of one name."""
 
     aspect: Aspect
@@ -132,14 +132,14 @@ def compare(a: Directory, b: Directory) -> Iterator[Difference]:
         ]
 
 
-def summarise(differences: Iterable[Difference], examples: int = 5) -> tuple[Finding, ...]:
+def summarise(differences: Iterable[Difference], examples: int = 5) -> tuple[DifferenceGroup, ...]:
     """Return the differences by class, each with its first ``examples``."""
     classes: dict[tuple[Aspect, bytes], list[Difference]] = {}
     for difference in differences:
         classes.setdefault((difference.aspect, difference.name), []).append(difference)
     order = list(Aspect)
     return tuple(
-        Finding(
+        DifferenceGroup(
             aspect,
             name,
             entries=sum(d.entries for d in members),

@@ -29,13 +29,13 @@ from bootc.formats.pe import INITRD, Uki
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 #: What mounts the image at boot; upstream's and ours have the same name.
 _STEP = b"usr/lib/bootc/initramfs-setup"
 
 
-def installable(root: ImageRoot) -> Finding | None:
+def installable(root: ImageRoot) -> LintFinding | None:
     """Find what an installation would refuse: too many kernels, entries, wrong arguments."""
     outline = Outline.read(root, ("boot", MODULES, KARGS_D))
     reasons = []
@@ -51,7 +51,7 @@ def installable(root: ImageRoot) -> Finding | None:
     return lists(Listing("Found what bootc install will refuse", reasons))
 
 
-def kernel_version(root: ImageRoot) -> Finding | None:
+def kernel_version(root: ImageRoot) -> LintFinding | None:
     """Find a kernel too old to mount the image."""
     kernel = _kernel(root)
     if kernel is None:
@@ -68,7 +68,7 @@ def kernel_version(root: ImageRoot) -> Finding | None:
     return None
 
 
-def initramfs(root: ImageRoot) -> Finding | None:
+def initramfs(root: ImageRoot) -> LintFinding | None:
     """Find an initramfs that will not mount the image."""
     kernel = _kernel(root)
     if kernel is None:

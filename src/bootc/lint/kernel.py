@@ -9,18 +9,18 @@ from bootc.boot.unpacked_kernel import find_kernel_version
 from bootc.errors import doing
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot
-from bootc.lint.model import Finding
+from bootc.lint.model import LintFinding
 
 _MAX_BYTES = 1 << 20
 
 
-def kernel(root: ImageRoot) -> Finding | None:
+def kernel(root: ImageRoot) -> LintFinding | None:
     """Fail if there is more than one kernel. Without one nothing is wrong."""
     find_kernel_version(root)
     return None
 
 
-def kargs(root: ImageRoot) -> Finding | None:
+def kargs(root: ImageRoot) -> LintFinding | None:
     """Fail if a file of kernel arguments cannot be parsed."""
     directory = root.open_dir(KARGS_D)
     if directory is None:

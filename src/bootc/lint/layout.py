@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bootc.formats.shellquote import double_quoted, shell_quoted
 from bootc.fs.imageroot import ImageRoot
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 #: https://systemd.io/API_FILE_SYSTEMS/, and /var.
 _API_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "var")
@@ -22,7 +22,7 @@ _EFI = "EFI"
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 
-def api_directories(root: ImageRoot) -> Finding | None:
+def api_directories(root: ImageRoot) -> LintFinding | None:
     """Find the first of the directories that is missing or is something else."""
     for name in _API_DIRECTORIES:
         info = root.stat(name)
@@ -33,14 +33,14 @@ def api_directories(root: ImageRoot) -> Finding | None:
     return None
 
 
-def baseimage_root(root: ImageRoot) -> Finding | None:
+def baseimage_root(root: ImageRoot) -> LintFinding | None:
     """Find what is wrong with ``/sysroot`` and ``/ostree``."""
     return here_and_in_reference(root, _sysroot_and_ostree)
 
 
 def here_and_in_reference(
-    root: ImageRoot, check: Callable[[ImageRoot], Finding | None]
-) -> Finding | None:
+    root: ImageRoot, check: Callable[[ImageRoot], LintFinding | None]
+) -> LintFinding | None:
     """Check a root, and the reference that a base image may bring as well."""
     finding = check(root)
     if finding is not None:
@@ -52,7 +52,7 @@ def here_and_in_reference(
         return check(below)
 
 
-def var_run(root: ImageRoot) -> Finding | None:
+def var_run(root: ImageRoot) -> LintFinding | None:
     """Find a ``/var/run`` that is no link to ``/run``."""
     info = root.stat("var/run")
     if info is None or stat.S_ISLNK(info.st_mode):
@@ -60,7 +60,7 @@ def var_run(root: ImageRoot) -> Finding | None:
     return "Not a symlink: var/run"
 
 
-def etc_usretc(root: ImageRoot) -> Finding | None:
+def etc_usretc(root: ImageRoot) -> LintFinding | None:
     """Find both ``/etc`` and ``/usr/etc``."""
     if root.stat("etc") is None or root.stat("usr/etc") is None:
         return None
@@ -70,7 +70,7 @@ def etc_usretc(root: ImageRoot) -> Finding | None:
     )
 
 
-def buildah_injected(root: ImageRoot) -> Finding | None:
+def buildah_injected(root: ImageRoot) -> LintFinding | None:
     """Find the empty files that a container engine leaves where it mounted its own."""
     for path in _INJECTED:
         info = root.stat(path)
@@ -81,7 +81,7 @@ def buildah_injected(root: ImageRoot) -> Finding | None:
     return None
 
 
-def nonempty_boot(root: ImageRoot) -> Finding | None:
+def nonempty_boot(root: ImageRoot) -> LintFinding | None:
     """Find entries of ``/boot`` that are not those of unified kernel images."""
     try:
         directory = root.open_dir("boot")
@@ -94,7 +94,7 @@ def nonempty_boot(root: ImageRoot) -> Finding | None:
     return lists(Listing("Found non-empty /boot", names))
 
 
-def usr_merge(root: ImageRoot) -> Finding | None:
+def usr_merge(root: ImageRoot) -> LintFinding | None:
     """Find directories where a system with merged ``/usr`` has links.
 
     A ``COPY`` of a directory in the place of such a link replaces the link, and with it all
@@ -110,7 +110,7 @@ def usr_merge(root: ImageRoot) -> Finding | None:
     return lists(Listing("Found directories that should be links to those below /usr", found))
 
 
-def _sysroot_and_ostree(root: ImageRoot) -> Finding | None:
+def _sysroot_and_ostree(root: ImageRoot) -> LintFinding | None:
     info = root.stat("sysroot")
     if info is None:
         return "Missing /sysroot"

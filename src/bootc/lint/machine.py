@@ -9,7 +9,7 @@ from bootc.formats.fstab import parse_fstab
 from bootc.formats.osrelease import parse_os_release
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs.imageroot import ImageRoot
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 _MAX_BYTES = 1 << 20
 _MACHINE_ID = re.compile(rb"[0-9a-f]{32}")
@@ -21,7 +21,7 @@ _OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
 _TITLES = ("PRETTY_NAME", "NAME", "ID")
 
 
-def fstab(root: ImageRoot) -> Finding | None:
+def fstab(root: ImageRoot) -> LintFinding | None:
     """Find mounts in ``/etc/fstab`` that would meet those of the initramfs."""
     mounts = parse_fstab(root.read("etc/fstab", _MAX_BYTES) or b"")
     found = [
@@ -32,7 +32,7 @@ def fstab(root: ImageRoot) -> Finding | None:
     return lists(Listing("Found mounts in /etc/fstab of what the initramfs mounts", found))
 
 
-def machine_id(root: ImageRoot) -> Finding | None:
+def machine_id(root: ImageRoot) -> LintFinding | None:
     """Find an id that all machines installed from the image would share."""
     data = root.read("etc/machine-id", _MAX_BYTES) or b""
     if not _MACHINE_ID.fullmatch(data.strip()):
@@ -40,7 +40,7 @@ def machine_id(root: ImageRoot) -> Finding | None:
     return "Found an id in /etc/machine-id, which all machines would share; empty the file"
 
 
-def os_release(root: ImageRoot) -> Finding | None:
+def os_release(root: ImageRoot) -> LintFinding | None:
     """Find an os-release that makes no title for a boot menu."""
     for path in _OS_RELEASE:
         data = root.read(path, _MAX_BYTES)
@@ -59,7 +59,7 @@ def os_release(root: ImageRoot) -> Finding | None:
     return None
 
 
-def skopeo(root: ImageRoot) -> Finding | None:
+def skopeo(root: ImageRoot) -> LintFinding | None:
     """Find an image that brings bootc, but not what it reads registries with."""
     if root.stat("usr/bin/bootc") is None or root.stat("usr/bin/skopeo") is not None:
         return None

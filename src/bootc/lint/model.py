@@ -19,7 +19,7 @@ OWN_PREFIX = "pybootc-"
 SHOWN_ITEMS = 5
 
 
-class Kind(enum.StrEnum):
+class LintKind(enum.StrEnum):
     """What a find means."""
 
     #: The image will not install, or will not work.
@@ -43,9 +43,9 @@ class Listing:
     items: Sequence[str]
 
 
-Finding = str | tuple[Listing, ...]
-Check = Callable[[ImageRoot], Finding | None]
-Look = Callable[[Visited], Finding | None]
+LintFinding = str | tuple[Listing, ...]
+Check = Callable[[ImageRoot], LintFinding | None]
+Look = Callable[[Visited], LintFinding | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Lint:
     """
 
     name: str
-    kind: Kind
+    kind: LintKind
     description: str
     check: Check | None = None
     look: Look | None = None
@@ -74,12 +74,12 @@ class Lint:
         return self.name.startswith(OWN_PREFIX)
 
 
-def lists(*listings: Listing) -> Finding | None:
+def lists(*listings: Listing) -> LintFinding | None:
     """Return a finding of those lists that hold something, None if all are empty."""
     return tuple(listing for listing in listings if listing.items) or None
 
 
-def render(finding: Finding, limit: int | None = SHOWN_ITEMS) -> str:
+def render(finding: LintFinding, limit: int | None = SHOWN_ITEMS) -> str:
     """Return the text of a finding; lists end in a newline.
 
     Args:

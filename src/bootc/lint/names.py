@@ -6,10 +6,10 @@ import os
 
 from bootc.formats.shellquote import double_quoted, shell_quoted
 from bootc.fs.visit import Visited
-from bootc.lint.model import Finding
+from bootc.lint.model import LintFinding
 
 
-def utf8(visited: Visited) -> Finding | None:
+def utf8(visited: Visited) -> LintFinding | None:
     """Find a name, or what a link says, that is not UTF-8."""
     name = visited.entry.name
     if not _is_utf8(name):

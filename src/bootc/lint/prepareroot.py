@@ -6,7 +6,7 @@ from bootc.errors import doing
 from bootc.formats.prepareroot import composefs_enabled
 from bootc.fs.imageroot import ImageRoot
 from bootc.lint.layout import here_and_in_reference
-from bootc.lint.model import Finding
+from bootc.lint.model import LintFinding
 
 _CONF = "ostree/prepare-root.conf"
 #: Where ostree looks; the first file counts.
@@ -14,12 +14,12 @@ _DIRECTORIES = ("etc", "run", "usr/lib")
 _MAX_BYTES = 1 << 20
 
 
-def baseimage_composefs(root: ImageRoot) -> Finding | None:
+def baseimage_composefs(root: ImageRoot) -> LintFinding | None:
     """Find a configuration that is missing or does not enable composefs."""
     return here_and_in_reference(root, _enabled)
 
 
-def _enabled(root: ImageRoot) -> Finding | None:
+def _enabled(root: ImageRoot) -> LintFinding | None:
     for directory in _DIRECTORIES:
         path = f"{directory}/{_CONF}"
         data = root.read(path, _MAX_BYTES)

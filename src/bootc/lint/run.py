@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from bootc.errors import Error, doing, one_line
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import visit
-from bootc.lint.model import SHOWN_ITEMS, Finding, Kind, Lint, RootType, render
+from bootc.lint.model import SHOWN_ITEMS, Lint, LintFinding, LintKind, RootType, render
 from bootc.lint.table import LINTS
 
 
@@ -65,7 +65,7 @@ def lint(
     counts = _Counts()
     with doing("Linting"):
         for one, finding in _findings(root, lints, skip, counts):
-            fatal = one.kind is Kind.FATAL
+            fatal = one.kind is LintKind.FATAL
             counts.fatal += fatal
             counts.warnings += not fatal and not one.own
             counts.own_warnings += not fatal and one.own
@@ -88,10 +88,10 @@ def lint(
 
 def _findings(
     root: ImageRoot, lints: Sequence[Lint], skip: Collection[str], counts: _Counts
-) -> Iterator[tuple[Lint, Finding]]:
+) -> Iterator[tuple[Lint, LintFinding]]:
     """Yield what is found in the order of the lints; count what passes and what is skipped."""
     root_type = RootType.RUNNING if root.is_running else RootType.ALTERNATIVE
-    looked: dict[str, Finding] | None = None
+    looked: dict[str, LintFinding] | None = None
     wanted = [one for one in lints if one.name not in skip and one.root_type in (None, root_type)]
     counts.skipped = sum(not one.own for one in lints) - sum(not one.own for one in wanted)
     for one in wanted:
@@ -108,8 +108,8 @@ def _findings(
 
 
 def _checked(
-    one: Lint, check: Callable[[ImageRoot], Finding | None], root: ImageRoot
-) -> Finding | None:
+    one: Lint, check: Callable[[ImageRoot], LintFinding | None], root: ImageRoot
+) -> LintFinding | None:
     try:
         return check(root)
     except (Error, OSError) as exc:
@@ -118,9 +118,9 @@ def _checked(
         raise _cannot_run(one, exc) from exc
 
 
-def _look(root: ImageRoot, lints: Sequence[Lint]) -> dict[str, Finding]:
+def _look(root: ImageRoot, lints: Sequence[Lint]) -> dict[str, LintFinding]:
     """Walk once for all lints that look at every name; each ends with its first find."""
-    found: dict[str, Finding] = {}
+    found: dict[str, LintFinding] = {}
     left = list(lints)
     try:
         with closing(visit(root.dir)) as walk:

@@ -12,7 +12,7 @@ from bootc.formats.shellquote import shell_quoted
 from bootc.fs.dir import Dir
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import is_mount_point, visit
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 _RUNTIME_ONLY = ("run", "tmp")
 #: What container engines mount into containers leaves its place and the directories above.
@@ -20,7 +20,7 @@ _ENGINES_FILE = "/run/systemd/resolve/stub-resolv.conf"
 _LOGS = "var/log"
 
 
-def nonempty_run_tmp(root: ImageRoot) -> Finding | None:
+def nonempty_run_tmp(root: ImageRoot) -> LintFinding | None:
     """Find anything below ``/run`` and ``/tmp``, which are empty when a machine boots."""
     found: dict[str, None] = {}
     for name in _RUNTIME_ONLY:
@@ -36,7 +36,7 @@ def nonempty_run_tmp(root: ImageRoot) -> Finding | None:
     return lists(Listing(header, [shell_quoted(path) for path in found]))
 
 
-def var_log(root: ImageRoot) -> Finding | None:
+def var_log(root: ImageRoot) -> LintFinding | None:
     """Find files below ``/var/log`` that hold something."""
     directory = _directory(root, _LOGS)
     if directory is None:

@@ -11,13 +11,13 @@ from bootc.formats.shellquote import shell_quoted
 from bootc.formats.systemdlines import typed_names
 from bootc.fs.imageroot import ImageRoot
 from bootc.lint.dropins import drop_ins
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 _SYSUSERS_D = ("usr/lib/sysusers.d",)
 _MAX_BYTES = 1 << 24
 
 
-def sysusers(root: ImageRoot) -> Finding | None:
+def sysusers(root: ImageRoot) -> LintFinding | None:
     """Find users and groups that no file of ``sysusers.d`` names."""
     passwd = root.read("etc/passwd", _MAX_BYTES)
     if passwd is None:

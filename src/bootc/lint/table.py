@@ -8,38 +8,38 @@ lints by name, and fail or not by kind.
 from __future__ import annotations
 
 from bootc.lint import booting, kernel, layout, machine, names, prepareroot, runtime
-from bootc.lint.model import Kind, Lint, RootType
+from bootc.lint.model import Lint, LintKind, RootType
 from bootc.lint.sysusers import sysusers
 from bootc.lint.tmpfiles import var_tmpfiles
 
 _UPSTREAM = (
     Lint(
         "api-base-directories",
-        Kind.FATAL,
+        LintKind.FATAL,
         "The directories that API file systems are mounted on, and /var, are there.",
         layout.api_directories,
     ),
     Lint(
         "baseimage-composefs",
-        Kind.WARNING,
+        LintKind.WARNING,
         "prepare-root.conf of ostree enables composefs.",
         prepareroot.baseimage_composefs,
     ),
     Lint(
         "baseimage-root",
-        Kind.FATAL,
+        LintKind.FATAL,
         "/sysroot is a directory and /ostree a link to sysroot/ostree.",
         layout.baseimage_root,
     ),
     Lint(
         "bootc-kargs",
-        Kind.FATAL,
+        LintKind.FATAL,
         "The files of /usr/lib/bootc/kargs.d can be parsed.",
         kernel.kargs,
     ),
     Lint(
         "buildah-injected",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/etc/hostname and /etc/resolv.conf are not the empty files that container engines leave.",
         layout.buildah_injected,
         # In a running container the engine's own files are there.
@@ -47,51 +47,51 @@ _UPSTREAM = (
     ),
     Lint(
         "etc-usretc",
-        Kind.FATAL,
+        LintKind.FATAL,
         "There is /etc and no /usr/etc.",
         layout.etc_usretc,
     ),
     Lint(
         "kernel",
-        Kind.FATAL,
+        LintKind.FATAL,
         "There is no more than one kernel in /usr/lib/modules.",
         kernel.kernel,
     ),
     Lint(
         "nonempty-boot",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/boot is there and empty, but for unified kernel images; something else is mounted over "
         "it on a machine.",
         layout.nonempty_boot,
     ),
     Lint(
         "nonempty-run-tmp",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/run and /tmp are empty; on a machine nothing in them is seen.",
         runtime.nonempty_run_tmp,
     ),
     Lint(
         "sysusers",
-        Kind.WARNING,
+        LintKind.WARNING,
         "Users and groups of /etc/passwd and /etc/group are in sysusers.d too, which makes them "
         "on a machine whose /etc was changed.",
         sysusers,
     ),
     Lint(
         "var-log",
-        Kind.WARNING,
+        LintKind.WARNING,
         "There are no logs in /var/log: they are the build's, and differ each time.",
         runtime.var_log,
     ),
     Lint(
         "var-run",
-        Kind.FATAL,
+        LintKind.FATAL,
         "/var/run is a link.",
         layout.var_run,
     ),
     Lint(
         "var-tmpfiles",
-        Kind.WARNING,
+        LintKind.WARNING,
         "What is in /var is in tmpfiles.d too, which makes it on a machine; an image's /var "
         "counts at installation only.",
         var_tmpfiles,
@@ -99,7 +99,7 @@ _UPSTREAM = (
     ),
     Lint(
         "utf8",
-        Kind.FATAL,
+        LintKind.FATAL,
         "Names and targets of links are UTF-8.",
         look=names.utf8,
     ),
@@ -107,49 +107,49 @@ _UPSTREAM = (
 _OWN = (
     Lint(
         "pybootc-fstab",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/etc/fstab does not mount what the initramfs mounts.",
         machine.fstab,
     ),
     Lint(
         "pybootc-initramfs",
-        Kind.WARNING,
+        LintKind.WARNING,
         "The initramfs has the step that mounts the image.",
         booting.initramfs,
     ),
     Lint(
         "pybootc-installable",
-        Kind.WARNING,
+        LintKind.WARNING,
         "bootc install will not refuse the kernel, the boot entries or the kernel arguments.",
         booting.installable,
     ),
     Lint(
         "pybootc-kernel-version",
-        Kind.WARNING,
+        LintKind.WARNING,
         "The kernel is new enough to mount the image.",
         booting.kernel_version,
     ),
     Lint(
         "pybootc-machine-id",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/etc/machine-id holds no id.",
         machine.machine_id,
     ),
     Lint(
         "pybootc-os-release",
-        Kind.WARNING,
+        LintKind.WARNING,
         "os-release is text and names the system.",
         machine.os_release,
     ),
     Lint(
         "pybootc-skopeo",
-        Kind.WARNING,
+        LintKind.WARNING,
         "skopeo is there if bootc is.",
         machine.skopeo,
     ),
     Lint(
         "pybootc-usr-merge",
-        Kind.WARNING,
+        LintKind.WARNING,
         "/bin, /sbin, /lib and its variants are links.",
         layout.usr_merge,
     ),

@@ -15,14 +15,14 @@ from bootc.formats.systemdlines import tmpfiles_path, typed_names
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited, visit
 from bootc.lint.dropins import drop_ins
-from bootc.lint.model import Finding, Listing, lists
+from bootc.lint.model import LintFinding, Listing, lists
 
 _TMPFILES_D = ("usr/lib/tmpfiles.d", "etc/tmpfiles.d")
 _MAX_BYTES = 1 << 24
 _VAR_RUN, _RUN = "/var/run", "/run"
 
 
-def var_tmpfiles(root: ImageRoot) -> Finding | None:
+def var_tmpfiles(root: ImageRoot) -> LintFinding | None:
     """Find directories and links of ``/var`` that nothing makes, and files of other kinds."""
     directory = root.open_dir("var", same_mount=True)
     if directory is None:

@@ -18,13 +18,13 @@ from bootc.formats.digest import Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError
 from bootc.oci.documents import Document, read_document
 from bootc.oci.layers import check_layer
-from bootc.oci.names import Kind, parse_content_id
+from bootc.oci.names import StreamKind, parse_content_id
 from bootc.repository.repository import Repository
 
 #: Errors of a sound stream that does not hold what its name says.
 WRONG = (DigestMismatch, SplitstreamError)
 
-_TYPES = {Kind.MANIFEST: splitstream.OCI_MANIFEST, Kind.CONFIG: splitstream.OCI_CONFIG}
+_TYPES = {StreamKind.MANIFEST: splitstream.OCI_MANIFEST, StreamKind.CONFIG: splitstream.OCI_CONFIG}
 
 
 class Contents:
@@ -40,7 +40,7 @@ class Contents:
         self.seen: set[tuple[Digest, OciDigest]] = set()
         self._failed: dict[tuple[Digest, OciDigest], Error | OSError] = {}
 
-    def document(self, kind: Kind, stream: Digest, digest: OciDigest) -> Document:
+    def document(self, kind: StreamKind, stream: Digest, digest: OciDigest) -> Document:
         """Return the manifest or the configuration that a stream holds.
 
         Raises:
@@ -67,20 +67,22 @@ class Contents:
         if key in self._failed:
             raise self._failed[key]
 
-    def compare(self, kind: Kind, stream: Digest, digest: OciDigest) -> None:
+    def compare(self, kind: StreamKind, stream: Digest, digest: OciDigest) -> None:
         """Compare a stream of any kind with its digest.
 
         Raises:
             DigestMismatch, SplitstreamError: the stream holds something else.
             Error, OSError: the stream cannot be read.
         """
-        if kind is Kind.LAYER:
+        if kind is StreamKind.LAYER:
             self.layer(stream, digest)
         else:
             self.document(kind, stream, digest)
 
 
-def named_streams(repository: Repository, kind: Kind) -> Iterator[tuple[str, Digest, OciDigest]]:
+def named_streams(
+    repository: Repository, kind: StreamKind
+) -> Iterator[tuple[str, Digest, OciDigest]]:
     """Yield all streams of a kind, no matter whether a tag keeps them.
 
     The function skips a link that leads to no object: the check of the repository reports it.

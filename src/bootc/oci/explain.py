@@ -26,7 +26,7 @@ from bootc.formats.erofs.structs import EROFS_MAGIC, MAX_IMAGE_BYTES, SUPERBLOCK
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
 from bootc.formats.tree import Directory, External, Inline, Leaf
-from bootc.formats.treediff import Finding, compare, summarise
+from bootc.formats.treediff import DifferenceGroup, compare, summarise
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.oci.canonical import Applied, explain_by, format_version, known_canonicalisations
@@ -50,7 +50,7 @@ class ContentMissing(Error):
     """The content of a file is needed, but only its digest is known."""
 
 
-class Kind(enum.Enum):
+class SideKind(enum.Enum):
     """The kinds of things that a user can name."""
 
     DIRECTORY = "directory"
@@ -64,7 +64,7 @@ class Side:
     """One of the two sides of a comparison."""
 
     name: str
-    kind: Kind
+    kind: SideKind
     entries: int
     digest: Digest
     #: The format version of the image, or of the image that the tree would become. None for an
@@ -73,12 +73,12 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Comparison:
     """Why the digests differ."""
 
     a: Side
     b: Side
-    findings: tuple[Finding, ...]
+    findings: tuple[DifferenceGroup, ...]
     #: The changes that make the trees equal; None if no known changes do.
     explanation: tuple[Applied, ...] | None
     #: The dialects of the two writers, if the images differ in nothing else; None if unknown.
@@ -97,7 +97,7 @@ def explain(
     bootable: bool = True,
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
     sink: Sink = null_sink,
-) -> Report:
+) -> Comparison:
     """Compare two things that should have the same digest.
 
     Args:
@@ -135,25 +135,27 @@ def explain(
 class _Tree:
     """A tree and its origin."""
 
-    kind: Kind
+    kind: SideKind
     root: Directory
     #: The bytes of the EROFS image, if the tree comes from one.
     image: bytes | None = None
     read_content: ReadContent | None = None
 
 
-def _report(sides: tuple[Side, Side], trees: tuple[_Tree, _Tree], algorithm: Algorithm) -> Report:
+def _report(
+    sides: tuple[Side, Side], trees: tuple[_Tree, _Tree], algorithm: Algorithm
+) -> Comparison:
     if sides[0].digest == sides[1].digest:
-        return Report(*sides, findings=(), explanation=())
+        return Comparison(*sides, findings=(), explanation=())
     pair = trees[0].root, trees[1].root
     differences = list(compare(*pair))
     versions = sides[0].format_version, sides[1].format_version
     always = (format_version(versions),) if versions[0] != versions[1] else ()
     if not differences and not always:
         writers = _writer(sides[0], trees[0]), _writer(sides[1], trees[1])
-        return Report(*sides, findings=(), explanation=(), writers=writers)
+        return Comparison(*sides, findings=(), explanation=(), writers=writers)
     candidates = known_canonicalisations(algorithm, _reader_of(trees))
-    return Report(
+    return Comparison(
         *sides,
         findings=summarise(differences),
         explanation=explain_by(pair, differences, candidates, always),
@@ -226,9 +228,9 @@ def _read_file(name: str) -> _Tree | None:
         # Read everything once: the file may be a pipe from a program that writes a dumpfile.
         data = file.read(MAX_IMAGE_BYTES + 1)
         if data[SUPERBLOCK_OFFSET : SUPERBLOCK_OFFSET + 4] == _EROFS_MAGIC:
-            return _Tree(Kind.IMAGE, read_erofs(data), data)
+            return _Tree(SideKind.IMAGE, read_erofs(data), data)
         if data.startswith(b"/ "):
-            return _Tree(Kind.DUMPFILE, parse_dumpfile(data.removesuffix(b"\n").split(b"\n")))
+            return _Tree(SideKind.DUMPFILE, parse_dumpfile(data.removesuffix(b"\n").split(b"\n")))
     raise NotATree(
         f"{name} is neither an EROFS image nor a dumpfile",
         hint="an image has the EROFS magic at byte 1024, a dumpfile begins with the line of /",
@@ -243,11 +245,11 @@ def _read_source(
     if _is_reference(name):
         with open_source(ImageReference.parse(name)) as source:
             tree = image_tree(source, sink, bootable=bootable, algorithm=algorithm, xattrs=xattrs)
-            yield _Tree(Kind.CONTAINER, tree.root, read_content=tree.read_content)
+            yield _Tree(SideKind.CONTAINER, tree.root, read_content=tree.read_content)
         return
     with Dir.open(name) as directory:
         tree = directory_tree(directory, bootable=bootable, algorithm=algorithm, xattrs=xattrs)
-        yield _Tree(Kind.DIRECTORY, tree.root, read_content=tree.read_content)
+        yield _Tree(SideKind.DIRECTORY, tree.root, read_content=tree.read_content)
 
 
 def _is_reference(name: str) -> bool:

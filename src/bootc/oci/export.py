@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol
 
 from bootc.errors import Error
 from bootc.formats.digest import Digest
-from bootc.formats.tar import Kind
+from bootc.formats.tar import EntryKind
 from bootc.formats.tarheader import RECORD_BYTES, TRAILER, Member, padding, tar_header
 from bootc.formats.tree import (
     BlockDevice,
@@ -117,21 +117,21 @@ def write_tar(root: Directory, open_content: Callable[[Digest], int], out: Writa
 
 
 def _member(path: bytes, node: Node, link: bytes | None) -> Member:
-    kind, size_bytes, target, rdev = Kind.DIRECTORY, 0, b"", 0
+    kind, size_bytes, target, rdev = EntryKind.DIRECTORY, 0, b"", 0
     if link is not None:
-        kind, target = Kind.HARDLINK, link
+        kind, target = EntryKind.HARDLINK, link
     elif isinstance(node, Leaf):
         match node.content:
             case Inline() | External():
-                kind, size_bytes = Kind.FILE, node.content.size_bytes
+                kind, size_bytes = EntryKind.FILE, node.content.size_bytes
             case Symlink():
-                kind, target = Kind.SYMLINK, node.content.target
+                kind, target = EntryKind.SYMLINK, node.content.target
             case CharDevice():
-                kind, rdev = Kind.CHAR_DEVICE, node.content.rdev
+                kind, rdev = EntryKind.CHAR_DEVICE, node.content.rdev
             case BlockDevice():
-                kind, rdev = Kind.BLOCK_DEVICE, node.content.rdev
+                kind, rdev = EntryKind.BLOCK_DEVICE, node.content.rdev
             case Fifo():
-                kind = Kind.FIFO
+                kind = EntryKind.FIFO
             case other:
                 raise ExportError(f"{printable(path)} has no content: {other!r}")
     stat = node.stat

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from bootc.errors import Error
 from bootc.formats.digest import OciDigest
-from bootc.formats.tar import Entry, Kind
+from bootc.formats.tar import Entry, EntryKind
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
@@ -62,7 +62,7 @@ def apply_layer(
     for entry, content in entries:
         parts = _components(entry.path, entry, layer)
         if not parts:
-            if entry.kind is not Kind.DIRECTORY:
+            if entry.kind is not EntryKind.DIRECTORY:
                 raise FlattenError("the root must be a directory", entry, layer)
             root.stat = stat_of(entry)
         elif parts[-1].startswith(_WHITEOUT):
@@ -80,16 +80,16 @@ def _put(
 ) -> None:
     if len(parts[-1]) > _MAX_NAME_BYTES:
         raise FlattenError("name too long", entry, layer)
-    if entry.kind is Kind.SPARSE:
+    if entry.kind is EntryKind.SPARSE:
         # composefs-rs refuses them too. No tool that makes layers writes them.
         raise FlattenError("a sparse file: make the layer without tar's --sparse", entry, layer)
-    if entry.kind is Kind.HARDLINK:
+    if entry.kind is EntryKind.HARDLINK:
         node = _link_target(root, entry, layer)
         _parent(root, parts, entry, layer).entries[parts[-1]] = node
         return
     siblings = _parent(root, parts, entry, layer).entries
     present = siblings.get(parts[-1])
-    if entry.kind is not Kind.DIRECTORY:
+    if entry.kind is not EntryKind.DIRECTORY:
         siblings[parts[-1]] = Leaf(stat_of(entry), content_of(entry, content))
     elif isinstance(present, Directory):
         present.stat = stat_of(entry)
@@ -100,13 +100,13 @@ def _put(
 def content_of(entry: Entry, content: Inline | External) -> Content:
     """Return the content of the leaf that an entry becomes; ``content`` is for a regular file."""
     match entry.kind:
-        case Kind.SYMLINK:
+        case EntryKind.SYMLINK:
             return Symlink(entry.link_target)
-        case Kind.CHAR_DEVICE:
+        case EntryKind.CHAR_DEVICE:
             return CharDevice(entry.rdev)
-        case Kind.BLOCK_DEVICE:
+        case EntryKind.BLOCK_DEVICE:
             return BlockDevice(entry.rdev)
-        case Kind.FIFO:
+        case EntryKind.FIFO:
             return Fifo()
         case _:
             return content

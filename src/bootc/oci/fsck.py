@@ -21,18 +21,18 @@ from bootc.formats.digest import Digest, DigestError, DigestMismatch, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.oci.contents import WRONG, Contents, named_streams
 from bootc.oci.documents import Document
-from bootc.oci.names import Kind, layer_id, manifest_id
+from bootc.oci.names import StreamKind, layer_id, manifest_id
 from bootc.oci.stored import Artifact, artifact_of
 from bootc.oci.tags import tag_names, tag_target
 from bootc.repository import layout
-from bootc.repository.fsck_report import Count, Finding, Report
+from bootc.repository.fsck_report import Count, FsckFinding, FsckReport
 from bootc.repository.repository import Repository
 
 #: The label that named the sealed image of an image. No current tool writes it.
 _SEAL = "containers.composefs.fsverity"
 
 
-class OciKind(StrEnum):
+class OciFsckKind(StrEnum):
     """The kinds of findings about images."""
 
     MANIFEST_READ_FAILED = "manifest-read-failed"
@@ -56,12 +56,12 @@ class OciKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OciReport:
+class OciFsckReport:
     """The result of a check of a repository and its images."""
 
-    repository: Report
+    repository: FsckReport
     images: Count
-    findings: tuple[Finding, ...]
+    findings: tuple[FsckFinding, ...]
 
     @property
     def ok(self) -> bool:
@@ -71,12 +71,12 @@ class OciReport:
 
 def check_images(
     repository: Repository,
-    report: Report,
+    report: FsckReport,
     sink: Sink = null_sink,
     *,
     tag: str | None = None,
     contents: Contents | None = None,
-) -> OciReport:
+) -> OciFsckReport:
     """Check all tagged images, or one.
 
     Args:
@@ -86,7 +86,7 @@ def check_images(
         tag: The only image to check, or None for all.
         contents: Comparisons that were made before.
     """
-    findings: list[Finding] = []
+    findings: list[FsckFinding] = []
     checked = corrupted = 0
     contents = contents or Contents(repository)
     with stage(sink, "images", "Checking container images"):
@@ -99,13 +99,13 @@ def check_images(
             findings += found
         if tag is None:
             findings += _check_untagged(repository, contents)
-    return OciReport(report, Count(checked, corrupted), tuple(findings))
+    return OciFsckReport(report, Count(checked, corrupted), tuple(findings))
 
 
 class _Wrong(Exception):
     """Ends the check of one image."""
 
-    def __init__(self, kind: OciKind, detail: str, stream: Digest | None = None) -> None:
+    def __init__(self, kind: OciFsckKind, detail: str, stream: Digest | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
@@ -115,16 +115,16 @@ class _Wrong(Exception):
 
 #: The findings about a stream that cannot be read, and about a stream with other content.
 _KINDS = {
-    Kind.MANIFEST: (OciKind.MANIFEST_READ_FAILED, OciKind.MANIFEST_DIGEST_MISMATCH),
-    Kind.CONFIG: (OciKind.CONFIG_READ_FAILED, OciKind.CONFIG_DIGEST_MISMATCH),
-    Kind.LAYER: (OciKind.LAYER_CHECK_FAILED, OciKind.LAYER_DIGEST_MISMATCH),
+    StreamKind.MANIFEST: (OciFsckKind.MANIFEST_READ_FAILED, OciFsckKind.MANIFEST_DIGEST_MISMATCH),
+    StreamKind.CONFIG: (OciFsckKind.CONFIG_READ_FAILED, OciFsckKind.CONFIG_DIGEST_MISMATCH),
+    StreamKind.LAYER: (OciFsckKind.LAYER_CHECK_FAILED, OciFsckKind.LAYER_DIGEST_MISMATCH),
 }
 
 
-def _wrong(kind: Kind, stream: Digest, digest: OciDigest, exc: Error | OSError) -> _Wrong:
+def _wrong(kind: StreamKind, stream: Digest, digest: OciDigest, exc: Error | OSError) -> _Wrong:
     """Return the finding about a stream that cannot be read, or that holds something else."""
     failed, mismatch = _KINDS[kind]
-    where = f"{layout.stream_path(kind.value + str(digest))}: " if kind is Kind.LAYER else ""
+    where = f"{layout.stream_path(kind.value + str(digest))}: " if kind is StreamKind.LAYER else ""
     if isinstance(exc, DigestMismatch):
         detail = f"{where}expected {digest}, got {exc.actual}"
         return _Wrong(mismatch, detail, stream)
@@ -133,19 +133,19 @@ def _wrong(kind: Kind, stream: Digest, digest: OciDigest, exc: Error | OSError) 
 
 def _check_tag(
     repository: Repository, contents: Contents, name: str, *, asked: bool
-) -> list[Finding] | None:
+) -> list[FsckFinding] | None:
     """Return the findings about an image, or None if the tag does not name an image."""
     if name.startswith("@"):
         detail = "leading '@' is reserved for digest references"
-        return [Finding(OciKind.INVALID_REF_NAME, name, detail)]
+        return [FsckFinding(OciFsckKind.INVALID_REF_NAME, name, detail)]
     try:
         digest = _manifest_digest(repository, name)
     except (OSError, ValueError, DigestError) as exc:
         # ValueError: the name cannot be a component of a path.
-        return [Finding(OciKind.REF_RESOLVE_FAILED, name, _why(exc))]
+        return [FsckFinding(OciFsckKind.REF_RESOLVE_FAILED, name, _why(exc))]
     if digest is None:
         detail = "it refers to no manifest"
-        return [Finding(OciKind.REF_RESOLVE_FAILED, name, detail)] if asked else None
+        return [FsckFinding(OciFsckKind.REF_RESOLVE_FAILED, name, detail)] if asked else None
     checker = _ImageChecker(repository, contents, name)
     try:
         checker.check(digest)
@@ -154,15 +154,15 @@ def _check_tag(
     return checker.findings
 
 
-def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Finding]:
+def _check_untagged(repository: Repository, contents: Contents) -> Iterator[FsckFinding]:
     """Yield findings about streams without a tagged image. A pull would find them by name."""
     # A layer of an artifact is stored under another digest than that of its content.
     artifact_layers: set[OciDigest] = set()
-    for kind in (Kind.MANIFEST, Kind.CONFIG, Kind.LAYER):
+    for kind in (StreamKind.MANIFEST, StreamKind.CONFIG, StreamKind.LAYER):
         for name, stream, digest in named_streams(repository, kind):
             known = (stream, digest) in contents.seen
             try:
-                if kind is Kind.MANIFEST:
+                if kind is StreamKind.MANIFEST:
                     artifact = artifact_of(contents.document(kind, stream, digest).raw)
                     artifact_layers.update(artifact.layers if artifact else ())
                 elif not known and digest not in artifact_layers:
@@ -170,30 +170,32 @@ def _check_untagged(repository: Repository, contents: Contents) -> Iterator[Find
             except (Error, OSError) as exc:
                 if not known:
                     wrong = _wrong(kind, stream, digest, exc)
-                    yield Finding(wrong.kind, layout.stream_path(name), wrong.detail, wrong.stream)
+                    yield FsckFinding(
+                        wrong.kind, layout.stream_path(name), wrong.detail, wrong.stream
+                    )
 
 
 def _manifest_digest(repository: Repository, name: str) -> OciDigest | None:
     """Return the manifest that a tag refers to, or None if it refers to something else."""
     entry = tag_target(repository, name).rpartition("/")[2]
-    if not entry.startswith(Kind.MANIFEST.value):
+    if not entry.startswith(StreamKind.MANIFEST.value):
         return None
     # Not manifest_of: a malformed digest is a finding.
-    return OciDigest.parse(entry.removeprefix(Kind.MANIFEST.value))
+    return OciDigest.parse(entry.removeprefix(StreamKind.MANIFEST.value))
 
 
 class _ImageChecker:
     """Follows one image from its manifest to its layers."""
 
     def __init__(self, repository: Repository, contents: Contents, name: str) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[FsckFinding] = []
         self._repository = repository
         self._contents = contents
         self._name = name
 
     def report(self, wrong: _Wrong) -> None:
         """Add a finding."""
-        self.findings.append(Finding(wrong.kind, self._name, wrong.detail, wrong.stream))
+        self.findings.append(FsckFinding(wrong.kind, self._name, wrong.detail, wrong.stream))
 
     def check(self, digest: OciDigest) -> None:
         """Check an image by its manifest.
@@ -204,32 +206,32 @@ class _ImageChecker:
         try:
             stream = self._repository.streams.digest_of(manifest_id(digest))
         except (Error, OSError) as exc:
-            raise _Wrong(OciKind.MANIFEST_READ_FAILED, _why(exc)) from exc
-        manifest = self._document(Kind.MANIFEST, stream, digest)
+            raise _Wrong(OciFsckKind.MANIFEST_READ_FAILED, _why(exc)) from exc
+        manifest = self._document(StreamKind.MANIFEST, stream, digest)
         try:
             artifact = artifact_of(manifest.raw)
             parsed = artifact or Manifest.parse(manifest.raw)
         except ImageSpecError as exc:
-            raise _Wrong(OciKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
+            raise _Wrong(OciFsckKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
         digest = parsed.config if isinstance(parsed, Artifact) else parsed.config.digest
         # Not by the link of the configuration: it leads to the stream of the image with this
         # configuration that was pulled last.
         named = manifest.references.get(f"config:{digest}")
         if named is None:
-            raise _Wrong(OciKind.CONFIG_REF_MISSING, str(digest))
-        config = self._document(Kind.CONFIG, named, digest)
+            raise _Wrong(OciFsckKind.CONFIG_REF_MISSING, str(digest))
+        config = self._document(StreamKind.CONFIG, named, digest)
         if artifact is not None:
             self._artifact_layers(artifact, manifest.references)
             return
         try:
             configuration = ImageConfig.parse(config.raw)
         except ImageSpecError as exc:
-            raise _Wrong(OciKind.CONFIG_PARSE_FAILED, _why(exc)) from exc
+            raise _Wrong(OciFsckKind.CONFIG_PARSE_FAILED, _why(exc)) from exc
         for diff_id in dict.fromkeys(configuration.diff_ids):
             self._layer(diff_id, config.references)
         self._seal(configuration)
 
-    def _document(self, kind: Kind, stream: Digest, digest: OciDigest) -> Document:
+    def _document(self, kind: StreamKind, stream: Digest, digest: OciDigest) -> Document:
         """Return a document of the image.
 
         Raises:
@@ -244,29 +246,31 @@ class _ImageChecker:
         objects, streams = self._repository.objects, self._repository.streams
         wanted = named.get(str(diff_id))
         if wanted is None:
-            self.report(_Wrong(OciKind.LAYER_REF_MISSING, str(diff_id)))
+            self.report(_Wrong(OciFsckKind.LAYER_REF_MISSING, str(diff_id)))
             return
         try:
             if not streams.exists(layer_id(diff_id)):
-                self.report(_Wrong(OciKind.LAYER_STREAM_MISSING, str(diff_id)))
+                self.report(_Wrong(OciFsckKind.LAYER_STREAM_MISSING, str(diff_id)))
             if not objects.exists(wanted):
-                self.report(_Wrong(OciKind.LAYER_OBJECT_MISSING, f"{diff_id}: {wanted}"))
+                self.report(_Wrong(OciFsckKind.LAYER_OBJECT_MISSING, f"{diff_id}: {wanted}"))
                 return
         except (Error, OSError) as exc:
-            self.report(_Wrong(OciKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}"))
+            self.report(_Wrong(OciFsckKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}"))
             return
         try:
             self._contents.layer(wanted, diff_id)
         except (Error, OSError) as exc:
-            self.report(_wrong(Kind.LAYER, wanted, diff_id, exc))
+            self.report(_wrong(StreamKind.LAYER, wanted, diff_id, exc))
 
     def _artifact_layers(self, artifact: Artifact, named: Mapping[str, Digest]) -> None:
         for digest in artifact.layers:
             wanted = named.get(str(digest))
             if wanted is None:
-                self.report(_Wrong(OciKind.ARTIFACT_LAYER_REF_MISSING, str(digest)))
+                self.report(_Wrong(OciFsckKind.ARTIFACT_LAYER_REF_MISSING, str(digest)))
             elif not self._repository.objects.exists(wanted):
-                self.report(_Wrong(OciKind.ARTIFACT_LAYER_OBJECT_MISSING, f"{digest}: {wanted}"))
+                self.report(
+                    _Wrong(OciFsckKind.ARTIFACT_LAYER_OBJECT_MISSING, f"{digest}: {wanted}")
+                )
 
     def _seal(self, configuration: ImageConfig) -> None:
         seal = configuration.labels.get(_SEAL)
@@ -275,10 +279,10 @@ class _ImageChecker:
         try:
             image = Digest.from_hex(seal)
         except DigestError as exc:
-            self.report(_Wrong(OciKind.SEAL_IMAGE_MISSING, f"{seal}: {_why(exc)}"))
+            self.report(_Wrong(OciFsckKind.SEAL_IMAGE_MISSING, f"{seal}: {_why(exc)}"))
             return
         if not self._repository.images.exists(image) or not self._repository.objects.exists(image):
-            self.report(_Wrong(OciKind.SEAL_IMAGE_MISSING, f"{seal}: no such image"))
+            self.report(_Wrong(OciFsckKind.SEAL_IMAGE_MISSING, f"{seal}: no such image"))
 
 
 def _why(exc: Exception) -> str:

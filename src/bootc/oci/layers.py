@@ -18,7 +18,7 @@ from bootc.formats import splitstream
 from bootc.formats.digest import Digest, OciDigest, check_digest
 from bootc.formats.dumptext import columns_of, escape_optional, format_line
 from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
-from bootc.formats.tar import Entry, Kind
+from bootc.formats.tar import Entry, EntryKind
 from bootc.formats.tree import External, Inline
 from bootc.oci.blob import CHUNK_BYTES
 from bootc.oci.flatten import FlattenError, content_of, stat_of
@@ -141,12 +141,12 @@ def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
 def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
     name = escape_optional(_absolute(entry.path))
     match entry.kind:
-        case Kind.HARDLINK:
+        case EntryKind.HARDLINK:
             target = escape_optional(_absolute(entry.link_target))
             return b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
-        case Kind.SPARSE:
+        case EntryKind.SPARSE:
             raise FlattenError("a sparse file, which no dumpfile can express", entry, layer)
-        case Kind.DIRECTORY:
+        case EntryKind.DIRECTORY:
             columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
         case _:
             columns = columns_of(content_of(entry, content))

@@ -22,7 +22,7 @@ _CAPABILITY = b"security.capability"
 _USER = b"user."
 
 
-class Kind(enum.Enum):
+class StreamKind(enum.Enum):
     """The kind of a stream. ``value`` is the prefix of its content id; the digest follows."""
 
     MANIFEST = "oci-manifest-"
@@ -49,22 +49,22 @@ class XattrMode(enum.Enum):
 
 def layer_id(diff_id: OciDigest) -> str:
     """Return the content id of the stream of a layer."""
-    return f"{Kind.LAYER.value}{diff_id}"
+    return f"{StreamKind.LAYER.value}{diff_id}"
 
 
 def config_id(digest: OciDigest) -> str:
     """Return the content id of the stream of a configuration."""
-    return f"{Kind.CONFIG.value}{digest}"
+    return f"{StreamKind.CONFIG.value}{digest}"
 
 
 def manifest_id(digest: OciDigest) -> str:
     """Return the content id of the stream of a manifest."""
-    return f"{Kind.MANIFEST.value}{digest}"
+    return f"{StreamKind.MANIFEST.value}{digest}"
 
 
-def parse_content_id(content_id: str) -> tuple[Kind, OciDigest] | None:
+def parse_content_id(content_id: str) -> tuple[StreamKind, OciDigest] | None:
     """Return the kind and the digest in a content id, or None if it names no part of an image."""
-    for kind in Kind:
+    for kind in StreamKind:
         if content_id.startswith(kind.value):
             try:
                 return kind, OciDigest.parse(content_id.removeprefix(kind.value))
@@ -76,7 +76,7 @@ def parse_content_id(content_id: str) -> tuple[Kind, OciDigest] | None:
 def manifest_of(content_id: str) -> OciDigest | None:
     """Return the digest of a manifest by its content id, or None if it names no manifest."""
     match parse_content_id(content_id):
-        case Kind.MANIFEST, digest:
+        case StreamKind.MANIFEST, digest:
             return digest
         case _:
             return None

@@ -21,12 +21,12 @@ from bootc.events import Sink, null_sink
 from bootc.formats.digest import Digest
 from bootc.fs.dir import Dir
 from bootc.oci.contents import WRONG, Contents, named_streams
-from bootc.oci.fsck import OciReport, check_images
-from bootc.oci.names import Kind
+from bootc.oci.fsck import OciFsckReport, check_images
+from bootc.oci.names import StreamKind
 from bootc.oci.tags import tag_names
 from bootc.repository import layout
 from bootc.repository.fsck import check
-from bootc.repository.fsck_report import Finding
+from bootc.repository.fsck_report import FsckFinding
 from bootc.repository.links import BrokenReference
 from bootc.repository.repair import Repaired, repair
 from bootc.repository.repository import Repository
@@ -45,11 +45,11 @@ class RepairedImages:
     #: Tags of the images that the user has to pull again.
     pull_again: tuple[str, ...]
     #: Findings that the repair could not mend.
-    left: tuple[Finding, ...]
+    left: tuple[FsckFinding, ...]
 
 
 def repair_images(
-    repository: Repository, report: OciReport, sink: Sink = null_sink, *, wait: bool = True
+    repository: Repository, report: OciFsckReport, sink: Sink = null_sink, *, wait: bool = True
 ) -> RepairedImages:
     """Set damaged and wrong streams aside, so that a pull can bring them back.
 
@@ -84,7 +84,7 @@ def repair_images(
 def _set_aside(repository: Repository, contents: Contents, wrong: set[Digest]) -> list[str]:
     """Rename the links to wrong streams, except those under which the stream is right."""
     gone = []
-    for kind in Kind:
+    for kind in StreamKind:
         for name, stream, digest in list(named_streams(repository, kind)):
             if stream not in wrong:
                 continue

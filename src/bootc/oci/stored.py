@@ -18,7 +18,14 @@ from bootc.formats.digest import Digest, DigestError, DigestMismatch, OciDigest
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.oci.contents import named_streams
 from bootc.oci.documents import Documents, read_config, read_document, read_manifest
-from bootc.oci.names import FORMAT_VERSIONS, Kind, config_id, image_name, images_in, manifest_id
+from bootc.oci.names import (
+    FORMAT_VERSIONS,
+    StreamKind,
+    config_id,
+    image_name,
+    images_in,
+    manifest_id,
+)
 from bootc.oci.tags import LIST_HINT, NotStored, require_stored, tag_names, tagged
 from bootc.repository.repository import Repository
 
@@ -156,7 +163,7 @@ def find_config(
 
 def _named_config(repository: Repository, digest: OciDigest) -> Digest | None:
     """Return the stream of a configuration that has lost its link but that a manifest names."""
-    for _, stream, manifest in named_streams(repository, Kind.MANIFEST):
+    for _, stream, manifest in named_streams(repository, StreamKind.MANIFEST):
         try:
             found = read_document(repository, stream, manifest, splitstream.OCI_MANIFEST)
         except (Error, OSError):

@@ -25,7 +25,7 @@ from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.splitstream import MAX_STREAM_BYTES, SplitstreamError, StreamReader
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository.fsck_report import Count, Finding, Kind, Report
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport
 from bootc.repository.imagecheck import check_image
 from bootc.repository.links import (
     MAX_ENTRIES,
@@ -48,7 +48,7 @@ def check(
     metadata_only: bool = False,
     workers: int | None = None,
     verity: Verity = fsverity,
-) -> Report:
+) -> FsckReport:
     """Check a repository and return what was found.
 
     Args:
@@ -75,14 +75,14 @@ def check(
     with stage(sink, "references", "Checking streams and images"):
         streams = checker.entries(layout.STREAMS)
         images = checker.entries(layout.IMAGES)
-    return Report(has_metadata, objects, streams, images, tuple(checker.findings))
+    return FsckReport(has_metadata, objects, streams, images, tuple(checker.findings))
 
 
 class _Checker:
     """Everything but the content of objects."""
 
     def __init__(self, repository: Repository) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[FsckFinding] = []
         self._dir = repository.dir
         self._objects = repository.objects
         self._algorithm: Algorithm = repository.algorithm
@@ -95,11 +95,11 @@ class _Checker:
         except FileNotFoundError:
             return False
         except (Error, OSError) as exc:
-            self._report(Kind.METADATA_PARSE_FAILED, layout.META, _why(exc))
+            self._report(FsckKind.METADATA_PARSE_FAILED, layout.META, _why(exc))
             return True
         if found.algorithm is not self._algorithm:
             detail = f"{found.algorithm.label} instead of {self._algorithm.label}"
-            self._report(Kind.METADATA_ALGORITHM_MISMATCH, layout.META, detail)
+            self._report(FsckKind.METADATA_ALGORITHM_MISMATCH, layout.META, detail)
         return True
 
     def entries(self, area: str) -> Count:
@@ -127,7 +127,7 @@ class _Checker:
         try:
             data = self._objects.read(digest, limit=MAX_STREAM_BYTES)
         except (Error, OSError) as exc:
-            self._report(Kind.STREAM_OPEN_FAILED, path, _why(exc))
+            self._report(FsckKind.STREAM_OPEN_FAILED, path, _why(exc))
             return
         try:
             stream = StreamReader(data)
@@ -136,35 +136,35 @@ class _Checker:
             for _ in stream.chunks():
                 pass
         except SplitstreamError as exc:
-            self._report(Kind.STREAM_READ_FAILED, path, str(exc))
+            self._report(FsckKind.STREAM_READ_FAILED, path, str(exc))
             return
         for needed in stream.object_refs:
-            self._need(Kind.MISSING_OBJECT_REF, path, needed)
+            self._need(FsckKind.MISSING_OBJECT_REF, path, needed)
         for name, needed in stream.named_refs.items():
-            self._need(Kind.MISSING_NAMED_REF, path, needed, f"ref {name}: ")
+            self._need(FsckKind.MISSING_NAMED_REF, path, needed, f"ref {name}: ")
 
     def _image(self, path: str, digest: Digest) -> None:
         name = path.rpartition("/")[2]
         if name != digest.hex:
-            self._report(Kind.IMAGE_INVALID, path, f"links to another object, {digest}")
+            self._report(FsckKind.IMAGE_INVALID, path, f"links to another object, {digest}")
             return
         try:
             data = self._objects.read(digest, limit=MAX_IMAGE_BYTES)
         except (ObjectCorrupt, VerityMissing) as exc:
-            self._report(Kind.IMAGE_OPEN_FAILED, path, _why(exc))
+            self._report(FsckKind.IMAGE_OPEN_FAILED, path, _why(exc))
             return
         except OSError as exc:
-            self._report(Kind.IMAGE_READ_FAILED, path, _why(exc))
+            self._report(FsckKind.IMAGE_READ_FAILED, path, _why(exc))
             return
         try:
             check_image(data)
             needs = image_objects(data)
         except InvalidImage as exc:
-            self._report(Kind.IMAGE_INVALID, path, str(exc))
+            self._report(FsckKind.IMAGE_INVALID, path, str(exc))
             return
         for raw in sorted(needs):
             needed = Digest(next(a for a in Algorithm if a.digest_size == len(raw)), raw)
-            self._need(Kind.IMAGE_MISSING_OBJECT, path, needed)
+            self._need(FsckKind.IMAGE_MISSING_OBJECT, path, needed)
 
     def _link(self, path: str) -> Digest | None:
         """Return the object a link in ``streams/`` or ``images/`` leads to, if it does."""
@@ -174,10 +174,10 @@ class _Checker:
         try:
             digest = parse_object_link(target, path)
         except BrokenReference as exc:
-            self._report(Kind.BROKEN_SYMLINK, path, str(exc))
+            self._report(FsckKind.BROKEN_SYMLINK, path, str(exc))
             return None
         before = len(self.findings)
-        self._need(Kind.BROKEN_SYMLINK, path, digest)
+        self._need(FsckKind.BROKEN_SYMLINK, path, digest)
         return digest if len(self.findings) == before else None
 
     def _references(self, prefix: str, resolved: set[str]) -> None:
@@ -188,20 +188,20 @@ class _Checker:
             try:
                 info = self._dir.stat(path)
             except OSError as exc:
-                self._report(Kind.STAT_FAILED, path, _why(exc))
+                self._report(FsckKind.STAT_FAILED, path, _why(exc))
                 continue
             if stat.S_ISDIR(info.st_mode):
                 pending += [f"{path}/{name}" for name in reversed(list(self._names(path)))]
             elif not stat.S_ISLNK(info.st_mode) or path == prefix:
-                self._report(Kind.UNEXPECTED_FILE_TYPE, path, "neither a directory nor a link")
+                self._report(FsckKind.UNEXPECTED_FILE_TYPE, path, "neither a directory nor a link")
             elif (target := self._target(path)) is not None:
                 try:
                     entry = parse_ref_target(path.removeprefix(f"{prefix}/"), target, path)
                 except BrokenReference as exc:
-                    self._report(Kind.BROKEN_SYMLINK, path, str(exc))
+                    self._report(FsckKind.BROKEN_SYMLINK, path, str(exc))
                     continue
                 if entry not in resolved:
-                    self._report(Kind.BROKEN_SYMLINK, path, f"refers to {entry}, which is none")
+                    self._report(FsckKind.BROKEN_SYMLINK, path, f"refers to {entry}, which is none")
 
     def _names(self, path: str) -> Iterator[str]:
         try:
@@ -211,20 +211,20 @@ class _Checker:
             return
         except OSError as exc:
             wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
-            kind = Kind.UNEXPECTED_FILE_TYPE if wrong else Kind.STAT_FAILED
+            kind = FsckKind.UNEXPECTED_FILE_TYPE if wrong else FsckKind.STAT_FAILED
             self._report(kind, path, "not a directory" if wrong else _why(exc))
 
     def _target(self, path: str) -> str | None:
         try:
             if not stat.S_ISLNK(self._dir.stat(path).st_mode):
-                self._report(Kind.ENTRY_NOT_SYMLINK, path)
+                self._report(FsckKind.ENTRY_NOT_SYMLINK, path)
                 return None
             return self._dir.readlink(path)
         except OSError as exc:
-            self._report(Kind.STAT_FAILED, path, _why(exc))
+            self._report(FsckKind.STAT_FAILED, path, _why(exc))
             return None
 
-    def _need(self, kind: Kind, path: str, digest: Digest, context: str = "") -> None:
+    def _need(self, kind: FsckKind, path: str, digest: Digest, context: str = "") -> None:
         """Report an object that is not there."""
         present = self._present.get(digest.raw)
         if present is None:
@@ -232,16 +232,16 @@ class _Checker:
                 present = self._objects.exists(digest)
             except OSError as exc:
                 detail = f"{context}{digest}: {_why(exc)}"
-                self._report(Kind.OBJECT_CHECK_FAILED, path, detail, digest)
+                self._report(FsckKind.OBJECT_CHECK_FAILED, path, detail, digest)
                 return
             self._present[digest.raw] = present
         if not present:
             self._report(kind, path, f"{context}{digest}", digest)
 
     def _report(
-        self, kind: Kind, path: str, detail: str = "", digest: Digest | None = None
+        self, kind: FsckKind, path: str, detail: str = "", digest: Digest | None = None
     ) -> None:
-        self.findings.append(Finding(kind, path, detail, digest))
+        self.findings.append(FsckFinding(kind, path, detail, digest))
 
 
 def _why(exc: Error | OSError) -> str:

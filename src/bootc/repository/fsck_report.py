@@ -13,7 +13,7 @@ from bootc.formats.digest import Digest
 from bootc.printable import printable
 
 
-class Kind(StrEnum):
+class FsckKind(StrEnum):
     """What can be wrong with a repository."""
 
     OBJECT_INVALID_NAME = "object-invalid-name"
@@ -39,11 +39,13 @@ class Kind(StrEnum):
 
 
 #: A reference to an object that is not there, from a stream or an image.
-MISSING = frozenset({Kind.MISSING_OBJECT_REF, Kind.MISSING_NAMED_REF, Kind.IMAGE_MISSING_OBJECT})
+MISSING = frozenset(
+    {FsckKind.MISSING_OBJECT_REF, FsckKind.MISSING_NAMED_REF, FsckKind.IMAGE_MISSING_OBJECT}
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FsckFinding:
     """One thing that is wrong. ``str()`` is its line in a report."""
 
     kind: StrEnum
@@ -67,7 +69,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FsckReport:
     """The outcome of a check."""
 
     #: There is a ``meta.json``.
@@ -75,7 +77,7 @@ class Report:
     objects: Count = Count()
     streams: Count = Count()
     images: Count = Count()
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[FsckFinding, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
@@ -85,7 +87,7 @@ class Report:
     @property
     def broken_links(self) -> int:
         """Links that lead to nothing."""
-        return sum(finding.kind is Kind.BROKEN_SYMLINK for finding in self.findings)
+        return sum(finding.kind is FsckKind.BROKEN_SYMLINK for finding in self.findings)
 
     @property
     def missing_objects(self) -> int:
@@ -95,7 +97,7 @@ class Report:
     @property
     def metadata(self) -> str:
         """The state of ``meta.json``: ok, absent, or error."""
-        wrong = (Kind.METADATA_PARSE_FAILED, Kind.METADATA_ALGORITHM_MISMATCH)
+        wrong = (FsckKind.METADATA_PARSE_FAILED, FsckKind.METADATA_ALGORITHM_MISMATCH)
         if any(finding.kind in wrong for finding in self.findings):
             return "error"
         return "ok" if self.has_metadata else "absent"

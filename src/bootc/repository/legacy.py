@@ -55,7 +55,7 @@ _OLD_FORMAT = 2
 _SAMPLE = 1000
 
 
-class Outcome(enum.Enum):
+class InitOutcome(enum.Enum):
     """What :func:`ensure` had to do."""
 
     OPENED = "opened"
@@ -82,7 +82,7 @@ def ensure(
     wait: bool = True,
     sink: Sink = null_sink,
     verity: Verity = fsverity,
-) -> tuple[Repository, Outcome]:
+) -> tuple[Repository, InitOutcome]:
     """Open the repository of a physical root for writing; create or upgrade it if needed.
 
     Unlike :meth:`Repository.create` this takes a repository whose images have another format.
@@ -105,10 +105,10 @@ def ensure(
         MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
     """
     settings = _Settings(name=name, wait=wait, sink=sink, verity=verity)
-    outcome = Outcome.OPENED
+    outcome = InitOutcome.OPENED
     if needs_upgrade(parent, name):
         upgrade(parent, name=name, algorithm=algorithm, secure=secure, verity=verity)
-        outcome = Outcome.UPGRADED
+        outcome = InitOutcome.UPGRADED
     elif not parent.exists(f"{name}/{layout.META}"):
         return Repository.create(
             parent,
@@ -116,7 +116,7 @@ def ensure(
             erofs_format=erofs_format,
             secure=secure,
             **settings,
-        ), Outcome.CREATED
+        ), InitOutcome.CREATED
     repository = Repository.open(parent, require_verity=secure, writable=True, **settings)
     if algorithm not in (None, repository.algorithm):
         repository.close()

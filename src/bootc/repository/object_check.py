@@ -27,7 +27,7 @@ from bootc.formats.verity import VerityHasher, verity_digests
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository import sealing as sealing
-from bootc.repository.fsck_report import Count, Finding, Kind
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind
 from bootc.repository.sealing import DAMAGE, Verity
 
 _CHUNK_BYTES = 1 << 20
@@ -70,11 +70,13 @@ class ObjectChecker:
         self._advance = advance
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
 
-    def check(self, digest: Digest) -> Finding | None:
+    def check(self, digest: Digest) -> FsckFinding | None:
         """Return what is wrong with an object, or None."""
         return next(self.check_all(self._store, [(digest.object_path, digest)]), None)
 
-    def check_all(self, directory: Dir, objects: Iterable[tuple[str, Digest]]) -> Iterator[Finding]:
+    def check_all(
+        self, directory: Dir, objects: Iterable[tuple[str, Digest]]
+    ) -> Iterator[FsckFinding]:
         """Yield what is wrong with objects.
 
         Args:
@@ -85,7 +87,7 @@ class ObjectChecker:
         gathered = 0
         for path, digest in objects:
             outcome = self._examine(directory, path, digest)
-            if isinstance(outcome, Finding):
+            if isinstance(outcome, FsckFinding):
                 yield outcome
             elif outcome is not None:
                 small.append((digest, outcome))
@@ -96,20 +98,22 @@ class ObjectChecker:
                     gathered = 0
         yield from self._judge_small(small)
 
-    def _examine(self, directory: Dir, path: str, digest: Digest) -> Finding | bytes | None:
+    def _examine(self, directory: Dir, path: str, digest: Digest) -> FsckFinding | bytes | None:
         """Return what is wrong with an object, or its content if it still has to be hashed."""
         try:
             # O_NONBLOCK: a FIFO in an object's place must not hang us.
             fd = directory.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as exc:
             if exc.errno in _WRONG_TYPE:
-                return _finding(Kind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
-            kind = Kind.OBJECT_OPEN_FAILED if exc.errno in DAMAGE else Kind.OBJECT_CHECK_FAILED
+                return _finding(FsckKind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
+            kind = (
+                FsckKind.OBJECT_OPEN_FAILED if exc.errno in DAMAGE else FsckKind.OBJECT_CHECK_FAILED
+            )
             return _finding(kind, digest, _strerror(exc))
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                return _finding(Kind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
+                return _finding(FsckKind.UNEXPECTED_FILE_TYPE, digest, "not a regular file")
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             measured = sealing.measure(fd, self._verity)
             if measured is None:
@@ -122,24 +126,28 @@ class ObjectChecker:
                 return _mismatch(digest, measured[1])
             self._read(fd, 0, info.st_size, None)
         except OSError as exc:
-            kind = Kind.OBJECT_VERITY_FAILED if exc.errno in DAMAGE else Kind.OBJECT_CHECK_FAILED
+            kind = (
+                FsckKind.OBJECT_VERITY_FAILED
+                if exc.errno in DAMAGE
+                else FsckKind.OBJECT_CHECK_FAILED
+            )
             return _finding(kind, digest, _strerror(exc))
         finally:
             os.close(fd)
         return None
 
-    def _judge_small(self, small: list[tuple[Digest, bytes]]) -> Iterator[Finding]:
+    def _judge_small(self, small: list[tuple[Digest, bytes]]) -> Iterator[FsckFinding]:
         """Hash many at once: that is several times as fast, and lets other threads run."""
         found = verity_digests([content for _, content in small], self._algorithm) if small else []
         for (digest, _), measured in zip(small, found, strict=True):
             if finding := self._judge(digest, measured):
                 yield finding
 
-    def _judge(self, digest: Digest, found: Digest) -> Finding | None:
+    def _judge(self, digest: Digest, found: Digest) -> FsckFinding | None:
         """Return what is wrong with an object that has no fs-verity and this content."""
         if found != digest:
             return _mismatch(digest, found.raw)
-        return _finding(Kind.OBJECT_VERITY_MISSING, digest) if self._secure else None
+        return _finding(FsckKind.OBJECT_VERITY_MISSING, digest) if self._secure else None
 
     def _hash(self, fd: int, info: os.stat_result) -> Digest:
         hasher = VerityHasher(self._algorithm)
@@ -180,7 +188,7 @@ def check_objects(
     secure: bool,
     verity: Verity,
     workers: int,
-) -> tuple[Count, list[Finding]]:
+) -> tuple[Count, list[FsckFinding]]:
     """Check all objects.
 
     Args:
@@ -206,7 +214,7 @@ def check_objects(
     for bucket in _BUCKETS:
         buckets.put(bucket)
 
-    def work() -> list[tuple[Count, list[Finding]]]:
+    def work() -> list[tuple[Count, list[FsckFinding]]]:
         checker = ObjectChecker(store, algorithm, secure=secure, verity=verity, advance=advance)
         found = []
         with contextlib.suppress(Empty):
@@ -237,7 +245,7 @@ def _check_bucket(
     bucket: str,
     algorithm: Algorithm,
     checker: ObjectChecker,
-) -> tuple[Count, list[Finding]]:
+) -> tuple[Count, list[FsckFinding]]:
     path = f"{layout.OBJECTS}/{bucket}"
     findings = []
     try:
@@ -249,23 +257,25 @@ def _check_bucket(
                     objects.append((name, digest))
                 else:
                     where = f"{path}/{name}"
-                    findings.append(Finding(Kind.OBJECT_INVALID_NAME, where, "not a digest"))
+                    findings.append(
+                        FsckFinding(FsckKind.OBJECT_INVALID_NAME, where, "not a digest")
+                    )
             findings += checker.check_all(below, objects)
     except FileNotFoundError:
         return Count(), []
     except OSError as exc:
         wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
-        kind = Kind.UNEXPECTED_FILE_TYPE if wrong else Kind.OBJECT_OPEN_FAILED
-        return Count(), [Finding(kind, path, "not a directory" if wrong else _strerror(exc))]
+        kind = FsckKind.UNEXPECTED_FILE_TYPE if wrong else FsckKind.OBJECT_OPEN_FAILED
+        return Count(), [FsckFinding(kind, path, "not a directory" if wrong else _strerror(exc))]
     return Count(len(names), len(findings)), findings
 
 
-def _finding(kind: Kind, digest: Digest, detail: str = "") -> Finding:
-    return Finding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
+def _finding(kind: FsckKind, digest: Digest, detail: str = "") -> FsckFinding:
+    return FsckFinding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
 
 
-def _mismatch(digest: Digest, measured: bytes) -> Finding:
-    return _finding(Kind.OBJECT_DIGEST_MISMATCH, digest, f"measured {measured.hex()}")
+def _mismatch(digest: Digest, measured: bytes) -> FsckFinding:
+    return _finding(FsckKind.OBJECT_DIGEST_MISMATCH, digest, f"measured {measured.hex()}")
 
 
 def _parse_name(bucket: str, name: str, algorithm: Algorithm) -> Digest | None:

@@ -44,7 +44,7 @@ _METACOPY_HEADER_BYTES = 4
 HEAD_BYTES = SUPERBLOCK_OFFSET + len(_EROFS_MAGIC)
 
 
-class Kind(enum.Enum):
+class ReferrerKind(enum.Enum):
     """Objects that refer to others. ``value`` is the limit of their size in bytes."""
 
     STREAM = MAX_STREAM_BYTES
@@ -61,16 +61,16 @@ class Needs:
     named: Mapping[bytes, str] = field(default_factory=dict)
 
 
-def kind_of(head: bytes) -> Kind | None:
+def kind_of(head: bytes) -> ReferrerKind | None:
     """Return what an object is, or None if it is neither a stream nor an image.
 
     Args:
         head: Its first :data:`HEAD_BYTES`, or all of it.
     """
     if any(head.startswith(MAGIC, at) for at in _STREAM_MAGIC_AT):
-        return Kind.STREAM
+        return ReferrerKind.STREAM
     if head.startswith(_EROFS_MAGIC, SUPERBLOCK_OFFSET):
-        return Kind.IMAGE
+        return ReferrerKind.IMAGE
     return None
 
 
@@ -81,9 +81,9 @@ def needs_of(data: bytes, algorithm: Algorithm) -> Needs | None:
         SplitstreamError, InvalidImage: it is a malformed stream or image.
     """
     match kind_of(data):
-        case Kind.STREAM:
+        case ReferrerKind.STREAM:
             return stream_needs(data, algorithm)
-        case Kind.IMAGE:
+        case ReferrerKind.IMAGE:
             return Needs(image_objects(data))
         case None:
             return None

@@ -21,7 +21,7 @@ from bootc.formats.digest import Digest, DigestError
 from bootc.formats.splitstream import MAX_STREAM_BYTES
 from bootc.fs.dir import Dir
 from bootc.repository import layout
-from bootc.repository.fsck_report import Finding, Kind
+from bootc.repository.fsck_report import FsckFinding, FsckKind
 from bootc.repository.links import (
     MAX_ENTRIES,
     MAX_REFERENCES,
@@ -84,7 +84,7 @@ class LinkMender:
         self._moved: list[str] = []
         self._relinked: list[str] = []
 
-    def mend(self, findings: Iterable[Finding]) -> Mended:
+    def mend(self, findings: Iterable[FsckFinding]) -> Mended:
         """Repair the links that these findings are about; the findings must be fresh.
 
         Raises:
@@ -100,7 +100,7 @@ class LinkMender:
                 self._relinked.append(path)
             elif moved_away(self._dir, path) is None:
                 continue  # it stays a finding
-            elif kind in (Kind.STREAM_READ_FAILED, Kind.STREAM_OPEN_FAILED):
+            elif kind in (FsckKind.STREAM_READ_FAILED, FsckKind.STREAM_OPEN_FAILED):
                 streams.append(path.removeprefix(f"{layout.STREAMS}/"))
             else:
                 self._moved.append(path)
@@ -108,21 +108,21 @@ class LinkMender:
                     self._relinked.append(path)
         return Mended(tuple(self._moved), tuple(self._relinked), tuple(streams))
 
-    def _condemned(self, finding: Finding) -> bool:
+    def _condemned(self, finding: FsckFinding) -> bool:
         area, _, name = finding.path.partition("/")
         if area not in _AREAS:
             return False
         match finding.kind:
-            case Kind.ENTRY_NOT_SYMLINK | Kind.UNEXPECTED_FILE_TYPE:
+            case FsckKind.ENTRY_NOT_SYMLINK | FsckKind.UNEXPECTED_FILE_TYPE:
                 return True
-            case Kind.BROKEN_SYMLINK:
+            case FsckKind.BROKEN_SYMLINK:
                 # A pull will bring the missing object, or the entry of a reference.
                 return finding.digest is None and not self._waits(area, name)
-            case Kind.IMAGE_INVALID:
+            case FsckKind.IMAGE_INVALID:
                 return self._names_another(name)
-            case Kind.STREAM_READ_FAILED:
+            case FsckKind.STREAM_READ_FAILED:
                 return finding.path.startswith(_OURS)
-            case Kind.STREAM_OPEN_FAILED:
+            case FsckKind.STREAM_OPEN_FAILED:
                 return finding.path.startswith(_OURS) and self._is_too_large(name)
             case _:
                 return False

@@ -33,7 +33,7 @@ from bootc.fs.dir import Dir
 from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository.fsck import check
-from bootc.repository.fsck_report import Finding, Kind, Report
+from bootc.repository.fsck_report import FsckFinding, FsckKind, FsckReport
 from bootc.repository.object_check import ObjectChecker
 from bootc.repository.relink import LinkMender, moved_away
 from bootc.repository.repository import Repository
@@ -46,10 +46,10 @@ _ASIDE = f"{layout.STREAMS}/incomplete-oci-layer-"
 #: Findings that prove an object damaged. An object that could not be checked is not proved so.
 _DAMAGED = frozenset(
     {
-        Kind.OBJECT_OPEN_FAILED,
-        Kind.OBJECT_DIGEST_MISMATCH,
-        Kind.OBJECT_VERITY_FAILED,
-        Kind.UNEXPECTED_FILE_TYPE,
+        FsckKind.OBJECT_OPEN_FAILED,
+        FsckKind.OBJECT_DIGEST_MISMATCH,
+        FsckKind.OBJECT_VERITY_FAILED,
+        FsckKind.UNEXPECTED_FILE_TYPE,
     }
 )
 _COPY_BYTES = 1 << 20
@@ -68,7 +68,7 @@ class Repaired:
     #: Missing objects, each with the paths of the streams and images that need it.
     needed_by: Mapping[Digest, tuple[str, ...]]
     #: Findings that remain. A pull heals those with an object to fetch.
-    left: tuple[Finding, ...]
+    left: tuple[FsckFinding, ...]
     #: Other files that are in quarantine now, by their former paths.
     moved: tuple[str, ...]
     #: Images and references whose links were corrected.
@@ -77,7 +77,7 @@ class Repaired:
 
 def repair(
     repository: Repository,
-    report: Report,
+    report: FsckReport,
     sink: Sink = null_sink,
     *,
     wait: bool = True,
@@ -127,12 +127,12 @@ class _Objects:
 
     quarantined: tuple[Digest, ...]
     resealed: tuple[Digest, ...]
-    left: tuple[Finding, ...]
+    left: tuple[FsckFinding, ...]
     #: Files that were in the place of a directory of objects.
     moved: tuple[str, ...]
 
 
-def _mend_objects(repository: Repository, report: Report, verity: Verity) -> _Objects:
+def _mend_objects(repository: Repository, report: FsckReport, verity: Verity) -> _Objects:
     quarantined: list[Digest] = []
     resealed: list[Digest] = []
     moved: list[str] = []
@@ -152,7 +152,7 @@ def _mend_objects(repository: Repository, report: Report, verity: Verity) -> _Ob
             found = checker.check(digest)
             if found is None:
                 continue
-            if found.kind is Kind.OBJECT_VERITY_MISSING:
+            if found.kind is FsckKind.OBJECT_VERITY_MISSING:
                 _reseal(repository, store, digest)
                 resealed.append(digest)
             elif found.kind in _DAMAGED and moved_away(repository.dir, found.path, digest.hex):
@@ -162,16 +162,16 @@ def _mend_objects(repository: Repository, report: Report, verity: Verity) -> _Ob
     return _Objects(tuple(quarantined), tuple(resealed), tuple(left), tuple(moved))
 
 
-def _is_bucket(finding: Finding) -> bool:
+def _is_bucket(finding: FsckFinding) -> bool:
     return (
-        finding.kind is Kind.UNEXPECTED_FILE_TYPE
+        finding.kind is FsckKind.UNEXPECTED_FILE_TYPE
         and finding.digest is None
         and finding.path.startswith(f"{layout.OBJECTS}/")
         and finding.path.count("/") == 1
     )
 
 
-def _is_of_object(finding: Finding) -> bool:
+def _is_of_object(finding: FsckFinding) -> bool:
     return finding.path.startswith(f"{layout.OBJECTS}/")
 
 
@@ -184,18 +184,18 @@ def _reseal(repository: Repository, store: Dir, digest: Digest) -> None:
         writer.commit()
 
 
-def _set_aside(directory: Dir, report: Report) -> tuple[str, ...]:
+def _set_aside(directory: Dir, report: FsckReport) -> tuple[str, ...]:
     """Rename the links of incomplete layers, so that a pull fetches these layers again."""
     layers = {f.path: f.kind for f in report.findings if f.path.startswith(_LAYER)}
     gone = []
     for path, kind in layers.items():
-        if kind is Kind.MISSING_OBJECT_REF:
+        if kind is FsckKind.MISSING_OBJECT_REF:
             directory.rename(path, _ASIDE + path.removeprefix(_LAYER))
             gone.append(path.removeprefix(f"{layout.STREAMS}/"))
     return tuple(gone)
 
 
-def _needed_by(report: Report) -> dict[Digest, tuple[str, ...]]:
+def _needed_by(report: FsckReport) -> dict[Digest, tuple[str, ...]]:
     needed: dict[Digest, dict[str, None]] = {}
     for finding in report.findings:
         if finding.digest is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bootc.formats.tar import BLOCK_BYTES, Entry, HeaderReader, Kind, TarError
+from bootc.formats.tar import BLOCK_BYTES, Entry, EntryKind, HeaderReader, TarError
 from support.images import MTIME, directory, file, hardlink, layer, member, symlink
 
 
@@ -85,13 +85,13 @@ def test_every_kind_in_every_format(format: int) -> None:
         )
     )
     assert [(e.kind, e.path) for e in entries] == [
-        (Kind.DIRECTORY, b"usr/"),
-        (Kind.FILE, name.encode()),
-        (Kind.SYMLINK, b"link"),
-        (Kind.HARDLINK, b"hard"),
-        (Kind.CHAR_DEVICE, b"char"),
-        (Kind.BLOCK_DEVICE, b"block"),
-        (Kind.FIFO, b"fifo"),
+        (EntryKind.DIRECTORY, b"usr/"),
+        (EntryKind.FILE, name.encode()),
+        (EntryKind.SYMLINK, b"link"),
+        (EntryKind.HARDLINK, b"hard"),
+        (EntryKind.CHAR_DEVICE, b"char"),
+        (EntryKind.BLOCK_DEVICE, b"block"),
+        (EntryKind.FIFO, b"fifo"),
     ]
     usr, regular, link, hard, char, block, _ = entries
     assert (usr.mode, usr.uid, usr.gid, usr.mtime_s, usr.mtime_ns) == (0o755, 1, 2, MTIME, 0)

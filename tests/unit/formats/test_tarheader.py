@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootc.formats import tarheader
-from bootc.formats.tar import BLOCK_BYTES, HeaderReader, Kind
+from bootc.formats.tar import BLOCK_BYTES, EntryKind, HeaderReader
 from bootc.formats.tarheader import TRAILER, Member, padding, tar_header
 
 paths = st.binary(min_size=1, max_size=300).map(
@@ -21,7 +21,7 @@ numbers = st.sampled_from([0, 1, 0o7777777, 0o7777777 + 1, 2**32 - 1])
 members = st.builds(
     Member,
     path=paths,
-    kind=st.just(Kind.FILE),
+    kind=st.just(EntryKind.FILE),
     mode=st.integers(0, 0o7777),
     uid=numbers,
     gid=numbers,
@@ -62,10 +62,10 @@ def test_pythons_reader(member: Member) -> None:
     assert (info.uid, info.gid, info.size) == (member.uid, member.gid, member.size_bytes)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.SPARSE])
-def test_kinds(kind: Kind) -> None:
-    target = b"target" * 30 if kind in (Kind.SYMLINK, Kind.HARDLINK) else b""
-    rdev = 0x10302 if kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE) else 0
+@pytest.mark.parametrize("kind", [kind for kind in EntryKind if kind is not EntryKind.SPARSE])
+def test_kinds(kind: EntryKind) -> None:
+    target = b"target" * 30 if kind in (EntryKind.SYMLINK, EntryKind.HARDLINK) else b""
+    rdev = 0x10302 if kind in (EntryKind.CHAR_DEVICE, EntryKind.BLOCK_DEVICE) else 0
     entry = read(tar_header(Member(b"a/b", kind, 0o644, link_target=target, rdev=rdev)))
     assert (entry.kind, entry.link_target, entry.rdev) == (kind, target, rdev)  # type: ignore[attr-defined]
     assert entry.path.rstrip(b"/") == b"a/b"  # type: ignore[attr-defined]
@@ -74,16 +74,18 @@ def test_kinds(kind: Kind) -> None:
 @pytest.mark.parametrize("length", [98, 99, 100, 101, 255, 256, 4000])
 def test_names_of_directories_at_the_limits(length: int) -> None:
     path = b"d/" + b"n" * (length - 2)
-    entry = read(tar_header(Member(path, Kind.DIRECTORY, 0o755)))
+    entry = read(tar_header(Member(path, EntryKind.DIRECTORY, 0o755)))
     assert entry.path.rstrip(b"/") == path  # type: ignore[attr-defined]
 
 
 def test_a_plain_file_takes_one_block() -> None:
-    assert len(tar_header(Member(b"usr/bin/x", Kind.FILE, 0o755, mtime_s=1_700_000_000))) == 512
+    assert (
+        len(tar_header(Member(b"usr/bin/x", EntryKind.FILE, 0o755, mtime_s=1_700_000_000))) == 512
+    )
 
 
 def test_a_time_before_1970() -> None:
-    entry = read(tar_header(Member(b"x", Kind.FILE, 0o644, mtime_s=-5, mtime_ns=7)))
+    entry = read(tar_header(Member(b"x", EntryKind.FILE, 0o644, mtime_s=-5, mtime_ns=7)))
     assert (entry.mtime_s, entry.mtime_ns) == (0, 0)  # type: ignore[attr-defined]
 
 

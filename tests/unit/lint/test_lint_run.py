@@ -10,35 +10,35 @@ import pytest
 from bootc.errors import Error, one_line
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
-from bootc.lint.model import Finding, Kind, Lint, Listing, RootType
+from bootc.lint.model import Lint, LintFinding, LintKind, Listing, RootType
 from bootc.lint.run import ChecksFailed, LintFailed, lint
 
 
-def passes(root: ImageRoot) -> Finding | None:
+def passes(root: ImageRoot) -> LintFinding | None:
     return None
 
 
-def finds(root: ImageRoot) -> Finding | None:
+def finds(root: ImageRoot) -> LintFinding | None:
     return "Found it"
 
 
-def fails(root: ImageRoot) -> Finding | None:
+def fails(root: ImageRoot) -> LintFinding | None:
     raise Error("no such thing", hint="do it")
 
 
-def cannot_read(root: ImageRoot) -> Finding | None:
+def cannot_read(root: ImageRoot) -> LintFinding | None:
     raise PermissionError(13, "Permission denied", "/x")
 
 
-def bad(visited: Visited) -> Finding | None:
+def bad(visited: Visited) -> LintFinding | None:
     return f"bad {visited.path}" if "bad" in visited.path else None
 
 
-def cannot_look(visited: Visited) -> Finding | None:
+def cannot_look(visited: Visited) -> LintFinding | None:
     raise PermissionError(13, "Permission denied", visited.path)
 
 
-FATAL, WARNING = Kind.FATAL, Kind.WARNING
+FATAL, WARNING = LintKind.FATAL, LintKind.WARNING
 
 
 class Outcome:
@@ -127,7 +127,7 @@ def test_one_walk_ends_with_the_first_find(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     seen: list[str] = []
 
-    def look(visited: Visited) -> Finding | None:
+    def look(visited: Visited) -> LintFinding | None:
         seen.append(visited.path)
         return None
 

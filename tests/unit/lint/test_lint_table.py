@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.lint.model import Kind, Lint, RootType
+from bootc.lint.model import Lint, LintKind, RootType
 from bootc.lint.table import LINTS
 
 FATAL = {
@@ -30,8 +30,8 @@ OWN = [one for one in LINTS if one.own]
 
 
 def test_upstreams() -> None:
-    assert {one.name for one in UPSTREAM if one.kind is Kind.FATAL} == FATAL
-    assert {one.name for one in UPSTREAM if one.kind is Kind.WARNING} == WARNINGS
+    assert {one.name for one in UPSTREAM if one.kind is LintKind.FATAL} == FATAL
+    assert {one.name for one in UPSTREAM if one.kind is LintKind.WARNING} == WARNINGS
     assert len(UPSTREAM) == 14
 
 
@@ -60,7 +60,7 @@ def test_ours_are_told_apart_and_warn() -> None:
         "skopeo",
         "usr-merge",
     ]
-    assert {one.kind for one in OWN} == {Kind.WARNING}
+    assert {one.kind for one in OWN} == {LintKind.WARNING}
 
 
 @pytest.mark.parametrize("one", LINTS, ids=lambda one: one.name)

@@ -20,7 +20,7 @@ from bootc.formats.treediff import Aspect
 from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_read import read_tree
-from bootc.oci.explain import Kind, NotATree, Report, explain
+from bootc.oci.explain import Comparison, NotATree, SideKind, explain
 from bootc.oci.layoutdir import LayoutError
 from bootc.oci.local import ActiveRoot, directory_tree
 from bootc.oci.names import XattrMode
@@ -53,7 +53,7 @@ def image(path: Path, root: Directory, version: int = 1, dialect: Dialect = Dial
     return str(path)
 
 
-def causes(report: Report) -> list[str] | None:
+def causes(report: Comparison) -> list[str] | None:
     if report.explanation is None:
         return None
     return [applied.canonicalisation.name for applied in report.explanation]
@@ -63,8 +63,8 @@ def test_a_dumpfile_and_its_image(tmp_path: Path) -> None:
     a, b = dump(tmp_path / "a", tree()), image(tmp_path / "b", tree())
     report = explain(a, b)
     assert report.equal
-    assert (report.a.name, report.a.kind, report.a.entries) == (a, Kind.DUMPFILE, 5)
-    assert (report.b.name, report.b.kind, report.b.format_version) == (b, Kind.IMAGE, 1)
+    assert (report.a.name, report.a.kind, report.a.entries) == (a, SideKind.DUMPFILE, 5)
+    assert (report.b.name, report.b.kind, report.b.format_version) == (b, SideKind.IMAGE, 1)
     expected = verity_digest((tmp_path / "b").read_bytes(), Algorithm.SHA512)
     assert (report.a.digest, report.b.digest) == (expected, expected)
     assert (report.findings, report.explanation, report.writers) == ((), (), None)
@@ -165,7 +165,7 @@ def test_a_container_image_is_read_the_way_its_id_is_computed(tmp_path: Path) ->
         expected = compute_image_id(source)
     report = explain(reference, dump(tmp_path / "b", tree_of(reference, bootable=True)))
     assert report.equal
-    assert (report.a.digest, report.a.kind) == (expected, Kind.CONTAINER)
+    assert (report.a.digest, report.a.kind) == (expected, SideKind.CONTAINER)
 
 
 def test_plain_and_bootable(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_directory_is_read_the_way_its_id_is_computed(tmp_path: Path) -> None:
     root = rootfs(tmp_path / "root")
     report = explain(str(root), image(tmp_path / "b", sealed_tree(root)))
     assert report.equal
-    assert report.a.kind is Kind.DIRECTORY
+    assert report.a.kind is SideKind.DIRECTORY
     assert explain(str(root), str(root), bootable=False).equal
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.errors import Error
-from bootc.formats.tar import HeaderReader, Kind
+from bootc.formats.tar import EntryKind, HeaderReader
 from bootc.formats.tree import Directory
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
@@ -84,7 +84,7 @@ def test_our_own_reader(root: Root) -> None:
         found[entry.path] = entry
         stream.seek(entry.size_bytes + entry.padding_bytes, os.SEEK_CUR)
     assert found[b"usr/lib/b"].size_bytes == 12
-    assert found[b"usr/lib/hard"].kind is Kind.HARDLINK
+    assert found[b"usr/lib/hard"].kind is EntryKind.HARDLINK
     assert found[b"usr/lib/link"].link_target == b"b"
     assert {entry.mtime_s for entry in found.values()} == {1_700_000_000}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from bootc.formats.digest import OciDigest
-from bootc.formats.tar import Entry, HeaderReader, Kind
+from bootc.formats.tar import Entry, EntryKind, HeaderReader
 from bootc.formats.tree import CharDevice, Directory, Inline, Leaf, Symlink
 from bootc.oci.flatten import FlattenError, apply_layer
 from support.images import Member, directory, file, hardlink, layer, member, symlink, xattr
@@ -173,6 +173,6 @@ def test_refused(members: list[Member], message: str | None) -> None:
 
 def test_names_are_bytes() -> None:
     root = Directory()
-    entry = Entry(b"\xff\n", Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", 0, {}, 0, b"")
+    entry = Entry(b"\xff\n", EntryKind.FIFO, 0, 0, 0, 0, 0, 0, b"", 0, {}, 0, b"")
     apply_layer(root, LAYER, [(entry, Inline(b""))])
     assert list(root.entries) == [b"\xff\n"]

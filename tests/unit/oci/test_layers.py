@@ -11,7 +11,7 @@ from bootc.formats import splitstream
 from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import SplitstreamError, StreamWriter
-from bootc.formats.tar import Entry, HeaderReader, Kind
+from bootc.formats.tar import Entry, EntryKind, HeaderReader
 from bootc.formats.tree import Inline
 from bootc.oci import layers
 from bootc.oci.flatten import FlattenError
@@ -128,6 +128,6 @@ def test_modes_are_those_of_the_archive(mode: int, kind: bytes, shown: str) -> N
 
 
 def test_sparse_files_have_no_line() -> None:
-    entry = Entry(b"s", Kind.SPARSE, 0o644, 0, 0, 0, 0, 3, b"", 0, {}, 0, b"")
+    entry = Entry(b"s", EntryKind.SPARSE, 0o644, 0, 0, 0, 0, 3, b"", 0, {}, 0, b"")
     with pytest.raises(FlattenError, match="a sparse file, which no dumpfile can express"):
         layers._line(entry, Inline(b"abc"), ABSENT)

@@ -16,7 +16,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.splitstream import StreamReader
 from bootc.oci import contents
 from bootc.oci.documents import write_documents
-from bootc.oci.fsck import OciReport, check_images
+from bootc.oci.fsck import OciFsckReport, check_images
 from bootc.oci.layers import check_layer
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.pull import Pulled, pull
@@ -40,7 +40,7 @@ from support.layers import (
 )
 
 
-def kinds(report: OciReport) -> list[str]:
+def kinds(report: OciFsckReport) -> list[str]:
     return [finding.kind.value for finding in report.findings]
 
 

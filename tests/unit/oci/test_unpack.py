@@ -17,7 +17,7 @@ import zstandard
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
-from bootc.formats.tar import Kind, TarError
+from bootc.formats.tar import EntryKind, TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.content_sink import ContentWriter
@@ -210,7 +210,7 @@ def test_full_disk() -> None:
 
 
 def test_bodies_of() -> None:
-    wanted = [e for e, content in entries(split(DATA), SHA256) if e.kind is Kind.FILE]
+    wanted = [e for e, content in entries(split(DATA), SHA256) if e.kind is EntryKind.FILE]
     assert len(wanted) > 1
     bodies = list(bodies_of(io.BytesIO(gzip.compress(DATA, mtime=0)), wanted))
     assert [entry for entry, _ in bodies] == wanted

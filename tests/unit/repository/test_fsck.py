@@ -23,7 +23,7 @@ from bootc.formats.verity import VerityHasher, verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedHere
 from bootc.repository.fsck import check
-from bootc.repository.fsck_report import Count, Finding, Kind, Report
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
 from support.rights import bound_by_mode
@@ -36,12 +36,12 @@ def verity_of(repository: Repository) -> FakeVerity:
     return FakeVerity() if repository.secure else FakeVerity(error=errno.EOPNOTSUPP)
 
 
-def checked(repository: Repository, *, metadata_only: bool = False) -> Report:
+def checked(repository: Repository, *, metadata_only: bool = False) -> FsckReport:
     repository.objects.flush()
     return check(repository, verity=verity_of(repository), workers=2, metadata_only=metadata_only)
 
 
-def kinds(report: Report) -> list[str]:
+def kinds(report: FsckReport) -> list[str]:
     return [finding.kind.value for finding in report.findings]
 
 
@@ -123,7 +123,7 @@ def test_a_sound_repository(repository: Repository) -> None:
 
 
 def test_an_empty_repository(repository: Repository) -> None:
-    assert checked(repository) == Report(has_metadata=True)
+    assert checked(repository) == FsckReport(has_metadata=True)
 
 
 def test_metadata_only_reads_no_file_content(repository: Repository) -> None:
@@ -141,8 +141,8 @@ def test_a_flipped_byte(insecure: Repository) -> None:
     report = checked(insecure)
     found = verity_digest(path_of(insecure, digest).read_bytes(), Algorithm.SHA512)
     assert report.findings == (
-        Finding(
-            Kind.OBJECT_DIGEST_MISMATCH,
+        FsckFinding(
+            FsckKind.OBJECT_DIGEST_MISMATCH,
             f"objects/{digest.object_path}",
             f"measured {found}",
             digest,
@@ -272,8 +272,8 @@ def test_missing_objects(repository: Repository) -> None:
     path_of(repository, digest).unlink()
     report = checked(repository)
     assert report.findings == (
-        Finding(Kind.MISSING_OBJECT_REF, "streams/oci-layer-sha256:1", digest.hex, digest),
-        Finding(Kind.IMAGE_MISSING_OBJECT, f"images/{image}", digest.hex, digest),
+        FsckFinding(FsckKind.MISSING_OBJECT_REF, "streams/oci-layer-sha256:1", digest.hex, digest),
+        FsckFinding(FsckKind.IMAGE_MISSING_OBJECT, f"images/{image}", digest.hex, digest),
     )
     assert report.streams == Count(2, 1)
     assert report.images == Count(1, 1)

@@ -15,7 +15,7 @@ from bootc.formats.tree import Directory, Inline, Leaf, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere
 from bootc.repository.legacy import (
-    Outcome,
+    InitOutcome,
     ensure,
     infer,
     needs_upgrade,
@@ -52,14 +52,14 @@ def old_repository(parent: Dir, *, sealed: bool, algorithm: Algorithm = SHA512) 
 def test_nothing_is_created(parent: Dir, secure: bool) -> None:
     repository, outcome = ensure(parent, secure=secure, verity=FakeVerity())
     with repository:
-        assert outcome is Outcome.CREATED
+        assert outcome is InitOutcome.CREATED
         assert repository.secure is secure
         assert repository.metadata == Metadata()
     Path(parent.path, "composefs/meta.json").unlink()
     Path(parent.path, "composefs/objects").rmdir()
     repository, outcome = ensure(parent, secure=secure, verity=FakeVerity())
     repository.close()
-    assert outcome is Outcome.CREATED
+    assert outcome is InitOutcome.CREATED
 
 
 def test_what_is_there_is_opened_whatever_format_it_has(parent: Dir) -> None:
@@ -68,7 +68,7 @@ def test_what_is_there_is_opened_whatever_format_it_has(parent: Dir) -> None:
     Path(parent.path, "composefs/meta.json").write_bytes(metadata.to_bytes())
     repository, outcome = ensure(parent, secure=False)
     with repository:
-        assert outcome is Outcome.OPENED
+        assert outcome is InitOutcome.OPENED
         assert repository.metadata == metadata
 
 
@@ -80,7 +80,7 @@ def test_an_old_repository_is_what_its_objects_are(
     kernel = old_repository(parent, sealed=sealed, algorithm=algorithm)
     repository, outcome = ensure(parent, algorithm=algorithm, secure=False, verity=kernel)
     with repository:
-        assert outcome is Outcome.UPGRADED
+        assert outcome is InitOutcome.UPGRADED
         assert repository.secure is sealed
         assert repository.algorithm is algorithm
         assert repository.streams.read("x") == b"stream"
@@ -90,7 +90,7 @@ def test_an_old_repository_is_what_its_objects_are(
     assert written["erofs_formats"] == {"default": 2}
     repository, outcome = ensure(parent, algorithm=algorithm, secure=False, verity=kernel)
     repository.close()
-    assert outcome is Outcome.OPENED
+    assert outcome is InitOutcome.OPENED
 
 
 def test_objects_without_verity_are_no_secure_repository(parent: Dir) -> None:
@@ -183,17 +183,17 @@ def test_the_algorithm_is_what_objects_are_named_by(parent: Dir, algorithm: Algo
     assert needs_upgrade(parent)
     repository, outcome = ensure(parent, algorithm=None, secure=False, verity=kernel)
     with repository:
-        assert (outcome, repository.algorithm) == (Outcome.UPGRADED, algorithm)
+        assert (outcome, repository.algorithm) == (InitOutcome.UPGRADED, algorithm)
     assert not needs_upgrade(parent)
     repository, outcome = ensure(parent, algorithm=None, secure=False, verity=kernel)
     with repository:
-        assert (outcome, repository.algorithm) == (Outcome.OPENED, algorithm)
+        assert (outcome, repository.algorithm) == (InitOutcome.OPENED, algorithm)
 
 
 def test_a_new_repository_of_no_algorithm(parent: Dir) -> None:
     repository, outcome = ensure(parent, algorithm=None, secure=False)
     with repository:
-        assert (outcome, repository.algorithm) == (Outcome.CREATED, SHA512)
+        assert (outcome, repository.algorithm) == (InitOutcome.CREATED, SHA512)
 
 
 def test_an_upgrade_alone(parent: Dir) -> None:
@@ -241,7 +241,7 @@ def test_the_format_is_that_of_the_images_that_are_there(
     assert secure
     repository, outcome = ensure(parent, secure=True, verity=kernel)
     with repository:
-        assert (outcome, repository.metadata) == (Outcome.UPGRADED, metadata)
+        assert (outcome, repository.metadata) == (InitOutcome.UPGRADED, metadata)
     if formats == ErofsFormats(1):
         assert metadata == Metadata()
 

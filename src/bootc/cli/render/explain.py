@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bootc.cli.render.structured import name_value, render_json
-from bootc.formats.treediff import Aspect, Difference, Finding
+from bootc.formats.treediff import Aspect, Difference, DifferenceGroup
 from bootc.oci.canonical import Applied
-from bootc.oci.explain import Report, Side
+from bootc.oci.explain import Comparison, Side
 from bootc.printable import printable
 
 _WIDTH = 80
@@ -27,12 +27,12 @@ _TITLES = {
 }
 
 
-def comparison_text(report: Report) -> str:
+def comparison_text(report: Comparison) -> str:
     """Return the comparison for people, with a newline at the end."""
     return "".join(f"{line}\n" for line in _lines(report))
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Comparison) -> Iterator[str]:
     for letter, side in (("A", report.a), ("B", report.b)):
         yield f"{letter}: {_name(side)} ({side.kind.value}, {_count(side.entries, 'entry')})"
         yield f"   {side.digest.hex}"
@@ -50,7 +50,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _conclusion(report)
 
 
-def _conclusion(report: Report) -> Iterator[str]:
+def _conclusion(report: Comparison) -> Iterator[str]:
     if report.writers is not None:
         a, b = ("unknown" if w is None else w.value for w in report.writers)
         yield f"The trees are equal; the images were written by different rules: A {a}, B {b}."
@@ -83,14 +83,14 @@ def _sides(applied: Applied) -> str:
     return f" (which changes {'A' if applied.changes_a else 'B'})"
 
 
-def _title(finding: Finding) -> str:
+def _title(finding: DifferenceGroup) -> str:
     if finding.aspect is Aspect.XATTR:
         return f"xattr {printable(finding.name)}"
     name: str = finding.aspect.value
     return _TITLES.get(finding.aspect, name.replace("-", " "))
 
 
-def _remarks(finding: Finding) -> str:
+def _remarks(finding: DifferenceGroup) -> str:
     remarks = []
     if finding.directories == finding.entries:
         remarks.append("directories only")
@@ -126,7 +126,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun.removesuffix('y')}ies"
 
 
-def comparison_json(report: Report) -> str:
+def comparison_json(report: Comparison) -> str:
     """Return the comparison as JSON, with a newline at the end.
 
     A name that is not UTF-8 appears twice: as text with escapes, and in hex.
@@ -156,7 +156,7 @@ def _side_value(side: Side) -> dict[str, Any]:
     }
 
 
-def _finding_value(finding: Finding) -> dict[str, Any]:
+def _finding_value(finding: DifferenceGroup) -> dict[str, Any]:
     return {
         "class": finding.aspect.value,
         **(name_value("xattr", finding.name) if finding.aspect is Aspect.XATTR else {}),

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bootc.oci.fsck import OciReport
-    from bootc.repository.fsck_report import Count, Report
+    from bootc.oci.fsck import OciFsckReport
+    from bootc.repository.fsck_report import Count, FsckReport
 
 
-def report_text(report: Report) -> str:
+def report_text(report: FsckReport) -> str:
     """Return the text of ``cfsctl fsck``."""
     lines = [
         f"meta.json: {report.metadata}",
@@ -35,7 +35,7 @@ def report_text(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def report_json(report: Report) -> dict[str, object]:
+def report_json(report: FsckReport) -> dict[str, object]:
     """Return the JSON of ``cfsctl fsck --json``, a FsckReply."""
     return {
         "ok": report.ok,
@@ -52,7 +52,7 @@ def report_json(report: Report) -> dict[str, object]:
     }
 
 
-def oci_report_text(report: OciReport) -> str:
+def oci_report_text(report: OciFsckReport) -> str:
     """Return the text of ``cfsctl oci fsck``."""
     lines = [f"oci images: {_ok(report.images)}"]
     if report.findings:
@@ -61,7 +61,7 @@ def oci_report_text(report: OciReport) -> str:
     return report_text(report.repository) + "".join(f"{line}\n" for line in lines)
 
 
-def oci_report_json(report: OciReport) -> dict[str, object]:
+def oci_report_json(report: OciFsckReport) -> dict[str, object]:
     """Return the JSON of ``cfsctl oci fsck --json``, an OciFsckReply."""
     return {
         "ok": report.ok,

@@ -52,7 +52,7 @@ def take(args: argparse.Namespace, context: Context) -> None:
 def reset(args: argparse.Namespace, context: Context) -> None:
     """Restore the booted image's version of a path, and forget the decision about it."""
     from bootc.deploy.etc.decisions import etc_path
-    from bootc.deploy.etc.review import Outcome, forget
+    from bootc.deploy.etc.review import ResetOutcome, forget
     from bootc.deploy.etc.review import reset as put_back
 
     path = etc_path(args.path)
@@ -61,11 +61,11 @@ def reset(args: argparse.Namespace, context: Context) -> None:
         forgotten = forget(state, path)
     name = f"/etc/{quoted(path)}"
     match outcome:
-        case Outcome.RESTORED:
+        case ResetOutcome.RESTORED:
             text = f"{name} is as the booted image has it."
-        case Outcome.REMOVED:
+        case ResetOutcome.REMOVED:
             text = f"{name} is removed: it was a local addition, the booted image does not have it."
-        case Outcome.UNCHANGED:
+        case ResetOutcome.UNCHANGED:
             text = f"{name} is as the booted image has it already."
     context.write(f"{text}\n")
     if forgotten:

@@ -29,7 +29,7 @@ from bootc.formats.verity import verity_digest
 _UPDATED_STAMP = b".updated"
 
 
-class Kind(enum.Enum):
+class ChangeKind(enum.Enum):
     """How an entry was changed. ``value`` is the word in reports."""
 
     ADDED = "Added"
@@ -42,7 +42,7 @@ class Change:
     """A local change; ``path`` is relative to ``/etc``."""
 
     path: bytes
-    kind: Kind
+    kind: ChangeKind
 
 
 def without_stamp(etc: Directory) -> Directory:
@@ -56,7 +56,7 @@ def local_changes(pristine: Directory, current: Directory) -> tuple[Change, ...]
 
     The metadata of ``/etc`` itself is not listed.
     """
-    found: dict[Kind, list[Change]] = {kind: [] for kind in Kind}
+    found: dict[ChangeKind, list[Change]] = {kind: [] for kind in ChangeKind}
     stack = list(_entries(b"", without_stamp(pristine), without_stamp(current)))
     while stack:
         path, before, now = stack.pop()
@@ -103,12 +103,12 @@ def _entries(
     return [(prefix + name, was.get(name), now.entries.get(name)) for name in names]
 
 
-def _kind(before: Node | None, now: Node | None) -> Kind | None:
+def _kind(before: Node | None, now: Node | None) -> ChangeKind | None:
     if now is None:
-        return Kind.REMOVED
+        return ChangeKind.REMOVED
     if before is None:
-        return Kind.ADDED
-    return None if same(before, now) else Kind.MODIFIED
+        return ChangeKind.ADDED
+    return None if same(before, now) else ChangeKind.MODIFIED
 
 
 def _same_stat(a: Node, b: Node) -> bool:

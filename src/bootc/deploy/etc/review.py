@@ -84,7 +84,7 @@ class Review:
     staged: MergeReview | None
 
 
-class Outcome(enum.Enum):
+class ResetOutcome(enum.Enum):
     """What resetting a path came to."""
 
     #: The path is as the image has it.
@@ -156,7 +156,7 @@ def forget(state: StateDir, path: bytes) -> bool:
     return True
 
 
-def reset(state: StateDir, local: LocalEtc, path: bytes) -> Outcome:
+def reset(state: StateDir, local: LocalEtc, path: bytes) -> ResetOutcome:
     """Put the booted image's version of a path into the running ``/etc``.
 
     Args:
@@ -179,7 +179,7 @@ def reset(state: StateDir, local: LocalEtc, path: bytes) -> Outcome:
     if wanted is None and found is None:
         raise PathNotFound(f'"{quoted(path)}" is neither in /etc nor in that of the booted image')
     if same_tree(wanted, found):
-        return Outcome.UNCHANGED
+        return ResetOutcome.UNCHANGED
     above, _, name = path.rpartition(b"/")
     parent_node = local.current.tree.lookup(above)
     if not isinstance(parent_node, Directory):
@@ -206,7 +206,7 @@ def reset(state: StateDir, local: LocalEtc, path: bytes) -> Outcome:
     except OSError as exc:
         # The next reset tries again.
         _log.warning("the local version stays in %s: %s", state.path, one_line(exc))
-    return Outcome.REMOVED if wanted is None else Outcome.RESTORED
+    return ResetOutcome.REMOVED if wanted is None else ResetOutcome.RESTORED
 
 
 def _require_unprotected(path: bytes, found: Node | None, above: bytes, parent: Directory) -> None:

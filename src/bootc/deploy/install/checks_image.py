@@ -23,7 +23,7 @@ from bootc.formats.digest import Algorithm, OciDigest
 from bootc.formats.ocispec import Descriptor, ImageConfig
 from bootc.formats.pe import PeError, Uki
 from bootc.formats.splitstream import StreamReader
-from bootc.formats.tar import Entry, Kind
+from bootc.formats.tar import Entry, EntryKind
 from bootc.oci import unpack
 from bootc.oci.source import Source
 from bootc.repository.sink import DigestOnly
@@ -70,7 +70,7 @@ def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list
 
 def _is_uki(entry: Entry) -> bool:
     path = os.path.normpath(entry.path.lstrip(b"/")).decode("utf-8", "surrogateescape")
-    return entry.kind is Kind.FILE and entry.size_bytes <= MAX_UKI_BYTES and is_uki_path(path)
+    return entry.kind is EntryKind.FILE and entry.size_bytes <= MAX_UKI_BYTES and is_uki_path(path)
 
 
 def _is_optional(data: bytes) -> bool | None:

@@ -68,7 +68,7 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TargetPartitions:
     """The partitions an installation writes to."""
 
     esp: Partition
@@ -117,7 +117,7 @@ def sfdisk_script(machine: str, label_id: uuid.UUID, root_size_mib: int | None) 
     return "".join(f"{line}\n" for line in lines)
 
 
-def create_partitions(device: str, machine: str, root_size_mib: int | None) -> Layout:
+def create_partitions(device: str, machine: str, root_size_mib: int | None) -> TargetPartitions:
     """Write a new partition table to ``device`` and wait for its partitions.
 
     Raises:
@@ -150,7 +150,7 @@ def read_table(device: str) -> tuple[Partition, ...]:
     )
 
 
-def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:
+def find_layout(table: tuple[Partition, ...], machine: str) -> TargetPartitions:
     """Find the ESP and the root in a table that was just written.
 
     Raises:
@@ -158,7 +158,7 @@ def find_layout(table: tuple[Partition, ...], machine: str) -> Layout:
     """
     by_type = {partition.type: partition for partition in table}
     try:
-        return Layout(by_type[dps.ESP], by_type[dps.root_type(machine)])
+        return TargetPartitions(by_type[dps.ESP], by_type[dps.root_type(machine)])
     except KeyError as exc:
         raise PartitioningFailed(f"the new table has no partition of type {exc.args[0]}") from exc
 

@@ -23,7 +23,7 @@ from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer
 from bootc.deploy.install.config import read_config
 from bootc.deploy.install.deploy_image import deploy_image
-from bootc.deploy.install.partition import Layout, create_partitions
+from bootc.deploy.install.partition import TargetPartitions, create_partitions
 from bootc.deploy.install.request import Installed, InstallRequest
 from bootc.deploy.install.target_disk import BlankUnlessKept
 from bootc.errors import Error, doing
@@ -115,7 +115,7 @@ def _write_disk(
 
 
 @contextmanager
-def _mounted(layout: Layout, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
+def _mounted(layout: TargetPartitions, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
     with (
         mounts.mounted(layout.root.node, decisions.filesystem.value) as root,
         mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS) as esp,

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 
 from bootc.cli.render.etc import change_lines, review_json, review_lines
-from bootc.deploy.etc.diff import Change, Kind
+from bootc.deploy.etc.diff import Change, ChangeKind
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.etc.review import MergeReview, Review
 from support.sysroot import image_id
 
 STAGED = image_id("bb")
-CHANGES = (Change(b"caf\xe9\n", Kind.ADDED), Change(b"ssh/config", Kind.MODIFIED))
+CHANGES = (Change(b"caf\xe9\n", ChangeKind.ADDED), Change(b"ssh/config", ChangeKind.MODIFIED))
 REASON = "File 'x' now defaults to a directory in new etc"
 
 
@@ -18,7 +18,7 @@ def merge(resolution: Choice | None, policy: ConflictPolicy) -> MergeReview:
 
 
 def test_reasons_come_last() -> None:
-    changes = [Change(b"a", Kind.ADDED)]
+    changes = [Change(b"a", ChangeKind.ADDED)]
     assert list(change_lines(changes, ["File 'a' is odd"])) == [
         'Added "a"',
         "Unmergable File 'a' is odd",

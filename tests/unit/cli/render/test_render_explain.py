@@ -6,7 +6,7 @@ from pathlib import Path
 from bootc.cli.render.explain import comparison_json, comparison_text
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
-from bootc.oci.explain import Report, explain
+from bootc.oci.explain import Comparison, explain
 
 A = b"""\
 / 0 40755 4 0 0 0 1000.5 - - -
@@ -17,7 +17,7 @@ A = b"""\
 """
 
 
-def report(path: Path, a: bytes = A, b: bytes = A, version: int | None = None) -> Report:
+def report(path: Path, a: bytes = A, b: bytes = A, version: int | None = None) -> Comparison:
     """Compare dumpfiles, or a dumpfile and the image of one."""
     (path / "a").write_bytes(a)
     (path / "b").write_bytes(b)

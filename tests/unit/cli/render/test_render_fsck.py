@@ -5,19 +5,19 @@ import json
 import pytest
 
 from bootc.cli.render.fsck import oci_report_json, oci_report_text, report_json, report_text
-from bootc.oci.fsck import OciKind, OciReport
-from bootc.repository.fsck_report import Count, Finding, Kind, Report
+from bootc.oci.fsck import OciFsckKind, OciFsckReport
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport
 
-SOUND = Report(has_metadata=True, objects=Count(4), streams=Count(2), images=Count(1))
-DAMAGED = Report(
+SOUND = FsckReport(has_metadata=True, objects=Count(4), streams=Count(2), images=Count(1))
+DAMAGED = FsckReport(
     has_metadata=True,
     objects=Count(4, 1),
     streams=Count(2, 1),
     findings=(
-        Finding(Kind.OBJECT_OPEN_FAILED, "objects/aa/\x1b[2J\n", "two\nlines"),
-        Finding(Kind.BROKEN_SYMLINK, "streams/x"),
-        Finding(Kind.MISSING_OBJECT_REF, "streams/y", "00"),
-        Finding(Kind.MISSING_NAMED_REF, "streams/y", "11"),
+        FsckFinding(FsckKind.OBJECT_OPEN_FAILED, "objects/aa/\x1b[2J\n", "two\nlines"),
+        FsckFinding(FsckKind.BROKEN_SYMLINK, "streams/x"),
+        FsckFinding(FsckKind.MISSING_OBJECT_REF, "streams/y", "00"),
+        FsckFinding(FsckKind.MISSING_NAMED_REF, "streams/y", "11"),
     ),
 )
 
@@ -48,12 +48,20 @@ def test_findings() -> None:
     ("report", "state"),
     [
         (SOUND, "ok"),
-        (Report(has_metadata=False), "absent"),
-        (Report(True, findings=(Finding(Kind.METADATA_PARSE_FAILED, "meta.json"),)), "error"),
-        (Report(True, findings=(Finding(Kind.METADATA_ALGORITHM_MISMATCH, "meta.json"),)), "error"),
+        (FsckReport(has_metadata=False), "absent"),
+        (
+            FsckReport(True, findings=(FsckFinding(FsckKind.METADATA_PARSE_FAILED, "meta.json"),)),
+            "error",
+        ),
+        (
+            FsckReport(
+                True, findings=(FsckFinding(FsckKind.METADATA_ALGORITHM_MISMATCH, "meta.json"),)
+            ),
+            "error",
+        ),
     ],
 )
-def test_the_state_of_the_metadata(report: Report, state: str) -> None:
+def test_the_state_of_the_metadata(report: FsckReport, state: str) -> None:
     assert report_text(report).startswith(f"meta.json: {state}\n")
 
 
@@ -81,11 +89,11 @@ def test_json() -> None:
 
 
 def test_images() -> None:
-    findings = (Finding(OciKind.CONFIG_REF_MISSING, "os", "sha256:00"),)
-    assert oci_report_text(OciReport(SOUND, Count(1), ())) == (
+    findings = (FsckFinding(OciFsckKind.CONFIG_REF_MISSING, "os", "sha256:00"),)
+    assert oci_report_text(OciFsckReport(SOUND, Count(1), ())) == (
         report_text(SOUND) + "oci images: 1/1 ok\n"
     )
-    report = OciReport(SOUND, Count(2, 1), findings)
+    report = OciFsckReport(SOUND, Count(2, 1), findings)
     line = "fsck: config-ref-missing: os: sha256:00"
     assert oci_report_text(report) == (
         report_text(SOUND) + f"oci images: 1/2 ok\noci errors: 1\n  - {line}\n"

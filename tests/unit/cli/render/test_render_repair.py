@@ -10,7 +10,7 @@ from bootc.cli.render.repair import (
 )
 from bootc.formats.digest import Digest
 from bootc.oci.repair import RepairedImages
-from bootc.repository.fsck_report import Finding, Kind
+from bootc.repository.fsck_report import FsckFinding, FsckKind
 from bootc.repository.repair import Repaired
 
 DAMAGED, RESEALED, MISSING = (Digest.from_hex(byte * 64) for byte in ("aa", "bb", "cc"))
@@ -21,8 +21,8 @@ ALL = Repaired(
     set_aside=("oci-layer-sha256:1",),
     needed_by={MISSING: ("streams/x\n",)},
     left=(
-        Finding(Kind.MISSING_OBJECT_REF, "streams/x\n", MISSING.hex, MISSING),
-        Finding(Kind.OBJECT_CHECK_FAILED, "objects/aa"),
+        FsckFinding(FsckKind.MISSING_OBJECT_REF, "streams/x\n", MISSING.hex, MISSING),
+        FsckFinding(FsckKind.OBJECT_CHECK_FAILED, "objects/aa"),
     ),
     moved=("images/\x1b",),
     relinked=("images/x",),
@@ -62,7 +62,7 @@ def test_a_repository_for_programs() -> None:
 
 def test_images_for_people() -> None:
     assert repaired_images_text(RepairedImages(None, (), (), ())) == "nothing to repair\n"
-    left = (Finding(Kind.OBJECT_CHECK_FAILED, "objects/aa"),)
+    left = (FsckFinding(FsckKind.OBJECT_CHECK_FAILED, "objects/aa"),)
     images = RepairedImages(ALL, ("oci-config-sha256:2",), ("os\n",), left)
     assert repaired_images_text(images) == (
         repaired_text(ALL) + f"set aside: oci-config-sha256:2\nleft: {LEFT}\npull again: os\\n\n"
@@ -82,7 +82,7 @@ def test_images_for_programs() -> None:
             }
         )
     )
-    left = (Finding(Kind.OBJECT_CHECK_FAILED, "objects/aa"),)
+    left = (FsckFinding(FsckKind.OBJECT_CHECK_FAILED, "objects/aa"),)
     images = repaired_images_json(RepairedImages(ALL, ("x",), ("os",), left))
     whole = repaired_json(ALL)
     assert list(images) == [

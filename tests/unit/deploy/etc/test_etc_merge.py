@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.deploy.etc.diff import Kind
+from bootc.deploy.etc.diff import ChangeKind
 from bootc.deploy.etc.merge import (
     Choice,
     Conflict,
@@ -178,9 +178,9 @@ def test_the_metadata_of_etc_itself_merges() -> None:
 def test_changes_are_the_local_ones() -> None:
     merge = merge_etc(etc(a="1", b="1"), etc(b="2", c="1"), etc(a="9", d="1"))
     assert [(change.kind, change.path) for change in merge.changes] == [
-        (Kind.ADDED, b"c"),
-        (Kind.MODIFIED, b"b"),
-        (Kind.REMOVED, b"a"),
+        (ChangeKind.ADDED, b"c"),
+        (ChangeKind.MODIFIED, b"b"),
+        (ChangeKind.REMOVED, b"a"),
     ]
 
 

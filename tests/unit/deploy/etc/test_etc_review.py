@@ -16,8 +16,8 @@ from bootc.deploy.etc.local import LocalEtc
 from bootc.deploy.etc.merge import Choice, ConflictPolicy
 from bootc.deploy.etc.review import (
     CannotReset,
-    Outcome,
     PathNotFound,
+    ResetOutcome,
     StagedEtc,
     decide,
     forget,
@@ -75,7 +75,7 @@ class Machine:
         assert content.digest == verity_digest(LONG, SHA512)
         return os.open(self.image / "long", os.O_RDONLY)
 
-    def reset(self, path: str) -> Outcome:
+    def reset(self, path: str) -> ResetOutcome:
         with self.local() as (state, local):
             return reset(state, local, path.encode())
 
@@ -106,7 +106,7 @@ def test_a_file_is_as_in_the_image_again(machine: Machine, pristine) -> None:
     (machine.etc / "ssh/moduli").write_text("4 5 6")
     (machine.etc / "ssh/moduli").chmod(0o644)
     before = os.stat(machine.etc / "ssh/config")
-    assert machine.reset("ssh/moduli") is Outcome.RESTORED
+    assert machine.reset("ssh/moduli") is ResetOutcome.RESTORED
     assert machine.contents() == pristine
     assert os.stat(machine.etc / "ssh/moduli").st_mode & 0o7777 == 0o600
     assert os.stat(machine.etc / "ssh/config") == before
@@ -115,15 +115,15 @@ def test_a_file_is_as_in_the_image_again(machine: Machine, pristine) -> None:
 
 def test_a_large_file_comes_from_the_repository(machine: Machine) -> None:
     (machine.etc / "long").write_bytes(b"short")
-    assert machine.reset("long") is Outcome.RESTORED
+    assert machine.reset("long") is ResetOutcome.RESTORED
     assert (machine.etc / "long").read_bytes() == LONG
 
 
 def test_what_was_removed_comes_back(machine: Machine, pristine) -> None:
     (machine.etc / "localtime").unlink()
     shutil.rmtree(machine.etc / "ssh")
-    assert machine.reset("localtime") is Outcome.RESTORED
-    assert machine.reset("ssh") is Outcome.RESTORED
+    assert machine.reset("localtime") is ResetOutcome.RESTORED
+    assert machine.reset("ssh") is ResetOutcome.RESTORED
     assert machine.contents() == pristine
     assert os.stat(machine.etc / "ssh").st_mode & 0o7777 == 0o711
 
@@ -133,7 +133,7 @@ def test_a_directory_loses_local_additions(machine: Machine, pristine) -> None:
     (machine.etc / "ssh/key").write_text("secret")
     (machine.etc / "ssh/moduli").unlink()
     (machine.etc / "mine").write_text("mine")
-    assert machine.reset("ssh") is Outcome.RESTORED
+    assert machine.reset("ssh") is ResetOutcome.RESTORED
     assert machine.contents() == {**pristine, "mine": "mine"}
 
 
@@ -148,8 +148,8 @@ def test_another_kind_is_exchanged(machine: Machine, pristine, kind: str) -> Non
             (machine.etc / "ssh").symlink_to("/usr/share")
     (machine.etc / "motd").mkdir()
     (machine.etc / "motd/below").write_text("x")
-    assert machine.reset("ssh") is Outcome.RESTORED
-    assert machine.reset("motd") is Outcome.RESTORED
+    assert machine.reset("ssh") is ResetOutcome.RESTORED
+    assert machine.reset("motd") is ResetOutcome.RESTORED
     assert machine.contents() == pristine
     assert machine.left_over() == ["etc"]
 
@@ -158,23 +158,23 @@ def test_a_local_addition_is_removed(machine: Machine, pristine) -> None:
     (machine.etc / "mine").mkdir()
     (machine.etc / "mine/too").write_text("x")
     (machine.etc / "ssh/key").write_text("x")
-    assert machine.reset("mine") is Outcome.REMOVED
-    assert machine.reset("ssh/key") is Outcome.REMOVED
+    assert machine.reset("mine") is ResetOutcome.REMOVED
+    assert machine.reset("ssh/key") is ResetOutcome.REMOVED
     assert machine.contents() == pristine
     assert machine.left_over() == ["etc"]
 
 
 def test_what_is_so_already_is_left(machine: Machine) -> None:
     before = os.stat(machine.etc / "motd")
-    assert machine.reset("motd") is Outcome.UNCHANGED
-    assert machine.reset("ssh") is Outcome.UNCHANGED
+    assert machine.reset("motd") is ResetOutcome.UNCHANGED
+    assert machine.reset("ssh") is ResetOutcome.UNCHANGED
     assert os.stat(machine.etc / "motd") == before
 
 
 def test_other_names_of_a_hard_link_stay_local(machine: Machine) -> None:
     (machine.etc / "motd").write_text("local")
     os.link(machine.etc / "motd", machine.etc / "second")
-    assert machine.reset("motd") is Outcome.RESTORED
+    assert machine.reset("motd") is ResetOutcome.RESTORED
     assert (machine.etc / "motd").read_text() == "hello"
     assert (machine.etc / "second").read_text() == "local"
 
@@ -248,7 +248,7 @@ def test_an_interruption_is_survived(machine: Machine, monkeypatch, pristine) ->
             machine.reset("motd")
     assert caught.value.__notes__ == ['Resetting "motd"']
     assert (machine.etc / "motd").read_text() == "local"
-    assert machine.reset("motd") is Outcome.RESTORED
+    assert machine.reset("motd") is ResetOutcome.RESTORED
     assert machine.contents() == pristine
     assert machine.left_over() == ["etc"]
 

@@ -32,7 +32,7 @@ from bootc.printable import first_lines, printable
 if TYPE_CHECKING:
     from bootc.formats.digest import Algorithm
     from bootc.fs.dir import Dir
-    from bootc.repository.legacy import Outcome
+    from bootc.repository.legacy import InitOutcome
     from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def init(args: argparse.Namespace, context: Context) -> None:
     """Create a repository, or check that it exists."""
     from bootc.fs.dir import Dir
     from bootc.fs.parents import directories_made
-    from bootc.repository.legacy import Outcome
+    from bootc.repository.legacy import InitOutcome
     from bootc.repository.sealing import VerityMissing
 
     path, shown = _wanted_path(args)
@@ -59,13 +59,13 @@ def init(args: argparse.Namespace, context: Context) -> None:
             repository.sync()
             label, secure = repository.algorithm.label, repository.secure
     match outcome:
-        case Outcome.CREATED:
+        case InitOutcome.CREATED:
             context.write(f"Initialized composefs repository at {printable(shown)}\n")
             context.write(f"  algorithm: {label}\n")
             context.write(f"  verity:    {'required' if secure else 'not required (insecure)'}\n")
-        case Outcome.UPGRADED:
+        case InitOutcome.UPGRADED:
             context.write(f"Upgraded legacy repository at {printable(shown)}\n")
-        case Outcome.OPENED:
+        case InitOutcome.OPENED:
             kept = " (existing configuration preserved)" if args.ensure else ""
             context.write(f"Repository already initialized at {printable(shown)}{kept}\n")
 
@@ -107,10 +107,10 @@ def _initialized(
     parent: Dir,
     name: str,
     algorithm: Algorithm | None,
-) -> tuple[Repository, Outcome]:
+) -> tuple[Repository, InitOutcome]:
     from bootc.formats.digest import Algorithm
     from bootc.repository import layout
-    from bootc.repository.legacy import Outcome, ensure, needs_upgrade, reset_metadata
+    from bootc.repository.legacy import InitOutcome, ensure, needs_upgrade, reset_metadata
     from bootc.repository.metadata import DEFAULT_EROFS_FORMAT
     from bootc.repository.repository import Repository
 
@@ -139,7 +139,7 @@ def _initialized(
         repository = reset_metadata(
             parent, name=name, algorithm=algorithm, erofs_format=erofs_format, secure=secure
         )
-        return repository, Outcome.CREATED
+        return repository, InitOutcome.CREATED
     repository = Repository.create(
         parent,
         name=name,
@@ -149,7 +149,7 @@ def _initialized(
         wait=wait,
         sink=sink,
     )
-    return repository, Outcome.OPENED if is_there else Outcome.CREATED
+    return repository, InitOutcome.OPENED if is_there else InitOutcome.CREATED
 
 
 def gc(args: argparse.Namespace, context: Context) -> None:
