@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from bootc.cli.render.lint import details
 from bootc.fs.imageroot import ImageRoot
-from bootc.lint.model import LintFinding, render
+from bootc.lint.model import LintFinding
 from support import initramfs
 from support.kernels import bzimage
 
@@ -51,7 +52,7 @@ class Root:
         """Return what a lint says about it."""
         with ImageRoot.open(os.fspath(self.path)) as root:
             finding = check(root)
-        return None if finding is None else render(finding)
+        return None if finding is None else details(finding)
 
 
 def base(path: Path) -> Root:

@@ -15,8 +15,6 @@ from bootc.fs.visit import Visited
 
 #: How the names of our lints begin.
 OWN_PREFIX = "pybootc-"
-#: How many items of a list are shown where not all are asked for.
-SHOWN_ITEMS = 5
 
 
 class LintKind(enum.StrEnum):
@@ -77,21 +75,3 @@ class Lint:
 def lists(*listings: Listing) -> LintFinding | None:
     """Return a finding of those lists that hold something, None if all are empty."""
     return tuple(listing for listing in listings if listing.items) or None
-
-
-def render(finding: LintFinding, limit: int | None = SHOWN_ITEMS) -> str:
-    """Return the text of a finding; lists end in a newline.
-
-    Args:
-        finding: What was found.
-        limit: How many items of each list are shown, None for all.
-    """
-    if isinstance(finding, str):
-        return finding
-    lines = []
-    for listing in finding:
-        lines.append(f"{listing.header}:")
-        lines += [f"  {item}" for item in listing.items[:limit]]
-        if limit is not None and len(listing.items) > limit:
-            lines.append(f"  ...and {len(listing.items) - limit} more")
-    return "".join(f"{line}\n" for line in lines)

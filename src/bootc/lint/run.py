@@ -1,10 +1,9 @@
-"""Runs lints over a root and tells what they find.
+"""Runs the lints over a root, and counts their findings.
 
-Owns: what is told, and in which words; builds are searched for them. Upstream's checks and
-ours are counted apart, so that the counts of the former are upstream's.
+bootc's own checks have counts of their own, so the other counts are those of upstream.
 
-A lint of upstream's that cannot run ends everything, as it does there. One of ours that
-cannot run is a warning that says so.
+If a lint of upstream cannot run, all lints end, as in upstream. If one of bootc's own cannot
+run, that is a warning. :mod:`bootc.cli.render.lint` has the words.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from bootc.errors import Error, doing, one_line
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import visit
-from bootc.lint.model import SHOWN_ITEMS, Lint, LintFinding, LintKind, RootType, render
+from bootc.lint.model import Lint, LintFinding, LintKind, RootType
 from bootc.lint.table import LINTS
 
 
@@ -25,12 +24,12 @@ class LintFailed(Error):
 
 
 class ChecksFailed(Error):
-    """There are finds that count as failures."""
+    """Some findings count as failures."""
 
 
 @dataclass(slots=True)
-class _Counts:
-    """Of upstream's checks, but for ``own_warnings``."""
+class Counts:
+    """The results of upstream's checks, and ``own_warnings``, which are those of bootc's own."""
 
     passed: int = 0
     skipped: int = 0
@@ -41,53 +40,49 @@ class _Counts:
 
 def lint(
     root: ImageRoot,
-    write: Callable[[str], None],
+    tell: Callable[[Lint, LintFinding], None],
     *,
     skip: Collection[str] = (),
-    fatal_warnings: bool = False,
-    limit: int | None = SHOWN_ITEMS,
     lints: Sequence[Lint] = LINTS,
-) -> None:
-    """Run the lints for a root, and write what they find and how many passed.
+) -> Counts:
+    """Run the lints for a root.
 
     Args:
         root: The root.
-        write: Takes the text, piece by piece.
-        skip: Names of lints that shall not run; unknown ones mean nothing.
-        fatal_warnings: Let warnings be failures.
-        limit: How many items of a list are written, None for all.
-        lints: Which there are.
+        tell: Called with each finding as soon as there is one.
+        skip: The names of lints that do not run. Unknown names have no effect.
+        lints: All lints.
 
     Raises:
-        ChecksFailed: there are failures; all has been written.
-        LintFailed: a lint cannot run; what comes after it did not run.
+        LintFailed: a lint cannot run; the lints after it did not run.
     """
-    counts = _Counts()
+    counts = Counts()
     with doing("Linting"):
         for one, finding in _findings(root, lints, skip, counts):
             fatal = one.kind is LintKind.FATAL
             counts.fatal += fatal
             counts.warnings += not fatal and not one.own
             counts.own_warnings += not fatal and one.own
-            label = "Failed lint" if fatal else "Lint warning"
-            write(f"{label}: {one.name}: {render(finding, limit)}\n")
-        write(f"Checks passed: {counts.passed}\n")
-        for what, count in (
-            ("Checks skipped", counts.skipped),
-            ("Warnings", counts.warnings),
-            ("Warnings of pybootc", counts.own_warnings),
-        ):
-            if count:
-                write(f"{what}: {count}\n")
-        failures = counts.fatal
-        if fatal_warnings:
-            failures += counts.warnings + counts.own_warnings
-        if failures:
+            tell(one, finding)
+    return counts
+
+
+def require_passed(counts: Counts, *, fatal_warnings: bool) -> None:
+    """Refuse an image whose checks failed; with ``fatal_warnings`` a warning is a failure, too.
+
+    Raises:
+        ChecksFailed: there are failures.
+    """
+    failures = counts.fatal
+    if fatal_warnings:
+        failures += counts.warnings + counts.own_warnings
+    if failures:
+        with doing("Linting"):
             raise ChecksFailed(f"Checks failed: {failures}")
 
 
 def _findings(
-    root: ImageRoot, lints: Sequence[Lint], skip: Collection[str], counts: _Counts
+    root: ImageRoot, lints: Sequence[Lint], skip: Collection[str], counts: Counts
 ) -> Iterator[tuple[Lint, LintFinding]]:
     """Yield what is found in the order of the lints; count what passes and what is skipped."""
     root_type = RootType.RUNNING if root.is_running else RootType.ALTERNATIVE

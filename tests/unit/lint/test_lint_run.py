@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bootc.cli.render.lint import counts_text, finding_text
 from bootc.errors import Error, one_line
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
 from bootc.lint.model import Lint, LintFinding, LintKind, Listing, RootType
-from bootc.lint.run import ChecksFailed, LintFailed, lint
+from bootc.lint.run import ChecksFailed, LintFailed, lint, require_passed
 
 
 def passes(root: ImageRoot) -> LintFinding | None:
@@ -51,7 +52,14 @@ def run(top: Path, *lints: Lint, skip: tuple[str, ...] = (), strict: bool = Fals
     written: list[str] = []
     try:
         with ImageRoot.open(os.fspath(top)) as root:
-            lint(root, written.append, skip=skip, fatal_warnings=strict, lints=lints)
+            counts = lint(
+                root,
+                lambda one, finding: written.append(finding_text(one, finding)),
+                skip=skip,
+                lints=lints,
+            )
+        written.append(counts_text(counts))
+        require_passed(counts, fatal_warnings=strict)
     except (ChecksFailed, LintFailed) as exc:
         return Outcome("".join(written), one_line(exc))
     return Outcome("".join(written), None)

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
 
 if TYPE_CHECKING:
-    from bootc.lint.model import Lint
+    from bootc.lint.model import Lint, LintFinding
 
 
 def run_lints(args: argparse.Namespace, context: Context) -> None:
     """Check the root of an image, or list the checks."""
+    from bootc.cli.render.lint import SHOWN_ITEMS, counts_text, finding_text, lint_text
     from bootc.fs.imageroot import ImageRoot
-    from bootc.lint.model import SHOWN_ITEMS
-    from bootc.lint.run import lint
+    from bootc.lint.run import lint, require_passed
     from bootc.lint.table import LINTS
 
     if args.list:
-        context.write("".join(map(_listed, LINTS)))
+        context.write("".join(map(lint_text, LINTS)))
         return
+    limit = None if args.no_truncate else SHOWN_ITEMS
+
+    def tell(one: Lint, finding: LintFinding) -> None:
+        context.write(finding_text(one, finding, limit))
+
     with ImageRoot.open(args.rootfs) as root:
-        lint(
-            root,
-            context.write,
-            skip=args.skip,
-            fatal_warnings=args.fatal_warnings,
-            limit=None if args.no_truncate else SHOWN_ITEMS,
-        )
-
-
-def _listed(lint: Lint) -> str:
-    """Return a lint as an item of a YAML list. A string of JSON is a string of YAML."""
-    lines = [
-        f"- name: {lint.name}",
-        f"  type: {lint.kind.value}",
-        f"  description: {json.dumps(lint.description, ensure_ascii=False)}",
-    ]
-    if lint.root_type is not None:
-        lines.append(f"  root-type: {lint.root_type.value}")
-    return "".join(f"{line}\n" for line in lines)
+        counts = lint(root, tell, skip=args.skip)
+    context.write(counts_text(counts))
+    require_passed(counts, fatal_warnings=args.fatal_warnings)
 
 
 COMMAND = Command(
