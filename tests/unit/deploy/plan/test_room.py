@@ -166,7 +166,7 @@ def test_what_is_said_where_a_menu_does_not_fit(benches: Benches) -> None:
     with limited(volume), pytest.raises(NoSpaceOnBoot) as caught:
         bench.machine.command(rollback())
     assert caught.value.message == (
-        f"{bench.machine.esp} has 1.0 KiB free, but another boot menu needs 3.0 KiB there"
+        f"{bench.machine.esp} has 512 B free, but another boot menu needs 3.0 KiB there"
     )
     assert caught.value.hint == (
         "remove files of other systems there, or delete a deployment that does not boot "
