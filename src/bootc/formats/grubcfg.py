@@ -87,11 +87,6 @@ def uki_entry(boot_label: str, deployment: Digest, uki_path: str) -> MenuEntry:
     )
 
 
-def efiuuid_cfg(uuid: str) -> bytes:
-    """Return the file that tells GRUB which file system the UKIs are in."""
-    return f'set EFI_PART_UUID="{uuid}"'.encode()
-
-
 def parse_menu(data: bytes) -> tuple[MenuEntry, ...]:
     """Parse a menu; a file without entries has an empty one.
 

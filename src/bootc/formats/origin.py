@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import DigestError, OciDigest
 from bootc.formats.imgref import ImageReference, ImageReferenceError
+from bootc.formats.keyfile import KeyfileError, keyfile_items
 
 _IMAGE = ("origin", "container-image-reference")
 _BOOT_TYPE = ("boot", "boot_type")
@@ -86,7 +87,10 @@ def parse_origin(data: bytes) -> Origin:
     Raises:
         OriginError: not such a file; the message says where.
     """
-    lines = _parse_ini(data)
+    try:
+        lines = keyfile_items(data)
+    except KeyfileError as exc:
+        raise OriginError(f"origin {exc.message}") from None
     values = {name: value for name, value in lines if name in _KNOWN}
     image, signature = _parse_image(values.get(_IMAGE))
     boot_type = values.get(_BOOT_TYPE)
@@ -132,27 +136,6 @@ def serialise_origin(origin: Origin) -> bytes:
             raise OriginError(f"origin cannot hold {value!r} as {key}")
         sections.setdefault(section, []).append(f"{key} = {value}\n")
     return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
-
-
-def _parse_ini(data: bytes) -> list[tuple[tuple[str, str], str]]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise OriginError(f"origin is not UTF-8 at offset {exc.start}") from None
-    section = ""
-    values: list[tuple[tuple[str, str], str]] = []
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        if not line or line[0] in "#;":
-            continue
-        if line[0] == "[" and line[-1] == "]":
-            section = line[1:-1].strip()
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not key.strip() or not section:
-            raise OriginError(f"origin line {number} is no key of a section: {line[:80]!r}")
-        values.append(((section, key.strip()), value.strip()))
-    return values
 
 
 def _parse_image(text: str | None) -> tuple[ImageReference | None, Signature | None]:

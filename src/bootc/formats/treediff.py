@@ -30,6 +30,7 @@ from bootc.formats.tree import (
     Directory,
     External,
     Fifo,
+    FileKind,
     Inline,
     Leaf,
     Node,
@@ -38,6 +39,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
     Unverified,
+    kind_of,
 )
 from bootc.formats.verity import verity_digest
 from bootc.printable import printable
@@ -194,8 +196,10 @@ def _metadata(path: bytes, x: Stat, y: Stat, *, is_directory: bool) -> Iterator[
 
 
 def _content(path: bytes, x: Content, y: Content) -> Difference:
-    if _type(x) != _type(y):
-        return Difference(path, Aspect.TYPE, _type(x), _type(y), is_directory=False)
+    kinds = kind_of(x), kind_of(y)
+    if kinds[0] is not kinds[1]:
+        a, b = kinds[0].label, kinds[1].label
+        return Difference(path, Aspect.TYPE, a, b, is_directory=False)
     aspect = Aspect.CONTENT
     if isinstance(x, Symlink):
         aspect = Aspect.TARGET
@@ -244,25 +248,8 @@ def _links(path: bytes, first_x: bytes, first_y: bytes) -> Difference:
 
 
 def _kind(node: Node) -> str:
-    return "directory" if isinstance(node, Directory) else _type(node.content)
-
-
-def _type(content: Content) -> str:
-    match content:
-        case Inline() | External() | Unverified() | Sparse():
-            return "regular file"
-        case Symlink():
-            return "symlink"
-        case CharDevice():
-            return "character device"
-        case BlockDevice():
-            return "block device"
-        case Fifo():
-            return "fifo"
-        case Socket():
-            return "socket"
-        case _:
-            assert_never(content)
+    kind = FileKind.DIRECTORY if isinstance(node, Directory) else kind_of(node.content)
+    return kind.label
 
 
 def _show(content: Content) -> str:
@@ -280,7 +267,7 @@ def _show(content: Content) -> str:
         case CharDevice() | BlockDevice():
             return str(content.rdev)
         case Fifo() | Socket():
-            return _type(content)
+            return kind_of(content).label
         case _:
             assert_never(content)
 

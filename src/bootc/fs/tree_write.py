@@ -18,24 +18,22 @@ neither renamed nor linked to, so whoever gives the tree its final name does tha
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 
 from bootc.errors import Error, doing
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
-    Content,
     Directory,
     External,
     Inline,
     Leaf,
     Node,
-    Socket,
     Sparse,
     Stat,
     Symlink,
     Unverified,
+    kind_of,
 )
 from bootc.formats.verity import VerityHasher
 from bootc.fs.atomic import write_all
@@ -170,8 +168,9 @@ class _Writer:
         if isinstance(content, Symlink):
             parent.symlink(os.fsdecode(content.target), os.fsdecode(name))
         else:
-            kind, rdev = _special(content)
-            os.mknod(name, kind | _CLOSED_FILE, rdev, dir_fd=parent.fileno())
+            rdev = content.rdev if isinstance(content, CharDevice | BlockDevice) else 0
+            mode = kind_of(content).mode_bits | _CLOSED_FILE
+            os.mknod(name, mode, rdev, dir_fd=parent.fileno())
         # The xattr calls take no directory descriptor.
         made = b"/proc/self/fd/%d/%s" % (parent.fileno(), name)
         _set_metadata(made, node.stat, symlink=isinstance(content, Symlink))
@@ -218,19 +217,6 @@ def _copy_verified(source: int, target: int, content: External, path: bytes) -> 
             f"{os.fsdecode(path)!r} no longer has the content it had",
             hint="it was changed meanwhile or is damaged: repeat the command",
         )
-
-
-def _special(content: Content) -> tuple[int, int]:
-    """Return file type and device number of what is neither file nor symlink."""
-    match content:
-        case CharDevice(rdev):
-            return stat.S_IFCHR, rdev
-        case BlockDevice(rdev):
-            return stat.S_IFBLK, rdev
-        case Socket():
-            return stat.S_IFSOCK, 0
-        case _:
-            return stat.S_IFIFO, 0
 
 
 def _set_metadata(made: int | bytes, meta: Stat, *, symlink: bool) -> None:

@@ -167,7 +167,7 @@ def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
     # With whatever else than permissions the header has in its mode.
     file_type = columns[1] | entry.stored_mode & ~0o7777
     columns = (columns[0], file_type, *columns[2:])
-    return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
+    return format_line(name, 1, stat_of(entry), columns)
 
 
 def _absolute(path: bytes) -> bytes:

@@ -9,7 +9,6 @@ content of a file. The tree itself is not changed.
 from __future__ import annotations
 
 import re
-import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,10 @@ from typing import Protocol, assert_never
 from bootc.errors import Error
 from bootc.formats.digest import Algorithm
 from bootc.formats.erofs.structs import (
-    BLOCK_DEVICE,
-    CHAR_DEVICE,
-    DIRECTORY,
-    FIFO,
     MAX_NAME_BYTES,
     MAX_SYMLINK_BYTES,
     METACOPY,
     REDIRECT,
-    REGULAR,
-    SOCKET,
-    SYMLINK,
     chunk_count,
 )
 from bootc.formats.erofs.xattrs import ImpossibleXattr
@@ -40,6 +32,7 @@ from bootc.formats.tree import (
     Directory,
     External,
     Fifo,
+    FileKind,
     Inline,
     Leaf,
     Node,
@@ -53,16 +46,6 @@ from bootc.printable import printable
 
 #: Larger files would need more chunk indexes than the C tools write.
 MAX_CHUNKS = 1024
-#: Adds a type to permissions.
-FILE_TYPES = {
-    REGULAR: stat.S_IFREG,
-    DIRECTORY: stat.S_IFDIR,
-    CHAR_DEVICE: stat.S_IFCHR,
-    BLOCK_DEVICE: stat.S_IFBLK,
-    FIFO: stat.S_IFIFO,
-    SOCKET: stat.S_IFSOCK,
-    SYMLINK: stat.S_IFLNK,
-}
 
 _MAX_U32 = 0xFFFFFFFF
 _NAME = re.compile(rb"(?!\.\.?\Z)[^/\0]{1,%d}\Z" % MAX_NAME_BYTES)
@@ -85,8 +68,7 @@ class LimitError(Exception):
 class Inode:
     """One inode as it will stand in the image; the second part is the layout's."""
 
-    #: File type as in directory entries.
-    kind: int
+    kind: FileKind
     #: Type and permissions.
     mode: int
     uid: int
@@ -220,7 +202,7 @@ def _walk(stack: list[_Frame], inodes: list[Inode], known: dict[int, Inode], rul
             child.home = home
             child.name = name
             inodes.append(child)
-        elif child.kind == DIRECTORY:
+        elif child.kind is FileKind.DIRECTORY:
             raise LimitError("the same directory appears twice in the tree")
         else:
             rules.linked(child)
@@ -250,34 +232,14 @@ def check_stat(meta: Stat) -> None:
         raise LimitError(f"mtime {meta.mtime_s} s {meta.mtime_ns} ns is out of range")
 
 
-def file_type_of(content: Content) -> int:
-    """Return the file type as in directory entries."""
-    match content:
-        case External() | Inline() | Unverified() | Sparse():
-            return REGULAR
-        case Symlink():
-            return SYMLINK
-        case CharDevice():
-            return CHAR_DEVICE
-        case BlockDevice():
-            return BLOCK_DEVICE
-        case Fifo():
-            return FIFO
-        case Socket():
-            return SOCKET
-        case _:
-            assert_never(content)
-
-
 def overlay_facts(content: Content) -> Pairs:
     """Return the xattrs by which overlayfs finds the content of a file."""
     match content:
         case External():
             digest = content.digest
             metacopy = METACOPY, _METACOPY_HEADER[digest.algorithm] + digest.raw
-            if content.path is None:
-                return metacopy, (REDIRECT, b"/" + digest.object_path.encode())
-            return (metacopy, (REDIRECT, b"/" + content.path)) if content.path else (metacopy,)
+            path = content.object_path
+            return (metacopy, (REDIRECT, b"/" + path)) if path else (metacopy,)
         case Unverified():
             return (METACOPY, b""), (REDIRECT, b"/" + content.path)
         case Sparse():

@@ -1,16 +1,9 @@
-"""Trees as the C tools of composefs see them.
-
-Owns: what ``mkcomposefs`` makes of a directory before it writes the image, and what
-``composefs-info`` tells of an image besides its dump. The formats themselves are the
-business of ``erofs`` and ``dumpfile``, in the dialect ``C``.
-
-Source: the behaviour of the tools of libcomposefs 1.0.8.
-"""
+"""Trees as the C tools see them, and the texts that ``composefs-info`` prints besides dumps."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bootc.formats.dumptext import escape
 from bootc.formats.tree import (
@@ -20,10 +13,34 @@ from bootc.formats.tree import (
     Directory,
     External,
     Leaf,
+    Node,
     Stat,
     Symlink,
     Unverified,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """Numbers that an image or a dumpfile states of a node and that the tree itself determines.
+
+    The C tools write them down again, right or wrong.
+    """
+
+    nlink: int
+    #: Of a directory: the length of its entries in the image.
+    size_bytes: int = 0
+    #: Of a leaf: the directory and the name under which it is not a hard link.
+    home: Directory | None = None
+    name: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CTree:
+    """A tree, and what its source stated of the nodes. Nodes are told apart by identity."""
+
+    root: Directory
+    stated: dict[Node, Stated] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +84,21 @@ def _omit(stat: Stat, omit: Omissions) -> None:
         }
 
 
-def only(root: Directory, names: Collection[bytes]) -> Directory:
+def only(tree: CTree, names: Collection[bytes]) -> CTree:
     """Return the tree without the entries of the root that are not among ``names``."""
-    entries = {name: node for name, node in root.entries.items() if name in names}
-    return Directory(root.stat, entries, root.stated)
+    entries = {name: node for name, node in tree.root.entries.items() if name in names}
+    root = Directory(tree.root.stat, entries)
+    stated = dict(tree.stated)
+    if tree.root in stated:
+        stated[root] = stated[tree.root]
+    return CTree(root, stated)
 
 
 def object_path(content: Content) -> bytes:
     """Return where below the object store the content is, empty for nowhere."""
     match content:
         case External():
-            named = content.digest.object_path.encode()
-            return named if content.path is None else content.path
+            return content.object_path
         case Unverified():
             return content.path
         case _:
