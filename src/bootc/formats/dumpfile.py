@@ -1,4 +1,4 @@
-"""composefs dumpfiles: a tree as text, one line a name.
+"""Reads and writes composefs dumpfiles: a tree as text, one line per name.
 
 A line has eleven columns, then one ``key=value`` column for each xattr::
 
@@ -7,11 +7,12 @@ A line has eleven columns, then one ``key=value`` column for each xattr::
 A second name of a file has a mode that begins with ``@`` and the first name as
 payload. Lines are ordered depth first, names bytewise. ``dumptext`` has the escapes.
 
-Source: composefs-dump(5). Parsing is strict, as in composefs-rs, with two liberties of
-the C tools: content up to 5000 bytes, and times before 1970. In the C dialect it takes
-what ``mkcomposefs`` takes, but for numbers that overflow, NULs in names and digests that
-are none, where C reads something else than is written. What only concerns images
-(lengths of names and values, sizes of files) is checked where images are written.
+The parser is strict, as in composefs-rs. From the C tools it takes content of up to 5000
+bytes and times before 1970. ``libcomposefs.dumpfile`` has a parser that takes more. The
+limits of images (lengths of names and values, sizes of files) are checked where images
+are written.
+
+Source: composefs-dump(5).
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def located(number: int, line: bytes, exc: LineError) -> DumpfileError:
 
 
 class _Memo(dict[bytes, _T], Generic[_T]):
-    """Values of a column by their text: few differ, and looking up is quicker than parsing."""
+    """Values of a column by their text: few differ, and a look-up is faster than parsing."""
 
     def __init__(self, parse: Callable[[bytes], _T]) -> None:
         super().__init__()
@@ -356,7 +357,7 @@ def _only_for(
     payload: bool = False,
     content: bool = False,
 ) -> None:
-    """Refuse what this type of file cannot have."""
+    """Refuse columns that this type of file cannot have."""
     if not rdev and columns[RDEV] != b"0" and parse_number(columns[RDEV], RDEV, MAX_U64):
         raise LineError(RDEV, f"a {KINDS_BY_MODE[file_type].label} has no device number")
     if not payload and columns[PAYLOAD] != b"-":

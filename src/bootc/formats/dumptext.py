@@ -1,9 +1,9 @@
-r"""The text of dumpfile lines: columns, escapes, and what the C tools forgive.
+r"""The text of dumpfile lines: columns and escapes.
 
-Bytes outside ``!`` to ``~`` are escaped as ``\xHH`` or ``\\ \n \r \t``, in xattrs ``=``,
-too. ``-`` stands for "none", so a lone dash is escaped where that can be.
+Bytes outside ``!`` to ``~`` are escaped as ``\xHH`` or ``\\ \n \r \t``; so is ``=`` in
+xattrs. ``-`` stands for "none". A value that is a lone dash is therefore escaped.
 
-Source: composefs-dump(5); the behaviour of ``mkcomposefs`` 1.0.8 for :func:`loosen`.
+Source: composefs-dump(5).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _PLAIN_IN_XATTR = bytes(set(_PLAIN) - {ord("=")})
 
 
 class LineError(Exception):
-    """What is wrong with a line, and in which column; the reader knows which line.
+    """An error in a line with its column; the reader adds the number of the line.
 
     Args:
         column: Index of the column, from 11 on an xattr.
@@ -90,10 +90,10 @@ def _escape_one(match: re.Match[bytes]) -> bytes:
 
 
 def unescape(text: bytes, column: int, at: int = 0) -> bytes:
-    """Return what a text stands for.
+    """Return the bytes of an escaped text.
 
     Raises:
-        LineError: a backslash begins no escape.
+        LineError: a backslash does not begin an escape.
     """
     if b"\\" not in text:
         return text
@@ -109,10 +109,10 @@ def unescape(text: bytes, column: int, at: int = 0) -> bytes:
 
 
 def optional(text: bytes, column: int) -> bytes | None:
-    """Return what an optional column stands for.
+    """Return the bytes of an optional column, or None for ``-``.
 
     Raises:
-        LineError: it is empty, or holds a broken escape.
+        LineError: the column is empty, or contains a broken escape.
     """
     if not text:
         raise LineError(column, "empty column")
@@ -120,7 +120,7 @@ def optional(text: bytes, column: int) -> bytes | None:
 
 
 def show(raw: bytes) -> str:
-    """Return bytes as they may stand in a message: short, printable, in quotes."""
+    """Return bytes for a message: short, printable, in quotes."""
     return f"'{printable(raw, 300)}'"
 
 
@@ -130,7 +130,7 @@ DIRECTORY_COLUMNS: Columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
 
 
 def columns_of(content: Content) -> Columns:
-    """Return the columns that tell the content of a leaf."""
+    """Return the columns for the content of a leaf."""
     size, rdev, payload, text, digest = 0, 0, b"-", b"-", b"-"
     match content:
         case External():

@@ -1,7 +1,7 @@
 r"""Key files: sections of ``key = value`` lines.
 
-The files of ostree and of deployments' origins are such. Blank lines and lines that begin
-with ``#`` or ``;`` mean nothing; of equal keys the last counts.
+ostree's configuration and the origins of deployments have this format. Blank lines and
+lines that begin with ``#`` or ``;`` are ignored. Of equal keys the last one counts.
 
 >>> parse_keyfile(b"[composefs]\nenabled = yes\n")
 {('composefs', 'enabled'): 'yes'}

@@ -1,9 +1,8 @@
-r"""The origin file of a deployment: which image it came from and how it boots.
+r"""The origin file of a deployment: its image, and the way it boots.
 
-Owns the INI text in ``state/deploy/<id>/<id>.origin``. Keys and sections we do
-not know survive being read and written again, as often as they occur, because another
-implementation may share the system. Of several equal keys the last counts. Spacing, blank
-lines and comments carry no meaning and are not kept.
+The file is ``state/deploy/<id>/<id>.origin``. Unknown keys and sections survive reading
+and writing, as often as they occur, because another implementation may share the system.
+Of several equal keys the last one counts. Spacing, blank lines and comments are not kept.
 
 >>> print(serialise_origin(parse_origin(
 ...     b"[origin]\ncontainer-image-reference=ostree-unverified-image:docker://q.io/os:1\n"
@@ -46,7 +45,7 @@ class OriginError(Error):
 
 
 class BootType(enum.StrEnum):
-    """How a deployment starts: a Type #1 entry, or a unified kernel image."""
+    """The way a deployment boots: by a Type #1 entry, or as a unified kernel image."""
 
     BLS = "bls"
     UKI = "uki"
@@ -54,11 +53,11 @@ class BootType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who was asked to vouch for the image: a record, which checks nothing by itself.
+    """A record of the signature that the user demanded; it checks nothing by itself.
 
-    The container policy of the host, or the keys of an ostree remote. The first is
-    enforced when the image is opened (:mod:`bootc.oci.sigpolicy`); the second cannot be,
-    and such an image is refused.
+    The demand is the container policy of the host, or the keys of an ostree remote.
+    :mod:`bootc.oci.sigpolicy` enforces the policy when it opens the image. bootc cannot
+    check the keys of a remote, and refuses an image for which they are demanded.
     """
 
     ostree_remote: str | None = None
@@ -66,11 +65,11 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a deployment's origin file says.
+    """The content of an origin file.
 
     ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
-    is None for an image that nobody was asked to vouch for. ``extra`` holds what we do
-    not know, as (section, key, value).
+    is None if no signature is demanded. ``extra`` holds unknown keys, as (section, key,
+    value).
     """
 
     image: ImageReference | None
@@ -85,7 +84,7 @@ def parse_origin(data: bytes) -> Origin:
     """Parse an origin file.
 
     Raises:
-        OriginError: not such a file; the message says where.
+        OriginError: the bytes are no origin file; the message says where.
     """
     try:
         lines = keyfile_items(data)

@@ -1,7 +1,7 @@
-r"""Names of files as a shell takes them, in one line that no terminal takes for a command.
+r"""Quotes file names for a shell, in one printable line.
 
-Most names are shown as they are. One that a shell would take apart is quoted; one with
-bytes that cannot be shown is quoted with escapes, as ``printf %q`` of bash does.
+Most names need no quotes. A name that a shell would split is quoted. A name with
+unprintable bytes is quoted with escapes, as ``printf %q`` of bash does.
 
 >>> print(shell_quoted("/srv/a b"), shell_quoted("it's"), shell_quoted("tab\t"))
 '/srv/a b' "it's" $'tab\x09'

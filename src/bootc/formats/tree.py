@@ -1,10 +1,9 @@
-"""A file system tree as values: what images are made from.
+"""A file system tree as values, from which images are made.
 
-Names, link targets and xattrs are ``bytes``: images know no encoding. A leaf
-reached under several names is one :class:`Leaf` object in several directories;
-that identity is what a hard link is. Trees carry no whiteouts of OCI layers
-(those are resolved by ``bootc.oci.flatten``); a character device 0:0 that a
-user's image holds is an ordinary :class:`CharDevice`.
+Names, link targets and xattrs are ``bytes``: images have no encoding. A hard link is the
+same :class:`Leaf` object in several places. Trees have no whiteouts of OCI layers, because
+``bootc.oci.flatten`` resolves them. A character device 0:0 of a user's image is an
+ordinary :class:`CharDevice`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ MAX_DEPTH = 2048
 
 
 class NotADirectoryInTree(Error):
-    """Where a directory should be, a tree has something else."""
+    """A tree has something else in the place of a directory."""
 
 
 @dataclass(slots=True)
@@ -38,7 +37,7 @@ class Stat:
     mtime_s: int = 0
     mtime_ns: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    #: The flags of ``bootc.fs.protection``. Only file systems of machines have them, no image.
+    #: The flags of ``bootc.fs.protection``. File systems of machines have them, images do not.
     protection: int = 0
 
     def copy(self) -> Stat:
@@ -79,7 +78,7 @@ class External:
 class Redirected(External):
     """Content with a digest that is kept under another path than the object of that digest.
 
-    Only images and dumpfiles of other tools hold these.
+    Only images and dumpfiles of other tools contain these.
     """
 
     #: Below the object store; empty if the source states no path.
@@ -95,7 +94,7 @@ class Redirected(External):
 class Unverified:
     """Content kept below the object store under ``path``, with no digest to check it by.
 
-    Only dumpfiles and images made by other tools hold these; a pull never does.
+    Only dumpfiles and images of other tools contain these; a pull makes none.
     """
 
     path: bytes
@@ -104,7 +103,7 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """Content of a regular file that is one hole. Where :class:`Unverified` comes from, too."""
+    """Content of a regular file that is one hole. Only sources of :class:`Unverified` have it."""
 
     size_bytes: int
 
@@ -226,8 +225,8 @@ class Directory:
         """Follow ``path`` like :meth:`lookup`, to a directory that may be missing.
 
         Raises:
-            NotADirectoryInTree: it is something else, or lies below something else, which
-                would otherwise count as missing.
+            NotADirectoryInTree: it is something else, or below something else. Otherwise it
+                would count as missing.
         """
         node: Directory = self
         names = path.encode().split(b"/")

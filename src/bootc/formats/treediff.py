@@ -1,13 +1,12 @@
-"""What differs between two trees, told by class: the reasons why two digests differ.
+"""Compares two trees and groups the differences: the reasons why two digests differ.
 
-Owns: the comparison. Promises: no difference is reported exactly when every format
-would store the two trees alike, so equal trees have equal image ids; each name is
-compared by itself, in the order of a dumpfile; time and memory grow with the number
-of names and not with how they are nested.
+Promises: there is no difference exactly if every format would store the two trees alike,
+so equal trees have equal image ids. Names are compared one by one, in the order of a
+dumpfile. Time and memory grow with the number of names and not with their depth.
 
-An entry that only one tree has is one difference, however much is below it;
-:attr:`Difference.entries` counts that. Hard links are compared among the names both
-trees have: each name by the first name of the same file.
+An entry that only one tree has is one difference; :attr:`Difference.entries` counts the
+entries below it. Hard links are compared among the names that both trees have: each name
+by the first name of the same file.
 
 >>> from bootc.formats.tree import Directory, Stat
 >>> for found in compare(Directory(Stat(0o755)), Directory(Stat(0o700))):
@@ -50,14 +49,14 @@ _SHOWN_BYTES = 120
 
 
 class Aspect(enum.Enum):
-    """What two entries may differ in, in the order of reports."""
+    """The ways in which two entries can differ, in the order of reports."""
 
     ENTRY = "entry"
     TYPE = "file-type"
     CONTENT = "content"
     #: The same content, kept in the image on one side and as an object on the other.
     STORAGE = "storage"
-    #: Objects named by different hashes: whether the contents agree cannot be known.
+    #: Objects named by different hashes: their contents cannot be compared.
     ALGORITHM = "digest-algorithm"
     TARGET = "symlink-target"
     DEVICE = "device-number"

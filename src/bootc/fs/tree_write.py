@@ -1,4 +1,4 @@
-"""Writes a tree of values into a real directory: what :mod:`bootc.fs.tree_read` reads, made again.
+"""Writes a tree of values into a real directory; :mod:`bootc.fs.tree_read` does the reverse.
 
 Owner, group, mode, xattrs (security labels, capabilities and ACLs among them), times, hard
 links, symlinks, devices, pipes and sockets come out as the values say; whether a file is a
@@ -11,8 +11,8 @@ its digest while it is copied, and holes of files stay holes. A failure names th
 leaves what was written.
 Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
 
-The flags of chattr(1) are a second step, :func:`protect_tree`. What has one of them can be
-neither renamed nor linked to, so whoever gives the tree its final name does that in between.
+The flags of chattr(1) are a second step, :func:`protect_tree`. A file with one of them can
+be neither renamed nor linked. The caller therefore renames the tree between the two steps.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _Writer:
 
 def _copy_verified(source: int, target: int, content: External, path: bytes) -> None:
     hasher = VerityHasher(content.digest.algorithm)
-    # Only so much is asked for as is expected: a file may grow for ever.
+    # Read no more than expected: another process may append without end.
     info = os.fstat(source)
     if info.st_size == content.size_bytes:
         for start, end in data_extents(source, info):

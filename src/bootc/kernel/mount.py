@@ -2,8 +2,8 @@
 
 The file-descriptor API of Linux 5.2 and later (``fsopen`` to ``mount_setattr``)
 and the three older calls that still have no successor. Everything raises
-``OSError``; what the kernel wrote into a filesystem context's log joins the
-exception as a note, because ``EINVAL`` alone tells nobody anything.
+``OSError``; the lines of a filesystem context's log are added to the
+exception as a note, because ``EINVAL`` alone explains nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What stands where in an image, for people.
+"""Describes the layout of an image for people.
 
-Every region with its offset, in the order of the offsets: headers, inodes with their
-xattrs, tails, shared xattrs, blocks of directories and files, and what is between. On
-damage it says where and goes on with the rest. Output grows with the image and not with
-what it claims; long values are cut.
+The description has every region in the order of the offsets: headers, inodes with their
+xattrs, tails, shared xattrs, blocks of directories and files, and gaps. It reports damage
+with the offset and continues with the other regions. Its length grows with the size of
+the image and not with the sizes that the image claims. Long values are cut.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _INDENT = " " * 12
 
 
 class _Region(NamedTuple):
-    """Some bytes of the image and what to say of them."""
+    """A range of bytes and its description."""
 
     start: int
     end: int
@@ -58,7 +58,7 @@ class _Region(NamedTuple):
 
 
 def describe_image(raw: bytes) -> Iterator[str]:
-    """Yield lines that tell what stands where in an image, whatever state it is in."""
+    """Yield lines that describe the layout of an image, damaged or not."""
     try:
         headers = unpack_headers(raw)
     except InvalidImage as exc:

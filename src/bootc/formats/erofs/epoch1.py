@@ -1,8 +1,9 @@
-"""Epoch 1 (versions 0 and 1): what the C tools write, and composefs-rs by default.
+"""Epoch 1 (versions 0 and 1): the layout of the C tools, and composefs-rs's default.
 
-Inodes are numbered breadth first and as small as can be. composefs adds to the tree: a
-mark on the root and 256 stubs in it, which hide what is below; for a user's own
-whiteouts and ``trusted.overlay.*`` names, forms that overlayfs hands through.
+Inodes are numbered breadth first and use the smaller record where possible. composefs adds
+to the tree a mark on the root and 256 stubs in it, which hide the objects below. It
+replaces a user's own whiteouts and ``trusted.overlay.*`` names by forms that overlayfs
+passes through.
 
 Where the two implementations disagree this follows composefs-rs: a hard-linked inode is
 numbered where a depth-first walk meets it first, link counts are counted, times before
@@ -11,7 +12,7 @@ has the rules of the other. Both replace marks that a tree already has instead o
 doubling them, and both take a whiteout in the root for a user's even if it is named
 like a stub.
 
-The placement rules are frozen: a byte elsewhere is another image digest.
+The placement rules are frozen: one byte in another place changes the image digest.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def lay_out(root: Directory, version: int) -> Layout:
     """Decide everything about the image of ``root``.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     return lay_out_by(Epoch1(root, version), root)
 
@@ -84,7 +85,7 @@ def lay_out_by(rules: Epoch1, root: Directory) -> Layout:
     """Decide everything about the image of ``root`` by given rules.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     inodes = collect(root, rules)
     rules.collected(inodes)

@@ -1,11 +1,11 @@
-"""Epoch 2 (version 2): what composefs-rs wrote before it took over the C tools' layout.
+"""Epoch 2 (version 2): the layout of composefs-rs before it adopted that of the C tools.
 
-Installations made then boot by digests of such images. Inodes are numbered depth first,
-always the larger record, without nanoseconds; nothing is added to the tree, and a
-whiteout of the user stays a device.
+Old installations boot by digests of these images. Inodes are numbered depth first, always
+use the larger record, and have no nanoseconds. Nothing is added to the tree, and a
+whiteout of the user remains a device.
 
-The placement rules are frozen with all their oddities: a byte elsewhere is another
-image digest.
+The placement rules are frozen with all their oddities: one byte in another place changes
+the image digest.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from bootc.formats.erofs.structs import (
 from bootc.formats.erofs.xattrs import XattrEncoder, split_entry
 from bootc.formats.tree import Directory, External, FileKind, Inline, Leaf, Stat, kind_of
 
-#: composefs-rs writes longer ones but does not read them back.
+#: composefs-rs writes longer values but does not read them back.
 MAX_INLINE_BYTES = 512
 MAX_SYMLINK_BYTES = 1024
 
@@ -58,7 +58,7 @@ def lay_out(root: Directory) -> Layout:
     """Decide everything about the image of ``root``.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     inodes = collect(root, _Epoch2())
     offsets = table_offsets(sorted(shared_entries(inodes), key=split_entry))

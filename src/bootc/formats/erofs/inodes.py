@@ -1,9 +1,9 @@
-"""From a tree to the inodes of an image, whatever the image's epoch.
+"""Makes the inodes of an image from a tree, for both epochs.
 
-:func:`collect` walks the tree once and asks the rules of an epoch (``epoch1``,
-``epoch2``) what becomes of each node. What both epochs have in common is here: numbers
-that must fit their fields, shapes that cannot be stored, and where overlayfs finds the
-content of a file. The tree itself is not changed.
+:func:`collect` walks the tree once. The rules of an epoch (``epoch1``, ``epoch2``) make an
+inode of each node. The rules that both epochs share are here: numbers must fit their
+fields, some shapes cannot be stored, and overlayfs finds the content of a file by xattrs.
+The tree is not changed.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 class Unrepresentable(Error):
-    """The tree holds something the image format has no room for."""
+    """The tree contains something that the image format cannot store."""
 
 
 class LimitError(Exception):
-    """Why one inode cannot be stored; :func:`collect` adds its path."""
+    """The reason why an inode cannot be stored; :func:`collect` adds its path."""
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +111,7 @@ class Inode:
 
 
 class Rules(Protocol):
-    """What an epoch makes of single nodes. Each may raise :class:`LimitError`."""
+    """The rules of an epoch for single nodes. Each method may raise :class:`LimitError`."""
 
     def directory(self, directory: Directory) -> Inode:
         """Return the inode of a directory before its entries are known."""
@@ -183,7 +183,7 @@ def _enter(directory: Directory, name: bytes, stack: list[_Frame], rules: Rules)
 
 
 def _walk(stack: list[_Frame], inodes: list[Inode], known: dict[int, Inode], rules: Rules) -> bool:
-    """Go on in the innermost directory; True if that led into another one."""
+    """Continue in the innermost directory; return True if the walk entered another one."""
     frame = stack[-1]
     home = frame.inode
     entries = frame.directory.entries
@@ -221,7 +221,7 @@ def _add_dots(inode: Inode) -> None:
 
 
 def check_stat(meta: Stat) -> None:
-    """See that owner and time fit their fields.
+    """Check that owner and time fit their fields.
 
     Raises:
         LimitError: they do not.
@@ -249,7 +249,7 @@ def overlay_facts(content: Content) -> Pairs:
 
 
 def fill_content(inode: Inode, content: Content, *, max_symlink: int = MAX_SYMLINK_BYTES) -> None:
-    """Set what both epochs store alike: sizes, data and device numbers.
+    """Set the fields that both epochs store alike: sizes, data and device numbers.
 
     Raises:
         LimitError: something is out of range.

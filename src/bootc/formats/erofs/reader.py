@@ -1,11 +1,11 @@
-"""An image back to the tree it was made from.
+"""Reads an image back into the tree it was made from.
 
-Safe on any bytes (see ``image``). Images whose names, link counts or ``.`` and ``..`` do
-not fit together are refused.
+The reader is safe on any bytes (see ``image``). It refuses images whose names, link counts
+or entries ``.`` and ``..`` contradict each other.
 
-What the writer added is taken away again, so that writing the tree gives the same
-image. Marks of whiteouts are taken only from where the writer puts them; elsewhere they
-are the user's. An image without composefs header (``mkfs.erofs``) is shown as it is.
+It removes everything that the writer adds, so writing the tree gives the same image. It
+removes marks of whiteouts only where the writer puts them; elsewhere they belong to the
+user. In an image without composefs header (``mkfs.erofs``) it removes nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _TYPE_MASK = 0o170000
 
 
 class Paths(dict[bytes, "Paths"]):
-    """What is read of a directory, by name; all of it where this is empty."""
+    """The names to read in a directory, each with the names below; if empty, all names."""
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> Paths:
@@ -83,8 +83,8 @@ def read_erofs(raw: bytes, *, below: Iterable[str] = ()) -> Directory:
 
     Args:
         raw: The whole image.
-        below: Paths from the root, of which none leads into another. What is not at or below one is
-            neither read nor checked, and directories on the way have no xattrs. By default, all.
+        below: Paths from the root, none inside another. Entries elsewhere are neither read nor
+            checked, and directories on the way have no xattrs. By default, all are read.
 
     Raises:
         InvalidImage: with the offset of what is wrong.
@@ -103,7 +103,7 @@ class Frame:
     inode: Record
     pending: Iterator[tuple[bytes, int]]
     directory: Directory
-    #: What is read of it.
+    #: The names to read in it.
     paths: Paths
     subdirectories: int = 0
     has_whiteouts: bool = False
@@ -262,7 +262,7 @@ class TreeReader:
         return Sparse(inode.size) if data is None else Inline(data)
 
     def overlaid_file(self, inode: Record, version: int) -> Content:
-        """Find out from its xattrs where the content of a file is."""
+        """Return the place of a file's content, as its xattrs name it."""
         metacopy = inode.xattrs.pop(METACOPY, None)
         redirect = inode.xattrs.pop(REDIRECT, None)
         table = chunk_table_bytes(inode, version, has_digest=bool(metacopy))

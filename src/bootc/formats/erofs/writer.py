@@ -1,9 +1,8 @@
-"""A file system tree as a composefs image: EROFS metadata, byte for byte.
+"""Writes a file system tree as a composefs image: EROFS metadata, byte for byte.
 
-The image of a tree is fully determined, so its fs-verity digest names the tree: a
-digest in a kernel command line is checked against what other composefs
-implementations write. ``inodes`` and the epochs decide what is stored and where, this
-module writes it down.
+The tree determines every byte of its image, so the fs-verity digest of the image names
+the tree. Other implementations of composefs must compute the same digest. ``inodes`` and
+the epochs decide the content and the layout; this module only writes.
 
 Version 1 is what composefs tools write by default; version 0 differs in the version
 number and in two marks on directories with a user's whiteouts. Both are called epoch 1.
@@ -44,7 +43,7 @@ def mkfs_erofs(root: Directory, *, version: int = 1) -> bytes:
         version: 0, 1 or 2.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     if version in (0, 1):
         return write_layout(epoch1.lay_out(root, version))
@@ -156,7 +155,7 @@ def _directory(inode: Inode, blocks: list[bytes]) -> bytes:
 
 
 class _XattrBodies:
-    """Writes what stands between an inode's record and its tail."""
+    """Writes the xattrs between an inode's record and its tail."""
 
     def __init__(self, layout: Layout) -> None:
         self._max_shared = layout.max_shared

@@ -161,12 +161,12 @@ class _Parser(Parser):
 
 
 def _complete(columns: list[bytes]) -> None:
-    """Add the columns that ``mkcomposefs`` does without, and normalise the path."""
+    """Add the columns that ``mkcomposefs`` allows to be absent, and normalise the path."""
     if len(columns) > COLUMNS and not columns[-1]:
         del columns[-1]  # a space at the end of the line
     columns += [b""] * (COLUMNS - len(columns))
     path = columns[PATH]
-    # What would be no path of a file stays as it is, to be refused.
+    # Other text is no path of a file; the parser refuses it.
     if path and not path.endswith(b"/"):
         columns[PATH] = _normal_path(path)
 
@@ -179,10 +179,10 @@ def _normal_path(path: bytes) -> bytes:
 
 
 def _loosen(columns: list[bytes], file_type: int, size: int) -> None:
-    """Blank the columns that ``mkcomposefs`` does not look at for this type of file.
+    """Blank the columns that ``mkcomposefs`` ignores for this type of file.
 
     Raises:
-        LineError: there is content, and not as much as SIZE says.
+        LineError: the length of the content is not SIZE.
     """
     content = columns[CONTENT]
     if content != b"-":

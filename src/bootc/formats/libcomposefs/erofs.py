@@ -58,7 +58,7 @@ def mkfs_erofs(source: CTree, *, version: int = 1) -> bytes:
     """Return the image ``mkcomposefs`` makes of a tree; ``version`` is 0 or 1.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     return write_layout(epoch1.lay_out_by(Rules(source, version), source.root))
 

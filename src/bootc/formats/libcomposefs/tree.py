@@ -45,18 +45,18 @@ class CTree:
 
 @dataclass(frozen=True, slots=True)
 class Omissions:
-    """What an image of a directory is to be made without."""
+    """Metadata and files that an image of a directory leaves out."""
 
     times: bool = False
     #: Whiteouts are devices, too.
     devices: bool = False
     xattrs: bool = False
-    #: Of xattrs, those that are not the users' (``user.``).
+    #: Xattrs whose names do not begin with ``user.``.
     system_xattrs: bool = False
 
 
 def as_scanned(root: Directory, omit: Omissions) -> None:
-    """Change a tree of a directory to what ``mkcomposefs`` sees: it knows no hard links."""
+    """Change a tree of a directory as ``mkcomposefs`` reads it: without hard links."""
     seen: set[int] = set()
     pending = [root]
     for directory in pending:
@@ -95,7 +95,7 @@ def only(tree: CTree, names: Collection[bytes]) -> CTree:
 
 
 def object_path(content: Content) -> bytes:
-    """Return where below the object store the content is, empty for nowhere."""
+    """Return the path of the content below the object store, empty if it is not there."""
     match content:
         case External():
             return content.object_path
@@ -112,7 +112,7 @@ def objects(root: Directory) -> set[bytes]:
 
 
 def list_lines(root: Directory) -> Iterator[bytes]:
-    """Yield the lines of ``composefs-info ls``: what is where, of files with many names once."""
+    """Yield the lines of ``composefs-info ls``; only the first name of a file has its content."""
     seen: set[int] = set()
     for path, node in root.walk():
         if node is root:
