@@ -1,4 +1,13 @@
-"""Trees as the C tools see them, and the texts that ``composefs-info`` prints besides dumps."""
+"""Trees as the tools of libcomposefs see them, and the lists that ``composefs-info`` prints.
+
+``mkcomposefs`` and ``composefs-info`` disagree with composefs-rs in places: they believe
+link counts instead of counting, keep the order of xattrs, and take dumpfiles that
+composefs-rs refuses. bootc's own images follow composefs-rs. This package therefore has
+everything about the other dialect: its readers and layout rules are subclasses of the
+strict ones in ``formats``, which know nothing of it.
+
+Source: the behaviour of the tools of libcomposefs 1.0.8.
+"""
 
 from __future__ import annotations
 
