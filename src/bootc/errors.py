@@ -1,8 +1,8 @@
-"""The one root of every error this project raises on purpose.
+"""The base class of all errors that bootc raises on purpose.
 
-Subclasses live beside the code that raises them, and exist only where a caller
-or a user can act differently. An ``OSError`` stays an ``OSError``: wrap the work
-in :func:`doing` and the command line prints what was being done in front of it.
+Subclasses are defined beside the code that raises them, and exist only where a caller or
+a user can act differently. An ``OSError`` remains an ``OSError``: wrap the work in
+:func:`doing`, and the command line prints the operation before the error.
 """
 
 from __future__ import annotations

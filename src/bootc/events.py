@@ -1,7 +1,7 @@
-"""Progress as values: what long operations report, and nothing about how it is shown.
+"""The progress of long operations as values.
 
-Functions that take long accept ``sink: Sink`` and call it with events. Rates,
-terminals and JSON are the renderer's business (``bootc.cli.progress``).
+Long operations take ``sink: Sink`` and call it with events. ``bootc.cli.progress`` renders
+them for terminals and as JSON.
 """
 
 from __future__ import annotations

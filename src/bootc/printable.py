@@ -2,8 +2,8 @@ r"""Text that others wrote, made safe to show.
 
 Names come from images, registries, disks and command lines, and can hold anything. A
 terminal takes escape characters in them for commands, a reader of a log takes a newline for
-the end of a message, and direction marks reorder what a person sees. Every such text passes
-one of these functions before anybody sees it:
+the end of a message, and direction marks reorder the text on the screen. Text of others
+must pass one of these functions before it is shown:
 
 - :func:`printable`: one line, for messages and tables.
 - :func:`shown`: the same in quotes and of bounded length, for a part of a message.
@@ -11,7 +11,7 @@ one of these functions before anybody sees it:
 - :func:`quoted`: a path in a report that programs read; it can be undone.
 - :func:`ascii_escaped`: JSON text. The escapes are JSON's own, so the value stays the same.
 
-What is not printable is what :meth:`str.isprintable` says: control characters, direction
+Unprintable characters are those of :meth:`str.isprintable`: control characters, direction
 marks and other invisible characters, line separators, and bytes that are not UTF-8.
 
 :func:`printable` changes nothing in text that it returned before. The edges of the command

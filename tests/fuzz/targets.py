@@ -38,12 +38,13 @@ from bootc.formats import (
     splitstream,
     tar,
 )
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs import reader as erofs_reader
 from bootc.formats.erofs.debug import describe_image
 from bootc.formats.erofs.inodes import Unrepresentable
 from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.libcomposefs import dumpfile as c_dumpfile
+from bootc.formats.libcomposefs import erofs as c_erofs
 from bootc.formats.tree import Directory
 from bootc.repository import metadata
 
@@ -260,8 +261,8 @@ def _dumpfile(data: bytes) -> None:
 
 def _dumpfile_c(data: bytes) -> None:
     """As ``dumpfile``, by the rules of the C tools."""
-    root = dumpfile.parse_dumpfile(data.splitlines(keepends=True), dialect=Dialect.C)
-    b"".join(dumpfile.write_dumpfile(root, dialect=Dialect.C))
+    tree = c_dumpfile.parse_dumpfile(data.splitlines(keepends=True))
+    b"".join(c_dumpfile.write_dumpfile(tree))
 
 
 def _erofs(data: bytes) -> None:
@@ -278,8 +279,7 @@ def _erofs(data: bytes) -> None:
 
 def _erofs_c(data: bytes) -> None:
     """As ``erofs``, by the rules of the C tools."""
-    root = erofs_reader.read_erofs(data, dialect=Dialect.C)
-    b"".join(dumpfile.write_dumpfile(root, dialect=Dialect.C))
+    b"".join(c_dumpfile.write_dumpfile(c_erofs.read_erofs(data)))
 
 
 def _dump(root: Directory) -> bytes:

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from bootc.errors import Error
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import parse_dumpfile, write_dumpfile
 from bootc.formats.dumptext import DIGEST, MODE, MTIME, NLINK, PATH, PAYLOAD, RDEV
 from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.libcomposefs import dumpfile as c_dumpfile
+from bootc.formats.libcomposefs import erofs as c_erofs
 from bootc.formats.tree import Directory
 from support import require
 from support.ctools import c_tool
@@ -86,7 +87,7 @@ def test_dumps_are_the_same(
     image = tmp_path / "image"
     raw = mkfs_erofs(tree, version=version)
     image.write_bytes(raw)
-    ours = b"".join(write_dumpfile(read_erofs(raw, dialect=Dialect.C), dialect=Dialect.C))
+    ours = b"".join(c_dumpfile.write_dumpfile(c_erofs.read_erofs(raw)))
     assert run([*composefs_info, "dump", str(image)]) == ours
 
 
@@ -130,9 +131,9 @@ def test_we_do_as_the_c_tools_do(mkcomposefs: list[str], dump: bytes) -> None:
 def image_as_c(dump: bytes, low: int, high: int) -> bytes | None:
     """Return our image, or None if we refuse."""
     try:
-        tree = parse_dumpfile(dump.split(b"\n"), dialect=Dialect.C)
-        version = c_format_version(tree, low, high)
-        return mkfs_erofs(tree, version=version, dialect=Dialect.C)
+        tree = c_dumpfile.parse_dumpfile(dump.split(b"\n"))
+        version = c_erofs.format_version(tree.root, low, high)
+        return c_erofs.mkfs_erofs(tree, version=version)
     except Error:
         return None
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from bootc.formats.ctree import Omissions, as_scanned
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.dumpfile import parse_dumpfile
 from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.libcomposefs.tree import Omissions, as_scanned
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
 from bootc.fs.tree_read import read_tree

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm
 from bootc.formats.dumpfile import DumpfileError, parse_dumpfile, write_dumpfile
+from bootc.formats.libcomposefs import dumpfile as c_dumpfile
 from bootc.formats.tree import Directory
 from support.trees import text_of, trees
+
+PARSERS: list[Callable[[list[bytes]], object]] = [parse_dumpfile, c_dumpfile.parse_dumpfile]
 
 _COLUMN = st.sampled_from(
     [
@@ -45,35 +48,37 @@ def test_lines_are_printable(tree: Directory) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(tree=trees(), dialect=st.sampled_from(Dialect), data=st.data())
+@given(tree=trees(), parse=st.sampled_from(PARSERS), data=st.data())
 def test_damaged_text_is_read_or_refused(
-    tree: Directory, dialect: Dialect, data: st.DataObject
+    tree: Directory, parse: Callable[[list[bytes]], object], data: st.DataObject
 ) -> None:
     text = bytearray(b"".join(write_dumpfile(tree)))
     for _ in range(data.draw(st.integers(1, 3))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
-    refuse_with_a_position(bytes(text).splitlines(keepends=True), dialect)
+    refuse_with_a_position(bytes(text).splitlines(keepends=True), parse)
 
 
 @given(
     lines=st.lists(st.lists(_COLUMN, max_size=13).map(b" ".join), max_size=4),
-    dialect=st.sampled_from(Dialect),
+    parse=st.sampled_from(PARSERS),
 )
-def test_odd_columns_are_read_or_refused(lines: list[bytes], dialect: Dialect) -> None:
-    refuse_with_a_position([b"/ 0 40755 2 0 0 0 0.0 - - -", *lines], dialect)
+def test_odd_columns_are_read_or_refused(
+    lines: list[bytes], parse: Callable[[list[bytes]], object]
+) -> None:
+    refuse_with_a_position([b"/ 0 40755 2 0 0 0 0.0 - - -", *lines], parse)
 
 
-def refusal_of(lines: list[bytes], dialect: Dialect) -> str | None:
+def refusal_of(lines: list[bytes], parse: Callable[[list[bytes]], object]) -> str | None:
     try:
-        parse_dumpfile(lines, dialect=dialect)
+        parse(lines)
     except DumpfileError as exc:
         return exc.message
     return None
 
 
-def refuse_with_a_position(lines: list[bytes], dialect: Dialect) -> None:
+def refuse_with_a_position(lines: list[bytes], parse: Callable[[list[bytes]], object]) -> None:
     """Parse lines, or see that the error tells a line and a column there are."""
-    message = refusal_of(lines, dialect)
+    message = refusal_of(lines, parse)
     if message is not None:
         match = re.match(r"dumpfile line (\d+), column (\d+) \(\w+\): .", message)
         assert match

@@ -40,6 +40,7 @@ INTERNALS = {
     "features": "internals",
     "composefs-gc": "internals",
     "dir-diff": "internals",
+    "erofs-dump": "internals",
     "mkcomposefs": "mkcomposefs",
     "composefs-info": "composefs_info",
     "cfs": "cfs.command",

@@ -1,9 +1,9 @@
-"""The seam between pure Python and the optional compiled kernel (ADR 14).
+"""Chooses between pure Python and the optional compiled hash (ADR 14).
 
-Owns: the choice between the two, made once, when this module is imported, and the one
-place that reads ``BOOTC_SPEED``: ``pure`` forbids the kernel, ``c`` demands it, and
-without the variable it is used where it is faster than :mod:`hashlib`. Promises: both
-ways give the same bytes; the pure function is the specification.
+The choice is made once, when this module is imported. ``BOOTC_SPEED=pure`` forbids the
+compiled code and ``BOOTC_SPEED=c`` demands it. Without the variable it is used if it is
+faster than :mod:`hashlib`. Both give the same bytes; the pure function is the
+specification.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _LANES = {Algorithm.SHA256: (16, 7), Algorithm.SHA512: (8, 3)}
 
 
 class SpeedChoiceError(Error):
-    """What ``BOOTC_SPEED`` asks for cannot be had."""
+    """The value of ``BOOTC_SPEED`` is unknown, or the demanded code is not available."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Who hashes blocks: ``kernel`` is ``hashlib`` or an instruction set; and why."""
+    """The code that hashes blocks, and the reason: ``kernel`` is ``hashlib`` or a CPU feature."""
 
     kernel: str
     reason: str

@@ -1,6 +1,6 @@
-r"""``passwd`` and ``group``: who has which number.
+r"""Reads ``passwd`` and ``group``: the numbers of users and groups.
 
-Lines of NIS (``+`` and ``-``) and lines that are malformed name nobody.
+Lines of NIS (``+`` and ``-``) and malformed lines are ignored.
 
 Sources: passwd(5), group(5).
 

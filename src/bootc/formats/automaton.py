@@ -1,11 +1,12 @@
-"""Many patterns against one text at once.
+"""Matches many patterns against one text at once.
 
-Owns: the automaton. Every byte a pattern can take is a position (Glushkov's
-construction); where a text has led is a set of positions, made when a text first
-leads there and kept for the next. Promises: no backtracking. A text takes one look-up
-a byte where others went before, and at most a visit of all positions a byte where
-none did, whatever the patterns say; memory is bounded too, by refusing patterns that
-need too much of it and by forgetting sets when there are many.
+Every byte that a pattern can take is a position (Glushkov's construction). A state is a
+set of positions. A set is made when a text first reaches it, and kept for later texts.
+
+Promises: no backtracking, whatever the patterns are. A byte of a text costs one look-up if
+an earlier text took the same way, and otherwise at most a visit of all positions. Memory
+is bounded: patterns that need too many positions are refused, and the sets are dropped
+when there are too many.
 
 >>> from bootc.formats.pathregex import parse_pattern
 >>> both = Automaton()
@@ -120,7 +121,7 @@ class Automaton:
         if known is not None:
             return known
         if self._kept > _MAX_KEPT:
-            # What texts have in common is soon there once more.
+            # Common prefixes of texts soon bring the useful sets back.
             self._forget()
         self._kept += len(positions) + _STATE_SIZE
         state = self._states[positions] = _State()

@@ -1,12 +1,11 @@
 r"""Boot Loader Specification, Type #1 entries: the small text files of a boot menu.
 
-Owns the text format, the names bootc gives its entry files and the order in
-which systemd-boot shows them. A parsed entry loses nothing when it is written
-again except comments, blank lines and the position of keys: keys are written in
-one fixed order. Unknown keys, which other tools may need, follow in their own
-order and as often as they occur.
+This module has the text format, the names of bootc's entry files, and the order in which
+systemd-boot shows them. An entry that is read and written again loses only comments, blank
+lines and the order of keys: known keys have a fixed order. Unknown keys, which other tools
+may need, follow in their own order, as often as they occur.
 
-Lines mean what they mean to systemd-boot (``line_get_key_value`` and
+Lines have the same meaning as for systemd-boot (``line_get_key_value`` and
 ``boot_entry_add_type1`` of its source): the lines of ``options`` add up, those of
 ``initrd`` make a list, of any other key the last line counts; CR ends a line as LF
 does, a zero byte ends the file, and a pair of quotes around a value is not part of it.

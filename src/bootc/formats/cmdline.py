@@ -1,15 +1,15 @@
-"""Kernel arguments, and the one that names the image to boot.
+"""Kernel arguments, and the argument that names the image to boot.
 
 A command line is split on ASCII whitespace outside double quotes; there are no
 escapes. A parameter is ``key`` or ``key=value``, and in keys ``-`` and ``_`` are the
 same character. Quotes around a value or around the whole parameter belong to neither,
-as for the kernel. Parameters stay the text they were, quotes included, so that
-splitting and joining with single spaces loses nothing but blanks.
+as for the kernel. Parameters keep their text, quotes included.
+Splitting and joining with single spaces therefore loses only blanks.
 
 The image to boot is ``composefs=[?]<hex>`` or ``composefs.digest=[?]v1-sha512-12:<hex>``;
 ``?`` says that missing fs-verity is tolerated.
 
-The initramfs reads this file: it imports nothing but errors, itself free of imports.
+The initramfs imports this module, so it imports only ``errors``, which imports nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _VERSIONS = ("v1", "v2")
 
 
 class CmdlineError(Error):
-    """A kernel command line does not say which image to boot, or says it wrongly."""
+    """A kernel command line names no image to boot, or names it wrongly."""
 
 
 class ComposefsArgument:
-    """Which image to boot: its digest in hex, and whether missing fs-verity is tolerated."""
+    """The image to boot: its digest in hex, and whether missing fs-verity is tolerated."""
 
     __slots__ = ("hex", "optional")
 

@@ -1,7 +1,7 @@
-"""Whose rules hold where composefs's two implementations disagree.
+"""Names of the two implementations of composefs, which disagree in places.
 
-What bootc writes follows composefs-rs, always. Only the tools that stand in for those of
-libcomposefs follow the C implementation, so that their output is the same.
+bootc's own images follow composefs-rs. Only the commands that stand in for the tools of
+libcomposefs follow the C implementation (:mod:`bootc.formats.libcomposefs`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import enum
 class Dialect(enum.Enum):
     """An implementation of composefs."""
 
-    #: composefs-rs: what bootc's images and digests are made by.
+    #: The rules of bootc's own images and digests.
     RUST = "composefs-rs"
-    #: libcomposefs 1.0: ``mkcomposefs``, ``composefs-info``.
+    #: The rules of ``mkcomposefs`` and ``composefs-info``, version 1.0.
     C = "libcomposefs"

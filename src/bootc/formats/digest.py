@@ -20,7 +20,7 @@ _OCI_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class DigestError(Error):
-    """A string that should be a digest is none."""
+    """A string is not a digest."""
 
 
 class DigestMismatch(Error):

@@ -30,7 +30,7 @@ def root_type(machine: str) -> str:
     """Return the type of a root partition for ``machine``, a name as ``uname -m`` prints it.
 
     Raises:
-        UnsupportedArchitecture: the machine is none we know a type of.
+        UnsupportedArchitecture: the type for this machine is unknown.
     """
     try:
         return _ROOT[machine]

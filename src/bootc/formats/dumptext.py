@@ -1,9 +1,9 @@
-r"""The text of dumpfile lines: columns, escapes, and what the C tools forgive.
+r"""The text of dumpfile lines: columns and escapes.
 
-Bytes outside ``!`` to ``~`` are escaped as ``\xHH`` or ``\\ \n \r \t``, in xattrs ``=``,
-too. ``-`` stands for "none", so a lone dash is escaped where that can be.
+Bytes outside ``!`` to ``~`` are escaped as ``\xHH`` or ``\\ \n \r \t``; so is ``=`` in
+xattrs. ``-`` stands for "none". A value that is a lone dash is therefore escaped.
 
-Source: composefs-dump(5); the behaviour of ``mkcomposefs`` 1.0.8 for :func:`loosen`.
+Source: composefs-dump(5).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
     Unverified,
+    kind_of,
 )
 
 COLUMNS = 11
@@ -43,7 +44,7 @@ _PLAIN_IN_XATTR = bytes(set(_PLAIN) - {ord("=")})
 
 
 class LineError(Exception):
-    """What is wrong with a line, and in which column; the reader knows which line.
+    """An error in a line with its column; the reader adds the number of the line.
 
     Args:
         column: Index of the column, from 11 on an xattr.
@@ -88,10 +89,10 @@ def _escape_one(match: re.Match[bytes]) -> bytes:
 
 
 def unescape(text: bytes, column: int, at: int = 0) -> bytes:
-    """Return what a text stands for.
+    """Return the bytes of an escaped text.
 
     Raises:
-        LineError: a backslash begins no escape.
+        LineError: a backslash does not begin an escape.
     """
     if b"\\" not in text:
         return text
@@ -107,10 +108,10 @@ def unescape(text: bytes, column: int, at: int = 0) -> bytes:
 
 
 def optional(text: bytes, column: int) -> bytes | None:
-    """Return what an optional column stands for.
+    """Return the bytes of an optional column, or None for ``-``.
 
     Raises:
-        LineError: it is empty, or holds a broken escape.
+        LineError: the column is empty, or contains a broken escape.
     """
     if not text:
         raise LineError(column, "empty column")
@@ -119,50 +120,51 @@ def optional(text: bytes, column: int) -> bytes | None:
 
 #: SIZE, file type, RDEV, PAYLOAD, CONTENT, DIGEST.
 Columns = tuple[int, int, int, bytes, bytes, bytes]
+DIRECTORY_COLUMNS: Columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
 
 
 def columns_of(content: Content) -> Columns:
-    """Return the columns that tell the content of a leaf."""
-    none = b"-"
+    """Return the columns for the content of a leaf."""
+    size, rdev, payload, text, digest = 0, 0, b"-", b"-", b"-"
     match content:
         case External():
+            size = content.size_bytes
+            payload = escape_optional(content.object_path)
             digest = content.digest.hex.encode()
-            if content.path is None:
-                path = content.digest.object_path.encode()
-            else:
-                path = escape_optional(content.path)
-            return content.size_bytes, stat.S_IFREG, 0, path, none, digest
         case Inline():
+            size = len(content.data)
             text = escape_optional(content.data)
-            return len(content.data), stat.S_IFREG, 0, none, text, none
         case Unverified():
-            path = escape_optional(content.path)
-            return content.size_bytes, stat.S_IFREG, 0, path, none, none
+            size = content.size_bytes
+            payload = escape_optional(content.path)
         case Sparse():
-            return content.size_bytes, stat.S_IFREG, 0, none, none, none
+            size = content.size_bytes
         case Symlink():
-            target = escape_optional(content.target)
-            return len(content.target), stat.S_IFLNK, 0, target, none, none
-        case CharDevice():
-            return 0, stat.S_IFCHR, content.rdev, none, none, none
-        case BlockDevice():
-            return 0, stat.S_IFBLK, content.rdev, none, none, none
-        case Fifo():
-            return 0, stat.S_IFIFO, 0, none, none, none
-        case Socket():
-            return 0, stat.S_IFSOCK, 0, none, none, none
+            size = len(content.target)
+            payload = escape_optional(content.target)
+        case CharDevice() | BlockDevice():
+            rdev = content.rdev
+        case Fifo() | Socket():
+            pass
         case _:
             assert_never(content)
+    return size, kind_of(content).mode_bits, rdev, payload, text, digest
 
 
 def format_line(
-    name: bytes, nlink: int, link: bytes, meta: Stat, columns: Columns, *, as_c: bool
+    name: bytes,
+    nlink: int,
+    meta: Stat,
+    columns: Columns,
+    *,
+    link: bytes = b"",
+    sort_xattrs: bool = True,
 ) -> bytes:
-    """Return a line; ``link`` is the mark of a second name, xattrs are sorted unless ``as_c``."""
+    """Return a line; ``link`` is the mark of a second name."""
     size, file_type, rdev, payload, content, digest = columns
     xattrs = b""
     if meta.xattrs:
-        items = meta.xattrs.items() if as_c else sorted(meta.xattrs.items())
+        items = sorted(meta.xattrs.items()) if sort_xattrs else meta.xattrs.items()
         xattrs = b"".join(
             [b" %s=%s" % (escape_in_xattr(key), escape_in_xattr(value)) for key, value in items]
         )
@@ -182,46 +184,3 @@ def format_line(
         digest,
         xattrs,
     )
-
-
-def complete(columns: list[bytes]) -> None:
-    """Add the columns that ``mkcomposefs`` does without, and normalise the path."""
-    if len(columns) > COLUMNS and not columns[-1]:
-        del columns[-1]  # a space at the end of the line
-    columns += [b""] * (COLUMNS - len(columns))
-    path = columns[PATH]
-    # What would be no path of a file stays as it is, to be refused.
-    if path and not path.endswith(b"/"):
-        columns[PATH] = normal_path(path)
-
-
-def normal_path(path: bytes) -> bytes:
-    """Return the strict form of a path as the C tools take it: slashes only separate."""
-    if path.startswith(b"/") and b"//" not in path and not path.endswith(b"/"):
-        return path
-    return b"/" + b"/".join(filter(None, path.split(b"/")))
-
-
-def loosen(columns: list[bytes], file_type: int, size: int) -> None:
-    """Blank the columns that ``mkcomposefs`` does not look at for this type of file.
-
-    Raises:
-        LineError: there is content, and not as much as SIZE says.
-    """
-    content = columns[CONTENT]
-    if content != b"-":
-        length = len(unescape(content, CONTENT))
-        if length != size:
-            raise LineError(CONTENT, f"content of {length} bytes where SIZE says {size}")
-    if file_type not in (stat.S_IFCHR, stat.S_IFBLK):
-        columns[RDEV] = b"0"
-    if file_type != stat.S_IFREG:
-        columns[CONTENT] = columns[DIGEST] = b"-"
-        if file_type != stat.S_IFLNK:
-            columns[PAYLOAD] = b"-"
-    elif content != b"-" or size == 0:
-        columns[CONTENT] = content or b"-"
-        columns[PAYLOAD] = columns[DIGEST] = b"-"
-    else:
-        columns[PAYLOAD] = columns[PAYLOAD] or b"-"
-        columns[DIGEST] = columns[DIGEST].lower()

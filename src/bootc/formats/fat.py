@@ -1,8 +1,7 @@
-"""Names on FAT, which the EFI system partition has.
+"""The rules for file names on FAT, the file system of the EFI system partition.
 
-Owns what such a name may be. What an image brings for the ESP under a name of its own is
-checked by these rules before anything is written: the file system would refuse some names
-half-way, and take others for the same.
+bootc checks names that come from an image by these rules before it writes to the ESP. The
+file system would refuse some names half-way, and take others for the same.
 
 Source: Microsoft, "FAT: General Overview of On-Disk Format", long file names; Linux,
 ``fs/fat/namei_vfat.c``.

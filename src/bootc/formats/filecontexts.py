@@ -1,15 +1,14 @@
-"""SELinux ``file_contexts``: which label a path gets.
+"""Reads SELinux ``file_contexts`` and looks up the label of a path.
 
-Owns: the grammar of ``file_contexts`` and ``file_contexts.subs``, and the look-up.
-Promises: the answer is composefs-rs's, so that digests agree: of all lines that
-match, the last one says the label. (libselinux sorts lines by how specific they are.
-Compiled policies are sorted already, so that the two differ in corner cases only.)
-A bad line is refused with the file's name and the line's number.
+Promises: the answer is that of composefs-rs, so digests agree: of all matching lines the
+last one has the label. (libselinux sorts lines by how specific they are. Compiled policies
+are sorted already, so the two differ only in corner cases.) A bad line is refused with the
+name of the file and the number of the line.
 
 A line is ``REGEX [-TYPE] CONTEXT``; the regular expression matches whole paths
 (:mod:`bootc.formats.pathregex`), the type is one of ``b c d l p s -``, the context
-``<<none>>`` means "no label". A line of ``.subs`` files is ``ALIAS ORIGINAL``: what is
-below ALIAS is labelled as if it were below ORIGINAL.
+``<<none>>`` means "no label". A line of ``.subs`` files is ``ALIAS ORIGINAL``: paths
+below ALIAS get the labels of paths below ORIGINAL.
 
 Source: selabel_file(5); composefs-rs 0.9, ``composefs-boot/src/selabel.rs``.
 """

@@ -1,4 +1,4 @@
-r"""``fstab``: what is mounted where.
+r"""Reads ``fstab``: the sources of mounts and their mount points.
 
 Source: fstab(5), getmntent(3) for the escapes.
 

@@ -1,4 +1,4 @@
-"""In which order GRUB shows entry files: by their names, compared as RPM compares packages.
+"""The order in which GRUB shows entry files: by name, compared as RPM compares packages.
 
 GRUB takes a name apart at its last two dashes, compares the three parts one after the
 other and puts the highest first. Runs of digits count as numbers, ``~`` comes before

@@ -1,16 +1,15 @@
 r"""GRUB's ``user.cfg``: the menu of systems which GRUB boots as unified kernel images.
 
-Owns the text of menu entries, the guard in front of them which reads the UUID of the
-EFI system partition, and that other file, ``efiuuid.cfg``. The order of entries is that
-of the menu. A parsed entry loses nothing when it is written again except blank lines and
-indentation: commands and comments stay in their order, also those that mean nothing here.
-(bootc itself drops ``set``, and what stands alone on its line, the ``fi`` of an ``if`` too.)
+The file begins with a guard that reads the UUID of the EFI system partition from
+``efiuuid.cfg``. The order of entries is that of the menu. An entry that is read and written
+again loses only blank lines and indentation: unknown commands and comments keep their
+place. (Upstream bootc drops ``set`` and lines of a single word, even the ``fi`` of an
+``if``.)
 
-This is not GRUB's language. What stands between entries is passed over, plain assignments can
-be had separately; an entry is the
-word ``menuentry``, a title in double quotes, and braces around its commands, one a line.
-Braces count everywhere in there, also in quotes and comments, unless a backslash stands
-before them.
+The parser does not know GRUB's language. An entry is the word ``menuentry``, a title in
+double quotes, and commands in braces, one per line. Braces count everywhere in an entry,
+also in quotes and comments, unless a backslash precedes them. The parser skips everything
+between entries; :func:`parse_settings` reads plain assignments.
 
 >>> entries = parse_menu(b'menuentry "Fedora" { chainloader /EFI/Linux/x.efi }')
 >>> print(serialise_menu(entries).decode(), end="")
@@ -85,11 +84,6 @@ def uki_entry(boot_label: str, deployment: Digest, uki_path: str) -> MenuEntry:
             ("chainloader", uki_path),
         ),
     )
-
-
-def efiuuid_cfg(uuid: str) -> bytes:
-    """Return the file that tells GRUB which file system the UKIs are in."""
-    return f'set EFI_PART_UUID="{uuid}"'.encode()
 
 
 def parse_menu(data: bytes) -> tuple[MenuEntry, ...]:

@@ -1,6 +1,6 @@
 """Image references: a transport and a name, the way skopeo writes them.
 
-Owns: the grammar. What follows the transport is its own business:
+The form of the name depends on the transport:
 
 ======================  ==============================================================
 ``registry``            ``HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]``
@@ -14,13 +14,13 @@ Owns: the grammar. What follows the transport is its own business:
 ``dir``                 ``PATH``, colons included
 ======================  ==============================================================
 
-Promises: ``ImageReference.parse(str(reference))`` gives the
-reference back, and a transport nobody can serve is refused here, not in the
-middle of a pull. ``registry:`` and ``docker://`` are one transport, called
-``registry`` in the host's status and written ``docker://``.
+Promises: ``ImageReference.parse(str(reference))`` equals the reference. An unknown
+transport is refused here and not in the middle of a pull. ``registry:`` and
+``docker://`` are one transport, called ``registry`` in the host's status and written
+``docker://``.
 
-References stored by other tools carry a prefix that says how signatures are
-checked (``ostree-unverified-image:`` and its kin); it is read and dropped.
+References stored by other tools may begin with a prefix about signatures, for example
+``ostree-unverified-image:``. The parser drops it.
 
 Source: containers-transports(5); containers/image, ``SplitPathAndImage``.
 
@@ -69,7 +69,7 @@ class ImageReferenceError(Error):
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """Where an image is. ``transport`` is one of :data:`TRANSPORTS`."""
+    """The place of an image. ``transport`` is one of :data:`TRANSPORTS`."""
 
     transport: str
     name: str

@@ -1,9 +1,9 @@
-"""Initramfs archives: which files they bring.
+"""Lists the files of an initramfs.
 
-Owns: cpio archives one after the other, with zeros between them, of which the last is
-mostly compressed; gzip, bzip2, xz, lzma and zstd are read. Contents are passed over.
-Promises: bytes that are no such thing raise :class:`InitramfsError` with their offset, and
-neither memory nor, beyond a limit, time grows with what compressed bytes swell to.
+An initramfs is one or more cpio archives with zeros between them; the last one is usually
+compressed (gzip, bzip2, xz, lzma or zstd). Contents of files are skipped.
+Promises: other bytes raise :class:`InitramfsError` with their offset. Memory does not
+grow with the decompressed size, and a limit bounds the time.
 
 Format: Linux ``Documentation/driver-api/early-userspace/buffer-format.rst``.
 """

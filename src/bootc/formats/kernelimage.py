@@ -1,14 +1,14 @@
-"""Kernel images: what a ``vmlinuz`` says about itself.
+"""Reads the release from a kernel image (``vmlinuz``).
 
-On x86 the setup header holds a pointer to the release, as ``uname -r`` prints it; images
-of other machines do not say it.
+On x86 the setup header has a pointer to the release, as ``uname -r`` prints it. Images for
+other machines do not contain it.
 
 Format: Linux ``Documentation/arch/x86/boot.rst``, "The Real-Mode Kernel Header".
 """
 
 from __future__ import annotations
 
-#: Where all that is asked for lies, with room for the longest release.
+#: The part of the file that is read, with room for the longest release.
 HEAD_BYTES = 1 << 17
 
 #: What the kernels of bootable machines begin with: an EFI program, gzip (arm64), ELF (ppc64).

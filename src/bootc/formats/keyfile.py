@@ -1,7 +1,7 @@
 r"""Key files: sections of ``key = value`` lines.
 
-The files of ostree and of deployments' origins are such. Blank lines and lines that begin
-with ``#`` or ``;`` mean nothing; of equal keys the last counts.
+ostree's configuration and the origins of deployments have this format. Blank lines and
+lines that begin with ``#`` or ``;`` are ignored. Of equal keys the last one counts.
 
 >>> parse_keyfile(b"[composefs]\nenabled = yes\n")
 {('composefs', 'enabled'): 'yes'}
@@ -22,12 +22,21 @@ def parse_keyfile(data: bytes) -> dict[tuple[str, str], str]:
     Raises:
         KeyfileError: not UTF-8, or a line that is neither section nor key.
     """
+    return dict(keyfile_items(data))
+
+
+def keyfile_items(data: bytes) -> list[tuple[tuple[str, str], str]]:
+    """Return ((section, key), value) of each line, equal keys as often as they occur.
+
+    Raises:
+        KeyfileError: not UTF-8, or a line that is neither section nor key.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise KeyfileError(f"is not UTF-8 at offset {exc.start}") from None
     section = ""
-    values: dict[tuple[str, str], str] = {}
+    items: list[tuple[tuple[str, str], str]] = []
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
@@ -38,5 +47,5 @@ def parse_keyfile(data: bytes) -> dict[tuple[str, str], str]:
         key, equals, value = line.partition("=")
         if not equals or not key.strip() or not section:
             raise KeyfileError(f"line {number} is no key of a section: {line[:80]!r}")
-        values[section, key.strip()] = value.strip()
-    return values
+        items.append(((section, key.strip()), value.strip()))
+    return items

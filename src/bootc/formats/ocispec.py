@@ -1,14 +1,14 @@
 """The JSON of container images: descriptors, manifests, indexes, configurations.
 
-Owns: parsing and validation. Promises: a value that was parsed has the right
-types, digests and sizes throughout; anything else raises :class:`ImageSpecError`
-naming the field. Unknown fields are ignored, as the specification demands, and
-the raw bytes stay the identity of a document: nothing here writes JSON. A document that
-programs read differently is refused: one with a key twice in an object (Go takes the last,
-Rust none), or with a field in two spellings of different case (the same field for Go).
+Promises: a parsed value has the right types, digests and sizes in every field. Anything
+else raises :class:`ImageSpecError` with the name of the field. Unknown fields are ignored,
+as the specification demands. A document is identified by its raw bytes: nothing here
+writes JSON. The parser refuses documents that other programs read differently: a key
+twice in an object (Go takes the last, Rust refuses), or a field in two spellings of
+different case (the same field for Go).
 
-Docker's "schema 2" manifests and lists have the same shape under other media
-types and are read alike.
+Docker's "schema 2" manifests and lists differ only in their media types and are read
+alike.
 
 Format: OCI image specification 1.1; Docker image manifest version 2, schema 2.
 """
@@ -92,7 +92,7 @@ def go_architecture(machine: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an index entry is for."""
+    """The purpose of an index entry."""
 
     architecture: str
     os: str

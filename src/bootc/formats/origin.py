@@ -1,9 +1,8 @@
-r"""The origin file of a deployment: which image it came from and how it boots.
+r"""The origin file of a deployment: its image, and the way it boots.
 
-Owns the INI text in ``state/deploy/<id>/<id>.origin``. Keys and sections we do
-not know survive being read and written again, as often as they occur, because another
-implementation may share the system. Of several equal keys the last counts. Spacing, blank
-lines and comments carry no meaning and are not kept.
+The file is ``state/deploy/<id>/<id>.origin``. Unknown keys and sections survive reading
+and writing, as often as they occur, because another implementation may share the system.
+Of several equal keys the last one counts. Spacing, blank lines and comments are not kept.
 
 >>> print(serialise_origin(parse_origin(
 ...     b"[origin]\ncontainer-image-reference=ostree-unverified-image:docker://q.io/os:1\n"
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import DigestError, OciDigest
 from bootc.formats.imgref import ImageReference, ImageReferenceError
+from bootc.formats.keyfile import KeyfileError, keyfile_items
 
 _IMAGE = ("origin", "container-image-reference")
 _BOOT_TYPE = ("boot", "boot_type")
@@ -45,7 +45,7 @@ class OriginError(Error):
 
 
 class BootType(enum.StrEnum):
-    """How a deployment starts: a Type #1 entry, or a unified kernel image."""
+    """The way a deployment boots: by a Type #1 entry, or as a unified kernel image."""
 
     BLS = "bls"
     UKI = "uki"
@@ -53,11 +53,11 @@ class BootType(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who was asked to vouch for the image: a record, which checks nothing by itself.
+    """A record of the signature that the user demanded; it checks nothing by itself.
 
-    The container policy of the host, or the keys of an ostree remote. The first is
-    enforced when the image is opened (:mod:`bootc.oci.sigpolicy`); the second cannot be,
-    and such an image is refused.
+    The demand is the container policy of the host, or the keys of an ostree remote.
+    :mod:`bootc.oci.sigpolicy` enforces the policy when it opens the image. bootc cannot
+    check the keys of a remote, and refuses an image for which they are demanded.
     """
 
     ostree_remote: str | None = None
@@ -65,11 +65,11 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a deployment's origin file says.
+    """The content of an origin file.
 
     ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
-    is None for an image that nobody was asked to vouch for. ``extra`` holds what we do
-    not know, as (section, key, value).
+    is None if no signature is demanded. ``extra`` holds unknown keys, as (section, key,
+    value).
     """
 
     image: ImageReference | None
@@ -84,9 +84,12 @@ def parse_origin(data: bytes) -> Origin:
     """Parse an origin file.
 
     Raises:
-        OriginError: not such a file; the message says where.
+        OriginError: the bytes are no origin file; the message says where.
     """
-    lines = _parse_ini(data)
+    try:
+        lines = keyfile_items(data)
+    except KeyfileError as exc:
+        raise OriginError(f"origin {exc.message}") from None
     values = {name: value for name, value in lines if name in _KNOWN}
     image, signature = _parse_image(values.get(_IMAGE))
     boot_type = values.get(_BOOT_TYPE)
@@ -132,27 +135,6 @@ def serialise_origin(origin: Origin) -> bytes:
             raise OriginError(f"origin cannot hold {value!r} as {key}")
         sections.setdefault(section, []).append(f"{key} = {value}\n")
     return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
-
-
-def _parse_ini(data: bytes) -> list[tuple[tuple[str, str], str]]:
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise OriginError(f"origin is not UTF-8 at offset {exc.start}") from None
-    section = ""
-    values: list[tuple[tuple[str, str], str]] = []
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        if not line or line[0] in "#;":
-            continue
-        if line[0] == "[" and line[-1] == "]":
-            section = line[1:-1].strip()
-            continue
-        key, equals, value = line.partition("=")
-        if not equals or not key.strip() or not section:
-            raise OriginError(f"origin line {number} is no key of a section: {line[:80]!r}")
-        values.append(((section, key.strip()), value.strip()))
-    return values
 
 
 def _parse_image(text: str | None) -> tuple[ImageReference | None, Signature | None]:

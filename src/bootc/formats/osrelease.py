@@ -1,12 +1,11 @@
-r"""os-release: what an operating system calls itself.
+r"""Reads ``usr/lib/os-release``, the name and version of an operating system, for boot menus.
 
-Owns the reading of ``usr/lib/os-release`` for boot menus. The parser is total:
-any bytes give a value, because a broken file may cost a title but never a boot.
-Assignments as os-release(5) has them; one line each, the last of a name wins, a
-value whose quote is never closed counts as absent.
+The parser takes any bytes, because a broken file may cost a title but never a boot.
+Assignments are those of os-release(5), one per line. The last one of a name counts. A
+value without closing quote counts as absent.
 
-What the properties return fits into a menu, whatever the image says: one line of printable
-characters, and not a long one. A boot loader would take what follows a CR for another line.
+The properties return text that fits into a menu: one short line of printable characters. A
+boot loader would take the text after a CR for another line.
 
 >>> parse_os_release(b'ID=fedora\nPRETTY_NAME="Fedora Linux 43"\n').title
 'Fedora Linux 43'

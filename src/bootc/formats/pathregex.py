@@ -1,11 +1,10 @@
-r"""The regular expressions of SELinux policies, as trees, and what one path makes of them.
+r"""Parses the regular expressions of SELinux policies into trees, and matches a path.
 
-Owns: the syntax. It is what composefs-rs reads: Rust's ``regex`` syntax over bytes
-(so ``a*+`` is a repeat of a repeat), and PCRE2's where Rust has none, which is for
-look-around. Promises: a pattern means here what it means there, or it is refused
-with a :class:`PatternError` naming the offset. Refused, since the two disagree or
-since no policy has them: back references, flags, named and atomic groups, set
-operations in classes, repeats of more than 1000.
+The syntax is that of composefs-rs: Rust's ``regex`` over bytes (so ``a*+`` is a repeat
+of a repeat), and PCRE2's for look-around, which Rust lacks. Promises: a pattern has the
+same meaning here and there, or it is refused with a :class:`PatternError` that has the
+offset. Refused, because the two disagree or no policy uses them: back references, flags,
+named and atomic groups, set operations in classes, repeats of more than 1000.
 
 ``.`` is any byte but NUL; in a pattern with look-around, any byte but a newline.
 A character outside ASCII is the bytes of its UTF-8 form, and one atom.

@@ -1,12 +1,12 @@
-"""Unified kernel images: the sections of an EFI program, and what they say about an image.
+"""Reads unified kernel images: the sections of an EFI program, and their meaning.
 
 Owns: finding sections by name in a PE file, and the meaning of those which a UKI has:
 ``.linux`` and ``.initrd`` are what boots, ``.cmdline`` names the image, ``.osrel`` the
 operating system. Nothing is read but headers until a section is asked for, and a large
 one comes in pieces, so that the memory needed does not grow with the kernel.
 
-Promises: bytes that are no such file raise :class:`PeError` with their offset. Of two
-sections with one name the first counts, but for the command lines. A section is
+Promises: bytes that are no EFI program raise :class:`PeError` with their offset. Of two
+sections with one name the first counts, except for command lines. A section is
 ``VirtualSize`` bytes at ``PointerToRawData``: what the linker added to fill its last block
 does not belong to it.
 
@@ -68,7 +68,7 @@ class PeError(Error):
 
 
 class SeekableFile(Protocol):
-    """As much of a binary file as is needed here."""
+    """The methods of a binary file that this module uses."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to an offset, and return it."""
@@ -81,7 +81,7 @@ class SeekableFile(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Where the content of a section is, as the header has it: perhaps beyond the end."""
+    """The place of a section's content, as the header states it: perhaps beyond the end."""
 
     offset: int
     size_bytes: int
@@ -139,7 +139,7 @@ class Uki:
         """Return the content of a section in pieces.
 
         Raises:
-            PeError: there is no such section, or it reaches beyond the end of the file.
+            PeError: there is no section of this name, or it reaches beyond the end of the file.
         """
         section = self._section(name)
         return _pieces(self._file, section.offset, section.size_bytes, f"section {name!r}")
@@ -148,7 +148,7 @@ class Uki:
         """Return the content of a section of text, up to its first zero byte.
 
         Raises:
-            PeError: there is no such section, or it holds no text.
+            PeError: there is no section of this name, or it contains no text.
         """
         return self._text(name, self._section(name))
 
@@ -191,7 +191,7 @@ class Uki:
         """Return what the operating system calls itself.
 
         Raises:
-            PeError: there is no such section, or it holds no text.
+            PeError: there is no section of this name, or it contains no text.
         """
         return parse_os_release(self.text(OSREL).encode())
 

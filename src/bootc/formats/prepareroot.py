@@ -1,8 +1,9 @@
 r"""``prepare-root.conf`` of ostree: how the root file system is put together.
 
-Owns the question whether it enables composefs. The value of ``[composefs] enabled`` is
-``yes``, ``no`` or ``maybe`` in ostree's spellings, or ``verity`` or ``signed``, which ask
-for more; what is none of these enables nothing. A transient root needs composefs as well.
+This module reads only whether the file enables composefs. The value of ``[composefs]
+enabled`` is ``yes``, ``no`` or ``maybe`` in ostree's spellings, or ``verity`` or
+``signed``, which demand more. Any other value enables nothing. A transient root needs
+composefs, too.
 
 Source: ostree-prepare-root(1).
 

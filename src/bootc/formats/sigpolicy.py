@@ -1,7 +1,7 @@
-"""The signature policy of a host: ``policy.json``, as containers-policy.json(5) has it.
+"""Reads the signature policy of a host: ``policy.json`` of containers-policy.json(5).
 
-skopeo enforces the policy. What is parsed here is only what says whether there is
-anything to enforce: the rules that hold where no narrower rule names an image.
+skopeo enforces the policy. This module reads only the rules for images that no narrower
+rule names, to see whether the policy demands any signature.
 
 >>> policy = parse_policy(b'{"default": [{"type": "insecureAcceptAnything"}]}')
 >>> policy.unsafe_rule("docker")
@@ -55,7 +55,7 @@ def parse_policy(data: bytes) -> SignaturePolicy:
     """Parse a signature policy.
 
     Raises:
-        PolicyError: it is none.
+        PolicyError: the bytes are no policy.
     """
     try:
         value = json.loads(data)

@@ -1,13 +1,12 @@
 """Splitstreams: a byte stream whose large pieces are objects of the repository.
 
-Owns: the container format, both ways. A :class:`StreamWriter` takes inline bytes
-and references to objects; a :class:`StreamReader` gives them back in order.
-Writers emit the current header; readers also know the older one (fields in
-another order, bootc up to 1.15).
+A :class:`StreamWriter` takes inline bytes and references to objects; a
+:class:`StreamReader` returns them in order. Writers emit the current header; readers also
+know the older one (fields in another order, bootc up to 1.15).
 
-Promises: what is read back is what was written. The bytes equal those of
-composefs-rs as long as libzstd compresses alike; nothing relies on that, since
-streams are found by content id. Hostile bytes raise :class:`SplitstreamError`
+Promises: the reader returns exactly the bytes that were written. The stored form equals
+that of composefs-rs if libzstd compresses alike; nothing relies on that, since streams
+are found by content id. Hostile bytes raise :class:`SplitstreamError`
 with an offset, and no piece handed out is larger than asked for. Reader and writer
 apply the same limits (:data:`MAX_STREAM_BYTES`, :data:`MAX_NAMED_REFS`), so a stream
 that was written can be read.

@@ -1,7 +1,7 @@
-r"""Lines of ``tmpfiles.d`` and ``sysusers.d``: a type, a name, and more that nobody asks for.
+r"""Reads type and name from lines of ``tmpfiles.d`` and ``sysusers.d``.
 
-A word may be in quotes, and holds escapes as in C. Specifiers (``%b``) stay as they are.
-What is malformed is passed by: systemd warns of it and goes on, too.
+A word may be in quotes and have escapes as in C. Specifiers (``%b``) are not expanded.
+Malformed lines are skipped, as systemd does with a warning.
 
 Sources: tmpfiles.d(5), sysusers.d(5).
 

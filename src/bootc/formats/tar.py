@@ -1,20 +1,20 @@
-"""Tar headers to values, keeping every byte.
+"""Reads tar headers into values and keeps every byte.
 
-Owns: ustar, pax and GNU headers as container image layers use them. A
+It reads ustar, pax and GNU headers as layers of container images use them. A
 :class:`HeaderReader` yields one :class:`Entry` after another; ``Entry.raw`` holds
 the header with its extension records as they were, so that headers, bodies and
 padding put together give the archive back, and the digest of a layer still
-matches. Bodies are not its business: the caller takes ``size_bytes`` and then
-``padding_bytes`` from the same stream before asking for the next entry, which is
-how memory stays constant.
+matches. The caller reads the body (``size_bytes``) and then
+``padding_bytes`` from the same stream before it asks for the next entry. Memory therefore
+stays constant.
 
-Promises: bytes that are no tar archive raise :class:`TarError` with their offset and the
+Bytes that are no tar archive raise :class:`TarError` with their offset and the
 entry they belong to or follow.
 A header needs a right checksum; numbers are octal or base-256; pax wins over GNU
 long names, which win over the header. Global pax headers have no effect but keep
 their bytes. Two zero blocks, or the end of the stream between entries, end the
 archive. Unknown types are refused. A sparse file's body stays packed, as the archive
-has it: this is a :attr:`Kind.SPARSE`, whose bytes are kept like any others.
+has it: this is a :attr:`EntryKind.SPARSE`, whose bytes are kept like any others.
 
 Format: POSIX.1-2017 ``pax``, "ustar Interchange Format" and "pax Interchange
 Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
@@ -74,7 +74,7 @@ class TarError(Error):
 
 
 class EntryKind(enum.Enum):
-    """What an entry makes."""
+    """The type of an entry."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -129,7 +129,7 @@ class Entry:
 
     @property
     def body_offset(self) -> int:
-        """Where the body begins, counted from the start of the archive."""
+        """Offset of the body from the start of the archive."""
         return self.offset + len(self.raw)
 
     @property
@@ -140,7 +140,7 @@ class Entry:
 
 @dataclass(slots=True)
 class _Extensions:
-    """What extension headers said about the entry that follows."""
+    """The values of extension headers for the next entry."""
 
     values: dict[bytes, bytes] = field(default_factory=dict)
     pax: dict[bytes, bytes] = field(default_factory=dict)

@@ -1,9 +1,9 @@
-"""Headers of tar archives, as pax has them: what :mod:`bootc.formats.tar` reads.
+"""Writes headers of tar archives in the pax format; :mod:`bootc.formats.tar` reads them.
 
-A header is a block of ustar, after an extended one with what that block has no room for:
-long names and names that are not ASCII, large numbers, parts of a second, attributes.
-Records are bytes and stay bytes; the standard library would mark those that are not UTF-8
-with a keyword that GNU tar complains of.
+A header is a ustar block. An extended header before it has the values that do not fit:
+long names, names outside ASCII, large numbers, parts of a second, attributes.
+Records are bytes. The standard library would mark records that are not UTF-8 with a
+keyword that makes GNU tar complain.
 
 Format: POSIX.1-2017 ``pax``, "pax Interchange Format"; ``SCHILY.xattr`` of star.
 """
@@ -37,7 +37,7 @@ _MAX_NUMBER = 0o77777777777
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a header says. ``rdev`` is as in ``st_rdev``."""
+    """The values of a header. ``rdev`` is as in ``st_rdev``."""
 
     path: bytes
     kind: EntryKind

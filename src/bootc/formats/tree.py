@@ -1,14 +1,15 @@
-"""A file system tree as values: what images are made from.
+"""A file system tree as values, from which images are made.
 
-Names, link targets and xattrs are ``bytes``: images know no encoding. A leaf
-reached under several names is one :class:`Leaf` object in several directories;
-that identity is what a hard link is. Trees carry no whiteouts of OCI layers
-(those are resolved by ``bootc.oci.flatten``); a character device 0:0 that a
-user's image holds is an ordinary :class:`CharDevice`.
+Names, link targets and xattrs are ``bytes``: images have no encoding. A hard link is the
+same :class:`Leaf` object in several places. Trees have no whiteouts of OCI layers, because
+``bootc.oci.flatten`` resolves them. A character device 0:0 of a user's image is an
+ordinary :class:`CharDevice`.
 """
 
 from __future__ import annotations
 
+import enum
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ MAX_DEPTH = 2048
 
 
 class NotADirectoryInTree(Error):
-    """Where a directory should be, a tree has something else."""
+    """A tree has something else in the place of a directory."""
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Stat:
     mtime_s: int = 0
     mtime_ns: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    #: The flags of ``bootc.fs.protection``. Only file systems of machines have them, no image.
+    #: The flags of ``bootc.fs.protection``. File systems of machines have them, images do not.
     protection: int = 0
 
     def copy(self) -> Stat:
@@ -66,16 +67,34 @@ class External:
 
     digest: Digest
     size_bytes: int
-    #: Where below the store it is instead of under its digest's name, empty for nowhere.
-    #: Only dumpfiles and images of the C tools say such things.
-    path: bytes | None = None
+
+    @property
+    def object_path(self) -> bytes:
+        """Path of the object below the store."""
+        return self.digest.object_path.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected(External):
+    """Content with a digest that is kept under another path than the object of that digest.
+
+    Only images and dumpfiles of other tools contain these.
+    """
+
+    #: Below the object store; empty if the source states no path.
+    path: bytes
+
+    @property
+    def object_path(self) -> bytes:
+        """Path of the file below the store, empty if it is unknown."""
+        return self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
     """Content kept below the object store under ``path``, with no digest to check it by.
 
-    Only dumpfiles and images made by other tools hold these; a pull never does.
+    Only dumpfiles and images of other tools contain these; a pull makes none.
     """
 
     path: bytes
@@ -84,7 +103,7 @@ class Unverified:
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """Content of a regular file that is one hole. Where :class:`Unverified` comes from, too."""
+    """Content of a regular file that is one hole. Only sources of :class:`Unverified` have it."""
 
     size_bytes: int
 
@@ -125,19 +144,50 @@ Content = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What a source said of an inode although the tree knows better.
+class FileKind(enum.Enum):
+    """The types of a file, each with what formats and messages call it."""
 
-    The C tools write such numbers down again, right or wrong; nothing else looks at them.
+    REGULAR = ("regular file", stat.S_IFREG, 1)
+    DIRECTORY = ("directory", stat.S_IFDIR, 2)
+    CHAR_DEVICE = ("character device", stat.S_IFCHR, 3)
+    BLOCK_DEVICE = ("block device", stat.S_IFBLK, 4)
+    FIFO = ("fifo", stat.S_IFIFO, 5)
+    SOCKET = ("socket", stat.S_IFSOCK, 6)
+    SYMLINK = ("symlink", stat.S_IFLNK, 7)
+
+    def __init__(self, label: str, mode_bits: int, dirent_type: int) -> None:
+        #: For people.
+        self.label = label
+        #: The type in ``st_mode``.
+        self.mode_bits = mode_bits
+        #: The type in directory entries of EROFS.
+        self.dirent_type = dirent_type
+
+
+#: Kinds by their bits of ``st_mode``.
+KINDS_BY_MODE = {kind.mode_bits: kind for kind in FileKind}
+
+_KINDS: dict[type[Content], FileKind] = {
+    Inline: FileKind.REGULAR,
+    External: FileKind.REGULAR,
+    Redirected: FileKind.REGULAR,
+    Unverified: FileKind.REGULAR,
+    Sparse: FileKind.REGULAR,
+    Symlink: FileKind.SYMLINK,
+    CharDevice: FileKind.CHAR_DEVICE,
+    BlockDevice: FileKind.BLOCK_DEVICE,
+    Fifo: FileKind.FIFO,
+    Socket: FileKind.SOCKET,
+}
+
+
+def kind_of(content: Content) -> FileKind:
+    """Return the type of a file with this content.
+
+    >>> kind_of(Symlink(b"usr/bin")).label
+    'symlink'
     """
-
-    nlink: int
-    #: Of a directory: the length of its entries where it was read.
-    size_bytes: int = 0
-    #: Of a leaf: the directory and the name that are not a hard link.
-    home: Directory | None = None
-    name: bytes = b""
+    return _KINDS[type(content)]
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +196,6 @@ class Leaf:
 
     stat: Stat
     content: Content
-    stated: Stated | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +204,6 @@ class Directory:
 
     stat: Stat = field(default_factory=Stat)
     entries: dict[bytes, Node] = field(default_factory=dict)
-    stated: Stated | None = None
 
     def sorted_entries(self) -> list[tuple[bytes, Node]]:
         """Return the entries in the order every format uses: names bytewise."""
@@ -177,8 +225,8 @@ class Directory:
         """Follow ``path`` like :meth:`lookup`, to a directory that may be missing.
 
         Raises:
-            NotADirectoryInTree: it is something else, or lies below something else, which
-                would otherwise count as missing.
+            NotADirectoryInTree: it is something else, or below something else. Otherwise it
+                would count as missing.
         """
         node: Directory = self
         names = path.encode().split(b"/")

@@ -1,13 +1,12 @@
-"""What differs between two trees, told by class: the reasons why two digests differ.
+"""Compares two trees and groups the differences: the reasons why two digests differ.
 
-Owns: the comparison. Promises: no difference is reported exactly when every format
-would store the two trees alike, so equal trees have equal image ids; each name is
-compared by itself, in the order of a dumpfile; time and memory grow with the number
-of names and not with how they are nested.
+Promises: there is no difference exactly if every format would store the two trees alike,
+so equal trees have equal image ids. Names are compared one by one, in the order of a
+dumpfile. Time and memory grow with the number of names and not with their depth.
 
-An entry that only one tree has is one difference, however much is below it;
-:attr:`Difference.entries` counts that. Hard links are compared among the names both
-trees have: each name by the first name of the same file.
+An entry that only one tree has is one difference; :attr:`Difference.entries` counts the
+entries below it. Hard links are compared among the names that both trees have: each name
+by the first name of the same file.
 
 >>> from bootc.formats.tree import Directory, Stat
 >>> for found in compare(Directory(Stat(0o755)), Directory(Stat(0o700))):
@@ -30,6 +29,7 @@ from bootc.formats.tree import (
     Directory,
     External,
     Fifo,
+    FileKind,
     Inline,
     Leaf,
     Node,
@@ -38,6 +38,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
     Unverified,
+    kind_of,
 )
 from bootc.formats.verity import verity_digest
 from bootc.printable import printable
@@ -48,14 +49,14 @@ _SHOWN_BYTES = 120
 
 
 class Aspect(enum.Enum):
-    """What two entries may differ in, in the order of reports."""
+    """The ways in which two entries can differ, in the order of reports."""
 
     ENTRY = "entry"
     TYPE = "file-type"
     CONTENT = "content"
     #: The same content, kept in the image on one side and as an object on the other.
     STORAGE = "storage"
-    #: Objects named by different hashes: whether the contents agree cannot be known.
+    #: Objects named by different hashes: their contents cannot be compared.
     ALGORITHM = "digest-algorithm"
     TARGET = "symlink-target"
     DEVICE = "device-number"
@@ -194,8 +195,10 @@ def _metadata(path: bytes, x: Stat, y: Stat, *, is_directory: bool) -> Iterator[
 
 
 def _content(path: bytes, x: Content, y: Content) -> Difference:
-    if _type(x) != _type(y):
-        return Difference(path, Aspect.TYPE, _type(x), _type(y), is_directory=False)
+    kinds = kind_of(x), kind_of(y)
+    if kinds[0] is not kinds[1]:
+        a, b = kinds[0].label, kinds[1].label
+        return Difference(path, Aspect.TYPE, a, b, is_directory=False)
     aspect = Aspect.CONTENT
     if isinstance(x, Symlink):
         aspect = Aspect.TARGET
@@ -244,25 +247,8 @@ def _links(path: bytes, first_x: bytes, first_y: bytes) -> Difference:
 
 
 def _kind(node: Node) -> str:
-    return "directory" if isinstance(node, Directory) else _type(node.content)
-
-
-def _type(content: Content) -> str:
-    match content:
-        case Inline() | External() | Unverified() | Sparse():
-            return "regular file"
-        case Symlink():
-            return "symlink"
-        case CharDevice():
-            return "character device"
-        case BlockDevice():
-            return "block device"
-        case Fifo():
-            return "fifo"
-        case Socket():
-            return "socket"
-        case _:
-            assert_never(content)
+    kind = FileKind.DIRECTORY if isinstance(node, Directory) else kind_of(node.content)
+    return kind.label
 
 
 def _described(content: Content) -> str:
@@ -280,7 +266,7 @@ def _described(content: Content) -> str:
         case CharDevice() | BlockDevice():
             return str(content.rdev)
         case Fifo() | Socket():
-            return _type(content)
+            return kind_of(content).label
         case _:
             assert_never(content)
 

@@ -1,9 +1,9 @@
-"""Changes that are either wholly there or not at all.
+"""Writes and replaces files atomically.
 
-Owns: the temporary names. Promises: a reader sees the old or the new content,
-never a part of one; with ``durable=True`` the new content also survives a power
-cut once the call has returned. A crash leaves at worst a file whose name starts
-with one of the prefixes below, which every reader of these directories ignores.
+Promises: a reader sees the old or the new content, never a part of it. With
+``durable=True`` the new content also survives a power cut after the call has returned. A
+crash leaves at worst a file whose name starts with one of the prefixes below, which every
+reader of these directories ignores.
 
 FAT has neither hard links nor ``O_TMPFILE``: :func:`write_file` needs only
 rename and fsync, and :class:`Tmpfile` falls back to a named file.
@@ -108,7 +108,7 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:
     """Make ``relpath`` a symlink that says ``target``, replacing an older link.
 
-    The temporary link lies in ``directory`` itself and not beside ``relpath``: under ``refs/``
+    The temporary link is in ``directory`` itself and not beside ``relpath``: under ``refs/``
     a leftover would count as a reference.
 
     Raises:
@@ -175,7 +175,7 @@ class Tmpfile:
         """Give a file of the same file system a second, temporary name, and open it read-only.
 
         Raises:
-            OSError: also with EXDEV or EPERM, where such a link cannot be.
+            OSError: also with EXDEV or EPERM, where the file system cannot make the link.
         """
         path = f"/proc/self/fd/{fd}"
         read_only = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
 """The way from a directory down into its tree, for walks of any depth.
 
-Owns: which directories on that way are open. Directories may be nested deeper than Python
-calls functions, and deeper than a process may open files. So a walk is a loop, and a
+Directories may be nested deeper than Python's limit of nested calls, and deeper than a
+process may open files. So a walk is a loop, and a
 :class:`Descent` keeps only the last directories of the way open. It opens an earlier one
 again through ``..`` when the walk comes back to it.
 
@@ -69,7 +69,7 @@ class Descent:
 
     @property
     def depth(self) -> int:
-        """How many directories below the top the walk is."""
+        """The number of directories between the top and the current one."""
         return len(self._names)
 
     def relpath(self, name: str | None = None) -> str:
@@ -174,7 +174,7 @@ def open_same_mount(parent: int, name: str, path: str) -> int:
     Bind mounts of the same file system count, which device numbers do not tell.
 
     Args:
-        parent: Descriptor of the directory it lies in.
+        parent: Descriptor of its parent directory.
         name: One component.
         path: How messages name it.
 

@@ -1,6 +1,6 @@
 """An owned directory descriptor, and everything done below it.
 
-Owns: the descriptor. Promises: no path given to a :class:`Dir` leads outside
+Promises: no path given to a :class:`Dir` leads outside
 it. A path of several components is resolved by ``openat2`` with
 ``RESOLVE_BENEATH``, so a symlink in the middle may be followed but never out of
 the directory; the last component is never followed (``O_NOFOLLOW``). Absolute
@@ -171,7 +171,7 @@ class Dir:
         return True
 
     def is_file(self, relpath: str) -> bool:
-        """Tell whether there is a regular file of that name; a symlink is none."""
+        """Return whether there is a regular file of that name; a symlink is not one."""
         try:
             return stat.S_ISREG(self.stat(relpath).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -198,7 +198,7 @@ class Dir:
         """Make a directory with exactly this mode."""
         with self.parent_of(name) as (fd, last):
             os.mkdir(last, 0o700, dir_fd=fd)
-            # By descriptor: whoever may write to the parent can put a symlink in its place.
+            # By descriptor: a user who may write to the parent can put a symlink in its place.
             made = os.open(last, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             try:
                 os.fchmod(made, mode)

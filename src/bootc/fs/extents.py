@@ -1,7 +1,7 @@
-"""Where a file has data, and where it has holes.
+"""Finds the ranges of a file that hold data; the rest are holes.
 
-A hole reads as zeros and takes no room. A file of one tebibyte may hold a few bytes of data;
-whoever reads or copies it asks here what there is to read.
+A hole reads as zeros and takes no space. A file of one tebibyte may hold only a few bytes
+of data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def data_extents(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
 
     Args:
         fd: The file.
-        info: What ``fstat`` says of it; what lies beyond its size is not looked at.
+        info: The result of ``fstat``; data beyond its size is ignored.
 
     Raises:
         OSError: reading failed.

@@ -1,14 +1,14 @@
 """The root of an image as a directory: unpacked, mounted, or the one a build runs in.
 
-Owns: the descriptor. Promises: symlinks are followed as if the directory were ``/``, so an
+Promises: symlinks are followed as if the directory were ``/``, so an
 absolute one stays inside, and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``).
 Nothing is written.
 
 This is how the image's own programs will see its files. :class:`bootc.fs.dir.Dir` instead
 refuses what leaves the directory, which suits the places that we lay out ourselves.
 
-A path is relative, and ``..`` in it is a bug of the caller. What is not there is None; a
-file in the place of a parent directory means that there is nothing below it.
+A path is relative, and ``..`` in it is a bug of the caller. A missing file is None, also
+if a file is in the place of a parent directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The signals that end a command, and holding them back for a moment.
+"""The signals that end a command, and blocks that delay them.
 
 A terminal that closes, a user, a session that ends and a service manager each send another
 signal. All of them raise ``KeyboardInterrupt`` in the main thread, so that every context

@@ -5,11 +5,11 @@ The lock belongs to the open directory, not to the process: it is held until the
 other like two processes do. Hold one handle and pass it down. A process that would
 wait for its own lock gets :class:`LockedHere` instead of a deadlock.
 
-Anybody who can open a directory can lock it. A lock that root waits for therefore lies
-on a directory that only root can open; :func:`lock_among_root` is for the others.
+Anybody who can open a directory can lock it. A lock that root waits for is therefore on a
+directory that only root can open; :func:`lock_among_root` is for other directories.
 
-Trading a lock for another is not one step: in between, somebody else may have had it.
-What was read before has to be read again.
+Changing between a shared and an exclusive lock is not atomic: another process may hold
+the lock in between. The caller must read its data again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Block devices as ``lsblk`` tells of them: the one parser of its output.
+"""Reads block devices from the output of ``lsblk``.
 
-A device is made of others (a partition of a disk, an array of partitions) and others are
-made of it. ``lsblk`` answers both questions with a tree of JSON objects. What an older or
-newer one answers otherwise is refused here in one line, and does not surprise a caller.
+A device depends on other devices (a partition on a disk, an array on partitions), and
+other devices depend on it. ``lsblk`` prints both relations as trees of JSON objects. Output
+in another form is refused in one line.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Mounts that end with a block of code.
 
-Owns: the temporary mount points below ``/run/bootc/mounts``. Promises: what was
-mounted is unmounted and its mount point removed however the block ends; a file
-system is written back before its device is let go. A process that mounts much
-starts with :func:`private_mount_namespace`, so that nothing is seen outside and
-everything ends with the process even when it is killed.
+The mount points are temporary directories below ``/run/bootc/mounts``. Promises: the
+file system is unmounted and its mount point removed however the block ends, and written
+back before its device is released. A process that mounts file systems starts with
+:func:`private_mount_namespace`: other processes do not see its mounts, and they end with
+the process even if it is killed.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def mount_of(directory: Dir) -> Mount | None:
 
 
 def filesystem_of(directory: Dir) -> str:
-    """Return the type of the file system a directory lies in, ``unknown`` when nobody can tell."""
+    """Return the type of the file system that contains a directory, or ``unknown``."""
     entry = mount_of(directory)
     return "unknown" if entry is None else entry.fstype
 
@@ -199,7 +199,7 @@ def mount_points_below(directory: Dir, name: str) -> list[str]:
 
 
 def _within(entry: Mount, path: str) -> str:
-    """Return where a path of this process lies in the file system that is mounted there."""
+    """Return the path, within the file system mounted there, of a path of this process."""
     return os.path.normpath(os.path.join(entry.root, os.path.relpath(path, entry.path)))
 
 
@@ -220,7 +220,7 @@ def parse_mount(line: bytes) -> Mount:
 parent_id=35, root='/mnt1')
 
     Raises:
-        MountTableError: it is none.
+        MountTableError: the line is malformed.
     """
     match = _MOUNT.match(line)
     if match is None:
@@ -262,6 +262,6 @@ def _unmount(path: str) -> None:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-        # Somebody still has a file open below; the mount goes when they let go of it.
+        # Somebody still has a file open below; the mount ends when they close it.
         _log.warning("%s is still in use, unmounting it lazily", path)
         umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)

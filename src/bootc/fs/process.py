@@ -1,11 +1,9 @@
-"""The one door to other programs.
+"""Starts other programs. No other module does.
 
-Owns: how children are started, their environment, and the errors about them.
-Promises: no shell, no inherited descriptors but those named, a small and
-reproducible environment, and a failure that says in one line which command
-failed, how, and what it said last. A program that writes without end fills no
-memory: of standard error only the end is kept, and too much standard output is
-a failure.
+Promises: no shell, no inherited descriptors except those named, and a small and
+reproducible environment. The error of a failed command is one line with the command, the
+status and its last message. A program that writes without end fills no memory: only the
+end of standard error is kept, and too much standard output is an error.
 """
 
 from __future__ import annotations
@@ -90,7 +88,7 @@ class ToolMissing(Error):
 
 
 class CommandFailed(Error):
-    """A program ran and said no.
+    """A program failed.
 
     ``returncode`` is negative when a signal killed it; ``stderr`` is the end of what it wrote
     there.
@@ -112,7 +110,7 @@ class CommandFailed(Error):
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a program that has ended left behind; of standard error that is the end."""
+    """The result of a program that has ended, with the end of its standard error."""
 
     stdout: bytes
     stderr: bytes
@@ -123,7 +121,7 @@ def find_tool(name: str) -> str:
     """Return the path of a program.
 
     Raises:
-        ToolMissing: it is in no directory of PATH and in none of the system's.
+        ToolMissing: neither the directories of PATH nor those of the system have it.
     """
     path = shutil.which(name, path=_search_path())
     if path is None:

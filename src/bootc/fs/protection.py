@@ -1,7 +1,7 @@
 """The two inode flags that protect a file or directory: immutable and append-only (chattr(1)).
 
-Nobody, root included, can change, rename or remove what has one of them, or what is in such
-a directory, before it is cleared. File systems without such flags count as having none set.
+Nobody, root included, can change, rename or remove a file with one of them, or the entries
+of a directory with one of them. On file systems without these flags, none is set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Removes a directory tree, whatever is in it and however deep it is.
+"""Removes a directory tree of any depth and with any content.
 
 Promises:
 
@@ -9,8 +9,8 @@ Promises:
 - The immutable and the append-only flag (``chattr +i``, ``chattr +a``) keep nothing from
   being removed. They are cleared on what is removed, and on nothing else: a file that has
   another name elsewhere gets its flags back.
-- What cannot be removed keeps nothing else from being removed. The first such failure is
-  reported, with its whole path.
+- If one file cannot be removed, the others still are. The first failure is reported with
+  its whole path.
 - No symlink is followed.
 """
 
@@ -84,7 +84,7 @@ class _Removal:
     def _enter(self, name: str) -> None:
         below = self.descent.enter(name)
         try:
-            # A directory with such a flag lets nobody remove what is in it.
+            # The entries of a directory with one of the flags cannot be removed.
             clear_protection(below)
             self.levels.append(_Level(os.listdir(below)))
         except OSError:

@@ -1,7 +1,7 @@
-"""JSON that a program wrote, read field by field.
+"""Reads the JSON output of a program field by field.
 
-What a program of another version writes may lack a field or have it in another form. That is
-an error that names the program and the field, in one line.
+The output of another version may lack a field or have it in another form. The error names
+the program and the field in one line.
 """
 
 from __future__ import annotations

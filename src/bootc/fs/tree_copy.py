@@ -1,14 +1,14 @@
-"""Copies a real directory tree, everything an inode can say included.
+"""Copies a real directory tree with all metadata.
 
-What ``cp -a SOURCE/. TARGET/.`` does, without a process: owner, group, mode,
+It does the same as ``cp -a SOURCE/. TARGET/.``: owner, group, mode,
 xattrs (security labels, capabilities and ACLs among them), times, hard links,
 symlinks, devices, pipes, sockets and the holes of sparse files. Names and
 targets stay bytes. Everything is done beneath two directory descriptors and no
 symlink is followed, so an image cannot point the copy at files of the host.
 
 Promises: a file that exists in the target is replaced, never written through; a
-directory that exists is merged into; a failure names the path it happened at. What is
-mounted below the source is no part of its tree: the copy fails there.
+directory that exists is merged; a failure names its path. Mounts below the source are not
+part of its tree: the copy fails there.
 Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
 """
 

@@ -1,15 +1,15 @@
 """Reads a real directory tree as a tree of values.
 
-Owns: the walk. Owner, group, mode, xattrs, the flags of chattr(1) that protect, times to
+Owner, group, mode, xattrs, the flags of chattr(1) that protect, times to
 the nanosecond, hard links and device numbers come out as the file system has them; files
 of up to 64 bytes are kept, the content of larger ones streams into a sink that names it.
 Everything is opened beneath the top's descriptor and no symlink is followed; mounts inside
 are crossed.
 
 Promises: memory does not grow with the size of files, holes of files are not read, and a
-limit on what is read holds before anything is read in vain. What is returned was there as
-one: a file or directory that changes while it is read is an error, not a digest.
-Hard links are told by device and inode number alone, since some file systems
+limit on the amount is checked before the reading. The tree is consistent: a file or
+directory that changes while it is read is an error.
+Hard links are recognised by device and inode number alone, since some file systems
 (fuse-overlayfs) report wrong link counts.
 
 Source: composefs-rs 0.9, ``composefs/src/fs.rs``.

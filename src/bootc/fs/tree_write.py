@@ -1,4 +1,4 @@
-"""Writes a tree of values into a real directory: what :mod:`bootc.fs.tree_read` reads, made again.
+"""Writes a tree of values into a real directory; :mod:`bootc.fs.tree_read` does the reverse.
 
 Owner, group, mode, xattrs (security labels, capabilities and ACLs among them), times, hard
 links, symlinks, devices, pipes and sockets come out as the values say; whether a file is a
@@ -11,31 +11,29 @@ its digest while it is copied, and holes of files stay holes. A failure names th
 leaves what was written.
 Not promised: durability. Call ``Dir.sync`` before anything refers to the copy.
 
-The flags of chattr(1) are a second step, :func:`protect_tree`. What has one of them can be
-neither renamed nor linked to, so whoever gives the tree its final name does that in between.
+The flags of chattr(1) are a second step, :func:`protect_tree`. A file with one of them can
+be neither renamed nor linked. The caller therefore renames the tree between the two steps.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 
 from bootc.errors import Error, doing
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
-    Content,
     Directory,
     External,
     Inline,
     Leaf,
     Node,
-    Socket,
     Sparse,
     Stat,
     Symlink,
     Unverified,
+    kind_of,
 )
 from bootc.formats.verity import VerityHasher
 from bootc.fs.atomic import write_all
@@ -170,8 +168,9 @@ class _Writer:
         if isinstance(content, Symlink):
             parent.symlink(os.fsdecode(content.target), os.fsdecode(name))
         else:
-            kind, rdev = _special(content)
-            os.mknod(name, kind | _CLOSED_FILE, rdev, dir_fd=parent.fileno())
+            rdev = content.rdev if isinstance(content, CharDevice | BlockDevice) else 0
+            mode = kind_of(content).mode_bits | _CLOSED_FILE
+            os.mknod(name, mode, rdev, dir_fd=parent.fileno())
         # The xattr calls take no directory descriptor.
         made = b"/proc/self/fd/%d/%s" % (parent.fileno(), name)
         _set_metadata(made, node.stat, symlink=isinstance(content, Symlink))
@@ -199,7 +198,7 @@ class _Writer:
 
 def _copy_verified(source: int, target: int, content: External, path: bytes) -> None:
     hasher = VerityHasher(content.digest.algorithm)
-    # Only so much is asked for as is expected: a file may grow for ever.
+    # Read no more than expected: another process may append without end.
     info = os.fstat(source)
     if info.st_size == content.size_bytes:
         for start, end in data_extents(source, info):
@@ -218,19 +217,6 @@ def _copy_verified(source: int, target: int, content: External, path: bytes) -> 
             f"{os.fsdecode(path)!r} no longer has the content it had",
             hint="it was changed meanwhile or is damaged: repeat the command",
         )
-
-
-def _special(content: Content) -> tuple[int, int]:
-    """Return file type and device number of what is neither file nor symlink."""
-    match content:
-        case CharDevice(rdev):
-            return stat.S_IFCHR, rdev
-        case BlockDevice(rdev):
-            return stat.S_IFBLK, rdev
-        case Socket():
-            return stat.S_IFSOCK, 0
-        case _:
-            return stat.S_IFIFO, 0
 
 
 def _set_metadata(made: int | bytes, meta: Stat, *, symlink: bool) -> None:

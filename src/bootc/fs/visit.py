@@ -1,9 +1,8 @@
-"""One look at every name below a directory: what is there, without reading it.
+"""Lists every name below a directory, without reading the files.
 
-Owns: the order (a directory before what is in it, names bytewise) and the descriptors on
-the way. Promises: no symlink is followed and no mount is entered, bind mounts of a
-directory of the same file system included; a mount point itself is seen. An entry costs no
-system call of its own.
+A directory comes before its entries, and names are in bytewise order. Promises: no symlink
+is followed and no mount is entered, bind mounts of a directory of the same file system
+included. A mount point itself is listed. An entry costs no system call of its own.
 
 :mod:`bootc.fs.tree_read` instead reads a tree as a whole.
 """

@@ -3,16 +3,16 @@
 It runs once, between ``sysroot.mount`` and ``initrd-root-fs.target`` (bootc, "Initramfs
 root setup"), and again when a soft reboot is prepared, with another target. Promises:
 
-- What is mounted is the image the kernel command line names, measured by the kernel.
+- It mounts the image that the kernel command line names, measured by the kernel.
   Only ``?`` in that argument tolerates missing fs-verity; nothing on the root file system
-  does. How far the command line itself can be trusted is told in docs/explanation/trust.md.
+  does. docs/explanation/trust.md explains how far the command line can be trusted.
 - Configuration comes from the initramfs and the command line, never from the root file system.
-- The image is verified and the deployment's state opened before anything is attached,
-  over the physical root; should attaching fail half-way, it is undone.
+- It verifies the image and opens the state of the deployment before it attaches anything
+  over the physical root. If attaching fails half-way, it undoes it.
 - A failure is one line on stderr and exit status 1. There is no fallback.
 
-Its imports are kept to os and ctypes and our own few modules; tomllib joins only when
-there is a configuration file. A test reads ``sys.modules``. It is a program and not a
+It imports only os, ctypes and a few modules of bootc; tomllib only if there is a
+configuration file. A test reads ``sys.modules``. It is a program and not a
 library: its exit closes what it opened. A program in another language can take its
 place: command line, configuration and mounts are the contract.
 """
@@ -80,7 +80,7 @@ class Options:
 
 
 class Config:
-    """How the root, ``/etc`` and ``/var`` are mounted; empty where the file does not say."""
+    """The ways to mount the root, ``/etc`` and ``/var``; empty if the file has no such setting."""
 
     def __init__(self, *, transient_root: bool = False, etc: str = "", var: str = "") -> None:
         self.transient_root = transient_root

@@ -1,7 +1,7 @@
-"""EFI variables as efivarfs shows them.
+"""Reads EFI variables through efivarfs.
 
-A variable is a file ``<name>-<vendor guid>``: four bytes of attributes in front
-of the payload (Documentation/filesystems/efivarfs.rst).
+A variable is a file ``<name>-<vendor guid>``: four bytes of attributes before the
+payload (Documentation/filesystems/efivarfs.rst).
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def renameat2(olddirfd: int, old: str, newdirfd: int, new: str, flags: int) -> N
 
 
 def syncfs(fd: int) -> None:
-    """Write all that is cached of the file system ``fd`` lies in to its device."""
+    """Write the cached data of the file system that contains ``fd`` to its device."""
     libc.call("syncfs", fd)
 
 

@@ -1,7 +1,7 @@
 """fs-verity ioctls: enable and measure (kernel documentation, filesystems/fsverity).
 
-Algorithms pass as the kernel's numbers and digests as bytes, so that this floor
-stays free of opinion; :mod:`bootc.formats.digest` has the types.
+Algorithms are the kernel's numbers and digests are bytes; :mod:`bootc.formats.digest` has
+the types.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DIGEST = struct.Struct("=HH")
 
 
 def enable(fd: int, algorithm: int, *, block_size: int = 4096) -> None:
-    """Build the Merkle tree of a file and make it read-only for ever.
+    """Build the Merkle tree of a file and make it read-only permanently.
 
     ``fd`` must be open for reading only, and nobody may have the file open for writing.
 

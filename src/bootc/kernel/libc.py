@@ -29,8 +29,6 @@ SYS_MOUNT_SETATTR = 442
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
-AT_SYMLINK_NOFOLLOW = 0x100
 
 
 def call(name: str, *args: Argument) -> int:

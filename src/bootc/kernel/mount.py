@@ -2,8 +2,8 @@
 
 The file-descriptor API of Linux 5.2 and later (``fsopen`` to ``mount_setattr``)
 and the three older calls that still have no successor. Everything raises
-``OSError``; what the kernel wrote into a filesystem context's log joins the
-exception as a note, because ``EINVAL`` alone tells nobody anything.
+``OSError``; the lines of a filesystem context's log are added to the
+exception as a note, because ``EINVAL`` alone explains nothing.
 """
 
 from __future__ import annotations
@@ -49,18 +49,13 @@ MOUNT_ATTR_NODEV = 0x04
 MOUNT_ATTR_NOEXEC = 0x08
 
 MS_RDONLY = 0x1
-MS_NOSUID = 0x2
-MS_NODEV = 0x4
-MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
-MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 
-MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -112,7 +107,7 @@ def fsmount(fs_fd: int, *, attrs: int = 0) -> int:
 def open_tree(dir_fd: int, path: str, flags: int = 0) -> int:
     """Open a mount object; with ``OPEN_TREE_CLONE`` a detached copy of it.
 
-    A symlink at the end of ``path`` is followed unless ``AT_SYMLINK_NOFOLLOW`` is set.
+    A symlink at the end of ``path`` is followed.
     """
     return syscall(SYS_OPEN_TREE, dir_fd, path, flags | OPEN_TREE_CLOEXEC)
 
@@ -126,21 +121,11 @@ def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, *, flags:
     syscall(SYS_MOVE_MOUNT, from_fd, from_path, to_fd, to_path, flags)
 
 
-def mount_setattr(
-    fd: int,
-    path: str = "",
-    *,
-    set_attrs: int = 0,
-    clear_attrs: int = 0,
-    propagation: int = 0,
-    flags: int = 0,
-) -> None:
-    """Change attributes of a mount; ``AT_RECURSIVE`` includes what is mounted below."""
-    packed = _MOUNT_ATTR.pack(set_attrs, clear_attrs, propagation, 0)
+def mount_setattr(fd: int, *, set_attrs: int = 0, propagation: int = 0) -> None:
+    """Change attributes of one mount; mounts below it are not changed."""
+    packed = _MOUNT_ATTR.pack(set_attrs, 0, propagation, 0)
     buffer = ctypes.create_string_buffer(packed, _MOUNT_ATTR.size)
-    if not path:
-        flags |= AT_EMPTY_PATH
-    syscall(SYS_MOUNT_SETATTR, fd, path, flags, buffer, _MOUNT_ATTR.size)
+    syscall(SYS_MOUNT_SETATTR, fd, "", AT_EMPTY_PATH, buffer, _MOUNT_ATTR.size)
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:

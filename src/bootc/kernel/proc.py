@@ -1,7 +1,7 @@
-"""Tables of text that the kernel makes below ``/proc`` and ``/sys``.
+"""Reads the kernel's tables of text below ``/proc`` and ``/sys``.
 
-They are bytes. A line ends at a newline and nowhere else: names in a line may hold carriage
-returns, form feeds and whatever else is a line's end to Python's text files.
+Lines are bytes and end only at a newline. Names in a line may contain carriage returns,
+form feeds and other characters that end a line in Python's text files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def read_table(path: str) -> list[bytes]:
 
 
 def read_fields(path: str, separator: bytes) -> dict[bytes, bytes]:
-    """Return what a table says for each name in front of a separator; blanks around are gone.
+    """Return the values of a table by the names before a separator, both stripped of blanks.
 
     Lines without the separator are left out, and of lines with the same name the last counts.
     """

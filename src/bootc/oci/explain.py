@@ -25,6 +25,8 @@ from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.structs import EROFS_MAGIC, MAX_IMAGE_BYTES, SUPERBLOCK_OFFSET
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.imgref import ImageReference
+from bootc.formats.libcomposefs import erofs as libcomposefs
+from bootc.formats.libcomposefs.tree import CTree
 from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.formats.treediff import DifferenceGroup, compare, summarise
 from bootc.formats.verity import verity_digest
@@ -178,10 +180,13 @@ def _writer(side: Side, tree: _Tree) -> Dialect | None:
     """Return the dialect that writes this image, or None."""
     if side.format_version is None:
         return None
-    for dialect in Dialect:
-        image = mkfs_erofs(tree.root, version=side.format_version, dialect=dialect)
+    image = mkfs_erofs(tree.root, version=side.format_version)
+    if verity_digest(image, side.digest.algorithm) == side.digest:
+        return Dialect.RUST
+    if side.format_version in libcomposefs.VERSIONS:
+        image = libcomposefs.mkfs_erofs(CTree(tree.root), version=side.format_version)
         if verity_digest(image, side.digest.algorithm) == side.digest:
-            return dialect
+            return Dialect.C
     return None
 
 

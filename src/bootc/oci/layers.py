@@ -153,7 +153,7 @@ def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
     # The mode in the header can have other bits than permissions; cfsctl prints them too.
     file_type = columns[1] | entry.stored_mode & ~0o7777
     columns = (columns[0], file_type, *columns[2:])
-    return format_line(name, 1, b"", stat_of(entry), columns, as_c=False)
+    return format_line(name, 1, stat_of(entry), columns)
 
 
 def _absolute(path: bytes) -> bytes:

@@ -15,7 +15,6 @@ Source: composefs-rs 0.9, ``composefs-boot/src/selabel.rs``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import assert_never
 
 from bootc.errors import Error
 from bootc.formats.filecontexts import (
@@ -26,20 +25,14 @@ from bootc.formats.filecontexts import (
     parse_subs,
 )
 from bootc.formats.tree import (
-    BlockDevice,
-    CharDevice,
-    Content,
     Directory,
     External,
-    Fifo,
+    FileKind,
     Inline,
     Leaf,
     Node,
-    Socket,
-    Sparse,
     Stat,
-    Symlink,
-    Unverified,
+    kind_of,
 )
 
 _Entry = tuple[bytes, Node]
@@ -50,6 +43,8 @@ MAX_FILE_BYTES = 1 << 24
 
 _XATTR = b"security.selinux"
 _CONFIG = "etc/selinux/config"
+#: Both enums name the types alike.
+_FILE_TYPES = {kind: FileType[kind.name] for kind in FileKind}
 # Rules of later files win.
 _RULES = ("file_contexts", "file_contexts.local", "file_contexts.homedirs")
 _ALIASES = ("file_contexts.subs", "file_contexts.subs_dist")
@@ -113,7 +108,7 @@ def label_tree(root: Directory, policy: FileContexts) -> Directory:
     seen: dict[int, tuple[bytes | None, Leaf]] = {}
 
     def labelled(leaf: Leaf, path: bytes) -> Leaf:
-        label = policy.lookup(path, _file_type(leaf.content))
+        label = policy.lookup(path, _FILE_TYPES[kind_of(leaf.content)])
         first = seen.get(id(leaf))
         # As in composefs-rs, a name is compared with the first name only: if the third name has
         # the label of the second, it still becomes a third file.
@@ -153,24 +148,6 @@ def _with_label(stat: Stat, label: bytes | None) -> Stat:
     else:
         labelled.xattrs[_XATTR] = label
     return labelled
-
-
-def _file_type(content: Content) -> FileType:
-    match content:
-        case Inline() | External() | Unverified() | Sparse():
-            return FileType.REGULAR
-        case Symlink():
-            return FileType.SYMLINK
-        case CharDevice():
-            return FileType.CHAR_DEVICE
-        case BlockDevice():
-            return FileType.BLOCK_DEVICE
-        case Fifo():
-            return FileType.FIFO
-        case Socket():
-            return FileType.SOCKET
-        case _:
-            assert_never(content)
 
 
 def _policy_name(config: bytes) -> str | None:

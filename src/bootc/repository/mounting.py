@@ -23,14 +23,18 @@ import stat
 
 from bootc.errors import Error, doing
 from bootc.kernel import fsverity
-from bootc.kernel.compat import attached
+from bootc.kernel.libc import AT_FDCWD
 from bootc.kernel.mount import (
+    MNT_DETACH,
     MOUNT_ATTR_RDONLY,
+    UMOUNT_NOFOLLOW,
     fsconfig_create,
     fsconfig_set_flag,
     fsconfig_set_string,
     fsmount,
     fsopen,
+    move_mount,
+    umount2,
 )
 from bootc.repository.layout import image_path
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _READ_SIZE = 1 << 20
+#: Only root can write there, in the initramfs as on the running host.
+_SCRATCH = "/run"
 _NO_VERITY = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
 _DIGEST_LENGTHS = {
     fsverity.FS_VERITY_HASH_ALG_SHA256: 64,
@@ -116,7 +122,7 @@ def mount_composefs(
         erofs_fd = _mount_erofs(image_fd)
         upper = zip(("upperdir", "workdir"), map(_path_of, upper_fds or ()), strict=False)
         try:
-            with attached(erofs_fd):
+            with _Attached(erofs_fd):
                 return _mount_overlay(
                     source=f"composefs:{name}",
                     options=[
@@ -148,7 +154,7 @@ def mount_transient(lower_fd: int, *, source: str) -> int:
             # The view has this mode, and the umask must not take it from everybody but root.
             os.chmod("upper", 0o755, dir_fd=memory_fd)
             os.mkdir("work", 0o700, dir_fd=memory_fd)
-            with attached(memory_fd):
+            with _Attached(memory_fd):
                 memory = _path_of(memory_fd)
                 return _mount_overlay(
                     source=source,
@@ -226,3 +232,28 @@ def _mount_overlay(*, source: str, options: list[tuple[str, str]], attrs: int = 
 
 def _path_of(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
+
+
+class _Attached:
+    """Give a detached mount a place in the file tree while the block runs.
+
+    Before Linux 6.15 overlayfs refuses layers on detached mounts. It keeps private
+    copies of its layers, so the place can be removed as soon as the overlay exists.
+    """
+
+    # A plain class: contextlib is not in the initramfs.
+    def __init__(self, mount_fd: int) -> None:
+        self._mount_fd = mount_fd
+        self._path = f"{_SCRATCH}/bootc-layer-{os.urandom(8).hex()}"
+
+    def __enter__(self) -> None:
+        os.mkdir(self._path, 0o700)
+        try:
+            move_mount(self._mount_fd, "", AT_FDCWD, self._path)
+        except OSError:
+            os.rmdir(self._path)
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        umount2(self._path, MNT_DETACH | UMOUNT_NOFOLLOW)
+        os.rmdir(self._path)

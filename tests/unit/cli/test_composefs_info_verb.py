@@ -9,10 +9,9 @@ import pytest
 
 from bootc.cli import main as cli
 from bootc.cli.table import as_called
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm
-from bootc.formats.dumpfile import parse_dumpfile
-from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.libcomposefs.dumpfile import parse_dumpfile
+from bootc.formats.libcomposefs.erofs import mkfs_erofs
 from bootc.formats.verity import verity_digest
 
 HEX = "0eff14568e9e57f994fb75d79c4b2d01eb8ff068a3f5d8dadb7b18bc74f20f2d"
@@ -50,8 +49,8 @@ LISTED = (
 @pytest.fixture
 def image(tmp_path: Path) -> str:
     path = tmp_path / "image"
-    tree = parse_dumpfile(DUMP.encode().splitlines(), dialect=Dialect.C)
-    path.write_bytes(mkfs_erofs(tree, dialect=Dialect.C))
+    tree = parse_dumpfile(DUMP.encode().splitlines())
+    path.write_bytes(mkfs_erofs(tree))
     return str(path)
 
 

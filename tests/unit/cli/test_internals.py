@@ -5,8 +5,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from bootc import __version__
+from bootc.cli import main as cli
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.tree import Directory, Stat
 
 
 def features(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +45,23 @@ def test_an_unknown_demand_is_one_line() -> None:
     done = features(BOOTC_SPEED="warp")
     assert done.returncode == 1
     assert done.stderr == "error: BOOTC_SPEED is 'warp' (hint: it may be c, or pure, or not set)\n"
+
+
+def test_the_layout_of_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "image"
+    raw = mkfs_erofs(Directory(Stat(0o755)), version=2)
+    image.write_bytes(raw)
+    assert cli.main(["internals", "erofs-dump", str(image)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0x00000000  composefs header: version 2, flags 0x0"
+    assert lines[-1] == f"{len(raw):#010x}  end"
+
+    image.write_bytes(raw[:100])
+    assert cli.main(["internals", "erofs-dump", str(image)]) == 0
+    assert "damage: " in capsys.readouterr().out
+
+    assert cli.main(["internals", "erofs-dump", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_library_that_is_absent(monkeypatch) -> None:

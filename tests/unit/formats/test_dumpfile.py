@@ -170,7 +170,7 @@ def test_what_strictness_still_allows() -> None:
         ("/f 0 40644 1 0 0 0 0.0 x - -", "a directory has no payload", 24),
         ("/f 0 120644 1 0 0 0 0.0 - - -", "a symlink needs a target", 25),
         ("/f 0 120644 1 0 0 0 0.0 x y -", "a symlink has no content", 27),
-        ("/f 0 60644 1 0 0 1 0.0 x - -", "a device has no payload", 24),
+        ("/f 0 60644 1 0 0 1 0.0 x - -", "a block device has no payload", 24),
         ("/f 0 20644 2 0 0 0 0.0 - - -", "a whiteout", 12),
         ("/f 0 10644 1 0 0 1 0.0 - - -", "a fifo has no device number", 18),
         (f"/f 0 140644 1 0 0 0 0.0 - - {HEX}", "a socket has no content", 29),

@@ -43,8 +43,8 @@ def test_version_2() -> None:
         "0x000004d0  5 entries of '/'",
         "            36 directory '.'",
         "            36 directory '..'",
-        "            41 file 'big'",
-        "            52 file 'data'",
+        "            41 regular file 'big'",
+        "            52 regular file 'data'",
         "            64 symlink 'sym'",
         "0x00000519  unused: 7 zeros",
     ]
@@ -58,7 +58,7 @@ def test_version_2() -> None:
 
 def test_version_1() -> None:
     lines = list(describe_image(mkfs_erofs(tree())))
-    assert "0x00000500  inode 40 '/00': char device" in lines
+    assert "0x00000500  inode 40 '/00': character device" in lines
     assert sum("shared xattr 'security.selinux'='label'" in line for line in lines) == 258
     assert any(line.endswith("261 entries of '/'") for line in lines)
     assert not any("damage" in line or "overlap" in line or "not zero" in line for line in lines)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.epoch1 import lay_out
 from bootc.formats.erofs.reader import InvalidImage, read_erofs
@@ -45,7 +44,7 @@ def tree() -> Directory:
 
 def position(name: bytes) -> int:
     """Offset of an inode of the tree."""
-    root = lay_out(tree(), 1, Dialect.RUST).inodes[0]
+    root = lay_out(tree(), 1).inodes[0]
     return root.children[root.names.index(name)].position
 
 
@@ -228,7 +227,7 @@ def test_content_is_not_multiplied() -> None:
     """Files that all claim the whole data area would make an image of n blocks n*n large."""
     root = Directory(Stat(), {b"%02d" % i: Leaf(Stat(), Inline(b"x" * 4096)) for i in range(50)})
     image = bytearray(mkfs_erofs(root))
-    layout = lay_out(root, 1, Dialect.RUST)
+    layout = lay_out(root, 1)
     files = [inode for inode in layout.inodes if inode.blocks and not inode.names]
     assert len(files) == 50
     for file in files:

@@ -13,7 +13,6 @@ from bootc.formats.digest import Digest
 from bootc.formats.grubcfg import (
     GrubCfgError,
     MenuEntry,
-    efiuuid_cfg,
     parse_menu,
     parse_settings,
     serialise_menu,
@@ -50,10 +49,6 @@ def test_the_file_to_the_byte() -> None:
     assert serialise_menu([entry(A), entry(B)]) == USER_CFG
     assert parse_menu(USER_CFG) == (entry(A), entry(B))
     assert entry(A).chainloader == f"/EFI/Linux/bootc/bootc_composefs-{A.hex}.efi"
-
-
-def test_the_uuid_file_to_the_byte() -> None:
-    assert efiuuid_cfg("AB12-34CD") == b'set EFI_PART_UUID="AB12-34CD"'
 
 
 @pytest.mark.parametrize(

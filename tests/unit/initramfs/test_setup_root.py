@@ -29,7 +29,6 @@ ALLOWED = {
     "bootc.initramfs",
     "bootc.initramfs.setup_root",
     "bootc.kernel",
-    "bootc.kernel.compat",
     "bootc.kernel.fsverity",
     "bootc.kernel.libc",
     "bootc.kernel.mount",

@@ -20,7 +20,7 @@ from bootc.errors import Error, doing
 
 if TYPE_CHECKING:
     from bootc.formats.digest import Digest
-    from bootc.formats.tree import Directory
+    from bootc.formats.libcomposefs.tree import CTree
     from bootc.fs.dir import Dir
 
 _CHUNK_BYTES = 1 << 20
@@ -44,19 +44,17 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def _list(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
-    from bootc.formats.ctree import list_lines
+    from bootc.formats.libcomposefs.tree import list_lines
 
     for path in args.images:
-        context.write_bytes(b"".join(list_lines(_read(path, args.filter))))
+        context.write_bytes(b"".join(list_lines(_read(path, args.filter).root)))
 
 
 def _dump(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
-    from bootc.formats.dialect import Dialect
-    from bootc.formats.dumpfile import write_dumpfile
+    from bootc.formats.libcomposefs.dumpfile import write_dumpfile
 
     for path in args.images:
-        lines = write_dumpfile(_read(path, args.filter), dialect=Dialect.C)
-        context.write_bytes(b"".join(lines))
+        context.write_bytes(b"".join(write_dumpfile(_read(path, args.filter))))
 
 
 def _objects(args: argparse.Namespace, basedir: Dir | None, context: Context) -> None:
@@ -76,24 +74,24 @@ def _measure(args: argparse.Namespace, basedir: Dir | None, context: Context) ->
         context.write(f"{_digest_of(path)}\n")
 
 
-def _read(path: str, names: list[str]) -> Directory:
-    from bootc.formats.ctree import only
-    from bootc.formats.dialect import Dialect
-    from bootc.formats.erofs.reader import read_erofs
+def _read(path: str, names: list[str]) -> CTree:
     from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+    from bootc.formats.libcomposefs.erofs import read_erofs
+    from bootc.formats.libcomposefs.tree import only
     from bootc.fs.dir import open_regular, read_all
 
     with open(open_regular(path), "rb", buffering=0) as file:
         raw = read_all(file.fileno(), path, MAX_IMAGE_BYTES)
     with doing(f"Reading {path}"):
-        root = read_erofs(raw, dialect=Dialect.C)
-    return only(root, [os.fsencode(name) for name in names]) if names else root
+        tree = read_erofs(raw)
+    return only(tree, [os.fsencode(name) for name in names]) if names else tree
 
 
 def _all_objects(args: argparse.Namespace) -> list[bytes]:
-    from bootc.formats.ctree import objects
+    from bootc.formats.libcomposefs.tree import objects
 
-    return sorted(set[bytes]().union(*(objects(_read(path, args.filter)) for path in args.images)))
+    trees = (_read(path, args.filter) for path in args.images)
+    return sorted(set[bytes]().union(*(objects(tree.root) for tree in trees)))
 
 
 def _exists(path: bytes, basedir: Dir) -> bool:

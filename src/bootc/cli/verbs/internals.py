@@ -122,6 +122,18 @@ def _read_directory(path: str) -> Directory:
         return read_tree(directory, DigestOnly(Algorithm.SHA512))
 
 
+def erofs_dump(args: argparse.Namespace, context: Context) -> None:
+    """Print every region of an EROFS image with its offset."""
+    from bootc.formats.erofs.debug import describe_image
+    from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
+    from bootc.fs.dir import open_regular, read_all
+
+    with open(open_regular(args.image), "rb", buffering=0) as file:
+        raw = read_all(file.fileno(), args.image, MAX_IMAGE_BYTES)
+    for line in describe_image(raw):
+        context.write(f"{line}\n")
+
+
 COMMANDS = (
     Command(
         name="features",
@@ -152,5 +164,11 @@ COMMANDS = (
             Option(("new",), "The new version.", metavar="NEW"),
         ),
         run=dir_diff,
+    ),
+    Command(
+        name="erofs-dump",
+        help="Print the layout of an EROFS image: all its regions with their offsets.",
+        options=(Option(("image",), "The image.", metavar="IMAGE"),),
+        run=erofs_dump,
     ),
 )

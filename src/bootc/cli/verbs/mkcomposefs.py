@@ -18,7 +18,7 @@ from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error, doing
 
 if TYPE_CHECKING:
-    from bootc.formats.tree import Directory
+    from bootc.formats.libcomposefs.tree import CTree
     from bootc.fs.dir import Dir
 
 _OPEN_SOURCE = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -29,15 +29,14 @@ _MAX_THREADS = (1 << 31) - 1
 def run(args: argparse.Namespace, context: Context) -> None:
     """Write the image, print its digest, or both."""
     from bootc.cli.resultfile import result_file
-    from bootc.formats.dialect import Dialect
     from bootc.formats.digest import Algorithm
-    from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
+    from bootc.formats.libcomposefs.erofs import format_version, mkfs_erofs
     from bootc.formats.verity import verity_digest
 
     _check(args, context)
-    root = _read_dump(args.source) if args.from_file else _scan(args)
-    version = c_format_version(root, *_versions(args))
-    image = mkfs_erofs(root, version=version, dialect=Dialect.C)
+    tree = _read_dump(args.source) if args.from_file else _scan(args)
+    version = format_version(tree.root, *_versions(args))
+    image = mkfs_erofs(tree, version=version)
     if args.image is not None:
         with result_file(args.image, context) as file:
             file.write(image)
@@ -66,9 +65,8 @@ def _versions(args: argparse.Namespace) -> tuple[int, int]:
     return low or 0, high
 
 
-def _read_dump(source: str) -> Directory:
-    from bootc.formats.dialect import Dialect
-    from bootc.formats.dumpfile import parse_dumpfile
+def _read_dump(source: str) -> CTree:
+    from bootc.formats.libcomposefs.dumpfile import parse_dumpfile
 
     # Standard input remains open.
     is_stdin = source == "-"
@@ -76,12 +74,12 @@ def _read_dump(source: str) -> Directory:
         open(0 if is_stdin else source, "rb", closefd=not is_stdin) as lines,
         doing(f"Reading {'standard input' if is_stdin else source}"),
     ):
-        return parse_dumpfile(lines, dialect=Dialect.C)
+        return parse_dumpfile(lines)
 
 
-def _scan(args: argparse.Namespace) -> Directory:
-    from bootc.formats.ctree import Omissions, as_scanned
+def _scan(args: argparse.Namespace) -> CTree:
     from bootc.formats.digest import Algorithm
+    from bootc.formats.libcomposefs.tree import CTree, Omissions, as_scanned
     from bootc.fs.dir import Dir
     from bootc.fs.tree_read import read_tree
     from bootc.repository.objects import Objects
@@ -100,7 +98,7 @@ def _scan(args: argparse.Namespace) -> Directory:
             store.sync()
     omit = Omissions(args.use_epoch, args.skip_devices, args.skip_xattrs, args.user_xattrs)
     as_scanned(root, omit)
-    return root
+    return CTree(root)
 
 
 def _store(path: str) -> Dir:

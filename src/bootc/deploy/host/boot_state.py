@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 #: Where a deployment is announced for the next boot, and the name of the announcement there.
 STAGED_DIRECTORY = "run/composefs"
 STAGED_MARKER_NAME = "staged-deployment"
-STAGED_MARKER = f"{STAGED_DIRECTORY}/{STAGED_MARKER_NAME}"
 #: What a root mounted from an image calls its source; the second has a writable layer on top.
 _ROOT_SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)\Z")
 _CONTAINER_MARKS = ("run/.containerenv", ".dockerenv")

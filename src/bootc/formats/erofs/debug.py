@@ -1,9 +1,9 @@
-"""What stands where in an image, for people.
+"""Describes the layout of an image for people.
 
-Every region with its offset, in the order of the offsets: headers, inodes with their
-xattrs, tails, shared xattrs, blocks of directories and files, and what is between. On
-damage it says where and goes on with the rest. Output grows with the image and not with
-what it claims; long values are cut.
+The description has every region in the order of the offsets: headers, inodes with their
+xattrs, tails, shared xattrs, blocks of directories and files, and gaps. It reports damage
+with the offset and continues with the other regions. Its length grows with the size of
+the image and not with the sizes that the image claims. Long values are cut.
 """
 
 from __future__ import annotations
@@ -24,54 +24,31 @@ from bootc.formats.erofs.image import (
     unpack_headers,
 )
 from bootc.formats.erofs.structs import (
-    BLOCK_DEVICE,
     BLOCK_SIZE,
-    CHAR_DEVICE,
     CHUNK_BASED,
     COMPOSEFS_HAS_ACL,
     COMPOSEFS_HEADER,
-    DIRECTORY,
     EXTENDED,
-    FIFO,
     FLAT_INLINE,
     FLAT_PLAIN,
     METACOPY,
-    REGULAR,
-    SOCKET,
     SUPERBLOCK,
     SUPERBLOCK_OFFSET,
-    SYMLINK,
     XATTR_ENTRY,
     align,
 )
+from bootc.formats.tree import KINDS_BY_MODE, FileKind
 from bootc.printable import shown
 
 _LAYOUTS = {FLAT_PLAIN: "flat plain", FLAT_INLINE: "flat inline", CHUNK_BASED: "chunk based"}
-_KINDS = {
-    REGULAR: "file",
-    DIRECTORY: "directory",
-    CHAR_DEVICE: "char device",
-    BLOCK_DEVICE: "block device",
-    FIFO: "fifo",
-    SOCKET: "socket",
-    SYMLINK: "symlink",
-}
-_KIND_OF_MODE = {
-    stat.S_IFREG: REGULAR,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFCHR: CHAR_DEVICE,
-    stat.S_IFBLK: BLOCK_DEVICE,
-    stat.S_IFIFO: FIFO,
-    stat.S_IFSOCK: SOCKET,
-    stat.S_IFLNK: SYMLINK,
-}
+_LABELS = {kind.dirent_type: kind.label for kind in FileKind}
 #: Paths and values are cut to this many bytes.
 _SHOWN_BYTES = 72
 _INDENT = " " * 12
 
 
 class _Region(NamedTuple):
-    """Some bytes of the image and what to say of them."""
+    """A range of bytes and its description."""
 
     start: int
     end: int
@@ -81,7 +58,7 @@ class _Region(NamedTuple):
 
 
 def describe_image(raw: bytes) -> Iterator[str]:
-    """Yield lines that tell what stands where in an image, whatever state it is in."""
+    """Yield lines that describe the layout of an image, damaged or not."""
     try:
         headers = unpack_headers(raw)
     except InvalidImage as exc:
@@ -172,16 +149,16 @@ class _Walk:
 
     def _inode(self, nid: int, path: bytes) -> None:
         inode = self._image.inode(nid)
-        kind = _KIND_OF_MODE.get(stat.S_IFMT(inode.mode), 0)
-        title = f"inode {nid} {_show(path)}: {_KINDS.get(kind, 'unknown type')}"
+        kind = KINDS_BY_MODE.get(stat.S_IFMT(inode.mode))
+        title = f"inode {nid} {_show(path)}: {kind.label if kind else 'unknown type'}"
         extended = bool(self._raw[inode.offset] & EXTENDED)
         details = _inode_details(inode, extended=extended)
         self._regions.append(_Region(inode.offset, inode.end, title, details))
-        if kind == DIRECTORY:
+        if kind is FileKind.DIRECTORY:
             self._directory(inode, path)
         elif inode.layout == CHUNK_BASED:
             self._chunks(inode, path)
-        elif kind in (REGULAR, SYMLINK):
+        elif kind in (FileKind.REGULAR, FileKind.SYMLINK):
             for start, data in self._image.content(inode):
                 title = f"content of {_show(path)}: {_show(data)}"
                 self._regions.append(_Region(start, start + len(data), title))
@@ -202,7 +179,8 @@ class _Walk:
             if name not in (b".", b".."):
                 self._note(nid, (prefix + name)[-_SHOWN_BYTES:])
         details = (
-            f"{nid} {_KINDS.get(kind, f'type {kind}')} {_show(name)}" for name, nid, kind in entries
+            f"{nid} {_LABELS.get(dirent_type, f'type {dirent_type}')} {_show(name)}"
+            for name, nid, dirent_type in entries
         )
         title = f"{len(entries)} entries of {_show(path)}"
         self._regions.append(_Region(start, start + len(block), title, details))

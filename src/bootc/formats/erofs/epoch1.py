@@ -1,34 +1,30 @@
-"""Epoch 1 (versions 0 and 1): what the C tools write, and composefs-rs by default.
+"""Epoch 1 (versions 0 and 1): the layout of the C tools, and composefs-rs's default.
 
-Inodes are numbered breadth first and as small as can be. composefs adds to the tree: a
-mark on the root and 256 stubs in it, which hide what is below; for a user's own
-whiteouts and ``trusted.overlay.*`` names, forms that overlayfs hands through.
+Inodes are numbered breadth first and use the smaller record where possible. composefs adds
+to the tree a mark on the root and 256 stubs in it, which hide the objects below. It
+replaces a user's own whiteouts and ``trusted.overlay.*`` names by forms that overlayfs
+passes through.
 
-Where the two implementations disagree the dialect decides. In composefs-rs's: a
-hard-linked inode is numbered where a depth-first walk meets it first, link counts are
-counted, times before 1970 come after all others, a whiteout cannot be a hard link. In
-C's: the entry that is not a hard link in the source is numbered, link counts are the
-source's, at most 128 shared xattrs an inode. In both, and as C has it: marks that a
-tree already has are replaced, not doubled, and a user's whiteout in the root is one
-even if it is named like a stub.
+Where the two implementations disagree this follows composefs-rs: a hard-linked inode is
+numbered where a depth-first walk meets it first, link counts are counted, times before
+1970 come after all others, and a whiteout cannot be a hard link. ``libcomposefs.erofs``
+has the rules of the other. Both replace marks that a tree already has instead of
+doubling them, and both take a whiteout in the root for a user's even if it is named
+like a stub.
 
-The placement rules are frozen: a byte elsewhere is another image digest.
+The placement rules are frozen: one byte in another place changes the image digest.
 """
 
 from __future__ import annotations
 
-import stat
 from operator import itemgetter
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.erofs.inodes import (
-    FILE_TYPES,
     Inode,
     LimitError,
     Pairs,
     check_stat,
     collect,
-    file_type_of,
     fill_content,
     overlay_facts,
 )
@@ -45,10 +41,8 @@ from bootc.formats.erofs.layout import (
 )
 from bootc.formats.erofs.structs import (
     BLOCK_SIZE,
-    CHAR_DEVICE,
     CHUNK_BASED,
     COMPACT_INODE,
-    DIRECTORY,
     EXTENDED_INODE,
     FLAT_INLINE,
     FLAT_PLAIN,
@@ -58,10 +52,8 @@ from bootc.formats.erofs.structs import (
     OPAQUE_MARKS,
     OVERLAY,
     OVERLAY_ESCAPED,
-    REGULAR,
     SLOT_SIZE,
     STUB_NAMES,
-    SYMLINK,
     WHITEOUT_MARKS,
     WHITEOUTS_MARKS,
     XATTR_PREFIXES,
@@ -70,36 +62,37 @@ from bootc.formats.erofs.structs import (
     chunk_count,
 )
 from bootc.formats.erofs.xattrs import XattrEncoder, full_name, split_entry
-from bootc.formats.tree import CharDevice, Directory, Leaf, Stat
+from bootc.formats.tree import CharDevice, Directory, FileKind, Leaf, Stat, kind_of
 
 #: Index 5, ``lustre.``, is known only when reading.
-_PREFIXES = {index: prefix for index, prefix in XATTR_PREFIXES.items() if index != 5}
-_C_MAX_SHARED = 128
-#: What the C tools allow for an inode's xattrs, and count for each beside name and value.
-_C_MAX_XATTR_BYTES = 32767
-_C_XATTR_COST = 7
-_C_XATTR_HEADER = 12
+PREFIXES = {index: prefix for index, prefix in XATTR_PREFIXES.items() if index != 5}
 
 _MARKS_OF_WHITEOUT: Pairs = tuple((name, b"") for name in WHITEOUT_MARKS)
 _MARKS_OF_PARENT: Pairs = tuple((name, b"") for name in WHITEOUTS_MARKS)
 _MARKS_OF_OPAQUE_PARENT: Pairs = _MARKS_OF_PARENT + tuple((name, b"x") for name in OPAQUE_MARKS)
 
 
-def lay_out(root: Directory, version: int, dialect: Dialect) -> Layout:
+def lay_out(root: Directory, version: int) -> Layout:
     """Decide everything about the image of ``root``.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
-    rules = _Epoch1(root, version, dialect)
+    return lay_out_by(Epoch1(root, version), root)
+
+
+def lay_out_by(rules: Epoch1, root: Directory) -> Layout:
+    """Decide everything about the image of ``root`` by given rules.
+
+    Raises:
+        Unrepresentable: the tree contains something that the format cannot store.
+    """
     inodes = collect(root, rules)
-    if dialect is Dialect.C:
-        _use_stated(inodes)
+    rules.collected(inodes)
     inodes = _breadth_first(inodes[0])
-    max_shared = _C_MAX_SHARED if dialect is Dialect.C else MAX_XATTRS
     build_time_ns = min(inode.mtime_ns for inode in inodes)
     offsets = table_offsets(sorted(shared_entries(inodes), key=_table_key, reverse=True))
-    measure_xattrs(inodes, offsets, max_shared)
+    measure_xattrs(inodes, offsets, rules.max_shared)
     position = FIRST_INODE
     for inode in inodes:
         _split_content(inode)
@@ -122,10 +115,10 @@ def lay_out(root: Directory, version: int, dialect: Dialect) -> Layout:
             inode.u = inode.first_block
     base = table % BLOCK_SIZE
     return Layout(
-        version,
+        rules.version,
         inodes,
         {entry: (base + offset) // 4 for entry, offset in offsets.items()},
-        max_shared,
+        rules.max_shared,
         table,
         start,
         size,
@@ -135,30 +128,35 @@ def lay_out(root: Directory, version: int, dialect: Dialect) -> Layout:
     )
 
 
-class _Epoch1:
+class Epoch1:
     """Implements :class:`bootc.formats.erofs.inodes.Rules`."""
 
-    def __init__(self, root: Directory, version: int, dialect: Dialect) -> None:
-        self.encoder = XattrEncoder(_PREFIXES)
+    #: Added to times before 1970: composefs-rs compares them as unsigned numbers.
+    time_base = 1 << 64
+    #: More shared xattrs of one inode are stored with the inode.
+    max_shared = MAX_XATTRS
+
+    def __init__(self, root: Directory, version: int) -> None:
+        self.version = version
+        self.encoder = XattrEncoder(PREFIXES)
         self._root = root
         self._parent_marks = _MARKS_OF_OPAQUE_PARENT if version >= 1 else _MARKS_OF_PARENT
-        self._c = dialect is Dialect.C
-        #: What takes the place of 2**64 in "negative times are huge": nothing in C.
-        self._time_base = 0 if self._c else 1 << 64
 
     def directory(self, directory: Directory) -> Inode:
-        inode = self._inode(DIRECTORY, directory.stat)
+        """Return the inode of a directory before its entries are known."""
+        inode = self._inode(FileKind.DIRECTORY, directory.stat)
         inode.nlink = 2
         return inode
 
     def leaf(self, leaf: Leaf) -> Inode:
+        """Return the inode of anything else; a whiteout becomes a marked regular file."""
         content = leaf.content
         if isinstance(content, CharDevice) and content.rdev == 0:
-            inode = self._inode(REGULAR, leaf.stat)
+            inode = self._inode(FileKind.REGULAR, leaf.stat)
             inode.whiteout = True
             self._set_xattrs(inode, leaf.stat.xattrs, _MARKS_OF_WHITEOUT)
             return inode
-        inode = self._inode(file_type_of(content), leaf.stat)
+        inode = self._inode(kind_of(content), leaf.stat)
         fill_content(inode, content)
         if inode.chunked:
             inode.data = NULL_CHUNK * chunk_count(inode.size)
@@ -166,28 +164,37 @@ class _Epoch1:
         return inode
 
     def linked(self, inode: Inode) -> None:
+        """Count one more name of a leaf, and refuse one more of a whiteout."""
         inode.nlink += 1
-        if inode.whiteout and not self._c:
+        if inode.whiteout:
             raise LimitError("a whiteout (device 0:0) cannot be a hard link")
 
     def complete(self, inode: Inode, directory: Directory) -> None:
+        """Count the subdirectories, add composefs's marks, and to the root its stubs."""
         added: Pairs = ()
         for child in inode.children:
-            if child.kind == DIRECTORY:
+            if child.kind is FileKind.DIRECTORY:
                 inode.nlink += 1
-            elif child.whiteout and not (self._c and _lives_elsewhere(child, directory)):
+            elif child.whiteout and self.marks_parent(child, directory):
                 added = self._parent_marks
         if directory is self._root:
             added += ((OPAQUE, b"y"),)
             self._add_stubs(inode, directory.stat)
         self._set_xattrs(inode, directory.stat.xattrs, added)
 
-    def _inode(self, kind: int, meta: Stat) -> Inode:
+    def marks_parent(self, whiteout: Inode, directory: Directory) -> bool:
+        """Return whether a whiteout marks the directory it is in."""
+        return True
+
+    def collected(self, inodes: list[Inode]) -> None:
+        """Correct the inodes before they are numbered."""
+
+    def _inode(self, kind: FileKind, meta: Stat) -> Inode:
         check_stat(meta)
         seconds = meta.mtime_s
         if seconds < 0:
-            seconds += self._time_base
-        mode = FILE_TYPES[kind] | meta.mode & 0o7777
+            seconds += self.time_base
+        mode = kind.mode_bits | meta.mode & 0o7777
         return Inode(kind, mode, meta.uid, meta.gid, seconds * 10**9 + meta.mtime_ns)
 
     def _set_xattrs(self, inode: Inode, own: dict[bytes, bytes], added: Pairs) -> None:
@@ -203,8 +210,6 @@ class _Epoch1:
             pairs = sorted(merged.items())
         if pairs:
             inode.xattrs, inode.taken = self.encoder.encode(pairs)
-            if self._c:
-                _check_as_c(pairs)
 
     def _add_stubs(self, root: Inode, meta: Stat) -> None:
         label = {k: v for k, v in meta.xattrs.items() if k == b"security.selinux"}
@@ -212,8 +217,8 @@ class _Epoch1:
         entries = list(zip(root.names, root.children, strict=True))
         for name in STUB_NAMES:
             if name not in present:
-                stub = self._inode(CHAR_DEVICE, meta)
-                stub.mode = stat.S_IFCHR | 0o644
+                stub = self._inode(FileKind.CHAR_DEVICE, meta)
+                stub.mode = FileKind.CHAR_DEVICE.mode_bits | 0o644
                 stub.home = root
                 stub.name = name
                 self._set_xattrs(stub, label, ())
@@ -221,30 +226,6 @@ class _Epoch1:
         entries.sort(key=itemgetter(0))
         root.names = [name for name, _ in entries]
         root.children = [child for _, child in entries]
-
-
-def _lives_elsewhere(inode: Inode, directory: Directory) -> bool:
-    stated = inode.node.stated if inode.node is not None else None
-    return stated is not None and stated.home not in (None, directory)
-
-
-def _check_as_c(pairs: list[tuple[bytes, bytes]]) -> None:
-    cost = sum(_C_XATTR_COST + len(name) + len(value) for name, value in pairs)
-    if cost + _C_XATTR_HEADER > _C_MAX_XATTR_BYTES:
-        raise LimitError(f"{len(pairs)} xattrs of together {cost} bytes are more than C stores")
-
-
-def _use_stated(inodes: list[Inode]) -> None:
-    """Take link counts and the entries to number from where the tree came from."""
-    by_directory = {id(inode.node): inode for inode in inodes if inode.kind == DIRECTORY}
-    for inode in inodes:
-        stated = inode.node.stated if isinstance(inode.node, Leaf) else None
-        if stated is not None:
-            inode.nlink = stated.nlink
-            home = by_directory.get(id(stated.home))
-            if home is not None:
-                inode.home = home
-                inode.name = stated.name
 
 
 def _breadth_first(root: Inode) -> list[Inode]:
@@ -256,7 +237,7 @@ def _breadth_first(root: Inode) -> list[Inode]:
             if child.home is directory and child.name == name:
                 child.number = len(order)
                 order.append(child)
-                if child.kind == DIRECTORY:
+                if child.kind is FileKind.DIRECTORY:
                     queue.append(child)
     return order
 
@@ -268,12 +249,12 @@ def _table_key(entry: bytes) -> tuple[bytes, int, bytes]:
 
 def _split_content(inode: Inode) -> None:
     """Decide what goes to whole blocks and what stays behind the inode."""
-    if inode.kind == DIRECTORY:
+    if inode.kind is FileKind.DIRECTORY:
         pack_entries(inode)
     elif inode.chunked:
         inode.layout = CHUNK_BASED
         inode.tail_bytes = len(inode.data)
-    elif inode.kind == SYMLINK:
+    elif inode.kind is FileKind.SYMLINK:
         inode.tail_bytes = len(inode.data)
     elif inode.data:
         inode.blocks, inode.tail_bytes = divmod(len(inode.data), BLOCK_SIZE)
@@ -287,7 +268,7 @@ def _place(inode: Inode, position: int) -> int:
     position = align(position, SLOT_SIZE)
     record = COMPACT_INODE.size if inode.compact else EXTENDED_INODE.size
     head = record + inode.xattr_bytes
-    if inode.kind == SYMLINK:
+    if inode.kind is FileKind.SYMLINK:
         last = position + head + inode.tail_bytes - 1
         if head + inode.tail_bytes >= BLOCK_SIZE:
             inode.blocks = 1

@@ -1,23 +1,21 @@
-"""Epoch 2 (version 2): what composefs-rs wrote before it took over the C tools' layout.
+"""Epoch 2 (version 2): the layout of composefs-rs before it adopted that of the C tools.
 
-Installations made then boot by digests of such images. Inodes are numbered depth first,
-always the larger record, without nanoseconds; nothing is added to the tree, and a
-whiteout of the user stays a device.
+Old installations boot by digests of these images. Inodes are numbered depth first, always
+use the larger record, and have no nanoseconds. Nothing is added to the tree, and a
+whiteout of the user remains a device.
 
-The placement rules are frozen with all their oddities: a byte elsewhere is another
-image digest.
+The placement rules are frozen with all their oddities: one byte in another place changes
+the image digest.
 """
 
 from __future__ import annotations
 
 from bootc.formats.erofs.inodes import (
-    FILE_TYPES,
     Inode,
     LimitError,
     Pairs,
     check_stat,
     collect,
-    file_type_of,
     fill_content,
     overlay_facts,
 )
@@ -34,7 +32,6 @@ from bootc.formats.erofs.layout import (
 from bootc.formats.erofs.structs import (
     BLOCK_SIZE,
     CHUNK_BASED,
-    DIRECTORY,
     EXTENDED_INODE,
     FLAT_INLINE,
     FLAT_PLAIN,
@@ -47,9 +44,9 @@ from bootc.formats.erofs.structs import (
     align,
 )
 from bootc.formats.erofs.xattrs import XattrEncoder, split_entry
-from bootc.formats.tree import Directory, External, Inline, Leaf, Stat
+from bootc.formats.tree import Directory, External, FileKind, Inline, Leaf, Stat, kind_of
 
-#: composefs-rs writes longer ones but does not read them back.
+#: composefs-rs writes longer values but does not read them back.
 MAX_INLINE_BYTES = 512
 MAX_SYMLINK_BYTES = 1024
 
@@ -61,14 +58,14 @@ def lay_out(root: Directory) -> Layout:
     """Decide everything about the image of ``root``.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     inodes = collect(root, _Epoch2())
     offsets = table_offsets(sorted(shared_entries(inodes), key=split_entry))
     measure_xattrs(inodes, offsets)
     position = FIRST_INODE
     for inode in inodes:
-        if inode.kind == DIRECTORY:
+        if inode.kind is FileKind.DIRECTORY:
             pack_entries(inode)
         position = align(_place(inode, position), SLOT_SIZE)
         inode.number = inode.position // SLOT_SIZE
@@ -88,13 +85,13 @@ class _Epoch2:
         self._encoder = XattrEncoder(XATTR_PREFIXES)
 
     def directory(self, directory: Directory) -> Inode:
-        inode = self._inode(DIRECTORY, directory.stat, ())
+        inode = self._inode(FileKind.DIRECTORY, directory.stat, ())
         inode.nlink = 2
         return inode
 
     def leaf(self, leaf: Leaf) -> Inode:
         content = leaf.content
-        inode = self._inode(file_type_of(content), leaf.stat, overlay_facts(content))
+        inode = self._inode(kind_of(content), leaf.stat, overlay_facts(content))
         fill_content(inode, content, max_symlink=MAX_SYMLINK_BYTES)
         if isinstance(content, Inline) and inode.size > MAX_INLINE_BYTES:
             raise LimitError(f"content of {inode.size} bytes is more than version 2 holds")
@@ -112,11 +109,11 @@ class _Epoch2:
         inode.nlink += 1
 
     def complete(self, inode: Inode, directory: Directory) -> None:
-        inode.nlink += sum(child.kind == DIRECTORY for child in inode.children)
+        inode.nlink += sum(child.kind is FileKind.DIRECTORY for child in inode.children)
 
-    def _inode(self, kind: int, meta: Stat, added: Pairs) -> Inode:
+    def _inode(self, kind: FileKind, meta: Stat, added: Pairs) -> Inode:
         check_stat(meta)
-        mode = FILE_TYPES[kind] | meta.mode & 0o7777
+        mode = kind.mode_bits | meta.mode & 0o7777
         inode = Inode(kind, mode, meta.uid, meta.gid, meta.mtime_s % (1 << 64) * 10**9)
         if meta.xattrs or added:
             # Composefs's own first, then the tree's in the order of their unescaped names.

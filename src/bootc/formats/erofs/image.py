@@ -1,12 +1,12 @@
 """The records of an EROFS image, read safely.
 
-Whatever is wrong with the bytes becomes :class:`InvalidImage` with an offset. As each
-byte of an image may serve one purpose only, time and memory grow with its size and not
-with what it claims.
+Damage raises :class:`InvalidImage` with an offset. Each byte of an image may serve one
+purpose only. Time and memory therefore grow with the size of the image and not with the
+sizes that it claims.
 
-Besides composefs's versions 0 to 2 this reads what ``mkfs.erofs`` makes without
-compression: such an image has no composefs header. Files of its chunks may repeat
-blocks or have holes, up to :data:`PLAIN_FACTOR` times the size of the image in sum.
+Besides composefs's versions 0 to 2 this reads images that ``mkfs.erofs`` makes without
+compression. They have no composefs header. Their files may repeat blocks or have holes,
+up to :data:`PLAIN_FACTOR` times the size of the image in sum.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ Entry = tuple[bytes, int, int]
 
 
 class Headers(NamedTuple):
-    """What stands in front of the inodes."""
+    """The composefs header, if there is one, and the superblock."""
 
     #: Of composefs, or None without its header.
     version: int | None

@@ -1,15 +1,14 @@
-"""From a tree to the inodes of an image, whatever the image's epoch.
+"""Makes the inodes of an image from a tree, for both epochs.
 
-:func:`collect` walks the tree once and asks the rules of an epoch (``epoch1``,
-``epoch2``) what becomes of each node. What both epochs have in common is here: numbers
-that must fit their fields, shapes that cannot be stored, and where overlayfs finds the
-content of a file. The tree itself is not changed.
+:func:`collect` walks the tree once. The rules of an epoch (``epoch1``, ``epoch2``) make an
+inode of each node. The rules that both epochs share are here: numbers must fit their
+fields, some shapes cannot be stored, and overlayfs finds the content of a file by xattrs.
+The tree is not changed.
 """
 
 from __future__ import annotations
 
 import re
-import stat
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,10 @@ from typing import Protocol, assert_never
 from bootc.errors import Error
 from bootc.formats.digest import Algorithm
 from bootc.formats.erofs.structs import (
-    BLOCK_DEVICE,
-    CHAR_DEVICE,
-    DIRECTORY,
-    FIFO,
     MAX_NAME_BYTES,
     MAX_SYMLINK_BYTES,
     METACOPY,
     REDIRECT,
-    REGULAR,
-    SOCKET,
-    SYMLINK,
     chunk_count,
 )
 from bootc.formats.erofs.xattrs import ImpossibleXattr
@@ -40,6 +32,7 @@ from bootc.formats.tree import (
     Directory,
     External,
     Fifo,
+    FileKind,
     Inline,
     Leaf,
     Node,
@@ -53,16 +46,6 @@ from bootc.printable import printable
 
 #: Larger files would need more chunk indexes than the C tools write.
 MAX_CHUNKS = 1024
-#: Adds a type to permissions.
-FILE_TYPES = {
-    REGULAR: stat.S_IFREG,
-    DIRECTORY: stat.S_IFDIR,
-    CHAR_DEVICE: stat.S_IFCHR,
-    BLOCK_DEVICE: stat.S_IFBLK,
-    FIFO: stat.S_IFIFO,
-    SOCKET: stat.S_IFSOCK,
-    SYMLINK: stat.S_IFLNK,
-}
 
 _MAX_U32 = 0xFFFFFFFF
 _NAME = re.compile(rb"(?!\.\.?\Z)[^/\0]{1,%d}\Z" % MAX_NAME_BYTES)
@@ -74,19 +57,18 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 class Unrepresentable(Error):
-    """The tree holds something the image format has no room for."""
+    """The tree contains something that the image format cannot store."""
 
 
 class LimitError(Exception):
-    """Why one inode cannot be stored; :func:`collect` adds its path."""
+    """The reason why an inode cannot be stored; :func:`collect` adds its path."""
 
 
 @dataclass(slots=True, eq=False)
 class Inode:
     """One inode as it will stand in the image; the second part is the layout's."""
 
-    #: File type as in directory entries.
-    kind: int
+    kind: FileKind
     #: Type and permissions.
     mode: int
     uid: int
@@ -129,7 +111,7 @@ class Inode:
 
 
 class Rules(Protocol):
-    """What an epoch makes of single nodes. Each may raise :class:`LimitError`."""
+    """The rules of an epoch for single nodes. Each method may raise :class:`LimitError`."""
 
     def directory(self, directory: Directory) -> Inode:
         """Return the inode of a directory before its entries are known."""
@@ -201,7 +183,7 @@ def _enter(directory: Directory, name: bytes, stack: list[_Frame], rules: Rules)
 
 
 def _walk(stack: list[_Frame], inodes: list[Inode], known: dict[int, Inode], rules: Rules) -> bool:
-    """Go on in the innermost directory; True if that led into another one."""
+    """Continue in the innermost directory; return True if the walk entered another one."""
     frame = stack[-1]
     home = frame.inode
     entries = frame.directory.entries
@@ -220,7 +202,7 @@ def _walk(stack: list[_Frame], inodes: list[Inode], known: dict[int, Inode], rul
             child.home = home
             child.name = name
             inodes.append(child)
-        elif child.kind == DIRECTORY:
+        elif child.kind is FileKind.DIRECTORY:
             raise LimitError("the same directory appears twice in the tree")
         else:
             rules.linked(child)
@@ -239,7 +221,7 @@ def _add_dots(inode: Inode) -> None:
 
 
 def check_stat(meta: Stat) -> None:
-    """See that owner and time fit their fields.
+    """Check that owner and time fit their fields.
 
     Raises:
         LimitError: they do not.
@@ -250,34 +232,14 @@ def check_stat(meta: Stat) -> None:
         raise LimitError(f"mtime {meta.mtime_s} s {meta.mtime_ns} ns is out of range")
 
 
-def file_type_of(content: Content) -> int:
-    """Return the file type as in directory entries."""
-    match content:
-        case External() | Inline() | Unverified() | Sparse():
-            return REGULAR
-        case Symlink():
-            return SYMLINK
-        case CharDevice():
-            return CHAR_DEVICE
-        case BlockDevice():
-            return BLOCK_DEVICE
-        case Fifo():
-            return FIFO
-        case Socket():
-            return SOCKET
-        case _:
-            assert_never(content)
-
-
 def overlay_facts(content: Content) -> Pairs:
     """Return the xattrs by which overlayfs finds the content of a file."""
     match content:
         case External():
             digest = content.digest
             metacopy = METACOPY, _METACOPY_HEADER[digest.algorithm] + digest.raw
-            if content.path is None:
-                return metacopy, (REDIRECT, b"/" + digest.object_path.encode())
-            return (metacopy, (REDIRECT, b"/" + content.path)) if content.path else (metacopy,)
+            path = content.object_path
+            return (metacopy, (REDIRECT, b"/" + path)) if path else (metacopy,)
         case Unverified():
             return (METACOPY, b""), (REDIRECT, b"/" + content.path)
         case Sparse():
@@ -287,7 +249,7 @@ def overlay_facts(content: Content) -> Pairs:
 
 
 def fill_content(inode: Inode, content: Content, *, max_symlink: int = MAX_SYMLINK_BYTES) -> None:
-    """Set what both epochs store alike: sizes, data and device numbers.
+    """Set the fields that both epochs store alike: sizes, data and device numbers.
 
     Raises:
         LimitError: something is out of range.

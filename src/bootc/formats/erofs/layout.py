@@ -1,9 +1,9 @@
-"""Where everything of an image stands, as far as both epochs agree.
+"""The layout of an image: rules that both epochs have in common.
 
-Regions in order: header and superblock; inodes, each on a 32-byte slot with its
+The regions in order: header and superblock; inodes, each on a 32-byte slot with its
 xattrs and the tail of its content behind it; the table of xattrs that several inodes
-share; whole data blocks in the order of their inodes. Every number is decided here and
-by the epochs (``epoch1``, ``epoch2``), so the writer only writes down.
+share; whole data blocks in the order of their inodes. This module and the epochs
+(``epoch1``, ``epoch2``) decide every position; the writer only writes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""An image back to the tree it was made from.
+"""Reads an image back into the tree it was made from.
 
-Safe on any bytes (see ``image``). Images whose names, link counts or ``.`` and ``..`` do
-not fit together are refused.
+The reader is safe on any bytes (see ``image``). It refuses images whose names, link counts
+or entries ``.`` and ``..`` contradict each other.
 
-What the writer added is taken away again, so that writing the tree gives the same
-image. Marks of whiteouts are taken only from where the writer puts them; elsewhere they
-are the user's. An image without composefs header (``mkfs.erofs``) is shown as it is.
+It removes everything that the writer adds, so writing the tree gives the same image. It
+removes marks of whiteouts only where the writer puts them; elsewhere they belong to the
+user. In an image without composefs header (``mkfs.erofs``) it removes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.image import (
     Image,
@@ -50,10 +49,10 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Redirected,
     Socket,
     Sparse,
     Stat,
-    Stated,
     Symlink,
     Unverified,
 )
@@ -63,16 +62,14 @@ __all__ = ["InvalidImage", "read_erofs"]
 _STUB_NAME = re.compile(rb"[0-9a-f]{2}\Z")
 #: Metacopy: version 0, length, flags 0, algorithm; then the digest.
 _METACOPY_HEADER = struct.Struct("<BBBB")
-#: Those of SHA-256 only.
-_C_METACOPY_BYTES = 36
 _TYPE_MASK = 0o170000
 
 
-class _Paths(dict[bytes, "_Paths"]):
-    """What is read of a directory, by name; all of it where this is empty."""
+class Paths(dict[bytes, "Paths"]):
+    """The names to read in a directory, each with the names below; if empty, all names."""
 
     @classmethod
-    def of(cls, paths: Iterable[str]) -> _Paths:
+    def of(cls, paths: Iterable[str]) -> Paths:
         root = cls()
         for path in paths:
             below = root
@@ -81,87 +78,86 @@ class _Paths(dict[bytes, "_Paths"]):
         return root
 
 
-def read_erofs(
-    raw: bytes, *, dialect: Dialect = Dialect.RUST, below: Iterable[str] = ()
-) -> Directory:
+def read_erofs(raw: bytes, *, below: Iterable[str] = ()) -> Directory:
     """Return the tree of an image: composefs 0, 1 or 2, or ``mkfs.erofs`` without compression.
 
     Args:
         raw: The whole image.
-        below: Paths from the root, of which none leads into another. What is not at or below one is
-            neither read nor checked, and directories on the way have no xattrs. By default, all.
-        dialect: ``C`` reads as ``composefs-info`` does: link counts are believed and kept,
-            opaque marks and the stored order of xattrs, too, and every device 0:0 is
-            passed over.
+        below: Paths from the root, none inside another. Entries elsewhere are neither read nor
+            checked, and directories on the way have no xattrs. By default, all are read.
 
     Raises:
         InvalidImage: with the offset of what is wrong.
     """
     headers = unpack_headers(raw)
     check_headers(headers, len(raw))
-    reader = _TreeReader(Image(raw, headers), dialect, _Paths.of(below))
+    reader = TreeReader(Image(raw, headers), Paths.of(below))
     return reader.read(headers.superblock.root_nid)
 
 
 @dataclass(slots=True)
-class _Frame:
+class Frame:
     """A directory being read."""
 
     nid: int
     inode: Record
     pending: Iterator[tuple[bytes, int]]
     directory: Directory
-    #: What is read of it.
-    paths: _Paths
+    #: The names to read in it.
+    paths: Paths
     subdirectories: int = 0
     has_whiteouts: bool = False
 
 
-class _TreeReader:
+class TreeReader:
     """Walks from the root; an inode is read once, whatever points at it."""
 
-    def __init__(self, image: Image, dialect: Dialect, paths: _Paths) -> None:
+    def __init__(self, image: Image, paths: Paths) -> None:
         self._image = image
         self._paths = paths
         self._version = image.headers.version
         self._epoch1 = self._version in (0, 1)
-        self._c = dialect is Dialect.C
+        #: Whether devices 0:0 are composefs's own.
+        self.hides_devices = self._epoch1
         self._directories: set[int] = set()
-        self._leaves: dict[int, Leaf] = {}
+        self.leaves: dict[int, Leaf] = {}
         #: Of leaves that announce more than one name: what they announce, and what is found.
-        self._announced: dict[int, int] = {}
+        self.announced: dict[int, int] = {}
         self._found: dict[int, int] = {}
-        self._stack: list[_Frame] = []
+        self._stack: list[Frame] = []
 
     def read(self, root_nid: int) -> Directory:
-        inode = self._inode(root_nid)
+        inode = self.inode(root_nid)
         if not stat.S_ISDIR(inode.mode):
             raise InvalidImage(inode.offset, "the root is no directory")
         root = self._enter(root_nid, inode, self._paths)
         while self._stack:
             frame = self._stack[-1]
             for name, nid in frame.pending:
-                if self._add(frame, name, nid):
+                if self.add(frame, name, nid):
                     break
             else:
-                self._leave(self._stack.pop())
+                self.leave(self._stack.pop())
         if self._paths:
             return root
-        for nid, announced in self._announced.items():
-            if announced != self._found[nid] and not self._c:
-                found = self._found[nid]
-                raise InvalidImage(nid * SLOT_SIZE, f"{announced} links announced, {found} found")
+        for nid, announced in self.announced.items():
+            found = self._found[nid]
+            if announced != found:
+                self.distrust(nid * SLOT_SIZE, f"{announced} links announced, {found} found")
         return root
 
-    def _inode(self, nid: int) -> Record:
-        inode = self._image.inode(nid)
-        if self._c and inode.shared_count:
-            pairs = list(inode.xattrs.items())
-            inode.xattrs.clear()
-            inode.xattrs.update(pairs[inode.shared_count :] + pairs[: inode.shared_count])
-        return inode
+    def distrust(self, offset: int, why: str) -> None:
+        """Refuse an image that contradicts itself. ``libcomposefs`` reads on instead.
 
-    def _enter(self, nid: int, inode: Record, paths: _Paths) -> Directory:
+        Raises:
+            InvalidImage: always.
+        """
+        raise InvalidImage(offset, why)
+
+    def inode(self, nid: int) -> Record:
+        return self._image.inode(nid)
+
+    def _enter(self, nid: int, inode: Record, paths: Paths) -> Directory:
         if len(self._stack) + 1 >= MAX_DEPTH:
             raise InvalidImage(inode.offset, f"directories nested deeper than {MAX_DEPTH}")
         self._directories.add(nid)
@@ -178,21 +174,21 @@ class _TreeReader:
                 raise InvalidImage(inode.offset, f"{name.decode()} is missing or leads elsewhere")
         if paths:
             entries = {name: entries[name] for name in paths if name in entries}
-        self._stack.append(_Frame(nid, inode, iter(entries.items()), directory, paths))
+        self._stack.append(Frame(nid, inode, iter(entries.items()), directory, paths))
         return directory
 
-    def _add(self, frame: _Frame, name: bytes, nid: int) -> bool:
+    def add(self, frame: Frame, name: bytes, nid: int) -> bool:
         """Put an entry into its directory; True if it is one itself, now on the stack."""
-        leaf = self._leaves.get(nid)
+        leaf = self.leaves.get(nid)
         if leaf is not None:
-            if nid not in self._announced and not self._c:
-                raise InvalidImage(nid * SLOT_SIZE, "1 links announced, 2 found")
+            if nid not in self.announced:
+                self.distrust(nid * SLOT_SIZE, "1 links announced, 2 found")
             self._found[nid] = self._found.get(nid, 1) + 1
             frame.directory.entries[name] = leaf
             return False
         if nid in self._directories:
             raise InvalidImage(nid * SLOT_SIZE, "a directory appears twice")
-        inode = self._inode(nid)
+        inode = self.inode(nid)
         file_type = inode.mode & _TYPE_MASK
         if file_type == stat.S_IFREG:
             leaf = self._file(frame, inode)
@@ -201,48 +197,43 @@ class _TreeReader:
             paths = frame.paths[name] if frame.paths else frame.paths
             frame.directory.entries[name] = self._enter(nid, inode, paths)
             return True
-        elif file_type == stat.S_IFCHR and inode.u == 0 and (self._epoch1 or self._c):
-            is_stub = len(self._stack) == 1 and _STUB_NAME.match(name)
-            if not (is_stub or self._c):
-                raise InvalidImage(inode.offset, "a device 0:0 that is no stub of the root")
+        elif file_type == stat.S_IFCHR and inode.u == 0 and self.hides_devices:
+            if len(self._stack) > 1 or not _STUB_NAME.match(name):
+                self.distrust(inode.offset, "a device 0:0 that is no stub of the root")
             return False
         else:
             content = self._special(file_type, inode)
-            self._restore_names(inode.xattrs, ())
+            self.restore_names(inode.xattrs, ())
             leaf = Leaf(_stat(inode), content)
-        self._leaves[nid] = leaf
+        self.leaves[nid] = leaf
         frame.directory.entries[name] = leaf
         if inode.nlink != 1:
-            self._announced[nid] = inode.nlink
+            self.announced[nid] = inode.nlink
             self._found[nid] = 1
-        if self._c:
-            leaf.stated = Stated(inode.nlink, home=frame.directory, name=name)
         return False
 
-    def _leave(self, frame: _Frame) -> None:
+    def leave(self, frame: Frame) -> None:
         inode = frame.inode
         if frame.paths:
             inode.xattrs.clear()
             return
-        if inode.nlink != 2 + frame.subdirectories and not self._c:
-            found = 2 + frame.subdirectories
-            raise InvalidImage(inode.offset, f"{inode.nlink} links announced, {found} found")
+        found = 2 + frame.subdirectories
+        if inode.nlink != found:
+            self.distrust(inode.offset, f"{inode.nlink} links announced, {found} found")
         added: tuple[bytes, ...] = ()
         if frame.has_whiteouts:
             added = WHITEOUTS_MARKS
             if self._version != 0:
                 added += OPAQUE_MARKS
-        self._restore_names(inode.xattrs, added)
-        if self._c:
-            frame.directory.stated = Stated(inode.nlink, size_bytes=inode.size)
+        self.restore_names(inode.xattrs, added)
 
-    def _file(self, frame: _Frame, inode: Record) -> Leaf:
+    def _file(self, frame: Frame, inode: Record) -> Leaf:
         xattrs = inode.xattrs
         content: Content
         if self._version is None:
             content = self._plain_file(inode)
         elif inode.layout == CHUNK_BASED:
-            content = self._overlaid_file(inode, self._version)
+            content = self.overlaid_file(inode, self._version)
         elif (
             self._epoch1
             and inode.size == 0
@@ -250,15 +241,15 @@ class _TreeReader:
             and WHITEOUT_MARKS[0] in xattrs
         ):
             frame.has_whiteouts = True
-            if inode.nlink > 1 and not self._c:
-                raise InvalidImage(inode.offset, "a hard-linked whiteout")
-            self._restore_names(xattrs, WHITEOUT_MARKS)
+            if inode.nlink > 1:
+                self.distrust(inode.offset, "a hard-linked whiteout")
+            self.restore_names(xattrs, WHITEOUT_MARKS)
             return Leaf(_stat(inode), CharDevice(0))
         elif METACOPY in xattrs or REDIRECT in xattrs:
             raise InvalidImage(inode.offset, "a file has content both here and elsewhere")
         else:
             content = self._stored(inode)
-        self._restore_names(xattrs, ())
+        self.restore_names(xattrs, ())
         return Leaf(_stat(inode), content)
 
     def _stored(self, inode: Record) -> Inline:
@@ -270,12 +261,10 @@ class _TreeReader:
         data = self._image.chunks(inode)
         return Sparse(inode.size) if data is None else Inline(data)
 
-    def _overlaid_file(self, inode: Record, version: int) -> Content:
-        """Find out from its xattrs where the content of a file is."""
+    def overlaid_file(self, inode: Record, version: int) -> Content:
+        """Return the place of a file's content, as its xattrs name it."""
         metacopy = inode.xattrs.pop(METACOPY, None)
         redirect = inode.xattrs.pop(REDIRECT, None)
-        if self._c and metacopy and len(metacopy) != _C_METACOPY_BYTES:
-            metacopy = b""
         table = chunk_table_bytes(inode, version, has_digest=bool(metacopy))
         if table:
             self._image.check_holes(inode, table)
@@ -284,10 +273,10 @@ class _TreeReader:
         if metacopy:
             digest = _digest(inode, metacopy)
             if redirect is None:
-                return External(digest, inode.size, b"")
+                return Redirected(digest, inode.size, b"")
             if redirect[1:] == digest.object_path.encode():
                 return External(digest, inode.size)
-            return External(digest, inode.size, redirect[1:])
+            return Redirected(digest, inode.size, redirect[1:])
         if redirect is None:
             return Sparse(inode.size)
         return Unverified(redirect[1:], inode.size)
@@ -312,12 +301,10 @@ class _TreeReader:
             case _:
                 raise InvalidImage(inode.offset, f"unknown file type {inode.mode:o}")
 
-    def _restore_names(self, xattrs: dict[bytes, bytes], added: tuple[bytes, ...]) -> None:
+    def restore_names(self, xattrs: dict[bytes, bytes], added: tuple[bytes, ...]) -> None:
         """Drop overlayfs's and composefs's own xattrs, unescape the user's."""
         if self._version is None:
             return
-        if self._c:
-            added = WHITEOUT_MARKS + WHITEOUTS_MARKS
         for name in list(xattrs):
             if name in added:
                 del xattrs[name]

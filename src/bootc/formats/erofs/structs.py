@@ -35,9 +35,6 @@ INCOMPAT_CHUNKED_FILE = 4
 #: From this feature on metadata may lie in the compressed content of an inode.
 INCOMPAT_METABOX = 0x100
 
-#: File types as directory entries have them.
-REGULAR, DIRECTORY, CHAR_DEVICE, BLOCK_DEVICE, FIFO, SOCKET, SYMLINK = range(1, 8)
-
 FLAT_PLAIN = 0
 FLAT_INLINE = 2
 CHUNK_BASED = 4

@@ -1,9 +1,8 @@
-"""A file system tree as a composefs image: EROFS metadata, byte for byte.
+"""Writes a file system tree as a composefs image: EROFS metadata, byte for byte.
 
-The image of a tree is fully determined, so its fs-verity digest names the tree: a
-digest in a kernel command line is checked against what other composefs
-implementations write. ``inodes`` and the epochs decide what is stored and where, this
-module writes it down.
+The tree determines every byte of its image, so the fs-verity digest of the image names
+the tree. Other implementations of composefs must compute the same digest. ``inodes`` and
+the epochs decide the content and the layout; this module only writes.
 
 Version 1 is what composefs tools write by default; version 0 differs in the version
 number and in two marks on directories with a user's whiteouts. Both are called epoch 1.
@@ -12,9 +11,6 @@ Version 2, epoch 2, is composefs-rs's older and unrelated layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from bootc.formats.dialect import Dialect
 from bootc.formats.erofs import epoch1, epoch2
 from bootc.formats.erofs.inodes import Inode
 from bootc.formats.erofs.layout import FIRST_INODE, Layout
@@ -25,7 +21,6 @@ from bootc.formats.erofs.structs import (
     COMPOSEFS_HEADER,
     COMPOSEFS_HEADER_VERSION,
     COMPOSEFS_MAGIC,
-    DIRECTORY,
     DIRENT,
     EXTENDED,
     EXTENDED_INODE,
@@ -35,32 +30,30 @@ from bootc.formats.erofs.structs import (
     XATTR_HEADER,
     Superblock,
 )
-from bootc.formats.tree import CharDevice, Directory, Leaf
-
-#: Versions that :func:`mkfs_erofs` writes.
-VERSIONS = (0, 1, 2)
+from bootc.formats.tree import Directory, FileKind
 
 _MASK_64 = (1 << 64) - 1
 
 
-def mkfs_erofs(root: Directory, *, version: int = 1, dialect: Dialect = Dialect.RUST) -> bytes:
+def mkfs_erofs(root: Directory, *, version: int = 1) -> bytes:
     """Return the image of ``root``.
 
     Args:
         root: The tree; it is not changed.
-        version: One of :data:`VERSIONS`.
-        dialect: Whose rules decide what the implementations of versions 0 and 1 do
-            differently; ``C`` is for tools that must write what ``mkcomposefs`` writes.
+        version: 0, 1 or 2.
 
     Raises:
-        Unrepresentable: the tree holds something the format has no room for.
+        Unrepresentable: the tree contains something that the format cannot store.
     """
     if version in (0, 1):
-        layout = epoch1.lay_out(root, version, dialect)
-    elif version == 2:
-        layout = epoch2.lay_out(root)
-    else:
-        raise ValueError(f"composefs version {version}")
+        return write_layout(epoch1.lay_out(root, version))
+    if version == 2:
+        return write_layout(epoch2.lay_out(root))
+    raise ValueError(f"composefs version {version}")
+
+
+def write_layout(layout: Layout) -> bytes:
+    """Return the image with this layout."""
     pieces = [_headers(layout)]
     blocks: list[bytes] = []
     position = FIRST_INODE
@@ -77,30 +70,6 @@ def mkfs_erofs(root: Directory, *, version: int = 1, dialect: Dialect = Dialect.
     pieces.extend(layout.shared)
     pieces.append(bytes(layout.data_start - layout.table - sum(map(len, layout.shared))))
     return b"".join(pieces + blocks)
-
-
-def c_format_version(root: Directory, minimum: int = 0, maximum: int = 1) -> int:
-    """Return the version ``mkcomposefs`` chooses: the lowest that can show the whiteouts.
-
-    Raises:
-        ValueError: the range holds no version the C tools write.
-    """
-    if not (0 <= minimum <= 1 and maximum >= 0):
-        raise ValueError(f"composefs versions {minimum} to {maximum}")
-    if minimum == 0 and maximum >= 1 and any(map(_is_whiteout, _nodes(root))):
-        return 1
-    return minimum
-
-
-def _nodes(root: Directory) -> Iterator[Directory | Leaf]:
-    pending = [root]
-    for directory in pending:
-        yield from directory.entries.values()
-        pending += [node for node in directory.entries.values() if isinstance(node, Directory)]
-
-
-def _is_whiteout(node: Directory | Leaf) -> bool:
-    return isinstance(node, Leaf) and node.content == CharDevice(0)
 
 
 def _headers(layout: Layout) -> bytes:
@@ -154,7 +123,7 @@ def _record(inode: Inode) -> bytes:
 
 def _content(inode: Inode, blocks: list[bytes]) -> bytes:
     """Add the inode's whole blocks to ``blocks``; return its tail."""
-    if inode.kind == DIRECTORY:
+    if inode.kind is FileKind.DIRECTORY:
         return _directory(inode, blocks)
     if not inode.blocks:
         return inode.data
@@ -174,7 +143,7 @@ def _directory(inode: Inode, blocks: list[bytes]) -> bytes:
         name_offset = DIRENT.size * len(names)
         piece = []
         for name, child in zip(names, inode.children[start:end], strict=True):
-            piece.append(pack(child.position // SLOT_SIZE, name_offset, child.kind))
+            piece.append(pack(child.position // SLOT_SIZE, name_offset, child.kind.dirent_type))
             name_offset += len(name)
         piece += names
         if i < inode.blocks:
@@ -186,7 +155,7 @@ def _directory(inode: Inode, blocks: list[bytes]) -> bytes:
 
 
 class _XattrBodies:
-    """Writes what stands between an inode's record and its tail."""
+    """Writes the xattrs between an inode's record and its tail."""
 
     def __init__(self, layout: Layout) -> None:
         self._max_shared = layout.max_shared

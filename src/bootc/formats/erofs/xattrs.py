@@ -1,8 +1,8 @@
-"""Xattrs as an image stores them.
+"""Encodes extended attributes as an image stores them.
 
-An entry is two lengths, the number of a common prefix, what is left of the name, and the
-value. Entries that several inodes have move to a table and are called by number. A
-32-bit filter in front of an inode's entries tells which names it certainly lacks.
+An entry is two lengths, the number of a common prefix, the rest of the name, and the
+value. Entries that several inodes have are stored once in a table, and inodes refer to
+them by number. A 32-bit filter before an inode's entries rules out most absent names.
 
 Source: Linux fs/erofs/xattr.c.
 """
@@ -30,11 +30,11 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
 class ImpossibleXattr(Exception):
-    """There is no room for a name, a value, or so many of them."""
+    """A name, a value, or their number is too large for an image."""
 
 
 class XattrEncoder:
-    """Encodes the xattrs of one image; what a name becomes is found out once.
+    """Encodes the xattrs of one image. It computes the form of each name once.
 
     Args:
         prefixes: The numbered prefixes this image may use.

@@ -13,6 +13,7 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Redirected,
     Socket,
     Stat,
     Symlink,
@@ -102,7 +103,7 @@ def external(data: bytes, algorithm: Algorithm = Algorithm.SHA512) -> External:
         (external(BIG), external(BIG), True),
         (external(BIG), external(OTHER), False),
         # The image's object may have a place of its own.
-        (external(BIG), External(external(BIG).digest, len(BIG), b"ab/cd"), True),
+        (external(BIG), Redirected(external(BIG).digest, len(BIG), b"ab/cd"), True),
         # How large a file is kept in an image depends on the image.
         (Inline(BIG), external(BIG), True),
         (external(BIG, Algorithm.SHA256), Inline(BIG), True),

@@ -86,8 +86,8 @@ def _backing_path(node: Node, file: str) -> bytes:
     if isinstance(node, Directory):
         raise NotInImage(f"{file} is a directory, which has no content")
     match node.content:
-        case External(digest, _, path):
-            return digest.object_path.encode() if path is None else path
+        case External() as content:
+            return content.object_path
         case Unverified(path):
             return path
         case _:

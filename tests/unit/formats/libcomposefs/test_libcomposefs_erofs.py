@@ -6,12 +6,13 @@ import struct
 
 import pytest
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.erofs.epoch1 import lay_out
+from bootc.formats.erofs.epoch1 import lay_out, lay_out_by
 from bootc.formats.erofs.inodes import Inode, Unrepresentable
 from bootc.formats.erofs.reader import InvalidImage, read_erofs
-from bootc.formats.erofs.writer import c_format_version, mkfs_erofs
+from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.libcomposefs import erofs as libcomposefs
+from bootc.formats.libcomposefs.tree import CTree, Stated
 from bootc.formats.tree import (
     CharDevice,
     Directory,
@@ -19,9 +20,9 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Redirected,
     Sparse,
     Stat,
-    Stated,
     Unverified,
 )
 
@@ -46,46 +47,51 @@ def with_whiteout() -> Directory:
     ],
 )
 def test_the_version_the_c_tools_choose(tree: Directory, low: int, high: int, version: int) -> None:
-    assert c_format_version(tree, low, high) == version
+    assert libcomposefs.format_version(tree, low, high) == version
 
 
 @pytest.mark.parametrize(("low", "high"), [(2, 2), (-1, 1), (0, -1)])
 def test_versions_the_c_tools_do_not_have(low: int, high: int) -> None:
     with pytest.raises(ValueError, match=f"versions {low} to {high}"):
-        c_format_version(Directory(), low, high)
+        libcomposefs.format_version(Directory(), low, high)
 
 
-def inode(root: Directory, name: bytes, dialect: Dialect) -> Inode:
-    top = lay_out(root, 1, dialect).inodes[0]
+def strict_inode(root: Directory, name: bytes) -> Inode:
+    top = lay_out(root, 1).inodes[0]
+    return top.children[top.names.index(name)]
+
+
+def inode(tree: CTree, name: bytes) -> Inode:
+    top = lay_out_by(libcomposefs.Rules(tree, 1), tree.root).inodes[0]
     return top.children[top.names.index(name)]
 
 
 def test_link_counts_are_those_of_the_source() -> None:
-    leaf = Leaf(Stat(), Fifo(), Stated(9))
+    leaf = Leaf(Stat(), Fifo())
     root = Directory(Stat(), {b"f": leaf})
-    assert inode(root, b"f", Dialect.RUST).nlink == 1
-    assert inode(root, b"f", Dialect.C).nlink == 9
-    image = mkfs_erofs(root, dialect=Dialect.C)
+    tree = CTree(root, {leaf: Stated(9)})
+    assert strict_inode(root, b"f").nlink == 1
+    assert inode(tree, b"f").nlink == 9
+    image = libcomposefs.mkfs_erofs(tree)
     with pytest.raises(InvalidImage, match="9 links announced, 1 found"):
         read_erofs(image)
-    again = read_erofs(image, dialect=Dialect.C)
-    assert again.entries[b"f"].stated == Stated(9, home=again, name=b"f")
-    assert mkfs_erofs(again, dialect=Dialect.C) == image
+    again = libcomposefs.read_erofs(image)
+    assert again.stated[again.root.entries[b"f"]] == Stated(9, home=again.root, name=b"f")
+    assert libcomposefs.mkfs_erofs(again) == image
 
 
 def test_a_file_is_numbered_where_the_source_has_no_hard_link() -> None:
     leaf = Leaf(Stat(), Fifo())
     root = Directory(Stat(), {b"a": Directory(Stat(), {b"z": leaf}), b"b": leaf, b"c": leaf})
-    assert inode(root, b"b", Dialect.RUST).number == 1 + 256 + 1
-    leaf.stated = Stated(3, home=root, name=b"c")
-    assert inode(root, b"b", Dialect.RUST).number == 1 + 256 + 1
+    assert strict_inode(root, b"b").number == 1 + 256 + 1
+    tree = CTree(root, {leaf: Stated(3, home=root, name=b"c")})
     # Among 256 stubs and "a", "b" and "c" comes last but for those from c0 on.
-    assert inode(root, b"b", Dialect.C).number == 1 + 0xC0 + 1
+    assert inode(tree, b"b").number == 1 + 0xC0 + 1
 
 
 def test_times_before_1970_are_the_earliest() -> None:
     root = Directory(Stat(mtime_s=7), {b"old": Leaf(Stat(mtime_s=-2, mtime_ns=3), Fifo())})
-    image = mkfs_erofs(root, dialect=Dialect.C)
+    image = libcomposefs.mkfs_erofs(CTree(root))
     assert struct.unpack_from("<qI", image, 1048) == (-2, 3)
     assert read_erofs(image).entries[b"old"].stat == Stat(mtime_s=-2, mtime_ns=3)
 
@@ -94,9 +100,9 @@ def test_at_most_128_xattrs_of_an_inode_are_shared() -> None:
     xattrs = {b"user.%03d" % i: b"v" for i in range(130)}
     root = Directory(Stat(), {b"a": Leaf(Stat(xattrs=dict(xattrs)), Fifo())})
     root.entries[b"b"] = Leaf(Stat(xattrs=dict(xattrs)), Fifo())
-    for dialect, shared in [(Dialect.RUST, 130), (Dialect.C, 128)]:
-        image = mkfs_erofs(root, dialect=dialect)
-        position = inode(root, b"a", dialect).position
+    strict = mkfs_erofs(root), strict_inode(root, b"a").position, 130
+    as_c = libcomposefs.mkfs_erofs(CTree(root)), inode(CTree(root), b"a").position, 128
+    for image, position, shared in (strict, as_c):
         assert image[position + 32 + 4] == shared
         assert read_erofs(image).entries[b"b"].stat.xattrs == xattrs
 
@@ -107,30 +113,30 @@ def test_c_stores_fewer_bytes_of_xattrs() -> None:
         root = Directory(Stat(), {b"f": Leaf(Stat(xattrs={b"user.a": bytes(length)}), Fifo())})
         mkfs_erofs(root)
         if fits:
-            mkfs_erofs(root, dialect=Dialect.C)
+            libcomposefs.mkfs_erofs(CTree(root))
         else:
             with pytest.raises(Unrepresentable, match="more than C stores"):
-                mkfs_erofs(root, dialect=Dialect.C)
+                libcomposefs.mkfs_erofs(CTree(root))
 
 
 def test_a_hard_linked_whiteout_marks_only_the_directory_it_is_from() -> None:
     gone = Leaf(Stat(), CharDevice(0))
     home, other = Directory(Stat(), {b"g": gone}), Directory(Stat(), {b"g": gone})
-    gone.stated = Stated(2, home=home, name=b"g")
     root = Directory(Stat(), {b"home": home, b"other": other})
+    tree = CTree(root, {gone: Stated(2, home=home, name=b"g")})
     with pytest.raises(Unrepresentable, match="whiteout"):
         mkfs_erofs(root)
-    assert len(inode(root, b"home", Dialect.C).xattrs) == 4
-    assert inode(root, b"other", Dialect.C).xattrs == ()
-    again = read_erofs(mkfs_erofs(root, dialect=Dialect.C), dialect=Dialect.C)
+    assert len(inode(tree, b"home").xattrs) == 4
+    assert inode(tree, b"other").xattrs == ()
+    again = libcomposefs.read_erofs(libcomposefs.mkfs_erofs(tree)).root
     assert again.lookup("home/g") is again.lookup("other/g")
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        External(DIGEST, 5000, b""),
-        External(DIGEST, 5000, b"else/where"),
+        Redirected(DIGEST, 5000, b""),
+        Redirected(DIGEST, 5000, b"else/where"),
         Unverified(DIGEST.object_path.encode(), 7),
         Sparse(7),
     ],
@@ -153,7 +159,8 @@ def test_reading_as_composefs_info_does() -> None:
             b"s": Leaf(Stat(xattrs={b"user.overlay.whiteouts": b""}), Inline(b"")),
         },
     )
-    again = read_erofs(mkfs_erofs(root), dialect=Dialect.C)
+    tree = libcomposefs.read_erofs(mkfs_erofs(root))
+    again = tree.root
     directory = again.entries[b"h"]
     assert list(directory.stat.xattrs) == [
         b"trusted.overlay.opaque",
@@ -161,10 +168,10 @@ def test_reading_as_composefs_info_does() -> None:
         b"user.overlay.opaque",
         b"user.b",
     ]
-    assert directory.stated == Stated(2, size_bytes=12 * 3 + 4)
+    assert tree.stated[directory] == Stated(2, size_bytes=12 * 3 + 4)
     assert again.lookup("f").content == Unverified(long.object_path.encode(), 7)  # type: ignore[union-attr]
     assert again.lookup("h/g").content == CharDevice(0)  # type: ignore[union-attr]
     assert again.entries[b"s"].stat.xattrs == {}
 
-    version_2 = read_erofs(mkfs_erofs(root, version=2), dialect=Dialect.C)
-    assert version_2.lookup("h/g") is None
+    version_2 = libcomposefs.read_erofs(mkfs_erofs(root, version=2))
+    assert version_2.root.lookup("h/g") is None

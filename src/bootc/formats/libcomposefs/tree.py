@@ -1,8 +1,10 @@
-"""Trees as the C tools of composefs see them.
+"""Trees as the tools of libcomposefs see them, and the lists that ``composefs-info`` prints.
 
-Owns: what ``mkcomposefs`` makes of a directory before it writes the image, and what
-``composefs-info`` tells of an image besides its dump. The formats themselves are the
-business of ``erofs`` and ``dumpfile``, in the dialect ``C``.
+``mkcomposefs`` and ``composefs-info`` disagree with composefs-rs in places: they believe
+link counts instead of counting, keep the order of xattrs, and take dumpfiles that
+composefs-rs refuses. bootc's own images follow composefs-rs. This package therefore has
+everything about the other dialect: its readers and layout rules are subclasses of the
+strict ones in ``formats``, which know nothing of it.
 
 Source: the behaviour of the tools of libcomposefs 1.0.8.
 """
@@ -10,7 +12,7 @@ Source: the behaviour of the tools of libcomposefs 1.0.8.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bootc.formats.dumptext import escape
 from bootc.formats.tree import (
@@ -20,6 +22,7 @@ from bootc.formats.tree import (
     Directory,
     External,
     Leaf,
+    Node,
     Stat,
     Symlink,
     Unverified,
@@ -27,19 +30,42 @@ from bootc.formats.tree import (
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """Numbers that an image or a dumpfile states of a node and that the tree itself determines.
+
+    The C tools write them down again, right or wrong.
+    """
+
+    nlink: int
+    #: Of a directory: the length of its entries in the image.
+    size_bytes: int = 0
+    #: Of a leaf: the directory and the name under which it is not a hard link.
+    home: Directory | None = None
+    name: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CTree:
+    """A tree, and what its source stated of the nodes. Nodes are told apart by identity."""
+
+    root: Directory
+    stated: dict[Node, Stated] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Omissions:
-    """What an image of a directory is to be made without."""
+    """Metadata and files that an image of a directory leaves out."""
 
     times: bool = False
     #: Whiteouts are devices, too.
     devices: bool = False
     xattrs: bool = False
-    #: Of xattrs, those that are not the users' (``user.``).
+    #: Xattrs whose names do not begin with ``user.``.
     system_xattrs: bool = False
 
 
 def as_scanned(root: Directory, omit: Omissions) -> None:
-    """Change a tree of a directory to what ``mkcomposefs`` sees: it knows no hard links."""
+    """Change a tree of a directory as ``mkcomposefs`` reads it: without hard links."""
     seen: set[int] = set()
     pending = [root]
     for directory in pending:
@@ -67,18 +93,21 @@ def _omit(stat: Stat, omit: Omissions) -> None:
         }
 
 
-def only(root: Directory, names: Collection[bytes]) -> Directory:
+def only(tree: CTree, names: Collection[bytes]) -> CTree:
     """Return the tree without the entries of the root that are not among ``names``."""
-    entries = {name: node for name, node in root.entries.items() if name in names}
-    return Directory(root.stat, entries, root.stated)
+    entries = {name: node for name, node in tree.root.entries.items() if name in names}
+    root = Directory(tree.root.stat, entries)
+    stated = dict(tree.stated)
+    if tree.root in stated:
+        stated[root] = stated[tree.root]
+    return CTree(root, stated)
 
 
 def object_path(content: Content) -> bytes:
-    """Return where below the object store the content is, empty for nowhere."""
+    """Return the path of the content below the object store, empty if it is not there."""
     match content:
         case External():
-            named = content.digest.object_path.encode()
-            return named if content.path is None else content.path
+            return content.object_path
         case Unverified():
             return content.path
         case _:
@@ -92,7 +121,7 @@ def objects(root: Directory) -> set[bytes]:
 
 
 def list_lines(root: Directory) -> Iterator[bytes]:
-    """Yield the lines of ``composefs-info ls``: what is where, of files with many names once."""
+    """Yield the lines of ``composefs-info ls``; only the first name of a file has its content."""
     seen: set[int] = set()
     for path, node in root.walk():
         if node is root:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Digest
-from bootc.formats.dumpfile import DumpfileError, parse_dumpfile, write_dumpfile
+from bootc.formats.dumpfile import DumpfileError
+from bootc.formats.libcomposefs.dumpfile import parse_dumpfile, write_dumpfile
+from bootc.formats.libcomposefs.tree import CTree, Stated
 from bootc.formats.tree import (
     CharDevice,
     Content,
@@ -15,10 +16,10 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Redirected,
     Socket,
     Sparse,
     Stat,
-    Stated,
     Symlink,
     Unverified,
 )
@@ -29,8 +30,12 @@ ROOT = "/ 0 40755 2 0 0 0 0.0 - - -"
 F = "/f {} 100644 1 0 0 0 0.0"
 
 
+def parse_tree(*lines: str) -> CTree:
+    return parse_dumpfile([ROOT.encode(), *(x.encode() for x in lines)])
+
+
 def parse(*lines: str) -> Directory:
-    return parse_dumpfile([ROOT.encode(), *(x.encode() for x in lines)], dialect=Dialect.C)
+    return parse_tree(*lines).root
 
 
 @pytest.mark.parametrize(
@@ -49,8 +54,8 @@ def parse(*lines: str) -> Directory:
         ("/f 3 100644 1 0 0 0 0.0  - -", Sparse(3)),
         ("/f 3 100644 1 0 0 0 0.0 ab/cd - -", Unverified(b"ab/cd", 3)),
         (f"/f 3 100644 1 0 0 0 0.0 {OBJECT} - {HEX.upper()}", External(Digest.from_hex(HEX), 3)),
-        (f"/f 3 100644 1 0 0 0 0.0 - - {HEX}", External(Digest.from_hex(HEX), 3, b"")),
-        (f"/f 3 100644 1 0 0 0 0.0 ab/cd - {HEX}", External(Digest.from_hex(HEX), 3, b"ab/cd")),
+        (f"/f 3 100644 1 0 0 0 0.0 - - {HEX}", Redirected(Digest.from_hex(HEX), 3, b"")),
+        (f"/f 3 100644 1 0 0 0 0.0 ab/cd - {HEX}", Redirected(Digest.from_hex(HEX), 3, b"ab/cd")),
         ("/f 2 120777 1 0 0 0 0.0 target xx 00", Symlink(b"target")),
         ("/f 0 20720777 1 0 0 0 0.0 target", Symlink(b"target")),
         ("/f 0 20777 3 0 0 0 0.0 target", CharDevice(0)),
@@ -99,19 +104,20 @@ def test_the_last_xattr_of_a_name_counts() -> None:
 
 
 def test_hard_links_may_come_before_their_file_and_point_at_each_other() -> None:
-    root = parse(
+    tree = parse_tree(
         "/a 0 @100644 - - - - - /d/b",
         "/d 0 40755 1 0 0 0 0.0",
         "/d/b 0 @100644 - - - - - d//c/",
         "/d/c 0 100644 1 0 0 0 0.0",
         "/e 0 @100644 - - - - - /a",
     )
+    root = tree.root
     directory = root.entries[b"d"]
     assert isinstance(directory, Directory)
     leaf = directory.entries[b"c"]
     assert isinstance(leaf, Leaf)
     assert root.entries[b"a"] is root.entries[b"e"] is directory.entries[b"b"] is leaf
-    assert leaf.stated == Stated(1, home=directory, name=b"c")
+    assert tree.stated[leaf] == Stated(1, home=directory, name=b"c")
 
 
 @pytest.mark.parametrize(
@@ -143,27 +149,29 @@ def test_long_chains_of_links_cost_no_more_than_lines() -> None:
 
 
 def test_link_counts_and_whiteouts_with_several_names_are_kept() -> None:
-    root = parse("/w 0 20644 7 0 0 0 0.0", "/x 0 @20644 - - - - - /w", "/y 0 10644 3 0 0 0 0.0")
+    tree = parse_tree(
+        "/w 0 20644 7 0 0 0 0.0", "/x 0 @20644 - - - - - /w", "/y 0 10644 3 0 0 0 0.0"
+    )
+    root = tree.root
     whiteout, fifo = root.entries[b"w"], root.entries[b"y"]
     assert whiteout is root.entries[b"x"]
     assert isinstance(whiteout, Leaf)
     assert isinstance(fifo, Leaf)
     assert whiteout.content == CharDevice(0)
-    assert whiteout.stated == Stated(7, home=root, name=b"w")
-    assert fifo.stated == Stated(3, home=root, name=b"y")
+    assert tree.stated[whiteout] == Stated(7, home=root, name=b"w")
+    assert tree.stated[fifo] == Stated(3, home=root, name=b"y")
 
 
 def test_the_dump_of_the_c_tools() -> None:
     file = Leaf(Stat(0o644, 7, 8, 1, 2, {b"user.b": b"-", b"user.a": b""}), Inline(b"a\n="))
-    file.stated = Stated(4)
-    external = Leaf(Stat(0o644), External(Digest.from_hex(HEX), 10, b"ab/cd"), Stated(5))
-    nowhere = Leaf(Stat(0o644), External(Digest.from_hex(HEX), 10, b""))
+    external = Leaf(Stat(0o644), Redirected(Digest.from_hex(HEX), 10, b"ab/cd"))
+    nowhere = Leaf(Stat(0o644), Redirected(Digest.from_hex(HEX), 10, b""))
     root = Directory(
         Stat(0o755),
         {b"a": file, b"b": file, b"d": Directory(), b"e": external, b"f": external, b"g": nowhere},
-        Stated(3, size_bytes=4096),
     )
-    assert list(write_dumpfile(root, dialect=Dialect.C)) == [
+    stated = {file: Stated(4), external: Stated(5), root: Stated(3, size_bytes=4096)}
+    assert list(write_dumpfile(CTree(root, stated))) == [
         b"/ 4096 40755 3 0 0 0 0.0 - - -\n",
         b"/a 3 100644 4 7 8 0 1.2 - a\\n= - user.b=- user.a=\n",
         b"/b 3 @100644 4 7 8 0 1.2 /a a\\n= - user.b=- user.a=\n",

@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.formats.ctree import Omissions, as_scanned, list_lines, object_path, objects, only
 from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.libcomposefs.tree import (
+    CTree,
+    Omissions,
+    Stated,
+    as_scanned,
+    list_lines,
+    object_path,
+    objects,
+    only,
+)
 from bootc.formats.tree import (
     BlockDevice,
     CharDevice,
@@ -12,9 +21,9 @@ from bootc.formats.tree import (
     Fifo,
     Inline,
     Leaf,
+    Redirected,
     Sparse,
     Stat,
-    Stated,
     Symlink,
     Unverified,
 )
@@ -86,10 +95,11 @@ def test_without_xattrs(omit: Omissions, left: list[bytes]) -> None:
 
 def test_only_some_entries_of_the_root() -> None:
     root = tree()
-    root.stated = Stated(3, size_bytes=99)
-    some = only(root, [b"dir", b"same", b""])
-    assert [path for path, _ in some.walk()] == [b"/", b"/dir", b"/dir/same", b"/dir/w"]
-    assert (some.stat, some.stated) == (root.stat, root.stated)
+    stated = {root: Stated(3, size_bytes=99), root.entries[b"dir"]: Stated(2, size_bytes=5)}
+    some = only(CTree(root, stated), [b"dir", b"same", b""])
+    assert [path for path, _ in some.root.walk()] == [b"/", b"/dir", b"/dir/same", b"/dir/w"]
+    assert some.root.stat == root.stat
+    assert [some.stated.get(node) for _, node in some.root.walk()] == [*stated.values(), None, None]
     assert len(root.entries) == 5
 
 
@@ -97,8 +107,8 @@ def test_only_some_entries_of_the_root() -> None:
     ("content", "path"),
     [
         (External(DIGEST, 9), PATH),
-        (External(DIGEST, 9, b"x y"), b"x y"),
-        (External(DIGEST, 9, b""), b""),
+        (Redirected(DIGEST, 9, b"x y"), b"x y"),
+        (Redirected(DIGEST, 9, b""), b""),
         (Unverified(b"/a", 9), b"/a"),
         (Sparse(9), b""),
         (Inline(b"x"), b""),
@@ -116,7 +126,7 @@ def test_lines() -> None:
     root.entries |= {
         b"link": Leaf(Stat(), Symlink(b"a b\\\xff")),
         rb"n \x20" + b"\n": Leaf(Stat(), Unverified(b"a b", 5)),
-        b"none": Leaf(Stat(), External(DIGEST, 9, b"")),
+        b"none": Leaf(Stat(), Redirected(DIGEST, 9, b"")),
     }
     assert list(list_lines(root)) == [
         b"/dir/\t\n",
