@@ -35,7 +35,7 @@ from bootc.cli import main
 
 def run(args, context):
     from bootc.boot.scheme import BootDirs
-    from bootc.boot.systemd_boot import Bootloader
+    from bootc.boot.loader import Bootloader
     from bootc.deploy.host import status
     from bootc.deploy.host.boot_state import BootedState
     from bootc.deploy.host.view import PartialHostView, find_scheme

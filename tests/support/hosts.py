@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.deploy.host.model import (
     BootEntry,
     ComposefsStatus,

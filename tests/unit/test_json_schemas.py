@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
 from bootc.cli.options import Command
 from bootc.cli.render.explain import comparison_json

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
-from bootc.boot.systemd_boot import Bootloader
+from bootc.boot.loader import Bootloader
 from bootc.cli.render.status import status_text
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts
