@@ -94,7 +94,7 @@ def _check_message(exc: Error, *, position: bool = False) -> None:
     assert not position or _POSITION.search(line), line
     # The parser's own text: one_line would escape what it left.
     assert str(exc).isprintable(), line
-    assert len(line) < 10_000, line
+    assert len(str(exc)) < 10_000, line
 
 
 def _bls(data: bytes) -> None:

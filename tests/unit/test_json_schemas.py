@@ -20,12 +20,11 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
 from bootc.cli.options import Command
+from bootc.cli.render.etc import review_json
 from bootc.cli.render.explain import comparison_json
 from bootc.cli.render.structured import render_json
 from bootc.cli.table import commands_for
-from bootc.cli.verbs.etc import to_json
-from bootc.deploy.etc.diff import Change
-from bootc.deploy.etc.diff import SideKind as ChangeKind
+from bootc.deploy.etc.diff import Change, ChangeKind
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.etc.review import MergeReview, Review
 from bootc.deploy.host.model import (
@@ -43,8 +42,7 @@ from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
-from bootc.formats.treediff import Aspect, Difference
-from bootc.formats.treediff import Finding as TreeFinding
+from bootc.formats.treediff import Aspect, Difference, DifferenceGroup
 from bootc.oci.canonical import Applied, known_canonicalisations
 from bootc.oci.explain import Comparison, Side, SideKind
 from bootc.oci.unpack import split_layer
@@ -114,7 +112,7 @@ def review() -> Review:
 def report() -> Comparison:
     sides = (Side("a", SideKind.DIRECTORY, 3, A, 1), Side("b", SideKind.IMAGE, 4, B, None))
     findings = tuple(
-        TreeFinding(
+        DifferenceGroup(
             aspect,
             b"user.\xff" if aspect is Aspect.XATTR else b"",
             *(3, 1, 1, 0),
@@ -128,7 +126,7 @@ def report() -> Comparison:
 
 DOCUMENTS = {
     "host": lambda: render_json(host().to_json()),
-    "etc-diff": lambda: render_json(to_json(review())),
+    "etc-diff": lambda: render_json(review_json(review())),
     "digest-explanation": lambda: comparison_json(report()),
 }
 
@@ -141,7 +139,7 @@ DOCUMENTS = {
     [
         *((name, make) for name, make in DOCUMENTS.items()),
         ("host", lambda: render_json(Host.empty().to_json())),
-        ("etc-diff", lambda: render_json(to_json(Review((), {}, None)))),
+        ("etc-diff", lambda: render_json(review_json(Review((), {}, None)))),
         ("digest-explanation", lambda: comparison_json(equal(()))),
         ("digest-explanation", lambda: comparison_json(equal(None))),
     ],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
-from bootc.boot.loader import Bootloader
 from bootc.cli.render.status import status_text
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts, ImageFacts, StateFacts

@@ -159,5 +159,8 @@ def test_an_lsblk_that_fails_is_reported(machine: Fake) -> None:
 
 
 def test_a_file_system_without_device_is_named() -> None:
-    with Dir.open("/proc") as directory, pytest.raises(NoBackingDevice, match="/proc lies on no"):
+    with (
+        Dir.open("/proc") as directory,
+        pytest.raises(NoBackingDevice, match="/proc is not on a block device"),
+    ):
         backing_device(directory)

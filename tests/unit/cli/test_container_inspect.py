@@ -81,4 +81,4 @@ def test_refusals(run: Run, root: Root) -> None:
     root.file("usr/lib/modules/6.1/vmlinuz")
     code, out, err = run("--rootfs", root.path)
     assert (code, out) == (1, "")
-    assert err.startswith("error: Found multiple subdirectories in usr/lib/modules (hint: leave ")
+    assert err.startswith("error: Found multiple subdirectories in usr/lib/modules (hint: keep ")

@@ -15,8 +15,8 @@ from bootc.cli.verbs.cfs import opening
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.install.config import BLOCK_SETUPS, BOOTLOADERS
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.formats.erofs.writer import VERSIONS
 from bootc.oci.seal import XattrMode
+from bootc.repository.metadata import EROFS_FORMATS
 
 XATTR_MODES = [mode.value for mode in XattrMode]
 #: The options that have choices, by verb, and what each must have.
@@ -55,7 +55,7 @@ def test_versions_of_the_image_format() -> None:
     for number in range(-1, 10):
         with contextlib.suppress(argparse.ArgumentTypeError):
             taken.append(opening.parse_erofs_version(str(number)))
-    assert taken == list(VERSIONS)
+    assert taken == list(EROFS_FORMATS)
 
 
 def test_findings_about_other_systems() -> None:

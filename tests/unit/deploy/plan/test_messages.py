@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Menu
 from bootc.boot.scheme import Scheme
-from bootc.boot.loader import Bootloader
 from bootc.deploy.host.boot_state import BootedState, Staged
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.journal import Event, JournalMessage
