@@ -21,8 +21,9 @@ from pathlib import Path
 from bootc.deploy.etc.apply import read_etc
 from bootc.deploy.etc.review import CannotReset, reset
 from bootc.deploy.etc.local import LocalEtc
+from bootc.deploy.host.statedir import StateDir
 from bootc.errors import one_line
-from bootc.formats.digest import Algorithm
+from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.tree import Directory
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
@@ -43,7 +44,7 @@ with Dir.open(state) as directory, read_etc(directory, Algorithm.SHA512) as curr
     local = LocalEtc(Directory(), current, {}, current.open_content)
     for path in (b"ssl", b"ssl/certs"):
         try:
-            reset(directory, local, path)
+            reset(StateDir(directory, Digest.from_hex('aa' * 64)), local, path)
         except CannotReset as exc:
             said = one_line(exc)
         else:
