@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import budget
 import pytest
 from journeys import Installed, install
 from sharing import Sharing
@@ -37,7 +38,8 @@ REPOSITORY = HERE.parents[1]
 
 
 def pytest_configure() -> None:
-    """Give machines that run side by side a processor each."""
+    """Start the clock of the run, and give machines side by side a processor each."""
+    budget.start()
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("BOOTC_QEMU_PROCESSORS", "1")
 
@@ -108,6 +110,8 @@ def installation(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installed]:
     """A disk where the first image is installed, for journeys to start from."""
+    if not budget.is_left():
+        budget.skip_rest(0, 1)
     directory, first = tmp_path_factory.mktemp("installed"), images["1"]
     start = install(
         demo_os, update_registry, first, name=f"demo-{first.tag}", directory=directory, logs=logs
