@@ -14,7 +14,7 @@ from journeys import BALLAST, FINALIZE_UNIT, Images, Installed, Journey
 from support.variants import TYPE1
 from testbed.registry import Registry
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
 TYPE1_ONLY = pytest.param(TYPE1, id="type1")
 UNITS = Path(__file__).parents[2] / "data" / "systemd"

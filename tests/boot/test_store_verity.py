@@ -26,7 +26,7 @@ from testbed.machine import Machine
 from testbed.qemu import find_qemu
 from testbed.tamper import Ext4
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(2400)]
 
 #: Where the guest has the disks.
 DISK, MOUNT_POINT = "/dev/vdc", "/run/store"

@@ -16,7 +16,7 @@ from system_checks import assert_clean, default_entry, kernels, slots, states
 from support.variants import CONFLICT, Variant
 from testbed.registry import Registry
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
 
 def test_updates_that_fail(

@@ -23,7 +23,7 @@ from support.variants import CHANGED_DEFAULT, CONFLICT, REMOVED_DEFAULT, Variant
 from testbed.registry import Registry
 from testbed.tamper import root_filesystem
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
 #: What another system has on the same ESP.
 FOREIGN = {

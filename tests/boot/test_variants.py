@@ -29,7 +29,7 @@ from support.variants import (
 )
 from testbed.demo_os import DemoOs
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1800)]
 
 UKI_ONLY = pytest.param(UKI, id="uki")
 
