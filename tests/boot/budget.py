@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-MINUTES = 40
+MINUTES = 35
 _STARTED = "BOOTC_BOOT_STARTED"
 
 
