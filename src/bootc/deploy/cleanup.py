@@ -1,4 +1,4 @@
-"""Cleaning up: the removal of what no deployment needs, and the record of what would not go."""
+"""Cleaning up: removing what no deployment needs, and recording what could not be removed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
-#: What only a clean-up that includes the repository does.
+#: Steps that only a clean-up of the repository has.
 _REPOSITORY_STEPS = (SetTag, RemoveTag, CollectObjects)
-#: An error names so many failures, and counts the rest.
+#: An error names at most this many failures, and counts the rest.
 _MAX_NAMED = 3
 
 _T = TypeVar("_T")

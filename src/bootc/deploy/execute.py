@@ -1,9 +1,8 @@
-"""Carries out plans, step by step, in their order.
+"""Carrying out plans, step by step, in their order.
 
-Owns the mapping from a step to what it does on a disk. Promises: up to the commit point a
-step that fails stops the plan, and no step before that changes what boots. The steps that
-clean up are all tried, whatever became of the others. Each step can be repeated after an
-interruption.
+Owns the action of each step. Promises: up to the commit point, a failing step ends the plan,
+and no step before the commit point changes what boots. All steps that clean up are tried, even
+if others failed. Each step can be repeated after an interruption.
 """
 
 from __future__ import annotations
@@ -69,11 +68,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Supplies:
-    """What the steps of a plan are made of.
+    """The inputs of the steps of a plan.
 
     Attributes:
         etc: ``/etc`` of the image to deploy.
-        resource: What it boots with.
+        resource: Its kernel or unified kernel image.
         open_content: Opens the content of files of either.
     """
 
@@ -84,7 +83,7 @@ class Supplies:
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """A step that should have cleaned up, and why it did not."""
+    """A failed step of the clean-up, and the reason."""
 
     step: Step
     reason: str
@@ -108,10 +107,10 @@ def execute(
         messages: For the journal. A plan without steps changes nothing, so it sends nothing.
 
     Returns:
-        Those of the steps that clean up which failed.
+        The failed steps of the clean-up.
 
     Raises:
-        Error, OSError: another step failed. The machine boots what it would have booted.
+        Error, OSError: a step up to the commit point failed. The next boot has not changed.
     """
     failures: list[StepFailure] = []
     for step in (*plan.before, plan.commit):
@@ -153,12 +152,12 @@ def run(
             sink(Message(line))
         return
     for failure in execute(plan, opened_to_change(system), sink, supplies, messages=messages):
-        # What it was done for has taken effect, which this must not look like undoing.
+        # The command has taken effect; an error would look as if it had not.
         _log.warning("could not %s: %s", failure.step, failure.reason)
 
 
 def names_to_keep(step: CollectObjects) -> list[str]:
-    """Return the images and streams that a collection keeps, as far as they are there."""
+    """Return the images and streams that a collection keeps, if they exist."""
     return [
         *(image.hex for image in step.roots),
         *(manifest_id(manifest) for manifest in step.manifests),
@@ -174,7 +173,7 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
         case StartFinalizer():
             system.services.start_finalizer()
         case WriteKernel() | CreateState() | ReplaceEtc():
-            assert supplies is not None, "a plan of an image comes with the image"
+            assert supplies is not None, "a plan that deploys an image needs its supplies"
             _write(step, system, sink, supplies)
         case RemoveState() | SetStateAside() | RemoveLeftover():
             _remove_state(system, step)
@@ -208,7 +207,7 @@ def _withdraw(system: HostSession) -> None:
 
 
 def _announce(system: HostSession, deployment: Digest, *, locked: bool) -> None:
-    # All that was prepared is on the disk before anybody hears of it.
+    # Everything prepared must be on the disk before the announcement.
     system.sync()
     marker = {"depl_id": deployment.hex, "finalization_locked": locked}
     data = json.dumps(marker, separators=(",", ":")).encode()
@@ -225,7 +224,7 @@ def _write(
     match step:
         case WriteKernel(deployment, _):
             with stage(sink, "kernel", "Writing the kernel"):
-                assert supplies.resource is not None, "a kernel is written of an image that has one"
+                assert supplies.resource is not None, "an image to deploy has a kernel"
                 publish_resource(
                     system.boot, deployment, supplies.resource, system.repository.objects
                 )
@@ -240,7 +239,7 @@ def _write(
                 StateDir.open(system.physical, deployment) as state,
             ):
                 replace_etc(state.dir, merge.tree, supplies.open_content)
-                # Of an earlier attempt.
+                # The record of an earlier attempt.
                 state.clear_failure()
         case _:
             assert_never(step)
@@ -256,7 +255,7 @@ def _change_menu(
         case WriteStagedMenu(order):
             menu_write.write_staged(system.boot, compose_menu(system.boot.scheme, order))
         case ExchangeMenu(first):
-            # What the entries refer to is on the disk before they can be booted.
+            # The files that the entries name must be on the disk before the entries can boot.
             system.sync()
             menu_write.commit_staged(system.boot, first)
         case RemoveEntry(item):
@@ -278,7 +277,7 @@ def _tidy_repository(
             with contextlib.suppress(FileNotFoundError):
                 streams.remove_ref(name)
         case CollectObjects():
-            # What was staged and damaged since keeps nobody from collecting the rest.
+            # "keep", not "roots": a damaged staged image must not stop the collection.
             keep = names_to_keep(step)
             report = gc.collect(system.repository, keep=keep, wait=system.wait, sink=sink)
             for warning in first_lines(report.warnings):

@@ -1,4 +1,4 @@
-"""What was decided about paths of ``/etc``, remembered until the next update is merged.
+"""The decisions about paths of ``/etc``, kept until the next update is merged.
 
 Owns the format of ``etc-decisions.json``, and how a user gives a path. The file is in the state
 directory of the deployment whose ``/etc`` it is about
@@ -32,20 +32,20 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 
 
 class MalformedDecisions(Error):
-    """The file of decisions cannot be understood."""
+    """The file of decisions is malformed."""
 
 
 class InvalidEtcPath(Error):
-    """A path names nothing that could be in ``/etc``."""
+    """A path that cannot be in ``/etc``."""
 
 
 def etc_path(given: str | bytes) -> bytes:
-    """Return a path relative to ``/etc`` from how a user gives it: below ``/etc``, or absolute.
+    """Return a path relative to ``/etc``. The user gives it absolute, or relative to ``/etc``.
 
     All of ``/etc`` is the empty path.
 
     Raises:
-        InvalidEtcPath: it is empty, outside ``/etc``, contains ``..``, or no path at all.
+        InvalidEtcPath: it is empty, outside ``/etc``, contains ``..``, or is no path.
     """
     raw = os.fsencode(given)
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
@@ -127,7 +127,7 @@ def _from_text(text: str) -> bytes:
             raise ValueError(f"{text!r} has a % without two hex digits")
         return bytes.fromhex(match[1].decode())
 
-    # Encoding fails for the half of a character, which JSON can spell.
+    # JSON can spell half a character, which cannot be encoded.
     path = _ESCAPE.sub(byte, text.encode("utf-8"))
     if path.startswith(b"/"):
         raise ValueError(f"{text!r} is not relative to /etc")

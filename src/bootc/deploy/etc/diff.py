@@ -1,12 +1,12 @@
-"""What a machine changed in its ``/etc``: two trees compared, and the changes listed.
+"""The local changes of ``/etc``: comparing two trees and listing the changes.
 
-Owns what it means for two entries to be the same: kind, content, owner, group, mode,
-extended attributes, and whether chattr(1) protects them. Times are not compared, since every
-copy has its own, and neither is the mode of a symlink, which no file system keeps. Pure.
+Owns the equality of two entries: kind, content, owner, group, mode, extended attributes, and
+whether chattr(1) protects them. Times are not compared, because every copy has its own. The mode
+of a symlink is not compared, because no file system keeps it. Pure.
 
-The list differs from upstream's ``config-diff`` in one thing: a directory is listed when
-it was changed itself, not when something below it was. Otherwise as bootc, etc-merge
-``compute_diff``: what was removed is listed by its topmost path, the rest by every path.
+The list differs from upstream's ``config-diff`` in one point: a directory is listed if it was
+changed itself, not if an entry below it was changed. Otherwise it is as bootc, etc-merge
+``compute_diff``: a removed tree is listed by its topmost path, all other changes by every path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UPDATED_STAMP = b".updated"
 
 
 class ChangeKind(enum.Enum):
-    """How an entry was changed. ``value`` is the word in reports."""
+    """The kind of a change. ``value`` is the word in reports."""
 
     ADDED = "Added"
     MODIFIED = "Modified"
@@ -69,7 +69,7 @@ def local_changes(pristine: Directory, current: Directory) -> tuple[Change, ...]
 
 
 def same(a: Node | None, b: Node | None) -> bool:
-    """Tell whether two entries are alike; of directories the entries are not looked at."""
+    """Tell whether two entries are equal, without comparing the entries of directories."""
     if a is b:
         return True
     if isinstance(a, Directory):
@@ -80,7 +80,7 @@ def same(a: Node | None, b: Node | None) -> bool:
 
 
 def same_tree(a: Node | None, b: Node | None) -> bool:
-    """Tell whether two entries are alike, and all that is below them."""
+    """Tell whether two entries and everything below them are equal."""
     pending = [(a, b)]
     while pending:
         x, y = pending.pop()
@@ -125,7 +125,7 @@ def _same_stat(a: Node, b: Node) -> bool:
 def _same_content(a: Content, b: Content) -> bool:
     if isinstance(a, External) and isinstance(b, External):
         return (a.digest, a.size_bytes) == (b.digest, b.size_bytes)
-    # How small a file must be to live in an image, its format decides.
+    # The image format decides which files are small enough to be stored inline.
     if isinstance(a, Inline) and isinstance(b, External):
         return _holds(b, a.data)
     if isinstance(a, External) and isinstance(b, Inline):

@@ -1,7 +1,7 @@
-"""What a merge of ``/etc`` is made of, read from a running system.
+"""Reading the inputs of a merge of ``/etc`` from a running system.
 
 The booted image's own ``/etc`` comes from the repository, the local one from the state
-directory of the booted deployment, and the administrator's decisions lie beside it.
+directory of the booted deployment. The administrator's decisions are beside the local one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs.tree_write import OpenContent
 
-#: Where a staged deployment's origin says how conflicts are to be resolved at finalizing.
+#: The key of a staged deployment's origin that says how finalizing resolves conflicts.
 _POLICY = ("bootc", "etc-conflict")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalEtc:
-    """The ``/etc`` of a running system, and what it was before anybody changed it.
+    """The ``/etc`` of a running system, and the one of its image.
 
     Attributes:
-        pristine: As the booted image has it.
-        current: As it is.
+        pristine: ``/etc`` of the booted image.
+        current: The local ``/etc``.
         decisions: Which side wins, by path relative to ``/etc``.
         open_content: Opens the files of a merge.
     """
@@ -51,13 +51,13 @@ class LocalEtc:
 
 @contextmanager
 def read_local_etc(system: HostAccess) -> Iterator[LocalEtc]:
-    """Read what a merge needs; files can be opened until the end of the block.
+    """Read the inputs of a merge; files can be opened until the end of the block.
 
     Raises:
-        EtcBusy: ``/etc`` does not hold still.
-        MalformedDecisions: what was decided cannot be read.
+        EtcBusy: other processes keep changing ``/etc``.
+        MalformedDecisions: the decisions are malformed.
         Error: the booted image is damaged.
-        OSError: something cannot be read.
+        OSError: a file cannot be read.
     """
     booted = system.booted.image_id
     objects = system.repository.objects
@@ -70,7 +70,7 @@ def read_local_etc(system: HostAccess) -> Iterator[LocalEtc]:
 
 
 def with_policy(origin: Origin, policy: ConflictPolicy) -> Origin:
-    """Write down in a deployment's origin how its conflicts are resolved when it is finalized."""
+    """Return a deployment's origin with the policy for conflicts when it is finalized."""
     kept = tuple(extra for extra in origin.extra if extra[:2] != _POLICY)
     if policy is not ConflictPolicy.FAIL:
         kept += ((*_POLICY, policy.value),)
@@ -81,7 +81,7 @@ def policy_of(facts: Facts, deployment: Digest) -> ConflictPolicy:
     """Return how the conflicts of a staged deployment are resolved."""
     unset = ConflictPolicy.FAIL
     origin = facts.origin(deployment)
-    # Of several the last counts, as of any key of an origin.
+    # If the key is there several times, the last one counts, as for any key of an origin.
     for section, key, value in () if origin is None else reversed(origin.extra):
         if (section, key) == _POLICY:
             return next((policy for policy in ConflictPolicy if policy.value == value), unset)

@@ -1,32 +1,32 @@
-"""The three-way merge of ``/etc``: what an update makes of a machine's configuration.
+"""The three-way merge of ``/etc``: how an update changes a machine's configuration.
 
-Three trees go in: *pristine*, the ``/etc`` of the booted image; *current*, what the machine
-made of it; *new*, the ``/etc`` of the image to come. One comes out, with the local changes
-and the conflicts. Pure: nothing is read or written, and no input is changed.
+The inputs are three trees: *pristine*, the ``/etc`` of the booted image; *current*, the
+machine's ``/etc``; *new*, the ``/etc`` of the new image. The result is one tree, with the local
+changes and the conflicts. Pure: the merge reads and writes nothing, and changes no input.
 
-What holds, for every path:
+The laws, for every path:
 
-- A local change wins over a new default, and what was not changed locally is as in *new*.
-  A file counts as one thing: whoever changes its mode keeps its content, too.
-- Directories merge entry by entry; owner, mode and attributes of a directory merge apart
-  from what is in it.
-- What was removed stays removed. That goes for a removed directory with everything the
-  new image has below it, later additions included: whoever removes ``sudoers.d`` does not
-  want the next image's rules, and a path comes back by the decision to take it. Of a
-  directory that was only emptied, new files appear.
-- A conflict is a path that is a directory on one side and something else on the other,
-  changed on both sides. It is settled by a decision or the policy, or stays unresolved.
-- Names that are hard links of one file locally stay so, as long as all of them have that
-  file's content; an untouched name that gets a new default leaves the group.
+- A local change wins over a new default. A path that was not changed locally is as in *new*.
+  A file counts as one thing: if its mode was changed, its content is kept, too.
+- Directories merge entry by entry. Owner, mode and attributes of a directory merge apart from
+  its entries.
+- A removed path stays removed. This includes everything below a removed directory, also later
+  additions of the image: an administrator who removes ``sudoers.d`` does not want the next
+  image's rules. The decision to take the path brings it back. If a directory was only emptied,
+  new files appear in it.
+- A conflict is a path that both sides changed, and that is a directory on one side only. A
+  decision or the policy settles it, or it stays unresolved.
+- Names that are hard links of one file locally stay linked, as long as all of them have that
+  file's content. An unchanged name that gets a new default leaves the group.
 
-A decision makes one side win for a path and all below it, absence included: to *take* is
-to treat the local state as unchanged, to *keep* is to treat the new image as unchanged.
-Of several decisions on the way to an entry the last counts, but what a path is, a
-directory or not, the decision about the path itself says.
+A decision makes one side win for a path and everything below it, also if the path is missing on
+that side: *take* treats the local state as unchanged, *keep* treats the new image as unchanged.
+If there are several decisions on the way to an entry, the last one counts. Only the decision
+about a path itself decides whether the path is a directory.
 
-Differs from bootc's etc-merge (which the rules follow otherwise) where it loses data: an
-unchanged *new* never conflicts, and a directory in place of a pristine file keeps what is
-in it. The stamp ``.updated`` is in no result.
+The rules follow bootc's etc-merge, except where that loses data: an unchanged *new* never
+conflicts, and a directory in place of a pristine file keeps its entries. The stamp
+``.updated`` is in no result.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from bootc.printable import quoted
 class Choice(enum.Enum):
     """Which side wins. ``value`` is the word on the command line and on disk."""
 
-    #: The local version, or its absence.
+    #: The local version; if it is missing, the path is removed.
     KEEP = "keep"
-    #: The new image's, or its absence.
+    #: The new image's version; if it is missing, the path is removed.
     TAKE = "take"
 
 
 class ConflictPolicy(enum.Enum):
-    """What becomes of conflicts nobody has decided. ``value`` is the word on the command line."""
+    """How undecided conflicts are resolved. ``value`` is the word on the command line."""
 
     FAIL = "fail"
     KEEP_LOCAL = "keep-local"
@@ -66,24 +66,24 @@ _RESOLUTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A path where both sides cannot be had; relative to ``/etc``."""
+    """A path whose two versions exclude each other; relative to ``/etc``."""
 
     path: bytes
     #: In upstream's words.
     reason: str
-    #: What the policy chose. None: nothing, and the merge must not be applied.
+    #: The choice of the policy. None: there is no choice, and the merge must not be applied.
     resolution: Choice | None
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """What a merge results in."""
+    """The result of a merge."""
 
-    #: The merged ``/etc``. Where a conflict is unresolved, it has the local version.
+    #: The merged ``/etc``. It has the local version of paths with an unresolved conflict.
     tree: Directory
     #: What *current* changed; see :func:`~bootc.deploy.etc.diff.local_changes`.
     changes: tuple[Change, ...]
-    #: Those no decision settled, in order of names.
+    #: The conflicts that no decision settled, in order of names.
     conflicts: tuple[Conflict, ...]
 
     @property
@@ -104,9 +104,9 @@ def merge_etc(
 
     Args:
         pristine: ``/etc`` of the image that is booted.
-        current: Its local version.
-        new: ``/etc`` of the image to come.
-        policy: What becomes of conflicts.
+        current: The local ``/etc``.
+        new: ``/etc`` of the new image.
+        policy: How undecided conflicts are resolved.
         decisions: Which side wins, by path relative to ``/etc``; the empty path is all of it.
     """
     decided = dict(decisions or {})
@@ -114,7 +114,7 @@ def merge_etc(
     tree, conflicts = _merge(sides, decided)
     resolution = _RESOLUTIONS[policy]
     if resolution is not None and conflicts:
-        # What settles a conflict by policy is what would settle it by decision.
+        # The policy settles a conflict as a decision would.
         decided.update((path, resolution) for path, _ in conflicts)
         tree, _ = _merge(sides, decided)
     return Merge(
@@ -126,7 +126,7 @@ def merge_etc(
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """What the three trees have at one path."""
+    """The nodes of the three trees at one path."""
 
     pristine: Node | None
     current: Node | None

@@ -1,11 +1,11 @@
 """Looking at the local changes of ``/etc``, deciding about them, and taking them back.
 
-Owns: ``etc.reset`` in the state directory of the booted deployment, where the image's
-version of a path is made before it gets its name. Promises: a path that is reset is the
-local version or the image's at every moment, directories included, and the image's is on
-the disk when :func:`reset` returns; whatever an interruption leaves, repeating it ends the
-same. Nothing is reset that is mounted, or that chattr(1) protects: somebody wants to keep
-it. A decision is about a path that exists on some side.
+Owns: ``etc.reset`` in the state directory of the booted deployment, in which :func:`reset`
+makes the image's version of a path before it exchanges the two. Promises: at every moment the
+path has the local version or the image's, also if it is a directory. The image's version is on
+the disk when :func:`reset` returns. An interrupted reset can be repeated. Mount points and
+files that chattr(1) protects are not reset, because somebody wants to keep them. A decision is
+about a path that exists on at least one side.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class CannotReset(Error):
 
 @dataclass(frozen=True, slots=True)
 class StagedEtc:
-    """The ``/etc`` of a staged deployment's image, and how conflicts with it are settled."""
+    """The ``/etc`` of a staged deployment's image, and the policy for conflicts with it."""
 
     deployment: Digest
     etc: Directory
@@ -60,13 +60,13 @@ class StagedEtc:
 
 @dataclass(frozen=True, slots=True)
 class MergeReview:
-    """How the merge with a staged deployment would end now.
+    """The result that the merge with a staged deployment would have now.
 
     Attributes:
-        deployment: The staged one.
-        policy: What was said about conflicts when it was staged.
-        conflicts: Where both sides cannot be had.
-        shadowed: Other paths that the new image changed as well, where the local version stays.
+        deployment: The staged deployment.
+        policy: The policy for conflicts, which the user gave when it was staged.
+        conflicts: The conflicts.
+        shadowed: Other paths that both sides changed, and whose local version wins.
     """
 
     deployment: Digest
@@ -77,7 +77,7 @@ class MergeReview:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The local changes, what was decided about them, and what is to come."""
+    """The local changes, the decisions about them, and the merge with a staged deployment."""
 
     changes: tuple[Change, ...]
     decisions: Mapping[bytes, Choice]
@@ -85,18 +85,18 @@ class Review:
 
 
 class ResetOutcome(enum.Enum):
-    """What resetting a path came to."""
+    """The result of resetting a path."""
 
     #: The path is as the image has it.
     RESTORED = "restored"
     #: The image does not have the path; it was a local addition, which is gone.
     REMOVED = "removed"
-    #: It was so already.
+    #: The path was already as the image has it.
     UNCHANGED = "unchanged"
 
 
 def read_staged_etc(system: HostAccess, facts: Facts) -> StagedEtc | None:
-    """Return what a staged deployment brings, or None when there is none.
+    """Return the ``/etc`` of the staged deployment's image, or None if nothing is staged.
 
     Raises:
         Error, OSError: its image cannot be read.
@@ -144,7 +144,7 @@ def decide(state: StateDir, trees: Iterable[Directory], path: bytes, choice: Cho
 
 
 def forget(state: StateDir, path: bytes) -> bool:
-    """Forget what was decided about a path, and return whether anything was.
+    """Remove the decision about a path; return whether there was one.
 
     Raises:
         MalformedDecisions, OSError: as reading and writing decisions raise.
@@ -195,7 +195,7 @@ def reset(state: StateDir, local: LocalEtc, path: bytes) -> ResetOutcome:
         directory.mkdir(_RESET, 0o700)
         with directory.open_dir(_RESET) as aside:
             if wanted is not None:
-                # The directory aside stays that of whoever runs this, and goes again.
+                # The temporary directory belongs to this process's user, and is removed later.
                 top = Directory(Stat(0o700, os.geteuid(), os.getegid()), {_NAME.encode(): wanted})
                 write_tree(top, aside, local.open_content)
                 directory.sync()

@@ -1,4 +1,4 @@
-"""What the running system says about how it was booted.
+"""How the running system was booted, from the state of the kernel and of ``/run``.
 
 Owns volatile state: the mount table, the kernel command line, the firmware's loader variable,
 and the directory ``/run/composefs`` with the marker of a staged deployment and the result of the
@@ -29,10 +29,10 @@ from bootc.kernel import proc
 
 _log = logging.getLogger(__name__)
 
-#: Where a deployment is announced for the next boot, and the name of the announcement there.
+#: The directory in which a staged deployment is announced, and the name of the announcement.
 STAGED_DIRECTORY = "run/composefs"
 STAGED_MARKER_NAME = "staged-deployment"
-#: What a root mounted from an image calls its source; the second has a writable layer on top.
+#: The source of a root that is mounted from an image; the second form has a writable layer.
 _ROOT_SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)\Z")
 _CONTAINER_MARKS = ("run/.containerenv", ".dockerenv")
 _SELINUX = "sys/fs/selinux/enforce"
@@ -44,7 +44,7 @@ class MarkerError(Error):
 
 
 class NotBootedFromImage(Error):
-    """The kernel command line names an image, but another root is running."""
+    """The kernel command line names an image, but the root is not mounted from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class BootedState:
     usr_overlay: UsrOverlay | None = None
     #: The kernel's own.
     cmdline: str = ""
-    #: SELinux labels what runs, so its policy is part of what runs.
+    #: The running system uses SELinux, so the policy belongs to what runs.
     selinux: bool = False
     findings: tuple[Finding, ...] = ()
 
@@ -75,11 +75,11 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
     """Return how the system mounted at ``root`` was booted, or None if not through composefs.
 
     Raises:
-        NotBootedFromImage: an image was to be booted, and is not what runs.
-        OSError: a source of this knowledge cannot be read.
+        NotBootedFromImage: the kernel command line names an image that is not the root.
+        OSError: one of the sources cannot be read.
     """
     with doing("Reading how this system was booted"):
-        # A boot loader can put any byte into it, a newline, too.
+        # A boot loader can put any byte into the command line, also a newline.
         raw = b"\n".join(proc.read_table(os.path.join(root, "proc/cmdline")))
         cmdline = raw.decode("utf-8", "replace")
         argument = _argument(cmdline)
@@ -95,7 +95,7 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
         findings: list[Finding] = []
         return BootedState(
             image_id=image_id,
-            # Kept after a soft reboot, when the running image is another than the argument's.
+            # Also after a soft reboot, when another image runs than the argument names.
             missing_verity_allowed=argument is not None and argument.optional,
             bootloader=_bootloader(findings),
             staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
@@ -133,7 +133,7 @@ def parse_staged(data: bytes) -> Staged:
 
 def in_container(root: str) -> bool:
     """Tell whether this process runs in a container."""
-    # The command line is the host's there, and says nothing about the container's root.
+    # A container sees the host's command line, which says nothing about the container's root.
     marks = (os.path.join(root, mark) for mark in _CONTAINER_MARKS)
     return "container" in os.environ or any(os.path.exists(mark) for mark in marks)
 

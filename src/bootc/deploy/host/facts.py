@@ -1,8 +1,8 @@
-"""What is found on an installed system, as values: all that decisions are made from.
+"""The facts of an installed system, as values. All decisions are made from them.
 
-Gathering reads (:mod:`bootc.deploy.host.gather`); from here on nothing does. Status
-(:mod:`bootc.deploy.host.status`) and every plan are functions of a :class:`Facts`, so that
-whatever state a machine can be in can be written down in a test.
+:mod:`bootc.deploy.host.gather` reads the system; code that uses facts reads nothing. The status
+(:mod:`bootc.deploy.host.status`) and every plan are functions of :class:`Facts`, so a test can
+write down any state of a machine.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from bootc.formats.origin import Origin
 class StateFacts:
     """The state directory of a deployment.
 
-    Without ``origin`` it is damaged, or what an interruption left; a finding says which.
+    Without ``origin`` it is damaged, or an interruption left it; a finding tells.
     """
 
     image_id: Digest
     origin: Origin | None
     pinned: bool = False
     failure: FinalizeFailure | None = None
-    #: The image, where an old bootc has put it beside an origin that names no manifest.
+    #: The image, if an old bootc recorded it beside an origin that names no manifest.
     legacy_image: ImageStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the documents of an image in the repository say."""
+    """The facts in the documents of an image in the repository."""
 
     architecture: str
     version: str | None = None
@@ -49,21 +49,20 @@ class Facts:
     """A system that was booted through composefs.
 
     Attributes:
-        booted: What volatile state says.
-        scheme: Where and how this system's boot menu is kept.
-        active: The menu the boot loader reads.
-        staged: The menu that finalizing exchanges with it.
+        booted: How the system was booted.
+        scheme: The place and form of this system's boot menu.
+        active: The menu that the boot loader reads.
+        staged: The menu that finalizing exchanges with the active one.
         states: State directories, by deployment.
-        images: Documents of those images whose documents can be read, by manifest.
-        ukis: Whether unified kernel images of the menus tolerate missing fs-verity, by
-            deployment; those that can be read.
-        cached_update: What the last look at the registry since the boot found.
+        images: The facts of images, by manifest, if their documents can be read.
+        ukis: For each deployment with a readable unified kernel image in a menu: whether it
+            tolerates missing fs-verity.
+        cached_update: The image that the last check for updates since the boot found.
         leftovers: Names of state directories that are being removed.
-        illegible_states: Deployments that something stands for which is no state directory, or
-            cannot be read.
-        cleanup_failures: What the last clean-up could not remove.
+        illegible_states: Deployments whose state directory is a file or cannot be read.
+        cleanup_failures: Garbage that the last clean-up could not remove.
         read_only: The disk refuses writes.
-        findings: What was found damaged, foreign or unreadable. None of it stops a command.
+        findings: Damaged, foreign or unreadable things. None of them stops a command.
     """
 
     booted: BootedState
@@ -81,11 +80,11 @@ class Facts:
     findings: tuple[Finding, ...] = ()
 
     def staged_id(self) -> Digest | None:
-        """Return the deployment that is announced for the next boot, if it can become that.
+        """Return the staged deployment, if it can boot next.
 
-        After a soft reboot the announcement stays and names what runs. Without state, or without
-        an entry in the staged menu, nothing would become of it, unless the menus have been
-        exchanged already.
+        After a soft reboot the announcement remains and names the running deployment. A
+        deployment without state, or without an entry in the staged menu, cannot boot next,
+        unless the menus have been exchanged already.
         """
         marker = self.booted.staged
         if marker is None or marker.image_id == self.booted.image_id:
@@ -96,21 +95,21 @@ class Facts:
         return None if self.origin(announced) is None else announced
 
     def is_finalized(self, announced: Digest) -> bool:
-        """Tell whether the live menu has an announced deployment first already.
+        """Tell whether the live menu already has the announced deployment first.
 
-        The staged menu is another one then: what is left of the menu of before, if anything.
+        Any staged menu is then a remainder of the previous menu.
         """
         return _first(self.active) == announced and _first(self.staged) != announced
 
     def unannounced_id(self) -> Digest | None:
-        """Return the deployment that is prepared to its end, and will not boot all the same.
+        """Return the deployment that is completely prepared and will not boot next.
 
-        The machine went down before it was finalized, without being able to say why, or preparing
-        it was interrupted before the announcement. It is left until it is staged again, or the
-        next clean-up.
+        The machine went down before it was finalized and could not record why, or its
+        preparation was interrupted before the announcement. It is kept until it is staged again,
+        or until the next clean-up.
 
-        What runs stays in every menu that is prepared on it. The menu of before, which has the
-        name of the staged one where deleting it was interrupted, is from before what runs.
+        A menu that was prepared on the running system always has the booted deployment. A menu
+        without it is older: an interrupted deletion left it under the name of the staged menu.
         """
         first = _first(self.staged)
         if first is None or first in (self.booted.image_id, self.staged_id()):
@@ -123,7 +122,7 @@ class Facts:
         return None if self.active_item(first) else first
 
     def origin(self, deployment: Digest) -> Origin | None:
-        """Return what is known of where a deployment came from."""
+        """Return the origin of a deployment, or None if it is not known."""
         state = self.states.get(deployment)
         return None if state is None else state.origin
 
@@ -137,7 +136,7 @@ class Facts:
         return _find(self.active, deployment)
 
     def staged_item(self, deployment: Digest) -> Item | None:
-        """Return the entry that shall start a deployment, if there is one."""
+        """Return the entry of the staged menu that starts a deployment, if there is one."""
         return _find(self.staged, deployment)
 
     def bootable(self) -> list[Digest]:

@@ -1,8 +1,8 @@
-"""Reading all that there is to know of a running system, into :class:`Facts`.
+"""Reading the facts of a running system into :class:`Facts`.
 
-Promises: whatever is damaged, foreign, said twice, half-written or unreadable costs that
-thing and becomes a finding; :func:`gather` raises for none of it. Nothing large is read:
-of an image only its manifest and its configuration.
+Promises: a damaged, foreign, repeated, half-written or unreadable thing is left out and becomes
+a finding; :func:`gather` does not raise. It reads nothing large: of an image only its manifest
+and its configuration.
 
 The version of an image is the manifest's annotation, and failing that, which is usual, the
 label of the same name in its configuration.
@@ -47,11 +47,11 @@ _T = TypeVar("_T")
 
 
 class Opened(Protocol):
-    """An open system, for reading or for more."""
+    """An open system, at least for reading."""
 
     @property
     def booted(self) -> BootedState:
-        """How it was booted. What is staged is read anew."""
+        """How it was booted. :func:`gather` reads the staged deployment again."""
 
     @property
     def physical(self) -> Dir:
@@ -63,15 +63,15 @@ class Opened(Protocol):
 
     @property
     def boot(self) -> BootDirs | None:
-        """Where the boot menu is, if that can be read."""
+        """The directories of the boot menu, if they can be read."""
 
     @property
     def run(self) -> Dir | None:
-        """Where a staged deployment is announced, if there is such a place."""
+        """The directory in which a staged deployment is announced, if it exists."""
 
 
 def gather(system: Opened) -> Facts:
-    """Read a system. It raises for nothing that is wrong with one."""
+    """Read the facts of a system. Faults of the system become findings, not exceptions."""
     findings: list[Finding] = []
     booted = dataclasses.replace(system.booted, staged=_read_marker(system.run, findings))
     findings = [*booted.findings, *findings]
@@ -117,7 +117,7 @@ def image_facts(manifest: Manifest, config: ImageConfig) -> ImageFacts:
 
 
 def image_status(image: ImageSpec, digest: OciDigest, facts: ImageFacts) -> ImageStatus:
-    """Put together what is known of an image."""
+    """Return the status of an image."""
     return ImageStatus(image, digest, facts.architecture, facts.version, facts.timestamp)
 
 

@@ -40,7 +40,7 @@ _RFC3339 = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """An image as the user names it, and who was asked to vouch for it."""
+    """An image as the user names it, and how its signature is verified."""
 
     reference: ImageReference
     signature: Signature | None = None
@@ -56,7 +56,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """A moment in UTC, to the nanosecond, as images carry it."""
+    """A moment in UTC, to the nanosecond, as in the documents of images."""
 
     seconds: datetime.datetime
     nanoseconds: int = 0
@@ -68,7 +68,7 @@ class Timestamp:
 
     @classmethod
     def parse(cls, text: str) -> Timestamp | None:
-        """Parse RFC 3339, or return None where the text is no moment of this calendar."""
+        """Parse RFC 3339, or return None if the text is not a valid time."""
         match = _RFC3339.match(text)
         if match is None:
             return None
@@ -143,11 +143,11 @@ class BootEntry:
 
     Attributes:
         composefs: How it is stored and started.
-        image: What it was made from, where that is known.
-        cached_update: What the registry had last instead, where it is something else.
+        image: The image that it was made from, if known.
+        cached_update: The newer image that the last check for updates found, if any.
         pinned: The user wants it kept.
-        soft_reboot_capable: Its kernel and command line run already.
-        download_only: It is staged, and shall not boot before it is asked for.
+        soft_reboot_capable: Its kernel and command line are already running.
+        download_only: It is staged, and does not boot before the user releases it.
     """
 
     composefs: ComposefsStatus
@@ -200,18 +200,18 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """What is there: deployments by the part they play.
+    """The deployments of a host, by the part they play.
 
     Attributes:
-        staged: Boots next, once finalized.
-        booted: Runs.
-        rollback: What there is to go back to.
-        other_deployments: All others in the menu, in its order.
+        staged: Boots next, after it is finalized.
+        booted: The running deployment.
+        rollback: The deployment that ``bootc rollback`` makes the default.
+        other_deployments: All other deployments of the menu, in its order.
         rollback_queued: The menu starts another deployment than the running one.
-        usr_overlay: What is mounted over ``/usr``.
+        usr_overlay: The overlay that is mounted over ``/usr``.
         read_only: The disk refuses writes.
         is_bootc: The machine was booted through composefs.
-        findings: What is not as it should be.
+        findings: Problems of the host.
     """
 
     staged: BootEntry | None = None
@@ -246,7 +246,7 @@ class HostStatus:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The whole of it: wanted and found."""
+    """The wanted and the actual state of a host."""
 
     spec: HostSpec
     status: HostStatus

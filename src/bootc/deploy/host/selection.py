@@ -1,4 +1,4 @@
-"""What users call a deployment: its id, the beginning of that, or the part it plays."""
+"""Finding a deployment by its id, by the first digits of its id, or by the part it plays."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from bootc.deploy.plan.reorder import DeploymentNotFound
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 
-#: Fewer digits are too easily right by accident.
+#: Fewer digits would match by accident too easily.
 MIN_PREFIX = 6
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},}}\Z")
 _HINT = "bootc status --verbose shows the ids"
 
 
 class AmbiguousDeployment(Error):
-    """Several deployments can be meant."""
+    """The text matches several deployments."""
 
 
 def find_deployment(facts: Facts, text: str) -> Digest:
-    """Return the deployment that is meant.
+    """Return the deployment that a user names.
 
     Args:
         facts: The system.
         text: ``booted``, ``staged``, ``rollback``, or at least the first six digits of an id.
 
     Raises:
-        DeploymentNotFound: there is none that is called so.
-        AmbiguousDeployment: more digits are needed.
+        DeploymentNotFound: no deployment matches.
+        AmbiguousDeployment: several deployments match; more digits are needed.
     """
     parts = {
         "booted": facts.booted.image_id,
@@ -59,6 +59,6 @@ def find_deployment(facts: Facts, text: str) -> Digest:
 
 
 def _rollback(facts: Facts) -> Digest | None:
-    """Return what ``bootc status`` shows as the rollback deployment."""
+    """Return the deployment that ``bootc status`` shows as the rollback deployment."""
     taken = (facts.booted.image_id, facts.staged_id())
     return next((found for found in facts.bootable() if found not in taken), None)

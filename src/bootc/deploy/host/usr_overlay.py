@@ -1,8 +1,8 @@
-"""``/usr`` made writable until the next reboot, for trying things out.
+"""A writable ``/usr`` until the next reboot, for experiments.
 
-An overlay in memory is mounted over it, in the mount namespace of whoever calls, which is
-the host's. The image below stays as it is. Mounted read-only it does nothing by itself: a
-tool can make it writable for its own namespace.
+The command mounts an overlay in memory over ``/usr``, in the mount namespace of the caller, which
+is the host's. The image below does not change. A read-only overlay has no effect by itself: a
+tool can make it writable in a namespace of its own.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LABEL = "security.selinux"
 
 
 class OtherOverlay(Error):
-    """There is an overlay already, and not as it is wanted."""
+    """There is already an overlay of the other kind."""
 
 
 def mount_usr_overlay(sink: Sink, *, read_only: bool) -> None:
-    """Mount an overlay over ``/usr``, or say that there is one.
+    """Mount an overlay over ``/usr``, or say that there is one already.
 
     Args:
         sink: Told of the outcome.
@@ -36,8 +36,8 @@ def mount_usr_overlay(sink: Sink, *, read_only: bool) -> None:
 
     Raises:
         NotBooted: the system was not booted from an image.
-        NotAllowed: only root can do it.
-        OtherOverlay: there is one that is read-only, and a writable one is wanted.
+        NotAllowed: the caller is not root.
+        OtherOverlay: there is a read-only overlay, and the caller wants a writable one.
         OSError: the kernel refused.
     """
     booted = read_booted_state()
@@ -78,10 +78,10 @@ def overlay(path: str, *, read_only: bool) -> None:
 
 
 def _copy_label(source: str, target: str) -> None:
-    """Give the top of the overlay the label of what it covers.
+    """Give the top of the overlay the SELinux label of the directory that it covers.
 
-    It comes from memory with a label of temporary files, and confined services would lose
-    all of ``/usr``.
+    A directory in memory has the label of temporary files, and confined services would lose
+    access to all of ``/usr``.
     """
     try:
         label = os.getxattr(source, _LABEL)

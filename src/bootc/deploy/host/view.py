@@ -1,16 +1,15 @@
-"""The disks of an installed system, opened once and passed down.
+"""The disks of an installed system: finding them and opening them, once for each command.
 
-Owns the search for them: the physical root and its repository, and the file systems
-with the boot menu and the kernels. Promises of :func:`open_partial_view`: reading a system
-changes nothing on it. What is not mounted is mounted read-only and at no place that
-others could see; all is let go of at the end of the block; and what cannot be opened
-becomes a finding, for a system must be able to show what it runs even then.
+Owns the search for the physical root with its repository, and for the file systems with the
+boot menu and the kernels. Promises of :func:`open_partial_view`: it changes nothing on the
+system. It mounts unmounted file systems read-only and without a mount point, so other processes
+do not see them, and releases everything at the end of the block. A part that cannot be opened
+becomes a finding, because a damaged system must still be able to show what it runs.
 
-GRUB's menu is in ``/sysroot/boot``, unless that only looks so: a system may have a file
-system of its own for it, mounted at ``/boot`` by its command line or its fstab, or by
-nobody. Looked for in this order: what is mounted at ``/boot`` (an automount is woken up),
-unless that is the ESP; ``/sysroot/boot`` where a menu is in it; the extended boot loader
-partition of the disk; ``/sysroot/boot`` as it is.
+GRUB's menu is in ``/sysroot/boot``, or on a file system of its own, which the command line or
+fstab mounts at ``/boot``, or which is not mounted. The search order: the file system at
+``/boot`` (an automount is triggered) unless that is the ESP; ``/sysroot/boot`` if a menu is in
+it; the extended boot loader partition of the disk; ``/sysroot/boot``.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from bootc.repository import layout
 from bootc.repository.repository import NotARepository, Repository
 
 _BOOT = "boot"
-#: One of these is in a directory that GRUB reads a menu from.
+#: A directory from which GRUB reads a menu has at least one of these.
 _GRUB_SIGNS = ("loader/entries", "grub2", "grub")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class BootNotFound(Error):
-    """The file system with the boot menu is not there."""
+    """There is no file system with a boot menu."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +52,10 @@ class PartialHostView:
         booted: How it was booted.
         physical: The physical root.
         repository: Its repository; None if that cannot be read.
-        boot: Where the boot menu and the kernels lie; None if that cannot be read.
-        run: Where a staged deployment is announced; None if none ever was.
+        boot: The directories of the boot menu and the kernels; None if they cannot be read.
+        run: The directory in which a staged deployment is announced; None if it does not exist.
         read_only: The disk refuses writes.
-        findings: Why something could not be opened.
+        findings: The reasons why parts could not be opened.
     """
 
     booted: BootedState
@@ -92,9 +91,9 @@ def open_partial_view(booted: BootedState, *, root: str = "/") -> Iterator[Parti
 
 
 def find_scheme(physical: Dir, booted: BootedState) -> Scheme:
-    """Tell where this system keeps its boot menu, from what booted it.
+    """Return the scheme of this system's boot menu, from how the system was booted.
 
-    Without a legible origin it counts as booted by a Type 1 entry.
+    If the origin cannot be read, the system counts as booted by a Type 1 entry.
     """
     try:
         with StateDir.open(physical, booted.image_id) as state:
@@ -108,20 +107,20 @@ def find_scheme(physical: Dir, booted: BootedState) -> Scheme:
 def find_boot_dirs(
     physical: Dir, scheme: Scheme, *, root: str = "/", writable: bool = False
 ) -> Iterator[BootDirs]:
-    """Yield the file systems of a scheme; that of the result says whether ``/boot`` is separate.
+    """Yield the file systems of a scheme; the result's scheme says whether ``/boot`` is separate.
 
-    What is mounted is used where it is, unless it must be writable and is not; everything
-    else is mounted at no place at all.
+    A mounted file system is used at its mount point, unless it must be writable and is not. Any
+    other file system is mounted without a mount point.
 
     Args:
         physical: The physical root.
-        scheme: What is to be found.
+        scheme: The scheme of the menu.
         root: Where the system is mounted.
         writable: Open them for writing.
 
     Raises:
-        BootNotFound: there is none.
-        Error, OSError: it cannot be found or mounted.
+        BootNotFound: there is no such file system.
+        Error, OSError: a file system cannot be found or mounted.
     """
     with contextlib.ExitStack() as stack:
         if scheme.bootloader is not Bootloader.GRUB:
@@ -137,7 +136,7 @@ def find_boot_dirs(
 
 
 def unreadable(subject: str, exc: BaseException) -> Finding:
-    """Return the finding that something cannot be read, and what to do about it."""
+    """Return the finding that something cannot be read, with the way out."""
     text = one_line(exc)
     if isinstance(exc, PermissionError) and os.geteuid() != 0:
         text += " (run as root to see the rest)"
@@ -148,9 +147,9 @@ def _enter_repository(
     stack: contextlib.ExitStack, physical: Dir, findings: list[Finding]
 ) -> Repository | None:
     try:
-        # What the disk demands is honoured; a system that tolerates missing fs-verity, or was
-        # installed by those who do not ask for it, must still show what it runs. A collection
-        # keeps the documents of every deployment that stays, so that no lock is needed.
+        # A sealed repository is still opened as a secure one. But a system that tolerates missing
+        # fs-verity, or whose installer did not seal the repository, must show what it runs. A
+        # collection keeps the documents of all deployments that remain, so no lock is needed.
         return stack.enter_context(Repository.open(physical, require_verity=False, lock=False))
     except NotARepository:
         raise
@@ -247,7 +246,7 @@ def _enter_mounted_boot(stack: contextlib.ExitStack, physical: Dir, root: str) -
     """Open what is mounted at ``/boot``, if that is neither the ESP nor of the physical root."""
     path = os.path.join(root, _BOOT)
     try:
-        # "." wakes up an automount.
+        # "." triggers an automount.
         directory = stack.enter_context(Dir(os.open(f"{path}/.", _DIRECTORY), path))
     except (FileNotFoundError, NotADirectoryError):
         return None
