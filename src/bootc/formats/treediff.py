@@ -22,24 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-from bootc.formats.tree import (
-    BlockDevice,
-    CharDevice,
-    Content,
-    Directory,
-    External,
-    Fifo,
-    FileKind,
-    Inline,
-    Leaf,
-    Node,
-    Socket,
-    Sparse,
-    Stat,
-    Symlink,
-    Unverified,
-    kind_of,
-)
+from bootc.formats import tree
 from bootc.formats.verity import verity_digest
 from bootc.printable import printable
 
@@ -101,19 +84,19 @@ class DifferenceGroup:
     examples: tuple[Difference, ...]
 
 
-def compare(a: Directory, b: Directory) -> Iterator[Difference]:
+def compare(a: tree.Directory, b: tree.Directory) -> Iterator[Difference]:
     """Yield the differences in the order of a dumpfile; none if the trees are equal."""
     first_a: dict[int, bytes] = {}
     first_b: dict[int, bytes] = {}
-    stack: list[tuple[bytes, Node | None, Node | None]] = [(b"/", a, b)]
+    stack: list[tuple[bytes, tree.Node | None, tree.Node | None]] = [(b"/", a, b)]
     while stack:
         path, x, y = stack.pop()
         if x is None or y is None:
             yield _one_sided(path, x, y)
             continue
         if x.stat != y.stat:
-            yield from _metadata(path, x.stat, y.stat, is_directory=isinstance(x, Directory))
-        if isinstance(x, Leaf) and isinstance(y, Leaf):
+            yield from _metadata(path, x.stat, y.stat, is_directory=isinstance(x, tree.Directory))
+        if isinstance(x, tree.Leaf) and isinstance(y, tree.Leaf):
             if x.content != y.content:
                 yield _content(path, x.content, y.content)
             link_x = first_a.setdefault(id(x), path)
@@ -121,11 +104,11 @@ def compare(a: Directory, b: Directory) -> Iterator[Difference]:
             if link_x != link_y:
                 yield _links(path, link_x, link_y)
             continue
-        if isinstance(x, Leaf) or isinstance(y, Leaf):
+        if isinstance(x, tree.Leaf) or isinstance(y, tree.Leaf):
             kinds = _kind(x), _kind(y)
-            yield Difference(path, Aspect.TYPE, *kinds, isinstance(x, Directory))
-        below_x = x.entries if isinstance(x, Directory) else {}
-        below_y = y.entries if isinstance(y, Directory) else {}
+            yield Difference(path, Aspect.TYPE, *kinds, isinstance(x, tree.Directory))
+        below_x = x.entries if isinstance(x, tree.Directory) else {}
+        below_y = y.entries if isinstance(y, tree.Directory) else {}
         prefix = b"/" if path == b"/" else path + b"/"
         stack += [
             (prefix + name, below_x.get(name), below_y.get(name))
@@ -155,13 +138,13 @@ def summarise(differences: Iterable[Difference], examples: int = 5) -> tuple[Dif
     )
 
 
-def _one_sided(path: bytes, x: Node | None, y: Node | None) -> Difference:
+def _one_sided(path: bytes, x: tree.Node | None, y: tree.Node | None) -> Difference:
     entries = directories = 0
     for node in (x, y):
-        if isinstance(node, Directory):
+        if isinstance(node, tree.Directory):
             for _, below in node.walk():
                 entries += 1
-                directories += isinstance(below, Directory)
+                directories += isinstance(below, tree.Directory)
         elif node is not None:
             entries += 1
     return Difference(
@@ -175,7 +158,9 @@ def _one_sided(path: bytes, x: Node | None, y: Node | None) -> Difference:
     )
 
 
-def _metadata(path: bytes, x: Stat, y: Stat, *, is_directory: bool) -> Iterator[Difference]:
+def _metadata(
+    path: bytes, x: tree.Stat, y: tree.Stat, *, is_directory: bool
+) -> Iterator[Difference]:
     def differ(aspect: Aspect, a: str | None, b: str | None, name: bytes = b"") -> Difference:
         return Difference(path, aspect, a, b, is_directory, name, directories=int(is_directory))
 
@@ -194,15 +179,15 @@ def _metadata(path: bytes, x: Stat, y: Stat, *, is_directory: bool) -> Iterator[
                 yield differ(Aspect.XATTR, _value(one), _value(other), name)
 
 
-def _content(path: bytes, x: Content, y: Content) -> Difference:
-    kinds = kind_of(x), kind_of(y)
+def _content(path: bytes, x: tree.Content, y: tree.Content) -> Difference:
+    kinds = tree.kind_of(x), tree.kind_of(y)
     if kinds[0] is not kinds[1]:
         a, b = kinds[0].label, kinds[1].label
         return Difference(path, Aspect.TYPE, a, b, is_directory=False)
     aspect = Aspect.CONTENT
-    if isinstance(x, Symlink):
+    if isinstance(x, tree.Symlink):
         aspect = Aspect.TARGET
-    elif isinstance(x, CharDevice | BlockDevice):
+    elif isinstance(x, tree.CharDevice | tree.BlockDevice):
         aspect = Aspect.DEVICE
     elif _same_bytes(x, y) or _same_bytes(y, x):
         aspect = Aspect.STORAGE
@@ -211,26 +196,26 @@ def _content(path: bytes, x: Content, y: Content) -> Difference:
     return Difference(path, aspect, _described(x), _described(y), is_directory=False)
 
 
-def _same_bytes(x: Content, y: Content) -> bool:
+def _same_bytes(x: tree.Content, y: tree.Content) -> bool:
     """Whether ``x`` is known to be the content of the object ``y``."""
-    if not isinstance(y, External):
+    if not isinstance(y, tree.External):
         return False
     match x:
-        case External():
+        case tree.External():
             return (x.digest, x.size_bytes) == (y.digest, y.size_bytes)
-        case Inline():
+        case tree.Inline():
             size_fits = x.size_bytes == y.size_bytes
             return size_fits and verity_digest(x.data, y.digest.algorithm) == y.digest
-        case Unverified():
+        case tree.Unverified():
             return (x.path, x.size_bytes) == (y.digest.object_path.encode(), y.size_bytes)
         case _:
             return False
 
 
-def _incomparable(x: Content, y: Content) -> bool:
+def _incomparable(x: tree.Content, y: tree.Content) -> bool:
     return (
-        isinstance(x, External)
-        and isinstance(y, External)
+        isinstance(x, tree.External)
+        and isinstance(y, tree.External)
         and x.size_bytes == y.size_bytes
         and x.digest.algorithm is not y.digest.algorithm
     )
@@ -246,32 +231,34 @@ def _links(path: bytes, first_x: bytes, first_y: bytes) -> Difference:
     )
 
 
-def _kind(node: Node) -> str:
-    kind = FileKind.DIRECTORY if isinstance(node, Directory) else kind_of(node.content)
+def _kind(node: tree.Node) -> str:
+    kind = (
+        tree.FileKind.DIRECTORY if isinstance(node, tree.Directory) else tree.kind_of(node.content)
+    )
     return kind.label
 
 
-def _described(content: Content) -> str:
+def _described(content: tree.Content) -> str:
     match content:
-        case Inline():
+        case tree.Inline():
             return f"{content.size_bytes} inline bytes"
-        case External():
+        case tree.External():
             return f"{content.size_bytes} bytes, object {content.digest.hex[:_SHOWN_DIGITS]}…"
-        case Unverified():
+        case tree.Unverified():
             return f"{content.size_bytes} bytes, file {_text(content.path)} with no digest"
-        case Sparse():
+        case tree.Sparse():
             return f"{content.size_bytes} bytes, all a hole"
-        case Symlink():
+        case tree.Symlink():
             return _text(content.target)
-        case CharDevice() | BlockDevice():
+        case tree.CharDevice() | tree.BlockDevice():
             return str(content.rdev)
-        case Fifo() | Socket():
-            return kind_of(content).label
+        case tree.Fifo() | tree.Socket():
+            return tree.kind_of(content).label
         case _:
             assert_never(content)
 
 
-def _time(meta: Stat) -> str:
+def _time(meta: tree.Stat) -> str:
     fraction = f".{meta.mtime_ns:09}" if meta.mtime_ns else ""
     try:
         moment = _EPOCH + timedelta(seconds=meta.mtime_s)
