@@ -11,6 +11,7 @@ import pytest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_copy import copy_tree
 from support import deep
+from support.descriptors import open_descriptors
 
 
 @pytest.fixture
@@ -214,11 +215,11 @@ def test_a_file_meets_a_directory(source: Path, target: Path) -> None:
 def test_descriptors_are_all_closed(source: Path, target: Path) -> None:
     (source / "a/b/c").mkdir(parents=True)
     (source / "a/b/c/file").write_bytes(b"x")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
 
     copy(source, target)
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_deeper_than_python_calls_and_than_files_may_be_opened() -> None:

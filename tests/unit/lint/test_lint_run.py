@@ -13,6 +13,7 @@ from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
 from bootc.lint.model import Lint, LintFinding, LintKind, Listing, RootType
 from bootc.lint.run import ChecksFailed, LintFailed, lint, require_passed
+from support.descriptors import open_descriptors
 
 
 def passes(root: ImageRoot) -> LintFinding | None:
@@ -142,9 +143,9 @@ def test_one_walk_ends_with_the_first_find(tmp_path: Path) -> None:
     done = run(tmp_path, Lint("b", FATAL, "", look=bad), Lint("c", FATAL, "", look=look))
     assert done.text == "Failed lint: b: bad a/bad\nChecks passed: 1\n"
     assert seen == ["a", "a/bad", "bad"]
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     run(tmp_path, Lint("b", FATAL, "", look=bad))
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.tree_read import TreeTooLarge
 from bootc.fs.tree_write import ContentChanged
 from bootc.repository.repository import Repository
+from support.descriptors import open_descriptors
 from support.failing import dies
 from support.protection import APPEND, IMMUTABLE, flags_of, set_flags, unprotect
 from support.trees import text_of
@@ -104,10 +105,10 @@ def test_reading_etc(state: Dir) -> None:
 
 
 def test_reading_leaves_nothing_open(state: Dir) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors()
     with read_etc(state, SHA512):
         pass
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
 
 
 def test_no_etc(state: Dir) -> None:
