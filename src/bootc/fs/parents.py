@@ -1,4 +1,4 @@
-"""A directory and its parents for the result of a command: there if it succeeds, or gone again."""
+"""The directories for a command's result. If the command fails, the new ones are removed."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,12 @@ from bootc.boot.kernels import publish_kernel
 from bootc.boot.scheme import BootDirs
 from bootc.formats.tree import Inline, Leaf, Stat
 from bootc.fs.dir import Dir
-from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, deployment, open_boot
+from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
 from support.objectdir import ObjectDirectory
 
 A, B, C = (deployment(number) for number in (1, 2, 3))
 KERNEL_A = f"EFI/Linux/bootc_composefs-{A}"
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectDirectory:
-    (tmp_path / "objects").mkdir()
-    return ObjectDirectory(tmp_path / "objects")
-
-
-@pytest.fixture
-def dirs(tmp_path: Path) -> Iterator[BootDirs]:
-    with open_boot(tmp_path, SYSTEMD) as dirs:
-        yield dirs
 
 
 def kernel_of(objects: ObjectDirectory) -> Kernel:

@@ -111,12 +111,6 @@ def test_the_running_kernel(
             check_running_kernel(root=str(tmp_path))
 
 
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectDirectory:
-    (tmp_path / "objects").mkdir()
-    return ObjectDirectory(tmp_path / "objects")
-
-
 def tree(**files: bytes) -> Directory:
     root = Directory()
     for path, data in files.items():

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,18 +21,6 @@ VMLINUZ = b"kernel " * 300_000
 INITRD = b"initramfs"
 BOOT_DIGEST = hashlib.sha256(VMLINUZ + INITRD).hexdigest()
 KERNEL_A = f"EFI/Linux/bootc_composefs-{A}"
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectDirectory:
-    (tmp_path / "objects").mkdir()
-    return ObjectDirectory(tmp_path / "objects")
-
-
-@pytest.fixture
-def dirs(tmp_path: Path) -> Iterator[BootDirs]:
-    with open_boot(tmp_path, SYSTEMD) as dirs:
-        yield dirs
 
 
 def kernel_of(objects: ObjectDirectory) -> Kernel:

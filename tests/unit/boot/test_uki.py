@@ -36,12 +36,6 @@ def sections(cmdline: bytes) -> bytes:
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> ObjectDirectory:
-    (tmp_path / "objects").mkdir()
-    return ObjectDirectory(tmp_path / "objects")
-
-
-@pytest.fixture
 def dirs(tmp_path: Path) -> Iterator[BootDirs]:
     with open_boot(tmp_path, SYSTEMD_UKI) as dirs:
         yield dirs
