@@ -49,6 +49,25 @@ class TestDemonstration:
             for version, root in zip("121", roots(demonstration), strict=True)
         ]
 
+    def test_it_says_what_the_machine_runs_on(self, demonstration: Demonstration) -> None:
+        words = r"\[ *[0-9.]+ s\] Virtual machines (use KVM|are emulated \(TCG\): .+|run with .+)"
+        said = demonstration.said.splitlines()
+        assert len([line for line in said if re.fullmatch(words, line)]) == 1
+
+    def test_the_end_says_what_is_on_the_disk_and_how_to_go_on(
+        self, demonstration: Demonstration
+    ) -> None:
+        first, second, _ = (root[:12] for root in roots(demonstration))
+        done, booted, rollback, *rest = demonstration.said.splitlines()[-8:]
+        words = r"Done in \d+ min \d+ s\. build/demo/disk\.img follows (\S+), and has:"
+        assert re.fullmatch(words, done)[1] == REFERENCE
+        assert booted.startswith("  booted    version 1, image sha256:")
+        assert booted.endswith(f"root composefs:{first}…")
+        assert rollback.startswith("  rollback  version 2, image sha256:")
+        assert rollback.endswith(f"root composefs:{second}…, pinned")
+        assert rest[0] == "Next:"
+        assert rest[1].startswith("  make boot ")
+
     def test_the_rollback_brings_the_first_one_back(self, demonstration: Demonstration) -> None:
         first, second, third = roots(demonstration)
         assert (first == third, first == second) == (True, False)
@@ -164,7 +183,7 @@ def test_state_outlives_a_reboot(
 
 
 class TestTampering:
-    """Each test boots a copy of the healthy disk with something changed on it."""
+    """Each test changes something on a copy of the healthy disk."""
 
     def test_the_console_of_a_healthy_boot_tells_of_the_new_root(
         self, first_boot: FirstBoot
@@ -215,18 +234,21 @@ class TestTampering:
         assert_boot_is_refused(copied, logs / "middle.txt", "fs-verity: data corrupted")
 
     def test_a_changed_file_cannot_be_read(
-        self, copied: tuple[Path, Path], first_boot: FirstBoot, logs: Path
+        self, first_boot: FirstBoot, logs: Path, tmp_path: Path
     ) -> None:
+        """The disk changes beneath a machine that runs and has not read the file so far."""
         digest = verity_digest(first_boot.bystander, Algorithm.SHA512).hex
-        root = root_filesystem(copied[0])
+        hardware = first_boot.saved.copy(tmp_path)
+        root = root_filesystem(hardware.disks[0].path)
         root.flip_byte(object_path(digest), len(first_boot.bystander) // 2)
-        with Machine(installed(*copied), keep_console=logs / "object.txt") as machine:
+        console = logs / "object.txt"
+        with Machine(hardware, keep_console=console, resume=first_boot.saved) as machine:
             machine.wait_ready()
-            assert machine.wait_running() == "running"
             result = machine.run(f"cat {BYSTANDER}", check=False)
             assert result.rc == 1
             assert "Input/output error" in result.stderr
             assert first_boot.bystander.startswith(result.stdout_bytes)
+        hardware.disks[0].path.unlink()
 
 
 def roots(demonstration: Demonstration) -> list[str]:
