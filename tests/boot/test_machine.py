@@ -105,12 +105,11 @@ def test_resumed_twice_two_machines_run_side_by_side(
             assert machine.run(f"head -c 3 {SMALL}").stdout_bytes == bytes(3)
             machine.run(f"printf {text} | dd of={SMALL} conv=fsync; echo {text} >/written; sync")
             machine.run("echo seen >/dev/ttyS0")
-            assert machine.console_text().split() == ["seen"]
+            machine.wait_console("seen", timeout_s=30)
+            assert "Linux version" not in machine.console_text()
         for machine, part, text in ((first, parts[0], "one"), (second, parts[1], "two")):
             assert machine.run("cat /written").stdout == f"{text}\n"
             assert part.disks[2].path.read_bytes()[:3] == text.encode()
-            now = float(machine.run("date +%s.%N").stdout)
-            assert abs(now - time.time()) < 60, "the clock stands at when it was saved"
     assert {path: path.read_bytes() for path in small_files(live_machine)} == before
 
 
@@ -119,24 +118,33 @@ def small_files(saved: Saved) -> list[Path]:
     return [saved.hardware.disks[2].path, saved.hardware.firmware_vars]
 
 
-def test_a_resumed_machine_is_saved_again(live_machine: Saved, tmp_path: Path) -> None:
-    """It goes on from there, and shuts down in good order."""
+@pytest.fixture
+def copies(live_machine: Saved, tmp_path: Path) -> Iterator[Hardware]:
+    """The parts of one more live machine; afterwards only small files are left."""
     hardware = live_machine.copy(tmp_path)
-    with Machine(hardware, resume=live_machine) as machine:
+    yield hardware
+    remove_disks(hardware)
+    shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+
+
+def test_a_resumed_machine_is_saved_again(
+    live_machine: Saved, copies: Hardware, tmp_path: Path
+) -> None:
+    """It goes on from there, with the time of now, and shuts down in good order."""
+    with Machine(copies, resume=live_machine) as machine:
         machine.wait_ready()
-        machine.run("touch /run/seen")
+        machine.run("touch /run/seen; date --set=@2000000000")
         saved = machine.save(tmp_path / "saved")
         directory = machine._directory
     assert not directory.exists()
     assert {path.name for path in saved.directory.iterdir()} == {
-        "state", "vars.fd", *(f"{disk.serial}.img" for disk in hardware.disks),
+        "state", "vars.fd", *(f"{disk.serial}.img" for disk in copies.disks),
     }  # fmt: skip
-    with Machine(hardware, resume=saved) as machine:
+    with Machine(copies, resume=saved) as machine:
         machine.wait_ready()
         machine.run("test -e /run/seen")
+        assert abs(int(machine.run("date +%s").stdout) - time.time()) < 120
         machine.power_off()
-    saved.remove()
-    remove_disks(hardware)
 
 
 def test_nothing_is_left_behind(demo_os: DemoOs, tmp_path: Path) -> None:
@@ -186,19 +194,17 @@ def test_an_emulator_that_stands_still_is_started_again(
     assert console.read_text() == "firmware\nRun /init as init process\n"
 
 
-def test_what_cannot_be_saved_leaves_nothing(
-    live_machine: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_save_leaves_nothing(
+    live_machine: Saved, copies: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copies of disks are made last: interrupted there, all before them is complete."""
-    hardware = live_machine.copy(tmp_path)
-    with Machine(hardware, resume=live_machine) as machine:
+    """The disks are copied last, when the memory has been written."""
+    with Machine(copies, resume=live_machine) as machine:
         machine.wait_ready()
         with monkeypatch.context() as patched:
             patched.setattr("testbed.disks.copy", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 machine.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
-    remove_disks(hardware)
 
 
 def interrupt(source: Path, target: Path) -> Path:
@@ -206,16 +212,16 @@ def interrupt(source: Path, target: Path) -> Path:
     raise KeyboardInterrupt
 
 
-def test_a_state_of_another_machine_is_refused(live_machine: Saved, tmp_path: Path) -> None:
+def test_a_state_of_another_machine_is_refused(
+    live_machine: Saved, copies: Hardware, tmp_path: Path
+) -> None:
     """QEMU compares what it reads with the machine that it is."""
-    hardware = live_machine.copy(tmp_path)
-    other = replace(hardware, memory_mib=hardware.memory_mib + 64)
+    other = replace(copies, memory_mib=copies.memory_mib + 64)
     with (
         Machine(other, resume=live_machine) as machine,
         pytest.raises(MachineError, match=r"(?s)cannot resume: .*pc\.ram"),
     ):
         machine.wait_ready()
-    remove_disks(hardware)
 
 
 def test_a_disk_that_forgets_cannot_be_saved(demo_os: DemoOs, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class Machine:
         self._resume = resume
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
-        # A saved machine's kernel is, and its console has nothing of the boot.
+        # The kernel of a saved machine is up, and the console does not show its boot again.
         self._kernel_is_up = resume is not None
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class Machine:
         self._errors = self._directory / "stderr"
         self._listener = self._listen("agent")
         self._monitor_listener = self._listen("monitor")
-        self._monitor_connection: socket.socket | None = None
+        self._monitor: Monitor | None = None
         argv = qemu_command(
             self._qemu,
             self._hardware,
@@ -239,7 +239,7 @@ class Machine:
         directory.mkdir()
         try:
             saved = Saved(directory, copies_in(directory, self._hardware))
-            self._monitor().save(saved.state)
+            self._connected_monitor().save(saved.state)
             self._stop()
             copy_storage(self._hardware, saved.hardware)
         except BaseException as exc:
@@ -252,18 +252,19 @@ class Machine:
     def _go_on(self) -> str:
         """Let a resumed machine run, and set its clock; return the guest's boot id."""
         try:
-            self._monitor().go_on()
+            self._connected_monitor().go_on()
         except MonitorError as exc:
             raise MachineError(f"cannot resume: {exc}\n{self._console_tail()}") from exc
         # Its clock stands at the time when it was saved.
         self.run(f"date --set=@{time.time():.3f}")
         return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
 
-    def _monitor(self) -> Monitor:
-        if self._monitor_connection is None:
+    def _connected_monitor(self) -> Monitor:
+        # QEMU connects when it starts, and only once.
+        if self._monitor is None:
             self._monitor_connection = self._accept(self._monitor_listener)
-            self._qmp = Monitor(self._monitor_connection)
-        return self._qmp
+            self._monitor = Monitor(self._monitor_connection)
+        return self._monitor
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait until commands can be run; return the guest's boot id.
