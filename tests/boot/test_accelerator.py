@@ -48,7 +48,11 @@ def emulator(directory: Path, console: str, stays_s: float = 60) -> Qemu:
     return Qemu((sys.executable, str(script)), directory / "code.fd", directory / "vars.fd")
 
 
-def test_kvm_is_used_if_it_boots_a_kernel(demo: DemoOs) -> None:
+@pytest.mark.parametrize("value", ["", "auto"])
+def test_kvm_is_used_if_it_boots_a_kernel(
+    value: str, demo: DemoOs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOOTC_QEMU_ACCEL", value)
     qemu = emulator(demo.directory, "[    0.9] Run /init as init process")
     assert settle(demo, qemu) == "Virtual machines use KVM"
     assert Hardware(Path("/v"), []).accelerator == "kvm"
@@ -86,6 +90,11 @@ def test_the_user_chooses(demo: DemoOs, monkeypatch: pytest.MonkeyPatch) -> None
     assert Hardware(Path("/v"), []).accelerator == "hvf"
 
 
-def test_tests_emulate_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value", [None, "", "auto"])
+def test_machines_are_emulated_until_the_probe_was_asked(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BOOTC_QEMU_ACCEL")
+    if value is not None:
+        monkeypatch.setenv("BOOTC_QEMU_ACCEL", value)
     assert Hardware(Path("/v"), []).accelerator == "tcg,thread=multi"

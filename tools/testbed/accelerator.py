@@ -28,8 +28,8 @@ def settle(demo: DemoOs, qemu: Qemu) -> str:
     Returns:
         A line that says what machines run on.
     """
-    chosen = os.environ.get(VARIABLE, AUTO)
-    if chosen != AUTO:
+    chosen = os.environ.get(VARIABLE)
+    if chosen and chosen != AUTO:
         return f"Virtual machines run with -accel {chosen}, as {VARIABLE} says"
     fault = kvm_fault(demo, qemu)
     os.environ[VARIABLE] = EMULATED if fault else "kvm"

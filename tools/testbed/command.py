@@ -31,8 +31,8 @@ EMULATED = "tcg,thread=multi"
 
 def accelerator() -> str:
     """Return the value of ``-accel``: the user's choice, or emulation, which works everywhere."""
-    chosen = os.environ.get(VARIABLE, AUTO)
-    return EMULATED if chosen == AUTO else chosen
+    chosen = os.environ.get(VARIABLE)
+    return EMULATED if chosen in (None, "", AUTO) else chosen
 
 
 def processors() -> str:
