@@ -200,12 +200,8 @@ def live_boot(
 
 
 @pytest.fixture(scope="session")
-def first_boot(
-    demonstration: Demonstration, logs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FirstBoot]:
-    report = boot_installed(demonstration, tmp_path_factory.mktemp("first-boot"), logs)
-    yield report
-    report.saved.remove()
+def first_boot(demonstration: Demonstration, logs: Path) -> FirstBoot:
+    return boot_installed(demonstration, logs)
 
 
 @pytest.fixture
