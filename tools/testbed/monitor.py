@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: How long QEMU may take for an answer, and to write or read the memory of a machine.
-_ANSWER_TIMEOUT_S = 120.0
-_TRANSFER_TIMEOUT_S = 300.0
+#: How long QEMU may take for an answer, or to write or read the memory of a machine: it takes
+#: seconds, but on a busy host many.
+_TIMEOUT_S = 300.0
 #: Memory goes to a file: QEMU's limit for the load of a network would only slow it down.
 _UNLIMITED_BYTES_PER_S = 1 << 40
 
@@ -26,7 +26,7 @@ class Monitor:
     """A conversation with QEMU over a connected socket, which the caller closes."""
 
     def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(_ANSWER_TIMEOUT_S)
+        connection.settimeout(_TIMEOUT_S)
         self._connection = connection
         self._buffer = b""
         self._receive()  # the greeting
@@ -59,7 +59,7 @@ class Monitor:
         self.execute("stop")
         self.execute("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED_BYTES_PER_S})
         self.execute("migrate", uri=f"file:{state}")
-        deadline = time.monotonic() + _TRANSFER_TIMEOUT_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
             found = self.execute("query-migrate")
             if found["status"] == "completed":
@@ -75,7 +75,7 @@ class Monitor:
         Raises:
             MonitorError: QEMU could not read it.
         """
-        deadline = time.monotonic() + _TRANSFER_TIMEOUT_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while self.execute("query-status")["status"] == "inmigrate":
             if time.monotonic() >= deadline:
                 raise MonitorError("the saved machine was not read in time")
