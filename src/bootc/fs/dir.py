@@ -141,7 +141,7 @@ class Dir:
         def open_(flags: int) -> int:
             return self._open(relpath, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-        return _open_regular(open_, self._join(relpath))
+        return open_regular_by(open_, self._join(relpath))
 
     def read_bytes(self, relpath: str, limit: int | None = None) -> bytes:
         """Read a whole regular file.
@@ -310,17 +310,25 @@ def open_regular(path: str, *, dir_fd: int | None = None) -> int:
     def open_(flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, dir_fd=dir_fd)
 
-    return _open_regular(open_, path)
+    return open_regular_by(open_, path)
 
 
-def _open_regular(open_: Callable[[int], int], path: str) -> int:
-    """Look at a file through a descriptor that opens nothing, and only then open it."""
+def open_regular_by(open_: Callable[[int], int], path: str) -> int:
+    """Open a regular file by any way of opening: look at it with ``O_PATH``, and only then open it.
+
+    Args:
+        open_: Opens the file with these flags.
+        path: How messages name the file.
+
+    Raises:
+        OSError: also with EINVAL, EISDIR or ELOOP if it is not a regular file.
+    """
     path_fd = open_(os.O_PATH)
     try:
         _require_regular(path_fd, path)
     finally:
         os.close(path_fd)
-    # Should it be another one by now, this waits for nobody either.
+    # If a FIFO has replaced the file in between, O_NONBLOCK does not wait for its writer.
     fd = open_(os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _require_regular(fd, path)

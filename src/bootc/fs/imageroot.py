@@ -21,11 +21,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from bootc.fs.dir import Dir, read_all
+from bootc.fs.dir import Dir, open_regular_by, read_all
 from bootc.kernel import files
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 #: As many links as the kernel follows in one path.
 _MAX_LINKS = 40
 
@@ -104,13 +103,14 @@ class ImageRoot:
             raise
         return Dir(fd, self._path_of(path))
 
-    def open_file(self, path: str) -> int | None:
-        """Open something for reading, following links, and return its descriptor.
+    def open_regular(self, path: str) -> int | None:
+        """Open a regular file for reading, following links, and return its descriptor.
 
-        A pipe does not make the call wait. The caller checks that it got a regular file.
+        Raises:
+            OSError: also with EINVAL or EISDIR if it is not a regular file.
         """
         try:
-            return self._open(path, _READ, 0)
+            return open_regular_by(lambda flags: self._open(path, flags, 0), self._path_of(path))
         except OSError as exc:
             if exc.errno in _ABSENT:
                 return None
@@ -120,9 +120,9 @@ class ImageRoot:
         """Read a regular file of at most ``limit`` bytes, following links.
 
         Raises:
-            OSError: also with EFBIG when it is larger, EINVAL when it is no regular file.
+            OSError: also with EFBIG if it is larger, EINVAL or EISDIR if it is not a regular file.
         """
-        fd = self.open_file(path)
+        fd = self.open_regular(path)
         if fd is None:
             return None
         try:

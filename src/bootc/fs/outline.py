@@ -72,7 +72,7 @@ class Outline:
             OSError: it cannot be opened.
         """
         path, identity = self._file(digest)
-        fd = self._image.open_file(path)
+        fd = self._image.open_regular(path)
         if fd is None:
             raise TreeChanged(path)
         if _identity(os.fstat(fd)) != identity:

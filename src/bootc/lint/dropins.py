@@ -32,9 +32,9 @@ def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
         try:
             data = root.read(path, _MAX_BYTES)
         except OSError as exc:
-            if exc.errno != errno.EINVAL:
+            if exc.errno not in (errno.EINVAL, errno.EISDIR):
                 raise
-            # A link to /dev/null says that there shall be no such file.
+            # A link to /dev/null masks the file of this name in an earlier directory.
             continue
         if data is not None:
             yield data

@@ -120,13 +120,13 @@ _OWN = (
     Lint(
         "pybootc-installable",
         LintKind.WARNING,
-        "bootc install will not refuse the kernel, the boot entries or the kernel arguments.",
+        "bootc install does not refuse the kernel, the boot entries or the kernel arguments.",
         booting.installable,
     ),
     Lint(
         "pybootc-kernel-version",
         LintKind.WARNING,
-        "The kernel is new enough to mount the image.",
+        "The kernel is a kernel image, and new enough to mount the image.",
         booting.kernel_version,
     ),
     Lint(

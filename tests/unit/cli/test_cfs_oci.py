@@ -452,12 +452,16 @@ def test_repair_and_pull_heal(pulled: Cfs, layout: images.Layout) -> None:
     assert pulled("gc") == "Objects: 0 removed (0 bytes)\n"
 
 
-def test_a_wrong_layer_is_put_aside(pulled: Cfs, layout: images.Layout) -> None:
-    # A byte of a file is another one, and the stream is sound.
+def store_wrong_layer(pulled: Cfs) -> None:
+    """Store a sound stream under the name of another layer: one byte of a file differs."""
     wrong = TOP.replace(b"bigbig", b"bigbag", 1)
     with pulled.repository() as repository:
         stream = split_layer(io.BytesIO(wrong), OciDigest.of(wrong), repository.objects)
         repository.streams.write(f"oci-layer-{TOP_ID}", stream)
+
+
+def test_a_wrong_layer_is_put_aside(pulled: Cfs, layout: images.Layout) -> None:
+    store_wrong_layer(pulled)
     before = image_id(layout, bootable=False)
     found = pulled("oci", "fsck", code=1)
     where = f"streams/oci-layer-{TOP_ID}"
@@ -469,6 +473,7 @@ def test_a_wrong_layer_is_put_aside(pulled: Cfs, layout: images.Layout) -> None:
     assert done.removeprefix(found).splitlines() == [
         f"set aside: oci-layer-{TOP_ID}",
         f"left: fsck: layer-stream-missing: os: {TOP_ID}",
+        "pull again: os",
     ]
     told = json.loads(pulled("oci", "fsck", "--repair", "--json"))
     assert told["repair"]["left"] == [f"fsck: layer-stream-missing: os: {TOP_ID}"]
@@ -479,6 +484,13 @@ def test_a_wrong_layer_is_put_aside(pulled: Cfs, layout: images.Layout) -> None:
     assert pulled("oci", "fsck", "--repair") == good
     assert json.loads(pulled("oci", "fsck", "--json", "--repair"))["repair"] is None
     assert pulled("oci", "compute-id", "os") == f"{before}\n"
+
+
+def test_the_first_repair_names_the_image_to_pull(pulled: Cfs) -> None:
+    store_wrong_layer(pulled)
+    repair = json.loads(pulled("oci", "fsck", "--repair", "--json"))["repair"]
+    assert repair["set_aside"] == [f"oci-layer-{TOP_ID}"]
+    assert repair["pull_again"] == ["os"]
 
 
 def test_a_pull_says_what_it_replaces(
