@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bootc.fs.dir import Dir
+from bootc.fs.dir import Dir, naming
 from bootc.kernel import files
 
 FILE_PREFIX = ".tmp-file-"
@@ -47,22 +47,26 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return directory.open_file(temporary, flags, mode)
 
+    path = f"{directory.path}/{name}"
     temporary, fd = _with_temporary_name(FILE_PREFIX, create)
     try:
         with open(fd, "wb", buffering=0) as file:
-            write_all(file.fileno(), data)
-            if durable:
-                os.fsync(file.fileno())
+            with naming(path):
+                write_all(file.fileno(), data)
+                if durable:
+                    os.fsync(file.fileno())
             directory.rename(temporary, name)
             if durable:
                 # FAT writes with a directory only the new name; what it names, with the file.
-                os.fsync(file.fileno())
+                with naming(path):
+                    os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)
         raise
     if durable:
-        os.fsync(directory.fileno())
+        with naming(directory.path):
+            os.fsync(directory.fileno())
 
 
 def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
@@ -78,31 +82,34 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
         name: One component.
         chunks: The content in pieces.
     """
+    path = f"{directory.path}/{name}"
     temporary = f"{FILE_PREFIX}{name}"
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(temporary)
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with open(fd, "wb") as target:
+        with open(fd, "wb", buffering=0) as target:
             for number, chunk in enumerate(chunks):
-                if number == 1:
-                    # The beginning and the name are on the disk before most of the content. The
-                    # next check of FAT turns clusters without a name into a file FSCK0000.REC,
-                    # which nothing would ever remove.
-                    target.flush()
-                    os.fsync(target.fileno())
-                    os.fsync(directory.fileno())
-                target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
+                with naming(path):
+                    if number == 1:
+                        # The beginning and the name are on the disk before most of the content.
+                        # The next check of FAT turns clusters without a name into a file
+                        # FSCK0000.REC, which nothing would ever remove.
+                        os.fsync(target.fileno())
+                        os.fsync(directory.fileno())
+                    write_all(target.fileno(), chunk)
+            with naming(path):
+                os.fsync(target.fileno())
             directory.rename(temporary, name)
-            # FAT writes with a directory only the new name; what it names, with the file.
-            os.fsync(target.fileno())
+            with naming(path):
+                # FAT writes with a directory only the new name; what it names, with the file.
+                os.fsync(target.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)
         raise
-    os.fsync(directory.fileno())
+    with naming(directory.path):
+        os.fsync(directory.fileno())
 
 
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:

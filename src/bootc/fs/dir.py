@@ -158,8 +158,13 @@ class Dir:
         Raises:
             OSError: as :meth:`open_regular`.
         """
+        path = self._join(relpath)
         with open(self.open_regular(relpath), "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while True:
+                with naming(path):
+                    chunk = file.read(_CHUNK_BYTES)
+                if not chunk:
+                    return
                 yield chunk
 
     def exists(self, relpath: str) -> bool:
@@ -243,7 +248,8 @@ class Dir:
 
     def sync(self) -> None:
         """Write everything cached of the whole file system to its disk (``syncfs``)."""
-        files.syncfs(self.fileno())
+        with naming(self.path):
+            files.syncfs(self.fileno())
 
     @contextlib.contextmanager
     def parent_of(self, relpath: str) -> Iterator[tuple[int, str]]:
@@ -354,20 +360,32 @@ def read_all(fd: int, path: str, limit: int | None = None) -> bytes:
     Raises:
         OSError: also with EFBIG when it is larger than ``limit``, EINVAL when not a regular file.
     """
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    if limit is not None and info.st_size > limit:
-        raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
-    chunks = []
-    offset = 0
-    # The size is a hint (/proc and /sys say 0): a file ends where a read returns nothing.
-    while chunk := os.pread(fd, max(info.st_size + 1 - offset, _CHUNK_BYTES), offset):
-        chunks.append(chunk)
-        offset += len(chunk)
-        if limit is not None and offset > limit:
-            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
-    return b"".join(chunks)
+    with naming(path):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if limit is not None and info.st_size > limit:
+            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
+        chunks = []
+        offset = 0
+        # The size is a hint (/proc and /sys say 0): a file ends where a read returns nothing.
+        while chunk := os.pread(fd, max(info.st_size + 1 - offset, _CHUNK_BYTES), offset):
+            chunks.append(chunk)
+            offset += len(chunk)
+            if limit is not None and offset > limit:
+                raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
+        return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an ``OSError`` of a call that takes a descriptor name the file."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None:
+            exc.filename = path
+        raise
 
 
 def _set_path(exc: OSError, path: str) -> None:

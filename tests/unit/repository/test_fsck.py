@@ -347,6 +347,22 @@ def test_streams_that_cannot_be_read(insecure: Repository) -> None:
         ("stream-read-failed", "streams/other"),
         ("stream-read-failed", "streams/truncated"),
     ]
+    details = {f.path: f.detail for f in report.findings}
+    assert str(path_of(insecure, damaged)) in details["streams/damaged"]
+    assert details["streams/huge"] == (
+        f"{path_of(insecure, huge)}: file is larger than {MAX_STREAM_BYTES} bytes"
+    )
+
+
+def test_a_finding_names_the_file_that_cannot_be_read(insecure: Repository) -> None:
+    stream, image = put_stream(insecure, "stream"), insecure.images.add(image_bytes())
+    for digest in (stream, image):
+        path_of(insecure, digest).unlink()
+        path_of(insecure, digest).mkdir()
+    # As a device that fails would: the directories above can be read, the files cannot.
+    details = {finding.path: finding.detail for finding in checked(insecure).findings}
+    for path, digest in (("streams/stream", stream), (f"images/{image}", image)):
+        assert str(path_of(insecure, digest)) in details[path]
 
 
 def test_images_that_cannot_be_used(insecure: Repository) -> None:
