@@ -35,7 +35,7 @@ def is_kernel(head: bytes) -> bool:
 
 
 def kernel_release(head: bytes) -> str | None:
-    """Return the release a kernel image states; None if it states none.
+    """Return the release that a kernel image states, or None.
 
     Args:
         head: The first :data:`HEAD_BYTES` of the file, or all of it.

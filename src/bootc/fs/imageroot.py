@@ -1,14 +1,13 @@
-"""The root of an image as a directory: unpacked, mounted, or the one a build runs in.
+"""The root of an image as a directory: an unpacked or mounted image, or the root of a build.
 
-Promises: symlinks are followed as if the directory were ``/``, so an
-absolute one stays inside, and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``).
-Nothing is written.
+Promises: symlinks are followed as if the directory were ``/``. An absolute symlink stays inside,
+and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``). Nothing is written.
 
-This is how the image's own programs will see its files. :class:`bootc.fs.dir.Dir` instead
-refuses what leaves the directory, which suits the places that we lay out ourselves.
+The programs of the image will see its files in the same way. :class:`bootc.fs.dir.Dir` instead
+refuses symlinks that leave the directory. It is for directories that bootc lays out.
 
-A path is relative, and ``..`` in it is a bug of the caller. A missing file is None, also
-if a file is in the place of a parent directory.
+A path is relative, and ``..`` in it is a bug of the caller. The result for a missing file is None,
+also if a file is in the place of a parent directory.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from bootc.fs.dir import Dir, open_regular_by, read_all
 from bootc.kernel import files
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-#: As many links as the kernel follows in one path.
+#: The kernel follows at most this many links in one path.
 _MAX_LINKS = 40
 
 
@@ -70,10 +69,10 @@ class ImageRoot:
                 return None
 
     def readlink(self, path: str) -> str | None:
-        """Return what a symlink says.
+        """Return the target of a symlink.
 
         Raises:
-            OSError: also with EINVAL if it is no symlink.
+            OSError: also with EINVAL if it is not a symlink.
         """
         with self._parent(path) as found:
             if found is None:
@@ -88,11 +87,11 @@ class ImageRoot:
         """Open a directory, following links.
 
         Args:
-            path: Which.
-            same_mount: Take a mount point, or anything behind one, for absent.
+            path: The directory.
+            same_mount: Return None for a mount point and for directories behind one.
 
         Raises:
-            NotADirectoryError: it is something else.
+            NotADirectoryError: it is not a directory.
         """
         flags = os.O_RDONLY | os.O_DIRECTORY
         try:
@@ -131,9 +130,9 @@ class ImageRoot:
             os.close(fd)
 
     def resolve(self, path: str) -> str | None:
-        """Return where a path leads when all links are followed, relative to the root.
+        """Return the path without links that a path leads to, relative to the root.
 
-        None means that links go in a circle. What does not exist is kept as it is.
+        Missing components are kept. The result is None if the links form a loop.
         """
         pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
         done: list[str] = []

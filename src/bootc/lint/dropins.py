@@ -16,10 +16,10 @@ def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
 
     Args:
         root: The image.
-        homes: The directories; a file replaces one of the same name in an earlier directory.
+        homes: The directories. A file replaces the file of the same name in an earlier one.
 
     Raises:
-        OSError: one cannot be read, or is too large.
+        OSError: a file cannot be read, or is too large.
     """
     files: dict[str, str] = {}
     for home in homes:
