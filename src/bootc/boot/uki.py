@@ -10,7 +10,6 @@ to its own. Therefore bootc also refuses an add-on that names an image.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -67,10 +66,27 @@ def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiF
         PeError: it is not a unified kernel image.
         OSError: reading failed.
     """
+    return _inspect(uki, objects, lambda image: _check_boots(image, deployment))
+
+
+def check_uki(uki: UkiFile, objects: ObjectSource) -> None:
+    """Make the checks of :func:`inspect_uki` that need no image id: all profiles name one image.
+
+    Raises:
+        WrongUki: a profile names another image or no image, or an add-on names an image.
+        PeError: it is not a unified kernel image.
+        OSError: reading failed.
+    """
+    _inspect(uki, objects, _argument)
+
+
+def _inspect(
+    uki: UkiFile, objects: ObjectSource, check: Callable[[Uki], ComposefsArgument]
+) -> UkiFacts:
     with doing(f"Reading {uki.path} of the image"), open_content(uki.leaf, objects) as file:
         image = Uki.read(file)
         options = image.text(CMDLINE)
-        argument = _check_boots(image, deployment)
+        argument = check(image)
         facts = UkiFacts(image.os_release(), options, image.boot_digest(), argument.optional)
     _check_addons(uki, lambda leaf: open_content(leaf, objects))
     return facts
@@ -108,8 +124,7 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
-    # Opening a FIFO in its place must not block.
-    return open(dirs.binaries.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    return open(dirs.binaries.open_regular(relpath), "rb")
 
 
 def check_sealing(
