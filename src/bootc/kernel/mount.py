@@ -38,6 +38,7 @@ FSPICK_EMPTY_PATH = 8
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_RECURSIVE = 0x8000
 
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -140,6 +141,11 @@ def umount2(path: str, flags: int = 0) -> None:
 def unshare(flags: int) -> None:
     """Leave shared namespaces; ``os.unshare`` exists only since Python 3.12."""
     call("unshare", flags)
+
+
+def setns(namespace_fd: int, kind: int) -> None:
+    """Enter the namespace of a descriptor; ``os.setns`` exists only since Python 3.12."""
+    call("setns", namespace_fd, kind)
 
 
 def _fsconfig(fs_fd: int, command: int, key: str | None, value: Argument, aux: int) -> None:
