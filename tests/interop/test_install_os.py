@@ -61,6 +61,14 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout == "built\n"
+    program = "import sys; from bootc.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "internals", "print-json-schema", "--of", "host"],
+        env={"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == (TOP / "src/bootc/cli/schemas/host.json").read_bytes()
     install(tmp_path / "b")
     assert pages(tmp_path / "b") == found
     assert (tmp_path / "b" / EXTENSION).read_bytes() == extension.read_bytes()

@@ -41,6 +41,7 @@ INTERNALS = {
     "composefs-gc": "internals",
     "dir-diff": "internals",
     "erofs-dump": "internals",
+    "print-json-schema": "jsonschema",
     "mkcomposefs": "mkcomposefs",
     "composefs-info": "composefs_info",
     "cfs": "cfs.command",
