@@ -95,6 +95,25 @@ def test_ostree_deployments_change_in_place_and_no_others(capsys) -> None:
     assert message.startswith("--mutate-in-place changes a deployment of ostree")
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["edit"], "Edit is not yet supported for composefs backend"),
+        (["edit", "-f", "host.yaml", "--quiet"], "Edit is not yet supported for composefs backend"),
+        (
+            ["loader-entries", "set-options-for-source", "--source", "x", "--options", "a b"],
+            "OSTree storage not initialized",
+        ),
+        (["state", "wipe-ostree"], "OSTree storage not initialized"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_verbs_that_upstream_refuses_on_composefs(argv, told: str, capsys) -> None:
+    code, message = fails(argv, capsys)
+    assert code == 1
+    assert message.startswith(f"{told} (hint: ")
+
+
 def test_one_storage(capsys, monkeypatch) -> None:
     monkeypatch.setenv("container", "podman")
     assert cli.main(["switch", "--experimental-unified-storage", "quay.io/example/os"]) == 1
