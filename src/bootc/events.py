@@ -13,6 +13,9 @@ from typing import Literal
 
 Unit = Literal["bytes", "steps"]
 
+#: The name of the task that fetches a layer is this prefix and the digest of the layer.
+LAYER_TASK = "layer:"
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.interop
 
 TOP = Path(__file__).parents[2]
 PAGES = {page.stem for page in (TOP / "docs/man").glob("*.rst")}
+UNITS = {path.name for path in (TOP / "data/systemd").glob("*.*")}
 EXTENSION = "usr/lib/python3/dist-packages/bootc/formats/_verity.abi3.so"
 LOAD = "from bootc.formats import _speed; print(_speed.EXTENSION)"
 
@@ -35,7 +36,7 @@ def install(root: Path, **environment: str) -> list[str]:
     )
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = done.stdout.splitlines()
-    assert first == f"bootc, its service and its initramfs step: installed in {root}"
+    assert first == f"bootc, its units and its initramfs step: installed in {root}"
     return rest
 
 
@@ -44,7 +45,22 @@ def pages(root: Path) -> dict[str, bytes]:
 
 
 def test_an_empty_root_gets_all(tmp_path: Path) -> None:
-    assert install(tmp_path / "a") == ["compiled hash: installed", "manual pages: installed"]
+    assert install(tmp_path / "a") == [
+        "compiled hash: installed",
+        "manual pages: installed",
+        "shell completions: installed",
+    ]
+    systemd = tmp_path / "a/usr/lib/systemd"
+    assert {path.name for path in (systemd / "system").iterdir()} == UNITS
+    generator = systemd / "system-generators/bootc-systemd-generator"
+    assert generator.stat().st_mode & 0o777 == 0o755
+    share = tmp_path / "a/usr/share"
+    for path in (
+        "bash-completion/completions/bootc",
+        "zsh/vendor-completions/_bootc",
+        "fish/vendor_completions.d/bootc.fish",
+    ):
+        assert "upgrade" in (share / path).read_text()
     found = pages(tmp_path / "a")
     assert {name.removesuffix(".gz") for name in found} == PAGES
     assert b'.TH "bootc-pin" "8"' in gzip.decompress(found["bootc-pin.8.gz"]).replace(b"\\-", b"-")
@@ -61,6 +77,14 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout == "built\n"
+    program = "import sys; from bootc.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "internals", "print-json-schema", "--of", "host"],
+        env={"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == (TOP / "src/bootc/cli/schemas/host.json").read_bytes()
     install(tmp_path / "b")
     assert pages(tmp_path / "b") == found
     assert (tmp_path / "b" / EXTENSION).read_bytes() == extension.read_bytes()
@@ -69,7 +93,7 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
 
 def test_without_a_compiler(tmp_path: Path) -> None:
     install(tmp_path)
-    extension, manual = install(tmp_path, CC="false")
+    extension, manual, _ = install(tmp_path, CC="false")
     assert extension.startswith("compiled hash: not installed (no C compiler, no Python.h, or ")
     assert manual == "manual pages: installed"
     assert not (tmp_path / EXTENSION).exists()  # nor that of an older source

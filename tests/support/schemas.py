@@ -1,4 +1,4 @@
-"""The JSON Schemas of the documentation, and which command prints a document of which."""
+"""The JSON Schemas of the package, and which command prints a document of which."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SCHEMAS = Path(__file__).parents[2] / "docs/reference/schemas"
+SCHEMAS = Path(__file__).parents[2] / "src/bootc/cli/schemas"
 
 #: The schema of each command that prints JSON, by the words of the command.
 SCHEMA_OF = {
     "status": "host",
+    "upgrade --progress-fd": "progress",
     "etc diff": "etc-diff",
     "container inspect": "container-inspect",
     "container compute-composefs-digest": "digest-explanation",

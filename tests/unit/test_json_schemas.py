@@ -1,4 +1,4 @@
-"""The schemas of ``docs/reference/schemas`` hold for what the commands print, and only for that.
+"""The schemas of the package hold for what the commands print, and only for that.
 
 ``tests/property/test_status_total.py`` does the same for the status of any machine.
 """
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
 from bootc.cli.options import Command
+from bootc.cli.progressfd import ProgressLines
 from bootc.cli.render.etc import review_json
 from bootc.cli.render.explain import comparison_json
 from bootc.cli.render.structured import render_json
@@ -38,6 +40,7 @@ from bootc.deploy.host.model import (
     Timestamp,
     UsrOverlay,
 )
+from bootc.events import LAYER_TASK, Start, null_sink
 from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
@@ -50,6 +53,7 @@ from support import images
 from support.cfs import Cfs
 from support.roots import bootable
 from support.schemas import SCHEMA_OF, SCHEMAS, check, is_valid, problems, schema
+from support.upstreamjson import HOST
 
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs/reference/json.md"
@@ -124,6 +128,16 @@ def report() -> Comparison:
     return Comparison(*sides, findings, (Applied(change, True, False),), (Dialect.RUST, None))
 
 
+def progress_lines() -> list[str]:
+    """Return the lines of a pull with a layer in progress."""
+    reader, writer = os.pipe()
+    with open(reader, encoding="utf-8") as lines:
+        with ProgressLines(writer, null_sink) as sink:
+            sink(Start(f"{LAYER_TASK}sha256:{'0' * 64}", "Layer", 10))
+        os.close(writer)
+        return lines.read().splitlines()
+
+
 DOCUMENTS = {
     "host": lambda: render_json(host().to_json()),
     "etc-diff": lambda: render_json(review_json(review())),
@@ -166,6 +180,16 @@ def test_the_words_of_a_schema_are_those_of_the_code() -> None:
     assert writers == [*(dialect.value for dialect in Dialect), None]
     staged = schema("etc-diff")["properties"]["staged"]["anyOf"][0]["properties"]
     assert staged["policy"]["enum"] == [policy.value for policy in ConflictPolicy]
+
+
+# -- upstream's documents
+
+
+@pytest.mark.parametrize("make", [host, Host.empty], ids=["everything", "nothing"])
+def test_a_host_is_one_that_programs_for_upstream_know(make: Callable[[], Host]) -> None:
+    document = json.loads(render_json(make().to_json()))
+    errors = Draft202012Validator(HOST).iter_errors(document)
+    assert [f"{error.json_path}: {error.message}" for error in errors] == []
 
 
 # -- what commands print
@@ -264,10 +288,17 @@ def with_json(commands: tuple[Command, ...], above: str = "") -> Iterator[str]:
         yield from with_json(command.commands, words)
 
 
+@pytest.mark.parametrize("name", ["host", "progress"])
+def test_a_schema_is_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["internals", "print-json-schema", "--of", name]) == 0
+    assert json.loads(capsys.readouterr().out) == schema(name)
+
+
 def test_every_command_that_prints_json_has_a_schema() -> None:
     aliases = {words for words in with_json(commands_for()) if " cfsctl" in words}
-    # This verb prints JSON only.
-    found = {*with_json(commands_for()), "internals cfs oci inspect"} - aliases
+    # These print JSON only.
+    others = {"internals cfs oci inspect", "upgrade --progress-fd"}
+    found = {*with_json(commands_for()), *others} - aliases
     assert found == set(SCHEMA_OF)
     assert {f"{name}.json" for name in SCHEMA_OF.values()} == set(os.listdir(SCHEMAS))
 
@@ -276,7 +307,7 @@ def test_the_page_has_every_schema_and_command() -> None:
     text = PAGE.read_text("utf-8")
     for words, name in SCHEMA_OF.items():
         assert f"`bootc {words}" in text
-        assert f"(schemas/{name}.json)" in text
+        assert f"(../../src/bootc/cli/schemas/{name}.json)" in text
 
 
 # -- strictness
@@ -311,6 +342,8 @@ def mutants(document: Any) -> Iterator[tuple[str, Any]]:
 
 
 def documents(cfs: Cfs) -> Iterator[tuple[str, Any]]:
+    for line in progress_lines():
+        yield "progress", json.loads(line)
     for name, make in DOCUMENTS.items():
         yield name, json.loads(make())
     yield "container-inspect", {"kargs": ["quiet"], "kernel": {"version": "6", "unified": True}}

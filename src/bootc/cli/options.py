@@ -12,6 +12,8 @@ from bootc.errors import Error, UsageError
 from bootc.events import Sink
 from bootc.printable import printable
 
+#: The verb of every group that prints the help of a command.
+HELP_VERB = "help"
 #: An error shows this many characters of unknown arguments.
 _SHOWN = 300
 
@@ -22,7 +24,8 @@ class Option:
 
     ``default`` is ``False`` for a switch and ``()`` for an option that may repeat. ``metavars``
     are the names of the values of an option with several. The user may leave out a positional
-    argument that is ``optional``, and give one that is ``repeated`` several times.
+    argument that is ``optional``, and give one that is ``repeated`` several times. A positional
+    argument with ``remainder`` takes all words that follow, also those with a dash.
     """
 
     flags: tuple[str, ...]
@@ -35,6 +38,7 @@ class Option:
     required: bool = False
     optional: bool = False
     repeated: bool = False
+    remainder: bool = False
     hidden: bool = False
 
 
@@ -103,6 +107,28 @@ class _ShowText(argparse.Action):
         raise TextWanted(self._version or parser.format_help())
 
 
+class _ShowHelpOf(argparse.Action):
+    """Raises :class:`TextWanted` with the help of the command that the words name."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, group: _Parser, **_: Any) -> None:
+        super().__init__(option_strings, dest, nargs="*", metavar="COMMAND")
+        self.help = "The command (default: this one)."
+        self._group = group
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: Any, *_: object
+    ) -> NoReturn:
+        """Stop reading the command line."""
+        found = self._group
+        for word in values:
+            if word not in found.verbs:
+                raise UsageError(
+                    f"unknown command {word!r:.80}", hint=_hint(word, [*found.verbs], found.prog)
+                )
+            found = found.verbs[word]
+        raise TextWanted(found.format_help())
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that raises instead of exiting.
 
@@ -119,6 +145,8 @@ class _Parser(argparse.ArgumentParser):
         self._like_getopt = like_getopt
         #: In the form of the getopt module: options with a value end in ``=``.
         self.long_options = ["help"]
+        #: The parsers of the commands below, by name and alias.
+        self.verbs: dict[str, _Parser] = {}
 
     def error(self, message: str) -> NoReturn:
         kind = Error if self._like_getopt else UsageError
@@ -203,9 +231,13 @@ def _add_commands(
         if command.commands:
             inherited = (flag for option in command.options for flag in option.flags)
             _add_commands(child, command.commands, above.union(inherited))
+        parser.verbs |= dict.fromkeys((command.name, *command.aliases), child)
         shown = [option for option in command.options if not option.hidden]
         flags = [flag for option in shown for flag in option.flags if flag.startswith("--")]
         child.set_defaults(run=command.run, program=child.prog, flags=("--help", *flags))
+    text_of = "Print the help of a command."
+    child = group.add_parser(HELP_VERB, description=text_of, help=text_of, allow_abbrev=False)
+    child.add_argument("words", action=_ShowHelpOf, group=parser)
 
 
 def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:
@@ -239,4 +271,6 @@ def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> N
         arguments["nargs"] = "?"
     elif option.repeated:
         arguments["nargs"] = "+"
+    elif option.remainder:
+        arguments["nargs"] = argparse.REMAINDER
     parser.add_argument(*option.flags, **arguments)

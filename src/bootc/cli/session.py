@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,24 @@ NO_WAIT = Option(
     ("--no-wait",), "Fail at once if another command is running, instead of waiting.", default=False
 )
 QUIET = Option(("--quiet",), "Show no progress.", default=False)
+#: The first descriptor that is no standard stream, and the last one that the kernel could have.
+_FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 3, (1 << 32) - 1
+
+
+def _descriptor(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) > _LAST_DESCRIPTOR:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not the number of a descriptor")
+    if int(text) < _FIRST_DESCRIPTOR:
+        raise argparse.ArgumentTypeError(f"Cannot use fd {int(text)} for progress JSON")
+    return int(text)
+
+
+PROGRESS_FD = Option(
+    ("--progress-fd",),
+    "Write the progress of the pull to this open descriptor, as JSON lines.",
+    metavar="N",
+    parse=_descriptor,
+)
 
 
 @contextlib.contextmanager
@@ -78,6 +97,19 @@ def sink_of(args: argparse.Namespace, context: Context) -> Sink:
     if given.get("dry_run") or given.get("check"):
         context.messages_are_the_result()
     return messages_only(context.sink) if given.get("quiet") else context.sink
+
+
+@contextlib.contextmanager
+def reporting(args: argparse.Namespace, context: Context) -> Iterator[Sink]:
+    """Yield the sink of :func:`sink_of`. With ``--progress-fd`` it writes JSON lines, too."""
+    sink = sink_of(args, context)
+    if args.progress_fd is None:
+        yield sink
+        return
+    from bootc.cli.progressfd import ProgressLines
+
+    with ProgressLines(args.progress_fd, sink) as lines:
+        yield lines
 
 
 def refuse_together(args: argparse.Namespace, option: str, *others: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 
-from bootc.cli.options import Command
+from bootc.cli.options import HELP_VERB, Command
 
 _INTERNALS = "internals"
 
@@ -33,7 +33,12 @@ VERBS = {
     "install": "install",
     "container": "container.command",
     "composefs-finalize-staged": "finalize",
+    "completion": "completion",
     "config-diff": "configdiff",
+    "exec-in-host-mount-namespace": "hostmounts",
+    "edit": "refused",
+    "loader-entries": "refused",
+    "state": "refused",
 }
 #: The same for ``bootc internals``.
 INTERNALS = {
@@ -41,6 +46,17 @@ INTERNALS = {
     "composefs-gc": "internals",
     "dir-diff": "internals",
     "erofs-dump": "internals",
+    "print-json-schema": "jsonschema",
+    "fsverity": "fsverity",
+    "uki": "uki",
+    "systemd-generator": "hostunits",
+    "sysusers-sync": "hostunits",
+    "fixup-etc-fstab": "hostunits",
+    "relabel-overlay-mountpoints": "hostunits",
+    "cleanup": "hostupkeep",
+    "fsck": "hostupkeep",
+    "reboot": "hostupkeep",
+    "bootc-install-completion": "hostupkeep",
     "mkcomposefs": "mkcomposefs",
     "composefs-info": "composefs_info",
     "cfs": "cfs.command",
@@ -48,20 +64,26 @@ INTERNALS = {
 }
 #: Verbs of ``bootc internals`` that replace a program of the same name.
 _TOOLS = ("mkcomposefs", "composefs-info", "cfsctl")
+#: The name by which systemd calls the generator, and its verb of ``bootc internals``.
+_GENERATOR = ("bootc-systemd-generator", "systemd-generator")
 
 
 def as_called(argv: Sequence[str]) -> Sequence[str]:
-    """Return the arguments of a command; the name of a composefs tool becomes the verb.
+    """Return the arguments of a command. The name of a tool or of the generator becomes the verb.
 
     >>> as_called(["/usr/bin/cfsctl", "gc"])
     ['internals', 'cfsctl', 'gc']
     """
     name = argv[0].rpartition("/")[2]
+    if name == _GENERATOR[0]:
+        return [_INTERNALS, _GENERATOR[1], *argv[1:]]
     return [_INTERNALS, name, *argv[1:]] if name in _TOOLS else argv[1:]
 
 
 def commands_for(words: Sequence[str] = ()) -> tuple[Command, ...]:
     """Return the commands that are needed to parse ``words``."""
+    if words and words[0] == HELP_VERB:
+        words = words[1:]
     if words and words[0] == _INTERNALS:
         return (_internals(words[1:]),)
     if words and words[0] in VERBS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
@@ -116,6 +117,10 @@ def execute(
     for step in (*plan.before, plan.commit):
         if step is not None:
             _carry_out(step, system, sink, supplies)
+    if plan.steps:
+        # The unit bootc-status-updated.path watches the directory.
+        with contextlib.suppress(OSError):
+            os.utime(system.run.fileno())
     # Before the clean-up, which can be interrupted and does not change what boots.
     for message in messages if plan.steps else ():
         if not system.journal.send(message):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -32,7 +33,15 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR)
 _T = TypeVar("_T")
 
 
-def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, durable: bool) -> None:
+def write_file(
+    directory: Dir,
+    name: str,
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    like: int | None = None,
+    durable: bool,
+) -> None:
     """Make ``name`` hold ``data``, replacing what was there.
 
     Args:
@@ -40,6 +49,7 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
         name: One component.
         data: The whole content.
         mode: Permission bits of the file.
+        like: A file whose owner, mode and extended attributes the file gets.
         durable: Return only when file and name are on the disk.
     """
 
@@ -52,6 +62,8 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
     try:
         with open(fd, "wb", buffering=0) as file:
             with naming(path):
+                if like is not None:
+                    _copy_metadata(like, file.fileno())
                 write_all(file.fileno(), data)
                 if durable:
                     os.fsync(file.fileno())
@@ -291,6 +303,16 @@ class Tmpfile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _copy_metadata(source: int, target: int) -> None:
+    """Give a file the owner, the mode and the extended attributes of another file."""
+    found = os.fstat(source)
+    # A change of the owner clears bits of the mode.
+    os.fchown(target, found.st_uid, found.st_gid)
+    os.fchmod(target, stat.S_IMODE(found.st_mode))
+    for name in os.listxattr(source):
+        os.setxattr(target, name, os.getxattr(source, name))
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

@@ -138,6 +138,11 @@ def umount2(path: str, flags: int = 0) -> None:
     call("umount2", path, flags)
 
 
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace of a descriptor; ``os.setns`` exists only since Python 3.12."""
+    call("setns", fd, kind)
+
+
 def unshare(flags: int) -> None:
     """Leave shared namespaces; ``os.unshare`` exists only since Python 3.12."""
     call("unshare", flags)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bootc.errors import doing
-from bootc.events import Done, Progress, Sink, Start
+from bootc.events import LAYER_TASK, Done, Progress, Sink, Start
 from bootc.formats.digest import OciDigest
 from bootc.formats.ocispec import Descriptor
 from bootc.oci import unpack
@@ -48,7 +48,7 @@ def layer_name(descriptor: Descriptor, diff_id: OciDigest) -> str:
 
 def _announce(sink: Sink, descriptor: Descriptor, diff_id: OciDigest) -> str:
     """Start the task of a layer and return its name."""
-    task = f"layer:{diff_id.hex[:12]}"
+    task = f"{LAYER_TASK}{diff_id}"
     sink(Start(task, f"Layer {diff_id.hex[:12]}", descriptor.size_bytes))
     return task
 

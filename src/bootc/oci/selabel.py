@@ -79,14 +79,28 @@ def find_policy(root: Directory, read_content: ReadContent) -> FileContexts | No
         LabelError: the policy is missing, or one of its files is not a regular file.
         FileContextsError: the policy is malformed.
     """
-    config = _read(root, _CONFIG, read_content)
+    return read_policy(lambda path: _read(root, path, read_content))
+
+
+def read_policy(read: Callable[[str], bytes | None]) -> FileContexts | None:
+    """Return the policy that a root selects, or None if it selects no policy.
+
+    Args:
+        read: Returns the content of a file below the root, or None if there is no such file.
+
+    Raises:
+        LabelError: the policy is missing.
+        FileContextsError: the policy is malformed.
+        Error, OSError: what ``read`` raises.
+    """
+    config = read(_CONFIG)
     name = None if config is None else _policy_name(config)
     if name is None:
         return None
     prefix = f"etc/selinux/{name}/contexts/files/"
     rules: list[Rule] = []
     for file in _RULES:
-        data = _read(root, prefix + file, read_content)
+        data = read(prefix + file)
         if data is not None:
             rules += parse_file_contexts(data, f"/{prefix}{file}")
         elif file == _RULES[0]:
@@ -96,7 +110,7 @@ def find_policy(root: Directory, read_content: ReadContent) -> FileContexts | No
             )
     aliases: dict[bytes, bytes] = {}
     for file in _ALIASES:
-        data = _read(root, prefix + file, read_content)
+        data = read(prefix + file)
         if data is not None:
             aliases |= parse_subs(data, f"/{prefix}{file}")
     return FileContexts(rules, aliases)

@@ -24,6 +24,7 @@ VERBS = (
     ["upgrade", "--cancel", "--dry-run"],
     ["switch", "quay.io/example/os:2"],
     ["switch", "--transport=oci", "/srv/os:2", "--retain", "--apply", "--etc-conflict=take-new"],
+    ["switch", "x", "--no-signature-verification", "--enforce-container-sigpolicy"],
     ["rollback", "--apply", "--dry-run"],
     ["delete-deployment", "aaaaaa", "--dry-run"],
     ["pin", "booted"],
@@ -86,6 +87,40 @@ def test_not_booted(argv, capsys) -> None:
     code, message = fails(argv, capsys)
     assert code == 1
     assert message.startswith("System not booted via bootc")
+
+
+def test_ostree_deployments_change_in_place_and_no_others(capsys) -> None:
+    code, message = fails(["switch", "--mutate-in-place", "quay.io/example/os"], capsys)
+    assert code == 1
+    assert message.startswith("--mutate-in-place changes a deployment of ostree")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["edit"], "Edit is not yet supported for composefs backend"),
+        (["edit", "-f", "host.yaml", "--quiet"], "Edit is not yet supported for composefs backend"),
+        (
+            ["loader-entries", "set-options-for-source", "--source", "x", "--options", "a b"],
+            "OSTree storage not initialized",
+        ),
+        (["state", "wipe-ostree"], "OSTree storage not initialized"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_verbs_that_upstream_refuses_on_composefs(argv, told: str, capsys) -> None:
+    code, message = fails(argv, capsys)
+    assert code == 1
+    assert message.startswith(f"{told} (hint: ")
+
+
+def test_one_storage(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("container", "podman")
+    assert cli.main(["switch", "--experimental-unified-storage", "quay.io/example/os"]) == 1
+    assert capsys.readouterr().out == (
+        "--experimental-unified-storage has no effect: "
+        "images are only in the composefs repository\n"
+    )
 
 
 @pytest.mark.usefixtures("nothing_at_stake")

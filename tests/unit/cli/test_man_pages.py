@@ -17,7 +17,13 @@ COMMANDS = commands_for()
 MAN = Path(__file__).parents[3] / "docs" / "man"
 PAGES = sorted(MAN.glob("*.rst"))
 #: Commands that another's page describes.
-ELSEWHERE = {"unpin": "pin", "config-diff": "etc"}
+ELSEWHERE = {
+    "unpin": "pin",
+    "config-diff": "etc",
+    **dict.fromkeys(
+        ("edit", "exec-in-host-mount-namespace", "loader-entries", "state"), "internals"
+    ),
+}
 
 
 def page_of(command: Command) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import pytest
 
 from bootc.boot.findings import FindingKind
+from bootc.cli.completion import Shell
 from bootc.cli.options import Command
 from bootc.cli.render import status
 from bootc.cli.table import commands_for
@@ -23,6 +24,7 @@ XATTR_MODES = [mode.value for mode in XattrMode]
 CHOICES = {
     ("install to-disk", "--bootloader"): BOOTLOADERS,
     ("install to-disk", "--block-setup"): BLOCK_SETUPS,
+    ("completion", "shell"): [shell.value for shell in Shell],
     ("upgrade", "--etc-conflict"): [policy.value for policy in ConflictPolicy],
     ("switch", "--etc-conflict"): [policy.value for policy in ConflictPolicy],
     ("container compute-composefs-digest", "--xattrs"): XATTR_MODES,
@@ -30,7 +32,7 @@ CHOICES = {
     ("internals cfs oci dump", "--xattrs"): XATTR_MODES,
 }
 #: Options whose choices are words of the command line only.
-OWN = {"--format", "--fuse", "command"}
+OWN = {"--format", "--fuse", "command", "--of", "--local-fetch"}
 
 
 def choices_of(commands: tuple[Command, ...], above: str = "") -> dict[tuple[str, str], list[str]]:

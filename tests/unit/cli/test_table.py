@@ -37,7 +37,7 @@ def test_all_commands() -> None:
     assert internals.name == "internals"
     assert names_of(internals.commands) == list(INTERNALS)
     assert [command.name for command in (*verbs, internals) if command.hidden] == [
-        "config-diff",
+        *("config-diff", "exec-in-host-mount-namespace", "edit", "loader-entries", "state"),
         "internals",
     ]
     assert not [command.name for command in internals.commands if command.hidden]
@@ -60,6 +60,31 @@ def test_a_verb_comes_without_those_of_other_modules(words: list[str]) -> None:
 )
 def test_without_a_verb_in_front_there_are_all(words: list[str]) -> None:
     assert commands_for(words) == commands_for()
+
+
+@pytest.mark.parametrize("words", ALL_WORDS, ids=" ".join)
+def test_the_help_of_a_verb_imports_that_verb(words: list[str]) -> None:
+    assert commands_for(["help", *words]) == commands_for(words)
+    asked = said(commands_for(["help", *words]), ["help", *words])
+    assert asked == said(commands_for(), [*words, "--help"])
+    assert asked == said(commands_for(), [*words[:-1], "help", words[-1]])
+
+
+@pytest.mark.parametrize("words", [[], ["internals"], ["internals", "cfs"], ["install"]])
+def test_each_group_has_help(words: list[str]) -> None:
+    assert said(commands_for(), [*words, "help"]) == said(commands_for(), [*words, "--help"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["help", "statsu"], "unknown command 'statsu'"),
+        (["install", "help", "x"], "unknown command 'x'"),
+        (["help", "status", "x"], "unknown command 'x'"),
+    ],
+)
+def test_help_for_what_does_not_exist(words: list[str], told: str) -> None:
+    assert said(commands_for(words), words) == told
 
 
 @pytest.mark.parametrize("words", [[], ["no-such-verb"], ["--help"], ["status"]], ids=" ".join)
@@ -89,6 +114,10 @@ def test_what_is_said_is_the_same_as_with_all(words: list[str], more: list[str])
         (["bootc", "mkcomposefs"], ["mkcomposefs"]),
         (["/usr/bin/mkcomposefs", "-h"], ["internals", "mkcomposefs", "-h"]),
         (["composefs-info"], ["internals", "composefs-info"]),
+        (
+            ["/usr/lib/systemd/system-generators/bootc-systemd-generator", "/run/a", "/run/b"],
+            ["internals", "systemd-generator", "/run/a", "/run/b"],
+        ),
         (["./cfsctl", "gc"], ["internals", "cfsctl", "gc"]),
         # That is a name of ours only: no program is called so.
         (["cfs", "gc"], ["gc"]),

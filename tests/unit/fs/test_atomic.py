@@ -31,6 +31,26 @@ def test_write_file_replaces(directory: Dir, durable: bool) -> None:
     assert directory.names() == ["f"]
 
 
+def test_a_file_gets_the_metadata_of_another(directory: Dir) -> None:
+    write_file(directory, "f", b"old", mode=0o640, durable=False)
+    with open(directory.open_regular("f"), "rb") as file:
+        os.fchmod(file.fileno(), 0o2640)
+        os.setxattr(file.fileno(), "user.x", b"1")
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), 1, 2)
+            os.fchmod(file.fileno(), 0o2640)
+        before = os.fstat(file.fileno())
+        write_file(directory, "f", b"new", like=file.fileno(), durable=True)
+    after = directory.stat("f")
+    assert directory.read_bytes("f") == b"new"
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        *(before.st_mode, before.st_uid, before.st_gid),
+    )
+    with open(directory.open_regular("f"), "rb") as file:
+        assert os.getxattr(file.fileno(), "user.x") == b"1"
+
+
 def test_write_file_that_fails_leaves_nothing(directory: Dir) -> None:
     directory.mkdir("f")
     with pytest.raises(IsADirectoryError):

@@ -76,9 +76,10 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.splitlines() == [
-        f"bootc, its service and its initramfs step: installed in {tmp_path}",
+        f"bootc, its units and its initramfs step: installed in {tmp_path}",
         "compiled hash: not installed (false has no setuptools)",
         "manual pages: not installed (false has no docutils)",
+        "shell completions: not installed (false cannot run bootc)",
     ]
 
     installed = {
@@ -87,7 +88,11 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         if path.is_file()
     }
     package = "usr/lib/python3/dist-packages/bootc/"
-    sources = {str(path.relative_to(SRC / "bootc")) for path in SRC.rglob("bootc/**/*.py")}
+    sources = {
+        str(path.relative_to(SRC / "bootc"))
+        for pattern in ("bootc/**/*.py", "bootc/**/*.json")
+        for path in SRC.rglob(pattern)
+    }
     assert {name.removeprefix(package) for name in installed if name.startswith(package)} == sources
     assert {name: mode for name, mode in installed.items() if not name.startswith(package)} == {
         "usr/bin/bootc": 0o755,
@@ -95,8 +100,15 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         "usr/lib/dracut/dracut.conf.d/10-bootc.conf": 0o644,
         "usr/lib/dracut/modules.d/51bootc/closure.py": 0o755,
         "usr/lib/dracut/modules.d/51bootc/module-setup.sh": 0o755,
+        "usr/lib/systemd/system-generators/bootc-systemd-generator": 0o755,
+        "usr/lib/systemd/system/bootc-fetch-apply-updates.service": 0o644,
+        "usr/lib/systemd/system/bootc-fetch-apply-updates.timer": 0o644,
         "usr/lib/systemd/system/bootc-finalize-staged.service": 0o644,
         "usr/lib/systemd/system/bootc-root-setup.service": 0o644,
+        "usr/lib/systemd/system/bootc-status-updated-onboot.target": 0o644,
+        "usr/lib/systemd/system/bootc-status-updated.path": 0o644,
+        "usr/lib/systemd/system/bootc-status-updated.target": 0o644,
+        "usr/lib/systemd/system/bootc-sysusers-shadow-sync.service": 0o644,
     }
 
 

@@ -12,16 +12,21 @@ from bootc.cli.session import (
     DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
     NO_WAIT,
+    PROGRESS_FD,
     QUIET,
     open_host,
-    sink_of,
+    reporting,
     view_host,
 )
 from bootc.errors import Error
+from bootc.events import Message
 
 if TYPE_CHECKING:
     from bootc.deploy.host.model import ImageSpec
 
+_ONE_STORAGE = (
+    "--experimental-unified-storage has no effect: images are only in the composefs repository"
+)
 _DEFAULT_TRANSPORT = "registry"
 #: Those whose images lie below a path of this machine.
 _LOCAL = ("oci", "oci-archive", "docker-archive", "dir")
@@ -29,6 +34,11 @@ _LOCAL = ("oci", "oci-archive", "docker-archive", "dir")
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Stage another image."""
+    if args.mutate_in_place:
+        raise Error(
+            "--mutate-in-place changes a deployment of ostree, and this system has none",
+            hint="leave out the option: the image is staged for the next boot",
+        )
     target = _target(args)
     from bootc.deploy.etc.merge import ConflictPolicy
     from bootc.deploy.upgrade import UpdateOptions, switch
@@ -38,13 +48,15 @@ def run(args: argparse.Namespace, context: Context) -> None:
         dry_run=args.dry_run,
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
     )
-    sink = sink_of(args, context)
-    if args.dry_run:
-        with view_host(sink, pulls=True, wait=not args.no_wait) as view:
-            switch(view, target, options, sink, retain=args.retain)
-        return
-    with open_host(sink, wait=not args.no_wait) as system:
-        boots_next = switch(system, target, options, sink, retain=args.retain)
+    with reporting(args, context) as sink:
+        if args.experimental_unified_storage:
+            sink(Message(_ONE_STORAGE))
+        if args.dry_run:
+            with view_host(sink, pulls=True, wait=not args.no_wait) as view:
+                switch(view, target, options, sink, retain=args.retain)
+            return
+        with open_host(sink, wait=not args.no_wait) as system:
+            boots_next = switch(system, target, options, sink, retain=args.retain)
     if boots_next and args.apply:
         from bootc.deploy.host.services import reboot
 
@@ -99,6 +111,19 @@ _COMMAND = Command(
         DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
         NO_WAIT,
+        PROGRESS_FD,
+        Option(
+            ("--no-signature-verification",),
+            "Has no effect. Older versions of bootc had this option.",
+            default=False,
+        ),
+        Option(("--experimental-unified-storage",), _ONE_STORAGE, default=False, hidden=True),
+        Option(
+            ("--mutate-in-place",),
+            "Refused: only ostree deployments can be changed in place.",
+            default=False,
+            hidden=True,
+        ),
     ),
     run=run,
 )

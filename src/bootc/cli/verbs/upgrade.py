@@ -11,10 +11,11 @@ from bootc.cli.session import (
     DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
     NO_WAIT,
+    PROGRESS_FD,
     QUIET,
     open_host,
     refuse_together,
-    sink_of,
+    reporting,
     view_host,
 )
 
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace, context: Context) -> None:
     """Check for, download, stage, release or drop an update."""
     _check_usage(args)
-    sink = sink_of(args, context)
-    if args.check or args.dry_run:
-        _look(args, context, sink)
-        return
-    with open_host(sink, wait=not args.no_wait) as system:
-        boots_next = _act(args, system, sink)
+    with reporting(args, context) as sink:
+        if args.check or args.dry_run:
+            _look(args, context, sink)
+            return
+        with open_host(sink, wait=not args.no_wait) as system:
+            boots_next = _act(args, system, sink)
     if boots_next and args.apply:
         from bootc.deploy.host.services import reboot
 
@@ -108,6 +109,7 @@ _COMMAND = Command(
         DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
         NO_WAIT,
+        PROGRESS_FD,
     ),
     run=run,
 )

@@ -7,6 +7,7 @@ the verb; :mod:`bootc.cli.verbs.cfs.opening` says what they mean.
 from __future__ import annotations
 
 from bootc.cli.options import Command, Option
+from bootc.cli.verbs import composefs_info, mkcomposefs
 from bootc.cli.verbs.cfs import images, oci, upkeep
 from bootc.cli.verbs.cfs.opening import parse_algorithm, parse_erofs_version
 
@@ -35,7 +36,13 @@ _COMMAND = Command(
         Option(("--no-repo",), "Do not ask a repository for its digest algorithm.", default=False),
         Option(("--no-wait",), "Fail if another process has locked the repository.", default=False),
     ),
-    commands=(*upkeep.COMMANDS, *images.COMMANDS, oci.COMMAND),
+    commands=(
+        *upkeep.COMMANDS,
+        *images.COMMANDS,
+        oci.COMMAND,
+        *mkcomposefs.COMMANDS,
+        *composefs_info.COMMANDS,
+    ),
     aliases=("cfsctl",),
 )
 

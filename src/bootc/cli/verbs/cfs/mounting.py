@@ -32,6 +32,7 @@ OPTIONS = (
         default="auto",
         choices=("auto", "yes", "no"),
     ),
+    Option(("--foreground",), "Has no effect: the kernel mounts the image.", default=False),
 )
 
 

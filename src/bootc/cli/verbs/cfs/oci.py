@@ -16,8 +16,13 @@ from bootc.cli.options import Command, Context, Option
 from bootc.cli.render import fsck as fsck_report
 from bootc.cli.render import repair as repair_report
 from bootc.cli.render.structured import render_pretty_json
-from bootc.cli.verbs.cfs import mounting, oci_inspect
-from bootc.cli.verbs.cfs.oci_inspect import default_version, parse_object_id, parse_oci_digest
+from bootc.cli.verbs.cfs import mounting, oci_import, oci_inspect
+from bootc.cli.verbs.cfs.oci_inspect import (
+    default_version,
+    formats_to_write,
+    parse_object_id,
+    parse_oci_digest,
+)
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
 from bootc.printable import printable
@@ -50,6 +55,11 @@ def pull(args: argparse.Namespace, context: Context) -> None:
     if expected is not None and not args.bootable:
         raise UsageError("--expected-digest needs --bootable")
     reference = ImageReference.parse(args.image)
+    if args.local_fetch == "zerocopy" and reference.transport == "containers-storage":
+        raise oci_import.NoZeroCopy(
+            "a pull unpacks layers, and never shares the files of containers-storage",
+            hint="leave out --local-fetch",
+        )
     tag = args.image if args.name is None else args.name
     require_tag(tag)
     matched: list[str] = []
@@ -68,7 +78,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
                 context.sink,
                 bootable=args.bootable and expected is None,
                 tag=tag,
-                erofs_formats=_formats(args, repository),
+                erofs_formats=formats_to_write(args, repository),
                 accept=accept,
             )
         repository.sync()
@@ -112,19 +122,6 @@ def _amount(amount: Amount) -> str:
         f"{objects.new} new + {objects.present} already present objects; "
         f"{stored} stored, {inlined} inlined"
     )
-
-
-def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
-    """Return the versions of the image format to write, the default first."""
-    formats = repository.metadata.effective_erofs_formats()
-    wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
-    if args.erofs_version is not None:
-        wanted = (args.erofs_version,)
-    if 0 in wanted:
-        raise UsageError(
-            "images made of container images cannot have version 0", hint="give --erofs-version 1"
-        )
-    return wanted
 
 
 def tag(args: argparse.Namespace, context: Context) -> None:
@@ -216,9 +213,17 @@ COMMAND = Command(
                     "HEX",
                     parse=parse_object_id,
                 ),
+                Option(
+                    ("--local-fetch",),
+                    "disabled and auto have no effect; zerocopy is refused for containers-storage.",
+                    "MODE",
+                    default="disabled",
+                    choices=("disabled", "auto", "zerocopy"),
+                ),
             ),
             run=pull,
         ),
+        *oci_import.COMMANDS,
         Command(
             name="fsck",
             help="Check the repository, and compare its images with their digests.",

@@ -120,6 +120,19 @@ def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
     )
 
 
+def formats_to_write(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
+    """Return the versions of the image format to write, the default first."""
+    formats = repository.metadata.effective_erofs_formats()
+    wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
+    if args.erofs_version is not None:
+        wanted = (args.erofs_version,)
+    if 0 in wanted:
+        raise UsageError(
+            "images made of container images cannot have version 0", hint="give --erofs-version 1"
+        )
+    return wanted
+
+
 def default_version(args: argparse.Namespace, repository: Repository) -> int:
     """Return the version of the image format that the command uses."""
     asked: int | None = args.erofs_version

@@ -152,6 +152,15 @@ def _initialized(
     return repository, InitOutcome.OPENED if is_there else InitOutcome.CREATED
 
 
+def transaction(args: argparse.Namespace, context: Context) -> None:
+    """Keep others from collecting garbage, until a signal ends the command."""
+    import signal
+
+    with opened(args, context, writable=False):
+        while True:
+            signal.pause()
+
+
 def gc(args: argparse.Namespace, context: Context) -> None:
     """Remove images, streams and objects that no reference leads to."""
     from bootc.repository.gc import NotCollected, collect, dangling_links
@@ -232,6 +241,11 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
         run=init,
+    ),
+    Command(
+        name="transaction",
+        help="Keep others from collecting garbage, until a signal ends the command.",
+        run=transaction,
     ),
     Command(
         name="gc",

@@ -1,0 +1,168 @@
+"""``cfs oci import-layer`` and ``copy``, ``cfs transaction``, and words that have no effect."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bootc.formats.digest import Algorithm, OciDigest
+from bootc.formats.verity import verity_digest
+from support import images
+from support.cfs import Cfs
+from support.images import file, layer
+
+BIG = b"big" * 1000
+LAYER = layer(file("usr/big", BIG), file("usr/small", b"small"))
+LAYER_ID = images.sha256(LAYER)
+
+
+@pytest.fixture
+def cfs(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> Cfs:
+    cfs = Cfs(tmp_path / "repo", capsysbinary, monkeypatch)
+    cfs("init", "--insecure")
+    return cfs
+
+
+@pytest.fixture
+def other(
+    tmp_path: Path,
+    cfs: Cfs,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cfs:
+    """Another repository, with an image."""
+    other = Cfs(tmp_path / "other", capsysbinary, monkeypatch)
+    other("init", "--insecure")
+    layout = images.single(tmp_path / "layout", images.bootable(), LAYER)
+    other("oci", "pull", layout.reference(), "os/1")
+    return other
+
+
+def imported(cfs: Cfs, data: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
+    verb = ["internals", "cfs", "--repo", str(cfs.repo), "oci", "import-layer", *words]
+    return subprocess.run(
+        [sys.executable, "-m", "bootc", *verb], input=data, capture_output=True, check=False
+    )
+
+
+def test_a_layer_from_standard_input(cfs: Cfs) -> None:
+    done = imported(cfs, LAYER, LAYER_ID, "mine")
+    assert done.stderr == b""
+    target = (cfs.repo / "streams" / f"oci-layer-{LAYER_ID}").readlink()
+    assert done.stdout.decode() == f"sha512:{''.join(target.parts[-2:])}\n"
+    assert cfs.raw("oci", "layer", LAYER_ID)[1] == LAYER
+    assert cfs.raw("cat", "refs/mine")[1] == LAYER
+    assert imported(cfs, LAYER, LAYER_ID).stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "told"),
+    [
+        (LAYER + bytes(512), [LAYER_ID], "digest"),
+        (b"no archive" * 100, [images.sha256(b"no archive" * 100)], ""),
+        (LAYER, [LAYER_ID, "../x"], "'../x' cannot name a stream"),
+    ],
+)
+def test_a_layer_that_is_refused(cfs: Cfs, data: bytes, words: list[str], told: str) -> None:
+    done = imported(cfs, data, *words)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+    assert not list((cfs.repo / "streams").glob("oci-layer-*"))
+
+
+@pytest.mark.parametrize(("words", "tag"), [([], "os/1"), (["--name", "copy"], "copy")])
+def test_a_copy_is_the_image(cfs: Cfs, other: Cfs, words: list[str], tag: str) -> None:
+    out = cfs("oci", "copy", "os/1", "--from", other.repo, *words)
+    assert out.startswith("Copied image os/1\nManifest digest: sha256:")
+    assert len(out.splitlines()) == 5
+    assert cfs("oci", "inspect", tag) == other("oci", "inspect", "os/1")
+    assert cfs.raw("oci", "layer", LAYER_ID)[1] == LAYER
+    assert set(cfs.objects()) == set(other.objects())
+    assert cfs("fsck").endswith("status: ok\n")
+    before = cfs.objects()
+    assert cfs("oci", "copy", "os/1", "--from", other.repo, *words) == out
+    assert cfs.objects() == before
+
+
+def test_a_copy_into_a_repository_of_another_algorithm(
+    tmp_path: Path, other: Cfs, capsysbinary, monkeypatch
+) -> None:
+    cfs = Cfs(tmp_path / "sha256", capsysbinary, monkeypatch)
+    cfs("init", "--insecure", "--algorithm", "fsverity-sha256-12")
+    cfs("oci", "copy", "os/1", "--from", other.repo)
+    assert cfs.raw("oci", "layer", LAYER_ID)[1] == LAYER
+    assert "oci images: 1/1 ok\n" in cfs("oci", "fsck")
+
+
+def test_a_copy_that_is_refused(cfs: Cfs, other: Cfs, tmp_path: Path) -> None:
+    assert "--zerocopy" in cfs.error("oci", "copy", "os/1", "--from", other.repo, "--zerocopy")
+    assert cfs.error("oci", "copy", "none", "--from", other.repo)
+    assert "there is no repository" in cfs.error(
+        "oci", "copy", "os/1", "--from", tmp_path / "nowhere"
+    )
+    damaged = other.path_of(verity_digest(BIG, Algorithm.SHA512))
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"damaged")
+    assert cfs.error("oci", "copy", "os/1", "--from", other.repo)
+    assert not (cfs.repo / "streams/refs/oci").exists()
+
+
+def test_where_files_are_shared_or_not(cfs: Cfs, tmp_path: Path) -> None:
+    layout = images.single(tmp_path / "layout", images.bootable(), LAYER)
+    for mode in ("disabled", "auto", "zerocopy"):
+        assert cfs("oci", "pull", "--local-fetch", mode, layout.reference(), "os")
+    error = cfs.error("oci", "pull", "--local-fetch", "zerocopy", "containers-storage:x")
+    assert "never shares the files of containers-storage" in error
+    assert cfs.raw("oci", "pull", "--local-fetch", "never", "oci:/x")[0] == 2
+
+
+def test_tools_below_cfs(cfs: Cfs, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("content")
+    digest = cfs("mkcomposefs", "--print-digest", tmp_path / "tree", tmp_path / "image")
+    assert cfs("composefs-info", "measure-file", tmp_path / "image") == digest
+    assert cfs("composefs-info", "ls", tmp_path / "image") == "/file\n"
+
+
+def test_a_transaction_keeps_the_garbage(cfs: Cfs) -> None:
+    verb = [sys.executable, "-m", "bootc", "internals", "cfs", "--repo", str(cfs.repo)]
+    with subprocess.Popen([*verb, "transaction"], stderr=subprocess.PIPE) as holder:
+        try:
+            end = time.monotonic() + 60
+            while cfs.raw("gc", group=("--no-wait",))[0] == 0:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        finally:
+            holder.send_signal(signal.SIGTERM)
+        assert holder.wait() == 130
+    cfs("gc", group=("--no-wait",))
+
+
+def test_an_archive_is_read_in_any_sizes(other: Cfs) -> None:
+    from bootc.formats.imgref import ImageReference
+    from bootc.oci.stored import find_image
+    from bootc.oci.stored_source import StoredSource
+
+    with other.repository() as repository:
+        image = find_image(repository, "os/1")
+        source = StoredSource(repository, image, ImageReference("oci", "/x"))
+        descriptor = source.layers[-1]
+        assert descriptor.size_bytes == len(LAYER)
+        for size in (1 << 20, 7):
+            found = io.BytesIO()
+            with source.blob(descriptor) as blob:
+                while data := blob.read(size):
+                    assert len(data) <= size
+                    found.write(data)
+            assert found.getvalue() == LAYER
+    assert OciDigest.parse(LAYER_ID) in image.documents.diff_ids

@@ -1,0 +1,124 @@
+"""Verbs of ``bootc internals`` that do one thing to one file, or start one program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bootc.kernel import fsverity
+from support import require
+from support.pe import program
+
+SECTIONS = {b".linux": b"kernel" * 1000, b".initrd": b"initramfs" * 500}
+
+
+@pytest.fixture
+def verity(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A kernel with fs-verity; the algorithms that were enabled."""
+    enabled: list[int] = []
+
+    def measure(fd: int) -> tuple[int, bytes]:
+        if not enabled:
+            raise OSError(61, "No data available")
+        return enabled[0], b"\xab" * 32
+
+    monkeypatch.setattr(fsverity, "measure", measure)
+    monkeypatch.setattr(fsverity, "enable", lambda fd, algorithm: enabled.append(algorithm))
+    return enabled
+
+
+def test_verity_of_a_file(bootc, tmp_path: Path, verity: list[int]) -> None:
+    path = tmp_path / "file"
+    path.write_text("content")
+    code, _, err = bootc("internals", "fsverity", "measure", path)
+    assert (code, err) == (1, f"error: Measuring {path}: No data available\n")
+    assert bootc("internals", "fsverity", "enable", path) == (0, "", "")
+    assert verity == [fsverity.FS_VERITY_HASH_ALG_SHA256]
+    assert bootc("internals", "fsverity", "measure", path) == (0, "ab" * 32 + "\n", "")
+
+
+@pytest.mark.parametrize("verb", ["measure", "enable"])
+def test_verity_is_for_regular_files(bootc, tmp_path: Path, verb: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "none"):
+        code, out, err = bootc("internals", "fsverity", verb, path)
+        assert (code, out) == (1, "")
+        assert len(err.splitlines()) == 1
+
+
+def make_uki(path: Path, release: bytes, sections: dict[bytes, bytes] = SECTIONS) -> Path:
+    path.write_bytes(program((b".uname", release), *sections.items()))
+    return path
+
+
+def test_a_uki_is_unpacked(bootc, tmp_path: Path) -> None:
+    uki = make_uki(tmp_path / "a.efi", b"6.12.1-x86_64+\n\0")
+    output = tmp_path / "output"
+    output.mkdir()
+    assert bootc("internals", "uki", "extract", uki, output) == (0, "", "")
+    files = {path.name: path.read_bytes() for path in (output / "6.12.1-x86_64+").iterdir()}
+    assert files == {
+        "vmlinuz": SECTIONS[b".linux"],
+        "initramfs.img": SECTIONS[b".initrd"],
+    }
+    code, _, err = bootc("internals", "uki", "extract", uki, output)
+    assert code == 1
+    assert "File exists" in err
+    assert len(os.listdir(output / "6.12.1-x86_64+")) == 2
+
+
+@pytest.mark.parametrize("release", [b"..", b"a/b", b"", b"/etc", b".x", b"a" * 200, b"-x"])
+def test_a_release_that_is_no_name(bootc, tmp_path: Path, release: bytes) -> None:
+    uki = make_uki(tmp_path / "a.efi", release)
+    (tmp_path / "output").mkdir()
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert os.listdir(tmp_path / "output") == []
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_uki_without_a_part_leaves_nothing(bootc, tmp_path: Path, section: bytes) -> None:
+    sections = {name: data for name, data in SECTIONS.items() if name != section}
+    uki = make_uki(tmp_path / "a.efi", b"6.12", sections)
+    (tmp_path / "output").mkdir()
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert (code, section.decode() in err) == (1, True)
+    assert os.listdir(tmp_path / "output") == []
+
+
+#: Runs a script in a process namespace, whose first process is the host.
+NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c")
+BOOTC = f"{sys.executable} -m bootc exec-in-host-mount-namespace"
+
+
+def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    require.root()
+    argv = [require.tool(NAMESPACE[0]), *NAMESPACE[1:], script]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.root
+def test_a_program_sees_the_mounts_of_the_host(tmp_path: Path) -> None:
+    program = f"sh -c 'pwd; ls -A {tmp_path}; echo $1; exit 7' x --flag"
+    inside = f'mount -t tmpfs none {tmp_path}; touch {tmp_path}/inside; {BOOTC} "$@"'
+    (tmp_path / "outside").touch()
+    (tmp_path / "script").write_text(inside)
+    done = in_a_namespace(f"unshare --mount sh {tmp_path}/script {program}; exit $?")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "/\noutside\nscript\n--flag\n", "")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [("", "a program is missing"), ("no-such", "the program no-such is not installed")],
+)
+def test_a_program_that_does_not_exist(words: str, told: str) -> None:
+    done = in_a_namespace(f"{BOOTC} {words}; exit $?")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {told}")
