@@ -148,11 +148,6 @@ def unshare(flags: int) -> None:
     call("unshare", flags)
 
 
-def setns(namespace_fd: int, kind: int) -> None:
-    """Enter the namespace of a descriptor; ``os.setns`` exists only since Python 3.12."""
-    call("setns", namespace_fd, kind)
-
-
 def _fsconfig(fs_fd: int, command: int, key: str | None, value: Argument, aux: int) -> None:
     try:
         syscall(SYS_FSCONFIG, fs_fd, command, key, value, aux)
