@@ -555,7 +555,7 @@ class Upstream:
             return Listed(name, artifact, artifact, stem != artifact, entry)
         if isinstance(entry, MenuEntry) or entry.linux is None or entry.options is None:
             raise UpstreamError("No options")
-        image_id = cmdline.composefs_argument(entry.options).hex
+        image_id = cmdline.composefs_images(entry.options).deployment
         above = Path(entry.linux).parent.name
         artifact = above.removeprefix(_PREFIX)
         return Listed(name, image_id, artifact, above != artifact, entry)
