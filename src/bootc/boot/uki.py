@@ -62,11 +62,6 @@ class UkiFacts:
     boot_digest: str
     images: ComposefsImages
 
-    @property
-    def deployment(self) -> Digest:
-        """The id of the deployment that it boots."""
-        return Digest.from_hex(self.images.deployment)
-
 
 def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
     """Read a unified kernel image in the repository, with all its profiles and add-ons.

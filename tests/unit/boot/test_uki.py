@@ -53,7 +53,7 @@ def on_esp(dirs: BootDirs) -> set[str]:
 
 def test_what_an_image_says(objects: ObjectDirectory) -> None:
     facts = inspect_uki(uki_of(objects), objects)
-    assert facts.deployment == A
+    assert facts.images.deployment == A.hex
     assert facts.os_release.boot_label == "Fedora Linux 43 43"
     assert facts.options == f"rw composefs={A}"
     assert facts.boot_digest == BOOT_DIGEST
@@ -138,7 +138,7 @@ def test_a_uki_of_two_digests(dirs: BootDirs, objects: ObjectDirectory) -> None:
     both = f"rw composefs.digest=v1-sha512-12:{A} composefs={B}".encode()
     uki = uki_of(objects, sections(both))
     facts = inspect_uki(uki, objects)
-    assert facts.deployment == A
+    assert facts.images.deployment == A.hex
     assert facts.images.hexes == (A.hex, B.hex)
     publish_uki(dirs, A, uki, objects)
     assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}") == facts.images

@@ -21,7 +21,11 @@ WRONG = "Found no image of this tree that the unified kernel image names:\n"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Root:
-    root = base(tmp_path / "root").directory("boot/EFI/Linux").file("usr/program", b"too long for the image itself" * 9)
+    root = (
+        base(tmp_path / "root")
+        .directory("boot/EFI/Linux")
+        .file("usr/program", b"too long for the image itself" * 9)
+    )
     os.utime(root.path / "boot", (0, 0))
     try:
         os.setxattr(root.path / "usr/program", "user.mark", b"kept")
