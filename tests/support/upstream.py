@@ -336,7 +336,7 @@ class Upstream:
         """Return the kernel arguments of the new deployment [3.5]."""
         old = self.machine.images.image(self.machine.booted_id).kargs.split()
         wanted = image.kargs.split()
-        optional = "?" if cmdline.composefs_argument(booted).optional else ""
+        optional = "?" if cmdline.composefs_images(booted).optional else ""
         arguments = cmdline.add_or_modify(cmdline.parse(booted), f"composefs={optional}{new}")
         for argument in old:
             if argument not in wanted:
