@@ -336,7 +336,7 @@ class Upstream:
         """Return the kernel arguments of the new deployment [3.5]."""
         old = self.machine.images.image(self.machine.booted_id).kargs.split()
         wanted = image.kargs.split()
-        optional = "?" if cmdline.composefs_argument(booted).optional else ""
+        optional = "?" if cmdline.composefs_images(booted).optional else ""
         arguments = cmdline.add_or_modify(cmdline.parse(booted), f"composefs={optional}{new}")
         for argument in old:
             if argument not in wanted:
@@ -555,7 +555,7 @@ class Upstream:
             return Listed(name, artifact, artifact, stem != artifact, entry)
         if isinstance(entry, MenuEntry) or entry.linux is None or entry.options is None:
             raise UpstreamError("No options")
-        image_id = cmdline.composefs_argument(entry.options).hex
+        image_id = cmdline.composefs_images(entry.options).deployment
         above = Path(entry.linux).parent.name
         artifact = above.removeprefix(_PREFIX)
         return Listed(name, image_id, artifact, above != artifact, entry)

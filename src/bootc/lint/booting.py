@@ -28,7 +28,7 @@ from bootc.boot.kernel_release import (
     stated_releases,
 )
 from bootc.boot.scheme import VMLINUZ
-from bootc.boot.uki import WrongUki, check_uki
+from bootc.boot.uki import WrongUki, inspect_uki
 from bootc.boot.unpacked_kernel import INITRAMFS, MODULES
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
@@ -56,7 +56,7 @@ def installable(root: ImageRoot) -> LintFinding | None:
         if _has_kernel(outline):
             resource = find_boot_resource(outline.root)
             if isinstance(resource, UkiFile):
-                check_uki(resource, outline)
+                inspect_uki(resource, outline)
     except (ImageNotBootable, WrongUki, PeError) as exc:
         reasons.append(_sentence(exc))
     return lists(Listing("Found what bootc install will refuse", reasons))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from bootc.formats.digest import Digest
 from bootc.formats.splitstream import StreamReader
+from bootc.oci import boot_image
 from bootc.oci.boot_image import BootImage, match_boot_image
 from bootc.oci.names import XattrMode
 from bootc.oci.pull import Pulled
 from bootc.oci.stored import find_image
 from bootc.oci.tags import tagged
+from bootc.oci.trees import boot_tree, image_id_of
 from bootc.repository.repository import Repository
 
 
@@ -31,3 +35,18 @@ def test_a_match_is_found_again_and_made_again(repository: Repository, pulled: P
     assert repository.images.exists(pulled.image_id)
     assert image_ids() == before
     assert tagged(repository, "os") == pulled.manifest_digest
+
+
+def test_the_tree_of_a_pull_is_not_put_together_again(
+    repository: Repository, pulled: Pulled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = image_id_of(boot_tree(repository, pulled.root), version=2)
+    image = find_image(repository, "os")
+    with monkeypatch.context() as without:
+        without.delattr(boot_image, "stored_tree")
+        found = match_boot_image(repository, image, expected, plain=pulled.root)
+    assert found == BootImage(expected, XattrMode.ALLOWLIST_ONLY, 2)
+    assert repository.images.exists(expected)
+    # The other mode has another tree.
+    wrong = Digest.from_hex("ab" * 64)
+    assert match_boot_image(repository, image, wrong, plain=pulled.root) is None
