@@ -16,6 +16,7 @@ from bootc.cli import main as cli
 from bootc.cli.options import Command
 from bootc.cli.table import commands_for
 from support import require
+from support.children import running
 
 pytestmark = pytest.mark.interop
 
@@ -130,11 +131,11 @@ LINES = {
 def test_a_person_presses_tab(shell: str, typed: str, got: str, script) -> None:
     require.tool(shell)
     path = script(shell)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["TERM"] = "dumb"
-        os.execvp(SETUP[shell][0], SETUP[shell])
-    try:
+    terminal, inside = pty.openpty()
+    streams = {"stdin": inside, "stdout": inside, "stderr": inside}
+    argv = [require.tool("setsid"), "--ctty", *SETUP[shell]]
+    with running(argv, env={**os.environ, "TERM": "dumb"}, **streams):
+        os.close(inside)
         os.write(terminal, LINES[shell].format(path).encode())
         read_until(terminal, "> ", 2)
         for part in typed.split("\t"):
@@ -144,10 +145,8 @@ def test_a_person_presses_tab(shell: str, typed: str, got: str, script) -> None:
                 time.sleep(0.3)
         os.write(terminal, b"\n")
         said = read_until(terminal, ">\r\n", 10)
-        assert f"got<{got}>" in re.sub(r" +>", ">", said)
-    finally:
         os.close(terminal)
-        os.waitpid(pid, 0)
+    assert f"got<{got}>" in re.sub(r" +>", ">", said)
 
 
 def read_until(terminal: int, text: str, seconds: float) -> str:

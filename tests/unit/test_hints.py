@@ -36,6 +36,7 @@ RUN_BY = {
     "cli/verbs/cfs/images.py": ["internals cfs create-image", "internals cfs compute-id"],
     "cli/verbs/cfs/mounting.py": ["internals cfs mount"],
     "cli/verbs/cfs/oci.py": ["internals cfs oci pull"],
+    "cli/verbs/cfs/oci_import.py": ["internals cfs oci copy"],
     "cli/verbs/cfs/oci_inspect.py": ["internals cfs oci layer", "internals cfs oci inspect"],
 }
 #: Options of other programs in messages of ours, and what starts no message.

@@ -128,7 +128,7 @@ def _bash(places: list[_Place]) -> str:
     offer = 'COMPREPLY=($(compgen -W "{}" -- "$current"))'
     return f"""# bash completion for bootc
 _bootc() {{
-    local word at=bootc skip= offer= current=$2 previous=$3
+    local word skip= offer= current=$2 previous=$3 at=bootc
     # bash takes = for a word of its own.
     case "$previous" in
         =) previous=${{COMP_WORDS[COMP_CWORD - 2]}} ;;
@@ -156,7 +156,7 @@ complete -o bashdefault -o default -F _bootc bootc
 def _zsh(places: list[_Place]) -> str:
     return f"""#compdef bootc
 _bootc() {{
-    local word at=bootc skip= offer= previous=$words[CURRENT-1]
+    local word skip= offer= previous=$words[CURRENT-1] at=bootc
     for word in "${{(@)words[2,CURRENT-1]}}"; do
         [[ -n $skip ]] && {{ skip=; continue }}
         case "$at $word" in

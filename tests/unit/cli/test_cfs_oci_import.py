@@ -15,6 +15,7 @@ from bootc.formats.digest import Algorithm, OciDigest
 from bootc.formats.verity import verity_digest
 from support import images
 from support.cfs import Cfs
+from support.children import DEADLINE_S, running
 from support.images import file, layer
 
 BIG = b"big" * 1000
@@ -136,15 +137,13 @@ def test_tools_below_cfs(cfs: Cfs, tmp_path: Path) -> None:
 
 def test_a_transaction_keeps_the_garbage(cfs: Cfs) -> None:
     verb = [sys.executable, "-m", "bootc", "internals", "cfs", "--repo", str(cfs.repo)]
-    with subprocess.Popen([*verb, "transaction"], stderr=subprocess.PIPE) as holder:
-        try:
-            end = time.monotonic() + 60
-            while cfs.raw("gc", group=("--no-wait",))[0] == 0:
-                assert time.monotonic() < end
-                time.sleep(0.1)
-        finally:
-            holder.send_signal(signal.SIGTERM)
-        assert holder.wait() == 130
+    with running([*verb, "transaction"], stderr=subprocess.DEVNULL) as holder:
+        end = time.monotonic() + DEADLINE_S
+        while cfs.raw("gc", group=("--no-wait",))[0] == 0:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        holder.send_signal(signal.SIGTERM)
+    assert holder.returncode == 130
     cfs("gc", group=("--no-wait",))
 
 

@@ -97,7 +97,6 @@ BOOTC = f"{sys.executable} -m bootc exec-in-host-mount-namespace"
 
 
 def in_a_namespace(script: str) -> subprocess.CompletedProcess[str]:
-    require.root()
     argv = [require.tool(NAMESPACE[0]), *NAMESPACE[1:], script]
     return subprocess.run(argv, capture_output=True, text=True, check=False)
 

@@ -101,3 +101,9 @@ def test_a_host_is_opened_before_what_changes_it_is_imported() -> None:
     names = imported("upgrade", "--apply")
     assert "bootc.deploy.host.session" in names
     assert below(names, (*FOR_CHANGES, *HEAVY)) == set()
+
+
+def test_the_generator_imports_little() -> None:
+    names = imported("internals", "systemd-generator", "/nonexistent")
+    assert "bootc.deploy.host.boot_units" in names
+    assert below(names, ("bootc.oci.selabel", "bootc.repository", *FOR_CHANGES, *HEAVY)) == set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -84,6 +85,10 @@ TOLD: dict[str, tuple[list[Event], int]] = {
 }
 
 
+#: Those that find nothing to change.
+UNCHANGED = {"unpin"}
+
+
 @pytest.fixture
 def staged(bench: Bench) -> Bench:
     """Return a machine that runs NEW, can go back to OLD, and has TURNED staged."""
@@ -116,13 +121,18 @@ def test_each_command_gathers_once_and_tells_what_it_changed(
     machine, command = staged.machine, commands(staged, tmp_path)[name]
     events, gathers = TOLD[name]
     before = machine.contents(repository=False)
+    announcements = machine.run / "composefs"
+    os.utime(announcements, (0, 0))
     machine.command(lambda system, journal: command(system, journal, True))
     assert machine.contents(repository=False) == before
+    assert announcements.stat().st_mtime == 0
     assert (machine.told.events(), len(gathered)) == ([], 1)
     gathered.clear()
     machine.command(lambda system, journal: command(system, journal, False))
     # Only a clean-up after a change reads the facts again.
     assert (machine.told.events(), len(gathered)) == (events, gathers)
+    # The unit bootc-status-updated.path watches the directory.
+    assert (announcements.stat().st_mtime > 0) == (name not in UNCHANGED)
 
 
 def test_a_released_update(bench: Bench) -> None:

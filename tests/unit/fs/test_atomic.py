@@ -36,9 +36,6 @@ def test_a_file_gets_the_metadata_of_another(directory: Dir) -> None:
     with open(directory.open_regular("f"), "rb") as file:
         os.fchmod(file.fileno(), 0o2640)
         os.setxattr(file.fileno(), "user.x", b"1")
-        if os.geteuid() == 0:
-            os.fchown(file.fileno(), 1, 2)
-            os.fchmod(file.fileno(), 0o2640)
         before = os.fstat(file.fileno())
         write_file(directory, "f", b"new", like=file.fileno(), durable=True)
     after = directory.stat("f")
@@ -49,6 +46,17 @@ def test_a_file_gets_the_metadata_of_another(directory: Dir) -> None:
     )
     with open(directory.open_regular("f"), "rb") as file:
         assert os.getxattr(file.fileno(), "user.x") == b"1"
+
+
+@pytest.mark.root
+def test_a_file_gets_the_owner_of_another(directory: Dir) -> None:
+    write_file(directory, "f", b"old", durable=False)
+    with open(directory.open_regular("f"), "rb") as file:
+        os.fchown(file.fileno(), 1, 2)
+        os.fchmod(file.fileno(), 0o6750)
+        write_file(directory, "f", b"new", like=file.fileno(), durable=False)
+    found = directory.stat("f")
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1, 2, 0o6750)
 
 
 def test_write_file_that_fails_leaves_nothing(directory: Dir) -> None:

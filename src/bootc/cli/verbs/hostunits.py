@@ -34,7 +34,7 @@ def fixup_etc_fstab(args: argparse.Namespace, context: Context) -> None:
 
 def relabel_overlay_mountpoints(args: argparse.Namespace, context: Context) -> None:
     """Label the top directories of writable overlays."""
-    from bootc.deploy.host.overlays import relabel_overlays
+    from bootc.deploy.host.overlay_labels import relabel_overlays
 
     relabel_overlays(context.sink)
 

@@ -19,7 +19,6 @@ from bootc.printable import printable
 if TYPE_CHECKING:
     from bootc.deploy.cleanup import Collection
     from bootc.deploy.host.session import HostAccess
-    from bootc.formats.tree import Directory
 
 #: What is used when it is there: the name shown, and the distribution it comes from.
 _LIBRARIES = {"zstandard": "zstandard", "rich": "rich"}
@@ -101,25 +100,23 @@ def planned_removal(collection: Collection) -> str:
     )
 
 
-def dir_diff(args: argparse.Namespace, context: Context) -> None:
-    """Print what a merge of three directories would do, as one of /etc is done."""
-    from bootc.cli.render.etc import change_lines
-    from bootc.deploy.etc.merge import merge_etc
+class Unmergeable(Error):
+    """Directories have conflicts, so nothing was merged."""
 
-    merge = merge_etc(*(_read_directory(path) for path in (args.pristine, args.current, args.new)))
+
+def dir_diff(args: argparse.Namespace, context: Context) -> None:
+    """Print what a merge of three directories changes; with ``--merge`` do the merge."""
+    from bootc.cli.render.etc import change_lines
+    from bootc.deploy.etc.directories import merge_directories
+
+    merge = merge_directories(args.pristine, args.current, args.new, apply=args.merge)
     reasons = (conflict.reason for conflict in merge.conflicts)
     context.write("".join(f"{line}\n" for line in change_lines(merge.changes, reasons)))
-
-
-def _read_directory(path: str) -> Directory:
-    from bootc.errors import doing
-    from bootc.formats.digest import Algorithm
-    from bootc.fs.dir import Dir
-    from bootc.fs.tree_read import read_tree
-    from bootc.repository.sink import DigestOnly
-
-    with doing(f"Reading {path}"), Dir.open(path) as directory:
-        return read_tree(directory, DigestOnly(Algorithm.SHA512))
+    if args.merge and merge.unresolved:
+        raise Unmergeable(
+            f"{args.new} is unchanged, because there are conflicts",
+            hint=f"undo the changes in {args.current} that cannot be merged",
+        )
 
 
 def erofs_dump(args: argparse.Namespace, context: Context) -> None:
@@ -162,6 +159,9 @@ COMMANDS = (
             Option(("pristine",), "The original version.", metavar="PRISTINE"),
             Option(("current",), "The local version.", metavar="CURRENT"),
             Option(("new",), "The new version.", metavar="NEW"),
+            Option(
+                ("--merge",), "Replace NEW by the result if there are no conflicts.", default=False
+            ),
         ),
         run=dir_diff,
     ),

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 _COMMAND = Command(
     name="print-json-schema",
-    help="Print the JSON Schema of the status, or of the lines of --progress-fd.",
+    help="Print the JSON Schema of the status, or of the progress of a pull.",
     options=(
         Option(
             ("--of",),

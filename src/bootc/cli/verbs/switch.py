@@ -114,7 +114,7 @@ _COMMAND = Command(
         PROGRESS_FD,
         Option(
             ("--no-signature-verification",),
-            "Has no effect. Older versions of bootc had this option.",
+            "Has no effect: an option of older versions.",
             default=False,
         ),
         Option(("--experimental-unified-storage",), _ONE_STORAGE, default=False, hidden=True),

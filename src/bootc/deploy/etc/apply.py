@@ -138,35 +138,55 @@ def contents(objects: Objects, current: CurrentEtc) -> OpenContent:
 
 
 def replace_etc(state: Dir, tree: Directory, open_content: OpenContent) -> None:
-    """Make ``tree`` the ``/etc`` of a state directory that has one; it is on the disk then.
+    """Make ``tree`` the ``/etc`` of a state directory that has one.
+
+    Raises:
+        ContentChanged, ContentUnknown, OSError: as :func:`replace_directory`.
+    """
+    replace_directory(state, _ETC, _MERGED, tree, open_content)
+
+
+def replace_directory(
+    parent: Dir, name: str, beside: str, tree: Directory, open_content: OpenContent
+) -> None:
+    """Make ``tree`` the content of a directory that exists. It is on the disk then.
+
+    An exchange replaces the directory, so an interruption leaves the old or the new one.
+
+    Args:
+        parent: The directory above it.
+        name: Its name.
+        beside: The name under which the result is made. What has this name is removed.
+        tree: The new content.
+        open_content: Opens the content of a file.
 
     Raises:
         ContentChanged, ContentUnknown: as :func:`~bootc.fs.tree_write.write_tree`; the old
-            ``/etc`` stays.
-        OSError: also where there is no ``/etc`` yet.
+            directory is kept.
+        OSError: also if there is no such directory.
     """
-    with doing(f"Replacing {state.path}/{_ETC}"):
-        state.remove_tree(_MERGED)
+    with doing(f"Replacing {parent.path}/{name}"):
+        parent.remove_tree(beside)
         try:
-            state.mkdir(_MERGED, 0o700)
-            with state.open_dir(_MERGED) as merged:
+            parent.mkdir(beside, 0o700)
+            with parent.open_dir(beside) as merged:
                 write_tree(tree, merged, open_content)
-            state.sync()
-            with state.open_dir(_ETC) as old:
+            parent.sync()
+            with parent.open_dir(name) as old:
                 clear_protection(old.fileno())
-            atomic.exchange(state, _MERGED, _ETC)
+            atomic.exchange(parent, beside, name)
         except BaseException:
             with suppress(OSError):
-                state.remove_tree(_MERGED)
+                parent.remove_tree(beside)
             raise
-        with state.open_dir(_ETC) as etc:
-            protect_tree(tree, etc)
-        state.sync()
+        with parent.open_dir(name) as replaced:
+            protect_tree(tree, replaced)
+        parent.sync()
     try:
-        state.remove_tree(_MERGED)
+        parent.remove_tree(beside)
     except OSError as exc:
-        # It goes with the deployment's state.
-        _log.warning("an /etc of before stays: %s", one_line(exc))
+        # It is removed with the state of the deployment.
+        _log.warning("the previous %s is kept: %s", name, one_line(exc))
 
 
 def _open_past_mounts(state: Dir, stack: ExitStack) -> Dir:

@@ -251,7 +251,7 @@ def test_what_cannot_be_removed_afterwards_is_only_a_warning(
     monkeypatch.setattr(removal, "_unlink", failing)
     replace_etc(state, top(a=b"1"), no_content)
     assert files(state) == {"a": b"1"}
-    assert "an /etc of before stays: " in caplog.text
+    assert "the previous etc is kept: " in caplog.text
     assert f"{state.path}/etc.merged/d/local: Input/output error" in caplog.text
 
 

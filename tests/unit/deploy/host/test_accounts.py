@@ -14,6 +14,7 @@ from bootc.deploy.host import accounts
 from bootc.deploy.host.accounts import AccountsBusy, NoAccounts, remove_orphans
 from bootc.errors import Error
 from bootc.events import Event, Message
+from support.children import exit_status_of_fork
 
 PASSWD = "root:x:0:0::/root:/bin/sh\n"
 GROUP = "root:x:0:\nstaff:x:50:\n"
@@ -88,23 +89,14 @@ def test_a_link_is_not_replaced(tmp_path: Path) -> None:
 def test_another_program_changes_accounts(tmp_path: Path, monkeypatch) -> None:
     make(tmp_path)
     monkeypatch.setattr(accounts, "_LOCK_PATIENCE_S", 0.2)
-    ready, done = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        # Locks of lockf(3) belong to a process.
-        fd = os.open(tmp_path / "etc/.pwd.lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        fcntl.lockf(fd, fcntl.LOCK_EX)
-        os.write(ready[1], b"x")
-        os.read(done[0], 1)
-        os._exit(0)
-    try:
-        os.read(ready[0], 1)
+
+    def refused() -> None:
         with pytest.raises(AccountsBusy, match=r"\.pwd\.lock"):
             clean(tmp_path)
+
+    with (tmp_path / "etc/.pwd.lock").open("wb") as lock:
+        # A lock of lockf(3) belongs to a process.
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        assert exit_status_of_fork(refused) == 0
         assert (tmp_path / "etc/shadow").read_text() == FILES["etc/shadow"]
-    finally:
-        os.write(done[1], b"x")
-        os.waitpid(pid, 0)
-        for end in (*ready, *done):
-            os.close(end)
     assert len(clean(tmp_path)) == 2

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from bootc.deploy.host import boot_units, overlays
+from bootc.deploy.host import boot_units, overlay_labels, overlays
 from bootc.deploy.host.boot_units import RELABEL, SHADOW_SYNC, generate
 from bootc.deploy.host.etc_fstab import edit
 from bootc.deploy.host.fsck import check_host
-from bootc.deploy.host.overlays import relabel_overlays, writable_overlays
+from bootc.deploy.host.overlay_labels import relabel_overlays
+from bootc.deploy.host.overlays import writable_overlays
 from bootc.events import Event, Message
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount
@@ -111,12 +112,16 @@ def test_labels_come_from_the_policy_of_the_system(
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
     labels = {"/var": b"system_u:object_r:default_t:s0\0"}
-    monkeypatch.setattr(overlays, "_ENFORCE", str(tmp_path / "enforce"))
-    monkeypatch.setattr(overlays, "open_regular", lambda path: os.open(f"{tmp_path}{path}", 0))
-    monkeypatch.setattr(overlays, "read_mounts", lambda: [mount("/etc", "x"), mount("/var", "x")])
-    monkeypatch.setattr(overlays.os, "getxattr", lambda path, name: labels.get(path, b""))
+    monkeypatch.setattr(overlay_labels, "_ENFORCE", str(tmp_path / "enforce"))
     monkeypatch.setattr(
-        overlays.os, "setxattr", lambda path, name, label: labels.update({path: label})
+        overlay_labels, "open_regular", lambda path: os.open(f"{tmp_path}{path}", 0)
+    )
+    monkeypatch.setattr(
+        overlay_labels, "read_mounts", lambda: [mount("/etc", "x"), mount("/var", "x")]
+    )
+    monkeypatch.setattr(overlay_labels.os, "getxattr", lambda path, name: labels.get(path, b""))
+    monkeypatch.setattr(
+        overlay_labels.os, "setxattr", lambda path, name, label: labels.update({path: label})
     )
     events: list[Event] = []
     relabel_overlays(events.append)
