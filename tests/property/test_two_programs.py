@@ -1,7 +1,8 @@
 """One machine, updated by this program and by upstream's in any alternation.
 
 What :mod:`test_update_sequences` demands of the machine holds whoever did what before, and
-whoever was killed in the middle of it. Upstream's program is :mod:`support.upstream`.
+whoever was killed in the middle of it. Upstream's program is :mod:`support.upstream`, of any age
+(:mod:`support.ages`) from that of the disk on.
 
 Laws that upstream breaks by itself are asked of this program only:
 
@@ -34,7 +35,9 @@ from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
-from support import osimages
+from bootc.formats.origin import BootType
+from support import osimages, upstream_disk
+from support.ages import AGES, OLDEST, RELABELLED, V1_16_9, Age, later
 from support.bootdirs import SCHEMES, scheme_name
 from support.examples import of_machine
 from support.osimages import Channel
@@ -70,15 +73,22 @@ class TwoPrograms(UpdateMachine):
         first=TAGS,
         other=TAGS,
         updates=st.lists(TAGS, max_size=2),
-        installer=st.sampled_from(["this program", "upstream", "upstream", "an old upstream"]),
+        age=st.data(),
     )
-    def install(self, first: str, other: str, updates: list[str], installer: str) -> None:
+    def install(self, first: str, other: str, updates: list[str], age: st.DataObject) -> None:
+        """Install with either program; that of upstream is of any age, and updated later."""
+        self.installer = age.draw(st.sampled_from([None, *ages_of(self.scheme)]))
+        self.age = self.installer or V1_16_9
         UpdateMachine.install(self, first, other, [])  # type: ignore[arg-type]
-        self.upstream = Upstream(self.machine)
-        if installer != "this program":
-            self.upstream.install_menu(prefixed=installer == "upstream")
+        self.upstream = Upstream(self.machine, age.draw(st.sampled_from(later(self.age))))
         for tag in updates:
             self.update(tag)
+
+    def install_first(self) -> None:
+        if self.installer is None:
+            UpdateMachine.install_first(self)
+        else:
+            upstream_disk.install(self.machine, self.channels[0], self.installer)
 
     # -- this program, without pins
 
@@ -116,6 +126,10 @@ class TwoPrograms(UpdateMachine):
         self.etc[expected[0]] = expected[1]
 
     # -- upstream's
+
+    @rule(age=st.data())
+    def upstream_is_updated(self, age: st.DataObject) -> None:
+        self.upstream.age = age.draw(st.sampled_from(later(self.upstream.age)))
 
     @rule(tag=TAGS, locked=st.booleans(), at=NEVER | STEPS, cut=st.booleans())
     def upstream_upgrades(self, tag: str, locked: bool, at: int, cut: bool) -> None:
@@ -310,6 +324,16 @@ class TwoPrograms(UpdateMachine):
         else:
             # It is announced still, and will not be more than it is: upstream forgot to withdraw.
             assert slots.staged in {shown.image_id for shown in self.machine.menu()}
+
+
+def ages_of(scheme: Scheme) -> tuple[Age, ...]:
+    """Return the ages of disks that both programs take over without more ado.
+
+    The first who writes to a disk of the oldest age chooses the format of its images. The unified
+    kernel image of a relabelled one is of another format than those of its updates.
+    """
+    left_out = (OLDEST, RELABELLED) if scheme.boot_type is BootType.UKI else (OLDEST,)
+    return tuple(age for age in AGES if age not in left_out)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)

@@ -68,7 +68,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
                 context.sink,
                 bootable=args.bootable and expected is None,
                 tag=tag,
-                erofs_formats=_formats(args, repository),
+                erofs_formats=() if args.erofs_version is None else (args.erofs_version,),
                 accept=accept,
             )
         repository.sync()
@@ -112,19 +112,6 @@ def _amount(amount: Amount) -> str:
         f"{objects.new} new + {objects.present} already present objects; "
         f"{stored} stored, {inlined} inlined"
     )
-
-
-def _formats(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
-    """Return the versions of the image format to write, the default first."""
-    formats = repository.metadata.effective_erofs_formats()
-    wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
-    if args.erofs_version is not None:
-        wanted = (args.erofs_version,)
-    if 0 in wanted:
-        raise UsageError(
-            "images made of container images cannot have version 0", hint="give --erofs-version 1"
-        )
-    return wanted
 
 
 def tag(args: argparse.Namespace, context: Context) -> None:
