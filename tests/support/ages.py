@@ -27,6 +27,9 @@ def _bytes(document: dict[str, object]) -> bytes:
 META_OLD = _bytes(_META)
 META_V2 = _bytes(_META | {"erofs_formats": {"default": 2}})
 META_V1 = _bytes(_META | {"features": _V1_FEATURES, "erofs_formats": {"default": 1}})
+META_BOTH = _bytes(
+    _META | {"features": _V1_FEATURES, "erofs_formats": {"default": 1, "extra": [2]}}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,11 @@ V1_16_0 = Age("1.16.0", META_OLD, 2)
 V1_16_3 = Age("1.16.3", META_V2, 2)
 V1_16_9 = Age("1.16.9", META_V1, 1)
 V1_17 = Age("1.17.5", META_V1, 1, knows_digests=True, mended=True)
+#: A repository whose ``meta.json`` somebody edited to have images of both formats.
+BOTH = dataclasses.replace(V1_17, name="1.17.5 with both formats", meta=META_BOTH)
 
 #: Every kind of disk, from the oldest to the newest.
-AGES = (OLDEST, KEPT, V1_16_0, V1_16_3, RELABELLED, V1_16_9, V1_17)
+AGES = (OLDEST, KEPT, V1_16_0, V1_16_3, RELABELLED, V1_16_9, BOTH, V1_17)
 _PROGRAMS = (V1_16_0, V1_16_3, V1_16_9, V1_17)
 
 

@@ -177,7 +177,8 @@ class Upstream(UpstreamDisk):
             self._upgrade_images(system.repository)
             self._step()
             # Of a unified kernel image with two names both images are made [H1].
-            versions = (1, 2) if self._uki and self.age.knows_digests else (version,)
+            both = self._uki and self.age.knows_digests
+            versions = (1, 2) if both else (version, *self._extra_formats())
             pulled = pull(system.repository, source, erofs_formats=versions)
             assert (self._images / new).exists()
             self._step()

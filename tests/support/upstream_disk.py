@@ -269,6 +269,10 @@ class UpstreamDisk:
             return int(formats["default"])
         return 1 if "v1_erofs" in meta["features"]["read-only-compatible"] else 2
 
+    def _extra_formats(self) -> tuple[int, ...]:
+        """Return the EROFS formats of further images that are added."""
+        return tuple(json.loads(self._meta.read_bytes()).get("erofs_formats", {}).get("extra", ()))
+
     def _documents(self, channel: Channel) -> tuple[bytes, bytes]:
         """Return manifest and configuration of what is offered."""
         blobs = channel.path / "blobs"

@@ -24,7 +24,7 @@ from bootc.formats.origin import BootType
 from bootc.oci.fsck import check_images
 from bootc.repository.fsck import check
 from support import osimages
-from support.ages import AGES, RELABELLED, Age, later
+from support.ages import AGES, KEPT, RELABELLED, V1_16_0, V1_17, Age, later
 from support.bench import Bench, upgrade
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.machine import FakeMachine
@@ -35,12 +35,11 @@ from support.upstream import Upstream
 NEW, OLD, TURNED, RENAMED = osimages.NEW, osimages.OLD, osimages.TURNED, osimages.RENAMED
 _NAMED = re.compile(r"composefs(?:\.digest)?=\S+")
 
+#: All disks with one kind of menu, and with the others those that differ in names and spelling.
 CASES = [
     pytest.param((scheme, age), id=f"{scheme_name(scheme)}-{age.name.replace(' ', '-')}")
     for scheme in (SYSTEMD, SYSTEMD_UKI, GRUB, GRUB_UKI)
-    for age in AGES
-    # The unified kernel image of such a machine has another format than those of its updates.
-    if age is not RELABELLED or scheme.boot_type is BootType.BLS
+    for age in (AGES if scheme is SYSTEMD else (KEPT, V1_16_0, V1_17))
 ]
 
 
