@@ -81,8 +81,8 @@ def test_a_unified_kernel_names_its_image(images: Mapping[str, Variant]) -> None
             tree = image_tree(source, bootable=False)
             (name,) = variant.boot_files
             uki = Uki.read(io.BytesIO(read(tree, f"{UKI_DIRECTORY}/{name}")))
-        argument = uki.composefs_argument()
-        assert (argument.hex, argument.optional) == (variant.image_id.hex, False)
+        images = uki.composefs_images()
+        assert (images.hexes, images.optional) == ((variant.image_id.hex,), False)
         # That of 2-meta says 9.1, its tree 9.
         assert uki.os_release().version == variant.version.removesuffix(".1")
         words = uki.text(".cmdline").split()

@@ -118,9 +118,17 @@ def _cmdline(data: bytes) -> None:
     else:
         assert cmdline.parse(f"{text} quiet")[-1] == "quiet"
         assert not {"composefs", "composefs.digest"} & {cmdline.key_of(p) for p in params}
-    argument = cmdline.composefs_argument(text)
-    karg = cmdline.composefs_karg(argument.hex, optional=argument.optional)
-    assert cmdline.composefs_argument(karg) == argument
+    images = cmdline.composefs_images(text)
+    assert cmdline.composefs_images(images.line) == images
+    assert images.deployment in images.hexes
+    assert cmdline.composefs_images(cmdline.join(reversed(params))).optional is images.optional
+    try:
+        appended = cmdline.composefs_images(f"{text} composefs={'0' * 128}")
+    except cmdline.CmdlineError as exc:
+        _check_message(exc)
+    else:
+        assert appended.optional is images.optional
+        assert appended.hexes[: len(images.hexes)] == images.hexes
 
 
 def _osrelease(data: bytes) -> None:
@@ -197,9 +205,9 @@ def _pe(data: bytes) -> None:
     assert len(content) == image.sections[pe.LINUX].size_bytes
     image.boot_digest()
     image.boot_label()
-    argument = image.composefs_argument()
+    images = image.composefs_images()
     for text in image.texts(pe.CMDLINE):
-        assert cmdline.composefs_argument(text) == argument
+        assert cmdline.composefs_images(text).agrees_with(images)
 
 
 def _tar(data: bytes) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import bootc
+from bootc.initramfs.setup_root import RECOVERY
 from support import require
 from support.physical import PROGRAM, PhysicalRoot, make_physical_root
 
@@ -241,9 +242,27 @@ def test_a_failure_names_the_cause_and_leaves_the_place_alone(
 ) -> None:
     cause = damage(physical)
     seen, stderr = setup(physical)
-    assert (seen["status"], stderr) == (1, f"bootc: {cause}\n")
+    assert (seen["status"], stderr) == (1, f"bootc: {cause}\n{RECOVERY}")
     assert list(seen["mounts"]) == [str(physical.path)]
     assert seen["left"] == []
+
+
+def test_the_second_image_boots_if_the_first_is_missing(physical: PhysicalRoot) -> None:
+    """The deployment is the one with the v1 id; the root says which image is mounted."""
+    v1 = "ab" * 64
+    physical.state.rename(physical.state.with_name(v1))
+    line = f"rw composefs.digest=?v1-sha512-12:{v1} composefs=?{physical.image_hex}"
+    seen, stderr = run(
+        SETUP, physical.path, physical.path, *("--config", "/nowhere", "--cmdline", line)
+    )
+    assert seen["status"] == 0
+    assert stderr == (
+        f"bootc: warning: the repository does not have image {v1};"
+        f" mounting {physical.image_hex}, which the command line names, too\n"
+    )
+    assert (seen["hostname"], seen["data"]) == ("state\n", "state\n")
+    source = seen["mounts"][str(physical.path)][2]
+    assert source == f"composefs:{physical.image_hex}"
 
 
 def test_a_sealed_argument_demands_verity(physical: PhysicalRoot) -> None:
@@ -254,7 +273,7 @@ def test_a_sealed_argument_demands_verity(physical: PhysicalRoot) -> None:
         *("--config", "/nowhere", "--cmdline", f"composefs={physical.image_hex}"),
     )
     assert seen["status"] == 1
-    assert stderr == f"bootc: image {physical.image_hex}: not protected by fs-verity\n"
+    assert stderr == f"bootc: image {physical.image_hex}: not protected by fs-verity\n{RECOVERY}"
     assert list(seen["mounts"]) == [str(physical.path)]
 
 

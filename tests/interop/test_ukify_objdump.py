@@ -118,10 +118,10 @@ def test_profiles(parts: Path, cmdline: str, message: str | None) -> None:
         uki = Uki.read(file)
         assert [line.split()[0] for line in uki.texts(".cmdline")] == ["rw", cmdline.split()[0]]
         if message is None:
-            assert uki.composefs_argument().hex == "cd" * 64
+            assert uki.composefs_images().hexes == ("cd" * 64,)
             return
         with pytest.raises(CmdlineError, match=message):
-            uki.composefs_argument()
+            uki.composefs_images()
 
 
 @pytest.mark.parametrize("make", [made_by_objcopy, made_by_ukify])
@@ -139,7 +139,7 @@ def test_sections(parts: Path, make: Callable[[Path], Path]) -> None:
         for name, content in CONTENT.items():
             assert b"".join(uki.chunks(name)) == content
         assert uki.boot_label() == "Debian GNU/Linux 13 13"
-        assert uki.composefs_argument().hex == "cd" * 64
-        assert uki.composefs_argument().optional
+        assert uki.composefs_images().hexes == ("cd" * 64,)
+        assert uki.composefs_images().optional
         boot = hashlib.sha256(CONTENT[".linux"] + CONTENT[".initrd"])
         assert uki.boot_digest() == boot.hexdigest()

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "oci": GROUND | {"kernel", "formats", "fs", "repository"},
     "boot": GROUND | {"kernel", "formats", "fs", "repository"},
     "deploy": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
-    "lint": GROUND | {"kernel", "formats", "fs", "repository", "boot"},
+    "lint": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
     "initramfs": {"errors", "kernel", "formats", "repository"},
     "cli": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy", "lint"},
 }

@@ -17,7 +17,7 @@ from bootc.boot import scheme as schemes
 from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKIS, VMLINUZ, BootDirs, addons_dir, uki_file
-from bootc.boot.uki import inspect_uki
+from bootc.boot.uki import check_names, inspect_uki
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.pe import Uki
@@ -80,7 +80,9 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
         DamagedKernel: the stored content is not the content that the image names.
         OSError: reading or writing failed.
     """
-    facts = inspect_uki(deployment, uki, objects)
+    facts = inspect_uki(uki, objects)
+    with doing(f"Reading {uki.path} of the image"):
+        check_names(facts.images, deployment)
     name = uki_file(deployment.hex)
     with (
         doing(f"Writing the kernel to {dirs.binaries.path}/{UKIS}"),

@@ -164,7 +164,10 @@ def upgraded_options(
     """Return the kernel arguments of the next deployment.
 
     They are the arguments of the booted entry, with the changes of an administrator, minus the
-    arguments that only the old image asks for, plus those that only the new image asks for.
+    arguments that only the old image asks for, plus those that only the new image asks for. All
+    arguments of the booted entry that name an image are replaced by one, in the place of the
+    first. It is ``composefs=`` for every version of the image format: the only spelling that the
+    initramfs of upstream's images before 1.17 knows, and later ones boot by it as well.
 
     Args:
         booted_options: The arguments of the booted entry.
@@ -181,13 +184,13 @@ def upgraded_options(
     booted = cmdline.parse(booted_options)
     for parameter in booted:
         _check_appendable(parameter)
-    # This form would override the argument below and always boot the old image.
-    kept = [p for p in booted if not _is_digest_form(p)]
     argument = cmdline.composefs_karg(new_id.hex, optional=optional)
-    arguments = cmdline.add_or_modify(kept, argument)
+    arguments = cmdline.with_image(booted, argument)
     for removed in _without(old_kargs_d, new_kargs_d):
         arguments = cmdline.remove_exact(arguments, removed)
-    return _line(cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d)))
+    arguments = cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d))
+    # Again, because the image of an old deployment may have asked for anything.
+    return _line(cmdline.with_image(arguments, argument))
 
 
 def _check_appendable(parameter: str) -> None:
@@ -240,10 +243,6 @@ def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[s
     while (name := bls.entry_file_name(os_id, middle, priority)).casefold() in known:
         middle += "_"
     return name
-
-
-def _is_digest_form(param: str) -> bool:
-    return cmdline.find([param], cmdline.COMPOSEFS_DIGEST) is not None
 
 
 def _without(params: Iterable[str], others: Sequence[str]) -> list[str]:

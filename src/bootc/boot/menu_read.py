@@ -55,12 +55,19 @@ class Item:
         artifact: The name of its kernel, which may have come with another deployment; None if
             the kernel is not at a path of ours.
         entry: The whole content of the entry.
+        also: Further images that its kernel arguments name: the tree of the deployment in other
+            versions of the image format.
     """
 
     name: str
     deployment: Digest
     artifact: str | None
     entry: bls.Entry | grubcfg.MenuEntry
+    also: tuple[Digest, ...] = ()
+
+    def boots(self, deployment: Digest) -> bool:
+        """Tell whether it boots a deployment, by whichever of its ids."""
+        return deployment == self.deployment or deployment in self.also
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +122,16 @@ def foreign_files(directory: Dir) -> tuple[str, ...]:
     return reading.menu().foreign
 
 
-def files_of(directory: Dir, deployment: Digest) -> tuple[str, ...]:
-    """Return the names of all entries in a directory that boot this deployment."""
+def files_of(directory: Dir, item: Item) -> tuple[str, ...]:
+    """Return the names of all entries in a directory that boot the deployment of this one."""
     reading = _Reading(None)
     reading.entries(directory, directory.path)
-    return tuple(item.name for item in reading.items if item.deployment == deployment)
+    wanted = item.deployment
+    return tuple(
+        found.name
+        for found in reading.items
+        if found.deployment == wanted or (found.name == item.name and found.boots(wanted))
+    )
 
 
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
@@ -134,8 +146,8 @@ def program_of(entry: bls.Entry | grubcfg.MenuEntry) -> str | None:
     return entry.uki or entry.efi
 
 
-def deployment_of(entry: bls.Entry) -> Digest:
-    """Return the deployment that an entry boots.
+def images_of(entry: bls.Entry) -> tuple[Digest, ...]:
+    """Return the images that an entry may boot: first the one that names the deployment.
 
     Raises:
         NotOurEntry: it boots something else, or this version cannot read its arguments.
@@ -146,11 +158,12 @@ def deployment_of(entry: bls.Entry) -> Digest:
         artifact = schemes.uki_artifact(program)
         if artifact is None:
             raise NotOurEntry(f"it starts an EFI program that is not a deployment, {program}")
-        return Digest.from_hex(artifact)
+        return (Digest.from_hex(artifact),)
     try:
-        return Digest.from_hex(cmdline.composefs_argument(entry.options or "").hex)
+        ids = cmdline.composefs_images(entry.options or "").ids
     except CmdlineError as exc:
         raise NotOurEntry(exc.message) from None
+    return tuple(map(Digest.from_hex, ids))
 
 
 @dataclass(slots=True)
@@ -219,7 +232,7 @@ class _Reading:
         try:
             data = directory.read_bytes(name, _MAX_ENTRY_BYTES)
             entry = bls.parse_entry(data)
-            deployment = deployment_of(entry)
+            deployment, *also = images_of(entry)
         except NotOurEntry as exc:
             if not ours:
                 self._is_foreign(name, exc.message)
@@ -235,7 +248,7 @@ class _Reading:
         except OSError as exc:
             self.findings.append(Finding(FindingKind.UNREADABLE, name, one_line(exc)))
         else:
-            return Item(name, deployment, self._artifact(entry), entry)
+            return Item(name, deployment, self._artifact(entry), entry, tuple(also))
         if not ours:
             self.foreign.append(name)
         return None

@@ -153,7 +153,7 @@ def remove_entry(dirs: BootDirs, item: Item) -> None:
                 if live == USER_CFG:
                     _remove_from_file(directory, name, item.deployment)
                 else:
-                    for entry in files_of(directory, item.deployment):
+                    for entry in files_of(directory, item):
                         directory.unlink(entry)
                 os.fsync(directory.fileno())
 
@@ -179,7 +179,7 @@ def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None
 
 
 def _boots(dirs: BootDirs, path: str, deployment: Digest) -> bool:
-    return read_menu_at(dirs, path).deployments[:1] == (deployment,)
+    return any(item.boots(deployment) for item in read_menu_at(dirs, path).items[:1])
 
 
 def _not_staged(dirs: BootDirs, first: Digest) -> NotStaged:

@@ -1,11 +1,15 @@
 """Checks that a unified kernel image (UKI) boots its deployment.
 
-The command line inside a UKI contains the image id, and the signature covers it. A UKI with
-another image id would boot another deployment, whatever the menu says. bootc refuses it before
-anything refers to it. :mod:`bootc.boot.kernels` writes UKIs to the ESP.
+The command line inside a UKI names the image, and the signature covers it. It can name several:
+one tree in several versions of the image format (:class:`bootc.formats.cmdline.ComposefsImages`).
+A UKI that names another image would boot another deployment, whatever the menu says. bootc
+refuses it before anything refers to it. :func:`inspect_uki` reads the names; the caller compares
+them with the images that it can make of the container (:mod:`bootc.deploy.named_images`).
+:mod:`bootc.boot.kernels` writes UKIs to the ESP.
 
-The add-ons of a UKI are in a directory beside it. The stub of the UKI appends their command lines
-to its own. Therefore bootc also refuses an add-on that names an image.
+The add-ons of a UKI are in a directory beside it, and those for all UKIs in ``loader/addons``.
+The stub of the UKI appends their command lines to its own. Therefore bootc also refuses an add-on
+that names an image.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from bootc.boot.image_kernel import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
-from bootc.formats.cmdline import CmdlineError, ComposefsArgument
+from bootc.formats.cmdline import CmdlineError, ComposefsImages
 from bootc.formats.digest import Digest
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.pe import CMDLINE, PeError, Uki
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 
 #: A UKI is read into memory if there is no repository. With its initramfs it is smaller.
 MAX_UKI_BYTES = 512 << 20
-_IMAGE_KEYS = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
+#: Add-ons that the stub applies to every UKI on the ESP.
+GLOBAL_ADDONS = "loader/addons"
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
@@ -47,37 +52,41 @@ class UkiFacts:
     Attributes:
         os_release: Its os-release.
         options: The kernel command line; with profiles, that of the base.
-        boot_digest: The SHA-256 of kernel and initramfs, in hex.
-        missing_verity_allowed: Whether the command line tolerates missing fs-verity.
+        boot_digest: The SHA-256 of kernel, initramfs and device tree, in hex.
+        images: The images that the command lines name, and whether they tolerate missing
+            fs-verity. Nothing has compared them with images that exist.
     """
 
     os_release: OsRelease
     options: str
     boot_digest: str
-    missing_verity_allowed: bool
+    images: ComposefsImages
+
+    @property
+    def deployment(self) -> Digest:
+        """The id of the deployment that it boots."""
+        return Digest.from_hex(self.images.deployment)
 
 
-def inspect_uki(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiFacts:
-    """Read a unified kernel image in the repository, and ensure that it boots ``deployment``.
-
-    This checks all its profiles and all its add-ons.
+def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
+    """Read a unified kernel image in the repository, with all its profiles and add-ons.
 
     Raises:
-        WrongUki: a profile boots another deployment or no deployment, or an add-on names an image.
+        WrongUki: profiles name different images or no image, or an add-on names an image.
         PeError: it is not a unified kernel image.
         OSError: reading failed.
     """
     with doing(f"Reading {uki.path} of the image"), open_content(uki.leaf, objects) as file:
         image = Uki.read(file)
         options = image.text(CMDLINE)
-        argument = _check_boots(image, deployment)
-        facts = UkiFacts(image.os_release(), options, image.boot_digest(), argument.optional)
+        images = _images(image)
+        facts = UkiFacts(image.os_release(), options, image.boot_digest(), images)
     _check_addons(uki, lambda leaf: open_content(leaf, objects))
     return facts
 
 
-def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsArgument:
-    """Ensure that a UKI on the ESP boots ``deployment``, and return its ``composefs=`` argument.
+def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsImages:
+    """Ensure that a UKI on the ESP boots ``deployment``, and return the images that it names.
 
     Another program may have written the UKI.
 
@@ -93,18 +102,36 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
     """
     relpath = path.lstrip("/")
     with _open_installed(dirs, relpath) as file:
-        argument = _check_boots(Uki.read(file), deployment)
+        images = _images(Uki.read(file))
+    check_names(images, deployment)
     home, _, name = relpath.rpartition("/")
-    extra = f"{home}/{addons_dir(name)}"
+    for extra in (f"{home}/{addons_dir(name)}", GLOBAL_ADDONS):
+        for addon in _installed_addons(dirs, extra):
+            with doing(f"UKI add-on {addon!a}"), _open_installed(dirs, f"{extra}/{addon}") as file:
+                _check_addon(file)
+    return images
+
+
+def check_names(images: ComposefsImages, deployment: Digest) -> None:
+    """Ensure that a deployment is among the images that a UKI names.
+
+    Raises:
+        WrongUki: it is not.
+    """
+    if deployment.hex not in images.hexes:
+        raise WrongUki(
+            "The UKI has the wrong composefs= parameter "
+            f"(is '{images.deployment}', should be '{deployment.hex}')",
+            hint="build the image again: it was changed after its kernel image was made",
+        )
+
+
+def _installed_addons(dirs: BootDirs, path: str) -> list[str]:
     try:
-        with dirs.binaries.open_dir(extra) as directory:
-            names = [name for name in directory.names() if name.endswith(ADDON_SUFFIX)]
+        with dirs.binaries.open_dir(path) as directory:
+            return [name for name in directory.names() if name.endswith(ADDON_SUFFIX)]
     except (FileNotFoundError, NotADirectoryError):
-        return argument
-    for name in names:
-        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{extra}/{name}") as file:
-            _check_addon(file)
-    return argument
+        return []
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
@@ -115,14 +142,15 @@ def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
 def check_sealing(
     uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
 ) -> None:
-    """Refuse a unified kernel image if not all its profiles name the same image.
+    """Refuse a unified kernel image if not all its profiles name the same images.
 
-    A UKI whose profiles name no image passes. The image id itself is not checked: a build
-    computes it before it makes the UKI.
+    A UKI whose profiles name no image passes. The image ids themselves are not checked: a build
+    computes them before it makes the UKI.
 
     Raises:
-        WrongUki: only some profiles name an image, they name different images, an add-on names
-            one, or a file is too large for a UKI.
+        WrongUki: only some profiles name an image, they name different images, only some
+            arguments tolerate missing fs-verity, an add-on names an image, or a file is too
+            large for a UKI.
         PeError: a command line cannot be read.
     """
     for name, leaf in {uki.path: uki.leaf, **uki.addons}.items():
@@ -134,25 +162,14 @@ def check_sealing(
         except PeError:
             return  # Nothing boots it, and bootc checks a UKI again when it installs it.
         words = (word for line in image.texts(CMDLINE) for word in cmdline.parse(line))
-        if any(cmdline.key_of(word) in _IMAGE_KEYS for word in words):
-            _argument(image)
+        if any(cmdline.names_image(word) for word in words):
+            _images(image)
     _check_addons(uki, open_file)
 
 
-def _check_boots(image: Uki, deployment: Digest) -> ComposefsArgument:
-    argument = _argument(image)
-    if argument.hex != deployment.hex:
-        raise WrongUki(
-            "The UKI has the wrong composefs= parameter "
-            f"(is '{argument.hex}', should be '{deployment.hex}')",
-            hint="build the image again: it was changed after its kernel image was made",
-        )
-    return argument
-
-
-def _argument(image: Uki) -> ComposefsArgument:
+def _images(image: Uki) -> ComposefsImages:
     try:
-        return image.composefs_argument()
+        return image.composefs_images()
     except CmdlineError as exc:
         raise WrongUki(f"No composefs image in UKI cmdline: {exc.message}", hint=exc.hint) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
@@ -60,14 +61,19 @@ def note_label(source: Source, sink: Sink) -> None:
         sink(Message(f"notice: {source.imgref} may be no operating system: no label {_LABEL}=1"))
 
 
-def description_of(repository: Repository, deployment: Digest) -> Directory:
+def description_of(repository: Repository, images: Sequence[Digest]) -> Directory:
     """Return the part of a deployment's tree that the two functions below need.
+
+    Args:
+        repository: The repository.
+        images: The images of the deployment. The first that the repository has is read.
 
     Raises:
         InvalidImage, VerityMissing, ObjectCorrupt: its image is damaged.
         OSError: it cannot be read.
     """
-    return read_image_tree(repository.objects, deployment, below=[_OS_RELEASE, KARGS_D])
+    image = repository.images.first_present(images)
+    return read_image_tree(repository.objects, image, below=[_OS_RELEASE, KARGS_D])
 
 
 def os_release_of(repository: Repository, root: Directory) -> OsRelease:

@@ -80,7 +80,8 @@ def _finalize(system: HostSession, facts: Facts, staged: Digest, sink: Sink) -> 
             hint="stage it again: bootc upgrade",
         )
     with read_local_etc(system) as local:
-        etc = image_etc(system.repository.objects, staged)
+        image = system.repository.images.first_present(facts.images_of(staged))
+        etc = image_etc(system.repository.objects, image)
         plan = plan_finalize(facts, staged, local.merge(etc, policy_of(facts, staged)))
         plan = with_room(system, facts, plan)
         supplies = Supplies(etc, None, local.open_content)

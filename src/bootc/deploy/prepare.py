@@ -34,10 +34,12 @@ from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import HostAccess
 from bootc.deploy.lost_entries import find_lost_kernel
+from bootc.deploy.named_images import make_named_images
 from bootc.deploy.plan.room import room_for_update
 from bootc.deploy.plan.stage import NewDeployment, kept_items
 from bootc.events import Sink
 from bootc.formats import bls, cmdline
+from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin
 from bootc.formats.osrelease import OsRelease
@@ -90,11 +92,12 @@ def pull_candidate(
         # shares that kernel, so its name is known without an entry.
         chosen = installed_addons(system.boot, facts.booted.image_id.hex)
         resource = resource.with_addons(chosen)
-        uki = inspect_uki(pulled.image_id, resource, repository.objects)
-        if not (uki.missing_verity_allowed or repository.secure):
-            _require_verity(repository, pulled)
+        uki = inspect_uki(resource, repository.objects)
+        pulled = make_named_images(repository, pulled, resource, uki.images)
+        if not (uki.images.optional or repository.secure):
+            _require_verity(repository, pulled, uki.images)
         boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
-        missing_verity_allowed = uki.missing_verity_allowed
+        missing_verity_allowed = uki.images.optional
     else:
         boot_type = BootType.BLS
         boot_digest = boot_digest_of(resource, repository.objects)
@@ -116,7 +119,7 @@ def pull_candidate(
     )
 
 
-def _require_verity(repository: Repository, pulled: Pulled) -> None:
+def _require_verity(repository: Repository, pulled: Pulled, images: ComposefsImages) -> None:
     """Refuse an image that would not boot, because some of its objects have no fs-verity.
 
     Objects of a repository that does not require fs-verity have it if the file system can.
@@ -126,7 +129,8 @@ def _require_verity(repository: Repository, pulled: Pulled) -> None:
     """
     contents = (node.content for _, node in pulled.root.walk() if isinstance(node, Leaf))
     digests = (content.digest for content in contents if isinstance(content, External))
-    lacking = find_without_verity(repository, (pulled.image_id, *digests))
+    named = map(Digest.from_hex, images.hexes)
+    lacking = find_without_verity(repository, (*named, *digests))
     if lacking is not None:
         raise WrongUki(
             "the image's UKI demands fs-verity, and this system stores objects without, "
@@ -190,7 +194,7 @@ def _entry_anew(
     kernel = find_lost_kernel(system.boot, facts, deployment, artifacts)
     if origin is None or kernel is None:
         return
-    root = description_of(system.repository, deployment)
+    root = description_of(system.repository, facts.images_of(deployment))
     options = None
     if origin.boot_type is BootType.BLS:
         options = _booted_options(facts)
@@ -243,7 +247,7 @@ def _options_of(
     system: HostAccess, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
 ) -> str:
     """Return the kernel arguments for an image with these arguments in its kargs.d."""
-    running = description_of(system.repository, facts.booted.image_id)
+    running = description_of(system.repository, facts.images_of(facts.booted.image_id))
     return upgraded_options(
         _booted_options(facts),
         deployment,

@@ -66,9 +66,10 @@ def missing_verity_allowed(facts: Facts, deployment: Digest) -> bool | None:
     item = facts.staged_item(deployment) if deployment == facts.staged_id() else None
     item = item or facts.active_item(deployment) or facts.staged_item(deployment)
     if item is None or not isinstance(item.entry, bls.Entry) or item.entry.linux is None:
-        return facts.ukis.get(deployment)
+        uki = facts.ukis.get(deployment)
+        return None if uki is None else uki.optional
     try:
-        return cmdline.composefs_argument(item.entry.options or "").optional
+        return cmdline.composefs_images(item.entry.options or "").optional
     except CmdlineError:
         return None
 

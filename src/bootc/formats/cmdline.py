@@ -6,8 +6,10 @@ same character. Quotes around a value or around the whole parameter belong to ne
 as for the kernel. Parameters keep their text, quotes included.
 Splitting and joining with single spaces therefore loses only blanks.
 
-The image to boot is ``composefs=[?]<hex>`` or ``composefs.digest=[?]v1-sha512-12:<hex>``;
-``?`` says that missing fs-verity is tolerated.
+An image to boot is named ``composefs=[?]<hex>`` or ``composefs.digest=[?]v1-sha512-12:<hex>``;
+``?`` says that missing fs-verity is tolerated. A command line may name several images
+(:class:`ComposefsImages`): the same tree in several versions of the image format, of which the
+repository of a machine has at least one.
 
 The initramfs imports this module, so it imports only ``errors``, which imports nothing.
 """
@@ -33,6 +35,8 @@ _HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 _LG_BLOCK_SIZE = "12"
 _LG_BLOCK_SIZES = ("12", "16")
 _VERSIONS = ("v1", "v2")
+#: Digits of a digest in a message about several.
+_SHOWN_DIGITS = 12
 
 
 class CmdlineError(Error):
@@ -40,31 +44,99 @@ class CmdlineError(Error):
 
 
 class ComposefsArgument:
-    """The image to boot: its digest in hex, and whether missing fs-verity is tolerated."""
+    """One argument that names an image to boot.
 
-    __slots__ = ("hex", "optional")
+    Attributes:
+        hex: The digest of the image.
+        optional: Missing fs-verity is tolerated.
+        version: ``v1`` or ``v2``, the version of the image format that ``composefs.digest=``
+            states; empty for ``composefs=``, which says nothing about the format.
+    """
 
-    def __init__(self, hex_digest: str, *, optional: bool) -> None:
+    __slots__ = ("hex", "optional", "version")
+
+    def __init__(self, hex_digest: str, *, optional: bool, version: str = "") -> None:
         self.hex = hex_digest
         self.optional = optional
+        self.version = version
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ComposefsArgument)
-            and self.hex == other.hex
-            and self.optional == other.optional
-        )
+        return isinstance(other, ComposefsArgument) and self.karg == other.karg
 
     def __hash__(self) -> int:
-        return hash((self.hex, self.optional))
+        return hash(self.karg)
 
     @property
     def karg(self) -> str:
-        """As it stands on a command line."""
-        return composefs_karg(self.hex, optional=self.optional)
+        """Return the argument as a command line has it."""
+        return composefs_karg(self.hex, optional=self.optional, version=self.version)
+
+    @property
+    def short(self) -> str:
+        """Return the argument with the first digits of its digest only, for messages."""
+        return _shortened(self.karg)
 
     def __repr__(self) -> str:
         return f"ComposefsArgument({self.karg!r})"
+
+
+class ComposefsImages:
+    """The images that a command line names, in its order. All arguments agree on ``?``.
+
+    The images are one tree in several versions of the image format. Whoever boots tries them in
+    this order, and takes the next one only if the repository does not have the image at all.
+
+    Attributes:
+        arguments: At least one argument; each argument once.
+    """
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, arguments: Iterable[ComposefsArgument]) -> None:
+        self.arguments = tuple(dict.fromkeys(arguments))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ComposefsImages) and self.arguments == other.arguments
+
+    def __hash__(self) -> int:
+        return hash(self.arguments)
+
+    def __repr__(self) -> str:
+        return f"ComposefsImages({self.line!r})"
+
+    @property
+    def line(self) -> str:
+        """Return the arguments as a command line has them."""
+        return join(argument.karg for argument in self.arguments)
+
+    @property
+    def optional(self) -> bool:
+        """Return whether missing fs-verity is tolerated."""
+        return self.arguments[0].optional
+
+    @property
+    def hexes(self) -> tuple[str, ...]:
+        """Return the digests, each once, in the order in which a boot tries them."""
+        return tuple(dict.fromkeys(argument.hex for argument in self.arguments))
+
+    @property
+    def deployment(self) -> str:
+        """Return the id of the deployment: the digest that is called ``v1``, else the first."""
+        named = [argument.hex for argument in self.arguments if argument.version == "v1"]
+        return (named or self.hexes)[0]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the digests, that of the deployment first: the order to look for its state in."""
+        return tuple(dict.fromkeys((self.deployment, *self.hexes)))
+
+    def agrees_with(self, other: ComposefsImages) -> bool:
+        """Tell whether both boot the same deployment, whatever the order of further images."""
+        return (self.optional, self.deployment, set(self.hexes)) == (
+            other.optional,
+            other.deployment,
+            set(other.hexes),
+        )
 
 
 def parse(text: str) -> list[str]:
@@ -199,33 +271,80 @@ def remove_exact(params: Iterable[str], param: str) -> list[str]:
     return [existing for existing in params if not _same(existing, param)]
 
 
-def composefs_karg(hex_digest: str, *, optional: bool) -> str:
+def composefs_karg(hex_digest: str, *, optional: bool, version: str = "") -> str:
     """Return the argument that boots an image.
+
+    Args:
+        hex_digest: The digest of the image.
+        optional: Tolerate missing fs-verity.
+        version: ``v1`` or ``v2`` for ``composefs.digest=``. Without it the argument is
+            ``composefs=``, the only one that upstream's programs before 1.17 know.
 
     >>> composefs_karg("ab" * 64, optional=True)[:14]
     'composefs=?aba'
+    >>> composefs_karg("ab" * 64, optional=False, version="v1")[:33]
+    'composefs.digest=v1-sha512-12:aba'
     """
-    return f"{COMPOSEFS}={'?' if optional else ''}{hex_digest}"
+    mark = "?" if optional else ""
+    if not version:
+        return f"{COMPOSEFS}={mark}{hex_digest}"
+    (hash_name,) = (name for name, size in _HEX_LENGTHS.items() if size == len(hex_digest))
+    return f"{COMPOSEFS_DIGEST}={mark}{version}-{hash_name}-{_LG_BLOCK_SIZE}:{hex_digest}"
 
 
-def composefs_argument(text: str) -> ComposefsArgument:
-    """Return the image a command line names.
+def names_image(param: str) -> bool:
+    """Tell whether a parameter names an image to boot, rightly or wrongly."""
+    return key_of(param) in (COMPOSEFS, COMPOSEFS_DIGEST)
 
-    The first ``composefs.digest=`` of a SHA-512 image wins wherever it stands; without
-    one it is the first ``composefs=``, whose length tells the algorithm.
+
+def with_image(params: Iterable[str], argument: str) -> list[str]:
+    """Return parameters of which only ``argument`` names an image.
+
+    It takes the place of the first that names one, and otherwise the last place.
+    """
+    result: list[str] = []
+    for param in params:
+        if not names_image(param):
+            result.append(param)
+        elif argument not in result:
+            result.append(argument)
+    return result if argument in result else [*result, argument]
+
+
+def composefs_images(text: str) -> ComposefsImages:
+    """Return the images that a command line names.
+
+    An argument that somebody appends cannot weaken the others: it comes last, and it must agree
+    with them on ``?``. Images of a kind that no repository of bootc has (SHA-256 in
+    ``composefs.digest=``, or blocks of 64 KiB) are left out, but must agree as well.
 
     Raises:
-        CmdlineError: there is none, or it is malformed.
+        CmdlineError: there is none, one is malformed, or only some tolerate missing fs-verity.
     """
-    params = parse(text)
-    # All of them are checked: a malformed one means a broken boot entry, not a spare.
-    found = [_digest_form(value) for value in find_all(params, COMPOSEFS_DIGEST)]
-    for argument in found:
+    found: list[ComposefsArgument] = []
+    optional: dict[bool, str] = {}
+    for param in parse(text):
+        key, _, value = _parts(param)
+        if key not in (COMPOSEFS, COMPOSEFS_DIGEST):
+            continue
+        # All of them are checked: a malformed one means a broken boot entry, not a spare.
+        argument = _digest_form(value) if key == COMPOSEFS_DIGEST else _bare_form(value)
+        optional.setdefault(value.startswith("?"), param)
         if argument is not None:
-            return argument
-    value = find(params, COMPOSEFS)
-    if value is None:
+            found.append(argument)
+    if len(optional) > 1:
+        raise CmdlineError(
+            f"the arguments {_shortened(optional[False])} and {_shortened(optional[True])} "
+            "disagree: only one of them tolerates missing fs-verity",
+            hint="remove the argument that somebody added, or give all of them the ?",
+        )
+    if not found:
         raise CmdlineError("no composefs image in the kernel command line")
+    return ComposefsImages(found)
+
+
+def _bare_form(value: str) -> ComposefsArgument:
+    """Parse ``[?]<hex>``; the length of the digest tells the algorithm."""
     optional, hex_digest = _optional(value)
     if not _is_hex(hex_digest) or len(hex_digest) not in _HEX_LENGTHS.values():
         raise CmdlineError(
@@ -250,7 +369,16 @@ def _digest_form(value: str) -> ComposefsArgument | None:
         raise CmdlineError(f"kernel argument {f'{COMPOSEFS_DIGEST}={value}'!r:.180} is malformed")
     if hash_name != "sha512" or lg_block_size != _LG_BLOCK_SIZE:
         return None
-    return ComposefsArgument(hex_digest, optional=optional)
+    return ComposefsArgument(hex_digest, optional=optional, version=version)
+
+
+def _shortened(argument: str) -> str:
+    """Return a well-formed argument with the first digits of its digest only."""
+    key, _, value = _parts(argument)
+    kind, colon, hex_digest = value.rpartition(":")
+    if not colon:
+        kind, hex_digest = ("?", value[1:]) if value.startswith("?") else ("", value)
+    return f"{key}={kind}{colon}{hex_digest[:_SHOWN_DIGITS]}…"
 
 
 def _optional(value: str) -> tuple[bool, str]:

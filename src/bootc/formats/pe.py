@@ -1,8 +1,8 @@
 """Reads unified kernel images: the sections of an EFI program, and their meaning.
 
 Owns: finding sections by name in a PE file, and the meaning of those which a UKI has:
-``.linux`` and ``.initrd`` are what boots, ``.cmdline`` names the image, ``.osrel`` the
-operating system. Nothing is read but headers until a section is asked for, and a large
+``.linux``, ``.initrd`` and ``.dtb`` are what boots, ``.cmdline`` names the image, ``.osrel``
+the operating system. Nothing is read but headers until a section is asked for, and a large
 one comes in pieces, so that the memory needed does not grow with the kernel.
 
 Promises: bytes that are no EFI program raise :class:`PeError` with their offset. Of two
@@ -15,7 +15,7 @@ A boot loader shows one item for each ``.profile`` section. The sections up to t
 the first ``.profile``; of several with one name systemd's stub takes the first
 (``pe_locate_profile_sections`` of its source). Stubs before systemd 257 know no profiles. So
 whichever command line a profile boots with, and also one that no profile uses, must name the
-same image.
+same images.
 
 Text ends at its first zero byte, as it does for the EFI stub (dracut appends one), and
 nothing may hide behind that. composefs-rs keeps the zero and then fails on the
@@ -36,11 +36,12 @@ from typing import Protocol
 
 from bootc.errors import Error
 from bootc.formats import cmdline
-from bootc.formats.cmdline import CmdlineError, ComposefsArgument
+from bootc.formats.cmdline import CmdlineError, ComposefsImages
 from bootc.formats.osrelease import OsRelease, parse_os_release
 
 LINUX = ".linux"
 INITRD = ".initrd"
+DTB = ".dtb"
 CMDLINE = ".cmdline"
 OSREL = ".osrel"
 UNAME = ".uname"
@@ -160,31 +161,32 @@ class Uki:
         """
         return [text for part in self._parts() for text in self._texts(part, name)]
 
-    def composefs_argument(self) -> ComposefsArgument:
-        """Return which image the kernel command lines name, whichever profile boots.
+    def composefs_images(self) -> ComposefsImages:
+        """Return the images that the kernel command lines name, whichever profile boots.
 
         Raises:
             PeError: there is no command line, in a profile or at all.
-            CmdlineError: one names no image, is malformed, or names another than the others.
+            CmdlineError: one names no image, is malformed, or names others than another one.
         """
         base, *profiles = self._parts()
         for part in profiles or [base]:
             if not self._texts(part, CMDLINE) and not self._texts(base, CMDLINE):
                 raise PeError(f"{part.label}UKI doesn't contain a {CMDLINE!r} section")
-        found: dict[ComposefsArgument, str] = {}
+        first: ComposefsImages | None = None
         for part in (base, *profiles):
             for text in self._texts(part, CMDLINE):
                 try:
-                    found.setdefault(cmdline.composefs_argument(text), part.label)
+                    images = cmdline.composefs_images(text)
                 except CmdlineError as exc:
                     raise CmdlineError(f"{part.label}{exc.message}", hint=_HINT) from None
-        first, *others = found
-        if others:
-            raise CmdlineError(
-                f"{found[others[0]]}the kernel command line has {others[0].karg:.36}…, "
-                f"and another one {first.karg:.36}…",
-                hint=_HINT,
-            )
+                first = first or images
+                if not images.agrees_with(first):
+                    raise CmdlineError(
+                        f"{part.label}the kernel command line has {_odd(images, first)}, "
+                        f"and another one {_odd(first, images)}",
+                        hint=_HINT,
+                    )
+        assert first is not None, "every part has a command line, or there was a PeError"
         return first
 
     def os_release(self) -> OsRelease:
@@ -207,13 +209,16 @@ class Uki:
         return label
 
     def boot_digest(self) -> str:
-        """Return what identifies kernel and initramfs: SHA-256 in hex over both.
+        """Return what identifies kernel, initramfs and device tree: SHA-256 in hex over them.
+
+        A UKI without a device tree has the digest that upstream computes since its beginning.
+        With one it is the digest of upstream since 1.17.
 
         Raises:
-            PeError: one of them is missing, or reaches beyond the end of the file.
+            PeError: kernel or initramfs is missing, or one reaches beyond the end of the file.
         """
         digest = hashlib.sha256()
-        for name in (LINUX, INITRD):
+        for name in (LINUX, INITRD, *([DTB] if DTB in self.sections else [])):
             for piece in self.chunks(name):
                 digest.update(piece)
         return digest.hexdigest()
@@ -270,6 +275,12 @@ class Uki:
     def _check(self, name: str, section: Section) -> None:
         if section.offset + section.size_bytes > self._size_bytes:
             raise _invalid(f"section {name!r} reaches beyond the end", section.offset)
+
+
+def _odd(images: ComposefsImages, others: ComposefsImages) -> str:
+    """Return the first argument that ``others`` does not have, shortened."""
+    differing = [argument for argument in images.arguments if argument.hex not in others.hexes]
+    return (differing or images.arguments)[0].short
 
 
 def _read(file: SeekableFile, file_bytes: int, offset: int, size: int, what: str) -> bytes:

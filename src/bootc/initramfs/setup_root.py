@@ -3,13 +3,18 @@
 It runs once, between ``sysroot.mount`` and ``initrd-root-fs.target`` (bootc, "Initramfs
 root setup"), and again when a soft reboot is prepared, with another target. Promises:
 
-- It mounts the image that the kernel command line names, measured by the kernel.
-  Only ``?`` in that argument tolerates missing fs-verity; nothing on the root file system
-  does. docs/explanation/trust.md explains how far the command line can be trusted.
+- It mounts the image that the kernel command line names, measured by the kernel. Of several
+  it tries each in its order, and takes the next one only if the repository does not have the
+  image at all. Any other fault stops the boot.
+- Only ``?`` in the arguments tolerates missing fs-verity, and only if all have it; nothing on
+  the root file system does. docs/explanation/trust.md explains how far the command line can
+  be trusted.
 - Configuration comes from the initramfs and the command line, never from the root file system.
 - It verifies the image and opens the state of the deployment before it attaches anything
   over the physical root. If attaching fails half-way, it undoes it.
-- A failure is one line on stderr and exit status 1. There is no fallback.
+- A failure is one line on stderr and exit status 1. If the boot is refused, a second line says
+  how to recover. There is no fallback: the unit requires this step to succeed, so that leaving
+  the emergency shell runs it again and never starts the system from the physical root.
 
 It imports only os, ctypes and a few modules of bootc; tomllib only if there is a
 configuration file. A test reads ``sys.modules``. It is a program and not a
@@ -35,11 +40,18 @@ from bootc.kernel.mount import (
     umount2,
 )
 from bootc.repository import layout
-from bootc.repository.mounting import mount_composefs, mount_transient, open_verified_image
+from bootc.repository.mounting import (
+    ImageNotFound,
+    mount_composefs,
+    mount_transient,
+    open_verified_image,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from bootc.formats.cmdline import ComposefsImages
 
 USAGE = (
     "usage: initramfs-setup setup-root [--sysroot DIR] [--config FILE] [--cmdline TEXT]"
@@ -49,6 +61,12 @@ SYSROOT = "/sysroot"
 CONFIG = "/usr/lib/composefs/setup-root-conf.toml"
 GPT_AUTO_ROOT = "/dev/gpt-auto-root"
 VOLATILE_ROOT = "/run/systemd/volatile-root"
+#: Printed after the error that refuses a boot.
+RECOVERY = (
+    "bootc: this boot is refused. To recover: boot another entry of the boot menu, or install the"
+    " system again. If nothing but fs-verity is missing on the disk, an entry or a UKI with"
+    " composefs=?ID boots without it, and without its protection\n"
+)
 
 BIND = "bind"
 NONE = "none"
@@ -90,12 +108,15 @@ class Config:
 
 def main(argv: Sequence[str]) -> int:
     """Run the step; return the exit status."""
+    recovery = ""
     try:
         options = parse_options(argv)
+        if options.target is None:  # a soft reboot that is not prepared refuses no boot
+            recovery = RECOVERY
         link_volatile_root()
         setup_root(options)
     except (Error, OSError) as exc:
-        sys.stderr.write(f"bootc: {one_line(exc)}\n")
+        sys.stderr.write(f"bootc: {one_line(exc)}\n{recovery}")
         return 1
     return 0
 
@@ -206,7 +227,7 @@ def setup_root(options: Options) -> None:
     """
     config = read_config(options.config)
     text = _kernel_command_line() if options.cmdline is None else options.cmdline
-    image = cmdline.composefs_argument(text)
+    images = cmdline.composefs_images(text)
     kinds = {"etc": config.etc or BIND, "var": config.var or _var_kind(text)}
     sysroot_fd = os.open(options.sysroot, _DIRECTORY)
 
@@ -214,39 +235,64 @@ def setup_root(options: Options) -> None:
         with doing(f"opening the repository in {options.sysroot}"):
             repo_fd = os.open(layout.REPOSITORY, _DIRECTORY, dir_fd=sysroot_fd)
             objects_fd = os.open(layout.OBJECTS, _DIRECTORY, dir_fd=repo_fd)
-        verity = not image.optional
-        image_fd = open_verified_image(repo_fd, image.hex, require_verity=verity)
-        root_fd = mount_composefs(image_fd, objects_fd, name=image.hex, verity=verity)
+        name, image_fd = open_first_image(repo_fd, images)
+        verity = not images.optional
+        root_fd = mount_composefs(image_fd, objects_fd, name=name, verity=verity)
     else:
-        root_fd = _clone(AT_FDCWD, options.root_fs)
+        name, root_fd = images.deployment, _clone(AT_FDCWD, options.root_fs)
     physical_fd = _clone(sysroot_fd, "")
     mount_setattr(physical_fd, set_attrs=MOUNT_ATTR_RDONLY)
     parts = {"sysroot": physical_fd}
-    state_fd = _open_state(sysroot_fd, image.hex)
-    for name, kind in kinds.items():
+    state, state_fd = open_state(sysroot_fd, images)
+    for part, kind in kinds.items():
         if kind == BIND:
-            with doing(f"{layout.state_dir(image.hex)}/{name}"):
-                parts[name] = _clone(state_fd, name)
+            with doing(f"{state}/{part}"):
+                parts[part] = _clone(state_fd, part)
 
     # Layers of an overlay must be attached before Linux 6.15, so the root comes first.
     target = options.target or options.sysroot
     _attach(root_fd, target)
     stacked = [root_fd]
     try:
-        for name, kind in kinds.items():
+        for part, kind in kinds.items():
             if kind == TRANSIENT:
-                lower_fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
-                parts[name] = mount_transient(lower_fd, source=TRANSIENT)
+                lower_fd = os.open(part, _DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
+                parts[part] = mount_transient(lower_fd, source=TRANSIENT)
         if config.transient_root:
-            view_fd = mount_transient(root_fd, source=f"transient:composefs={image.hex}")
+            view_fd = mount_transient(root_fd, source=f"transient:composefs={name}")
             _attach(view_fd, target)
             stacked.append(view_fd)
-        for name, part_fd in parts.items():
-            _attach_part(stacked[-1], name, part_fd)
+        for part, part_fd in parts.items():
+            _attach_part(stacked[-1], part, part_fd)
     except BaseException:
         for _ in stacked:
             umount2(target, MNT_DETACH)
         raise
+
+
+def open_first_image(repo_fd: int, images: ComposefsImages) -> tuple[str, int]:
+    """Open the first of the images that the repository has; return its digest and the descriptor.
+
+    Raises:
+        ImageNotFound: the repository has none of them.
+        ImageNotTrusted: the first that it has lacks fs-verity, or has another digest.
+        OSError: the first that it has is damaged.
+    """
+    missing: list[str] = []
+    for image in images.hexes:
+        try:
+            opened = open_verified_image(repo_fd, image, require_verity=not images.optional)
+        except ImageNotFound:
+            missing.append(image)
+            continue
+        if missing:
+            sys.stderr.write(
+                f"bootc: warning: the repository does not have image {', '.join(missing)};"
+                f" mounting {image}, which the command line names, too\n"
+            )
+        return image, opened
+    with doing(f"image {', '.join(missing)}"):
+        raise ImageNotFound("not in the repository")
 
 
 def _var_kind(text: str) -> str:
@@ -262,12 +308,21 @@ def _kernel_command_line() -> str:
         return file.read().decode("utf-8", "surrogateescape")
 
 
-def _open_state(sysroot_fd: int, image_hex: str) -> int:
-    path = layout.state_dir(image_hex)
-    try:
-        return os.open(path, _DIRECTORY, dir_fd=sysroot_fd)
-    except FileNotFoundError:
-        raise SetupError(f"deployment {image_hex} has no state: {path} is missing") from None
+def open_state(sysroot_fd: int, images: ComposefsImages) -> tuple[str, int]:
+    """Open the state of the deployment; return its path and the descriptor.
+
+    Raises:
+        SetupError: no image of the command line has state.
+        OSError: it cannot be opened.
+    """
+    for image in images.ids:
+        path = layout.state_dir(image)
+        try:
+            return path, os.open(path, _DIRECTORY, dir_fd=sysroot_fd)
+        except FileNotFoundError:
+            continue
+    path = layout.state_dir(images.deployment)
+    raise SetupError(f"deployment {images.deployment} has no state: {path} is missing")
 
 
 def _clone(dir_fd: int, path: str) -> int:

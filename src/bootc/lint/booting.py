@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from bootc.boot.image_kernel import ImageNotBootable, find_boot_resource
+from bootc.boot.image_content import content_of
+from bootc.boot.image_kernel import ImageNotBootable, UkiFile, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
 from bootc.boot.kernel_release import (
     MAX_CONFIG_BYTES,
@@ -21,12 +22,14 @@ from bootc.boot.kernel_release import (
     check_release,
     stated_releases,
 )
+from bootc.boot.uki import WrongUki, check_sealing
 from bootc.boot.unpacked_kernel import MODULES, RootKernel, find_kernel
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
 from bootc.formats.kernelimage import HEAD_BYTES, is_kernel
-from bootc.formats.pe import INITRD, Uki
+from bootc.formats.pe import INITRD, PeError, Uki
 from bootc.formats.shellquote import shell_quoted
+from bootc.formats.tree import External, Leaf
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.lint.model import LintFinding, Listing, lists
@@ -36,7 +39,11 @@ _STEP = b"usr/lib/bootc/initramfs-setup"
 
 
 def installable(root: ImageRoot) -> LintFinding | None:
-    """Find what an installation would refuse: too many kernels, entries, wrong arguments."""
+    """Find what an installation would refuse: too many kernels, entries, wrong arguments.
+
+    Of a unified kernel image this compares the command lines of its profiles with each other, and
+    reads those of its add-ons.
+    """
     outline = Outline.read(root, ("boot", MODULES, KARGS_D))
     reasons = []
     try:
@@ -45,10 +52,18 @@ def installable(root: ImageRoot) -> LintFinding | None:
         reasons.append(_sentence(exc))
     if _kernel(root) is not None:
         try:
-            find_boot_resource(outline.root)
-        except ImageNotBootable as exc:
+            resource = find_boot_resource(outline.root)
+            if isinstance(resource, UkiFile):
+                check_sealing(resource, lambda leaf: _content(outline, leaf))
+        except (ImageNotBootable, WrongUki, PeError) as exc:
             reasons.append(_sentence(exc))
     return lists(Listing("Found what bootc install will refuse", reasons))
+
+
+def _content(outline: Outline, leaf: Leaf) -> BinaryIO:
+    content = content_of(leaf)
+    assert isinstance(content, External), "an outline has no other files"
+    return open(outline.open(content.digest), "rb")
 
 
 def kernel_version(root: ImageRoot) -> LintFinding | None:

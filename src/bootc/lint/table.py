@@ -7,7 +7,7 @@ lints by name, and fail or not by kind.
 
 from __future__ import annotations
 
-from bootc.lint import booting, kernel, layout, machine, names, prepareroot, runtime
+from bootc.lint import booting, kernel, layout, machine, names, prepareroot, runtime, sealing
 from bootc.lint.model import Lint, LintKind, RootType
 from bootc.lint.sysusers import sysusers
 from bootc.lint.tmpfiles import var_tmpfiles
@@ -146,6 +146,14 @@ _OWN = (
         LintKind.WARNING,
         "skopeo is there if bootc is.",
         machine.skopeo,
+    ),
+    Lint(
+        "pybootc-uki-digests",
+        LintKind.WARNING,
+        "Every digest on the command line of a unified kernel image is an image of this root.",
+        sealing.uki_digests,
+        # The root of a running process is not what an image will be made of.
+        root_type=RootType.ALTERNATIVE,
     ),
     Lint(
         "pybootc-usr-merge",

@@ -10,6 +10,8 @@ image's digest names. :mod:`bootc.repository.content` reads the bytes of an imag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bootc.errors import doing
 from bootc.formats.digest import Digest, DigestError
 from bootc.fs.dir import Dir
@@ -49,6 +51,16 @@ class Images:
     def exists(self, digest: Digest) -> bool:
         """Tell whether the image is registered."""
         return self._dir.exists(layout.image_path(digest.hex))
+
+    def first_present(self, candidates: Sequence[Digest]) -> Digest:
+        """Return the first of these images that the repository has, as a boot takes it.
+
+        If it has none, return the first: whoever reads it gets an error that names it.
+        """
+        for digest in candidates:
+            if self.exists(digest) and self._objects.exists(digest):
+                return digest
+        return candidates[0]
 
     def set_ref(self, name: str, digest: Digest) -> None:
         """Make ``images/refs/<name>`` refer to an image that is registered."""

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bootc.boot.menu_compose import CannotCompose, NewItem, compose_menu, new_item, upgraded_options
-from bootc.boot.menu_read import Item, NotOurEntry, deployment_of
+from bootc.boot.menu_read import Item, NotOurEntry, images_of
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import BlsError, Entry, parse_entry
 from bootc.formats.cmdline import CmdlineError
@@ -103,7 +103,7 @@ def test_a_shared_kernel() -> None:
     assert isinstance(item.entry, Entry)
     assert item.artifact == other.hex
     assert item.entry.linux == f"/EFI/Linux/bootc_composefs-{other.hex}/vmlinuz"
-    assert deployment_of(item.entry) == A
+    assert images_of(item.entry) == (A,)
 
 
 def test_names_and_keys_of_many() -> None:
@@ -197,7 +197,7 @@ def test_menus_that_cannot_be() -> None:
 @pytest.mark.parametrize("mark", ["", "?"])
 def test_an_entry_tells_its_deployment(mark: str) -> None:
     value = Entry(version="1", linux="/elsewhere/vmlinuz", options=f"rw composefs={mark}{ID}")
-    assert deployment_of(value) == A
+    assert images_of(value) == (A,)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_an_entry_tells_its_deployment(mark: str) -> None:
 )
 def test_entries_of_others(value: Entry, message: str) -> None:
     with pytest.raises(NotOurEntry, match=message):
-        deployment_of(value)
+        images_of(value)
 
 
 NEW = "cd" * 64
@@ -242,6 +242,20 @@ NEW = "cd" * 64
             False,
             f"composefs={NEW} rw",
         ),
+        # Each spelling, and all of them: one argument takes the place of the first.
+        (f"a composefs.digest=v1-sha512-12:{ID} b", [], [], False, f"a composefs={NEW} b"),
+        (f"a composefs.digest=?v1-sha512-12:{ID} b", [], [], True, f"a composefs=?{NEW} b"),
+        (
+            f"composefs.digest=v1-sha512-12:{ID} b composefs={'cd' * 64} "
+            f"composefs.digest=v2-sha512-12:{'cd' * 64} composefs",
+            [],
+            [],
+            False,
+            f"composefs={NEW} b",
+        ),
+        # Nor does an image that was deployed unchecked have a say.
+        (f"rw composefs={ID}", [], [f"composefs=?{ID}", "x"], False, f"rw composefs={NEW} x"),
+        (f"rw composefs={ID}", [f"composefs={NEW}"], [], False, f"rw composefs={NEW}"),
         ("rw", [], [], False, f"rw composefs={NEW}"),
         # Quotes around a parameter change nothing.
         (

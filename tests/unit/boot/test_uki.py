@@ -52,13 +52,14 @@ def on_esp(dirs: BootDirs) -> set[str]:
 
 
 def test_what_an_image_says(objects: ObjectDirectory) -> None:
-    facts = inspect_uki(A, uki_of(objects), objects)
+    facts = inspect_uki(uki_of(objects), objects)
+    assert facts.deployment == A
     assert facts.os_release.boot_label == "Fedora Linux 43 43"
     assert facts.options == f"rw composefs={A}"
     assert facts.boot_digest == BOOT_DIGEST
-    assert not facts.missing_verity_allowed
+    assert not facts.images.optional
     lenient = uki_of(objects, sections(f"composefs=?{A}".encode()))
-    assert inspect_uki(A, lenient, objects).missing_verity_allowed
+    assert inspect_uki(lenient, objects).images.optional
     assert boot_digest_of(lenient, objects) == BOOT_DIGEST
 
 
@@ -133,6 +134,29 @@ def test_an_image_that_would_boot_otherwise(
     assert dirs.binaries.names() == []
 
 
+def test_a_uki_of_two_digests(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    both = f"rw composefs.digest=v1-sha512-12:{A} composefs={B}".encode()
+    uki = uki_of(objects, sections(both))
+    facts = inspect_uki(uki, objects)
+    assert facts.deployment == A
+    assert facts.images.hexes == (A.hex, B.hex)
+    publish_uki(dirs, A, uki, objects)
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}") == facts.images
+    # Another program may call the deployment by the other digest.
+    assert check_installed_uki(dirs, B, f"/{UKIS}/{FILE}") == facts.images
+    with pytest.raises(WrongUki, match="is 'abab"):
+        check_installed_uki(dirs, deployment(3), f"/{UKIS}/{FILE}")
+
+
+def test_digests_that_disagree(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    mixed = f"rw composefs.digest=v1-sha512-12:{A} composefs=?{B}".encode()
+    with pytest.raises(WrongUki, match=r"v1-sha512-12:abababababab… and composefs=\?0202020202"):
+        publish_uki(dirs, A, uki_of(objects, sections(mixed)), objects)
+    assert dirs.binaries.names() == []
+    with pytest.raises(WrongUki, match="disagree: only one of them tolerates"):
+        check_sealing(uki_of(objects, sections(mixed)), lambda leaf: open_content(leaf, objects))
+
+
 def with_profile(cmdline: str) -> bytes:
     return program(*UKI_SECTIONS, (b".profile", b"ID=rescue\n"), (b".cmdline", cmdline.encode()))
 
@@ -143,8 +167,8 @@ def test_each_profile_must_boot_the_deployment(dirs: BootDirs, objects: ObjectDi
     dirs.binaries.remove_tree("EFI")
     for cmdline, message in (
         ("rw systemd.unit=rescue.target", "no composefs image in the kernel command line"),
-        (f"rw composefs={B}", f"the kernel command line has composefs={B.hex:.26}…"),
-        (f"rw composefs=?{A}", f"the kernel command line has composefs=?{A.hex:.25}…"),
+        (f"rw composefs={B}", f"the kernel command line has composefs={B.hex:.12}…"),
+        (f"rw composefs=?{A}", f"the kernel command line has composefs=?{A.hex:.12}…"),
     ):
         with pytest.raises(WrongUki) as caught:
             publish_uki(dirs, A, uki_of(objects, with_profile(cmdline)), objects)
@@ -188,6 +212,19 @@ def test_an_add_on_has_no_say_in_what_boots(
         publish_uki(dirs, A, uki, objects)
     assert one_line(caught.value).startswith("Reading UKI add-on x.addon.efi of the image: ")
     assert dirs.binaries.names() == []
+
+
+def test_add_ons_for_every_uki_have_no_say_either(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    publish_uki(dirs, A, uki_of(objects), objects)
+    with dirs.binaries.ensure_dir("loader/addons") as directory:
+        for name, text in (("ok.addon.efi", "quiet"), ("other.efi", f"composefs={B}")):
+            Path(directory.path, name).write_bytes(program((b".cmdline", text.encode())))
+        check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
+        bad = program((b".cmdline", f"composefs=?{B}".encode()))
+        Path(directory.path, "x.addon.efi").write_bytes(bad)
+    with pytest.raises(WrongUki, match="is for the installer to set") as caught:
+        check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
+    assert one_line(caught.value).startswith("UKI add-on 'x.addon.efi': ")
 
 
 @pytest.mark.parametrize(

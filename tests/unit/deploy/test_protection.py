@@ -15,6 +15,7 @@ from bootc.deploy.host.facts import Facts, StateFacts
 from bootc.deploy.host.status import compose_host
 from bootc.deploy.protection import Protection, losses, missing_verity_allowed, staged_losses
 from bootc.formats import bls
+from bootc.formats.cmdline import composefs_images, composefs_karg
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, Origin
 from support.sysroot import IMAGE, image_id
@@ -57,7 +58,7 @@ def facts(
         active=Menu((entry(A, booted, "composefs={}"),)),
         staged=Menu((entry(B, staged, options),)),
         states={d: StateFacts(d, Origin(image=IMAGE, boot_type=types[d])) for d in (A, B)},
-        ukis={} if uki is None else {B: uki},
+        ukis={} if uki is None else {B: composefs_images(composefs_karg(B.hex, optional=uki))},
     )
 
 

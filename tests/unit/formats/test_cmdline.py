@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument
@@ -141,36 +145,144 @@ def test_remove_exact_removes_all_identical() -> None:
     assert cmdline.remove_exact(params, "a") == params
 
 
+V1, BARE = f"composefs.digest=v1-sha512-12:{SHA512}", f"composefs={SHA512}"
+V1_OTHER, BARE_OTHER = f"composefs.digest=v1-sha512-12:{OTHER}", f"composefs={OTHER}"
+WEAK_V1, WEAK_BARE = V1.replace("=v", "=?v"), f"composefs=?{SHA512}"
+WEAK_V1_OTHER, WEAK_BARE_OTHER = V1_OTHER.replace("=v", "=?v"), f"composefs=?{OTHER}"
+NOT_OURS = (
+    f"composefs.digest=v1-sha256-12:{SHA256}",
+    f"composefs.digest=v1-sha512-16:{OTHER}",
+    f"composefs.digest=v2-sha256-16:{SHA256}",
+)
+
+
 @pytest.mark.parametrize("optional", [True, False])
-@pytest.mark.parametrize("digest", [SHA512, SHA256])
-def test_composefs_argument_comes_back(digest: str, optional: bool) -> None:
-    karg = cmdline.composefs_karg(digest, optional=optional)
-    assert cmdline.composefs_argument(f"rw {karg} quiet\n") == ComposefsArgument(
-        digest, optional=optional
-    )
+@pytest.mark.parametrize(
+    ("digest", "version"), [(SHA512, ""), (SHA256, ""), (SHA512, "v1"), (SHA512, "v2")]
+)
+def test_a_composefs_argument_comes_back(digest: str, version: str, optional: bool) -> None:
+    argument = ComposefsArgument(digest, optional=optional, version=version)
+    images = cmdline.composefs_images(f"rw {argument.karg} quiet\n")
+    assert images.arguments == (argument,)
+    assert images.optional is optional
+    assert images.hexes == images.ids == (digest,)
+    assert images.deployment == digest
 
 
 @pytest.mark.parametrize(
-    ("text", "digest", "optional"),
+    ("text", "hexes", "deployment"),
     [
-        (f'composefs="{SHA512}"', SHA512, False),
-        (f'"composefs={SHA512}"', SHA512, False),
-        (f"composefs={SHA512} composefs=?{OTHER}", SHA512, False),
-        (f"composefs.digest=v1-sha512-12:{SHA512}", SHA512, False),
-        (f"composefs.digest=?v2-sha512-12:{SHA512}", SHA512, True),
-        # The long form wins wherever it stands, and those of other kinds are passed over.
-        (f"composefs=?{OTHER} composefs.digest=v1-sha512-12:{SHA512}", SHA512, False),
-        (
-            f"composefs.digest=v1-sha256-12:{SHA256} composefs.digest=?v1-sha512-12:{SHA512}",
-            SHA512,
-            True,
-        ),
-        (f"composefs.digest=v1-sha512-16:{SHA512} composefs={OTHER}", OTHER, False),
-        (f"composefs.digest=v1-sha256-12:{SHA256} composefs={OTHER}", OTHER, False),
+        (f'composefs="{SHA512}"', [SHA512], SHA512),
+        (f'"composefs={SHA512}"', [SHA512], SHA512),
+        (f'composefs.digest="v1-sha512-12:{SHA512}"', [SHA512], SHA512),
+        # The order is that of the command line; the deployment has the id that is called v1.
+        (f"{V1} {BARE_OTHER}", [SHA512, OTHER], SHA512),
+        (f"{BARE_OTHER} {V1}", [OTHER, SHA512], SHA512),
+        (f"{BARE} {BARE_OTHER}", [SHA512, OTHER], SHA512),
+        (f"composefs.digest=v2-sha512-12:{OTHER} {V1}", [OTHER, SHA512], SHA512),
+        (f"composefs.digest=v2-sha512-12:{OTHER} {BARE}", [OTHER, SHA512], OTHER),
+        (f"{BARE} quiet {V1_OTHER} rw {BARE} {V1_OTHER}", [SHA512, OTHER], OTHER),
+        (f"{V1} {BARE}", [SHA512], SHA512),
+        # Images of kinds that no repository here has are passed over.
+        *((f"{other} {BARE}", [SHA512], SHA512) for other in NOT_OURS),
+        *((f"{V1} {other}", [SHA512], SHA512) for other in NOT_OURS),
     ],
 )
-def test_composefs_argument_that_counts(text: str, digest: str, optional: bool) -> None:
-    assert cmdline.composefs_argument(text) == ComposefsArgument(digest, optional=optional)
+@pytest.mark.parametrize("weak", [False, True])
+def test_all_images_of_a_command_line(
+    text: str, hexes: list[str], deployment: str, weak: bool
+) -> None:
+    if weak:
+        text = re.sub(r'(composefs[.a-z]*="?)', r"\1?", text)
+    images = cmdline.composefs_images(f"root=x {text} rw")
+    assert images.hexes == tuple(hexes)
+    assert images.deployment == deployment
+    assert images.ids[0] == deployment
+    assert sorted(images.ids) == sorted(hexes)
+    assert images.optional is weak
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "weak"),
+    [
+        (
+            f"{BARE} {WEAK_V1_OTHER}",
+            "composefs=0123456789ab…",
+            "digest=?v1-sha512-12:fedcba987654…",
+        ),
+        (
+            f"{WEAK_V1_OTHER} {BARE}",
+            "composefs=0123456789ab…",
+            "digest=?v1-sha512-12:fedcba987654…",
+        ),
+        (f"{V1} {WEAK_BARE}", "digest=v1-sha512-12:0123456789ab…", "composefs=?0123456789ab…"),
+        (f"{BARE} {WEAK_BARE}", "composefs=0123456789ab…", "composefs=?0123456789ab…"),
+        (f"{V1} {BARE} {WEAK_BARE_OTHER}", "digest=v1-sha512-12:0123", "composefs=?fedcba987654…"),
+        (f"{V1} {WEAK_V1}", "digest=v1-sha512-12:0123", "digest=?v1-sha512-12:0123"),
+        # Also those that are passed over.
+        (
+            f"{BARE} composefs.digest=?v1-sha256-12:{SHA256}",
+            "composefs=0123",
+            "=?v1-sha256-12:0123",
+        ),
+        (f'{BARE} "composefs=?{OTHER}"', "composefs=0123456789ab…", "composefs=?fedcba987654…"),
+    ],
+)
+def test_arguments_that_disagree(text: str, strict: str, weak: str) -> None:
+    with pytest.raises(CmdlineError) as caught:
+        cmdline.composefs_images(text)
+    message = caught.value.message
+    assert message.startswith("the arguments composefs")
+    assert message.endswith(" disagree: only one of them tolerates missing fs-verity")
+    assert message.index(strict) < message.index(" and ") < message.index(weak)
+
+
+_ARGUMENTS = [BARE, BARE_OTHER, V1, V1_OTHER, f"composefs.digest=v2-sha512-12:{OTHER}", *NOT_OURS]
+_WEAK = [re.sub(r"^(composefs[.a-z]*=)", r"\1?", argument) for argument in _ARGUMENTS]
+_OTHERS = ["rw", "quiet", 'a="b c"', f'x="composefs=?{OTHER}"', "composefsx=1", "root=UUID=1"]
+lines = st.lists(st.sampled_from([*_ARGUMENTS, *_WEAK, *_OTHERS]), max_size=7)
+
+
+@given(lines, lines)
+def test_appending_never_weakens(signed: list[str], appended: list[str]) -> None:
+    """Whatever is appended: the same images come first, with the same demand; or nothing boots."""
+    try:
+        before = cmdline.composefs_images(cmdline.join(signed))
+    except CmdlineError:
+        return
+    try:
+        after = cmdline.composefs_images(cmdline.join([*signed, *appended]))
+    except CmdlineError:
+        weak = {"=?" in word for word in (*signed, *appended) if cmdline.names_image(word)}
+        assert weak == {True, False}
+        return
+    assert after.optional is before.optional
+    assert after.arguments[: len(before.arguments)] == before.arguments
+
+
+@given(lines)
+def test_images_parse_and_compose(params: list[str]) -> None:
+    named = [param for param in params if cmdline.names_image(param)]
+    ours = [param for param in named if param.replace("=?", "=") not in NOT_OURS]
+    weak = {"=?" in param for param in named}
+    if not ours or len(weak) > 1:
+        with pytest.raises(CmdlineError):
+            cmdline.composefs_images(cmdline.join(params))
+        return
+    images = cmdline.composefs_images(cmdline.join(params))
+    assert images.line.split() == list(dict.fromkeys(ours))
+    assert cmdline.composefs_images(images.line) == images
+    assert {images.optional} == weak
+    one = cmdline.composefs_karg(OTHER, optional=images.optional)
+    replaced = cmdline.with_image(params, one)
+    assert cmdline.composefs_images(cmdline.join(replaced)).line == one
+    assert [p for p in replaced if p != one] == [p for p in params if p not in named]
+    assert replaced.count(one) == 1
+    assert replaced.index(one) == params.index(named[0])
+
+
+def test_an_argument_is_added_where_no_image_is_named() -> None:
+    assert cmdline.with_image(["rw", "quiet"], BARE) == ["rw", "quiet", BARE]
 
 
 @pytest.mark.parametrize(
@@ -181,13 +293,12 @@ def test_composefs_argument_that_counts(text: str, digest: str, optional: bool) 
         f"xcomposefs={SHA512}",
         f"Composefs={SHA512}",
         f'quiet="composefs={SHA512}"',
-        f"composefs.digest=v1-sha512-16:{SHA512}",
-        f"composefs.digest=v1-sha256-12:{SHA256}",
+        *NOT_OURS,
     ],
 )
 def test_no_composefs_argument(text: str) -> None:
     with pytest.raises(CmdlineError, match=r"^no composefs image in the kernel command line$"):
-        cmdline.composefs_argument(text)
+        cmdline.composefs_images(text)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +321,13 @@ def test_malformed_composefs_argument(value: str) -> None:
     with pytest.raises(
         CmdlineError, match=r"^kernel argument 'composefs=.* is not an image digest"
     ):
-        cmdline.composefs_argument(f"composefs={value}")
+        cmdline.composefs_images(f"composefs={value}")
 
 
 def test_errors_quote_what_was_wrong() -> None:
     for key in ("composefs", "composefs.digest"):
         with pytest.raises(CmdlineError) as caught:
-            cmdline.composefs_argument(f"{key}=\x1b[2J")
+            cmdline.composefs_images(f"{key}=\x1b[2J")
         assert caught.value.message.startswith(f"kernel argument '{key}=\\x1b[2J' is ")
 
 
@@ -241,13 +352,27 @@ def test_malformed_long_form_is_an_error_even_beside_a_good_one(value: str) -> N
     good = f"composefs.digest=v1-sha512-12:{SHA512} composefs={SHA512}"
     for text in (f"composefs.digest={value}", f"{good} composefs.digest={value}"):
         with pytest.raises(CmdlineError, match=r"^kernel argument 'composefs\.digest=.* malformed"):
-            cmdline.composefs_argument(text)
+            cmdline.composefs_images(text)
 
 
-def test_argument_is_a_value() -> None:
+def test_arguments_are_values() -> None:
     one = ComposefsArgument(SHA512, optional=True)
     assert one == ComposefsArgument(SHA512, optional=True)
     assert hash(one) == hash(ComposefsArgument(SHA512, optional=True))
     assert one != ComposefsArgument(SHA512, optional=False)
+    assert one != ComposefsArgument(SHA512, optional=True, version="v1")
     assert one != SHA512
     assert repr(one) == f"ComposefsArgument('composefs=?{SHA512}')"
+    images = cmdline.composefs_images(f"{V1} {BARE_OTHER}")
+    assert images == cmdline.composefs_images(f"rw {V1} {BARE_OTHER}")
+    assert hash(images) == hash(cmdline.composefs_images(f"{V1} {BARE_OTHER}"))
+    assert images != cmdline.composefs_images(f"{BARE_OTHER} {V1}")
+    assert images != images.arguments
+    assert repr(images) == f"ComposefsImages('{V1} {BARE_OTHER}')"
+
+
+def test_the_same_deployment_in_another_order() -> None:
+    images = cmdline.composefs_images(f"{V1} {BARE_OTHER}")
+    assert images.agrees_with(cmdline.composefs_images(f"{BARE_OTHER} {V1}"))
+    for other in (V1, f"{BARE_OTHER} {BARE}", f"{WEAK_V1} {WEAK_BARE_OTHER}"):
+        assert not images.agrees_with(cmdline.composefs_images(other))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootc.formats.cmdline import CmdlineError, ComposefsArgument
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.pe import MAX_TEXT_BYTES, PeError, Section, Uki
 from support.pe import PE_OFFSET, SECTION_TABLE, UKI_SECTIONS, headers, program
 
@@ -35,7 +35,7 @@ def test_what_a_uki_says() -> None:
     for name, expected in UKI_SECTIONS:
         assert content(image, name.decode()) == expected
     assert image.text(".uname") == "6.12.1"
-    assert image.composefs_argument() == ComposefsArgument(DIGEST, optional=False)
+    assert image.composefs_images().hexes == (DIGEST,)
     assert image.os_release().id == "fedora"
     assert image.boot_label() == "Fedora Linux 43 43"
     assert image.boot_digest() == hashlib.sha256(b"kernel" * 100 + b"initramfs" * 100).hexdigest()
@@ -129,7 +129,7 @@ def test_missing_sections_are_named(missing: str) -> None:
     image = uki(*(section for section in UKI_SECTIONS if section[0] != missing.encode()))
     needs = {
         ".osrel": image.boot_label,
-        ".cmdline": image.composefs_argument,
+        ".cmdline": image.composefs_images,
         ".linux": image.boot_digest,
         ".initrd": image.boot_digest,
     }
@@ -144,8 +144,8 @@ def test_missing_sections_are_named(missing: str) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\0", b" \n\0\0\0"])
 def test_a_command_line_may_end_in_zero_bytes(end: bytes) -> None:
-    argument = uki((b".cmdline", b"rw composefs=?" + DIGEST.encode() + end)).composefs_argument()
-    assert argument == ComposefsArgument(DIGEST, optional=True)
+    images = uki((b".cmdline", b"rw composefs=?" + DIGEST.encode() + end)).composefs_images()
+    assert (images.hexes, images.optional) == ((DIGEST,), True)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_command_line_may_end_in_zero_bytes(end: bytes) -> None:
 def test_what_is_no_text(text: bytes, message: str) -> None:
     assert SECTION_TABLE + 40 == 432
     with pytest.raises(PeError) as caught:
-        uki((b".cmdline", text)).composefs_argument()
+        uki((b".cmdline", text)).composefs_images()
     assert caught.value.message == f"UKI section '.cmdline' {message}"
 
 
@@ -185,8 +185,59 @@ def profile(name: str, *lines: str) -> list[tuple[bytes, bytes]]:
 )
 def test_each_profile_boots_the_image(sections: list[tuple[bytes, bytes]]) -> None:
     image = uki(*sections)
-    assert image.composefs_argument() == ComposefsArgument(DIGEST, optional=False)
+    assert image.composefs_images().hexes == (DIGEST,)
     assert len(image.texts(".cmdline")) == sum(name == CMDLINE for name, _ in sections)
+
+
+V1 = f"composefs.digest=v1-sha512-12:{DIGEST}"
+BOTH = f"{V1} composefs={OTHER}"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        [(CMDLINE, BOTH.encode())],
+        [(CMDLINE, BOTH.encode()), *profile("a"), *profile("b", f"{BOTH} debug")],
+        # The image is found whichever is tried first.
+        [(CMDLINE, BOTH.encode()), *profile("a", f"composefs={OTHER} {V1}")],
+    ],
+)
+def test_two_digests_in_each_profile(sections: list[tuple[bytes, bytes]]) -> None:
+    images = uki(*sections).composefs_images()
+    assert (images.hexes, images.deployment) == ((DIGEST, OTHER), DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("base", "other", "message"),
+    [
+        # It would boot with a state directory of another name, or none.
+        (BOTH, V1, f"profile 0 (a): the kernel command line has {V1:.42}…, and another one "),
+        (V1, BOTH, f"profile 0 (a): the kernel command line has composefs={OTHER:.12}…, "),
+        (BOTH, f"composefs={DIGEST} composefs={OTHER}", None),
+        (f"composefs={DIGEST} {BOTH}", f"composefs={OTHER} composefs={DIGEST}", "profile 0 (a): "),
+        (BOTH, f"{V1} composefs=?{OTHER}", "profile 0 (a): the arguments composefs.digest=v1-"),
+        (f"{V1} composefs=?{OTHER}", BOTH, "the arguments composefs.digest=v1-"),
+    ],
+)
+def test_profiles_with_other_digests(base: str, other: str, message: str | None) -> None:
+    image = uki((CMDLINE, base.encode()), *profile("a", other))
+    if message is None:
+        assert image.composefs_images().deployment == DIGEST
+        return
+    with pytest.raises(CmdlineError) as caught:
+        image.composefs_images()
+    assert caught.value.message.startswith(message)
+
+
+def test_the_device_tree_is_part_of_what_boots() -> None:
+    parts = [(b".linux", b"kernel"), (b".initrd", b"initramfs")]
+    plain = hashlib.sha256(b"kernelinitramfs").hexdigest()
+    assert uki(*parts).boot_digest() == plain
+    assert uki((b".dtb", b"tree"), *parts).boot_digest() == (
+        hashlib.sha256(b"kernelinitramfstree").hexdigest()
+    )
+    # Another name, as of the device trees that the stub chooses from.
+    assert uki(*parts, (b".dtbauto", b"tree")).boot_digest() == plain
 
 
 NO_IMAGE = "no composefs image in the kernel command line"
@@ -207,13 +258,13 @@ NO_IMAGE = "no composefs image in the kernel command line"
         ([*profile("a", IMAGE, "rw")], f"profile 0 (a): {NO_IMAGE}"),
         (
             [*profile("a", IMAGE), *profile("b", f"composefs={OTHER}")],
-            f"profile 1 (b): the kernel command line has composefs={OTHER:.26}…, "
-            f"and another one composefs={DIGEST:.26}…",
+            f"profile 1 (b): the kernel command line has composefs={OTHER:.12}…, "
+            f"and another one composefs={DIGEST:.12}…",
         ),
         (
             [(CMDLINE, IMAGE.encode()), *profile("a", f"composefs=?{DIGEST}")],
-            f"profile 0 (a): the kernel command line has composefs=?{DIGEST:.25}…, "
-            f"and another one composefs={DIGEST:.26}…",
+            f"profile 0 (a): the kernel command line has composefs=?{DIGEST:.12}…, "
+            f"and another one composefs={DIGEST:.12}…",
         ),
         (
             [*profile("a", IMAGE), *profile("b", "composefs=12")],
@@ -226,7 +277,7 @@ def test_a_profile_that_would_boot_without_the_image(
     sections: list[tuple[bytes, bytes]], message: str
 ) -> None:
     with pytest.raises(CmdlineError) as caught:
-        uki(*sections).composefs_argument()
+        uki(*sections).composefs_images()
     assert caught.value.message == message
     assert caught.value.hint == "name the image on the command line of each profile of the UKI"
 
@@ -245,13 +296,13 @@ def test_a_profile_that_would_boot_without_the_image(
 )
 def test_profiles_that_cannot_be_read(sections: list[tuple[bytes, bytes]], message: str) -> None:
     with pytest.raises(PeError) as caught:
-        uki(*sections).composefs_argument()
+        uki(*sections).composefs_images()
     assert caught.value.message.startswith(message)
 
 
 def test_a_command_line_for_no_image() -> None:
     with pytest.raises(CmdlineError, match="no composefs image in the kernel command line"):
-        uki((b".cmdline", b"rw quiet")).composefs_argument()
+        uki((b".cmdline", b"rw quiet")).composefs_images()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +345,7 @@ def test_a_large_uki_needs_little_memory(tmp_path: Path) -> None:
         tracemalloc.start()
         image = Uki.read(file)
         assert image.boot_label() == "Fedora Linux 43 43"
-        assert image.composefs_argument().hex == DIGEST
+        assert image.composefs_images().hexes == (DIGEST,)
         digest = image.boot_digest()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -325,5 +376,5 @@ def test_damage_is_refused_or_harmless(at: int, word: int, end: int) -> None:
         with contextlib.suppress(PeError, CmdlineError):
             image = Uki.read(io.BytesIO(damaged))
             image.boot_label()
-            image.composefs_argument()
+            image.composefs_images()
             image.boot_digest()

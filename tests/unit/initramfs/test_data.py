@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bootc.formats import cmdline
+
+KEYS = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
 TOP = Path(__file__).parents[3]
 SRC = TOP / "src"
 CLOSURE = TOP / "data/dracut/51bootc/closure.py"
@@ -48,7 +51,7 @@ def test_closure_is_bytecode_only_and_runs_without_sources(tmp_path: Path) -> No
         [sys.executable, "-SI", "-c", program], capture_output=True, text=True, check=False
     )
     assert run.stdout.strip() == f"{tmp_path}{SRC}/bootc/initramfs/setup_root.pyc"
-    assert run.stderr == "bootc: no composefs image in the kernel command line\n"
+    assert run.stderr.startswith("bootc: no composefs image in the kernel command line\n")
 
 
 def test_closure_holds_no_more_than_the_step_needs(tmp_path: Path) -> None:
@@ -98,6 +101,23 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         "usr/lib/systemd/system/bootc-finalize-staged.service": 0o644,
         "usr/lib/systemd/system/bootc-root-setup.service": 0o644,
     }
+
+
+def test_the_physical_root_is_never_switched_to() -> None:
+    """The step is required for the new root, by either spelling of the argument.
+
+    Leaving the emergency shell starts the default target again, and with it this step.
+    """
+    unit = (TOP / "data/systemd/bootc-root-setup.service").read_text().splitlines()
+    conditions = {line for line in unit if line.startswith("ConditionKernelCommandLine=")}
+    # Triggering conditions: one of them is enough.
+    assert conditions == {f"ConditionKernelCommandLine=|{key}" for key in KEYS}
+    assert "Before=initrd-root-fs.target" in unit
+    assert {"OnFailure=emergency.target", "OnFailureJobMode=isolate"} <= set(unit)
+    assert not any(line.startswith(("ExecStart=-", "SuccessExitStatus=")) for line in unit)
+    module = (TOP / "data/dracut/51bootc/module-setup.sh").read_text()
+    assert "initrd-root-fs.target.requires/bootc-root-setup.service" in module
+    assert "initrd-root-fs.target.wants" not in module
 
 
 @pytest.mark.parametrize("program", ["data/bin/bootc", "data/libexec/initramfs-setup"])

@@ -78,6 +78,40 @@ def test_two_unified_kernel_images(sealed: Root) -> None:
     )
 
 
+A, B = "ab" * 64, "cd" * 64
+
+
+@pytest.mark.parametrize(
+    ("line", "addon", "expected"),
+    [
+        (f"rw composefs.digest=v1-sha512-12:{A} composefs={B}", "quiet", None),
+        # The id is computed later, and then is in the next build.
+        ("rw", "quiet", None),
+        (
+            f"rw composefs.digest=v1-sha512-12:{A} composefs=?{B}",
+            "quiet",
+            "No composefs image in UKI cmdline: the arguments "
+            "composefs.digest=v1-sha512-12:abababababab… and composefs=?cdcdcdcdcdcd… disagree",
+        ),
+        ("composefs=x", "quiet", "No composefs image in UKI cmdline: kernel argument"),
+        (f"composefs={A}", f"composefs=?{A}", "the kernel argument 'composefs=?abab"),
+    ],
+)
+def test_digests_of_a_unified_kernel_image(
+    sealed: Root, line: str, addon: str, expected: str | None
+) -> None:
+    sealed.file(UKI, uki(cmdline=line.encode()))
+    data = program((b".cmdline", addon.encode()))
+    sealed.file("boot/EFI/Linux/test.efi.extra.d/x.addon.efi", data)
+    found = sealed.found(booting.installable)
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.startswith(f"{REFUSED}  {expected}")
+        assert len(found.splitlines()) == 2
+
+
 def test_kernel_arguments_are_judged_without_a_kernel(tmp_path: Path) -> None:
     root = base(tmp_path / "root").link("usr/lib/bootc/kargs.d/10.toml", "x")
     found = root.found(booting.installable)

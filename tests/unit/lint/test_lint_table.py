@@ -38,6 +38,7 @@ def test_upstreams() -> None:
 def test_root_types() -> None:
     assert {one.name: one.root_type for one in LINTS if one.root_type} == {
         "buildah-injected": RootType.ALTERNATIVE,
+        "pybootc-uki-digests": RootType.ALTERNATIVE,
         "var-tmpfiles": RootType.RUNNING,
     }
 
@@ -58,6 +59,7 @@ def test_ours_are_told_apart_and_warn() -> None:
         "machine-id",
         "os-release",
         "skopeo",
+        "uki-digests",
         "usr-merge",
     ]
     assert {one.kind for one in OWN} == {LintKind.WARNING}

@@ -60,8 +60,8 @@ def read_local_etc(system: HostAccess) -> Iterator[LocalEtc]:
         OSError: a file cannot be read.
     """
     booted = system.booted.image_id
-    objects = system.repository.objects
-    pristine = image_etc(objects, booted)
+    objects, images = system.repository.objects, system.repository.images
+    pristine = image_etc(objects, images.first_present((booted, *system.booted.also)))
     with (
         StateDir.open(system.physical, booted) as state,
         read_etc(state.dir, system.repository.algorithm) as current,

@@ -104,7 +104,8 @@ def read_staged_etc(system: HostAccess, facts: Facts) -> StagedEtc | None:
     staged = facts.staged_id()
     if staged is None:
         return None
-    etc = image_etc(system.repository.objects, staged)
+    image = system.repository.images.first_present(facts.images_of(staged))
+    etc = image_etc(system.repository.objects, image)
     return StagedEtc(staged, etc, policy_of(facts, staged))
 
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader, running_bootloader
-from bootc.deploy.host import notes
+from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.model import ImageStatus, UsrOverlay
 from bootc.errors import Error, doing, one_line
-from bootc.formats.cmdline import CmdlineError, ComposefsArgument, composefs_argument
+from bootc.formats.cmdline import CmdlineError, ComposefsImages, composefs_images
 from bootc.formats.digest import Digest, DigestError
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -57,7 +57,13 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class BootedState:
-    """How this system was booted through composefs."""
+    """How this system was booted through composefs.
+
+    Attributes:
+        image_id: The id of the deployment.
+        also: Further images that the kernel command line names: the tree of the deployment in
+            other versions of the image format. One of them may be mounted.
+    """
 
     image_id: Digest
     missing_verity_allowed: bool
@@ -69,6 +75,7 @@ class BootedState:
     #: The running system uses SELinux, so the policy belongs to what runs.
     selinux: bool = False
     findings: tuple[Finding, ...] = ()
+    also: tuple[Digest, ...] = ()
 
 
 def read_booted_state(*, root: str = "/") -> BootedState | None:
@@ -82,28 +89,51 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
         # A boot loader can put any byte into the command line, also a newline.
         raw = b"\n".join(proc.read_table(os.path.join(root, "proc/cmdline")))
         cmdline = raw.decode("utf-8", "replace")
-        argument = _argument(cmdline)
+        named = _named_images(cmdline)
         mounts = read_mounts()
-        image_id = booted_image(mounts, root)
-        if image_id is None:
-            if argument is not None and not in_container(root):
+        mounted = booted_image(mounts, root)
+        if mounted is None:
+            if named is not None and not in_container(root):
                 raise NotBootedFromImage(
-                    f"the kernel command line names image {argument.hex}, "
+                    f"the kernel command line names image {named.deployment}, "
                     f"but {root} is not mounted from it"
                 )
             return None
         findings: list[Finding] = []
+        image_id, *also = deployment_ids(mounted, named, root)
         return BootedState(
             image_id=image_id,
-            # Also after a soft reboot, when another image runs than the argument names.
-            missing_verity_allowed=argument is not None and argument.optional,
+            # Also after a soft reboot, when another image runs than the arguments name.
+            missing_verity_allowed=named is not None and named.optional,
             bootloader=_bootloader(findings),
             staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
             usr_overlay=_usr_overlay(mounts, os.path.join(root, "usr")),
             cmdline=cmdline.strip(),
             selinux=os.path.exists(os.path.join(root, _SELINUX)),
             findings=tuple(findings),
+            also=tuple(also),
         )
+
+
+def deployment_ids(
+    mounted: Digest, named: ComposefsImages | None, root: str = "/"
+) -> tuple[Digest, ...]:
+    """Return the ids of the booted deployment, first the one that its state has.
+
+    This repeats the choice of the initramfs (:mod:`bootc.initramfs.setup_root`). After a soft
+    reboot the command line names another deployment.
+
+    Args:
+        mounted: The image that the root is mounted from.
+        named: The images that the kernel command line names.
+        root: The root of the system.
+    """
+    if named is None or mounted.hex not in named.hexes:
+        return (mounted,)
+
+    ids = map(Digest.from_hex, named.ids)
+    sysroot = os.path.join(root, "sysroot")
+    return tuple(sorted(ids, key=lambda image_id: not statedir.has_state(sysroot, image_id)))
 
 
 def booted_image(mounts: Sequence[Mount], root: str = "/") -> Digest | None:
@@ -178,9 +208,9 @@ def write_cached_update(run: Dir, update: ImageStatus) -> None:
         atomic.write_file(run, notes.CACHED_UPDATE, data, durable=False)
 
 
-def _argument(cmdline: str) -> ComposefsArgument | None:
+def _named_images(cmdline: str) -> ComposefsImages | None:
     try:
-        return composefs_argument(cmdline)
+        return composefs_images(cmdline)
     except CmdlineError as exc:
         _log.debug("%s", exc)
         return None

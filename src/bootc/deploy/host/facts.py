@@ -16,6 +16,7 @@ from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.model import ImageStatus, Timestamp
 from bootc.deploy.host.notes import CleanupFailure, FinalizeFailure
+from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin
 
@@ -55,8 +56,8 @@ class Facts:
         staged: The menu that finalizing exchanges with the active one.
         states: State directories, by deployment.
         images: The facts of images, by manifest, if their documents can be read.
-        ukis: For each deployment with a readable unified kernel image in a menu: whether it
-            tolerates missing fs-verity.
+        ukis: For each deployment with a readable unified kernel image in a menu: the images that
+            this names, and whether it tolerates missing fs-verity.
         cached_update: The image that the last check for updates since the boot found.
         leftovers: Names of state directories that are being removed.
         illegible_states: Deployments whose state directory is a file or cannot be read.
@@ -71,7 +72,7 @@ class Facts:
     staged: Menu
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
-    ukis: Mapping[Digest, bool] = field(default_factory=dict)
+    ukis: Mapping[Digest, ComposefsImages] = field(default_factory=dict)
     cached_update: ImageStatus | None = None
     leftovers: tuple[str, ...] = ()
     illegible_states: frozenset[Digest] = frozenset()
@@ -99,7 +100,7 @@ class Facts:
 
         Any staged menu is then a remainder of the previous menu.
         """
-        return _first(self.active) == announced and _first(self.staged) != announced
+        return _starts(self.active, announced) and not _starts(self.staged, announced)
 
     def unannounced_id(self) -> Digest | None:
         """Return the deployment that is completely prepared and will not boot next.
@@ -139,6 +140,18 @@ class Facts:
         """Return the entry of the staged menu that starts a deployment, if there is one."""
         return _find(self.staged, deployment)
 
+    def images_of(self, deployment: Digest) -> tuple[Digest, ...]:
+        """Return the images that a deployment may boot: its id, and what its arguments name."""
+        found = {deployment: None}
+        for item in (*self.active.items, *self.staged.items):
+            if item.deployment == deployment:
+                found |= dict.fromkeys(item.also)
+        if deployment in self.ukis:
+            found |= dict.fromkeys(map(Digest.from_hex, self.ukis[deployment].hexes))
+        if deployment == self.booted.image_id:
+            found |= dict.fromkeys(self.booted.also)
+        return tuple(found)
+
     def bootable(self) -> list[Digest]:
         """Return the deployments of the active menu that have state, in its order."""
         return [item.deployment for item in self.active.items if self.origin(item.deployment)]
@@ -146,6 +159,10 @@ class Facts:
 
 def _first(menu: Menu) -> Digest | None:
     return menu.items[0].deployment if menu.items else None
+
+
+def _starts(menu: Menu, deployment: Digest) -> bool:
+    return any(item.boots(deployment) for item in menu.items[:1])
 
 
 def _find(menu: Menu, deployment: Digest) -> Item | None:

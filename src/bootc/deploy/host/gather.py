@@ -11,7 +11,7 @@ label of the same name in its configuration.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
@@ -32,6 +32,7 @@ from bootc.deploy.host.notes import CleanupFailure, MalformedNote
 from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.host.view import find_scheme, unreadable
 from bootc.errors import Error, one_line
+from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.origin import Origin, OriginError
@@ -90,6 +91,7 @@ def gather(system: Opened) -> Facts:
         subject = statedir.state_path(system.physical, booted.image_id)
         text = "the booted deployment has no state directory"
         findings.append(Finding(FindingKind.MALFORMED, subject, text))
+    active, staged = (_by_state(menu, found) for menu in (active, staged))
     findings += [_stateless(item) for item in active.items if item.deployment not in states]
     return Facts(
         booted=booted,
@@ -129,11 +131,11 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
 
 def _read_ukis(
     boot: BootDirs | None, items: Iterable[Item], findings: list[Finding]
-) -> dict[Digest, bool]:
-    """Check the UKIs of menu entries; tell which of them tolerate missing fs-verity."""
+) -> dict[Digest, ComposefsImages]:
+    """Check the UKIs of menu entries; return the images that each deployment's UKI names."""
     programs = {program_of(item.entry): item.deployment for item in items}
     programs.pop(None, None)
-    found: dict[Digest, bool] = {}
+    found: dict[Digest, ComposefsImages] = {}
     if boot is None or not programs:
         return found
     # Imported here: machines without UKIs do not need it.
@@ -143,7 +145,7 @@ def _read_ukis(
     for path, deployment in programs.items():
         subject = f"{boot.binaries.path}{path}"
         try:
-            found[deployment] = check_installed_uki(boot, deployment, path or "").optional
+            found[deployment] = check_installed_uki(boot, deployment, path or "")
         except FileNotFoundError:
             continue  # An entry whose program is missing boots nothing.
         except (WrongUki, PeError) as exc:
@@ -151,6 +153,20 @@ def _read_ukis(
         except OSError as exc:
             findings.append(unreadable(subject, exc))
     return found
+
+
+def _by_state(menu: Menu, states: Container[Digest]) -> Menu:
+    """Return a menu whose items have the deployment id that the state has, as the initramfs does.
+
+    An entry can name images of which only the second is the id of a state directory.
+    """
+    found: dict[Digest, Item] = {}
+    for item in menu.items:
+        ids = (item.deployment, *item.also)
+        own = next((image for image in ids if image in states), item.deployment)
+        also = tuple(image for image in ids if image != own)
+        found.setdefault(own, dataclasses.replace(item, deployment=own, also=also))
+    return dataclasses.replace(menu, items=tuple(found.values()))
 
 
 def _read_cached_update(run: Dir | None, findings: list[Finding]) -> ImageStatus | None:

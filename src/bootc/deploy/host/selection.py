@@ -24,7 +24,8 @@ def find_deployment(facts: Facts, text: str) -> Digest:
 
     Args:
         facts: The system.
-        text: ``booted``, ``staged``, ``rollback``, or at least the first six digits of an id.
+        text: ``booted``, ``staged``, ``rollback``, or at least the first six digits of the id,
+            or of another image that the deployment names.
 
     Raises:
         DeploymentNotFound: no deployment matches.
@@ -47,7 +48,11 @@ def find_deployment(facts: Facts, text: str) -> Digest:
         )
     known = {*facts.states, *facts.bootable(), facts.booted.image_id}
     matching = sorted(known, key=lambda deployment: deployment.hex)
-    matching = [deployment for deployment in matching if deployment.hex.startswith(text)]
+    matching = [
+        deployment
+        for deployment in matching
+        if any(image.hex.startswith(text) for image in facts.images_of(deployment))
+    ]
     if not matching:
         raise DeploymentNotFound(f"Deployment ID not found: {text}", hint=_HINT)
     if len(matching) > 1:

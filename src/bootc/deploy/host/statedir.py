@@ -201,6 +201,11 @@ def state_path(physical: Dir, image_id: Digest) -> str:
     return f"{physical.path}/{layout.state_dir(image_id.hex)}"
 
 
+def has_state(sysroot: str, image_id: Digest) -> bool:
+    """Tell whether a physical root has the state directory of a deployment, for any user."""
+    return os.path.isdir(os.path.join(sysroot, layout.state_dir(image_id.hex)))
+
+
 def list_states(physical: Dir) -> list[StateEntry]:
     """Return what is in ``state/deploy``, sorted by name.
 

@@ -201,8 +201,7 @@ def _parameters(item: Item | None) -> list[str] | None:
     options = None if item is None else _options(item)
     if options is None:
         return None
-    keys = (cmdline.COMPOSEFS, cmdline.COMPOSEFS_DIGEST)
-    return sorted(p for p in cmdline.parse(options) if cmdline.key_of(p) not in keys)
+    return sorted(p for p in cmdline.parse(options) if not cmdline.names_image(p))
 
 
 def _options(item: Item) -> str | None:

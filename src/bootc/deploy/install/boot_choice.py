@@ -17,6 +17,7 @@ from bootc.boot.uki import inspect_uki
 from bootc.deploy.bootable import kargs_d_of, os_release_of
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.named_images import make_named_images
 from bootc.errors import Error
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
@@ -36,12 +37,14 @@ class Booting:
     """The files that the machine boots with, and how.
 
     Attributes:
+        image_id: The id of the deployment.
         resource: The files.
         boot_type: Their kind.
         os_release: The name in the boot menu.
         options: The kernel's arguments; None if the unified kernel image has its own.
     """
 
+    image_id: Digest
     resource: Kernel | UkiFile
     boot_type: BootType
     os_release: OsRelease
@@ -69,10 +72,11 @@ def decide_booting(
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
     if isinstance(resource, UkiFile):
-        uki = inspect_uki(pulled.image_id, resource, repository.objects)
-        check_uki(decisions, missing_verity_allowed=uki.missing_verity_allowed)
+        uki = inspect_uki(resource, repository.objects)
+        check_uki(decisions, missing_verity_allowed=uki.images.optional)
         resource = _with_addons(resource, request.uki_addons)
-        return Booting(resource, BootType.UKI, uki.os_release, None)
+        named = make_named_images(repository, pulled, resource, uki.images)
+        return Booting(named.image_id, resource, BootType.UKI, uki.os_release, None)
     if request.uki_addons:
         raise UkiRefused(
             f"the image has no unified kernel image to add {request.uki_addons[0]} to",
@@ -83,7 +87,8 @@ def decide_booting(
     )
     options = cmdline.join(arguments)
     cmdline.check_length(options)
-    return Booting(resource, BootType.BLS, os_release_of(repository, pulled.root), options)
+    os_release = os_release_of(repository, pulled.root)
+    return Booting(pulled.image_id, resource, BootType.BLS, os_release, options)
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:

@@ -75,7 +75,7 @@ def _is_uki(entry: Entry) -> bool:
 
 def _is_optional(data: bytes) -> bool | None:
     try:
-        return Uki.read(io.BytesIO(data)).composefs_argument().optional
+        return Uki.read(io.BytesIO(data)).composefs_images().optional
     except (PeError, CmdlineError):
         # The pull fails for the same reason, with a better message.
         return None

@@ -8,6 +8,7 @@ after it leaves a complete installation.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ def deploy_image(
         check_space(repository, source)
         pulled = pull(repository, source, sink)
         booting = decide_booting(request, decisions, root_uuid, pulled, repository)
+        pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         boot = BootDirs(Scheme(Bootloader.SYSTEMD, booting.boot_type), menu=esp, binaries=esp)
         with _mounted_image(repository, pulled.image_id) as image:
             sink(Message("Bootloader: systemd"))

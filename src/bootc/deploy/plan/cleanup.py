@@ -66,7 +66,9 @@ def plan_gc(
         tagged = set(tags.values())
         steps += [SetTag(manifest) for manifest in manifests if manifest not in tagged]
         steps += [RemoveTag(name) for name, kept in tags.items() if kept not in manifests]
-        images = sorted(live, key=lambda digest: digest.hex)
+        # All of them: any may be the one that the initramfs finds.
+        named = {image for deployment in live for image in facts.images_of(deployment)}
+        images = sorted(named, key=lambda digest: digest.hex)
         steps.append(CollectObjects(tuple(images), tuple(manifests)))
     return Plan(after=tuple(steps))
 

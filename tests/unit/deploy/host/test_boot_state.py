@@ -12,6 +12,7 @@ from bootc.deploy.host.boot_state import (
     NotBootedFromImage,
     Staged,
     booted_image,
+    deployment_ids,
     parse_staged,
     read_booted_state,
     read_cached_update,
@@ -19,11 +20,13 @@ from bootc.deploy.host.boot_state import (
     write_cached_update,
 )
 from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
+from bootc.formats.cmdline import composefs_images
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import Signature
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount
+from bootc.repository import layout
 from support.sysroot import image_id
 
 A = image_id("aa")
@@ -51,6 +54,41 @@ def mount(path: str, source: str) -> Mount:
 )
 def test_the_root_names_its_image(source: str, expected: Digest | None) -> None:
     assert booted_image([mount("/", source), mount("/usr", "composefs:bb")]) == expected
+
+
+B, C = image_id("bb"), image_id("cc")
+BOTH = f"rw composefs.digest=?v1-sha512-12:{A} composefs=?{B}"
+
+
+@pytest.mark.parametrize(
+    ("mounted", "line", "states", "expected"),
+    [
+        (A, None, [], (A,)),
+        (A, f"composefs={A}", [], (A,)),
+        (A, BOTH, [A], (A, B)),
+        # The second image is mounted: the deployment is the same.
+        (B, BOTH, [A], (A, B)),
+        (B, BOTH, [A, B], (A, B)),
+        (B, f"composefs=?{B} composefs.digest=?v1-sha512-12:{A}", [A], (A, B)),
+        # The state has the other id, which the initramfs takes as well.
+        (B, BOTH, [B], (B, A)),
+        (A, BOTH, [B], (B, A)),
+        (A, BOTH, [], (A, B)),
+        # After a soft reboot the root is that of another deployment.
+        (C, BOTH, [A, C], (C,)),
+    ],
+)
+def test_which_deployment_is_booted(
+    tmp_path: Path,
+    mounted: Digest,
+    line: str | None,
+    states: list[Digest],
+    expected: tuple[Digest, ...],
+) -> None:
+    for state in states:
+        (tmp_path / "sysroot" / layout.state_dir(state.hex)).mkdir(parents=True)
+    named = None if line is None else composefs_images(line)
+    assert deployment_ids(mounted, named, str(tmp_path)) == expected
 
 
 def test_the_topmost_root_counts() -> None:

@@ -18,6 +18,7 @@ from bootc.deploy.host.model import ImageSpec, ImageStatus, Timestamp
 from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.host.status import compose_host
+from bootc.deploy.plan.cleanup import plan_gc
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.origin import BootType, Origin, Signature
@@ -73,6 +74,56 @@ def test_a_healthy_system(tmp_path: Path, loader: Bootloader, boot_type: BootTyp
     assert host.status.staged is not None
     assert host.status.rollback is not None
     assert not host.status.rollback_queued
+
+
+TWO = "rw composefs.digest=v1-sha512-12:{} composefs=" + B.hex
+
+
+@pytest.mark.parametrize(
+    ("states", "booted", "deployment", "images"),
+    [
+        ([A], A, A, (A, B)),
+        # Only the second digest is the id of a deployment.
+        ([B], B, B, (B, A)),
+        ([A, B], A, A, (A, B)),
+    ],
+)
+def test_an_entry_of_two_digests(
+    system: FakeSysroot,
+    states: list[Digest],
+    booted: Digest,
+    deployment: Digest,
+    images: tuple[Digest, ...],
+) -> None:
+    for state in (*states, C):
+        system.add_state(state)
+    system.set_menu(A, C, options=TWO)
+    (other,) = {A, B} - {booted}
+    facts = facts_of(system, dataclasses.replace(BOOTED_A, image_id=booted, also=(other,)))
+    assert facts.findings == ()
+    assert facts.active.deployments == (deployment, C)
+    assert facts.images_of(deployment) == images
+    assert facts.active_item(booted) is not None
+    host = compose_host(facts)
+    assert host.status.findings == ()
+    assert host.status.booted is not None
+    assert host.status.booted.composefs.verity == deployment
+    # A clean-up keeps every image that an entry may boot.
+    (collect,) = (s for s in plan_gc(facts, (), {}, repository=True).steps if hasattr(s, "roots"))
+    assert {A, B, C} == set(collect.roots)
+
+
+def test_an_entry_whose_digests_disagree_boots_nothing(system: FakeSysroot) -> None:
+    system.add_state(A)
+    system.set_menu(A)
+    line = f"options composefs={C} composefs.digest=?v1-sha512-12:{B}\n"
+    text = f"title x\nversion 1\nlinux /x\ninitrd /y\n{line}"
+    system.add_entry_file("bootc_x-1-0.conf", text.encode())
+    facts = facts_of(system)
+    assert facts.active.deployments == (A,)
+    (finding,) = facts.findings
+    assert finding.subject == "bootc_x-1-0.conf"
+    assert "disagree: only one of them tolerates missing fs-verity" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def lonely(tmp_path: Path) -> Facts:
 )
 def test_what_is_meant(facts: Facts, text: str, meant: Digest) -> None:
     assert find_deployment(facts, text) == meant
+
+
+def test_a_deployment_by_its_other_image(facts: Facts) -> None:
+    other = image_id("ef")
+    (item, *rest) = facts.active.items
+    menu = dataclasses.replace(
+        facts.active, items=(dataclasses.replace(item, also=(other,)), *rest)
+    )
+    facts = dataclasses.replace(facts, active=menu)
+    assert find_deployment(facts, "efefef") == BOOTED
+    assert find_deployment(facts, BOOTED.hex) == BOOTED
+    with pytest.raises(DeploymentNotFound):
+        find_deployment(facts, "fefefe")
 
 
 def test_what_begins_alike_is_not_guessed(facts: Facts) -> None:

@@ -130,12 +130,9 @@ def compute_karg(args: argparse.Namespace, context: Context) -> None:
     from bootc.oci.names import XattrMode
 
     digest, version = _image_id(args, bootable=True, xattrs=XattrMode.ALLOWLIST_ONLY)
-    if version == 2:
-        argument = composefs_karg(digest.hex, optional=args.insecure)
-    else:
-        # Versions 0 and 1 share a layout, and the argument calls both v1.
-        optional = "?" if args.insecure else ""
-        argument = f"composefs.digest={optional}v1-{digest.algorithm.hash_name}-12:{digest}"
+    # Versions 0 and 1 share a layout, and the argument calls both v1.
+    named = "" if version == 2 else "v1"
+    argument = composefs_karg(digest.hex, optional=args.insecure, version=named)
     context.write(f"{argument}\n")
 
 
