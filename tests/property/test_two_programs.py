@@ -35,9 +35,8 @@ from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
-from bootc.formats.origin import BootType
 from support import osimages, upstream_disk
-from support.ages import AGES, OLDEST, RELABELLED, V1_16_9, Age, later
+from support.ages import AGES, OLDEST, V1_16_9, later
 from support.bootdirs import SCHEMES, scheme_name
 from support.examples import of_machine
 from support.osimages import Channel
@@ -49,6 +48,8 @@ UNPINNED = st.integers(0, 11)
 #: More steps than upstream's longest command has, now and then.
 STEPS = st.integers(1, 25)
 NEVER = st.just(0)
+#: The ages of disks. The first program to write to one of the oldest age chooses its format.
+INSTALLERS = tuple(age for age in AGES if age is not OLDEST)
 #: Whether upstream's program does it, and not this one.
 UPSTREAM = st.booleans()
 
@@ -77,7 +78,7 @@ class TwoPrograms(UpdateMachine):
     )
     def install(self, first: str, other: str, updates: list[str], age: st.DataObject) -> None:
         """Install with either program; that of upstream is of any age, and updated later."""
-        self.installer = age.draw(st.sampled_from([None, *ages_of(self.scheme)]))
+        self.installer = age.draw(st.sampled_from([None, *INSTALLERS]))
         self.age = self.installer or V1_16_9
         UpdateMachine.install(self, first, other, [])  # type: ignore[arg-type]
         self.upstream = Upstream(self.machine, age.draw(st.sampled_from(later(self.age))))
@@ -324,16 +325,6 @@ class TwoPrograms(UpdateMachine):
         else:
             # It is announced still, and will not be more than it is: upstream forgot to withdraw.
             assert slots.staged in {shown.image_id for shown in self.machine.menu()}
-
-
-def ages_of(scheme: Scheme) -> tuple[Age, ...]:
-    """Return the ages of disks that both programs take over without more ado.
-
-    The first who writes to a disk of the oldest age chooses the format of its images. The unified
-    kernel image of a relabelled one is of another format than those of its updates.
-    """
-    left_out = (OLDEST, RELABELLED) if scheme.boot_type is BootType.UKI else (OLDEST,)
-    return tuple(age for age in AGES if age not in left_out)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)

@@ -19,7 +19,7 @@ from bootc.formats.origin import BootType
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.trees import image_id_of, image_tree
 from support import images, pe
-from support.ages import V1_16_9, Age
+from support.ages import V1_16_0, V1_16_9, Age
 
 #: Too long to be in the image itself, and so objects.
 _LONG = " of the image" * 8
@@ -85,20 +85,28 @@ class Images:
         path: Where to make them.
         boot_type: How they boot.
         strict: Unified kernel images demand fs-verity.
-        age: The age of the repository that they are pulled into, and of the program that made
-            their unified kernel images.
+        age: The age of the repository that they are pulled into.
+        builder: The age of the program that made their unified kernel images; that of the
+            installed image if None.
     """
 
     def __init__(
-        self, path: Path, boot_type: BootType, *, strict: bool = False, age: Age = V1_16_9
+        self,
+        path: Path,
+        boot_type: BootType,
+        *,
+        strict: bool = False,
+        age: Age = V1_16_9,
+        builder: Age | None = None,
     ) -> None:
         self.path = path
         self.boot_type = boot_type
         self.age = age
+        self._builder = builder or (age if age.installed_format == 1 else V1_16_0)
         self._strict = strict
         self._layout = images.Layout(path / "all")
         self._entries: dict[str, Mapping[str, object]] = {}
-        #: Image ids in hex, in the format of the repository. REBUILT has the id of NEW.
+        #: Ids of deployments in hex. REBUILT has the id of NEW.
         self.ids: dict[str, str] = {}
         #: Image ids of both formats.
         self._ids: dict[str, dict[int, str]] = {}
@@ -136,15 +144,18 @@ class Images:
             entry = self._layout.image(layers, config=config)
             kernel = (uki,)
         self._ids[image.tag] = ids
-        self.ids[image.tag] = ids[self.age.repository_format]
+        # A unified kernel image says the id of its deployment, by its first digest.
+        first = 1 if self._builder.knows_digests else self._builder.repository_format
+        unified = self.boot_type is BootType.UKI
+        self.ids[image.tag] = ids[first if unified else self.age.repository_format]
         self.kernels |= dict.fromkeys(ids.values(), kernel)
         self._entries[image.tag] = entry
 
     def _arguments(self, ids: Mapping[int, str]) -> str:
         """Return the arguments by which a unified kernel image names the image."""
-        versions = (1, 2) if self.age.knows_digests else (self.age.repository_format,)
-        optional = not self._strict
-        return " ".join(self.age.argument(ids[v], v, optional=optional) for v in versions)
+        builder, optional = self._builder, not self._strict
+        versions = (1, 2) if builder.knows_digests else (builder.repository_format,)
+        return " ".join(builder.argument(ids[v], v, optional=optional) for v in versions)
 
 
 class Channel:
