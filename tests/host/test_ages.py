@@ -84,10 +84,12 @@ def test_an_update_by_the_command_line(host: Host, age: Age) -> None:
     host.channel.offer(osimages.NEW)
     new = host.images.id_in(osimages.NEW, age.repository_format)
     fsck = ["internals", "cfs", "fsck"]
-    status, look, dry, upgrade, staged, shutdown, garbage, *checks, again = host.run(
+    described = "cd /sysroot/composefs; ls meta.json 2>/dev/null || true"
+    status, look, dry, before, upgrade, staged, shutdown, garbage, *checks, again = host.run(
         ["status", "--json"],
         ["upgrade", "--check"],
         ["upgrade", "--dry-run"],
+        described,
         ["upgrade"],
         ["status", "--json"],
         ["composefs-finalize-staged"],
@@ -103,6 +105,8 @@ def test_an_update_by_the_command_line(host: Host, age: Age) -> None:
     for done in (look, dry, upgrade, shutdown, garbage, *checks, again):
         assert done.code == 0, done.err
     assert look.out.startswith("Update available for")
+    # Commands that only look have not written what was missing.
+    assert before.out == ("" if age.meta is None else "meta.json\n")
     assert status_of(staged)["staged"]["composefs"]["verity"] == new
     assert again.out.splitlines()[-1] == "Next boot: current deployment"
     with host.mounted() as machine:
