@@ -18,7 +18,7 @@ from support.bootedroot import Done, loop_disk, run, run_inside
 from support.machine import FakeMachine
 from support.osimages import Channel, Images
 from support.upstream import Upstream
-from support.upstream_disk import Installation
+from support.upstreamdisk import Installation
 
 pytestmark = pytest.mark.host
 

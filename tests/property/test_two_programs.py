@@ -35,7 +35,7 @@ from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
-from support import osimages, upstream_disk
+from support import osimages, upstreamdisk
 from support.ages import AGES, OLDEST, V1_16_9, later
 from support.bootdirs import SCHEMES, scheme_name
 from support.examples import of_machine
@@ -89,7 +89,7 @@ class TwoPrograms(UpdateMachine):
         if self.installer is None:
             UpdateMachine.install_first(self)
         else:
-            upstream_disk.install(self.machine, self.channels[0], self.installer)
+            upstreamdisk.install(self.machine, self.channels[0], self.installer)
 
     # -- this program, without pins
 

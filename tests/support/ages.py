@@ -2,7 +2,7 @@
 
 Read off the specification: "Upstream 1.16.10 to 1.17.5" of the boot matrix, "On-disk layout"
 and "Known limitations" of bootc, "meta.json" and "Differences from April 2026" of composefs.
-:mod:`support.upstream_disk` writes such disks, :mod:`support.upstream` goes on from them.
+:mod:`support.upstreamdisk` writes such disks, :mod:`support.upstream` goes on from them.
 """
 
 from __future__ import annotations

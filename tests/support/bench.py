@@ -11,7 +11,7 @@ from bootc.deploy import upgrade as updates
 from bootc.deploy.check import check_for_update
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.formats.digest import Digest
-from support import upstream_disk
+from support import upstreamdisk
 from support.ages import Age
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
@@ -42,7 +42,7 @@ class Bench:
         if installer is None:
             self.machine.install(self.channel)
         else:
-            upstream_disk.install(self.machine, self.channel, installer)
+            upstreamdisk.install(self.machine, self.channel, installer)
         for image in tags[1:]:
             self.update(image)
         self.machine.told.clear()

@@ -2,7 +2,7 @@
 
 Written from the specification of bootc (sections of that of 1.16.9 stand in brackets, H is the
 section of the boot matrix about 1.16.10 to 1.17.5) and not from :mod:`bootc.boot` or
-:mod:`bootc.deploy`. :mod:`support.upstream_disk` reads and writes the disk, and
+:mod:`bootc.deploy`. :mod:`support.upstreamdisk` reads and writes the disk, and
 :mod:`support.ages` says how the versions differ.
 
 What upstream does wrong it does wrong here, too: it stages unified kernel images without
@@ -40,7 +40,7 @@ from bootc.oci.trees import stored_tree
 from bootc.repository import gc
 from bootc.repository.repository import Repository
 from support.osimages import Channel, Etc, OsImage
-from support.upstream_disk import (
+from support.upstreamdisk import (
     PREFIX,
     TAGS,
     UKIS,

@@ -1,6 +1,6 @@
 """Disks of every age of upstream's program: this program takes them over and hands them back.
 
-:mod:`support.upstream_disk` writes the disks, and :mod:`support.upstream` goes on from what this
+:mod:`support.upstreamdisk` writes the disks, and :mod:`support.upstream` goes on from what this
 program has written.
 """
 
