@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 FUZZ_SECONDS ?= 120
-PYTEST := $(ROOT) env CI=$(CI) BOOTC_ALL_CUTS=$(BOOTC_ALL_CUTS) $(BIN)/pytest
+PYTEST := $(ROOT) env CI=$(CI) BOOTC_ALL_CUTS=$(BOOTC_ALL_CUTS) \
+	BOOTC_QEMU_ACCEL=$(BOOTC_QEMU_ACCEL) $(BIN)/pytest
 # How many tests go side by side. What may not is kept apart by tests/boot/sharing.py.
 JOBS ?= $(shell nproc)
 

@@ -1,7 +1,12 @@
-"""The journey's stations: built once, installed once, booted once in good health."""
+"""What boot tests share: images, installed disks, and machines that were saved while they ran.
+
+Each is made once in a process. A test that needs a running machine, and does not test its boot,
+resumes a saved one: ``live_machine`` or ``running``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import budget
 import pytest
-from journeys import Installed, install
+from journeys import Installed, Journey, install
 from sharing import Sharing
 from stations import (
     Demonstration,
@@ -19,6 +24,7 @@ from stations import (
     boot_installed,
     boot_live,
     demonstrate,
+    save_live,
 )
 
 from support import images as oci_images
@@ -26,9 +32,12 @@ from support import require, variants
 from support.variants import Variant
 from testbed import disks
 from testbed import registry as registries
+from testbed.accelerator import settle
+from testbed.command import AUTO, VARIABLE
 from testbed.demo_os import DemoOs
 from testbed.qemu import QemuMissingError, find_qemu
 from testbed.registry import Registry
+from testbed.saved import Saved
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -38,10 +47,17 @@ REPOSITORY = HERE.parents[1]
 
 
 def pytest_configure() -> None:
-    """Start the clock of the run, and give machines side by side a processor each."""
+    """Start the clock, and choose processors and accelerator; workers inherit the choice.
+
+    Machines that run side by side get a processor each. They are emulated, as everywhere;
+    ``BOOTC_QEMU_ACCEL=auto`` asks the demo's probe whether KVM boots a guest here.
+    """
     budget.start()
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("BOOTC_QEMU_PROCESSORS", "1")
+    if os.environ.get(VARIABLE) == AUTO:
+        with contextlib.suppress(QemuMissingError):  # each test that needs it says so
+            settle(DemoOs(), find_qemu())
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -68,6 +84,16 @@ def demo_os() -> DemoOs:
     if demo.missing():
         require.lacking(f"{demo.missing()[0]} is not built (examples/debian/build)")
     return demo
+
+
+@pytest.fixture(scope="session")
+def live_machine(
+    demo_os: DemoOs, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Saved]:
+    """The live machine, saved when it had booted; its disks are those of ``stations.py``."""
+    saved = save_live(demo_os, tmp_path_factory.mktemp("live-machine"), logs)
+    yield saved
+    saved.remove()
 
 
 @pytest.fixture(
@@ -103,21 +129,40 @@ def update_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 
 @pytest.fixture(scope="session")
 def installation(
-    demo_os: DemoOs,
+    live_machine: Saved,
     update_registry: Registry,
     images: dict[str, Variant],
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installed]:
-    """A disk where the first image is installed, for journeys to start from."""
+    """A disk where the first image is installed, for journeys whose first boot is tested."""
     if not budget.is_left():
         budget.skip_rest(0, 1)
     directory, first = tmp_path_factory.mktemp("installed"), images["1"]
-    start = install(
-        demo_os, update_registry, first, name=f"demo-{first.tag}", directory=directory, logs=logs
-    )
+    name = f"demo-{first.tag}"
+    start = install(live_machine, update_registry, first, name=name, directory=directory, logs=logs)
     yield start
     start.disk.unlink()
+
+
+@pytest.fixture(scope="session")
+def running(
+    installation: Installed,
+    update_registry: Registry,
+    images: dict[str, Variant],
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installed]:
+    """The installation, booted and saved, for all other journeys."""
+    directory, name = tmp_path_factory.mktemp("running"), f"running-{images['1'].tag}"
+    with Journey(
+        installation, update_registry, name=name, directory=directory, logs=logs
+    ) as journey:
+        assert journey.boot() == "running"
+        start = journey.save(directory / "saved")
+    yield start
+    assert start.saved is not None
+    start.saved.remove()
 
 
 @pytest.fixture(scope="session")
@@ -144,14 +189,14 @@ def demonstration(
 
 @pytest.fixture(scope="session")
 def live_boot(
-    demo_os: DemoOs,
+    live_machine: Saved,
     demonstration: Demonstration,
     registry: int,
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> LiveBoot:
     directory = tmp_path_factory.mktemp("live")
-    return boot_live(demo_os, demonstration, registry, directory, logs)
+    return boot_live(live_machine, demonstration, registry, directory, logs)
 
 
 @pytest.fixture(scope="session")

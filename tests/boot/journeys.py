@@ -1,10 +1,11 @@
 """A system's life on one disk: booted, changed, rebooted, cut off, booted again.
 
-Every journey starts from a copy of one :class:`Installed` disk. The image it was
-installed from is a tag of the test registry that the journey moves
-(:meth:`Journey.publish`), so that ``bootc upgrade`` finds something new.
+Every journey starts from a copy of one :class:`Installed` disk, with a boot or where the
+machine that booted it was saved. The image it was installed from is a tag of the test registry
+that the journey moves (:meth:`Journey.publish`), so that ``bootc upgrade`` finds something new.
 
-Emulated on two cores an installation takes 80 s, a boot 25 s and a shutdown 4 s.
+Emulated on two cores an installation takes 80 s, a boot 25 s and a shutdown 4 s; a saved
+machine is resumed in 2 s.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from support.variants import Variant
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS
-from testbed.demo_os import TARGET_DEVICE, TARGET_SIZE_BYTES, DemoOs, installed
+from testbed.demo_os import TARGET_DEVICE, installed
 from testbed.machine import Machine, MachineError
-from testbed.qemu import find_qemu
 from testbed.registry import Registry, configuration
+from testbed.saved import Saved
 
 FINALIZE_UNIT = "bootc-finalize-staged.service"
 FINALIZE = ("/usr/bin/bootc", "composefs-finalize-staged")
@@ -49,7 +50,7 @@ Images = Mapping[str, Variant]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A disk with a fresh installation that has not been booted; do not boot this one."""
+    """A disk with a fresh installation, to be copied; do not boot this one."""
 
     disk: Path
     firmware_vars: Path
@@ -57,10 +58,12 @@ class Installed:
     repository: str
     #: The tag it follows.
     tag: str
+    #: The machine that runs on this disk; without it, the disk has not been booted.
+    saved: Saved | None = None
 
 
 def install(
-    demo_os: DemoOs,
+    live_machine: Saved,
     registry: Registry,
     variant: Variant,
     *,
@@ -69,13 +72,12 @@ def install(
     logs: Path,
 ) -> Installed:
     """Push a variant as ``NAME:latest`` and install it; it may use the registry from then on."""
-    disk = disks.blank(directory / f"{name}.img", TARGET_SIZE_BYTES)
-    firmware_vars = directory / f"{name}.vars"
-    shutil.copyfile(find_qemu().firmware_vars, firmware_vars)
+    hardware = live_machine.copy(directory)
+    disk, *others = (part.path for part in hardware.disks)
     registry.push(variant.reference, f"{name}:latest", "--preserve-digests")
     host = f"{HOST_ADDRESS}:{registry.port}"
-    hardware = demo_os.live(disk, firmware_vars, network=True)
-    with Machine(hardware, keep_console=logs / f"{name}-install.txt") as machine:
+    console = logs / f"{name}-install.txt"
+    with Machine(hardware, keep_console=console, resume=live_machine) as machine:
         machine.wait_ready()
         allow_plain_http(machine, host)
         machine.run(
@@ -91,7 +93,9 @@ def install(
             input_bytes=configuration(host).encode(),
         )
         machine.power_off()
-    return Installed(disk, firmware_vars, f"{host}/{name}", "latest")
+    for other in others:
+        other.unlink()
+    return Installed(disk, hardware.firmware_vars, f"{host}/{name}", "latest")
 
 
 class Journey:
@@ -103,6 +107,7 @@ class Journey:
         self._registry = registry
         self._repository = start.repository
         self._tag = start.tag
+        self._saved = start.saved
         self._name = name
         self._logs = logs
         self._disk = disks.copy(start.disk, directory / f"{name}.img")
@@ -147,14 +152,34 @@ class Journey:
 
     def boot(self) -> str:
         """Power on and wait until the system is up; return systemd's word for its state."""
+        # Whatever it was doing when it was saved, it does no longer.
+        self._saved = None
+        return self._begin(None).wait_running()
+
+    def resume(self) -> None:
+        """Begin where the machine was saved; nothing else has begun on the disk."""
+        assert self._saved is not None, "the disk was not booted, or is no longer as it was saved"
+        saved, self._saved = self._saved, None
+        self._begin(saved)
+
+    def save(self, directory: Path) -> Installed:
+        """Save the machine as it runs, for other journeys to resume; this one's is off then."""
+        saved = self.machine.save(directory)
+        self.cut_power()
+        disk, firmware_vars = saved.hardware.disks[0].path, saved.hardware.firmware_vars
+        return Installed(disk, firmware_vars, self._repository, self._tag, saved)
+
+    def _begin(self, resume: Saved | None) -> Machine:
         assert self._machine is None, "the machine is on"
         self._boots += 1
         hardware = installed(self._disk, self._firmware_vars, network=True)
         console = self._logs / f"{self._name}-{self._boots}.txt"
-        machine = self._running.enter_context(Machine(hardware, keep_console=console))
+        machine = self._running.enter_context(
+            Machine(hardware, keep_console=console, resume=resume)
+        )
         self._machine = machine
         machine.wait_ready()
-        return machine.wait_running()
+        return machine
 
     def shut_down(self) -> str:
         """Reboot in an orderly way as far as where the firmware would start again.

@@ -15,13 +15,15 @@ from pathlib import Path
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS, Disk
-from testbed.demo_os import LIVE_DEVICE, TARGET_DEVICE, DemoOs, installed
+from testbed.demo_os import LIVE_DEVICE, TARGET_DEVICE, TARGET_SIZE_BYTES, DemoOs, installed
 from testbed.machine import Machine
 from testbed.qemu import find_qemu
 from testbed.registry import configuration
+from testbed.saved import Saved
 
 INSTALL = "bootc install to-disk --composefs-backend --bootloader systemd --filesystem ext4"
-#: The disk of the live machine that stays blank.
+#: Disks of the live machine beside the one to install on: too small for that, and another blank.
+SMALL, SMALL_BYTES = "/dev/vdc", 64 << 20
 BLANK = "/dev/vdd"
 TOP = Path(__file__).parents[2]
 #: What make tells those it runs; the demo's is another.
@@ -118,30 +120,48 @@ def demonstrate(demo_os: DemoOs, directory: Path, logs: Path) -> Demonstration:
     return Demonstration(disk, firmware_vars, done.returncode, said)
 
 
-def boot_live(
-    demo_os: DemoOs, demonstration: Demonstration, registry: int, directory: Path, logs: Path
-) -> LiveBoot:
-    """The live machine: everything it must refuse, whose disk is not blank in the end."""
-    disk = disks.copy(demonstration.disk, directory / "disk.img")
-    blank = disks.blank(directory / "blank.img", disk.stat().st_size)
-    small = disks.blank(directory / "small.img", 64 << 20)
+def save_live(demo_os: DemoOs, directory: Path, logs: Path) -> Saved:
+    """Boot the live machine, with network and blank disks, and save it."""
     firmware_vars = directory / "vars.fd"
     shutil.copyfile(find_qemu().firmware_vars, firmware_vars)
+    hardware = demo_os.live(
+        disks.blank(directory / "target.img", TARGET_SIZE_BYTES),
+        firmware_vars,
+        Disk(disks.blank(directory / "small.img", SMALL_BYTES), "small"),
+        Disk(disks.blank(directory / "blank.img", TARGET_SIZE_BYTES), "blank"),
+        own=disks.copy(demo_os.live_image, directory / "live.img"),
+        network=True,
+    )
+    with Machine(hardware, keep_console=logs / "live-machine.txt") as machine:
+        machine.wait_ready()
+        machine.wait_running()
+        saved = machine.save(directory / "saved")
+    for disk in hardware.disks:
+        disk.path.unlink()
+    return saved
+
+
+def boot_live(
+    live_machine: Saved, demonstration: Demonstration, registry: int, directory: Path, logs: Path
+) -> LiveBoot:
+    """Let the live machine try everything it must refuse. Its disk is not blank in the end."""
+    hardware = live_machine.copy(directory)
+    disks.copy(demonstration.disk, hardware.disks[0].path)
     host = f"{HOST_ADDRESS}:{registry}"
     good = f"docker://{host}/demo:v1"
     attempts = {
         "mounted": f"{INSTALL} --source-imgref {good} {LIVE_DEVICE}",
-        "too small": f"{INSTALL} --source-imgref {good} /dev/vdc",
+        "too small": f"{INSTALL} --source-imgref {good} {SMALL}",
         "not a block device": f"{INSTALL} --source-imgref {good} /etc/hostname",
         "not there": f"{INSTALL} --source-imgref {good} /dev/vdz",
         "no such image": f"{INSTALL} --source-imgref docker://{host}/demo:none {BLANK}",
         "no registry": f"{INSTALL} --source-imgref docker://{HOST_ADDRESS}:1/demo:v1 {BLANK}",
         "unbootable": f"{INSTALL} --source-imgref docker://{host}/unbootable:v1 {BLANK}",
     }
-    more = (Disk(small, "small"), Disk(blank, "blank"))
-    hardware = demo_os.live(disk, firmware_vars, *more, network=True)
-    with Machine(hardware, keep_console=logs / "live.txt") as machine:
+    with Machine(hardware, keep_console=logs / "live.txt", resume=live_machine) as machine:
         machine.wait_ready()
+        # The disk was blank when the machine was saved.
+        machine.run(f"blockdev --rereadpt {TARGET_DEVICE} && udevadm settle")
         allow_plain_http(machine, host)
         report = LiveBoot(
             status=machine.run("bootc status --format humanreadable", check=False),
@@ -155,12 +175,13 @@ def boot_live(
             ),
         )
         machine.power_off()
-    disk.unlink()
+    for disk in hardware.disks:
+        disk.path.unlink()
     return report
 
 
 def boot_installed(demonstration: Demonstration, logs: Path) -> FirstBoot:
-    """The installed machine in good health."""
+    """Boot the installed machine in good health, and look at it."""
     hardware = installed(demonstration.disk, demonstration.firmware_vars)
     with Machine(hardware, keep_console=logs / "first-boot.txt") as machine:
         machine.wait_ready()

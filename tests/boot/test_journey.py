@@ -49,6 +49,25 @@ class TestDemonstration:
             for version, root in zip("121", roots(demonstration), strict=True)
         ]
 
+    def test_it_says_what_the_machine_runs_on(self, demonstration: Demonstration) -> None:
+        words = r"\[ *[0-9.]+ s\] Virtual machines (use KVM|are emulated \(TCG\): .+|run with .+)"
+        said = demonstration.said.splitlines()
+        assert len([line for line in said if re.fullmatch(words, line)]) == 1
+
+    def test_the_end_says_what_is_on_the_disk_and_how_to_go_on(
+        self, demonstration: Demonstration
+    ) -> None:
+        first, second, _ = (root[:12] for root in roots(demonstration))
+        done, booted, rollback, *rest = demonstration.said.splitlines()[-8:]
+        words = r"Done in \d+ min \d+ s\. \S+/disk\.img follows (\S+), and has:"
+        assert re.fullmatch(words, done)[1] == REFERENCE
+        assert booted.startswith("  booted    version 1, image sha256:")
+        assert booted.endswith(f"root composefs:{first}…")
+        assert rollback.startswith("  rollback  version 2, image sha256:")
+        assert rollback.endswith(f"root composefs:{second}…, pinned")
+        assert rest[0] == "Next:"
+        assert rest[1].startswith("  make boot ")
+
     def test_the_rollback_brings_the_first_one_back(self, demonstration: Demonstration) -> None:
         first, second, third = roots(demonstration)
         assert (first == third, first == second) == (True, False)

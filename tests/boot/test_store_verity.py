@@ -1,36 +1,34 @@
 """A repository on a file system with real fs-verity: filled, damaged, checked, healed.
 
-In the live machine, on a disk of its own. Damage below the file system is done from
-outside while the guest has it unmounted.
+In a live machine that is resumed once, on a disk of its own. Damage below the file system is
+done from outside while the guest has it unmounted.
 """
 
 from __future__ import annotations
 
+import io
 import random
-import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stations import measure
+from stations import SMALL, measure
 
 from bootc.formats.digest import Algorithm
 from bootc.formats.verity import verity_digest
 from support import images
-from testbed import disks
 from testbed.agent import Result
-from testbed.command import Disk
-from testbed.demo_os import DemoOs
 from testbed.machine import Machine
-from testbed.qemu import find_qemu
+from testbed.saved import Saved
 from testbed.tamper import Ext4
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(2400)]
 
-#: Where the guest has the disks.
-DISK, MOUNT_POINT = "/dev/vdc", "/run/store"
-IMAGE_DISK, IMAGE = "/dev/vdd", "/run/image"
+#: Where the guest has the disk and the image.
+DISK, MOUNT_POINT = SMALL, "/run/store"
+IMAGE = "/run/image"
 REPOSITORY = f"{MOUNT_POINT}/r"
 BLOCK_BYTES = 4096
 LARGE = random.Random(4).randbytes(300_000)
@@ -58,7 +56,7 @@ class Store:
         )
 
     def mkfs(self) -> None:
-        """Begin anew."""
+        """Make an empty file system for another repository."""
         self.machine.run(
             f"mkdir -p {MOUNT_POINT}; umount -q {MOUNT_POINT};"
             f" mkfs.ext4 -q -F -O verity -b {BLOCK_BYTES} {DISK} && mount {DISK} {MOUNT_POINT}"
@@ -101,23 +99,22 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def live(demo_os: DemoOs, logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def live(
+    live_machine: Saved, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
     directory = tmp_path_factory.mktemp("store")
-    firmware_vars = directory / "vars.fd"
-    shutil.copyfile(find_qemu().firmware_vars, firmware_vars)
     layout = images.single(directory / "oci", LAYER, tag="v1")
-    image = disks.from_directory(layout.path, directory / "oci.img")
-    disk = disks.blank(directory / "store.img", 256 << 20)
-    hardware = demo_os.live(
-        disks.blank(directory / "target.img", 1 << 20),
-        firmware_vars,
-        Disk(disk, "store"),
-        Disk(image, "image", read_only=True),
-    )
-    with Machine(hardware, keep_console=logs / "store.txt") as machine:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(layout.path, ".")
+    hardware = live_machine.copy(directory)
+    (disk,) = (disk.path for disk in hardware.disks if disk.serial == "small")
+    with Machine(hardware, keep_console=logs / "store.txt", resume=live_machine) as machine:
         machine.wait_ready()
-        machine.run(f"mkdir -p {IMAGE} && mount -o ro {IMAGE_DISK} {IMAGE}")
+        machine.run(f"mkdir {IMAGE} && tar -xC {IMAGE}", input_bytes=packed.getvalue())
         yield Store(machine, disk)
+    for part in hardware.disks:
+        part.path.unlink()
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
+import socket
 import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,9 @@ from support import require
 from testbed import disks, tamper
 from testbed.command import DirectBoot, Disk, Hardware, qemu_command
 from testbed.credentials import agent_credentials, smbios_options
+from testbed.monitor import Monitor, MonitorError
 from testbed.qemu import Qemu, QemuMissingError, in_tree
+from testbed.saved import Saved
 
 QEMU = Qemu(("qemu",), Path("/fw/code"), Path("/fw/vars"))
 
@@ -42,6 +48,106 @@ def test_the_command_line_boots_a_kernel_directly(monkeypatch: pytest.MonkeyPatc
     assert argv[argv.index("-accel") + 1] == "kvm"
     assert argv[argv.index("-append") + 1] == "root=/dev/vda, quiet"
     assert "user,id=net0" in argv
+
+
+def test_the_command_line_resumes_a_saved_machine() -> None:
+    """With the same machine, and sockets of this run."""
+    hardware = Hardware(Path("/v"), [Disk(Path("/a.img"), "root")])
+    saved = qemu_command(QEMU, hardware, console="null", monitor=Path("/m,1"))
+    resumed = qemu_command(
+        QEMU, hardware, console="null", monitor=Path("/m,1"), resume=Path("/state")
+    )
+    assert "socket,id=monitor,path=/m,,1" in saved
+    assert [word for word in resumed if word not in saved] == ["-incoming", "file:/state"]
+
+
+def test_copies_of_a_saved_machine(tmp_path: Path) -> None:
+    """What the machine writes to is copied, what it only reads is shared."""
+    saved = saved_machine(tmp_path / "saved")
+    (tmp_path / "copy").mkdir()
+    hardware = saved.copy(tmp_path / "copy")
+    written, read = hardware.disks
+    assert (written.path, read.path) == (tmp_path / "copy/root.img", tmp_path / "saved/read.img")
+    written.path.write_bytes(b"changed")
+    hardware.firmware_vars.write_bytes(b"changed")
+    assert (tmp_path / "saved/root.img").read_bytes() == b"disk"
+    assert (tmp_path / "saved/vars.fd").read_bytes() == b"variables"
+    saved.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("missing", ["root.img", "vars.fd"])
+def test_copies_that_fail_leave_nothing(tmp_path: Path, missing: str) -> None:
+    saved = saved_machine(tmp_path / "saved")
+    (tmp_path / "saved" / missing).unlink()
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        saved.copy(tmp_path / "copy")
+    assert list((tmp_path / "copy").iterdir()) == []
+
+
+def saved_machine(directory: Path) -> Saved:
+    directory.mkdir()
+    for name, content in (("root.img", b"disk"), ("read.img", b""), ("vars.fd", b"variables")):
+        (directory / name).write_bytes(content)
+    parts = [
+        Disk(directory / "root.img", "root"),
+        Disk(directory / "read.img", "read", read_only=True),
+    ]
+    return Saved(directory, Hardware(directory / "vars.fd", parts))
+
+
+class Speaker(threading.Thread):
+    """QEMU's end of the monitor: answers each command with the next of the given messages."""
+
+    def __init__(self, *answers: str) -> None:
+        super().__init__(daemon=True)
+        self.ours, theirs = socket.socketpair()
+        self._file = theirs.makefile("rwb")
+        theirs.close()
+        self._answers = ['{"return": {}}', *answers]
+        self.heard: list[dict[str, Any]] = []
+        self.start()
+
+    def run(self) -> None:
+        with self._file as file:
+            file.write(b'{"QMP": {}}\n')
+            file.flush()
+            for answer in self._answers:
+                self.heard.append(json.loads(file.readline()))
+                file.write(answer.encode() + b"\n")
+                file.flush()
+
+
+def test_the_monitor_skips_events() -> None:
+    speaker = Speaker('{"event": "STOP"}\n{"return": {"status": "paused"}}')
+    with speaker.ours as connection:
+        assert Monitor(connection).execute("query-status", one=1) == {"status": "paused"}
+    assert speaker.heard == [
+        {"execute": "qmp_capabilities", "arguments": {}},
+        {"execute": "query-status", "arguments": {"one": 1}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (['{"error": {"class": "GenericError", "desc": "not so"}}'], "stop: not so"),
+        ([], "QEMU ended|Broken pipe"),
+        (
+            [*['{"return": {}}'] * 3, '{"return": {"status": "failed", "error-desc": "full"}}'],
+            "migrate: full",
+        ),
+        ([*['{"return": {}}'] * 3, '{"return": {"status": "cancelled"}}'], "migrate: cancelled"),
+    ],
+)
+def test_a_machine_that_is_not_saved_says_why(answers: list[str], words: str) -> None:
+    speaker = Speaker(*answers)
+    with (
+        speaker.ours as connection,
+        pytest.raises(MonitorError, match=words),
+    ):
+        Monitor(connection).save(Path("/state"))
 
 
 def test_credentials_become_smbios_strings() -> None:

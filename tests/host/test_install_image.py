@@ -19,7 +19,10 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.image_kernel import ImageNotBootable
+from bootc.boot.loader import Bootloader
+from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import NoSpaceOnBoot
+from bootc.boot.uki import check_installed_uki
 from bootc.deploy.bootable import InsufficientSpace
 from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.checks import Decisions
@@ -30,6 +33,7 @@ from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
+from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature, parse_origin
 from bootc.fs import mounts
@@ -39,10 +43,11 @@ from bootc.kernel import fsverity
 from bootc.kernel.mount import mount, umount2
 from bootc.oci.pull import Pulled
 from bootc.oci.source import host_architecture, open_source
+from bootc.oci.trees import image_id_of, image_tree
 from bootc.repository.sealing import VerityMissing
 from support import images, pe, require
 from support.commands import Command, Commands
-from support.images import compute_image_id, directory, file
+from support.images import directory, file
 
 pytestmark = pytest.mark.host
 
@@ -319,15 +324,22 @@ printf '#### LoaderInfo: systemd-boot %s ####' '{}' >"$3/boot/EFI/systemd/system
 """
 
 
-def unified(path: Path, *, optional: bool = True, image_id: str | None = None) -> images.Layout:
-    """Make an image with a unified kernel image beside its bare kernel."""
+def unified(
+    path: Path, *, optional: bool = True, image_id: str | None = None, arguments: str = ""
+) -> images.Layout:
+    """Make an image with a unified kernel image beside its bare kernel.
+
+    In ``arguments``, which name the image, {1} and {2} are its ids of these format versions.
+    """
     base = images.bootable(*members(), kernel=KERNEL, initramfs=INITRAMFS)
     bare = images.single(path / "bare", base)
     with open_source(ImageReference.parse(bare.reference())) as source:
-        image_id = image_id or compute_image_id(source).hex
+        root = image_tree(source).root
+    ids = ["", *(image_id_of(root, version=version).hex for version in (1, 2))]
+    named = arguments.format(*ids) or cmdline.composefs_karg(image_id or ids[1], optional=optional)
     uki = pe.program(
         (b".osrel", UKI_OS_RELEASE),
-        (b".cmdline", f"rw quiet {cmdline.composefs_karg(image_id, optional=optional)}".encode()),
+        (b".cmdline", f"rw quiet {named}".encode()),
         (b".linux", KERNEL),
         (b".initrd", INITRAMFS),
     )
@@ -374,6 +386,27 @@ def test_a_unified_kernel_image_boots(target: Target, tmp_path: Path) -> None:
     assert origin.boot_digest == hashlib.sha256(KERNEL + INITRAMFS).hexdigest()
     state = Path(target.root.path, "state/deploy", image)
     assert (state / "etc/hostname").read_bytes() == b"pristine\n"
+
+
+def test_a_unified_kernel_image_of_two_digests(target: Target, tmp_path: Path) -> None:
+    layout = unified(tmp_path, arguments="composefs.digest=?v1-sha512-12:{1} composefs=?{2}")
+    image = target.install(layout).image_id.hex
+    file = f"EFI/Linux/bootc/bootc_composefs-{image}.efi"
+    assert os.listdir(Path(target.esp.path, file).parent) == [os.path.basename(file)]
+    dirs = BootDirs(Scheme(Bootloader.SYSTEMD, BootType.UKI), menu=target.esp, binaries=target.esp)
+    first, second = check_installed_uki(dirs, Digest.from_hex(image), f"/{file}").hexes
+    assert first == image
+    # The initramfs finds either.
+    assert set(os.listdir(Path(target.root.path, "composefs/images"))) >= {first, second}
+    assert os.listdir(Path(target.root.path, "state/deploy")) == [image]
+
+
+def test_a_unified_kernel_image_with_a_digest_too_many(target: Target, tmp_path: Path) -> None:
+    layout = unified(tmp_path, arguments="composefs=?{1} composefs=?" + "ab" * 64)
+    assert refusal(target, layout) == (
+        f"The UKI has the wrong parameter composefs=?{'ab' * 64}: "
+        "no image of its container has this digest"
+    )
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_the_keys_of_the_install_configuration() -> None:
 OF_OTHER_PROGRAMS = {
     *("--boot", "--unit", "--hypothesis-profile"),
     *("--rewrite-timestamp", "--source-date-epoch"),
-    *("--net", "--privileged", "--rm", "--tmpfs"),
+    *("--net", "--pid", "--privileged", "--rm", "--tmpfs"),
     *("--mutate-in-place", "--of", "--progress-fd", "--soft-reboot", "--via-loopback"),
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

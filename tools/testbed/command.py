@@ -21,6 +21,24 @@ from testbed.qemu import Qemu
 HOST_ADDRESS = "10.0.2.2"
 AGENT_PORT = "org.bootc.agent"
 
+#: Emulated, wide vectors and string instructions cost more than what they are used in place of.
+_CPU_EMULATED = "max,-avx,-avx2,-erms,-fsrm,-fsrs,-fzrm,-svm"
+
+#: The user's choice of an accelerator; ``auto`` is for :mod:`testbed.accelerator` to replace.
+VARIABLE, AUTO = "BOOTC_QEMU_ACCEL", "auto"
+EMULATED = "tcg,thread=multi"
+
+
+def accelerator() -> str:
+    """Return the value of ``-accel``: the user's choice, or emulation, which works everywhere."""
+    chosen = os.environ.get(VARIABLE)
+    return EMULATED if chosen in (None, "", AUTO) else chosen
+
+
+def processors() -> str:
+    """Return the number of processors of a machine: ``$BOOTC_QEMU_PROCESSORS``, or two."""
+    return os.environ.get("BOOTC_QEMU_PROCESSORS", "2")
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
@@ -61,7 +79,7 @@ class DirectBoot:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a machine is made of and what it is told."""
+    """The parts of a machine, what it runs on, and what it is told."""
 
     firmware_vars: Path
     disks: Sequence[Disk]
@@ -69,24 +87,7 @@ class Hardware:
     network: bool = False
     memory_mib: int = 2048
     credentials: Mapping[str, bytes] = field(default_factory=dict)
-
-
-#: Emulated, wide vectors and string instructions cost more than what they are used in place of.
-_CPU_EMULATED = "max,-avx,-avx2,-erms,-fsrm,-fsrs,-fzrm,-svm"
-
-
-def accelerator() -> str:
-    """The value of ``-accel``: ``$BOOTC_QEMU_ACCEL``, or emulation, which works everywhere.
-
-    That /dev/kvm can be opened says little: nested in another virtual machine it
-    may still fail to run a guest.
-    """
-    return os.environ.get("BOOTC_QEMU_ACCEL", "tcg,thread=multi")
-
-
-def processors() -> str:
-    """The number of processors of a machine: ``$BOOTC_QEMU_PROCESSORS``, or two."""
-    return os.environ.get("BOOTC_QEMU_PROCESSORS", "2")
+    accelerator: str = field(default_factory=accelerator)
 
 
 def qemu_command(
@@ -95,6 +96,8 @@ def qemu_command(
     *,
     console: str,
     agent: Path | None = None,
+    monitor: Path | None = None,
+    resume: Path | None = None,
     stay: bool = False,
 ) -> list[str]:
     """Return the command that starts the machine.
@@ -104,10 +107,12 @@ def qemu_command(
         hardware: The machine.
         console: What the serial console is connected to, in the words of ``-serial``.
         agent: A listening Unix socket that the guest's agent port connects to.
+        monitor: A listening Unix socket that QEMU's own monitor connects to.
+        resume: A saved machine's memory; the machine waits for the monitor's word to go on.
         stay: Reboot when the guest reboots.
     """
-    argv = [*qemu.argv, "-machine", "q35", "-accel", accelerator(), "-smp", processors()]
-    argv += ["-cpu", _CPU_EMULATED if accelerator().startswith("tcg") else "max"]
+    argv = [*qemu.argv, "-machine", "q35", "-accel", hardware.accelerator, "-smp", processors()]
+    argv += ["-cpu", _CPU_EMULATED if hardware.accelerator.startswith("tcg") else "max"]
     argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
     argv += [] if stay else ["-no-reboot"]
     code = _escape(qemu.firmware_code)
@@ -124,6 +129,11 @@ def qemu_command(
         argv += ["-device", "virtio-serial-pci"]
         argv += ["-chardev", f"socket,id=agent,path={_escape(agent)}"]
         argv += ["-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
+    if monitor is not None:
+        argv += ["-chardev", f"socket,id=monitor,path={_escape(monitor)}"]
+        argv += ["-mon", "chardev=monitor,mode=control"]
+    if resume is not None:
+        argv += ["-incoming", f"file:{resume}"]
     if hardware.direct is not None:
         argv += ["-kernel", str(hardware.direct.kernel), "-initrd", str(hardware.direct.initramfs)]
         argv += ["-append", hardware.direct.cmdline]

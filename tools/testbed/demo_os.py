@@ -39,6 +39,11 @@ class DemoOs:
         """The OCI layout."""
         return self.directory / "oci"
 
+    @property
+    def live_image(self) -> Path:
+        """The disk of the live machine."""
+        return self.directory / "live.img"
+
     def missing(self) -> list[Path]:
         """What still has to be built."""
         names = ("oci/index.json", "live.img", "vmlinuz", "initramfs.img")
@@ -54,14 +59,23 @@ class DemoOs:
         return disk
 
     def live(
-        self, target: Path, firmware_vars: Path, *more: Disk, network: bool = False
+        self,
+        target: Path,
+        firmware_vars: Path,
+        *more: Disk,
+        own: Path | None = None,
+        network: bool = False,
     ) -> Hardware:
-        """The live machine, whose own disk forgets, with a blank disk to install on."""
+        """Return the live machine, with a disk to install on.
+
+        It starts from ``own``, a copy of ``live.img`` that keeps what the machine writes to it;
+        without one, from ``live.img``, and forgets what it writes.
+        """
         return Hardware(
             firmware_vars=firmware_vars,
             disks=[
                 Disk(target, "target"),
-                Disk(self.directory / "live.img", "live", snapshot=True),
+                Disk(own or self.live_image, "live", snapshot=own is None),
                 *more,
             ],
             direct=DirectBoot(

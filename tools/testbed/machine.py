@@ -1,14 +1,15 @@
 """A virtual machine as a context manager.
 
-Entering starts the emulator, leaving ends it, however it is left; what the
-machine needs meanwhile lies in a temporary directory that goes with it. Disks and
-the firmware's variables are the caller's files, so that one machine can install
-and the next one boot the result.
+Entering starts the emulator, leaving ends it, however it is left. What the machine needs
+meanwhile is in a temporary directory, which leaving deletes. Disks and the firmware's
+variables are the caller's files: one machine can install, and the next one boot the result.
 
     with Machine(hardware) as machine:
         machine.wait_ready()
         print(machine.run("uname -r").stdout)
         machine.power_off()
+
+A machine can be saved while it runs and resumed later (``saved.py``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from typing import Self
 from testbed.agent import Agent, AgentError, NoAnswerYetError, OnOutput, Result
 from testbed.command import Hardware, qemu_command
 from testbed.credentials import agent_credentials, network_credentials
+from testbed.monitor import Monitor, MonitorError
 from testbed.qemu import Qemu, find_qemu
+from testbed.saved import Saved, copies_in, copy_storage
 
 #: Emulated and on a busy host, a boot takes its time.
 BOOT_TIMEOUT_S = 400.0
@@ -59,7 +62,7 @@ class CommandError(MachineError):
 
 
 class Machine:
-    """One run of a machine, from power-on to power-off."""
+    """One run of a machine, from power-on or from where it was saved, to its end."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Machine:
         *,
         qemu: Qemu | None = None,
         keep_console: Path | None = None,
+        resume: Saved | None = None,
     ) -> None:
         """Describe a machine.
 
@@ -76,6 +80,8 @@ class Machine:
             keep_console: Where a copy of the console's text is left afterwards, and beside it
                 what was run in the machine (``.commands``): the time since power-on, how long
                 it took, and the command.
+            resume: Go on where this machine was saved. ``hardware`` is a copy of its parts
+                (:meth:`Saved.copy`).
         """
         credentials = {**agent_credentials(), **hardware.credentials}
         if hardware.network:
@@ -83,9 +89,11 @@ class Machine:
         self._hardware = replace(hardware, credentials=credentials)
         self._qemu = qemu or find_qemu()
         self._keep_console = keep_console
+        self._resume = resume
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
-        self._kernel_is_up = False
+        # The kernel of a saved machine is up, and the console does not show its boot again.
+        self._kernel_is_up = resume is not None
 
     def __enter__(self) -> Self:
         self._directory = Path(tempfile.mkdtemp(prefix="testbed-"))
@@ -110,12 +118,17 @@ class Machine:
         self._console = self._directory / "console"
         self._console.touch()
         self._errors = self._directory / "stderr"
-        path = self._directory / "agent"
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
-        argv = qemu_command(self._qemu, self._hardware, console=f"file:{self._console}", agent=path)
+        self._listener = self._listen("agent")
+        self._monitor_listener = self._listen("monitor")
+        self._monitor: Monitor | None = None
+        argv = qemu_command(
+            self._qemu,
+            self._hardware,
+            console=f"file:{self._console}",
+            agent=self._directory / "agent",
+            monitor=self._directory / "monitor",
+            resume=None if self._resume is None else self._resume.state,
+        )
         # The emulator must not outlive a test run that is killed.
         setpriv = shutil.which("setpriv")
         if setpriv:
@@ -128,24 +141,40 @@ class Machine:
                 stderr=errors,
                 env={**os.environ, **self._qemu.environment},
             )
-        self._listener.settimeout(1)
+        self._connection = self._accept(self._listener)
+        self._agent = Agent(self._connection)
+
+    def _listen(self, name: str) -> socket.socket:
+        path = self._directory / name
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1)
+        listener.settimeout(1)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> socket.socket:
+        """Wait for QEMU to connect.
+
+        Raises:
+            MachineError: QEMU ended.
+        """
+        assert self._process is not None
         while True:
+            ended = self._process.poll() is not None
             try:
-                connection, _ = self._listener.accept()
-                break
+                return listener.accept()[0]
             except TimeoutError:
-                if self._process.poll() is not None:
+                if ended:
                     raise MachineError(
                         f"QEMU ended: {self._errors.read_text(errors='replace')}"
                     ) from None
-        self._connection = connection
-        self._agent = Agent(connection)
 
     def _stop(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        for endpoint in ("_connection", "_listener"):
+        for endpoint in ("_connection", "_listener", "_monitor_connection", "_monitor_listener"):
             opened: socket.socket | None = getattr(self, endpoint, None)
             if opened is not None:
                 opened.close()
@@ -158,31 +187,84 @@ class Machine:
             self._keep_console.with_suffix(".commands").write_text("".join(self._commands))
         shutil.rmtree(self._directory)
 
+    def starts_kernel(self, timeout_s: float) -> bool:
+        """Wait until the kernel starts its first program; return False if it does not in time.
+
+        Raises:
+            MachineError: The machine ended before.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        while _INIT not in self.console_text():
+            if self._process.poll() is not None:
+                raise MachineError(f"the machine ended\n{self._console_tail()}")
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
     def _await_kernel(self) -> None:
-        """Wait for the kernel; start the emulator once more if it stands still before.
+        """Wait for the kernel; start the emulator again if it stands still before.
 
         On a busy host QEMU now and then leaves an emulated processor asleep for good. Up to here
         nothing of the guest's own has run, and only firmware and boot loader have written anything.
-        What the first one said is kept beside the console (``.hung``).
+        The console of the first emulator is kept beside the other (``.hung``).
         """
         if self._kernel_is_up:
             return
         self._kernel_is_up = True
-        assert self._process is not None
-        deadline = time.monotonic() + _INIT_TIMEOUT_S
-        while _INIT not in self.console_text():
-            if self._process.poll() is not None:
+        try:
+            if self.starts_kernel(_INIT_TIMEOUT_S):
                 return
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.1)
-        else:
-            return
+        except MachineError:
+            return  # the caller waits for something and finds that the machine ended
         if self._keep_console is not None:
             self._keep_console.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self._console, self._keep_console.with_suffix(".hung"))
         self._stop()
         self._start()
+
+    def save(self, directory: Path) -> Saved:
+        """Save the machine as it runs, in a new directory, and end it.
+
+        If that fails or is interrupted, the directory is deleted.
+
+        Raises:
+            MachineError: QEMU could not save it.
+            ValueError: One of its disks forgets what is written to it.
+        """
+        forgetful = [disk.serial for disk in self._hardware.disks if disk.snapshot]
+        if forgetful:
+            raise ValueError(f"a machine with the snapshot disk {forgetful[0]} cannot be saved")
+        directory.mkdir()
+        try:
+            saved = Saved(directory, copies_in(directory, self._hardware))
+            self._connected_monitor().save(saved.state)
+            self._stop()
+            copy_storage(self._hardware, saved.hardware)
+        except BaseException as exc:
+            shutil.rmtree(directory)
+            if isinstance(exc, MonitorError):
+                raise MachineError(f"cannot save: {exc}\n{self._console_tail()}") from exc
+            raise
+        return saved
+
+    def _go_on(self) -> str:
+        """Let a resumed machine run, and set its clock; return the guest's boot id."""
+        try:
+            self._connected_monitor().go_on()
+        except MonitorError as exc:
+            raise MachineError(f"cannot resume: {exc}\n{self._console_tail()}") from exc
+        # Its clock stands at the time when it was saved.
+        self.run(f"date --set=@{time.time():.3f}")
+        return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def _connected_monitor(self) -> Monitor:
+        # QEMU connects when it starts, and only once.
+        if self._monitor is None:
+            self._monitor_connection = self._accept(self._monitor_listener)
+            self._monitor = Monitor(self._monitor_connection)
+        return self._monitor
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait until commands can be run; return the guest's boot id.
@@ -190,6 +272,8 @@ class Machine:
         Raises:
             MachineError: The machine ended, stopped in its emergency mode or took too long.
         """
+        if self._resume is not None:
+            return self._go_on()
         self._await_kernel()
         assert self._agent is not None
         deadline = time.monotonic() + timeout_s

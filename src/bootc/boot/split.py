@@ -86,7 +86,7 @@ def _names(source: Dir, output: Dir, version: str) -> list[str]:
 
 
 def _copy(source: Dir, target: Dir, name: str) -> None:
-    fd = source.open_file(name, os.O_RDONLY | os.O_NONBLOCK)
+    fd = source.open_regular(name)
     try:
         info = os.fstat(fd)
         write_stream(target, name, _chunks(fd))

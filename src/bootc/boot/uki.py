@@ -14,7 +14,6 @@ that names an image.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -61,11 +60,6 @@ class UkiFacts:
     options: str
     boot_digest: str
     images: ComposefsImages
-
-    @property
-    def deployment(self) -> Digest:
-        """The id of the deployment that it boots."""
-        return Digest.from_hex(self.images.deployment)
 
 
 def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
@@ -135,8 +129,7 @@ def _installed_addons(dirs: BootDirs, path: str) -> list[str]:
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
-    # Opening a FIFO in its place must not block.
-    return open(dirs.binaries.open_file(relpath, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    return open(dirs.binaries.open_regular(relpath), "rb")
 
 
 def check_sealing(

@@ -71,6 +71,7 @@ class _InPlace:
         self._fd = fd
 
     def write(self, data: bytes, /) -> None:
+        # Here and below: verbs import this module for their help, too, which writes no file.
         from bootc.fs.atomic import write_all
 
         write_all(self._fd, data)

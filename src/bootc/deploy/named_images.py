@@ -45,7 +45,7 @@ def make_named_images(
             if expected == pulled.image_id:
                 continue
             stored = read_image(repository, pulled.manifest_digest)
-            if match_boot_image(repository, stored, expected) is None:
+            if match_boot_image(repository, stored, expected, plain=pulled.root) is None:
                 _refuse(argument, images, pulled.image_id)
     return dataclasses.replace(pulled, image_id=Digest.from_hex(images.deployment))
 

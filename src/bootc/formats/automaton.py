@@ -1,10 +1,10 @@
 """Matches many patterns against one text at once.
 
-Every byte that a pattern can take is a position (Glushkov's construction). A state is a
-set of positions. A set is made when a text first reaches it, and kept for later texts.
+Every byte that a pattern can match is a position (Glushkov's construction). A state is a set of
+positions. A set is made when a text first reaches it, and kept for later texts.
 
-Promises: no backtracking, whatever the patterns are. A byte of a text costs one look-up if
-an earlier text took the same way, and otherwise at most a visit of all positions. Memory
+Promises: no backtracking for any pattern. A byte of a text costs one look-up if an earlier text
+took the same way, and otherwise at most a visit of all positions. Memory
 is bounded: patterns that need too many positions are refused, and the sets are dropped
 when there are too many.
 
@@ -30,7 +30,7 @@ from bootc.formats.pathregex import Choice, Node, PatternError, Repeat, Run, Seq
 #: patterns has 160,000, the largest of them 90.
 _MAX_PATTERN_SIZE = 1 << 16
 _MAX_SIZE = 1 << 21
-#: What is kept of sets, counted in their positions and the ways between them.
+#: The size of the sets that are kept, counted in their positions and the ways between them.
 _MAX_KEPT = 1 << 20
 _STATE_SIZE = 16
 
@@ -53,15 +53,15 @@ class _State:
         #: Positions that wait for one certain byte, and those that wait for one of several.
         self.by_byte: dict[int, list[int]] = {}
         self.by_set: list[tuple[frozenset[int], int]] = []
-        #: Patterns that match what led here, the last pattern first.
+        #: The patterns that match the text up to here, the last pattern first.
         self.matched: tuple[int, ...] = ()
 
 
 class Automaton:
-    """Tells which of the patterns added match a text as a whole."""
+    """Finds the patterns that match a whole text."""
 
     def __init__(self) -> None:
-        #: What each position takes. A negative position ``~n`` says that pattern n has matched.
+        #: The bytes of each position. A negative position ``~n``: pattern n has matched.
         self._symbols: list[int | frozenset[int]] = []
         #: The positions after each; None stands for the next one alone.
         self._after: list[list[int] | None] = []

@@ -336,7 +336,7 @@ def composefs_images(text: str) -> ComposefsImages:
         raise CmdlineError(
             f"the arguments {_shortened(optional[False])} and {_shortened(optional[True])} "
             "disagree: only one of them tolerates missing fs-verity",
-            hint="remove the argument that somebody added, or give all of them the ?",
+            hint="remove the argument that was added, or write the ? in all of them or in none",
         )
     if not found:
         raise CmdlineError("no composefs image in the kernel command line")

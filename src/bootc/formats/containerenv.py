@@ -13,7 +13,7 @@ import json
 
 
 def parse_containerenv(data: bytes) -> dict[str, str]:
-    """Return the values by key; lines that are malformed are passed by."""
+    """Return the values by key. Malformed lines are ignored."""
     values: dict[str, str] = {}
     for line in data.decode("utf-8", "replace").split("\n"):
         key, equals, quoted = line.strip().partition("=")
@@ -27,7 +27,7 @@ def _unquoted(text: str) -> str | None:
     if not text.startswith('"'):
         return text
     try:
-        # Names and ids need none of the escapes that JSON has not.
+        # Go has escapes that JSON lacks, but names and ids do not need them.
         value = json.loads(text)
     except ValueError:
         return None

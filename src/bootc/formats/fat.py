@@ -37,7 +37,7 @@ def is_name(text: str) -> bool:
 
 
 def same_names(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return two names that differ only in the case of letters, which FAT does not know."""
+    """Return two names that differ only in the case of letters. FAT takes them for the same."""
     known: dict[str, str] = {}
     for name in names:
         if (other := known.setdefault(name.casefold(), name)) != name:

@@ -1,7 +1,7 @@
 """Reads SELinux ``file_contexts`` and looks up the label of a path.
 
-Promises: the answer is that of composefs-rs, so digests agree: of all matching lines the
-last one has the label. (libselinux sorts lines by how specific they are. Compiled policies
+Promises: the label is the one that composefs-rs finds, so digests agree: the last matching line
+has the label. (libselinux sorts lines by how specific they are. Compiled policies
 are sorted already, so the two differ only in corner cases.) A bad line is refused with the
 name of the file and the number of the line.
 
@@ -110,7 +110,7 @@ class FileContexts:
     """The labels a policy gives.
 
     Args:
-        rules: In the order of the files, the later the stronger.
+        rules: The rules in the order of the files. Later rules take precedence.
         aliases: As :func:`parse_subs` returns them.
 
     Raises:
@@ -120,9 +120,9 @@ class FileContexts:
     def __init__(self, rules: Iterable[Rule], aliases: Mapping[bytes, bytes]) -> None:
         self.aliases = aliases
         self._automaton = Automaton()
-        #: What the automaton's patterns stand for: the rule's place among all, and the rule.
+        #: For each pattern of the automaton: the index of its rule, and the rule.
         self._regular: list[tuple[int, Rule]] = []
-        #: Rules that no automaton can match, the strongest first; there are few if any.
+        #: Rules that no automaton can match, the last first. Policies have few or no such rules.
         self._irregular: list[tuple[int, Rule, Node]] = []
         for place, rule in enumerate(rules):
             try:

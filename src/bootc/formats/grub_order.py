@@ -45,7 +45,7 @@ def _compare_versions(a: str, b: str) -> int:
 
 
 def _compare_runs(a: str, b: str) -> int:
-    # A tilde is less than all, and a word less than any number.
+    # A tilde is less than everything else, and a word is less than a number.
     kind_a, kind_b = _kind(a), _kind(b)
     if kind_a != kind_b:
         return kind_a - kind_b

@@ -64,7 +64,7 @@ _MAX_TEXT = 4096 + 128
 
 
 class ImageReferenceError(Error):
-    """Text that names no image."""
+    """A text is not a valid image reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class ImageReference:
         'oci:/srv/layout:localhost/os:43'
 
         Raises:
-            ImageReferenceError: it is no tag, or images of this transport have none.
+            ImageReferenceError: it is not a valid tag, or images of this transport have no tags.
         """
         if not _TAG.match(tag):
             raise ImageReferenceError(f"bad tag {tag[:160]!r}")
@@ -139,16 +139,16 @@ class ImageReference:
         'docker://localhost:5000/os@sha256:e'
 
         Raises:
-            ImageReferenceError: that makes no reference.
+            ImageReferenceError: the result is not a valid reference.
         """
         return ImageReference.of(self.transport, f"{_untagged(self.name)}@{digest}")
 
     @classmethod
     def of(cls, transport: str, name: str) -> ImageReference:
-        """Put a reference together from its parts, as options and status files hold them.
+        """Return the reference with these parts, which options and status files have.
 
         Raises:
-            ImageReferenceError: an unknown transport, or a name no image can have.
+            ImageReferenceError: an unknown transport, or an impossible name.
         """
         if transport not in TRANSPORTS:
             raise ImageReferenceError(

@@ -19,7 +19,7 @@ import zstandard
 
 from bootc.errors import Error
 
-#: What is read of an archive once it is decompressed; twenty times the usual size.
+#: The limit of the decompressed size: twenty times the usual size.
 MAX_BYTES = 1 << 31
 MAX_NAME_BYTES = 4096
 
@@ -30,7 +30,7 @@ _SIZE, _NAME_SIZE = slice(54, 62), slice(94, 102)
 _ALIGNMENT = 4
 _TRAILER = b"TRAILER!!!"
 _CHUNK_BYTES = 1 << 16
-#: A zstd decompressor gives out all that comes of what it was fed, some 32 KiB for a byte.
+#: A zstd decompressor returns all output for its input at once: up to about 32 KiB for a byte.
 _ZSTD_FEED_BYTES = 1 << 10
 
 _GZIP, _BZIP2, _XZ, _LZMA = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x5d\0\0"
@@ -39,7 +39,7 @@ _LONGEST_MAGIC = 6
 
 
 class InitramfsError(Error):
-    """Bytes that are no initramfs, or one that cannot be read."""
+    """Bytes are not an initramfs, or it cannot be read."""
 
     def __init__(self, what: str, offset: int) -> None:
         super().__init__(f"bad initramfs: {what} at offset {offset}")

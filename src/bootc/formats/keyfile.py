@@ -13,7 +13,7 @@ from bootc.errors import Error
 
 
 class KeyfileError(Error):
-    """Bytes that are no key file. The message continues a sentence that names the file."""
+    """Bytes are not a key file. The message continues a sentence that names the file."""
 
 
 def parse_keyfile(data: bytes) -> dict[tuple[str, str], str]:

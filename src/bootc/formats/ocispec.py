@@ -55,12 +55,12 @@ LAYER_TYPES = frozenset(
 #: Annotation of an index entry that names it within a layout directory.
 REF_NAME = "org.opencontainers.image.ref.name"
 
-#: Sizes nobody needs more than; they bound what is read into memory. What is larger is not
-#: parsed, so that nothing is stored that could not be read.
+#: No image needs larger documents. The limits bound the memory for reading one. A pull refuses
+#: larger documents, so every stored document can be read.
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CONFIG_BYTES = 16 << 20
 _MAX_SIZE = (1 << 63) - 1
-#: What JSON can escape, and no file or terminal takes.
+#: JSON can escape these halves of a character. Files and terminals cannot take them.
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 #: Names of machines (``uname -m``) as the Go language, and so images, spell them.
@@ -78,7 +78,7 @@ _T = TypeVar("_T")
 
 
 class ImageSpecError(Error):
-    """A document of an image is malformed, or is not what it should be."""
+    """A document of an image is malformed, or is a document of another type."""
 
 
 class WrongArchitecture(Error):
@@ -100,7 +100,7 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A reference to a blob: what it is, its digest and its size."""
+    """A reference to a blob: its media type, digest and size."""
 
     media_type: str
     digest: OciDigest
@@ -251,7 +251,7 @@ def _document(raw: bytes, what: str, media_types: frozenset[str], limit: int) ->
     top.mapping()
     if media_types:
         if (version := top.get("schemaVersion")).value != 2:
-            # Not quoted: what is nested as deeply as can be parsed, repr() may refuse.
+            # Not quoted: repr() may fail for a value as deeply nested as the parser allows.
             raise version.wrong("2")
         media_type = top.text("mediaType", default="")
         if media_type and media_type not in media_types:
@@ -292,7 +292,7 @@ class _Field:
         return self.value
 
     def get(self, key: str) -> _Field:
-        """Return what stands under a key that the specification has."""
+        """Return the value of a key of the specification."""
         field = self.below(key)
         folded = key.casefold()
         for other in self.mapping():

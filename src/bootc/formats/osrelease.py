@@ -52,7 +52,7 @@ class OsRelease:
 
 
 def parse_os_release(data: bytes) -> OsRelease:
-    """Parse the file's bytes; what is not UTF-8 becomes the replacement character."""
+    """Parse the file's bytes. Bytes that are not UTF-8 become the replacement character."""
     fields: dict[str, str] = {}
     for line in data.decode("utf-8", "replace").split("\n"):
         name, equals, quoted = line.strip().partition("=")
@@ -67,13 +67,13 @@ def parse_os_release(data: bytes) -> OsRelease:
 
 
 def _for_a_menu(value: str) -> str:
-    # Blanks, not escapes: boot loaders give a backslash meanings of their own.
+    # Blanks, not escapes: a backslash has a meaning for boot loaders.
     shown = "".join(c if c.isprintable() else " " for c in value[:_MAX_CHARACTERS])
     return shown.strip()
 
 
 def _unquote(text: str) -> str | None:
-    """Undo shell quoting, or return None where a quote stays open."""
+    """Undo shell quoting, or return None if a quote is not closed."""
     value: list[str] = []
     quote = ""
     characters = iter(text)

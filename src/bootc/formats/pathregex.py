@@ -32,7 +32,7 @@ MAX_REPEAT = 1000
 
 
 class PatternError(Error):
-    """A pattern nobody can match, or one this project refuses."""
+    """A pattern is malformed, or bootc refuses it."""
 
     def __init__(self, what: str, offset: int | None = None) -> None:
         super().__init__(what if offset is None else f"{what} at offset {offset} of the pattern")
@@ -184,7 +184,7 @@ class _Parser:
         self._tokens = [*_tokens(text), _Token("end", len(text), b"")]
         self._at = 0
         names = {token.name for token in self._tokens}
-        # What Rust cannot parse is read by PCRE2, in its dialect.
+        # composefs-rs gives patterns that Rust cannot parse to PCRE2, which has another dialect.
         self._perl = not names.isdisjoint(("look", "brace"))
         self._regular = names.isdisjoint(("look", "anchor"))
 
@@ -213,7 +213,7 @@ class _Parser:
         first = True
         while (token := self._tokens[self._at]).name == "repeat":
             low, high = _bounds(token)
-            # In PCRE2 a second + is another thing; of counts nobody stacks two.
+            # In PCRE2 a second + has another meaning, and no policy repeats a count.
             if not first and (self._perl or token.text.startswith(b"{")):
                 raise PatternError("a repeat of a repeat", token.offset)
             node = Repeat(node, low, high)

@@ -23,7 +23,7 @@ def composefs_enabled(data: bytes) -> bool:
     """Tell whether the file enables composefs.
 
     Raises:
-        KeyfileError: it is no key file.
+        KeyfileError: it is not a key file.
     """
     values = parse_keyfile(data)
     if values.get(("root", "transient")) in _TRUE:

@@ -18,14 +18,14 @@ import os
 _SAFE = frozenset("/.-_,=:")
 #: Safe among ASCII only, as upstream quotes names.
 _SAFE_ASCII = _SAFE | frozenset("+@]")
-#: What double quotes do not protect.
+#: The shell expands these inside double quotes.
 _EXPANDED = frozenset("$`!")
 
 
 def shell_quoted(name: str) -> str:
-    """Return a name quoted for a shell where that is needed.
+    """Return a name, quoted for a shell if necessary.
 
-    Bytes that are not UTF-8 are in ``name`` as :func:`os.fsdecode` leaves them.
+    Bytes that are not UTF-8 are encoded in ``name`` as by :func:`os.fsdecode`.
     """
     name = _as_utf8(name)
     if all(c.isalnum() or c in _SAFE for c in name):
@@ -44,7 +44,7 @@ def shell_quoted(name: str) -> str:
 
 
 def double_quoted(name: str) -> str:
-    r"""Return a name in double quotes, with escapes for what is not text.
+    r"""Return a name in double quotes, with escapes for bytes that are not printable text.
 
     >>> print(double_quoted(os.fsdecode(b"a\xff\n")))
     "a\xFF\n"

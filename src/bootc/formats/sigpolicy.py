@@ -31,8 +31,8 @@ class SignaturePolicy:
     """The broad rules of a policy: the types of the requirements an image must meet, all of them.
 
     Attributes:
-        default: For images that no other rule is about.
-        transports: For the images of a transport that no narrower rule names, by transport.
+        default: The requirements for images without another rule.
+        transports: By transport, the requirements for its images without a narrower rule.
     """
 
     default: tuple[str, ...]
@@ -42,7 +42,7 @@ class SignaturePolicy:
         """Name the broad rule by which images need no signature, or return None.
 
         Args:
-            transport: Of the image, as the policy spells it: ``docker`` is a registry.
+            transport: The transport in the spelling of the policy: ``docker`` is a registry.
         """
         if _accepts_anything(self.default):
             return "the default"
@@ -55,7 +55,7 @@ def parse_policy(data: bytes) -> SignaturePolicy:
     """Parse a signature policy.
 
     Raises:
-        PolicyError: the bytes are no policy.
+        PolicyError: the bytes are not a policy.
     """
     try:
         value = json.loads(data)

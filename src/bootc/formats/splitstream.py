@@ -55,11 +55,11 @@ _MAX_NAMES_BYTES = 4 << 20
 
 
 class StreamTooLarge(Error):
-    """A stream would be larger than what readers take."""
+    """A stream would be larger than readers accept."""
 
 
 class SplitstreamError(Error):
-    """Bytes that are no splitstream."""
+    """Bytes are not a splitstream."""
 
     def __init__(self, what: str, offset: int) -> None:
         super().__init__(f"bad splitstream: {what} at offset {offset}")
@@ -67,7 +67,7 @@ class SplitstreamError(Error):
 
 
 class StreamWriter:
-    """Builds one stream in memory; objects are only referred to."""
+    """Builds one stream in memory. It contains references to objects, not their content."""
 
     def __init__(self, algorithm: Algorithm, content_type: bytes) -> None:
         self._algorithm = algorithm
@@ -83,7 +83,7 @@ class StreamWriter:
         self._stored_bytes = 0
 
     def refer(self, name: str, stream: Digest) -> None:
-        """Add a named reference; a name given twice means the later stream.
+        """Add a named reference. It replaces an earlier one of the same name.
 
         Raises:
             StreamTooLarge: there are :data:`MAX_NAMED_REFS` of them.
@@ -121,7 +121,7 @@ class StreamWriter:
         self._size_bytes += size_bytes
 
     def finish(self) -> bytes:
-        """Return the stream. The writer is used up.
+        """Return the stream. The writer cannot be used afterwards.
 
         Raises:
             StreamTooLarge: as :meth:`inline` and :meth:`refer`.
@@ -172,7 +172,7 @@ class StreamWriter:
 
 
 def check_stream_size(size_bytes: int) -> None:
-    """Refuse a stream that no reader would take.
+    """Refuse a stream that readers would not accept.
 
     Raises:
         StreamTooLarge: it has more than :data:`MAX_STREAM_BYTES`.
@@ -223,7 +223,7 @@ class _Range(NamedTuple):
 
 
 class StreamReader:
-    """One stream: what it refers to, and its body from start to end, once.
+    """One stream: its references, and its body, which is read once from start to end.
 
     Raises:
         SplitstreamError: the header or the references are wrong.
@@ -301,7 +301,7 @@ class StreamReader:
         return self._object(index)
 
     def chunks(self, largest: int = 1 << 16) -> Iterator[bytes | Digest]:
-        """Yield what is left of the body: inline pieces up to ``largest`` bytes, and objects.
+        """Yield the rest of the body: inline pieces up to ``largest`` bytes, and objects.
 
         Raises:
             SplitstreamError: the body is wrong.

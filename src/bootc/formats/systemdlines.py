@@ -38,7 +38,7 @@ def typed_names(data: bytes) -> list[tuple[str, str]]:
 
 
 def tmpfiles_path(path: str) -> str:
-    r"""Return a path as a line of ``tmpfiles.d`` has it.
+    r"""Return a path in the form of a line of ``tmpfiles.d``.
 
     >>> print(tmpfiles_path("/var/foo bar"))
     /var/foo\x20bar
@@ -51,7 +51,7 @@ def _hex(char: str) -> str:
 
 
 def _word(text: bytes) -> tuple[bytes, bytes]:
-    """Return the first word, and what follows it; a word that is malformed is empty."""
+    """Return the first word and the text after it. A malformed word is empty."""
     text = text.lstrip(_BLANKS)
     quote = text[0] if text[:1] in (b"'", b'"') else None
     word = bytearray()
@@ -72,7 +72,7 @@ def _word(text: bytes) -> tuple[bytes, bytes]:
 
 
 def _unescape(text: bytes, at: int) -> tuple[bytes, int]:
-    """Return what an escape stands for, nothing if it is malformed, and where the text goes on."""
+    """Return the value of an escape (empty if malformed), and the offset of the text after it."""
     kind = text[at] if at < len(text) else 0
     if kind in _NUMBERS:
         digits, base = _NUMBERS[kind]

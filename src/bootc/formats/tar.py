@@ -53,7 +53,7 @@ _MAX_TIME = _MAX_SIZE = (1 << 63) - 1
 
 
 class TarError(Error):
-    """Bytes that are no tar archive, or one this project refuses."""
+    """Bytes are not a tar archive, or bootc refuses the archive."""
 
     def __init__(self, what: str, offset: int, *, entry: bytes | None = None) -> None:
         where = "" if entry is None else f"entry {shown(entry)}: "
@@ -63,11 +63,11 @@ class TarError(Error):
         self._entry = entry
 
     def inside(self, entry: bytes) -> TarError:
-        """Return the same error of an entry whose path is known."""
+        """Return the same error with the path of the entry."""
         return TarError(self._what, self.offset, entry=entry)
 
     def follow(self, last: bytes | None) -> None:
-        """Name the last good entry where the error is not of one itself."""
+        """Name the last good entry if the error does not name an entry."""
         if self._entry is None and last is not None:
             self.message += f", after entry {shown(last)}"
             self.args = (self.message,)

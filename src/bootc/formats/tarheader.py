@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from bootc.formats.tar import BLOCK_BYTES, EntryKind
 
-#: What an archive ends with, and what its length is a multiple of.
+#: The length of an archive is a multiple of this; zeros fill it up.
 RECORD_BYTES = 20 * BLOCK_BYTES
 TRAILER = bytes(2 * BLOCK_BYTES)
 
@@ -64,20 +64,20 @@ def tar_header(member: Member) -> bytes:
     info.uid = _small(member.uid, _MAX_ID, b"uid", records)
     info.gid = _small(member.gid, _MAX_ID, b"gid", records)
     info.size = _small(member.size_bytes, _MAX_NUMBER, b"size", records)
-    # No header can say a time before 1970; our reader refuses such a record, too.
+    # A header cannot have a time before 1970. bootc's own reader refuses a record with one, too.
     seconds = max(member.mtime_s, 0)
     info.mtime = _small(seconds, _MAX_NUMBER, b"mtime", records)
     if member.mtime_ns and member.mtime_s >= 0:
         records[b"mtime"] = b"%d.%09d" % (seconds, member.mtime_ns)
     for name, value in sorted(member.xattrs.items()):
-        # As GNU tar does it: a keyword ends at the first equals sign.
+        # The same escapes as in GNU tar, because a keyword ends at the first equals sign.
         key = name.replace(b"%", b"%25").replace(b"=", b"%3D")
         records[b"SCHILY.xattr." + key] = value
     return _extension(records) + _block(info)
 
 
 def padding(size_bytes: int) -> bytes:
-    """Return what fills a body up to whole blocks."""
+    """Return the zeros that fill a body up to whole blocks."""
     return bytes(-size_bytes % BLOCK_BYTES)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 
-#: Regular files up to this size live inside the image, larger ones in the object store.
+#: Regular files up to this size are stored in the image, larger ones as objects.
 INLINE_MAX_BYTES = 64
 
 #: Directories nested deeper than this are neither written nor read.
@@ -24,7 +24,7 @@ MAX_DEPTH = 2048
 
 
 class NotADirectoryInTree(Error):
-    """A tree has something else in the place of a directory."""
+    """A tree has another kind of file in the place of a directory."""
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Redirected(External):
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """Content kept below the object store under ``path``, with no digest to check it by.
+    """Content below the object store under ``path``, without a digest.
 
     Only dumpfiles and images of other tools contain these; a pull makes none.
     """
@@ -145,7 +145,7 @@ Content = (
 
 
 class FileKind(enum.Enum):
-    """The types of a file, each with what formats and messages call it."""
+    """The types of files, with their names in messages and their values in formats."""
 
     REGULAR = ("regular file", stat.S_IFREG, 1)
     DIRECTORY = ("directory", stat.S_IFDIR, 2)
@@ -192,7 +192,7 @@ def kind_of(content: Content) -> FileKind:
 
 @dataclass(slots=True, eq=False)
 class Leaf:
-    """Anything but a directory. Compared by identity: the same object twice is a hard link."""
+    """A file that is not a directory. The same object in several places is a hard link."""
 
     stat: Stat
     content: Content
@@ -225,8 +225,7 @@ class Directory:
         """Follow ``path`` like :meth:`lookup`, to a directory that may be missing.
 
         Raises:
-            NotADirectoryInTree: it is something else, or below something else. Otherwise it
-                would count as missing.
+            NotADirectoryInTree: it, or a parent, is another kind of file.
         """
         node: Directory = self
         names = path.encode().split(b"/")

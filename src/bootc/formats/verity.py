@@ -72,7 +72,7 @@ class VerityHasher:
             self._pending += view[end:]
 
     def update_zeros(self, count: int) -> None:
-        """Feed ``count`` zero bytes, as a hole of a file has, in next to no time."""
+        """Feed ``count`` zero bytes, for a hole of a file, in very little time."""
         align = min(-len(self._pending) % _GATHER, count)
         self.update(bytes(align))
         blocks, rest = divmod(count - align, BLOCK_SIZE)
@@ -102,7 +102,7 @@ class VerityHasher:
             self._push(level + 1, self._hash(blocks))
 
     def _push_run(self, level: int, digest: bytes, count: int) -> None:
-        """Append one digest many times: blocks full of it all have the same digest again."""
+        """Append one digest many times. All full blocks of it have the same digest."""
         in_block = BLOCK_SIZE // len(digest)
         held = len(self._levels[level]) // len(digest) if level < len(self._levels) else 0
         align = min(-held % in_block, count)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bootc.fs.dir import Dir
+from bootc.fs.dir import Dir, naming
 from bootc.kernel import files
 
 FILE_PREFIX = ".tmp-file-"
@@ -47,22 +47,27 @@ def write_file(directory: Dir, name: str, data: bytes, *, mode: int = 0o644, dur
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         return directory.open_file(temporary, flags, mode)
 
+    path = f"{directory.path}/{name}"
     temporary, fd = _with_temporary_name(FILE_PREFIX, create)
     try:
         with open(fd, "wb", buffering=0) as file:
-            write_all(file.fileno(), data)
-            if durable:
-                os.fsync(file.fileno())
+            with naming(path):
+                write_all(file.fileno(), data)
+                if durable:
+                    os.fsync(file.fileno())
             directory.rename(temporary, name)
             if durable:
-                # FAT writes with a directory only the new name; what it names, with the file.
-                os.fsync(file.fileno())
+                # On FAT a sync of the directory writes only the new name. A sync of the file
+                # writes the rest of its directory entry.
+                with naming(path):
+                    os.fsync(file.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)
         raise
     if durable:
-        os.fsync(directory.fileno())
+        with naming(directory.path):
+            os.fsync(directory.fileno())
 
 
 def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
@@ -78,41 +83,45 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
         name: One component.
         chunks: The content in pieces.
     """
+    path = f"{directory.path}/{name}"
     temporary = f"{FILE_PREFIX}{name}"
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(temporary)
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
-        with open(fd, "wb") as target:
+        with open(fd, "wb", buffering=0) as target:
             for number, chunk in enumerate(chunks):
-                if number == 1:
-                    # The beginning and the name are on the disk before most of the content. The
-                    # next check of FAT turns clusters without a name into a file FSCK0000.REC,
-                    # which nothing would ever remove.
-                    target.flush()
-                    os.fsync(target.fileno())
-                    os.fsync(directory.fileno())
-                target.write(chunk)
-            target.flush()
-            os.fsync(target.fileno())
+                with naming(path):
+                    if number == 1:
+                        # The beginning and the name are on the disk before most of the content.
+                        # The next check of FAT turns clusters without a name into a file
+                        # FSCK0000.REC, which nothing would ever remove.
+                        os.fsync(target.fileno())
+                        os.fsync(directory.fileno())
+                    write_all(target.fileno(), chunk)
+            with naming(path):
+                os.fsync(target.fileno())
             directory.rename(temporary, name)
-            # FAT writes with a directory only the new name; what it names, with the file.
-            os.fsync(target.fileno())
+            with naming(path):
+                # On FAT a sync of the directory writes only the new name. A sync of the file
+                # writes the rest of its directory entry.
+                os.fsync(target.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             directory.unlink(temporary)
         raise
-    os.fsync(directory.fileno())
+    with naming(directory.path):
+        os.fsync(directory.fileno())
 
 
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:
-    """Make ``relpath`` a symlink that says ``target``, replacing an older link.
+    """Make ``relpath`` a symlink to ``target``, replacing an older link.
 
     The temporary link is in ``directory`` itself and not beside ``relpath``: under ``refs/``
     a leftover would count as a reference.
 
     Raises:
-        OSError: also with EINVAL, when ``relpath`` exists and is no symlink.
+        OSError: also with EINVAL, if ``relpath`` exists and is not a symlink.
     """
     try:
         directory.symlink(target, relpath)
@@ -140,7 +149,7 @@ def exchange(directory: Dir, a: str, b: str) -> None:
 class Tmpfile:
     """A file that has no name yet: write it, then :meth:`publish` it.
 
-    Use it as a context manager; an unpublished file is gone afterwards.
+    Use it as a context manager. At the end it removes a file that was not published.
     """
 
     __slots__ = ("_directory", "_fd", "_name")
@@ -162,7 +171,7 @@ class Tmpfile:
 
     @classmethod
     def create_named(cls, directory: Dir, mode: int = 0o644) -> Self:
-        """Make an empty file with a temporary name, where nameless ones do not exist."""
+        """Make an empty file with a temporary name, for file systems without ``O_TMPFILE``."""
 
         def create(name: str) -> int:
             return directory.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
@@ -175,7 +184,7 @@ class Tmpfile:
         """Give a file of the same file system a second, temporary name, and open it read-only.
 
         Raises:
-            OSError: also with EXDEV or EPERM, where the file system cannot make the link.
+            OSError: also with EXDEV or EPERM, if the file system cannot make the link.
         """
         path = f"/proc/self/fd/{fd}"
         read_only = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -202,7 +211,7 @@ class Tmpfile:
         write_all(self.fileno(), data)
 
     def reopen(self) -> int:
-        """Trade the writable descriptor for a read-only one and return it (still owned here).
+        """Replace the writable descriptor by a read-only one. Return it; it stays owned here.
 
         fs-verity can be enabled only on files that nobody has open for writing.
         """
@@ -212,7 +221,7 @@ class Tmpfile:
         return read_only
 
     def renew(self) -> None:
-        """Move the content into a fresh writable inode, which nobody else has ever opened."""
+        """Move the content into a new writable inode, which no other process has open."""
         source = self.fileno()
         with Tmpfile.create(self._directory, os.fstat(source).st_mode & 0o7777) as fresh:
             offset = 0
@@ -225,7 +234,7 @@ class Tmpfile:
         """Give the file its name below ``directory``, which is in the same file system.
 
         Returns:
-            False when the name was taken already; nothing has changed then.
+            False if the name exists already; then nothing has changed.
         """
         with directory.parent_of(relpath) as (to_fd, name):
             try:
@@ -243,13 +252,13 @@ class Tmpfile:
         return True
 
     def detach(self) -> Tmpfile:
-        """Hand the file on: the result owns it, and this one is closed."""
+        """Return a new object that owns the file, and close this one."""
         taken = Tmpfile(self._directory, self.fileno(), self._name)
         self._fd, self._name = -1, None
         return taken
 
     def replace(self, directory: Dir, relpath: str) -> None:
-        """Give the file its name below ``directory``, in place of whatever has that name."""
+        """Give the file its name below ``directory``, replacing any file of that name."""
         temporary, published = _with_temporary_name(
             OBJECT_PREFIX, lambda name: self.publish(directory, name)
         )
@@ -263,7 +272,7 @@ class Tmpfile:
             raise
 
     def close(self) -> None:
-        """Close the file and drop it if it was not published; closing twice is fine."""
+        """Close the file, and remove it if it was not published. Closing twice is allowed."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -285,7 +294,7 @@ class Tmpfile:
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """Write ``data`` where the descriptor stands, however many calls that takes."""
+    """Write all of ``data`` at the position of the descriptor, in as many calls as needed."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

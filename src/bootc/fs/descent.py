@@ -1,13 +1,12 @@
 """The way from a directory down into its tree, for walks of any depth.
 
-Directories may be nested deeper than Python's limit of nested calls, and deeper than a
-process may open files. So a walk is a loop, and a
-:class:`Descent` keeps only the last directories of the way open. It opens an earlier one
-again through ``..`` when the walk comes back to it.
+Directories may be nested deeper than Python's limit of nested calls, and deeper than a process may
+open files. Therefore a walk is a loop, and a :class:`Descent` keeps only the last directories of
+the way open. When the walk comes back to an earlier one, it opens this directory again as ``..``.
 
-Promises: a directory that is opened again is the one that was left, or the walk ends. No
-symlink is followed. With ``cross_mounts=False`` the walk never enters anything that is
-mounted below its top, bind mounts of the same file system included.
+Promises: a directory that is opened again is the same one, or the walk ends with an error. No
+symlink is followed. With ``cross_mounts=False`` the walk enters no mount below its top, not even a
+bind mount of the same file system.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import Self
 from bootc.kernel import files
 from bootc.kernel.proc import mount_id
 
-#: How many directories of the way are open at most, besides the top.
+#: The maximum number of open directories of the way, not counting the top.
 _HELD = 64
-#: Messages show the last names of a longer path.
+#: A message shows only this many names, the last ones, of a path.
 _SHOWN_NAMES = 128
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class MountPoint(OSError):
-    """Something is mounted in a tree where only the tree's own file system is wanted."""
+    """A walk that stays in one file system met a mount point."""
 
     def __init__(self, path: str) -> None:
         text = "something is mounted on it; unmount that first (findmnt lists what is mounted)"
@@ -41,8 +40,8 @@ class Descent:
     Args:
         top: Descriptor of the directory where the walk begins; it belongs to the caller.
         path: How messages name that directory.
-        cross_mounts: Enter what is mounted below it.
-        max_depth: How many directories may lie below each other, the top included.
+        cross_mounts: Enter mounts below it.
+        max_depth: The maximum number of nested directories, including the top.
     """
 
     __slots__ = ("_cross_mounts", "_fds", "_identities", "_max_depth", "_names", "top_path")
@@ -64,7 +63,7 @@ class Descent:
 
     @property
     def name(self) -> str:
-        """The name of the current directory, which is not the top."""
+        """The name of the current directory. The top has none."""
         return self._names[-1]
 
     @property
@@ -75,10 +74,10 @@ class Descent:
     def relpath(self, name: str | None = None) -> str:
         """Return the path of an entry of the current directory, for messages.
 
-        It is relative to the top, and only the end of it where it is very long.
+        The path is relative to the top. Of a very long path this is only the end.
 
         Args:
-            name: The entry; the current directory itself if left out.
+            name: The entry, or None for the current directory itself.
         """
         shown = self._names[-_SHOWN_NAMES:]
         if self.depth > _SHOWN_NAMES:
@@ -88,14 +87,14 @@ class Descent:
         return "/".join(shown) or "."
 
     def whole_relpath(self, name: str) -> str:
-        """Return the path of an entry of the current directory, to be used from the top.
+        """Return the whole path of an entry of the current directory, relative to the top.
 
-        It may be longer than the kernel takes.
+        It may be longer than the kernel accepts.
         """
         return "/".join([*self._names, name])
 
     def path(self, name: str | None = None) -> str:
-        """Return the same with the path of the top in front."""
+        """Return :meth:`relpath` with the path of the top in front."""
         relpath = self.relpath(name)
         return self.top_path if relpath == "." else f"{self.top_path.rstrip('/')}/{relpath}"
 
@@ -103,8 +102,8 @@ class Descent:
         """Go into a directory of the current one, and return its descriptor.
 
         Raises:
-            MountPoint: something is mounted on it, and mounts are not to be crossed.
-            OSError: it cannot be opened; ENAMETOOLONG where it is nested too deeply.
+            MountPoint: something is mounted on it, and ``cross_mounts`` is false.
+            OSError: it cannot be opened; ENAMETOOLONG if it is nested too deeply.
         """
         if self._max_depth is not None and self.depth + 1 >= self._max_depth:
             text = f"directories are nested deeper than {self._max_depth}"
@@ -126,7 +125,7 @@ class Descent:
         """Go back to the directory above.
 
         Raises:
-            OSError: ESTALE when the current directory has been moved meanwhile.
+            OSError: ESTALE if another process has moved the current directory.
         """
         assert self.depth > 0, "the walk does not leave its top"
         if self._fds[-2] < 0:
@@ -137,7 +136,7 @@ class Descent:
         self._identities.pop()
 
     def close(self) -> None:
-        """Close all directories but the top."""
+        """Close all directories except the top."""
         for index in range(1, len(self._fds)):
             self._close(index)
 
@@ -171,7 +170,7 @@ class Descent:
 def open_same_mount(parent: int, name: str, path: str) -> int:
     """Open a directory unless something is mounted on it, and return its descriptor.
 
-    Bind mounts of the same file system count, which device numbers do not tell.
+    This includes bind mounts of the same file system, which have the same device number.
 
     Args:
         parent: Descriptor of its parent directory.
@@ -190,7 +189,7 @@ def open_same_mount(parent: int, name: str, path: str) -> int:
         if exc.errno != errno.ENOSYS:
             exc.filename = path
             raise
-    # Linux before 5.6, and filters of system calls that do not know openat2.
+    # openat2 is missing before Linux 5.6, and some filters of system calls block it.
     fd = _open(parent, name)
     if mount_id(fd) != mount_id(parent):
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Mounts a device without a mount point. Nobody else sees the mount, and it ends with the block."""
+"""Mounts a device without a mount point. Other processes do not see it; it ends with the block."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _open(
     with contextlib.ExitStack() as stack:
         with doing(f"Mounting {device} ({fstype})"):
             mount_fd = attach()
-            # The mount lives as long as this descriptor, which cannot read the directory itself.
+            # The mount exists as long as this descriptor, which cannot read the directory itself.
             stack.callback(os.close, mount_fd)
             if writable:
                 stack.enter_context(mounts.writable_filesystem(mount_fd, device))
@@ -67,7 +67,8 @@ def _writable_mount(device: str, fstype: str, options: str) -> int:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-    # Mounted read-only somewhere: the kernel has one instance of it, which our mount joins.
+    # The device is mounted read-only elsewhere. The kernel has one instance of the file system for
+    # all mounts of a device, so the new mount shares it.
     return _mount_instance(device, fstype, ["ro", *options.split(",")], writable=True)
 
 
@@ -77,9 +78,9 @@ def _detached_mount(device: str, fstype: str, options: str) -> int:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-    # Mounted for writing somewhere: the kernel has one instance of it and does not make it
-    # read-only for us. Our mount joins it and is read-only as a mount. Not tried first: then FAT
-    # would mark itself as in use, which is a write.
+    # The device is mounted for writing elsewhere. The new mount shares this instance of the file
+    # system, and only the mount is read-only. This is not the first attempt: if nothing else had
+    # mounted a FAT, it would mark itself as in use, which is a write.
     return _mount_instance(device, fstype, options.split(","))
 
 

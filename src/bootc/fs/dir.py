@@ -1,14 +1,12 @@
-"""An owned directory descriptor, and everything done below it.
+"""A directory held open by descriptor, and the operations on files below it.
 
-Promises: no path given to a :class:`Dir` leads outside
-it. A path of several components is resolved by ``openat2`` with
-``RESOLVE_BENEATH``, so a symlink in the middle may be followed but never out of
-the directory; the last component is never followed (``O_NOFOLLOW``). Absolute
-paths and ``..`` are a bug of the caller and raise ``ValueError``. Created files
-and directories get exactly the mode asked for, whatever the umask is.
+Promises: no path given to a :class:`Dir` leads outside it. ``openat2`` with ``RESOLVE_BENEATH``
+resolves a path of several components: it follows a symlink in the middle, but never out of the
+directory. The last component is never followed (``O_NOFOLLOW``). Absolute paths and ``..`` are a
+bug of the caller and raise ``ValueError``. New files and directories get exactly the given mode,
+whatever the umask is.
 
-Names are ``str``; bytes that are not UTF-8 travel as :func:`os.fsdecode` leaves
-them.
+Names are ``str``. Bytes that are not UTF-8 are encoded as by :func:`os.fsdecode`.
 
 >>> with Dir.open("/usr") as usr, usr.open_dir("lib") as lib:
 ...     lib.path
@@ -38,7 +36,7 @@ class Dir:
 
     Args:
         fd: A descriptor of a directory (not ``O_PATH``); it belongs to the Dir from now on.
-        path: How messages name the directory; asked from the kernel when left out.
+        path: How messages name the directory; None for the path that the kernel knows.
     """
 
     __slots__ = ("_fd", "path")
@@ -49,7 +47,7 @@ class Dir:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a directory by host path; symlinks are followed here, and only here."""
+        """Open a directory by host path. Only this method follows all symlinks."""
         return cls(os.open(path, _OPEN_DIRECTORY), os.fspath(path))
 
     def fileno(self) -> int:
@@ -59,7 +57,7 @@ class Dir:
         return self._fd
 
     def close(self) -> None:
-        """Close the descriptor; closing twice is fine."""
+        """Close the descriptor. Closing twice is allowed."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -88,12 +86,12 @@ class Dir:
         return Dir(self._open(relpath, _OPEN_DIRECTORY | os.O_NOFOLLOW), self._join(relpath))
 
     def open_same_mount(self, name: str) -> Dir:
-        """Open a directory right below, unless something is mounted on it.
+        """Open an entry of this directory, unless something is mounted on it.
 
         Raises:
             MountPoint: something is mounted on it.
         """
-        # Here, as below: most commands only read, and start faster without.
+        # Here and below: most commands do not need these modules, and start faster without them.
         from bootc.fs import descent
 
         (name,) = _components(name)
@@ -107,7 +105,7 @@ class Dir:
                 try:
                     below = current.open_dir(name)
                 except FileNotFoundError:
-                    # Somebody else making it at the same time is as good.
+                    # Another process may make it at the same time.
                     with contextlib.suppress(FileExistsError):
                         current.mkdir(name, mode)
                     below = current.open_dir(name)
@@ -117,8 +115,8 @@ class Dir:
     def open_file(self, relpath: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
         """Open a file below and return its descriptor (``O_CLOEXEC | O_NOFOLLOW``).
 
-        ``mode`` matters with ``O_CREAT`` or ``O_TMPFILE``. It is exact when the file is surely
-        new (``O_EXCL``, ``O_TMPFILE``), and otherwise loses the bits of the umask.
+        ``mode`` is used with ``O_CREAT`` or ``O_TMPFILE``. A file that is certainly new
+        (``O_EXCL``, ``O_TMPFILE``) gets exactly this mode. Otherwise the umask applies.
         """
         unnamed = flags & os.O_TMPFILE == os.O_TMPFILE
         creates = unnamed or flags & os.O_CREAT
@@ -132,22 +130,22 @@ class Dir:
         return fd
 
     def open_regular(self, relpath: str) -> int:
-        """Open a file that anybody may have made, as :func:`open_regular`; no symlink is followed.
+        """Open a regular file for reading, as :func:`open_regular`, but follow no symlink.
 
         Raises:
-            OSError: also with EINVAL or EISDIR when it is no regular file, ELOOP when a symlink.
+            OSError: also with EINVAL or EISDIR if it is not a regular file, ELOOP if a symlink.
         """
 
         def open_(flags: int) -> int:
             return self._open(relpath, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-        return _open_regular(open_, self._join(relpath))
+        return open_regular_by(open_, self._join(relpath))
 
     def read_bytes(self, relpath: str, limit: int | None = None) -> bytes:
         """Read a whole regular file.
 
         Raises:
-            OSError: as :meth:`open_regular`; EFBIG when it is larger than ``limit`` bytes.
+            OSError: as :meth:`open_regular`; EFBIG if it is larger than ``limit`` bytes.
         """
         with open(self.open_regular(relpath), "rb", buffering=0) as file:
             return read_all(file.fileno(), self._join(relpath), limit)
@@ -158,12 +156,17 @@ class Dir:
         Raises:
             OSError: as :meth:`open_regular`.
         """
+        path = self._join(relpath)
         with open(self.open_regular(relpath), "rb", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while True:
+                with naming(path):
+                    chunk = file.read(_CHUNK_BYTES)
+                if not chunk:
+                    return
                 yield chunk
 
     def exists(self, relpath: str) -> bool:
-        """Tell whether there is anything of that name; a dangling symlink counts."""
+        """Return whether there is a file of any kind of that name; a dangling symlink counts."""
         try:
             self.stat(relpath)
         except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +189,7 @@ class Dir:
         """Return the names of all entries, sorted.
 
         Raises:
-            OSError: EFBIG when there are more than ``limit``.
+            OSError: EFBIG if there are more than ``limit``.
         """
         with os.scandir(self.fileno()) as entries:
             names = [entry.name for entry in itertools.islice(entries, limit)]
@@ -206,12 +209,12 @@ class Dir:
                 os.close(made)
 
     def symlink(self, target: str, name: str) -> None:
-        """Make a symlink called ``name`` that says ``target``."""
+        """Make a symlink called ``name`` to ``target``."""
         with self.parent_of(name) as (fd, last):
             os.symlink(target, last, dir_fd=fd)
 
     def readlink(self, relpath: str) -> str:
-        """Return what a symlink says."""
+        """Return the target of a symlink."""
         with self.parent_of(relpath) as (fd, name):
             return os.readlink(name, dir_fd=fd)
 
@@ -229,8 +232,8 @@ class Dir:
         """Remove an entry and all below it, as :func:`bootc.fs.removal.remove_tree` promises.
 
         Raises:
-            MountPoint: something is mounted there or below, and stays. All else is gone.
-            OSError: something could not be removed; the error names it. All else is gone.
+            MountPoint: something is mounted there or below. Everything else is removed.
+            OSError: an entry could not be removed; the error names it. All others are removed.
         """
         from bootc.fs.removal import remove_tree
 
@@ -242,15 +245,16 @@ class Dir:
             os.close(parent)
 
     def sync(self) -> None:
-        """Write everything cached of the whole file system to its disk (``syncfs``)."""
-        files.syncfs(self.fileno())
+        """Write all cached data of the file system to its disk (``syncfs``)."""
+        with naming(self.path):
+            files.syncfs(self.fileno())
 
     @contextlib.contextmanager
     def parent_of(self, relpath: str) -> Iterator[tuple[int, str]]:
         """Yield the descriptor of the last component's directory, and that component.
 
-        For system calls this class does not wrap. An ``OSError`` leaving the block names the path,
-        and says so if chattr(1) is the reason.
+        This is for system calls that this class does not wrap. An ``OSError`` that leaves the
+        block names the path, and says if a flag of chattr(1) is the reason.
         """
         *above, name = _components(relpath) or ["."]
         try:
@@ -271,7 +275,7 @@ class Dir:
             finally:
                 os.close(fd)
         except _Protected:
-            raise  # of two paths it names the one that matters
+            raise  # it already names the path that the flag protects
         except OSError as exc:
             _set_path(exc, self._join(relpath))
             raise
@@ -291,36 +295,44 @@ class Dir:
 
 
 def open_regular(path: str, *, dir_fd: int | None = None) -> int:
-    """Open for reading a file that somebody else made, by a path that may lead through symlinks.
+    """Open a regular file of another program for reading. Symlinks are followed.
 
-    Nothing but a regular file is opened: a FIFO would wait for a writer, and to open a device
-    may be an action by itself.
+    No other kind of file is opened: opening a FIFO waits for a writer, and opening some devices
+    makes them act.
 
     Args:
-        path: The file; where it is relative, seen from ``dir_fd``.
-        dir_fd: A directory, which is the working directory if left out.
+        path: The file. If it is relative, it starts at ``dir_fd``.
+        dir_fd: A directory, or None for the working directory.
 
     Returns:
         A descriptor, which belongs to the caller.
 
     Raises:
-        OSError: also with EINVAL or EISDIR, when it is no regular file.
+        OSError: also with EINVAL or EISDIR, if it is not a regular file.
     """
 
     def open_(flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, dir_fd=dir_fd)
 
-    return _open_regular(open_, path)
+    return open_regular_by(open_, path)
 
 
-def _open_regular(open_: Callable[[int], int], path: str) -> int:
-    """Look at a file through a descriptor that opens nothing, and only then open it."""
+def open_regular_by(open_: Callable[[int], int], path: str) -> int:
+    """Open a regular file by any way of opening: look at it with ``O_PATH``, and only then open it.
+
+    Args:
+        open_: Opens the file with these flags.
+        path: How messages name the file.
+
+    Raises:
+        OSError: also with EINVAL, EISDIR or ELOOP if it is not a regular file.
+    """
     path_fd = open_(os.O_PATH)
     try:
         _require_regular(path_fd, path)
     finally:
         os.close(path_fd)
-    # Should it be another one by now, this waits for nobody either.
+    # If a FIFO has replaced the file in between, O_NONBLOCK does not wait for its writer.
     fd = open_(os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _require_regular(fd, path)
@@ -344,29 +356,41 @@ def read_all(fd: int, path: str, limit: int | None = None) -> bytes:
     """Read a regular file from its start to its end.
 
     Raises:
-        OSError: also with EFBIG when it is larger than ``limit``, EINVAL when not a regular file.
+        OSError: also with EFBIG if it is larger than ``limit``, EINVAL if not a regular file.
     """
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    if limit is not None and info.st_size > limit:
-        raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
-    chunks = []
-    offset = 0
-    # The size is a hint (/proc and /sys say 0): a file ends where a read returns nothing.
-    while chunk := os.pread(fd, max(info.st_size + 1 - offset, _CHUNK_BYTES), offset):
-        chunks.append(chunk)
-        offset += len(chunk)
-        if limit is not None and offset > limit:
-            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes", path)
-    return b"".join(chunks)
+    with naming(path):
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if limit is not None and info.st_size > limit:
+            raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
+        chunks = []
+        offset = 0
+        # The size is a hint (/proc and /sys say 0): a file ends where a read returns nothing.
+        while chunk := os.pread(fd, max(info.st_size + 1 - offset, _CHUNK_BYTES), offset):
+            chunks.append(chunk)
+            offset += len(chunk)
+            if limit is not None and offset > limit:
+                raise OSError(errno.EFBIG, f"file is larger than {limit} bytes")
+        return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an ``OSError`` of a call that takes a descriptor name the file."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None:
+            exc.filename = path
+        raise
 
 
 def _set_path(exc: OSError, path: str) -> None:
-    """Make an error say which path it is about."""
+    """Let an error name a path."""
     exc.filename = path
     if exc.errno == errno.EXDEV and exc.filename2 is None:
-        # What RESOLVE_BENEATH answers; "Invalid cross-device link" would mislead.
+        # RESOLVE_BENEATH fails with EXDEV. Its text "Invalid cross-device link" would mislead.
         exc.strerror = "a symlink on the way leads outside"
 
 
@@ -376,7 +400,7 @@ class _Protected(PermissionError):
 
 @contextlib.contextmanager
 def _naming_protection(parent_fd: int, name: str, path: str) -> Iterator[None]:
-    """Make an EPERM say so if the entry, or the directory it is in, is immutable or append-only."""
+    """Let an EPERM say if the entry, or the directory it is in, is immutable or append-only."""
     try:
         yield
     except PermissionError as exc:
@@ -393,7 +417,7 @@ def _is_protected(parent_fd: int, name: str) -> bool:
     from bootc.fs.protection import protection_of
 
     with contextlib.suppress(OSError):
-        # Opening a device could do things.
+        # Opening a device can make it act.
         kind = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
         if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent_fd)

@@ -14,7 +14,7 @@ _SECTOR_BYTES = 512
 
 
 def data_bytes(info: os.stat_result) -> int:
-    """Return how much of a file is data, by the room that it takes."""
+    """Return how many bytes of a file are data, estimated by its space on the disk."""
     return min(info.st_size, info.st_blocks * _SECTOR_BYTES)
 
 
@@ -32,7 +32,7 @@ def data_extents(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
     """
     size = info.st_size
     if data_bytes(info) == size:
-        # Not sparse: the common case costs no call.
+        # The file is not sparse. This common case needs no system call.
         if size:
             yield 0, size
         return
@@ -45,7 +45,7 @@ def data_extents(fd: int, info: os.stat_result) -> Iterator[tuple[int, int]]:
                 return  # only a hole is left
             if exc.errno != errno.EINVAL:
                 raise
-            yield end, size  # the file system tells no holes
+            yield end, size  # the file system does not report holes
             return
         if start >= size:
             return

@@ -1,14 +1,13 @@
-"""The root of an image as a directory: unpacked, mounted, or the one a build runs in.
+"""The root of an image as a directory: an unpacked or mounted image, or the root of a build.
 
-Promises: symlinks are followed as if the directory were ``/``, so an
-absolute one stays inside, and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``).
-Nothing is written.
+Promises: symlinks are followed as if the directory were ``/``. An absolute symlink stays inside,
+and no path leads out (``openat2`` with ``RESOLVE_IN_ROOT``). Nothing is written.
 
-This is how the image's own programs will see its files. :class:`bootc.fs.dir.Dir` instead
-refuses what leaves the directory, which suits the places that we lay out ourselves.
+The programs of the image will see its files in the same way. :class:`bootc.fs.dir.Dir` instead
+refuses symlinks that leave the directory. It is for directories that bootc lays out.
 
-A path is relative, and ``..`` in it is a bug of the caller. A missing file is None, also
-if a file is in the place of a parent directory.
+A path is relative, and ``..`` in it is a bug of the caller. The result for a missing file is None,
+also if a file is in the place of a parent directory.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from bootc.fs.dir import Dir, read_all
+from bootc.fs.dir import Dir, open_regular_by, read_all
 from bootc.kernel import files
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-#: As many links as the kernel follows in one path.
+#: The kernel follows at most this many links in one path.
 _MAX_LINKS = 40
 
 
@@ -71,10 +69,10 @@ class ImageRoot:
                 return None
 
     def readlink(self, path: str) -> str | None:
-        """Return what a symlink says.
+        """Return the target of a symlink.
 
         Raises:
-            OSError: also with EINVAL if it is no symlink.
+            OSError: also with EINVAL if it is not a symlink.
         """
         with self._parent(path) as found:
             if found is None:
@@ -89,11 +87,11 @@ class ImageRoot:
         """Open a directory, following links.
 
         Args:
-            path: Which.
-            same_mount: Take a mount point, or anything behind one, for absent.
+            path: The directory.
+            same_mount: Return None for a mount point and for directories behind one.
 
         Raises:
-            NotADirectoryError: it is something else.
+            NotADirectoryError: it is not a directory.
         """
         flags = os.O_RDONLY | os.O_DIRECTORY
         try:
@@ -104,13 +102,14 @@ class ImageRoot:
             raise
         return Dir(fd, self._path_of(path))
 
-    def open_file(self, path: str) -> int | None:
-        """Open something for reading, following links, and return its descriptor.
+    def open_regular(self, path: str) -> int | None:
+        """Open a regular file for reading, following links, and return its descriptor.
 
-        A pipe does not make the call wait. The caller checks that it got a regular file.
+        Raises:
+            OSError: also with EINVAL or EISDIR if it is not a regular file.
         """
         try:
-            return self._open(path, _READ, 0)
+            return open_regular_by(lambda flags: self._open(path, flags, 0), self._path_of(path))
         except OSError as exc:
             if exc.errno in _ABSENT:
                 return None
@@ -120,9 +119,9 @@ class ImageRoot:
         """Read a regular file of at most ``limit`` bytes, following links.
 
         Raises:
-            OSError: also with EFBIG when it is larger, EINVAL when it is no regular file.
+            OSError: also with EFBIG if it is larger, EINVAL or EISDIR if it is not a regular file.
         """
-        fd = self.open_file(path)
+        fd = self.open_regular(path)
         if fd is None:
             return None
         try:
@@ -131,9 +130,9 @@ class ImageRoot:
             os.close(fd)
 
     def resolve(self, path: str) -> str | None:
-        """Return where a path leads when all links are followed, relative to the root.
+        """Return the path without links that a path leads to, relative to the root.
 
-        None means that links go in a circle. What does not exist is kept as it is.
+        Missing components are kept. The result is None if the links form a loop.
         """
         pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
         done: list[str] = []

@@ -1,6 +1,6 @@
 """The signals that end a command, and blocks that delay them.
 
-A terminal that closes, a user, a session that ends and a service manager each send another
+A terminal that closes, a user, a session that ends and a service manager each send a different
 signal. All of them raise ``KeyboardInterrupt`` in the main thread, so that every context
 manager cleans up. Signals that were ignored when the process started (``nohup``, a shell's
 background job) stay ignored.
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: What ends a command: sent by a closing terminal, Ctrl-C, Ctrl-\ and service managers.
+#: Sent by a closing terminal, Ctrl-C, Ctrl-\ and service managers, in this order.
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-#: A terminal that closes and a service manager send more than one signal at once. Those that
-#: follow so soon belong to the first one, and must not interrupt the cleaning up.
+#: A terminal that closes and a service manager send several signals at once. Signals within this
+#: time after the first one must not interrupt the clean-up.
 _ONE_INTERRUPTION_S = 2.0
 
 
@@ -39,18 +39,19 @@ def raise_when_interrupted() -> None:
 
 
 def ignore_from_now_on() -> None:
-    """Let no signal of :data:`ENDING` change how the process ends: its work is done."""
+    """Ignore the signals of :data:`ENDING`, because the work of the process is done."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let the signals of :data:`ENDING` wait until the block has ended.
+    """Delay the signals of :data:`ENDING` until the block has ended.
 
-    Programs that are started in the block inherit the mask. Another thread, such as one that
-    draws progress, may take the signal all the same, and Python would raise it here.
+    Programs that start in the block inherit the mask. Another thread, for example one that draws
+    progress, may still take a signal.
     """
+    # Python runs the handler in the main thread, whichever thread takes the signal.
     held: list[int] = []
     handlers = {}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

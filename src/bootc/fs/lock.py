@@ -26,10 +26,10 @@ from bootc.fs.dir import Dir
 from bootc.kernel import proc
 from bootc.printable import printable
 
-#: Most who hold a lock are gone after this long, so that nobody needs to hear of it.
+#: Most locks are released within this time. Only a longer wait causes a message.
 _QUIET_S = 0.5
 _POLL_S = 0.05
-#: A lock whose holder cannot be found for so long is not one of root's.
+#: If no process of root is found for this time, the lock does not belong to root.
 _SEARCH_S = 1.0
 
 
@@ -38,12 +38,12 @@ class LockedByOther(Error):
 
 
 class LockedHere(Error):
-    """This very process holds a lock that excludes ours, through another handle."""
+    """This process itself holds a lock that excludes ours, through another handle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds a lock. ``is_root`` says that it runs as root and as nobody else."""
+    """A process that holds a lock. ``is_root``: all its user ids are those of root."""
 
     pid: int
     command: str | None
@@ -54,12 +54,12 @@ class Holder:
 
 
 def lock_shared(directory: Dir, *, wait: bool = True, sink: Sink = null_sink) -> None:
-    """Hold the directory together with others; an exclusive lock held before is traded in.
+    """Take a shared lock on a directory. It replaces an exclusive lock of the same handle.
 
     Args:
         directory: What to lock.
-        wait: Wait until nobody holds it exclusively.
-        sink: Told when that takes more than a moment.
+        wait: Wait until no process holds it exclusively.
+        sink: Receives a message if this takes more than a moment.
 
     Raises:
         LockedByOther: another process holds it, and ``wait`` is false.
@@ -69,30 +69,31 @@ def lock_shared(directory: Dir, *, wait: bool = True, sink: Sink = null_sink) ->
 
 
 def lock_exclusive(directory: Dir, *, wait: bool = False, sink: Sink = null_sink) -> None:
-    """Hold the directory alone; a shared lock held before is traded in.
+    """Take an exclusive lock on a directory. It replaces a shared lock of the same handle.
+
+    A failure loses the shared lock.
 
     Args:
         directory: What to lock.
-        wait: Wait until nobody else holds it.
-        sink: Told when that takes more than a moment.
+        wait: Wait until no other process holds it.
+        sink: Receives a message if this takes more than a moment.
 
     Raises:
-        LockedByOther: another process holds it, and ``wait`` is false. The shared lock is
-            lost then.
-        LockedHere: this process holds it, through another handle. The shared lock is lost then.
+        LockedByOther: another process holds it, and ``wait`` is false.
+        LockedHere: this process holds it, through another handle.
     """
     _lock(directory, fcntl.LOCK_EX, wait, sink)
 
 
 def lock_among_root(directory: Dir, *, wait: bool = False, sink: Sink = null_sink) -> None:
-    """Hold a directory that anybody can open, alone among the processes of root.
+    """Take an exclusive lock on a directory that any user can open, against processes of root.
 
-    If others than root hold it, the block goes on without the lock.
+    If only processes of other users hold it, the block runs without the lock.
 
     Args:
         directory: What to lock.
         wait: Wait until no process of root holds it.
-        sink: Told when that takes more than a moment.
+        sink: Receives a message if this takes more than a moment.
 
     Raises:
         LockedByOther: a process of root holds it, and ``wait`` is false.
@@ -112,7 +113,7 @@ def lock_among_root(directory: Dir, *, wait: bool = False, sink: Sink = null_sin
             if roots and not told and time.monotonic() - begun_s > _QUIET_S:
                 sink(_waiting(directory, roots))
                 told = True
-            # Not in the kernel, where somebody else could get the lock before this process.
+            # Not flock() without LOCK_NB: a process of another user could get the lock first.
             time.sleep(_POLL_S)
 
 
@@ -120,7 +121,7 @@ def holders(directory: Dir) -> list[Holder]:
     """Return the processes that hold a lock on a directory, as far as they can be found.
 
     Source: ``/proc/locks`` in proc(5). A lock that was taken in another PID namespace is not
-    listed, and a process that took one may have left it to a child.
+    listed. A process that took a lock may have passed it on to a child and ended.
     """
     try:
         entry, locks = mounts.mount_of(directory), proc.read_table("/proc/locks")
@@ -128,13 +129,13 @@ def holders(directory: Dir) -> list[Holder]:
         return []  # who it is would be nice to know, and decides nothing
     if entry is None:
         return []
-    # In the number of the file system itself, which stat(2) does not tell on btrfs.
+    # /proc/locks has the device number of the file system. On btrfs stat(2) returns another one.
     major, minor = map(int, entry.device.split(":"))
     wanted = f"{major:02x}:{minor:02x}:{os.fstat(directory.fileno()).st_ino}".encode()
     found = []
     for line in locks:
         match line.split():
-            # Those who wait have an arrow in front.
+            # Lines of waiting processes begin with an arrow, and do not match.
             case [_, b"FLOCK", _, _, pid, place, *_] if place == wanted and pid.isdigit():
                 found.append(_holder(int(pid)))
     return found
@@ -143,9 +144,9 @@ def holders(directory: Dir) -> list[Holder]:
 def _holder(pid: int) -> Holder:
     try:
         command = b"\n".join(proc.read_table(f"/proc/{pid}/comm"))
-        # Real, effective, saved and file system user; a program with setuid differs.
+        # Real, effective, saved and file system user. In a program with setuid they differ.
         users = proc.read_fields(f"/proc/{pid}/status", b":").get(b"Uid", b"").split()
-    except OSError:  # it has ended, or is nobody's business
+    except OSError:  # the process has ended, or /proc hides it
         return Holder(pid, None, False)
     return Holder(pid, printable(command), users == [b"0"] * 4)
 
@@ -176,7 +177,7 @@ def _waiting(directory: Dir, found: list[Holder]) -> Message:
 
 
 def _named(found: list[Holder]) -> str:
-    # The one that waits longest for us is enough.
+    # The first holder is enough for a message.
     return str(found[0]) if found else "another process"
 
 
@@ -189,7 +190,7 @@ def _try(directory: Dir, operation: int) -> bool:
 
 
 def _refuse_to_wait_for_itself(directory: Dir) -> None:
-    # Asked each time: what another thread opens meanwhile counts as well.
+    # This is checked each time, because another thread may open the directory at any time.
     if _held_here(directory):
         raise LockedHere(
             f"{directory.path} is open twice in this process, which would wait for itself",
@@ -209,5 +210,5 @@ def _held_here(directory: Dir) -> bool:
                 if any(line.startswith(b"lock:") and b"FLOCK" in line for line in lines):
                     return True
         except FileNotFoundError:
-            continue  # closed since, as the one of the listing itself
+            continue  # closed in between, like the descriptor of this listing
     return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bootc.fs.toolreply import Record, run_for_record
 
-#: With NAME it prints a tree, and without NAME a list.
+#: lsblk prints a tree only if NAME is among the columns.
 _COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,SIZE,RO,MODEL,SERIAL"
 
 
@@ -20,15 +20,16 @@ class Block:
     """A block device.
 
     Attributes:
-        path: Of its node in ``/dev``.
+        path: The path of its node in ``/dev``.
         kind: ``disk``, ``part``, ``loop``, ``crypt``, ``raid1``, …
-        size_bytes: How large it is.
+        size_bytes: Its size.
         read_only: Whether it refuses writes.
-        model: As the hardware calls itself, if it does.
-        serial: The hardware's serial number, if it tells.
+        model: The model name that the hardware reports, if any.
+        serial: The serial number that the hardware reports, if any.
         partition_table: The kind of table this partition is in: ``gpt``, ``dos``, …
-        partition_type: As the table has it, or None where udev does not know (yet).
-        is_last: Whether nothing is made of it, or it of nothing, as was asked.
+        partition_type: The type in the table, or None if udev does not know it (yet).
+        is_last: Whether it is a leaf of the tree: for :func:`above`, no device depends on it; for
+            :func:`below`, it depends on no device.
     """
 
     path: str
@@ -43,17 +44,17 @@ class Block:
 
 
 def above(device: str) -> list[Block]:
-    """Return a device and all that is made of it, the device first.
+    """Return a device and all devices that depend on it, the device first.
 
     Raises:
-        ToolMissing: there is no lsblk.
+        ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device, or its answer makes no sense.
     """
     return _ask(device)
 
 
 def below(device: str) -> list[Block]:
-    """Return a device and all that it is made of, the device first.
+    """Return a device and all devices that it depends on, the device first.
 
     Raises:
         ToolMissing, CommandFailed: as :func:`above`.

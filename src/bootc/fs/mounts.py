@@ -47,17 +47,17 @@ _MOUNT_POINTS = "/run/bootc/mounts"
 _MOUNT = re.compile(
     rb"(\d{1,10}) (\d{1,10}) (\d+:\d+) ([^ ]+) ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) "
 )
-#: How the kernel writes a blank, a tab, a newline, a backslash and newer ones a number sign.
+#: The kernel's escapes of a blank, a tab, a newline, a backslash and (newer kernels) ``#``.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class MountTableError(Error):
-    """The kernel's table of mounts is in a form that nobody knows."""
+    """The kernel's table of mounts has an unknown form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A line of ``/proc/self/mountinfo`` (proc(5)), as far as anybody here asks."""
+    """A line of ``/proc/self/mountinfo`` (proc(5)), without fields that bootc does not use."""
 
     mount_id: int
     device: str  # major:minor
@@ -65,13 +65,13 @@ class Mount:
     fstype: str
     source: str
     parent_id: int = 0
-    root: str = "/"  # what of the file system is mounted
+    root: str = "/"  # the directory of the file system that is mounted
 
 
 def private_mount_namespace() -> None:
-    """Leave the mount namespace of the host: mounts made from now on are seen only here.
+    """Leave the mount namespace of the host: other processes do not see new mounts of this one.
 
-    Those that the host makes are seen, so that an automount still mounts what is asked for.
+    This process sees new mounts of the host. Therefore automounts still work.
     """
     with doing("Making a private mount namespace"):
         unshare(CLONE_NEWNS)
@@ -82,11 +82,11 @@ def private_mount_namespace() -> None:
 def mounted(
     device: str, fstype: str, *, options: str = "", read_only: bool = False
 ) -> Iterator[Dir]:
-    """Mount a device at a fresh place and yield its root directory.
+    """Mount a device at a new mount point and yield its root directory.
 
     Args:
         device: Path of a block device.
-        fstype: As the kernel names it.
+        fstype: The kernel's name of the file system.
         options: Options of the file system, separated by commas.
         read_only: Mount read-only.
     """
@@ -97,7 +97,7 @@ def mounted(
             with Dir.open(path) as directory:
                 yield directory
                 if not read_only:
-                    # Here and not by umount, whose write errors nobody would hear of.
+                    # umount would not report errors of writing.
                     with doing(f"Syncing {device}"):
                         directory.sync()
         finally:
@@ -120,9 +120,9 @@ def attach(mount_fd: int) -> Iterator[str]:
 def writable_filesystem(mount_fd: int, path: str) -> Iterator[None]:
     """Make a file system writable for the block if it is not.
 
-    A file system that is read-only as such, and not only where it is mounted, becomes writable
-    for everybody: the kernel has one instance of it. At the end it is read-only again, unless
-    somebody else writes to it then. A process that is killed leaves it writable.
+    If the file system itself is read-only, and not only the mount, it becomes writable for all
+    processes: the kernel has one instance of it. At the end it is read-only again, unless another
+    process writes to it at that time. A process that is killed leaves it writable.
 
     Args:
         mount_fd: Descriptor of the root directory of a mount of it, which is writable as a mount.
@@ -145,7 +145,7 @@ def writable_filesystem(mount_fd: int, path: str) -> Iterator[None]:
 
 
 def _reconfigure(mount_fd: int, flag: str) -> None:
-    # Not a remount, which would set all other flags of the file system as well.
+    # A remount would set all other flags of the file system, too.
     fs_fd = fspick(mount_fd)
     try:
         fsconfig_set_flag(fs_fd, flag)
@@ -158,14 +158,14 @@ def is_mounted(device: str) -> bool:
     """Tell whether a block device is mounted anywhere in this mount namespace."""
     number = os.stat(device).st_rdev
     wanted = f"{os.major(number)}:{os.minor(number)}"
-    # btrfs mounts have an anonymous number; there the source tells.
+    # Mounts of btrfs have an anonymous device number. Their source names the device.
     return any(
         entry.device == wanted or _is_device(entry.source, number) for entry in read_mounts()
     )
 
 
 def mount_of(directory: Dir) -> Mount | None:
-    """Return the mount that a directory was opened through, or None for one at no place."""
+    """Return the mount of a directory, or None if this mount has no mount point."""
     number = proc.mount_id(directory.fileno())
     return next((entry for entry in read_mounts() if entry.mount_id == number), None)
 
@@ -177,10 +177,10 @@ def filesystem_of(directory: Dir) -> str:
 
 
 def mount_points_below(directory: Dir, name: str) -> list[str]:
-    """Return what is mounted on an entry of a directory or below it, by its mount points.
+    """Return the mount points at an entry of a directory and below it.
 
-    Mounts are found whichever way leads to them: what is mounted on ``/etc/x`` counts for the
-    directory that is mounted at ``/etc``. Mounts of other mount namespaces are not seen.
+    Mounts count whatever path leads to them. For example, a mount on ``/etc/x`` counts for the
+    directory that is mounted at ``/etc``. Mounts of other mount namespaces do not count.
     """
     here = mount_of(directory)
     if here is None:
@@ -207,7 +207,7 @@ def read_mounts() -> list[Mount]:
     """Return the mounts of this mount namespace, in the kernel's order.
 
     Raises:
-        MountTableError: a line of the kernel's table makes no sense.
+        MountTableError: a line of the kernel's table has an unknown form.
     """
     return [parse_mount(line) for line in proc.read_table("/proc/self/mountinfo")]
 
@@ -224,7 +224,7 @@ parent_id=35, root='/mnt1')
     """
     match = _MOUNT.match(line)
     if match is None:
-        # Left out, a mounted disk would count as one that is free.
+        # Without this line a mounted disk would look unused.
         raise MountTableError(f"/proc/self/mountinfo has a line '{printable(line, 200)}'")
     device, root, path, fstype, source = map(_unescaped, match.group(3, 4, 5, 6, 7))
     return Mount(int(match[1]), device, path, fstype, source, int(match[2]), root)
@@ -232,7 +232,7 @@ parent_id=35, root='/mnt1')
 
 def _unescaped(field: bytes) -> str:
     raw = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
-    # As os.stat takes it, whatever bytes it is made of.
+    # In the form that os.stat() takes, also for bytes that are not UTF-8.
     return os.fsdecode(raw)
 
 
@@ -247,7 +247,7 @@ def _is_device(path: str, number: int) -> bool:
 @contextlib.contextmanager
 def _mount_point() -> Iterator[str]:
     os.makedirs(_MOUNT_POINTS, mode=0o700, exist_ok=True)
-    # Only root makes names there, and no two of these are alike.
+    # Only root can make names there, and the random names differ.
     path = f"{_MOUNT_POINTS}/{os.urandom(8).hex()}"
     os.mkdir(path, mode=0o700)
     try:
@@ -262,6 +262,6 @@ def _unmount(path: str) -> None:
     except OSError as exc:
         if exc.errno != errno.EBUSY:
             raise
-        # Somebody still has a file open below; the mount ends when they close it.
+        # A process still has a file open below. The mount ends when it closes the file.
         _log.warning("%s is still in use, unmounting it lazily", path)
         umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)

@@ -1,14 +1,12 @@
-"""An unpacked image as a tree whose content is read only when asked for.
+"""An unpacked image as a tree whose files are read only on demand.
 
-The functions that find what an image boots with, or that label one, take a tree
-(:mod:`bootc.formats.tree`). This makes one of a directory, or of parts of it, without
-opening its files. Links are entries like others, and mounts are not entered: a mount point
-is an empty directory, and a file that is mounted over another is left out, since neither
-belongs to the image.
+The functions that find the kernel of an image, or that label its files, take a tree
+(:mod:`bootc.formats.tree`). This module makes a tree of a directory, or of parts of it, without
+opening files. Links are entries like others. Mounts do not belong to the image and are not
+entered: a mount point is an empty directory, and a file with a mount over it is left out.
 
-Metadata are as the file system has them, hard links included. A regular file is
-:class:`External`, however small it is, and its digest is a number that
-:meth:`Outline.open` knows.
+Metadata and hard links are those of the file system. Each regular file, however small, is an
+:class:`External` whose digest is a number for :meth:`Outline.open`.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from bootc.fs.imageroot import ImageRoot
 from bootc.fs.tree_read import TreeChanged, read_xattrs, special_content
 from bootc.fs.visit import is_mount_point, visit
 
-#: Files whose whole content somebody asks for are small: lists of arguments, policies.
+#: Callers read only small files as a whole: lists of arguments, policies.
 MAX_CONTENT_BYTES = 1 << 24
 _NS_PER_S = 1_000_000_000
 
@@ -33,13 +31,13 @@ class Outline:
     """An image, or a part of one.
 
     Attributes:
-        root: The tree: of the root only what was asked for, of that everything below.
+        root: The tree. It has the requested directories with everything below, and their parents.
     """
 
     def __init__(self, image: ImageRoot, *, xattrs: bool) -> None:
         self._image = image
         self._with_xattrs = xattrs
-        #: Of the files whose number a digest is: where they are, and what they were.
+        #: Path and identity of each regular file. A digest contains the index in this list.
         self._files: list[tuple[str, tuple[int, ...]]] = []
         self._leaves: dict[tuple[int, int], Leaf] = {}
         self.root = Directory(self._stat(image.dir.fileno(), os.fstat(image.dir.fileno())))
@@ -48,16 +46,16 @@ class Outline:
     def read(
         cls, image: ImageRoot, paths: Iterable[str] = (".",), *, xattrs: bool = False
     ) -> Outline:
-        """Look at an image, which must stay open.
+        """Read the tree of an image, which must stay open.
 
         Args:
             image: The image.
-            paths: Directories of it, all of it if left out. One that is not there is not in the
-                tree; one that is something else, or is behind a link, is there as what it is.
+            paths: Directories of the image; by default its root. The tree does not have missing
+                ones. It has files of other kinds, and links on the way, as they are.
             xattrs: Read extended attributes as well.
 
         Raises:
-            OSError: something cannot be looked at.
+            OSError: a directory or a file cannot be examined.
         """
         outline = cls(image, xattrs=xattrs)
         for path in paths:
@@ -68,11 +66,11 @@ class Outline:
         """Return a read-only descriptor of a file of the tree.
 
         Raises:
-            TreeChanged: it is not what it was when the tree was read.
+            TreeChanged: the file has changed since the tree was read.
             OSError: it cannot be opened.
         """
         path, identity = self._file(digest)
-        fd = self._image.open_file(path)
+        fd = self._image.open_regular(path)
         if fd is None:
             raise TreeChanged(path)
         if _identity(os.fstat(fd)) != identity:
@@ -84,8 +82,8 @@ class Outline:
         """Return the content of a small file of the tree.
 
         Raises:
-            TreeChanged: it is not what it was when the tree was read.
-            OSError: also with EFBIG, when it is larger than :data:`MAX_CONTENT_BYTES`.
+            TreeChanged: the file has changed since the tree was read.
+            OSError: also with EFBIG, if it is larger than :data:`MAX_CONTENT_BYTES`.
         """
         assert isinstance(content, External), "outlines hold no content"
         fd = self.open(content.digest)

@@ -14,7 +14,7 @@ def directories_made(path: str, below: str = "") -> Iterator[None]:
     """Make a directory with its parents. If the block fails, remove those that are empty again.
 
     Args:
-        path: The directory. It and its parents keep what they hold.
+        path: The directory. Existing content of it and of its parents is kept.
         below: A directory in it that the block makes, and that is removed in the same way.
 
     Raises:
@@ -30,7 +30,7 @@ def directories_made(path: str, below: str = "") -> Iterator[None]:
             os.makedirs(path, exist_ok=True)
         yield
     except BaseException:
-        # The deepest comes first. One that is not empty stays, and so do those above it.
+        # The deepest comes first. A directory that is not empty is kept, with all above it.
         with contextlib.suppress(OSError):
             for directory in made:
                 with contextlib.suppress(FileNotFoundError):

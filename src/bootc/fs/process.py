@@ -29,10 +29,10 @@ from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
-#: Where administrators' tools live, also for callers whose PATH lacks them.
+#: Directories of administrators' tools, for callers whose PATH lacks them.
 _SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
-#: What a child may learn of our environment.
+#: The variables of the environment that a child inherits.
 _INHERITED = (
     "HOME",
     "TERM",
@@ -68,10 +68,10 @@ _PACKAGES = {
 
 _TAIL_LINES = 3
 _TAIL_BYTES = 8192
-#: More than any tool of ours has to say.
+#: More than any tool that bootc calls writes.
 _MAX_OUTPUT_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 16
-#: A child that has ended has closed its standard error, unless it left somebody behind.
+#: A child that has ended has closed its standard error, unless its own children still run.
 _LAST_WORDS_TIMEOUT_S = 1.0
 
 
@@ -90,8 +90,7 @@ class ToolMissing(Error):
 class CommandFailed(Error):
     """A program failed.
 
-    ``returncode`` is negative when a signal killed it; ``stderr`` is the end of what it wrote
-    there.
+    ``returncode`` is negative if a signal killed it. ``stderr`` is the end of its standard error.
     """
 
     def __init__(self, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
@@ -139,13 +138,13 @@ def run(
     pass_fds: Collection[int] = (),
     limit: int = _MAX_OUTPUT_BYTES,
 ) -> Completed:
-    """Run a program to its end and collect what it wrote.
+    """Run a program to its end and collect its output.
 
     Args:
         argv: The program and its arguments.
-        input: Given to its standard input; nothing when left out.
+        input: The content of its standard input, empty by default.
         env: Variables to add to the clean environment.
-        ok: Exit codes that are no failure.
+        ok: Exit codes that are not a failure.
         cwd: Directory to run in.
         pass_fds: Descriptors the program gets under the same numbers.
         limit: How many bytes it may write to standard output.
@@ -180,7 +179,7 @@ def run(
 def _converse(
     child: subprocess.Popen[bytes], argv: Sequence[str], input: bytes, limit: int
 ) -> tuple[bytes, bytes]:
-    """Feed a program and hear it out: all of standard output, the end of standard error."""
+    """Feed a program, and read all of its standard output and the end of its standard error."""
     pipes = (child.stdin, child.stdout, child.stderr)
     stdout, stderr = bytearray(), b""
     unsent = memoryview(input)
@@ -210,11 +209,11 @@ def _converse(
 
 
 def _sent(fd: int, data: memoryview) -> memoryview:
-    """Write what a pipe that is ready takes at once, and return the rest."""
+    """Write as much to a pipe as it takes without waiting, and return the rest."""
     try:
         return data[os.write(fd, data[: select.PIPE_BUF]) :] if data else data
     except BrokenPipeError:
-        # The program wants no more of it, which is not wrong by itself.
+        # The program has closed its standard input. This is not an error by itself.
         return data[:0]
 
 
@@ -223,7 +222,7 @@ def run_json(argv: Sequence[str]) -> Any:
 
     Raises:
         ToolMissing: the program is not installed.
-        CommandFailed: it failed, or wrote something else than JSON.
+        CommandFailed: it failed, or its output is not JSON.
     """
     done = run(argv)
     try:
@@ -234,7 +233,7 @@ def run_json(argv: Sequence[str]) -> Any:
 
 
 class _Tail:
-    """Reads a pipe to its end, so that nobody who writes has to wait, and keeps the last bytes."""
+    """Reads a pipe to its end, so no writer has to wait, and keeps the last bytes."""
 
     __slots__ = ("_fd", "_kept", "_thread")
 
@@ -251,7 +250,7 @@ class _Tail:
         os.close(self._fd)
 
     def wait(self) -> None:
-        """Return when the pipe is at its end, or after a moment."""
+        """Wait until the pipe is at its end, but only for a moment."""
         self._thread.join(_LAST_WORDS_TIMEOUT_S)
 
     def read(self) -> bytes:
@@ -260,7 +259,7 @@ class _Tail:
 
 
 class Child:
-    """A program that runs beside us. As a context manager it is stopped at the end."""
+    """A program that runs in parallel. As a context manager it is stopped at the end."""
 
     __slots__ = ("_argv", "_process", "_stderr")
 
@@ -295,7 +294,7 @@ class Child:
             raise self.failure()
 
     def failure(self) -> CommandFailed:
-        """Return the error that tells of its end, for a caller who lost contact with it."""
+        """Return the error about its end, for a caller that has lost contact with it."""
         returncode = self._process.poll()
         return CommandFailed(self._argv, 0 if returncode is None else returncode, self.stderr())
 
@@ -306,7 +305,7 @@ class Child:
         return self._stderr.read()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End it: politely, then by force. Stopping twice is fine."""
+        """End it with SIGTERM, then with SIGKILL. Stopping twice is allowed."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -342,7 +341,7 @@ def spawn(
     Args:
         argv: The program and its arguments.
         pass_fds: Descriptors the program gets under the same numbers.
-        stdin: A descriptor to be its standard input; nothing when left out.
+        stdin: The descriptor of its standard input; without it the input is empty.
         env: Variables to add to the clean environment.
 
     Raises:

@@ -1,7 +1,7 @@
 """The two inode flags that protect a file or directory: immutable and append-only (chattr(1)).
 
-Nobody, root included, can change, rename or remove a file with one of them, or the entries
-of a directory with one of them. On file systems without these flags, none is set.
+No user, not even root, can change, rename or remove a file with one of the flags, or the entries
+of a directory with one of them. File systems without these flags behave as if none were set.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bootc.kernel import files
 
 FLAGS = files.FS_IMMUTABLE_FL | files.FS_APPEND_FL
 
-#: What a file system without inode flags answers.
+#: The errors of a file system without inode flags.
 _NO_FLAGS = (errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 

@@ -2,13 +2,13 @@
 
 Promises:
 
-- Only what the parent's file system has is removed. What is mounted below, bind mounts
-  included, is never entered: the mounted files stay, and so do the directories that lead to
-  the mount point. The kernel itself refuses to cross (openat2(2), ``RESOLVE_NO_XDEV``);
-  where it does not know that call, the kernel's numbers of the two mounts are compared.
-- The immutable and the append-only flag (``chattr +i``, ``chattr +a``) keep nothing from
-  being removed. They are cleared on what is removed, and on nothing else: a file that has
-  another name elsewhere gets its flags back.
+- Only files of the parent's file system are removed. Mounts below, including bind mounts, are
+  never entered: the mounted files are kept, and the directories above the mount point, too. The
+  kernel itself refuses to cross (openat2(2), ``RESOLVE_NO_XDEV``). If it does not know that call,
+  the numbers of the two mounts are compared.
+- The immutable and the append-only flag (``chattr +i``, ``chattr +a``) do not prevent a removal.
+  They are cleared only on removed files: a file that has another name elsewhere gets its flags
+  back.
 - If one file cannot be removed, the others still are. The first failure is reported with
   its whole path.
 - No symlink is followed.
@@ -29,7 +29,7 @@ _OPEN_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_N
 
 
 def remove_tree(parent: int, name: str, path: str) -> None:
-    """Remove an entry of a directory and all below it. Nothing there is fine.
+    """Remove an entry of a directory and all below it. A missing entry is not an error.
 
     Args:
         parent: Descriptor of the directory.
@@ -37,9 +37,9 @@ def remove_tree(parent: int, name: str, path: str) -> None:
         path: How messages name the directory.
 
     Raises:
-        MountPoint: something is mounted there or below. All else is gone.
-        OSError: something could not be removed; the error names it, and a note says how
-            many more there are. All else is gone.
+        MountPoint: something is mounted there or below. Everything else is removed.
+        OSError: an entry could not be removed; the error names it, and a note says how many there
+            are. All others are removed.
     """
     with Descent(parent, path, cross_mounts=False) as descent:
         _Removal(descent).run(name)
@@ -47,7 +47,7 @@ def remove_tree(parent: int, name: str, path: str) -> None:
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way: the entries still to be removed, and whether one has to stay."""
+    """A directory on the way: the entries still to remove, and whether one cannot be removed."""
 
     pending: list[str]
     stays: bool = False
@@ -111,7 +111,7 @@ class _Removal:
         if exc.errno == errno.EBUSY:
             exc = MountPoint(path)
         elif exc.errno == errno.EPERM and protection_of(self.descent.fileno()):
-            # Only of the parent they are not cleared: it stays.
+            # The flags of the parent are not cleared, because it is kept.
             exc.strerror = (
                 "the directory it is in is immutable or append-only (chattr -i -a lifts it)"
             )
@@ -130,7 +130,7 @@ def _unlink(directory: int, name: str) -> bool:
     except PermissionError as exc:
         kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
         if stat.S_ISDIR(kind):
-            return False  # what POSIX, and some network file systems, say of a directory
+            return False  # the answer of POSIX and some network file systems for a directory
         if not stat.S_ISREG(kind):
             raise
         _unlink_protected(directory, name, exc)

@@ -34,11 +34,11 @@ class Record:
         return text
 
     def optional_text(self, key: str) -> str | None:
-        """Return a string, or None where the program does not know."""
+        """Return a string, or None if the program does not know it."""
         return None if self.value.get(key) is None else self.text(key)
 
     def number(self, key: str, *, default: int | None = None) -> int:
-        """Return a number that is not negative; some versions write numbers as strings."""
+        """Return a number that is not negative. Some versions write numbers as strings."""
         found = self.value.get(key)
         if found is None and default is not None:
             return default
@@ -50,7 +50,7 @@ class Record:
         return number
 
     def flag(self, key: str) -> bool:
-        """Return a truth value; some versions write 0 and 1, or the same as strings."""
+        """Return a truth value. Some versions write 0 and 1, or these as strings."""
         found = self.value.get(key)
         if found in ("0", "1", 0, 1):
             return found in ("1", 1)
@@ -61,7 +61,7 @@ class Record:
         return Record(self.argv, self._checked(key, dict))
 
     def records(self, key: str, *, default: Sequence[Record] | None = None) -> Sequence[Record]:
-        """Return a list of objects, or ``default`` where there is none."""
+        """Return a list of objects, or ``default`` if there is no list."""
         if default is not None and self.value.get(key) is None:
             return default
         found = self._checked(key, list)
@@ -92,6 +92,6 @@ def run_for_record(argv: Sequence[str]) -> Record:
 
     Raises:
         ToolMissing: the program is not installed.
-        CommandFailed: it failed, or wrote something else.
+        CommandFailed: it failed, or its output is not a JSON object.
     """
     return Record(argv, {"output": process.run_json(argv)}).record("output")

@@ -25,19 +25,18 @@ from bootc.fs.descent import Descent
 from bootc.fs.dir import Dir
 from bootc.fs.extents import data_extents
 
-#: How much one sendfile call is asked to move; the kernel moves at most this.
+#: The amount that one call of sendfile shall move. The kernel may move less.
 _CHUNK_BYTES = 1 << 30
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def copy_tree(source: Dir, target: Dir) -> None:
-    """Copy what ``source`` contains into ``target``, and its own metadata onto ``target``.
+    """Copy the content of ``source`` into ``target``, and its metadata to ``target`` itself.
 
     Raises:
         MountPoint: something is mounted below ``source``.
-        OSError: reading or writing failed; a note names the path. ``ENOTDIR`` and
-            ``EISDIR`` where a directory meets something that is none, ``ENAMETOOLONG`` where
-            directories are nested too deeply.
+        OSError: reading or writing failed; a note names the path. ``ENOTDIR`` and ``EISDIR`` if
+            only one of both is a directory, ``ENAMETOOLONG`` if directories are nested too deeply.
     """
     with ExitStack() as stack:
         source_way = stack.enter_context(
@@ -48,7 +47,7 @@ def copy_tree(source: Dir, target: Dir) -> None:
 
 
 class _Copy:
-    """One run of :func:`copy_tree`: remembers where inodes with several names went."""
+    """One run of :func:`copy_tree`: remembers the copies of inodes with several names."""
 
     def __init__(self, source: Descent, target: Descent) -> None:
         self._source = source
@@ -73,13 +72,13 @@ class _Copy:
         return sorted(os.listdir(self._source.fileno()), reverse=True)
 
     def _finish(self) -> None:
-        # Last, because every entry made in the directory moved the time on.
+        # Last, because each new entry changes the time of the directory.
         source, target = self._source.fileno(), self._target.fileno()
         with doing(_copying(self._source.relpath())):
             copy_metadata(_self_path(source), _self_path(target), os.fstat(source))
 
     def _enters(self, name: str) -> bool:
-        """Copy an entry; of a directory only itself, where the copy then goes on."""
+        """Copy an entry. Of a directory, only make it and go into it: then return True."""
         source, target = self._source.fileno(), self._target.fileno()
         with doing(_copying(self._source.relpath(name))):
             info = os.stat(name, dir_fd=source, follow_symlinks=False)
@@ -87,7 +86,7 @@ class _Copy:
                 self._leaf(info, source, target, os.fsencode(name))
                 return False
             self._source.enter(name)
-            # Closed to others until its owner and mode are set.
+            # Only root may enter it until its owner and mode are set.
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=target)
             self._target.enter(name)
@@ -109,7 +108,7 @@ class _Copy:
         copy_metadata(_entry_path(source, name), _entry_path(target, name), info)
 
     def _link(self, info: os.stat_result, target: int, name: bytes) -> bool:
-        """Link to the inode's first copy, or remember this name as the one to come."""
+        """Link to the inode's first copy, or remember this name for the first copy."""
         path = os.fsencode(self._source.whole_relpath(os.fsdecode(name)))
         first = self._first_names.setdefault((info.st_dev, info.st_ino), path)
         if first == path:
@@ -139,7 +138,7 @@ def _copy_extents(source: int, target: int) -> int:
         while start < end:
             moved = os.sendfile(target, source, start, min(end - start, _CHUNK_BYTES))
             if moved == 0:
-                break  # the file shrank meanwhile
+                break  # another process has truncated the file
             start += moved
     return info.st_size
 
@@ -148,12 +147,12 @@ def copy_metadata(source: bytes, target: bytes, info: os.stat_result) -> None:
     """Give one file owner, mode, xattrs and times of another; neither path is followed.
 
     Args:
-        source: Whose xattrs they are.
-        target: Which file gets them.
-        info: The rest, as ``lstat`` has it.
+        source: The file with the xattrs.
+        target: The file that gets the metadata.
+        info: All other metadata, as ``lstat`` returns them.
     """
-    # The order matters: a new owner clears the set-id bits and the capability,
-    # and everything before moves the times.
+    # The order matters: chown clears the set-id bits and the capability, and each of these calls
+    # changes the times.
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))

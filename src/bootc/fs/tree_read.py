@@ -45,12 +45,12 @@ from bootc.fs.protection import protection_of
 
 _CHUNK_BYTES = 1 << 20
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-#: A pipe that has taken a file's place must not make the open wait.
+#: Do not wait if a FIFO has replaced the file.
 _OPEN_FILE = _OPEN | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class TreeChanged(Error):
-    """Something was changed while the tree was read."""
+    """A file or directory changed while the tree was read."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -59,7 +59,7 @@ class TreeChanged(Error):
 
 
 class TreeTooLarge(Error):
-    """The files of a tree hold more data than is to be read."""
+    """The files of a tree have more data than the limit."""
 
     def __init__(self, top: str, limit_bytes: int, largest: str, largest_bytes: int) -> None:
         super().__init__(
@@ -74,21 +74,21 @@ def read_tree(top: Dir, sink: ContentSink, *, limit_bytes: int | None = None) ->
 
     Args:
         top: The directory.
-        sink: Where the content of files goes.
-        limit_bytes: How much data all files may hold together. Holes do not count.
+        sink: Receives the content of files.
+        limit_bytes: The maximum amount of data of all files together. Holes do not count.
 
     Raises:
-        TreeChanged: something was changed meanwhile.
+        TreeChanged: a file or directory changed at the same time.
         TreeTooLarge: there is more data than ``limit_bytes``.
-        OSError: something cannot be read; a note names it. ENAMETOOLONG where directories are
-            nested too deeply.
+        OSError: something cannot be read; a note names it. ENAMETOOLONG if directories are nested
+            too deeply.
     """
     with Descent(top.fileno(), top.path, max_depth=MAX_DEPTH) as way:
         return _Walk(way, sink, limit_bytes).tree()
 
 
 class _Level:
-    """A directory on the way to where the walk is."""
+    """A directory on the way to the current one."""
 
     def __init__(self, fd: int) -> None:
         self.info = os.fstat(fd)
@@ -135,11 +135,11 @@ class _Walk:
             raise
 
     def _entry(self, level: _Level, name: str) -> _Level | None:
-        """Read an entry; a directory is returned, for the walk to go on in it."""
+        """Read an entry. Return a directory, in which the walk continues; else None."""
         try:
             return self._read(level, name)
         except OSError as exc:
-            # Not doing(), which would name the path twice in a TreeChanged.
+            # doing() would name the path twice in a TreeChanged.
             exc.add_note(f"Reading {self._way.path(name)}")
             raise
 
@@ -210,7 +210,7 @@ class _Walk:
 
 
 def _read_small(fd: int, size: int, path: str) -> bytes:
-    # One byte more than expected tells a file that grew.
+    # One byte more than expected shows that the file has grown.
     data = os.pread(fd, size + 1, 0)
     if len(data) != size:
         raise TreeChanged(path)
@@ -218,7 +218,7 @@ def _read_small(fd: int, size: int, path: str) -> bytes:
 
 
 def _read_at(fd: int, buffer: memoryview, offset: int) -> int:
-    """Fill a buffer from a file, and return how much that file had for it."""
+    """Fill a buffer from a file, and return the number of bytes."""
     done = 0
     while done < len(buffer) and (count := os.preadv(fd, [buffer[done:]], offset + done)):
         done += count
@@ -226,7 +226,7 @@ def _read_at(fd: int, buffer: memoryview, offset: int) -> int:
 
 
 def special_content(parent: int, name: str, info: os.stat_result) -> Content:
-    """Return what an entry is that is neither a directory nor a regular file."""
+    """Return the value of an entry that is neither a directory nor a regular file."""
     match stat.S_IFMT(info.st_mode):
         case stat.S_IFLNK:
             return Symlink(os.fsencode(os.readlink(name, dir_fd=parent)))
@@ -250,7 +250,7 @@ def _identity(info: os.stat_result) -> tuple[int, ...]:
 
 
 def _stat(info: os.stat_result, target: int | bytes, fd: int | None) -> Stat:
-    """Return the metadata of an inode; special files have no descriptor to ask for flags."""
+    """Return the metadata of an inode. Special files have no descriptor, and no flags."""
     mtime_s, mtime_ns = divmod(info.st_mtime_ns, 1_000_000_000)
     mode = stat.S_IMODE(info.st_mode)
     protection = 0 if fd is None else protection_of(fd)
@@ -259,12 +259,12 @@ def _stat(info: os.stat_result, target: int | bytes, fd: int | None) -> Stat:
 
 def read_xattrs(target: int | bytes) -> dict[bytes, bytes]:
     """Return the extended attributes of a descriptor or a path, which is not followed."""
-    # Of a descriptor Python wants to hear nothing about symlinks.
+    # Python refuses follow_symlinks=False for a descriptor.
     follow = isinstance(target, int)
     try:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError as exc:
         if exc.errno == errno.EOPNOTSUPP:
-            return {}  # a network or FUSE file system that knows none
+            return {}  # a network or FUSE file system without xattrs
         raise
     return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}

@@ -46,32 +46,32 @@ from bootc.fs.protection import protect
 OpenContent = Callable[[External], int]
 
 _CHUNK_BYTES = 1 << 20
-#: Of everything, until its owner and mode are set.
+#: The modes of new directories and files until owner and mode are set.
 _CLOSED_DIRECTORY, _CLOSED_FILE = 0o700, 0o600
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class ContentChanged(Error):
-    """The content of a file is not what the tree says."""
+    """The content of a file does not match its digest in the tree."""
 
 
 class ContentUnknown(Error):
-    """The tree does not say by what digest the content of a file could be checked."""
+    """The tree has no digest of the content of a file."""
 
 
 def write_tree(tree: Directory, target: Dir, open_content: OpenContent) -> None:
     """Make ``target``, which must be empty, the top of ``tree``.
 
     Args:
-        tree: What to write.
-        target: Where to; gets the metadata of the tree's top.
-        open_content: Opens the content of files that are not in the tree themselves.
+        tree: The tree.
+        target: The empty directory, which gets the metadata of the tree's top.
+        open_content: Opens the content of files whose content is not in the tree.
 
     Raises:
-        ContentChanged: what was opened is not the content wanted.
-        ContentUnknown: of a file no digest is known.
-        OSError: opening or writing failed; a note names the path. EEXIST where ``target`` was
-            not empty.
+        ContentChanged: opened content does not match its digest.
+        ContentUnknown: the tree has no digest of a file.
+        OSError: opening or writing failed; a note names the path. EEXIST if ``target`` was not
+            empty.
     """
     os.fchmod(target.fileno(), _CLOSED_DIRECTORY)
     with Descent(target.fileno(), target.path) as way:
@@ -79,10 +79,10 @@ def write_tree(tree: Directory, target: Dir, open_content: OpenContent) -> None:
 
 
 def protect_tree(tree: Directory, target: Dir) -> None:
-    """Set the flags of chattr(1) that a tree has, on what :func:`write_tree` made of it.
+    """Set the flags of chattr(1) of a tree on the files that :func:`write_tree` has written.
 
     Raises:
-        OSError: they cannot be set; a note names the path.
+        OSError: a flag cannot be set; a note names the path.
     """
     for path, node in tree.walk():
         if not node.stat.protection:
@@ -97,7 +97,7 @@ def protect_tree(tree: Directory, target: Dir) -> None:
 
 
 class _Level:
-    """A directory on the way to where the writing is."""
+    """A directory on the way to the current one."""
 
     def __init__(self, node: Directory, path: bytes) -> None:
         self.node = node
@@ -112,7 +112,7 @@ class _Writer:
         self._way = way
         self._target = target
         self._open_content = open_content
-        #: Where the first name of each file is.
+        #: The path of the first name of each file.
         self._first_names: dict[int, bytes] = {}
 
     def write(self, tree: Directory) -> None:
@@ -126,8 +126,8 @@ class _Writer:
                 if below is not None:
                     levels.append(below)
                 continue
-            # Last, because every entry made above moved the time on, and the default ACL
-            # would have been inherited.
+            # Last, because each new entry changes the time of the directory, and would inherit
+            # its default ACL.
             with doing(_writing(level.path or b".")):
                 _set_metadata(self._way.fileno(), level.node.stat, symlink=False)
             levels.pop()
@@ -135,7 +135,7 @@ class _Writer:
                 self._way.leave()
 
     def _entry(self, level: _Level, name: bytes, node: Node) -> _Level | None:
-        """Make an entry; a directory is returned, for the writing to go on in it."""
+        """Make an entry. Return a directory, in which the writing continues; else None."""
         path = level.path + b"/" + name if level.path else name
         with doing(_writing(path)), Dir(os.dup(self._way.fileno()), self._way.path()) as parent:
             if isinstance(node, Directory):
@@ -220,8 +220,8 @@ def _copy_verified(source: int, target: int, content: External, path: bytes) -> 
 
 
 def _set_metadata(made: int | bytes, meta: Stat, *, symlink: bool) -> None:
-    # The order matters: a new owner clears the set-id bits and the capability, and everything
-    # before moves the times. Python wants to hear nothing about symlinks of a descriptor.
+    # The order matters: chown clears the set-id bits and the capability, and each of these calls
+    # changes the times. Python refuses follow_symlinks=False for a descriptor.
     follow = isinstance(made, int)
     os.chown(made, meta.uid, meta.gid, follow_symlinks=follow)
     if not symlink:

@@ -26,12 +26,12 @@ _STAY = files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_XDE
 
 
 class Visited(NamedTuple):
-    """An entry of a directory, while the walk stands there.
+    """An entry of a directory, valid until the next step of the walk.
 
     Attributes:
         parent: Descriptor of the directory, open until the next entry is asked for.
-        path: Below the top; bytes that are not UTF-8 are as :func:`os.fsdecode` leaves them.
-        entry: Name and type, and more when asked.
+        path: The path below the top. Bytes that are not UTF-8 are encoded by :func:`os.fsdecode`.
+        entry: Its name and type. Other metadata are read on demand.
     """
 
     parent: int
@@ -45,11 +45,11 @@ def visit(
     """Yield everything below a directory.
 
     Args:
-        top: The directory, itself not yielded.
-        descend: Tells by its path whether to look into a directory.
+        top: The directory, which is not yielded itself.
+        descend: Returns for the path of a directory whether the walk enters it.
 
     Raises:
-        OSError: a directory cannot be read, or EMFILE where they are nested deeper than the
+        OSError: a directory cannot be read; EMFILE if directories are nested deeper than the
             process may open files.
     """
     levels: list[tuple[int, str, Iterator[os.DirEntry[str]]]] = []
@@ -67,7 +67,7 @@ def visit(
                 try:
                     levels.append(_enter(fd, entry.name, f"{path}/", top))
                 except OSError as exc:
-                    # Another mount, or gone meanwhile, as in a /tmp that others use.
+                    # A mount point, or another process has just removed it, as in /tmp.
                     if exc.errno not in (errno.EXDEV, errno.ENOENT):
                         raise
     finally:

@@ -13,7 +13,7 @@ _ATTRIBUTES_SIZE = 4
 
 
 def read_variable(name: str, guid: str, *, root: str = EFIVARS) -> bytes | None:
-    """Return a variable's payload, or None where it or efivarfs does not exist.
+    """Return a variable's payload, or None if it or efivarfs does not exist.
 
     Raises:
         OSError: the variable exists but cannot be read.

@@ -27,13 +27,13 @@ FICLONE = 0x40049409
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 
-#: What ``chattr +i`` and ``chattr +a`` set. Only a process with CAP_LINUX_IMMUTABLE may.
+#: The flags of ``chattr +i`` and ``chattr +a``. Setting them takes CAP_LINUX_IMMUTABLE.
 FS_IMMUTABLE_FL = 0x10
 FS_APPEND_FL = 0x20
 
 _OPEN_HOW = struct.Struct("=QQQ")
 _EAGAIN_ATTEMPTS = 64
-#: The ioctls read and write an int, whatever their numbers say.
+#: The ioctls read and write an int, although their numbers contain the size of a long.
 _INODE_FLAGS = struct.Struct("=I4x")
 
 
@@ -44,7 +44,7 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int, resolve: int) 
         try:
             return libc.syscall(SYS_OPENAT2, dirfd, path, how, _OPEN_HOW.size)
         except OSError as exc:
-            # EAGAIN: somebody renamed or mounted while a ".." of a symlink was being resolved.
+            # EAGAIN: another process renamed or mounted while the kernel resolved a "..".
             last = attempt == _EAGAIN_ATTEMPTS - 1
             if exc.errno not in (errno.EAGAIN, errno.EINTR) or last:
                 raise
@@ -66,7 +66,7 @@ def syncfs(fd: int) -> None:
 
 
 def ficlone(dst_fd: int, src_fd: int) -> None:
-    """Make the destination share the source's blocks (EOPNOTSUPP, EXDEV where it cannot)."""
+    """Make the destination share the source's blocks (EOPNOTSUPP or EXDEV if it cannot)."""
     fcntl.ioctl(dst_fd, FICLONE, src_fd)
 
 
@@ -74,7 +74,7 @@ def get_inode_flags(fd: int) -> int:
     """Return the ``FS_*_FL`` flags of a file or directory.
 
     Raises:
-        OSError: ENOTTY or EOPNOTSUPP where the file system has none.
+        OSError: ENOTTY or EOPNOTSUPP if the file system has no flags.
     """
     answer = fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(_INODE_FLAGS.size))
     (flags,) = _INODE_FLAGS.unpack(answer)
@@ -85,7 +85,6 @@ def set_inode_flags(fd: int, flags: int) -> None:
     """Set the ``FS_*_FL`` flags of a file or directory, all of them at once.
 
     Raises:
-        OSError: EPERM without CAP_LINUX_IMMUTABLE where that is needed, and as
-            :func:`get_inode_flags`.
+        OSError: as :func:`get_inode_flags`; EPERM if CAP_LINUX_IMMUTABLE is missing.
     """
     fcntl.ioctl(fd, FS_IOC_SETFLAGS, _INODE_FLAGS.pack(flags))

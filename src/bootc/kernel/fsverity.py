@@ -24,11 +24,11 @@ _DIGEST = struct.Struct("=HH")
 def enable(fd: int, algorithm: int, *, block_size: int = 4096) -> None:
     """Build the Merkle tree of a file and make it read-only permanently.
 
-    ``fd`` must be open for reading only, and nobody may have the file open for writing.
+    ``fd`` must be open for reading only, and no process may have the file open for writing.
 
     Raises:
-        OSError: EEXIST when it is enabled already, ETXTBSY while a writer exists, EOPNOTSUPP
-            or ENOTTY where the filesystem has no fs-verity, EROFS, ENOSPC, and so on.
+        OSError: EEXIST if it is enabled already, ETXTBSY if a process can write to the file,
+            EOPNOTSUPP or ENOTTY if the file system has no fs-verity, EROFS, ENOSPC, and so on.
     """
     fcntl.ioctl(fd, FS_IOC_ENABLE_VERITY, _ENABLE_ARG.pack(1, algorithm, block_size, 0, 0, 0, 0, 0))
 
@@ -37,8 +37,8 @@ def measure(fd: int) -> tuple[int, bytes]:
     """Return a file's algorithm number and digest, as the kernel enforces them.
 
     Raises:
-        OSError: ENODATA when the file has no fs-verity, EOPNOTSUPP or ENOTTY where the
-            filesystem has none.
+        OSError: ENODATA if the file has no fs-verity, EOPNOTSUPP or ENOTTY if the file system
+            has no fs-verity.
     """
     request = _DIGEST.pack(0, _MAX_DIGEST) + bytes(_MAX_DIGEST)
     answer = fcntl.ioctl(fd, FS_IOC_MEASURE_VERITY, request)

@@ -1,8 +1,7 @@
-"""The one libc handle, and calls that raise.
+"""The handle of libc, and calls that raise ``OSError`` with the errno of a failure.
 
-Every function here returns the call's result or raises ``OSError`` with errno.
-Numbers and names are those of the kernel headers. The initramfs loads this file,
-so it imports ctypes and os only.
+Numbers and names are those of the kernel headers. The initramfs loads this file, so it imports
+only ctypes and os.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 
-#: What a C call may be given: a number, a string, a buffer, or a null pointer.
+#: An argument of a C call: a number, a string, a buffer, or a null pointer.
 Argument = int | bytes | str | ctypes.Array[ctypes.c_char] | None
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
 _SYSCALL.restype = ctypes.c_long
 
-# System calls added since Linux 5.1 have one number on every architecture we run on
-# (x86_64, aarch64, riscv64, s390x, ppc64le); older ones are called by name through libc.
+# System calls since Linux 5.1 have the same number on x86_64, aarch64, riscv64, s390x and ppc64le.
+# Older ones are called by name through libc.
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_FSOPEN = 430
@@ -41,16 +40,16 @@ def call(name: str, *args: Argument) -> int:
 
 
 def syscall(number: int, *args: Argument) -> int:
-    """Make a system call libc may have no name for.
+    """Make a system call for which libc may have no function.
 
     Raises:
-        OSError: the call failed; ENOSYS where the kernel is too old.
+        OSError: the call failed; ENOSYS if the kernel is too old.
     """
     return _checked(_SYSCALL(ctypes.c_long(number), *map(_converted, args)))
 
 
 def _converted(arg: Argument) -> object:
-    # A bare int would travel as a 32-bit C int; the kernel reads whole registers.
+    # ctypes passes an int as a 32-bit C int, and the kernel reads whole registers.
     if isinstance(arg, int):
         return ctypes.c_long(arg)
     if isinstance(arg, str):

@@ -1,9 +1,8 @@
 """The kernel's mount calls, under their own names.
 
-The file-descriptor API of Linux 5.2 and later (``fsopen`` to ``mount_setattr``)
-and the three older calls that still have no successor. Everything raises
-``OSError``; the lines of a filesystem context's log are added to the
-exception as a note, because ``EINVAL`` alone explains nothing.
+These are the file-descriptor API of Linux 5.2 and later (``fsopen`` to ``mount_setattr``) and the
+three older calls without a successor. All of them raise ``OSError``. Its notes are the lines of
+the log of the file system context, because ``EINVAL`` alone explains nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ FSPICK_EMPTY_PATH = 8
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_RECURSIVE = 0x8000
 
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -113,7 +113,7 @@ def open_tree(dir_fd: int, path: str, flags: int = 0) -> int:
 
 
 def move_mount(from_fd: int, from_path: str, to_fd: int, to_path: str, *, flags: int = 0) -> None:
-    """Attach a detached mount, or move an attached one. An empty path means the fd itself."""
+    """Attach a detached mount, or move an attached one. An empty path means the descriptor."""
     if not from_path:
         flags |= MOVE_MOUNT_F_EMPTY_PATH
     if not to_path:
@@ -129,18 +129,23 @@ def mount_setattr(fd: int, *, set_attrs: int = 0, propagation: int = 0) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
-    """Mount the classic way."""
+    """Mount with the older system call."""
     call("mount", source, target, fstype, flags, data)
 
 
 def umount2(path: str, flags: int = 0) -> None:
-    """Unmount what is on top at a path."""
+    """Unmount the topmost mount at a path."""
     call("umount2", path, flags)
 
 
 def unshare(flags: int) -> None:
     """Leave shared namespaces; ``os.unshare`` exists only since Python 3.12."""
     call("unshare", flags)
+
+
+def setns(namespace_fd: int, kind: int) -> None:
+    """Enter the namespace of a descriptor; ``os.setns`` exists only since Python 3.12."""
+    call("setns", namespace_fd, kind)
 
 
 def _fsconfig(fs_fd: int, command: int, key: str | None, value: Argument, aux: int) -> None:

@@ -1,109 +1,118 @@
-"""Lints of what an image boots with: what an installation, or the machine, will stumble over.
+"""Lints of the files that an image boots with.
 
-A file that cannot be a kernel is taken for a stand-in, as tests and first stages of builds
-have it, and nothing is said of what is beside it.
+The lints find the kernel by the rules of an installation (:mod:`bootc.boot.image_kernel`). If
+these rules refuse the image, :func:`installable` says why and the other lints say nothing. An
+image without a kernel is not an error: a later build may add the kernel.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Callable
 
-from bootc.boot.image_content import content_of
-from bootc.boot.image_kernel import ImageNotBootable, UkiFile, find_boot_resource
+from bootc.boot.image_content import open_content
+from bootc.boot.image_kernel import (
+    ImageNotBootable,
+    Kernel,
+    UkiFile,
+    find_boot_resource,
+    find_ukis,
+    kernel_dirs,
+)
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
 from bootc.boot.kernel_release import (
     MAX_CONFIG_BYTES,
     KernelTooOld,
+    check_image_kernel,
     check_release,
     stated_releases,
 )
-from bootc.boot.uki import WrongUki, check_sealing
-from bootc.boot.unpacked_kernel import MODULES, RootKernel, find_kernel
+from bootc.boot.scheme import VMLINUZ
+from bootc.boot.uki import WrongUki, inspect_uki
+from bootc.boot.unpacked_kernel import INITRAMFS, MODULES
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
 from bootc.formats.kernelimage import HEAD_BYTES, is_kernel
-from bootc.formats.pe import INITRD, PeError, Uki
+from bootc.formats.pe import INITRD, LINUX, PeError, Uki
 from bootc.formats.shellquote import shell_quoted
-from bootc.formats.tree import External, Leaf
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.outline import Outline
 from bootc.lint.model import LintFinding, Listing, lists
+from bootc.printable import printable
 
-#: What mounts the image at boot; upstream's and ours have the same name.
+#: What mounts the image at boot. Upstream's program and bootc's step have the same name.
 _STEP = b"usr/lib/bootc/initramfs-setup"
 
 
 def installable(root: ImageRoot) -> LintFinding | None:
-    """Find what an installation would refuse: too many kernels, entries, wrong arguments.
-
-    Of a unified kernel image this compares the command lines of its profiles with each other, and
-    reads those of its add-ons.
-    """
+    """Find what an installation would refuse."""
     outline = Outline.read(root, ("boot", MODULES, KARGS_D))
     reasons = []
     try:
         read_kargs_d(outline.root, outline.read_content, os.uname().machine)
     except KargsError as exc:
         reasons.append(_sentence(exc))
-    if _kernel(root) is not None:
-        try:
+    try:
+        if _has_kernel(outline):
             resource = find_boot_resource(outline.root)
             if isinstance(resource, UkiFile):
-                check_sealing(resource, lambda leaf: _content(outline, leaf))
-        except (ImageNotBootable, WrongUki, PeError) as exc:
-            reasons.append(_sentence(exc))
+                inspect_uki(resource, outline)
+    except (ImageNotBootable, WrongUki, PeError) as exc:
+        reasons.append(_sentence(exc))
     return lists(Listing("Found what bootc install will refuse", reasons))
 
 
-def _content(outline: Outline, leaf: Leaf) -> BinaryIO:
-    content = content_of(leaf)
-    assert isinstance(content, External), "an outline has no other files"
-    return open(outline.open(content.digest), "rb")
-
-
 def kernel_version(root: ImageRoot) -> LintFinding | None:
-    """Find a kernel too old to mount the image."""
-    kernel = _kernel(root)
-    if kernel is None:
-        return None
-    with _opened(root, kernel.path) as file:
-        releases = stated_releases(file, unified=kernel.unified) or [kernel.version]
-    for release in releases:
-        directory = release if kernel.unified else kernel.version
-        config = root.read(f"{MODULES}/{directory}/config", MAX_CONFIG_BYTES)
-        try:
-            check_release(release, config, whose="the image's kernel")
-        except KernelTooOld as exc:
-            return _sentence(exc)
+    """Find a file that is not a kernel image, or a kernel that is too old to mount the image."""
+    outline, resource = _boot_resource(root)
+    try:
+        if isinstance(resource, Kernel):
+            path = f"{MODULES}/{resource.kver}/{VMLINUZ}"
+            with open_content(resource.vmlinuz, outline) as file:
+                if not is_kernel(file.read(HEAD_BYTES)):
+                    return f"Found no kernel image in {shell_quoted(path)}"
+                file.seek(0)
+                releases = stated_releases(file, unified=False)
+            # The kernel can state another release than the name of its directory.
+            config = root.read(f"{MODULES}/{resource.kver}/config", MAX_CONFIG_BYTES)
+            for release in releases:
+                check_release(release, config, whose="the image's kernel")
+        elif isinstance(resource, UkiFile):
+            with open_content(resource.leaf, outline) as file:
+                if not is_kernel(next(Uki.read(file).chunks(LINUX), b"")):
+                    path = shell_quoted(resource.path)
+                    return f"Found no kernel image in section {LINUX} of {path}"
+        if resource is not None:
+            check_image_kernel(resource, outline.root, outline)
+    except KernelTooOld as exc:
+        return _sentence(exc)
+    except PeError:
+        return None  # an installation refuses the UKI, so installable() reports it
     return None
 
 
 def initramfs(root: ImageRoot) -> LintFinding | None:
-    """Find an initramfs that will not mount the image."""
-    kernel = _kernel(root)
-    if kernel is None:
+    """Find an initramfs that does not mount the image."""
+    outline, resource = _boot_resource(root)
+    if resource is None:
         return None
-    if kernel.unified:
-        path = kernel.path
-        with _opened(root, path) as file:
-            pieces = Uki.read(file).chunks(INITRD)
-            found = _has_step(lambda size: next(pieces, b""))
-    else:
-        path = kernel.initramfs
-        if root.stat(path) is None:
-            return None  # an installation refuses the image, as the lint above says
-        with _opened(root, path) as file:
+    if isinstance(resource, Kernel):
+        path = f"{MODULES}/{resource.kver}/{INITRAMFS}"
+        with open_content(resource.initramfs, outline) as file:
             found = _has_step(file.read)
+    else:
+        path = resource.path
+        with open_content(resource.leaf, outline) as file:
+            try:
+                pieces = Uki.read(file).chunks(INITRD)
+            except PeError:
+                return None  # an installation refuses the UKI, so installable() reports it
+            found = _has_step(lambda size: next(pieces, b""))
     if found:
         return None
     return (
-        f"Found no {_STEP.decode()} in the initramfs of {shell_quoted(path)}, so that it does "
-        "not mount the image; dracut's module bootc brings it"
+        f"Found no {_STEP.decode()} in the initramfs of {shell_quoted(path)}, so it does "
+        "not mount the image; dracut's module bootc adds the file"
     )
 
 
@@ -111,26 +120,21 @@ def _has_step(read: Callable[[int], bytes]) -> bool:
     return any(name == _STEP for name in initramfs_names(read))
 
 
-def _kernel(root: ImageRoot) -> RootKernel | None:
-    """Return the kernel of an image, unless there is only a stand-in for one."""
-    kernel = find_kernel(root)
-    if kernel is None:
-        return None
-    with _opened(root, kernel.path) as file:
-        return kernel if is_kernel(file.read(HEAD_BYTES)) else None
+def _boot_resource(root: ImageRoot) -> tuple[Outline, Kernel | UkiFile | None]:
+    """Return what an installation would boot, or None if it would refuse the image."""
+    outline = Outline.read(root, ("boot", MODULES))
+    try:
+        return outline, find_boot_resource(outline.root)
+    except ImageNotBootable:
+        return outline, None
 
 
-@contextmanager
-def _opened(root: ImageRoot, path: str) -> Iterator[BinaryIO]:
-    fd = root.open_file(path)
-    if fd is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    with open(fd, "rb") as file:
-        yield file
+def _has_kernel(outline: Outline) -> bool:
+    found = any(VMLINUZ.encode() in modules.entries for _, modules in kernel_dirs(outline.root))
+    return found or bool(find_ukis(outline.root))
 
 
 def _sentence(exc: Error) -> str:
-    return exc.message if exc.hint is None else f"{exc.message} ({exc.hint})"
+    """Return the context, the message and the hint of an error as text for a build log."""
+    text = ": ".join([*reversed(getattr(exc, "__notes__", ())), exc.message])
+    return printable(text if exc.hint is None else f"{text} ({exc.hint})")

@@ -16,10 +16,10 @@ def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
 
     Args:
         root: The image.
-        homes: The directories; a file replaces one of the same name in an earlier directory.
+        homes: The directories. A file replaces the file of the same name in an earlier one.
 
     Raises:
-        OSError: one cannot be read, or is too large.
+        OSError: a file cannot be read, or is too large.
     """
     files: dict[str, str] = {}
     for home in homes:
@@ -32,9 +32,9 @@ def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
         try:
             data = root.read(path, _MAX_BYTES)
         except OSError as exc:
-            if exc.errno != errno.EINVAL:
+            if exc.errno not in (errno.EINVAL, errno.EISDIR):
                 raise
-            # A link to /dev/null says that there shall be no such file.
+            # A link to /dev/null masks the file of this name in an earlier directory.
             continue
         if data is not None:
             yield data

@@ -9,21 +9,21 @@ from bootc.formats.shellquote import double_quoted, shell_quoted
 from bootc.fs.imageroot import ImageRoot
 from bootc.lint.model import LintFinding, Listing, lists
 
-#: https://systemd.io/API_FILE_SYSTEMS/, and /var.
+#: Source: https://systemd.io/API_FILE_SYSTEMS/. Upstream adds /var.
 _API_DIRECTORIES = ("dev", "proc", "sys", "run", "tmp", "var")
-#: Where a base image documents what its derivatives start from.
+#: Where a base image has a copy of the root directory that derived images start from.
 REFERENCE = "usr/share/doc/bootc/baseimage/base"
 _OSTREE_TARGET = "sysroot/ostree"
-#: What container engines put into a container, in the order it is looked for.
+#: The files that container engines put into a container, in upstream's order.
 _INJECTED = ("etc/hostname", "etc/resolv.conf")
-#: Kept of an image's /boot: unified kernel images.
+#: An image has its unified kernel images in this directory of /boot.
 _EFI = "EFI"
-#: Debian and others merged these into /usr; links stay in their places.
+#: Debian and others moved these directories into /usr, and left links in their places.
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 
 
 def api_directories(root: ImageRoot) -> LintFinding | None:
-    """Find the first of the directories that is missing or is something else."""
+    """Find the first of the directories that is missing, or that is not a directory."""
     for name in _API_DIRECTORIES:
         info = root.stat(name)
         if info is None:
@@ -34,14 +34,14 @@ def api_directories(root: ImageRoot) -> LintFinding | None:
 
 
 def baseimage_root(root: ImageRoot) -> LintFinding | None:
-    """Find what is wrong with ``/sysroot`` and ``/ostree``."""
+    """Find a missing or wrong ``/sysroot`` or ``/ostree``."""
     return here_and_in_reference(root, _sysroot_and_ostree)
 
 
 def here_and_in_reference(
     root: ImageRoot, check: Callable[[ImageRoot], LintFinding | None]
 ) -> LintFinding | None:
-    """Check a root, and the reference that a base image may bring as well."""
+    """Check a root, and the reference root that a base image may have in it."""
     finding = check(root)
     if finding is not None:
         return finding
@@ -53,7 +53,7 @@ def here_and_in_reference(
 
 
 def var_run(root: ImageRoot) -> LintFinding | None:
-    """Find a ``/var/run`` that is no link to ``/run``."""
+    """Find a ``/var/run`` that is not a link."""
     info = root.stat("var/run")
     if info is None or stat.S_ISLNK(info.st_mode):
         return None
@@ -71,7 +71,7 @@ def etc_usretc(root: ImageRoot) -> LintFinding | None:
 
 
 def buildah_injected(root: ImageRoot) -> LintFinding | None:
-    """Find the empty files that a container engine leaves where it mounted its own."""
+    """Find the empty files that a container engine leaves where it mounts its own files."""
     for path in _INJECTED:
         info = root.stat(path)
         if info is not None and stat.S_ISREG(info.st_mode) and info.st_size == 0:
@@ -82,7 +82,7 @@ def buildah_injected(root: ImageRoot) -> LintFinding | None:
 
 
 def nonempty_boot(root: ImageRoot) -> LintFinding | None:
-    """Find entries of ``/boot`` that are not those of unified kernel images."""
+    """Find a missing ``/boot``, or entries of it other than unified kernel images."""
     try:
         directory = root.open_dir("boot")
     except NotADirectoryError:
@@ -97,8 +97,8 @@ def nonempty_boot(root: ImageRoot) -> LintFinding | None:
 def usr_merge(root: ImageRoot) -> LintFinding | None:
     """Find directories where a system with merged ``/usr`` has links.
 
-    A ``COPY`` of a directory in the place of such a link replaces the link, and with it all
-    programs or libraries that were found through it.
+    A ``COPY`` of a directory to this path replaces the link. Then nothing finds the programs and
+    libraries that the link led to.
     """
     found = []
     for name in _MERGED:

@@ -1,4 +1,4 @@
-"""Lints of files in an image that describe one machine, or the system as a whole."""
+"""Lints of files in an image that describe one machine or the operating system."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bootc.lint.model import LintFinding, Listing, lists
 
 _MAX_BYTES = 1 << 20
 _MACHINE_ID = re.compile(rb"[0-9a-f]{32}")
-#: What the initramfs mounts, from the image and the deployment's state.
+#: The initramfs mounts these from the image and from the state directory of the deployment.
 _OF_THE_IMAGE = ("/", "/etc", "/sysroot", "/usr")
-#: Where os-release is; the first one counts.
+#: The places of os-release. The first file counts (os-release(5)).
 _OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
-#: What a boot menu calls the system.
+#: The fields that can be the title in a boot menu.
 _TITLES = ("PRETTY_NAME", "NAME", "ID")
 
 
 def fstab(root: ImageRoot) -> LintFinding | None:
-    """Find mounts in ``/etc/fstab`` that would meet those of the initramfs."""
+    """Find mounts in ``/etc/fstab`` that conflict with the mounts of the initramfs."""
     mounts = parse_fstab(root.read("etc/fstab", _MAX_BYTES) or b"")
     found = [
         f"{shell_quoted(source)} {shell_quoted(target)}"
@@ -41,7 +41,7 @@ def machine_id(root: ImageRoot) -> LintFinding | None:
 
 
 def os_release(root: ImageRoot) -> LintFinding | None:
-    """Find an os-release that makes no title for a boot menu."""
+    """Find an os-release that gives no title for a boot menu."""
     for path in _OS_RELEASE:
         data = root.read(path, _MAX_BYTES)
         if data is None:
@@ -60,7 +60,7 @@ def os_release(root: ImageRoot) -> LintFinding | None:
 
 
 def skopeo(root: ImageRoot) -> LintFinding | None:
-    """Find an image that brings bootc, but not what it reads registries with."""
+    """Find an image with bootc and without skopeo, which bootc needs to read registries."""
     if root.stat("usr/bin/bootc") is None or root.stat("usr/bin/skopeo") is not None:
         return None
     return "Found /usr/bin/bootc without /usr/bin/skopeo, which updates from a registry need"

@@ -1,7 +1,7 @@
-"""What a lint is, and what it finds.
+"""Lints and their findings, as values.
 
-A lint that finds nothing returns None. What it finds is a sentence, or lists below
-headings; :func:`render` makes text of either. A lint that cannot tell raises.
+A finding is a sentence, or lists below headings. A lint returns None if it has no finding, and
+raises an error if it cannot run. :mod:`bootc.cli.render.lint` has the text of findings.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
 
-#: How the names of our lints begin.
+#: Prefix of the names of lints that upstream does not have.
 OWN_PREFIX = "pybootc-"
 
 
 class LintKind(enum.StrEnum):
-    """What a find means."""
+    """The severity of findings."""
 
-    #: The image will not install, or will not work.
+    #: The image cannot be installed, or does not work.
     FATAL = "fatal"
-    #: Its maker probably did not mean that.
+    #: The image probably contains a mistake.
     WARNING = "warning"
 
 
 class RootType(enum.StrEnum):
-    """Which root a lint is for, in the words of ``--list``."""
+    """The kind of root that a lint is for, in the words of ``--list``."""
 
     RUNNING = "Running"
     ALTERNATIVE = "Alternative"
@@ -51,12 +51,12 @@ class Lint:
     """One lint.
 
     Attributes:
-        name: What it is called in output and by ``--skip``.
-        kind: What its finds mean.
-        description: What it looks for, for ``--list``.
-        check: Looks at a root; or
-        look: looks at each name of the tree, until it finds something.
-        root_type: The only kind of root it is for.
+        name: Its name, in the output and for ``--skip``.
+        kind: The severity of its findings.
+        description: What a good image has, for ``--list``.
+        check: Checks a root. A lint has either this or ``look``.
+        look: Checks one name of the tree. It is called for each until it returns a finding.
+        root_type: The only kind of root it is for, or None for all kinds.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Lint:
 
     @property
     def own(self) -> bool:
-        """Whether it is ours, and not upstream's."""
+        """Whether upstream does not have this lint."""
         return self.name.startswith(OWN_PREFIX)
 
 
 def lists(*listings: Listing) -> LintFinding | None:
-    """Return a finding of those lists that hold something, None if all are empty."""
+    """Return a finding with the lists that are not empty, or None if all are empty."""
     return tuple(listing for listing in listings if listing.items) or None

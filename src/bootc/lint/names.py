@@ -1,4 +1,4 @@
-"""The lint of every name in the tree."""
+"""The lint that checks every name in the tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bootc.lint.model import LintFinding
 
 
 def utf8(visited: Visited) -> LintFinding | None:
-    """Find a name, or what a link says, that is not UTF-8."""
+    """Find a name, or the target of a link, that is not UTF-8."""
     name = visited.entry.name
     if not _is_utf8(name):
         parent = visited.path.rpartition("/")[0]

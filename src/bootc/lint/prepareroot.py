@@ -9,7 +9,7 @@ from bootc.lint.layout import here_and_in_reference
 from bootc.lint.model import LintFinding
 
 _CONF = "ostree/prepare-root.conf"
-#: Where ostree looks; the first file counts.
+#: The directories that ostree searches. The first file counts.
 _DIRECTORIES = ("etc", "run", "usr/lib")
 _MAX_BYTES = 1 << 20
 

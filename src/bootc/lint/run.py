@@ -54,7 +54,7 @@ def lint(
         lints: All lints.
 
     Raises:
-        LintFailed: a lint cannot run; the lints after it did not run.
+        LintFailed: a lint of upstream cannot run. The lints after it did not run.
     """
     counts = Counts()
     with doing("Linting"):
@@ -71,7 +71,7 @@ def require_passed(counts: Counts, *, fatal_warnings: bool) -> None:
     """Refuse an image whose checks failed; with ``fatal_warnings`` a warning is a failure, too.
 
     Raises:
-        ChecksFailed: there are failures.
+        ChecksFailed: at least one check failed.
     """
     failures = counts.fatal
     if fatal_warnings:
@@ -84,7 +84,7 @@ def require_passed(counts: Counts, *, fatal_warnings: bool) -> None:
 def _findings(
     root: ImageRoot, lints: Sequence[Lint], skip: Collection[str], counts: Counts
 ) -> Iterator[tuple[Lint, LintFinding]]:
-    """Yield what is found in the order of the lints; count what passes and what is skipped."""
+    """Yield the findings in the order of the lints, and count passed and skipped lints."""
     root_type = RootType.RUNNING if root.is_running else RootType.ALTERNATIVE
     looked: dict[str, LintFinding] | None = None
     wanted = [one for one in lints if one.name not in skip and one.root_type in (None, root_type)]
@@ -114,7 +114,7 @@ def _checked(
 
 
 def _look(root: ImageRoot, lints: Sequence[Lint]) -> dict[str, LintFinding]:
-    """Walk once for all lints that look at every name; each ends with its first find."""
+    """Run all lints that check every name in one walk. Each ends with its first finding."""
     found: dict[str, LintFinding] = {}
     left = list(lints)
     try:

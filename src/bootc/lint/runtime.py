@@ -1,7 +1,7 @@
-"""Lints of what a build leaves where a booted machine has something else.
+"""Lints of files that a build leaves in directories of which a machine has its own content.
 
-What is mounted during the build does not get into the image: mounts are not looked into,
-and a file that is mounted over another counts as nothing.
+The lints do not look into mounts: files that are mounted during the build do not get into the
+image.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from bootc.fs.visit import is_mount_point, visit
 from bootc.lint.model import LintFinding, Listing, lists
 
 _RUNTIME_ONLY = ("run", "tmp")
-#: What container engines mount into containers leaves its place and the directories above.
+#: The mount point of a file that container engines mount. It remains after the build, together
+#: with the directories above.
 _ENGINES_FILE = "/run/systemd/resolve/stub-resolv.conf"
 _LOGS = "var/log"
 
 
 def nonempty_run_tmp(root: ImageRoot) -> LintFinding | None:
-    """Find anything below ``/run`` and ``/tmp``, which are empty when a machine boots."""
+    """Find files below ``/run`` and ``/tmp``. Other file systems cover them on a machine."""
     found: dict[str, None] = {}
     for name in _RUNTIME_ONLY:
         directory = _directory(root, name)
@@ -37,7 +38,7 @@ def nonempty_run_tmp(root: ImageRoot) -> LintFinding | None:
 
 
 def var_log(root: ImageRoot) -> LintFinding | None:
-    """Find files below ``/var/log`` that hold something."""
+    """Find files below ``/var/log`` that are not empty."""
     directory = _directory(root, _LOGS)
     if directory is None:
         return None
@@ -51,7 +52,8 @@ def var_log(root: ImageRoot) -> LintFinding | None:
 
 
 def _directory(root: ImageRoot, path: str) -> Dir | None:
-    """Open a directory of the image; where there is something else, another lint says so."""
+    """Open a directory of the image, or return None if there is no directory."""
+    # api-base-directories reports another kind of file in its place.
     try:
         return root.open_dir(path, same_mount=True)
     except NotADirectoryError:
@@ -59,7 +61,7 @@ def _directory(root: ImageRoot, path: str) -> Dir | None:
 
 
 def _forget_engines_file(found: dict[str, None]) -> None:
-    """Forget the file, and each directory above it that holds nothing else."""
+    """Drop the file, and each directory above it without other content."""
     path = _ENGINES_FILE
     while path.count("/") > 1:
         if any(other.startswith(f"{path}/") for other in found):

@@ -8,6 +8,7 @@ changes all the time, so this lint does not look at it.
 
 from __future__ import annotations
 
+from bootc.boot.image_content import open_content
 from bootc.boot.image_kernel import ImageNotBootable, UkiFile, find_boot_resource
 from bootc.boot.unpacked_kernel import MODULES
 from bootc.formats.cmdline import CmdlineError, ComposefsImages
@@ -43,13 +44,11 @@ def _named_images(root: ImageRoot) -> ComposefsImages | None:
     What is wrong with the command lines themselves is for ``pybootc-installable`` to say.
     """
     try:
-        resource = find_boot_resource(Outline.read(root, ("boot", MODULES)).root)
+        outline = Outline.read(root, ("boot", MODULES))
+        resource = find_boot_resource(outline.root)
         if not isinstance(resource, UkiFile):
             return None
-        fd = root.open_file(resource.path)
-        if fd is None:
-            return None
-        with open(fd, "rb") as file:
+        with open_content(resource.leaf, outline) as file:
             return Uki.read(file).composefs_images()
     except (ImageNotBootable, PeError, CmdlineError):
         return None

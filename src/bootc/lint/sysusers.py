@@ -1,7 +1,7 @@
-"""The lint of accounts: what makes them on a machine whose ``/etc`` was changed before.
+"""The lint of users and groups: systemd-sysusers must know those of the image.
 
-A user or group that is only in the image's ``/etc/passwd`` or ``/etc/group`` is missing on
-machines where these files were changed; systemd-sysusers makes those it is told of.
+Updates keep ``/etc/passwd`` and ``/etc/group`` if the machine has changed them. A new user of the
+image then exists only if systemd-sysusers creates it, by a file of ``sysusers.d``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def sysusers(root: ImageRoot) -> LintFinding | None:
 
 
 def _known(root: ImageRoot) -> tuple[set[str], set[str]]:
-    """Return the users and the groups that ``sysusers.d`` makes; a user has a group."""
+    """Return the users and the groups that ``sysusers.d`` creates."""
     users: set[str] = set()
     groups: set[str] = set()
     for data in drop_ins(root, _SYSUSERS_D):
         for kind, account in typed_names(data):
             if kind.rstrip("!") == "u":
+                # A line of a user also creates a group of this name.
                 users.add(account)
                 groups.add(account)
             elif kind == "g":

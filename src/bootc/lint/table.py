@@ -1,8 +1,9 @@
-"""All lints: upstream's by their names there, and then ours, which begin with ``pybootc-``.
+"""The table of all lints, in the order of the output.
 
-The order is that of the output: upstream's that look at a root, upstream's that look at
-every name, ours; each by name. Names and kinds of upstream's are interfaces: builds skip
-lints by name, and fail or not by kind.
+First come upstream's lints of a root, then upstream's lints of every name, then bootc's own with
+the prefix ``pybootc-``; each group is sorted by name. Names and kinds of upstream's lints are an
+interface: builds skip lints by name, and the kind decides whether a build fails. The descriptions
+are bootc's own.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ _UPSTREAM = (
     Lint(
         "api-base-directories",
         LintKind.FATAL,
-        "The directories that API file systems are mounted on, and /var, are there.",
+        "/var and the mount points of API file systems are directories.",
         layout.api_directories,
     ),
     Lint(
         "baseimage-composefs",
         LintKind.WARNING,
-        "prepare-root.conf of ostree enables composefs.",
+        "The prepare-root.conf of ostree enables composefs.",
         prepareroot.baseimage_composefs,
     ),
     Lint(
         "baseimage-root",
         LintKind.FATAL,
-        "/sysroot is a directory and /ostree a link to sysroot/ostree.",
+        "/sysroot is a directory, and /ostree is a link to sysroot/ostree.",
         layout.baseimage_root,
     ),
     Lint(
@@ -40,47 +41,46 @@ _UPSTREAM = (
     Lint(
         "buildah-injected",
         LintKind.WARNING,
-        "/etc/hostname and /etc/resolv.conf are not the empty files that container engines leave.",
+        "/etc/hostname and /etc/resolv.conf are not empty files, as container engines leave them.",
         layout.buildah_injected,
-        # In a running container the engine's own files are there.
+        # A running container has the engine's own files in their place.
         root_type=RootType.ALTERNATIVE,
     ),
     Lint(
         "etc-usretc",
         LintKind.FATAL,
-        "There is /etc and no /usr/etc.",
+        "The image does not have both /etc and /usr/etc.",
         layout.etc_usretc,
     ),
     Lint(
         "kernel",
         LintKind.FATAL,
-        "There is no more than one kernel in /usr/lib/modules.",
+        "/usr/lib/modules has at most one kernel.",
         kernel.kernel,
     ),
     Lint(
         "nonempty-boot",
         LintKind.WARNING,
-        "/boot is there and empty, but for unified kernel images; something else is mounted over "
-        "it on a machine.",
+        "/boot is empty except for unified kernel images. On a machine, a mount covers it.",
         layout.nonempty_boot,
     ),
     Lint(
         "nonempty-run-tmp",
         LintKind.WARNING,
-        "/run and /tmp are empty; on a machine nothing in them is seen.",
+        "/run and /tmp are empty. On a machine, mounts cover them.",
         runtime.nonempty_run_tmp,
     ),
     Lint(
         "sysusers",
         LintKind.WARNING,
-        "Users and groups of /etc/passwd and /etc/group are in sysusers.d too, which makes them "
-        "on a machine whose /etc was changed.",
+        "Users and groups of /etc/passwd and /etc/group are in sysusers.d, too. It creates them "
+        "on a machine that has changed these files.",
         sysusers,
     ),
     Lint(
         "var-log",
         LintKind.WARNING,
-        "There are no logs in /var/log: they are the build's, and differ each time.",
+        "/var/log contains no logs. Logs of a build differ each time.",
         runtime.var_log,
     ),
     Lint(
@@ -92,15 +92,15 @@ _UPSTREAM = (
     Lint(
         "var-tmpfiles",
         LintKind.WARNING,
-        "What is in /var is in tmpfiles.d too, which makes it on a machine; an image's /var "
-        "counts at installation only.",
+        "Directories and links of /var are in tmpfiles.d, too. It creates them on a machine, where "
+        "updates do not change /var.",
         var_tmpfiles,
         root_type=RootType.RUNNING,
     ),
     Lint(
         "utf8",
         LintKind.FATAL,
-        "Names and targets of links are UTF-8.",
+        "File names and targets of links are UTF-8.",
         look=names.utf8,
     ),
 )
@@ -108,43 +108,43 @@ _OWN = (
     Lint(
         "pybootc-fstab",
         LintKind.WARNING,
-        "/etc/fstab does not mount what the initramfs mounts.",
+        "/etc/fstab does not mount the file systems that the initramfs mounts.",
         machine.fstab,
     ),
     Lint(
         "pybootc-initramfs",
         LintKind.WARNING,
-        "The initramfs has the step that mounts the image.",
+        "The initramfs contains the program that mounts the image.",
         booting.initramfs,
     ),
     Lint(
         "pybootc-installable",
         LintKind.WARNING,
-        "bootc install will not refuse the kernel, the boot entries or the kernel arguments.",
+        "bootc install does not refuse the kernel, the boot entries or the kernel arguments.",
         booting.installable,
     ),
     Lint(
         "pybootc-kernel-version",
         LintKind.WARNING,
-        "The kernel is new enough to mount the image.",
+        "The kernel is a kernel image, and new enough to mount the image.",
         booting.kernel_version,
     ),
     Lint(
         "pybootc-machine-id",
         LintKind.WARNING,
-        "/etc/machine-id holds no id.",
+        "/etc/machine-id contains no id.",
         machine.machine_id,
     ),
     Lint(
         "pybootc-os-release",
         LintKind.WARNING,
-        "os-release is text and names the system.",
+        "os-release is text, and has a name for the boot menu.",
         machine.os_release,
     ),
     Lint(
         "pybootc-skopeo",
         LintKind.WARNING,
-        "skopeo is there if bootc is.",
+        "An image with bootc contains skopeo, too.",
         machine.skopeo,
     ),
     Lint(
@@ -158,7 +158,7 @@ _OWN = (
     Lint(
         "pybootc-usr-merge",
         LintKind.WARNING,
-        "/bin, /sbin, /lib and its variants are links.",
+        "/bin, /sbin, /lib and its variants are links to directories of /usr.",
         layout.usr_merge,
     ),
 )

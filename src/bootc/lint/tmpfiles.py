@@ -1,7 +1,7 @@
-"""The lint of ``/var``: what makes its directories on a machine that has a ``/var`` already.
+"""The lint of ``/var``: systemd-tmpfiles must know its directories and links.
 
-The image's ``/var`` counts at installation only. What an update shall find there is made
-by systemd-tmpfiles, which is told by files of ``tmpfiles.d``.
+Only an installation copies the ``/var`` of the image. After an update a new directory exists only
+if systemd-tmpfiles creates it, by a file of ``tmpfiles.d``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _VAR_RUN, _RUN = "/var/run", "/run"
 
 
 def var_tmpfiles(root: ImageRoot) -> LintFinding | None:
-    """Find directories and links of ``/var`` that nothing makes, and files of other kinds."""
+    """Find directories and links of ``/var`` without a line, and files of other kinds."""
     directory = root.open_dir("var", same_mount=True)
     if directory is None:
         return None
@@ -47,7 +47,7 @@ def var_tmpfiles(root: ImageRoot) -> LintFinding | None:
 
 
 class _Names:
-    """Names of users or groups by number; a number without a name stands for itself."""
+    """Names of users or groups by number. A number without a name is its own name."""
 
     def __init__(self, root: ImageRoot, file: str) -> None:
         accounts = parse_accounts(root.read(f"etc/{file}", _MAX_BYTES) or b"")
@@ -58,7 +58,7 @@ class _Names:
 
 
 def _line(path: str, visited: Visited, user: str, group: str) -> str:
-    """Return the line of ``tmpfiles.d`` that makes a directory or link."""
+    """Return the line of ``tmpfiles.d`` that creates a directory or link."""
     shown = tmpfiles_path(_run_for_var_run(path))
     if visited.entry.is_symlink():
         target = os.readlink(visited.entry.name, dir_fd=visited.parent)
@@ -68,7 +68,7 @@ def _line(path: str, visited: Visited, user: str, group: str) -> str:
 
 
 def _known_paths(root: ImageRoot) -> set[str]:
-    """Return the paths that ``tmpfiles.d`` names, as they are written and as they resolve."""
+    """Return the paths in ``tmpfiles.d``, both as they are written and resolved."""
     known: set[str] = set()
     for data in drop_ins(root, _TMPFILES_D):
         for _, path in typed_names(data):
@@ -85,13 +85,14 @@ def _resolved(root: ImageRoot, path: str) -> str:
 
 
 def _resolved_above(root: ImageRoot, path: str) -> str:
-    """Resolve all but the last component, which may be the link that a line makes."""
+    """Resolve all components except the last, which may be the link that a line creates."""
     above, _, name = path.rpartition("/")
     return f"{_resolved(root, above).rstrip('/')}/{name}"
 
 
 def _run_for_var_run(path: str) -> str:
-    """Return a path with ``/run`` for the link ``/var/run``, which systemd complains of."""
+    """Return a path with ``/run`` instead of ``/var/run``."""
+    # systemd-tmpfiles warns about lines with /var/run.
     if path == _VAR_RUN or path.startswith(f"{_VAR_RUN}/"):
         return _RUN + path.removeprefix(_VAR_RUN)
     return path

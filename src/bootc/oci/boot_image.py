@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.tree import Directory
 from bootc.formats.verity import verity_digest
 from bootc.oci.documents import write_documents
 from bootc.oci.names import FORMAT_VERSIONS, XattrMode, image_name
@@ -26,13 +27,24 @@ class BootImage:
 
 
 def match_boot_image(
-    repository: Repository, image: StoredImage, expected: Digest
+    repository: Repository,
+    image: StoredImage,
+    expected: Digest,
+    *,
+    plain: Directory | None = None,
 ) -> BootImage | None:
     """Make the boot image that has the expected digest, and return how it was made.
 
     The function tries every mode of extended attributes with every format version. A digest that
     the repository has on record for another image rules nothing out: an older program may have
     made that image by other rules.
+
+    Args:
+        repository: The repository; writable.
+        image: The stored image.
+        expected: The digest.
+        plain: The plain tree of the image in the default mode, if the caller has it. Otherwise
+            the function puts the layers together.
 
     Raises:
         Error, OSError: the stored image is damaged, or it is not bootable.
@@ -43,7 +55,9 @@ def match_boot_image(
             if image.images.get(name) == expected and _is_whole(repository, expected):
                 return BootImage(expected, xattrs, version)
     for xattrs in XattrMode:
-        root = stored_tree(repository, image.documents.diff_ids, xattrs)
+        root = plain if xattrs is XattrMode.ALLOWLIST_ONLY else None
+        if root is None:
+            root = stored_tree(repository, image.documents.diff_ids, xattrs)
         booted = boot_tree(repository, root)
         for version in FORMAT_VERSIONS:
             data = mkfs_erofs(booted, version=version)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bootc.errors import Error, one_line
+from bootc.errors import Error
 from bootc.events import Sink, null_sink, stage
 from bootc.formats.digest import Digest, DigestError, DigestMismatch, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
@@ -25,7 +25,7 @@ from bootc.oci.names import StreamKind, layer_id, manifest_id
 from bootc.oci.stored import Artifact, artifact_of
 from bootc.oci.tags import tag_names, tag_target
 from bootc.repository import layout
-from bootc.repository.fsck_report import Count, FsckFinding, FsckReport
+from bootc.repository.fsck_report import Count, FsckFinding, FsckReport, why
 from bootc.repository.repository import Repository
 
 #: The label that named the sealed image of an image. No current tool writes it.
@@ -128,7 +128,7 @@ def _wrong(kind: StreamKind, stream: Digest, digest: OciDigest, exc: Error | OSE
     if isinstance(exc, DigestMismatch):
         detail = f"{where}expected {digest}, got {exc.actual}"
         return _Wrong(mismatch, detail, stream)
-    return _Wrong(failed, f"{where}{_why(exc)}", stream if isinstance(exc, WRONG) else None)
+    return _Wrong(failed, f"{where}{why(exc, '')}", stream if isinstance(exc, WRONG) else None)
 
 
 def _check_tag(
@@ -142,7 +142,7 @@ def _check_tag(
         digest = _manifest_digest(repository, name)
     except (OSError, ValueError, DigestError) as exc:
         # ValueError: the name cannot be a component of a path.
-        return [FsckFinding(OciFsckKind.REF_RESOLVE_FAILED, name, _why(exc))]
+        return [FsckFinding(OciFsckKind.REF_RESOLVE_FAILED, name, why(exc, name))]
     if digest is None:
         detail = "it refers to no manifest"
         return [FsckFinding(OciFsckKind.REF_RESOLVE_FAILED, name, detail)] if asked else None
@@ -206,13 +206,13 @@ class _ImageChecker:
         try:
             stream = self._repository.streams.digest_of(manifest_id(digest))
         except (Error, OSError) as exc:
-            raise _Wrong(OciFsckKind.MANIFEST_READ_FAILED, _why(exc)) from exc
+            raise _Wrong(OciFsckKind.MANIFEST_READ_FAILED, why(exc, "")) from exc
         manifest = self._document(StreamKind.MANIFEST, stream, digest)
         try:
             artifact = artifact_of(manifest.raw)
             parsed = artifact or Manifest.parse(manifest.raw)
         except ImageSpecError as exc:
-            raise _Wrong(OciFsckKind.MANIFEST_PARSE_FAILED, _why(exc)) from exc
+            raise _Wrong(OciFsckKind.MANIFEST_PARSE_FAILED, why(exc, "")) from exc
         digest = parsed.config if isinstance(parsed, Artifact) else parsed.config.digest
         # Not by the link of the configuration: it leads to the stream of the image with this
         # configuration that was pulled last.
@@ -226,7 +226,7 @@ class _ImageChecker:
         try:
             configuration = ImageConfig.parse(config.raw)
         except ImageSpecError as exc:
-            raise _Wrong(OciFsckKind.CONFIG_PARSE_FAILED, _why(exc)) from exc
+            raise _Wrong(OciFsckKind.CONFIG_PARSE_FAILED, why(exc, "")) from exc
         for diff_id in dict.fromkeys(configuration.diff_ids):
             self._layer(diff_id, config.references)
         self._seal(configuration)
@@ -255,7 +255,7 @@ class _ImageChecker:
                 self.report(_Wrong(OciFsckKind.LAYER_OBJECT_MISSING, f"{diff_id}: {wanted}"))
                 return
         except (Error, OSError) as exc:
-            self.report(_Wrong(OciFsckKind.LAYER_CHECK_FAILED, f"{diff_id}: {_why(exc)}"))
+            self.report(_Wrong(OciFsckKind.LAYER_CHECK_FAILED, f"{diff_id}: {why(exc, '')}"))
             return
         try:
             self._contents.layer(wanted, diff_id)
@@ -279,11 +279,7 @@ class _ImageChecker:
         try:
             image = Digest.from_hex(seal)
         except DigestError as exc:
-            self.report(_Wrong(OciFsckKind.SEAL_IMAGE_MISSING, f"{seal}: {_why(exc)}"))
+            self.report(_Wrong(OciFsckKind.SEAL_IMAGE_MISSING, f"{seal}: {why(exc, '')}"))
             return
         if not self._repository.images.exists(image) or not self._repository.objects.exists(image):
             self.report(_Wrong(OciFsckKind.SEAL_IMAGE_MISSING, f"{seal}: no such image"))
-
-
-def _why(exc: Exception) -> str:
-    return exc.strerror or str(exc) if isinstance(exc, OSError) else one_line(exc)

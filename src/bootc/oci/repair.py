@@ -76,8 +76,11 @@ def repair_images(
             set_aside = tuple(_set_aside(repository, contents, wrong))
             repository.sync()
     tags = tag_names(repository)
-    pull_again = dict.fromkeys(f.path for f in report.findings if f.path in tags)
     after = check_images(repository, check(repository, metadata_only=True), contents=contents)
+    # An image can lack a layer only now: its configuration names the right layer, but the name of
+    # the layer led to a wrong stream, which the repair has set aside.
+    findings = (*report.findings, *after.findings)
+    pull_again = dict.fromkeys(finding.path for finding in findings if finding.path in tags)
     return RepairedImages(repaired, set_aside, tuple(pull_again), after.findings)
 
 

@@ -20,7 +20,7 @@ from bootc.errors import Error, doing
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import Signature
 from bootc.formats.sigpolicy import MAX_POLICY_BYTES, SignaturePolicy, parse_policy
-from bootc.fs.dir import read_all
+from bootc.fs.dir import open_regular, read_all
 
 #: The files in which skopeo looks for a policy; it reads the first that exists.
 POLICY_FILES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")
@@ -104,7 +104,5 @@ def notice() -> str:
 
 
 def _read(path: str) -> SignaturePolicy:
-    with doing(f"Reading {path}"):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0):
-            return parse_policy(read_all(fd, path, MAX_POLICY_BYTES))
+    with doing(f"Reading {path}"), open(open_regular(path), "rb", buffering=0) as file:
+        return parse_policy(read_all(file.fileno(), path, MAX_POLICY_BYTES))

@@ -103,7 +103,7 @@ def adopt(repository: Repository, sink: Sink = null_sink, *, verity: Verity = fs
     """
     where = f"{repository.dir.path}/{layout.META}"
     try:
-        fd = repository.dir.open_file(layout.META, os.O_RDONLY | os.O_NONBLOCK)
+        fd = repository.dir.open_regular(layout.META)
         with open(fd, "rb", buffering=0):
             sealing.enable_in_place(fd, repository.algorithm, verity)
             os.fsync(fd)

@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from bootc.errors import Error, one_line
+from bootc.errors import Error
 from bootc.events import Sink, null_sink, stage
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs.image import InvalidImage
@@ -25,7 +25,7 @@ from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
 from bootc.formats.splitstream import MAX_STREAM_BYTES, SplitstreamError, StreamReader
 from bootc.kernel import fsverity
 from bootc.repository import layout
-from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport, why
 from bootc.repository.imagecheck import check_image
 from bootc.repository.links import (
     MAX_ENTRIES,
@@ -95,7 +95,7 @@ class _Checker:
         except FileNotFoundError:
             return False
         except (Error, OSError) as exc:
-            self._report(FsckKind.METADATA_PARSE_FAILED, layout.META, _why(exc))
+            self._report(FsckKind.METADATA_PARSE_FAILED, layout.META, why(exc, layout.META))
             return True
         if found.algorithm is not self._algorithm:
             detail = f"{found.algorithm.label} instead of {self._algorithm.label}"
@@ -127,7 +127,7 @@ class _Checker:
         try:
             data = self._objects.read(digest, limit=MAX_STREAM_BYTES)
         except (Error, OSError) as exc:
-            self._report(FsckKind.STREAM_OPEN_FAILED, path, _why(exc))
+            self._report(FsckKind.STREAM_OPEN_FAILED, path, why(exc, path))
             return
         try:
             stream = StreamReader(data)
@@ -136,7 +136,7 @@ class _Checker:
             for _ in stream.chunks():
                 pass
         except SplitstreamError as exc:
-            self._report(FsckKind.STREAM_READ_FAILED, path, str(exc))
+            self._report(FsckKind.STREAM_READ_FAILED, path, why(exc, path))
             return
         for needed in stream.object_refs:
             self._need(FsckKind.MISSING_OBJECT_REF, path, needed)
@@ -151,16 +151,16 @@ class _Checker:
         try:
             data = self._objects.read(digest, limit=MAX_IMAGE_BYTES)
         except (ObjectCorrupt, VerityMissing) as exc:
-            self._report(FsckKind.IMAGE_OPEN_FAILED, path, _why(exc))
+            self._report(FsckKind.IMAGE_OPEN_FAILED, path, why(exc, path))
             return
         except OSError as exc:
-            self._report(FsckKind.IMAGE_READ_FAILED, path, _why(exc))
+            self._report(FsckKind.IMAGE_READ_FAILED, path, why(exc, path))
             return
         try:
             check_image(data)
             needs = image_objects(data)
         except InvalidImage as exc:
-            self._report(FsckKind.IMAGE_INVALID, path, str(exc))
+            self._report(FsckKind.IMAGE_INVALID, path, why(exc, path))
             return
         for raw in sorted(needs):
             needed = Digest(next(a for a in Algorithm if a.digest_size == len(raw)), raw)
@@ -174,7 +174,7 @@ class _Checker:
         try:
             digest = parse_object_link(target, path)
         except BrokenReference as exc:
-            self._report(FsckKind.BROKEN_SYMLINK, path, str(exc))
+            self._report(FsckKind.BROKEN_SYMLINK, path, why(exc, path))
             return None
         before = len(self.findings)
         self._need(FsckKind.BROKEN_SYMLINK, path, digest)
@@ -188,7 +188,7 @@ class _Checker:
             try:
                 info = self._dir.stat(path)
             except OSError as exc:
-                self._report(FsckKind.STAT_FAILED, path, _why(exc))
+                self._report(FsckKind.STAT_FAILED, path, why(exc, path))
                 continue
             if stat.S_ISDIR(info.st_mode):
                 pending += [f"{path}/{name}" for name in reversed(list(self._names(path)))]
@@ -198,7 +198,7 @@ class _Checker:
                 try:
                     entry = parse_ref_target(path.removeprefix(f"{prefix}/"), target, path)
                 except BrokenReference as exc:
-                    self._report(FsckKind.BROKEN_SYMLINK, path, str(exc))
+                    self._report(FsckKind.BROKEN_SYMLINK, path, why(exc, path))
                     continue
                 if entry not in resolved:
                     self._report(FsckKind.BROKEN_SYMLINK, path, f"refers to {entry}, which is none")
@@ -212,7 +212,7 @@ class _Checker:
         except OSError as exc:
             wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
             kind = FsckKind.UNEXPECTED_FILE_TYPE if wrong else FsckKind.STAT_FAILED
-            self._report(kind, path, "not a directory" if wrong else _why(exc))
+            self._report(kind, path, "not a directory" if wrong else why(exc, path))
 
     def _target(self, path: str) -> str | None:
         try:
@@ -221,7 +221,7 @@ class _Checker:
                 return None
             return self._dir.readlink(path)
         except OSError as exc:
-            self._report(FsckKind.STAT_FAILED, path, _why(exc))
+            self._report(FsckKind.STAT_FAILED, path, why(exc, path))
             return None
 
     def _need(self, kind: FsckKind, path: str, digest: Digest, context: str = "") -> None:
@@ -231,7 +231,7 @@ class _Checker:
             try:
                 present = self._objects.exists(digest)
             except OSError as exc:
-                detail = f"{context}{digest}: {_why(exc)}"
+                detail = f"{context}{digest}: {why(exc, digest.object_path)}"
                 self._report(FsckKind.OBJECT_CHECK_FAILED, path, detail, digest)
                 return
             self._present[digest.raw] = present
@@ -242,9 +242,3 @@ class _Checker:
         self, kind: FsckKind, path: str, detail: str = "", digest: Digest | None = None
     ) -> None:
         self.findings.append(FsckFinding(kind, path, detail, digest))
-
-
-def _why(exc: Error | OSError) -> str:
-    if isinstance(exc, OSError):
-        return exc.strerror or str(exc)
-    return one_line(exc)

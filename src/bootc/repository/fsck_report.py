@@ -6,9 +6,11 @@ of their paths, whatever the order of the check. :mod:`bootc.cli.render.fsck` pr
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bootc.errors import one_line
 from bootc.formats.digest import Digest
 from bootc.printable import printable
 
@@ -58,6 +60,21 @@ class FsckFinding:
     def __str__(self) -> str:
         text = f"fsck: {self.kind.value}: {self.path}"
         return printable(f"{text}: {self.detail}" if self.detail else text)
+
+
+def why(exc: Exception, path: str) -> str:
+    """Return the detail of a finding about a path: what failed, and with which other file.
+
+    >>> why(OSError(13, "Permission denied", "/repo/streams/x"), "streams/x")
+    'Permission denied'
+    >>> why(OSError(13, "Permission denied", "/repo/objects/ab/cd"), "streams/x")
+    '/repo/objects/ab/cd: Permission denied'
+    """
+    if not isinstance(exc, OSError) or exc.filename is None or not exc.strerror:
+        return one_line(exc)
+    # The notes of an error that names its file repeat the name.
+    name = os.fsdecode(exc.filename)
+    return exc.strerror if f"/{name}".endswith(f"/{path}") else f"{name}: {exc.strerror}"
 
 
 @dataclass(frozen=True, slots=True)

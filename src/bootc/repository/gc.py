@@ -255,7 +255,7 @@ class _Collection:
             ).raw
         except BrokenReference as exc:
             links.entries[name] = None
-            self._warnings.append(f"{exc}: left alone")
+            self._warnings.append(f"{one_line(exc)}: left alone")
 
     def _read_refs(self, refs: Dir, links: _Links) -> None:
         for path, target in walk_links(refs):
@@ -267,7 +267,7 @@ class _Collection:
             except BrokenReference as exc:
                 # composefs-rs looks at the last component only.
                 links.foreign_refs[path] = target.rpartition("/")[2]
-                self._warnings.append(f"{exc}: left alone")
+                self._warnings.append(f"{one_line(exc)}: left alone")
 
     def _referred(self) -> Iterator[bytes]:
         """Yield the objects of entries that references keep."""

@@ -27,7 +27,7 @@ from bootc.formats.verity import VerityHasher, verity_digests
 from bootc.fs.dir import Dir
 from bootc.repository import layout
 from bootc.repository import sealing as sealing
-from bootc.repository.fsck_report import Count, FsckFinding, FsckKind
+from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, why
 from bootc.repository.sealing import DAMAGE, Verity
 
 _CHUNK_BYTES = 1 << 20
@@ -109,7 +109,7 @@ class ObjectChecker:
             kind = (
                 FsckKind.OBJECT_OPEN_FAILED if exc.errno in DAMAGE else FsckKind.OBJECT_CHECK_FAILED
             )
-            return _finding(kind, digest, _strerror(exc))
+            return _failed(kind, digest, exc)
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
@@ -131,7 +131,7 @@ class ObjectChecker:
                 if exc.errno in DAMAGE
                 else FsckKind.OBJECT_CHECK_FAILED
             )
-            return _finding(kind, digest, _strerror(exc))
+            return _failed(kind, digest, exc)
         finally:
             os.close(fd)
         return None
@@ -266,12 +266,16 @@ def _check_bucket(
     except OSError as exc:
         wrong = exc.errno in (errno.ENOTDIR, errno.ELOOP)
         kind = FsckKind.UNEXPECTED_FILE_TYPE if wrong else FsckKind.OBJECT_OPEN_FAILED
-        return Count(), [FsckFinding(kind, path, "not a directory" if wrong else _strerror(exc))]
+        return Count(), [FsckFinding(kind, path, "not a directory" if wrong else why(exc, path))]
     return Count(len(names), len(findings)), findings
 
 
 def _finding(kind: FsckKind, digest: Digest, detail: str = "") -> FsckFinding:
     return FsckFinding(kind, f"{layout.OBJECTS}/{digest.object_path}", detail, digest)
+
+
+def _failed(kind: FsckKind, digest: Digest, exc: OSError) -> FsckFinding:
+    return _finding(kind, digest, why(exc, f"{layout.OBJECTS}/{digest.object_path}"))
 
 
 def _mismatch(digest: Digest, measured: bytes) -> FsckFinding:
@@ -309,7 +313,3 @@ def _next_data(fd: int, at: int, size: int) -> tuple[int, int]:
             raise
         return size, size
     return min(start, size), min(os.lseek(fd, start, os.SEEK_HOLE), size)
-
-
-def _strerror(exc: OSError) -> str:
-    return exc.strerror or str(exc)

@@ -22,7 +22,6 @@ An interrupted repair can be repeated. Afterwards, pull the images that
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -177,7 +176,7 @@ def _is_of_object(finding: FsckFinding) -> bool:
 
 def _reseal(repository: Repository, store: Dir, digest: Digest) -> None:
     """Store an object's content again, with fs-verity, in place of the object without."""
-    fd = store.open_file(digest.object_path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = store.open_regular(digest.object_path)
     with open(fd, "rb", buffering=0) as file, repository.objects.writer() as writer:
         while chunk := file.read(_COPY_BYTES):
             writer.write(chunk)

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -382,3 +383,36 @@ def test_the_boot_password_stays(tmp_path: Path) -> None:
         commit(dirs, 1)
         remove_entry(dirs, read_menu(dirs, staged=False).items[1])
         assert path.read_text().startswith("GRUB2_PASSWORD=grub.pbkdf2.sha512.1\n")
+
+
+def test_an_entry_by_the_second_of_its_digests(tmp_path: Path) -> None:
+    """The state of a deployment can have another of its ids than the entry has first."""
+    v1, bare = (deployment(n).hex for n in (7, 3))
+    with open_boot(tmp_path, SYSTEMD) as dirs:
+        stage(dirs, 4, 3)
+        entries = Path(dirs.menu.path, dirs.scheme.staged)
+        for path in entries.iterdir():
+            both = f"composefs.digest=v1-sha512-12:{v1} composefs={bare}"
+            path.write_text(path.read_text().replace(f"composefs={bare}", both))
+        assert staged(dirs) == d(4, 7)
+        commit(dirs, 4)
+        item = read_menu(dirs, staged=False).items[1]
+        assert item.also == d(3)
+        assert item.boots(deployment(3))
+        assert not item.boots(deployment(4))
+        # Another deployment that could boot the same image keeps its entry.
+        twin = Path(dirs.menu.path, dirs.scheme.entries, "bootc_x-1-0.conf")
+        other = f"composefs.digest=v1-sha512-12:{deployment(9)} composefs={bare}"
+        twin.write_text(f"title x\nversion 0\nlinux /x\ninitrd /y\noptions {other}\n")
+        assert live(dirs) == d(4, 7, 9)
+        remove_entry(dirs, replace(item, deployment=deployment(3), also=d(7)))
+        assert live(dirs) == d(4, 9)
+
+        # Finalizing knows it by that id, too.
+        stage(dirs, 3, 4)
+        for path in entries.iterdir():
+            path.write_text(path.read_text().replace(f"composefs={bare}", both))
+        assert staged(dirs)[0] == deployment(7)
+        assert commit(dirs, 3)
+        assert live(dirs)[0] == deployment(7)
+        assert not commit(dirs, 3)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -53,7 +54,7 @@ def on_esp(dirs: BootDirs) -> set[str]:
 
 def test_what_an_image_says(objects: ObjectDirectory) -> None:
     facts = inspect_uki(uki_of(objects), objects)
-    assert facts.deployment == A
+    assert facts.images.deployment == A.hex
     assert facts.os_release.boot_label == "Fedora Linux 43 43"
     assert facts.options == f"rw composefs={A}"
     assert facts.boot_digest == BOOT_DIGEST
@@ -70,6 +71,19 @@ def test_what_an_image_on_the_esp_tolerates(
     cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
     publish_uki(dirs, A, uki_of(objects, sections(cmdline)), objects)
     assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").optional is optional
+
+
+@pytest.mark.parametrize("name", [FILE, f"{FILE}.extra.d/x.addon.efi"])
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK])
+def test_special_files_on_the_esp_are_not_opened(
+    dirs: BootDirs, objects: ObjectDirectory, name: str, kind: int
+) -> None:
+    publish_uki(dirs, A, uki_of(objects, IMAGE, "x.addon.efi"), objects)
+    path = Path(dirs.binaries.path, UKIS, name)
+    path.unlink()
+    os.mknod(path, kind | 0o600)
+    with pytest.raises(OSError, match=f"not a regular file: .*/{name}"):
+        check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
 
 
 def test_image_and_addons_are_written(dirs: BootDirs, objects: ObjectDirectory) -> None:
@@ -138,7 +152,7 @@ def test_a_uki_of_two_digests(dirs: BootDirs, objects: ObjectDirectory) -> None:
     both = f"rw composefs.digest=v1-sha512-12:{A} composefs={B}".encode()
     uki = uki_of(objects, sections(both))
     facts = inspect_uki(uki, objects)
-    assert facts.deployment == A
+    assert facts.images.deployment == A.hex
     assert facts.images.hexes == (A.hex, B.hex)
     publish_uki(dirs, A, uki, objects)
     assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}") == facts.images

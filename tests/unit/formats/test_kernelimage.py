@@ -34,5 +34,18 @@ def test_no_release(head: bytes) -> None:
 def test_what_cannot_be_a_kernel() -> None:
     for stand_in in (b"", b"M", b"vmlinuz", b"fake kernel", b"#!/bin/sh"):
         assert not is_kernel(stand_in)
-    for other in (b"\x1f\x8b\x08", b"\x7fELF"):
-        assert is_kernel(other)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x1f\x8b\x08",  # compressed, of arm64
+        b"\x7fELF",  # of ppc64
+        bytes(0x38) + b"ARM\x64",
+        bytes(0x38) + b"RSC\x05",
+        bytes(0x10008) + b"S390EP",
+    ],
+)
+def test_kernels_of_other_machines(head: bytes) -> None:
+    assert is_kernel(head)
+    assert kernel_release(head) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -164,3 +165,40 @@ def test_tmpfile_renewed_is_another_inode(
     assert directory.read_bytes("name") == content + b"end"
     assert stat.S_IMODE(directory.stat("name").st_mode) == 0o640
     assert directory.names() == ["name"]
+
+
+def write_as_file(directory: Dir, name: str) -> None:
+    write_file(directory, name, b"x", durable=True)
+
+
+def write_as_stream(directory: Dir, name: str) -> None:
+    write_stream(directory, name, [b"x", b"y"])
+
+
+@pytest.mark.parametrize("write", [write_as_file, write_as_stream])
+@pytest.mark.parametrize(("call", "error"), [("write", errno.ENOSPC), ("fsync", errno.EIO)])
+def test_a_failed_write_names_the_file(
+    directory: Dir,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Dir, str], None],
+    call: str,
+    error: int,
+) -> None:
+    def fail(*args: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match=os.strerror(error)) as caught:
+        write(directory, "f")
+    assert caught.value.filename == f"{directory.path}/f"
+    assert directory.names() == []
+
+
+def test_a_source_that_fails_is_not_taken_for_the_target(directory: Dir) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"x"
+        raise OSError(errno.EIO, "Input/output error", "source")
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_stream(directory, "f", pieces())
+    assert caught.value.filename == "source"

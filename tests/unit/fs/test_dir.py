@@ -13,6 +13,7 @@ import pytest
 
 from bootc.fs.atomic import exchange
 from bootc.fs.dir import Dir, open_regular
+from bootc.kernel import files
 from support.protection import APPEND, IMMUTABLE, set_flags, unprotect
 
 
@@ -290,3 +291,28 @@ def test_a_path_to_somebody_s_file_may_lead_through_links(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to("file")
     with open(open_regular(str(tmp_path / "link")), "rb") as file:
         assert file.read() == b"content"
+
+
+def fails(*args: object) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_error_of_a_descriptor_names_the_file(
+    directory: Dir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkdir("d", dir_fd=directory.fileno())
+    os.close(directory.open_file("d/f", os.O_WRONLY | os.O_CREAT))
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        directory.read_bytes("d/f")
+    assert caught.value.filename == f"{directory.path}/d/f"
+    monkeypatch.setattr(files, "syncfs", fails)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        directory.sync()
+    assert caught.value.filename == directory.path
+
+
+def test_reading_in_pieces_names_the_file() -> None:
+    with Dir.open("/proc/self") as process, pytest.raises(OSError, match="/proc/self/mem"):
+        # Nothing is mapped at address 0.
+        list(process.read_chunks("mem"))

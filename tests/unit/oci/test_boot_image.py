@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from bootc.formats.digest import Digest
 from bootc.formats.splitstream import StreamReader
+from bootc.oci import boot_image
 from bootc.oci.boot_image import BootImage, match_boot_image
 from bootc.oci.documents import write_documents
 from bootc.oci.names import XattrMode
@@ -48,3 +51,18 @@ def test_an_image_that_was_made_by_other_rules(repository: Repository, pulled: P
         expected, XattrMode.ALLOWLIST_ONLY, 2
     )
     assert find_image(repository, "os").made(2, bootable=True) == expected
+
+
+def test_the_tree_of_a_pull_is_not_put_together_again(
+    repository: Repository, pulled: Pulled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = image_id_of(boot_tree(repository, pulled.root), version=2)
+    image = find_image(repository, "os")
+    with monkeypatch.context() as without:
+        without.delattr(boot_image, "stored_tree")
+        found = match_boot_image(repository, image, expected, plain=pulled.root)
+    assert found == BootImage(expected, XattrMode.ALLOWLIST_ONLY, 2)
+    assert repository.images.exists(expected)
+    # The other mode has another tree.
+    wrong = Digest.from_hex("ab" * 64)
+    assert match_boot_image(repository, image, wrong, plain=pulled.root) is None

@@ -9,6 +9,7 @@ import pytest
 
 from bootc.fs.dir import Dir
 from bootc.repository.repository import Repository
+from support.stored import Store
 from support.verity import FakeVerity
 
 
@@ -37,3 +38,8 @@ def secure(parent: Dir) -> Iterator[Repository]:
 def repository(request: pytest.FixtureRequest) -> Repository:
     """Either."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()

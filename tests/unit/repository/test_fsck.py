@@ -1,4 +1,4 @@
-"""What is wrong with a repository is found, each thing by its name, and then repaired."""
+"""The check of a repository finds each fault, and names it."""
 
 from __future__ import annotations
 
@@ -7,97 +7,33 @@ import json
 import os
 import time
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
 from bootc.cli.render.fsck import report_json, report_text
-from bootc.cli.render.repair import repaired_json, repaired_text
 from bootc.events import Done, Event, Progress, Start
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.digest import Algorithm
 from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamWriter
-from bootc.formats.tree import Directory, External, Leaf, Stat, Symlink
 from bootc.formats.verity import VerityHasher, verity_digest
-from bootc.fs.dir import Dir
-from bootc.fs.lock import LockedHere
 from bootc.repository.fsck import check
 from bootc.repository.fsck_report import Count, FsckFinding, FsckKind, FsckReport
 from bootc.repository.repair import repair
 from bootc.repository.repository import Repository
+from support.faults import (
+    absent,
+    checked,
+    flip,
+    full,
+    image_bytes,
+    kinds,
+    path_of,
+    put,
+    put_stream,
+    verity_of,
+)
 from support.rights import bound_by_mode
 from support.verity import FakeVerity
-
-DATA = b"data" * 5000
-
-
-def verity_of(repository: Repository) -> FakeVerity:
-    return FakeVerity() if repository.secure else FakeVerity(error=errno.EOPNOTSUPP)
-
-
-def checked(repository: Repository, *, metadata_only: bool = False) -> FsckReport:
-    repository.objects.flush()
-    return check(repository, verity=verity_of(repository), workers=2, metadata_only=metadata_only)
-
-
-def kinds(report: FsckReport) -> list[str]:
-    return [finding.kind.value for finding in report.findings]
-
-
-def path_of(repository: Repository, relpath: str | Digest) -> Path:
-    if isinstance(relpath, Digest):
-        relpath = f"objects/{relpath.object_path}"
-    return Path(repository.dir.path, relpath)
-
-
-def put(repository: Repository, data: bytes = DATA) -> Digest:
-    digest = repository.objects.put(data)
-    repository.objects.flush()
-    return digest
-
-
-def put_stream(
-    repository: Repository, name: str, *objects: Digest, refs: dict[str, Digest] | None = None
-) -> Digest:
-    stream = StreamWriter(repository.algorithm, splitstream.OCI_LAYER)
-    stream.inline(b"header")
-    for digest in objects:
-        stream.external(digest, 100)
-    for ref, digest in (refs or {}).items():
-        stream.refer(ref, digest)
-    return repository.streams.write(name, stream.finish())
-
-
-def image_bytes(*objects: Digest) -> bytes:
-    entries: dict[bytes, Leaf | Directory] = {
-        b"file%d" % number: Leaf(Stat(0o644), External(digest, 20000))
-        for number, digest in enumerate(objects)
-    }
-    entries[b"link"] = Leaf(Stat(0o777), Symlink(b"target"))
-    return mkfs_erofs(Directory(Stat(0o755), entries))
-
-
-def flip(path: Path, offset: int = 7) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-
-
-def absent(seed: bytes = b"absent") -> Digest:
-    return verity_digest(seed, Algorithm.SHA512)
-
-
-def full(repository: Repository) -> tuple[Digest, Digest, Digest]:
-    """Fill a repository with an object, a layer, a manifest and an image."""
-    digest = put(repository)
-    layer = put_stream(repository, "oci-layer-sha256:1", digest)
-    put_stream(repository, "oci-manifest-sha256:2", refs={"sha256:1": layer})
-    repository.streams.set_ref("oci/tag", "oci-manifest-sha256:2")
-    image = repository.images.add(image_bytes(digest))
-    return digest, layer, image
 
 
 def test_a_sound_repository(repository: Repository) -> None:
@@ -347,6 +283,22 @@ def test_streams_that_cannot_be_read(insecure: Repository) -> None:
         ("stream-read-failed", "streams/other"),
         ("stream-read-failed", "streams/truncated"),
     ]
+    details = {f.path: f.detail for f in report.findings}
+    assert str(path_of(insecure, damaged)) in details["streams/damaged"]
+    assert details["streams/huge"] == (
+        f"{path_of(insecure, huge)}: file is larger than {MAX_STREAM_BYTES} bytes"
+    )
+
+
+def test_a_finding_names_the_file_that_cannot_be_read(insecure: Repository) -> None:
+    stream, image = put_stream(insecure, "stream"), insecure.images.add(image_bytes())
+    for digest in (stream, image):
+        path_of(insecure, digest).unlink()
+        path_of(insecure, digest).mkdir()
+    # As a device that fails would: the directories above can be read, the files cannot.
+    details = {finding.path: finding.detail for finding in checked(insecure).findings}
+    for path, digest in (("streams/stream", stream), (f"images/{image}", image)):
+        assert str(path_of(insecure, digest)) in details[path]
 
 
 def test_images_that_cannot_be_used(insecure: Repository) -> None:
@@ -416,128 +368,6 @@ def test_a_sink_can_end_it(insecure: Repository) -> None:
         check(insecure, sink)
 
 
-def test_nothing_to_repair(repository: Repository) -> None:
-    full(repository)
-    before = sorted(path_of(repository, ".").rglob("*"))
-    repaired = repair(repository, checked(repository), verity=verity_of(repository))
-    assert repaired_text(repaired) == "nothing to repair\n"
-    assert sorted(path_of(repository, ".").rglob("*")) == before
-
-
-def test_repair_moves_damage_away_and_names_who_needs_it(insecure: Repository) -> None:
-    digest, layer, image = full(insecure)
-    healthy = put(insecure, b"healthy")
-    put_stream(insecure, "oci-layer-sha256:3", healthy)
-    flip(path_of(insecure, digest))
-    damaged = path_of(insecure, digest).read_bytes()
-    repaired = repair(insecure, checked(insecure), verity=verity_of(insecure))
-    assert repaired.quarantined == (digest,)
-    assert repaired.set_aside == ("oci-layer-sha256:1",)
-    assert repaired.needed_by == {
-        digest: ("streams/incomplete-oci-layer-sha256:1", f"images/{image}")
-    }
-    assert path_of(insecure, f"quarantine/{digest}").read_bytes() == damaged
-    assert not insecure.streams.exists("oci-layer-sha256:1")
-    assert insecure.streams.exists("oci-layer-sha256:3")
-    # Garbage collection still finds what the layer has of healthy objects.
-    assert insecure.streams.digest_of("incomplete-oci-layer-sha256:1") == layer
-    assert insecure.streams.refs() == {"oci/tag": "oci-manifest-sha256:2"}
-    assert json.loads(json.dumps(repaired_json(repaired)))["needed_by"][str(digest)] == [
-        "streams/incomplete-oci-layer-sha256:1",
-        f"images/{image}",
-    ]
-    assert repaired_text(repaired).splitlines() == [
-        f"quarantined: {digest}",
-        "set aside: oci-layer-sha256:1",
-        f"missing: {digest}",
-        "  needed by streams/incomplete-oci-layer-sha256:1",
-        f"  needed by images/{image}",
-    ]
-    again = repair(insecure, checked(insecure), verity=verity_of(insecure))
-    assert (again.quarantined, again.set_aside) == ((), ())
-    assert put(insecure) == digest
-    assert checked(insecure).ok
-
-
-def test_repair_twice_keeps_both_damaged_objects(insecure: Repository) -> None:
-    digest = put(insecure)
-    for _ in range(2):
-        flip(path_of(insecure, digest))
-        repair(insecure, checked(insecure), verity=verity_of(insecure))
-        put(insecure)
-    assert sorted(path.name for path in path_of(insecure, "quarantine").iterdir()) == [
-        digest.hex,
-        f"{digest}.1",
-    ]
-
-
-def test_repair_leaves_what_has_become_healthy(insecure: Repository) -> None:
-    digest = put(insecure)
-    flip(path_of(insecure, digest))
-    report = checked(insecure)
-    flip(path_of(insecure, digest))
-    assert repair(insecure, report, verity=verity_of(insecure)).quarantined == ()
-    assert checked(insecure).ok
-
-
-def test_repair_leaves_what_it_cannot_judge(insecure: Repository) -> None:
-    digest = put(insecure)
-    kernel = FakeVerity(error=errno.ENOMEM)
-    bucket = path_of(insecure, digest).parent.name
-    path_of(insecure, f"objects/{bucket}/README").write_text("x")
-    repaired = repair(insecure, check(insecure, verity=kernel), verity=kernel)
-    assert repaired.quarantined == ()
-    assert [finding.kind.value for finding in repaired.left] == [
-        "object-invalid-name",
-        "object-check-failed",
-    ]
-    assert repaired_text(repaired).splitlines()[0] == (
-        f"left: fsck: object-invalid-name: objects/{bucket}/README: not a digest"
-    )
-    assert path_of(insecure, digest).exists()
-
-
-def test_repair_gives_verity_back(secure: Repository) -> None:
-    digest = put(secure)
-    path = path_of(secure, digest)
-    os.removexattr(path, "user.test.verity")
-    repaired = repair(secure, checked(secure), verity=verity_of(secure))
-    assert repaired.resealed == (digest,)
-    assert repaired.quarantined == ()
-    assert checked(secure).ok
-    assert path.read_bytes() == DATA
-
-
-def test_a_layer_that_makes_no_sense_is_quarantined(insecure: Repository) -> None:
-    insecure.streams.write("oci-layer-sha256:1", b"garbage")
-    insecure.streams.write("not-ours", b"garbage")
-    repaired = repair(insecure, checked(insecure), verity=verity_of(insecure))
-    assert repaired.set_aside == ("oci-layer-sha256:1",)
-    assert path_of(insecure, "quarantine/oci-layer-sha256:1").read_bytes() == b"garbage"
-    assert [(f.kind.value, f.path) for f in repaired.left] == [
-        ("stream-read-failed", "streams/not-ours")
-    ]
-    assert "left: fsck: stream-read-failed: streams/not-ours: " in repaired_text(repaired)
-
-
-def test_repair_needs_to_be_alone(insecure: Repository, parent: Dir) -> None:
-    digest = put(insecure)
-    flip(path_of(insecure, digest))
-    report = checked(insecure)
-    with Repository.open(parent, require_verity=False), pytest.raises(LockedHere):
-        repair(insecure, report, verity=verity_of(insecure))
-    assert path_of(insecure, digest).exists()
-
-
-def test_repair_needs_a_writable_repository(parent: Dir, insecure: Repository) -> None:
-    with (
-        Repository.open(parent, require_verity=False) as repository,
-        pytest.raises(OSError, match="reading only") as caught,
-    ):
-        repair(repository, checked(repository))
-    assert caught.value.errno == errno.EROFS
-
-
 def test_memory_does_not_depend_on_sizes(insecure: Repository) -> None:
     with insecure.objects.writer() as writer:
         for _ in range(64):
@@ -550,18 +380,3 @@ def test_memory_does_not_depend_on_sizes(insecure: Repository) -> None:
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_a_repair_that_cannot_move_says_so_and_goes_on_later(
-    insecure: Repository,
-) -> None:
-    digest = put(insecure)
-    flip(path_of(insecure, digest))
-    report = checked(insecure)
-    obstacle = path_of(insecure, "quarantine")
-    obstacle.write_text("x")
-    with pytest.raises(NotADirectoryError) as caught:
-        repair(insecure, report, verity=verity_of(insecure))
-    assert caught.value.__notes__ == [f"Repairing {insecure.dir.path}"]
-    obstacle.unlink()
-    assert repair(insecure, report, verity=verity_of(insecure)).quarantined == (digest,)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
-from bootc.errors import Error, UsageError
+from bootc.errors import Error
+
+if TYPE_CHECKING:
+    from bootc.deploy.install.running_image import RunningImage
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
@@ -17,15 +21,21 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
     from bootc.deploy.install.to_disk import install_to_disk
     from bootc.formats.imgref import ImageReference
 
-    if not args.composefs_backend:
-        raise UsageError(
-            "installing with the ostree backend is not supported", hint="add --composefs-backend"
-        )
-    source = ImageReference.parse(args.source_imgref)
+    if args.source_imgref is None:
+        running = _running_image()
+        source, updates = running.source, running.target
+        if updates is None and args.target_imgref is None:
+            raise Error(
+                "podman started this container by the id of its image, which names no image for "
+                "updates",
+                hint="name one with --target-imgref",
+            )
+    else:
+        source = updates = ImageReference.parse(args.source_imgref)
     request = InstallRequest(
         device=args.device,
         source=source,
-        target=target_reference(source, args.target_imgref, args.target_transport),
+        target=target_reference(updates or source, args.target_imgref, args.target_transport),
         bootloader=args.bootloader,
         block_setup=args.block_setup,
         filesystem=args.filesystem,
@@ -35,8 +45,17 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
         allow_missing_verity=args.allow_missing_verity,
         generic_image=args.generic_image,
         uki_addons=tuple(args.uki_addon),
+        from_container=args.source_imgref is None,
     )
     install_to_disk(request, context.sink)
+
+
+def _running_image() -> RunningImage:
+    from bootc.deploy.install.running_image import find_running_image
+    from bootc.fs.imageroot import ImageRoot
+
+    with ImageRoot.open("/") as root:
+        return find_running_image(root)
 
 
 def _size(text: str) -> int:
@@ -64,14 +83,14 @@ _COMMAND = Command(
                 Option(("device",), "The disk, for example /dev/vda.", metavar="DEVICE"),
                 Option(
                     ("--composefs-backend",),
-                    "Use the composefs-native layout (required; there is no other).",
+                    "Use the composefs-native layout (the default; there is no other).",
                     default=False,
                 ),
                 Option(
                     ("--source-imgref",),
-                    "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, ….",
+                    "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: the "
+                    "image of this container).",
                     metavar="IMAGE",
-                    required=True,
                 ),
                 Option(
                     ("--target-imgref",),

@@ -34,6 +34,7 @@ class InstallRequest:
         generic_image: The disk will boot on other machines: do not change this machine's
             firmware variables.
         uki_addons: The add-ons of the image's unified kernel image to install, without suffix.
+        from_container: The source is the image of this container, in the storage of the host.
     """
 
     device: str
@@ -48,6 +49,7 @@ class InstallRequest:
     allow_missing_verity: bool = False
     generic_image: bool = False
     uki_addons: tuple[str, ...] = ()
+    from_container: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
 from bootc.deploy.bootable import note_label
-from bootc.deploy.install import checks, filesystem, target_disk
+from bootc.deploy.install import checks, filesystem, running_image, target_disk
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer
 from bootc.deploy.install.config import read_config
@@ -46,6 +46,9 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
         Error, OSError: the installation failed. The disk is blank, unless the boot entry was
             written already.
     """
+    if request.from_container:
+        mounts.private_mount_namespace()
+        running_image.mount_host_directories()
     machine = os.uname().machine
     decisions = checks.check_host(request, read_config(machine), machine)
     # Updates from a target whose signatures nobody checks would be refused from then on.
@@ -56,7 +59,8 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
         )
         check_last_layer(decisions, source)
         _announce(request, decisions, source, sink)
-        mounts.private_mount_namespace()
+        if not request.from_container:
+            mounts.private_mount_namespace()
         if request.wipe:
             sink(Message(f"Wiping device {decisions.device.path}"))
             target_disk.wipe(decisions.device)

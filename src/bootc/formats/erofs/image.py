@@ -51,7 +51,7 @@ from bootc.formats.erofs.structs import (
 PLAIN_FACTOR = 16
 
 _COMPOSEFS_COMPAT = COMPAT_CHECKSUM | COMPAT_MTIME | COMPAT_XATTR_FILTER
-#: Incompatible features, and what they bring.
+#: Incompatible features that this reader does not support, with their names in messages.
 _BEYOND = {
     0x01: "compression",
     0x02: "compression with settings",
@@ -71,11 +71,11 @@ _NAME = re.compile(rb"[^/\0]{1,%d}\Z" % MAX_NAME_BYTES)
 
 
 class InvalidImage(Error):
-    """The bytes are no image this can read, or a damaged one.
+    """The bytes are not an image that this module can read, or the image is damaged.
 
     Args:
-        offset: Where it shows.
-        why: What is wrong.
+        offset: The offset of the fault.
+        why: The fault.
     """
 
     def __init__(self, offset: int, why: str) -> None:
@@ -120,7 +120,7 @@ class Record(NamedTuple):
 
 
 def unpack_headers(raw: bytes) -> Headers:
-    """Take the headers apart, whatever they say.
+    """Return the headers without checking their values.
 
     Raises:
         InvalidImage: the bytes are too few, too many, or no EROFS image at all.
@@ -143,10 +143,10 @@ def unpack_headers(raw: bytes) -> Headers:
 
 
 def check_headers(headers: Headers, size: int) -> None:
-    """See that an image has no feature that is beyond this reader.
+    """Refuse an image with a feature that this reader does not support.
 
     Raises:
-        InvalidImage: it has; the message names the first.
+        InvalidImage: it has one; the message names the first.
     """
     found = headers.superblock
     if headers.version not in (None, 0, 1, 2):
@@ -185,7 +185,7 @@ _UNUSED_FIELDS = (
 
 
 class Image:
-    """Reads single inodes, their xattrs and what is stored of their content.
+    """Reads single inodes, their xattrs and their stored content.
 
     Args:
         raw: The whole image.
@@ -205,7 +205,7 @@ class Image:
         self._names: dict[bytes, bytes] = {}
 
     def take(self, offset: int, length: int, what: str) -> bytes:
-        """Return some bytes; each may be taken once in sum."""
+        """Return some bytes. Each byte of the image can be taken only once."""
         if offset + length > len(self._raw):
             raise InvalidImage(offset, f"{what} reaches beyond the end")
         self._charge(offset, length, what)
@@ -387,7 +387,7 @@ def block_entries(offset: int, block: bytes) -> list[Entry]:
     """Return the entries in a block of a directory, or in its tail.
 
     Raises:
-        InvalidImage: they make no sense.
+        InvalidImage: the entries are damaged.
     """
     end = int.from_bytes(block[8:10], "little")
     if not 0 < end <= len(block) or end % DIRENT.size:

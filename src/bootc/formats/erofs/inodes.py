@@ -66,7 +66,7 @@ class LimitError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Inode:
-    """One inode as it will stand in the image; the second part is the layout's."""
+    """One inode of the image. The layout sets the fields of the second part."""
 
     kind: FileKind
     #: Type and permissions.
@@ -86,7 +86,7 @@ class Inode:
     chunked: bool = False
     #: The whiteout of a user, which became a regular file.
     whiteout: bool = False
-    #: What this was made from; nothing for what composefs adds.
+    #: The node of the tree, or None for an inode that composefs adds.
     node: Node | None = None
     #: Of a directory: everything in it, ``.`` and ``..`` included, sorted by name.
     names: Sequence[bytes] = ()
@@ -252,7 +252,7 @@ def fill_content(inode: Inode, content: Content, *, max_symlink: int = MAX_SYMLI
     """Set the fields that both epochs store alike: sizes, data and device numbers.
 
     Raises:
-        LimitError: something is out of range.
+        LimitError: a value is out of range.
     """
     match content:
         case External() | Unverified() | Sparse():

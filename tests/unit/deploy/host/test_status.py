@@ -16,6 +16,7 @@ from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus, Tim
 from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.status import compose_host, wanted_image
 from bootc.formats import bls, grubcfg
+from bootc.formats.cmdline import composefs_images
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Origin, Signature
@@ -219,7 +220,9 @@ def test_each_entry_speaks_for_itself_on_missing_verity() -> None:
     allowed = {entry.composefs.verity: entry.composefs.missing_verity_allowed for entry in entries}
     # The booted one by what the kernel was told; D's argument is in its image, which is gone.
     assert allowed == {A: True, B: False, C: True, D: True}
-    value = dataclasses.replace(facts(A, uki_item(D), booted=booted), ukis={D: False})
+    value = dataclasses.replace(
+        facts(A, uki_item(D), booted=booted), ukis={D: composefs_images(f"composefs={D}")}
+    )
     assert not rollback_of(compose_host(value)).composefs.missing_verity_allowed
 
 

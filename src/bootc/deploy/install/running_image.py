@@ -1,0 +1,118 @@
+"""The image that the installer's own container was made of, as the source of an installation.
+
+``podman run --privileged --pid=host IMAGE bootc install to-disk /dev/vda`` names no source: podman
+tells the container the id of its image in ``/run/.containerenv``, and the layers are in the host's
+container storage. The container gets that storage and the host's device nodes from process 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from bootc.deploy.install.request import DEFAULT_TRANSPORT, InstallRefused
+from bootc.errors import doing
+from bootc.formats.containerenv import parse_containerenv
+from bootc.formats.imgref import ImageReference
+from bootc.fs import host_mounts, mounts
+from bootc.fs.imageroot import ImageRoot
+from bootc.kernel import mount
+from bootc.kernel.efivars import EFIVARS
+
+CONTAINERENV = "run/.containerenv"
+_MAX_CONTAINERENV_BYTES = 1 << 20
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
+_STORAGE = "/var/lib/containers"
+#: Directories of the host: container storage, device nodes, udev's database, and room for layers.
+_HOST_DIRECTORIES = (_STORAGE, "/dev", "/run/udev", "/var/tmp")
+_RUN = "podman run --privileged --pid=host"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningImage:
+    """The image of this container.
+
+    Attributes:
+        source: The image by its id, in the container storage of the host.
+        name: The name that podman found it by, or None if it was run by its id.
+    """
+
+    source: ImageReference
+    name: str | None
+
+    @property
+    def target(self) -> ImageReference | None:
+        """The image reference for updates: the same name in a registry, as upstream decides."""
+        return None if self.name is None else ImageReference.of(DEFAULT_TRANSPORT, self.name)
+
+
+def find_running_image(root: ImageRoot) -> RunningImage:
+    """Return the image of this container.
+
+    Args:
+        root: The root directory of this process.
+
+    Raises:
+        InstallRefused: this is no container of podman's that may install.
+    """
+    data = root.read(CONTAINERENV, _MAX_CONTAINERENV_BYTES)
+    if data is None:
+        raise InstallRefused(
+            "Either --source-imgref must be defined or this command must be executed inside a "
+            "podman container."
+        )
+    if os.geteuid() != 0:
+        raise InstallRefused("This command must be executed as the root user")
+    values = parse_containerenv(data)
+    if values.get("rootless") == "1" or _is_in_user_namespace():
+        raise InstallRefused(
+            "Cannot install from rootless podman; this command must be run as root"
+        )
+    if not values.get("engine", "").startswith("podman"):
+        raise InstallRefused(
+            f"/{CONTAINERENV} does not say that podman runs this container",
+            hint=f"run it with {_RUN}, or name an image with --source-imgref",
+        )
+    image_id = values.get("imageid", "").removeprefix("sha256:")
+    if not _IMAGE_ID.match(image_id):
+        raise InstallRefused(
+            f"/{CONTAINERENV} does not say which image this container was made of",
+            hint="name it with --source-imgref",
+        )
+    name = values.get("image", "")
+    return RunningImage(
+        ImageReference.of("containers-storage", image_id),
+        None if not name or _IMAGE_ID.match(name.removeprefix("sha256:")) else name,
+    )
+
+
+def mount_host_directories() -> None:
+    """Give this container the storage and the device nodes of the host.
+
+    The process is in a mount namespace of its own.
+
+    Raises:
+        InstallRefused: the container was not given the host's storage, and cannot take it.
+    """
+    if host_mounts.is_host_visible():
+        host_mounts.attach_from_host(_HOST_DIRECTORIES)
+    elif any(entry.path == _STORAGE for entry in mounts.read_mounts()):
+        # The user mounted the storage.
+        host_mounts.mount_devices()
+    else:
+        raise InstallRefused(
+            "This command must be run with the podman --pid=host flag",
+            hint=f"{_RUN} …, or with -v {_STORAGE}:{_STORAGE}",
+        )
+    # A machine that was not started by UEFI has none.
+    if os.path.isdir(EFIVARS) and not os.listdir(EFIVARS):
+        with doing(f"Mounting the firmware's variables at {EFIVARS}"):
+            mount.mount("efivarfs", EFIVARS, "efivarfs", 0)
+
+
+def _is_in_user_namespace() -> bool:
+    """Tell whether root here is not root of the host."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        inside, outside, count = file.read(4096).split()[:3]
+    return (inside, outside, count) != ("0", "0", "4294967295")
