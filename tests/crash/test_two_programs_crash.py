@@ -20,7 +20,7 @@ from bootc.deploy import finalize
 from bootc.deploy import upgrade as updates
 from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
-from support import osimages
+from support import osimages, upstreamdisk
 from support.bootdirs import GRUB, GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.machine import FakeMachine, Journal
 from support.osimages import Channel, Images
@@ -64,8 +64,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
             first, last = last, first
         channel = Channel(Path(root, "channel"), images, first)
         machine = FakeMachine(Path(root, "machine"), scheme, images)
-        machine.install(channel)
-        Upstream(machine).install_menu()
+        upstreamdisk.install(machine, channel)
         for name, text in LOCAL.items():
             (machine.state(machine.booted_id) / "etc" / name).write_text(text)
         channel.offer(osimages.NEW)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,7 +21,8 @@ from bootc.formats.tree import Directory, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.tree_write import write_tree
 from bootc.repository.repository import Repository
-from support import images, insideroot, require
+from support import images, require
+from support.bootedroot import Done, loop_disk, run, run_inside
 from support.etctrees import directory, etc
 from support.sysroot import FakeSysroot
 
@@ -37,20 +34,6 @@ ETCS = (
     etc(motd="two", ssh=directory(config="Port 22"), hosts="localhost"),
     etc(motd="three", ssh=directory(config=directory(part="x")), hosts="localhost"),
 )
-
-
-def run(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-
-
-@dataclass
-class Done:
-    """What became of a command."""
-
-    code: int
-    out: str
-    err: str
-    journal: list[list[str]]
 
 
 class Host:
@@ -99,49 +82,18 @@ class Host:
 
         With ``verity`` the kernel command line demands it.
         """
-        root, programs = self._path / "root", self._path / "programs"
-        root.mkdir(exist_ok=True)
-        programs.mkdir(exist_ok=True)
-        (programs / "systemctl").write_text("#!/bin/sh\n")
-        # What a shutdown does to whoever waits for it.
-        stop = "(sleep 1; kill -TERM $PPID) </dev/null >/dev/null 2>&1 &"
-        (programs / "systemd-run").write_text(f'#!/bin/sh\necho "$@" > /run/asked\n{stop}\n')
-        for program in programs.iterdir():
-            program.chmod(0o755)
-        task: dict[str, Any] = {
-            "root": str(root),
-            "device": self._device,
-            "image_id": self.ids[0].hex,
-            "programs": str(programs),
-            "verity": verity,
-            "commands": commands,
-        }
-        done = subprocess.run(
-            [sys.executable, insideroot.__file__],
-            input=json.dumps(task),
-            capture_output=True,
-            text=True,
-            check=False,
+        return run_inside(
+            self._path,
+            commands,
+            device=self._device,
+            image_id=self.ids[0].hex,
+            argument=f"composefs={'' if verity else '?'}{self.ids[0].hex}",
         )
-        assert done.returncode == 0, done.stderr
-        results = [Done(**result) for result in json.loads(done.stdout)]
-        for command, result in zip(commands, results, strict=True):
-            assert not isinstance(command, str) or result.code == 0, (command, result)
-        return results
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[str]:
-    require.root()
-    for tool in ("losetup", "mkfs.ext4"):
-        require.tool(tool)
-    image = tmp_path / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(24 << 20)
-    run("mkfs.ext4", "-q", str(image))
-    with contextlib.ExitStack() as stack:
-        device = run("losetup", "--find", "--show", str(image))
-        stack.callback(run, "losetup", "--detach", device)
+    with loop_disk(tmp_path / "disk.img") as device:
         yield device
 
 

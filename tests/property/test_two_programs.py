@@ -1,7 +1,8 @@
 """One machine, updated by this program and by upstream's in any alternation.
 
 What :mod:`test_update_sequences` demands of the machine holds whoever did what before, and
-whoever was killed in the middle of it. Upstream's program is :mod:`support.upstream`.
+whoever was killed in the middle of it. Upstream's program is :mod:`support.upstream`, of any age
+(:mod:`support.ages`) from that of the disk on.
 
 Laws that upstream breaks by itself are asked of this program only:
 
@@ -34,7 +35,8 @@ from test_update_sequences import CHANGES, POLICIES, TAGS, UpdateMachine
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
-from support import osimages
+from support import osimages, upstreamdisk
+from support.ages import AGES, OLDEST, V1_16_9, later
 from support.bootdirs import SCHEMES, scheme_name
 from support.examples import of_machine
 from support.osimages import Channel
@@ -46,6 +48,8 @@ UNPINNED = st.integers(0, 11)
 #: More steps than upstream's longest command has, now and then.
 STEPS = st.integers(1, 25)
 NEVER = st.just(0)
+#: The ages of disks. The first program to write to one of the oldest age chooses its format.
+INSTALLERS = tuple(age for age in AGES if age is not OLDEST)
 #: Whether upstream's program does it, and not this one.
 UPSTREAM = st.booleans()
 
@@ -70,15 +74,22 @@ class TwoPrograms(UpdateMachine):
         first=TAGS,
         other=TAGS,
         updates=st.lists(TAGS, max_size=2),
-        installer=st.sampled_from(["this program", "upstream", "upstream", "an old upstream"]),
+        age=st.data(),
     )
-    def install(self, first: str, other: str, updates: list[str], installer: str) -> None:
+    def install(self, first: str, other: str, updates: list[str], age: st.DataObject) -> None:
+        """Install with either program; that of upstream is of any age, and updated later."""
+        self.installer = age.draw(st.sampled_from([None, *INSTALLERS]))
+        self.age = self.installer or V1_16_9
         UpdateMachine.install(self, first, other, [])  # type: ignore[arg-type]
-        self.upstream = Upstream(self.machine)
-        if installer != "this program":
-            self.upstream.install_menu(prefixed=installer == "upstream")
+        self.upstream = Upstream(self.machine, age.draw(st.sampled_from(later(self.age))))
         for tag in updates:
             self.update(tag)
+
+    def install_first(self) -> None:
+        if self.installer is None:
+            UpdateMachine.install_first(self)
+        else:
+            upstreamdisk.install(self.machine, self.channels[0], self.installer)
 
     # -- this program, without pins
 
@@ -116,6 +127,10 @@ class TwoPrograms(UpdateMachine):
         self.etc[expected[0]] = expected[1]
 
     # -- upstream's
+
+    @rule(age=st.data())
+    def upstream_is_updated(self, age: st.DataObject) -> None:
+        self.upstream.age = age.draw(st.sampled_from(later(self.upstream.age)))
 
     @rule(tag=TAGS, locked=st.booleans(), at=NEVER | STEPS, cut=st.booleans())
     def upstream_upgrades(self, tag: str, locked: bool, at: int, cut: bool) -> None:

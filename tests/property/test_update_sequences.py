@@ -43,6 +43,7 @@ from bootc.deploy.plan.steps import (
 from bootc.errors import Error
 from bootc.formats.origin import BootType
 from support import osimages
+from support.ages import V1_16_9, Age
 from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
 from support.examples import of_machine
 from support.failing import meanwhile
@@ -79,7 +80,7 @@ LEVELS = st.sampled_from(Level)
 FEW = st.integers(0, 3)
 #: Of two boot partitions that of GRUB's menu, the ESP, or both; else the one there is.
 WHICH = st.sampled_from([(0,), (1,), (0, 1)])
-_IMAGES: dict[BootType, Images] = {}
+_IMAGES: dict[tuple[BootType, Age], Images] = {}
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
 
@@ -88,6 +89,7 @@ class UpdateMachine(RuleBasedStateMachine):
     """One machine, and what its user knows."""
 
     scheme: Scheme
+    age = V1_16_9
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +98,14 @@ class UpdateMachine(RuleBasedStateMachine):
     @initialize(first=TAGS, other=TAGS, updates=st.lists(TAGS, min_size=1, max_size=3))
     def install(self, first: str, other: str, updates: list[str]) -> None:
         root = Path(self.stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
-        self.images = images_of(self.scheme)
+        self.images = images_of(self.scheme, self.age)
         self.channels = [
             Channel(root / name, self.images, osimages.ALL[tag])
             for name, tag in (("os", first), ("other", other))
         ]
         (root / "machine").mkdir()
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
-        self.machine.install(self.channels[0])
+        self.install_first()
         self.verbs = Verbs(self.machine, self.channels)
         self.room = Room(self.machine)
         self.stack.enter_context(limited(*self.room.volumes))
@@ -115,6 +117,10 @@ class UpdateMachine(RuleBasedStateMachine):
         self.planted: dict[str, str] = {}
         for tag in updates:
             self.update(tag)
+
+    def install_first(self) -> None:
+        """Install what the first channel offers."""
+        self.machine.install(self.channels[0])
 
     # -- what happens around the machine
 
@@ -591,13 +597,14 @@ def carried_out() -> Iterator[list[Step]]:
         yield steps
 
 
-def images_of(scheme: Scheme) -> Images:
-    """Return the images for the boot type of a scheme, made once."""
-    if scheme.boot_type not in _IMAGES:
+def images_of(scheme: Scheme, age: Age) -> Images:
+    """Return the images for the boot type of a scheme and an age, made once."""
+    key = scheme.boot_type, age
+    if key not in _IMAGES:
         directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         _KEPT.append(directory)
-        _IMAGES[scheme.boot_type] = Images(Path(directory.name), scheme.boot_type)
-    return _IMAGES[scheme.boot_type]
+        _IMAGES[key] = Images(Path(directory.name), scheme.boot_type, age=age)
+    return _IMAGES[key]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)

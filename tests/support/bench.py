@@ -11,18 +11,38 @@ from bootc.deploy import upgrade as updates
 from bootc.deploy.check import check_for_update
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.formats.digest import Digest
+from support import upstreamdisk
+from support.ages import Age
 from support.machine import Command, FakeMachine, Journal
 from support.osimages import Channel, Images, OsImage
 
 
 class Bench:
-    """A machine, and where its updates come from."""
+    """A machine, and where its updates come from.
 
-    def __init__(self, scheme: Scheme, top: Path, images: Images, *tags: OsImage) -> None:
+    Args:
+        scheme: How it boots.
+        top: Where to make it.
+        images: The images.
+        tags: The image that is installed, and those that it is updated to.
+        installer: The age of upstream's program that installs it; ours does if None.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        top: Path,
+        images: Images,
+        *tags: OsImage,
+        installer: Age | None = None,
+    ) -> None:
         self.images = images
         self.channel = Channel(top / "channel", images, tags[0])
         self.machine = FakeMachine(top / "machine", scheme, images)
-        self.machine.install(self.channel)
+        if installer is None:
+            self.machine.install(self.channel)
+        else:
+            upstreamdisk.install(self.machine, self.channel, installer)
         for image in tags[1:]:
             self.update(image)
         self.machine.told.clear()

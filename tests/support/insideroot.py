@@ -2,10 +2,10 @@
 
 Reads one JSON object from standard input: ``root`` is an empty directory, ``device`` the
 disk with the physical root, ``image_id`` what is booted, ``programs`` a directory that comes
-first in PATH, ``verity`` whether the kernel command line demands fs-verity, ``commands`` a
-list of command lines of bootc, or of a shell when they are strings. Writes a list of what
-became of each: ``code``, ``out``, ``err``, and ``journal``, the messages that a journal
-would have got, each with its ``MESSAGE_ID`` and ``MESSAGE``.
+first in PATH, ``argument`` the kernel argument that names the image, ``commands`` a list of
+command lines of bootc, or of a shell when they are strings. Writes a list of what became of
+each: ``code``, ``out``, ``err``, and ``journal``, the messages that a journal would have got,
+each with its ``MESSAGE_ID`` and ``MESSAGE``.
 
 It runs in a mount namespace of its own and leaves nothing behind.
 """
@@ -27,7 +27,7 @@ _OTHERWISE = ("boot", "etc", "run", "sysroot")
 _SOCKET = "/run/systemd/journal/socket"
 
 
-def enter(root: str, device: str, image_id: str, *, verity: bool) -> None:
+def enter(root: str, device: str, image_id: str, argument: str) -> None:
     """Put the root together and make it ours."""
     private_mount_namespace()
     mount(f"composefs:{image_id}", root, "tmpfs", 0)
@@ -46,7 +46,7 @@ def enter(root: str, device: str, image_id: str, *, verity: bool) -> None:
     # /etc can be written to, the rest of the disk only by who makes it so.
     mount(None, f"{root}/sysroot", None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     with open(f"{root}/cmdline", "w") as file:
-        file.write(f"rw composefs={'' if verity else '?'}{image_id}\n")
+        file.write(f"rw {argument}\n")
     mount(f"{root}/cmdline", f"{root}/proc/cmdline", None, MS_BIND)
     os.makedirs(root + os.path.dirname(_SOCKET))
     os.chroot(root)
@@ -56,7 +56,7 @@ def enter(root: str, device: str, image_id: str, *, verity: bool) -> None:
 def main() -> None:
     """Do what standard input says."""
     task = json.load(sys.stdin)
-    enter(task["root"], task["device"], task["image_id"], verity=task["verity"])
+    enter(task["root"], task["device"], task["image_id"], task["argument"])
     environment = {**os.environ, "PATH": f"{task['programs']}:{os.environ['PATH']}"}
     environment.pop("container", None)
     results = []

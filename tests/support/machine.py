@@ -44,6 +44,7 @@ from bootc.formats.tree import External, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci.pull import pull
 from bootc.oci.source import open_source
+from bootc.repository import legacy
 from bootc.repository.repository import Repository
 from support.failing import dies, killed
 from support.osimages import Channel, Images
@@ -51,7 +52,9 @@ from support.osimages import Channel, Images
 #: Kernel arguments of the installation.
 KARGS = "root=UUID=1 rw"
 _MARKER = "staged-deployment"
-_IMAGE_ID = re.compile(r"composefs=\??([0-9a-f]{128})(?:\s|$)")
+_IMAGE_ID = re.compile(
+    r"(?:^|\s)(?:composefs=\??|composefs\.digest=\??v[12]-sha512-12:)([0-9a-f]{128})(?=\s|$)"
+)
 #: Old versions leave the prefix out.
 _UKI = re.compile(r"(/EFI/Linux/bootc/(?:bootc_composefs-)?([0-9a-f]{128})\.efi)(?:\s|$)")
 
@@ -351,7 +354,10 @@ class FakeMachine:
         assert kernels == self.images.kernels[image_id], "the kernel is not whole"
         link = self.physical / "composefs/images" / image_id
         assert link.exists(), "the image is not there"
-        with Dir.open(self.physical) as root, Repository.open(root, require_verity=False) as opened:
+        with (
+            Dir.open(self.physical) as root,
+            Repository.open(root, require_verity=False, infer=legacy.infer) as opened,
+        ):
             image = read_erofs(opened.objects.read(Digest.from_hex(image_id)))
             for _, node in image.walk():
                 if isinstance(node, Leaf) and isinstance(node.content, External):
@@ -373,16 +379,17 @@ class FakeMachine:
 
     def _entry(self, name: str, keys: dict[str, str]) -> Iterator[Shown]:
         options = keys.get("options", "")
-        image = _IMAGE_ID.search(options)
+        named = set(_IMAGE_ID.findall(options))
+        assert len(named) < 2, f"the entry boots one of two images: {options}"
         uki = _UKI.match(keys.get("efi", keys.get("uki", "")))
         if uki is not None:
             yield Shown(name, uki[2], (self.binaries_root / uki[1][1:],), "")
-        elif image is not None and {"linux", "initrd"} <= keys.keys():
+        elif named and {"linux", "initrd"} <= keys.keys():
             # The loader looks from the root of the file system that has the menu.
             prefix = "" if self.scheme.menu_on_esp or self.scheme.separate_boot else "/boot"
             paths = [keys[key].removeprefix(prefix)[1:] for key in ("linux", "initrd")]
             files = tuple(self.menu_root / path for path in paths)
-            yield Shown(name, image[1], files, options)
+            yield Shown(name, *named, files, options)
 
     def _grub_file(self, path: Path) -> list[Shown]:
         entries = re.findall(r'^menuentry "([^"]*)".*?\{(.*?)^\}', path.read_text(), re.M | re.S)
@@ -397,6 +404,9 @@ class FakeMachine:
 
     @contextlib.contextmanager
     def _disks(self) -> Iterator[tuple[Dir, Repository, BootDirs]]:
+        with Dir.open(self.physical) as physical:
+            if legacy.needs_upgrade(physical):
+                legacy.upgrade(physical, secure=False)
         with (
             Dir.open(self.physical) as physical,
             Repository.open(physical, require_verity=False, writable=True) as repository,

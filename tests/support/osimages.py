@@ -2,7 +2,8 @@
 
 An image is told by its tag in one layout that is made once; a :class:`Channel` is where a
 machine looks for updates, and offers one of them at a time. The ids of the images are
-computed when they are made, apart from any repository.
+computed when they are made, apart from any repository. They depend on the EROFS format of the
+repository that an image is pulled into.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootc.formats.cmdline import composefs_karg
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from bootc.oci.layoutdir import open_layout
+from bootc.oci.trees import image_id_of, image_tree
 from support import images, pe
-from support.images import compute_image_id
+from support.ages import V1_16_0, V1_16_9, Age
 
 #: Too long to be in the image itself, and so objects.
 _LONG = " of the image" * 8
@@ -80,25 +81,47 @@ ALL = {image.tag: image for image in (OLD, NEW, REBUILT, TURNED, RENAMED)}
 class Images:
     """The images in a layout below ``path``, for one boot type.
 
-    Unified kernel images that are ``strict`` demand fs-verity.
+    Args:
+        path: Where to make them.
+        boot_type: How they boot.
+        strict: Unified kernel images demand fs-verity.
+        age: The age of the repository that they are pulled into.
+        builder: The age of the program that made their unified kernel images; that of the
+            installed image if None.
     """
 
-    def __init__(self, path: Path, boot_type: BootType, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        boot_type: BootType,
+        *,
+        strict: bool = False,
+        age: Age = V1_16_9,
+        builder: Age | None = None,
+    ) -> None:
         self.path = path
         self.boot_type = boot_type
+        self.age = age
+        self._builder = builder or (age if age.installed_format == 1 else V1_16_0)
         self._strict = strict
         self._layout = images.Layout(path / "all")
         self._entries: dict[str, Mapping[str, object]] = {}
-        #: Image ids in hex; rebuilt images have the id of the first.
+        #: Ids of deployments in hex. REBUILT has the id of NEW.
         self.ids: dict[str, str] = {}
+        #: Image ids of both formats.
+        self._ids: dict[str, dict[int, str]] = {}
         #: The content of ``vmlinuz`` and ``initrd``, or of the unified image, by image id.
         self.kernels: dict[str, tuple[bytes, ...]] = {}
         for image in ALL.values():
             self._add(image)
 
     def image(self, image_id: str) -> OsImage:
-        """Return the image of an id."""
-        return next(image for image in ALL.values() if self.ids[image.tag] == image_id)
+        """Return the image of an id, of whichever format."""
+        return next(i for i in ALL.values() if image_id in self._ids[i.tag].values())
+
+    def id_in(self, image: OsImage, erofs_format: int) -> str:
+        """Return the id of an image in a format, in hex."""
+        return self._ids[image.tag][erofs_format]
 
     def entry(self, image: OsImage) -> Mapping[str, object]:
         """Return the descriptor of an image's manifest."""
@@ -110,18 +133,29 @@ class Images:
         entry = self._layout.image(layers, tag=image.tag, config=config)
         reference = ImageReference.parse(self._layout.reference(image.tag))
         with open_layout(reference, images.ARCHITECTURE) as source:
-            image_id = compute_image_id(source).hex
+            root = image_tree(source).root
+            ids = {version: image_id_of(root, version=version).hex for version in (1, 2)}
         kernel: tuple[bytes, ...] = (image.vmlinuz, image.initramfs)
         if self.boot_type is BootType.UKI:
             # The id does not depend on what is in /boot, and so can be written there.
-            uki = _uki(image, image_id, strict=self._strict)
+            uki = _uki(image, self._arguments(ids))
             where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
             layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
             entry = self._layout.image(layers, config=config)
             kernel = (uki,)
-        self.ids[image.tag] = image_id
-        self.kernels[image_id] = kernel
+        self._ids[image.tag] = ids
+        # A unified kernel image says the id of its deployment, by its first digest.
+        first = 1 if self._builder.knows_digests else self._builder.repository_format
+        unified = self.boot_type is BootType.UKI
+        self.ids[image.tag] = ids[first if unified else self.age.repository_format]
+        self.kernels |= dict.fromkeys(ids.values(), kernel)
         self._entries[image.tag] = entry
+
+    def _arguments(self, ids: Mapping[int, str]) -> str:
+        """Return the arguments by which a unified kernel image names the image."""
+        builder, optional = self._builder, not self._strict
+        versions = (1, 2) if builder.knows_digests else (builder.repository_format,)
+        return " ".join(builder.argument(ids[v], v, optional=optional) for v in versions)
 
 
 class Channel:
@@ -168,11 +202,10 @@ def _layer(image: OsImage, *, kernel: bool) -> bytes:
     )
 
 
-def _uki(image: OsImage, image_id: str, *, strict: bool) -> bytes:
-    options = f"rw {composefs_karg(image_id, optional=not strict)}"
+def _uki(image: OsImage, arguments: str) -> bytes:
     return pe.program(
         (b".osrel", image.os_release),
-        (b".cmdline", options.encode()),
+        (b".cmdline", f"rw {arguments}".encode()),
         (b".linux", image.vmlinuz),
         (b".initrd", image.initramfs),
     )

@@ -35,7 +35,9 @@ def match_boot_image(
 ) -> BootImage | None:
     """Make the boot image that has the expected digest, and return how it was made.
 
-    The function tries every mode of extended attributes with every format version.
+    The function tries every mode of extended attributes with every format version. A digest that
+    the repository has on record for another image rules nothing out: an older program may have
+    made that image by other rules.
 
     Args:
         repository: The repository; writable.
@@ -48,25 +50,20 @@ def match_boot_image(
         Error, OSError: the stored image is damaged, or it is not bootable.
     """
     for xattrs in XattrMode:
-        names = {
-            version: image_name(version, bootable=True, xattrs=xattrs)
-            for version in FORMAT_VERSIONS
-        }
-        for version, name in names.items():
+        for version in FORMAT_VERSIONS:
+            name = image_name(version, bootable=True, xattrs=xattrs)
             if image.images.get(name) == expected and _is_whole(repository, expected):
                 return BootImage(expected, xattrs, version)
-        # Another digest is known of the other versions: making them again is no use.
-        unknown = [v for v, name in names.items() if image.images.get(name) in (None, expected)]
-        if not unknown:
-            continue
+    for xattrs in XattrMode:
         root = plain if xattrs is XattrMode.ALLOWLIST_ONLY else None
         if root is None:
             root = stored_tree(repository, image.documents.diff_ids, xattrs)
         booted = boot_tree(repository, root)
-        for version in unknown:
+        for version in FORMAT_VERSIONS:
             data = mkfs_erofs(booted, version=version)
             if verity_digest(data, repository.algorithm) == expected:
-                made = {names[version]: repository.images.add(data)}
+                name = image_name(version, bootable=True, xattrs=xattrs)
+                made = {name: repository.images.add(data)}
                 write_documents(repository, image.documents, made)
                 return BootImage(expected, xattrs, version)
     return None

@@ -10,7 +10,9 @@
   point.
 - Pulling the same image again changes nothing.
 
-If the caller names no tag, the tag is ``localhost/bootc-<manifest digest>``.
+If the caller names no format versions, the images get those of the repository: any other program
+that uses the repository computes the same image id. If the caller names no tag, the tag is
+``localhost/bootc-<manifest digest>``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bootc.errors import UsageError
 from bootc.events import Done, Sink, Start, null_sink
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.erofs.writer import mkfs_erofs
@@ -26,7 +29,7 @@ from bootc.formats.splitstream import StreamReader
 from bootc.formats.tree import Directory
 from bootc.oci.documents import Documents, write_documents
 from bootc.oci.fetch import fetch_layer, skip_layer
-from bootc.oci.names import image_name, layer_id, manifest_id, tag_of, tag_ref
+from bootc.oci.names import FORMAT_VERSIONS, image_name, layer_id, manifest_id, tag_of, tag_ref
 from bootc.oci.reuse import can_reuse
 from bootc.oci.source import Source, parse_documents
 from bootc.oci.trees import IMAGE_TASK, boot_tree, stored_tree
@@ -87,7 +90,7 @@ def pull(
     bootable: bool = True,
     architecture: str | None = None,
     tag: str | None = None,
-    erofs_formats: Sequence[int] = (1,),
+    erofs_formats: Sequence[int] = (),
     accept: Callable[[OciDigest], None] | None = None,
 ) -> Pulled:
     """Bring an image into the repository.
@@ -100,19 +103,23 @@ def pull(
         architecture: The machine that will run the image, in the spelling of images; this
             machine's if None.
         tag: The tag that keeps the image; made from its digest if None.
-        erofs_formats: The format versions to make images of, that of the returned id first.
+        erofs_formats: The format versions to make images of, that of the returned id first;
+            those of the repository if empty.
         accept: Called with the digest of the manifest when the image is stored and has no tag
             yet. If it raises, the image gets no tag.
 
     Raises:
         WrongArchitecture: the image is for another architecture.
+        UsageError: a format version is 0, which images of container images cannot have.
         Error: the image is damaged or malformed, or lacks something that a bootable image needs.
         OSError: the repository cannot be written, for example ENOSPC.
     """
+    versions = tuple(erofs_formats) or repository.metadata.effective_erofs_formats().all
+    _require_nameable(versions)
     manifest, config = parse_documents(source, architecture)
     amount = _fetch_missing(repository, source, config, sink)
     sink(Start(IMAGE_TASK, "Making the image"))
-    root, made = _make_images(repository, config, erofs_formats, bootable=bootable)
+    root, made = _make_images(repository, config, versions, bootable=bootable)
     write_documents(repository, _documents_of(source, manifest, config), made)
     if accept is not None:
         accept(source.manifest_digest)
@@ -124,10 +131,18 @@ def pull(
         manifest.config.digest,
         manifest,
         config,
-        made[image_name(erofs_formats[0], bootable=bootable)],
+        made[image_name(versions[0], bootable=bootable)],
         root,
         amount,
     )
+
+
+def _require_nameable(versions: Sequence[int]) -> None:
+    """Refuse a format version that the stream of a configuration has no name for."""
+    if any(version not in FORMAT_VERSIONS for version in versions):
+        raise UsageError(
+            "images made of container images cannot have version 0", hint="give --erofs-version 1"
+        )
 
 
 def _fetch_missing(

@@ -11,8 +11,8 @@ themselves. Promises:
 An upgraded repository keeps the EROFS format of its images. Images of another format would
 get other digests than the existing deployments. Repositories from before 2026 have format 2;
 a newer repository may have lost its ``meta.json``. (The reference implementation records 1.)
-Opening a repository for writing gives it its ``meta.json``; opening it for reading only
-relies on :func:`infer`.
+A command that writes to a repository calls :func:`upgrade` before it opens the repository. A
+command that only reads passes :func:`infer` to :meth:`Repository.open`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from bootc.repository.repository import (
 )
 from bootc.repository.sealing import Verity, VerityMissing
 
-#: Of repositories from before there was a choice.
+#: The format of repositories that are older than the choice.
 _OLD_FORMAT = 2
-#: Images that are looked at for their format.
+#: How many images are read for their format.
 _SAMPLE = 1000
 
 
@@ -85,23 +85,23 @@ def ensure(
 ) -> tuple[Repository, InitOutcome]:
     """Open the repository of a physical root for writing; create or upgrade it if needed.
 
-    Unlike :meth:`Repository.create` this takes a repository whose images have another format.
+    Unlike :meth:`Repository.create`, this accepts a repository whose images have another format.
 
     Args:
         parent: The directory that holds, or shall hold, the repository.
         name: The repository's name in it.
-        algorithm: What objects have to be named by; if None, what they are named by, and
-            SHA-512 in a new repository.
-        erofs_format: The format version images have by default, when it is made now.
+        algorithm: The algorithm that must name the objects. None accepts any, and a new
+            repository gets SHA-512.
+        erofs_format: The default format version of images, if the repository is new.
         secure: Demand fs-verity of everything.
         wait: As for :meth:`Repository.open`.
         sink: As for :meth:`Repository.open`.
         verity: The kernel's ioctls.
 
     Raises:
-        VerityMissing: the file system has no fs-verity, or what is there was made without.
+        VerityMissing: the file system has no fs-verity, or the existing objects have none.
         RepositoryExists: objects are named by another algorithm.
-        NotARepository: there is an ``objects/``, but nothing in it tells what it is.
+        NotARepository: there is an ``objects/``, but no object in it tells the algorithm.
         MetadataError, UnsupportedRepository: ``meta.json`` cannot be honoured.
     """
     settings = _Settings(name=name, wait=wait, sink=sink, verity=verity)
@@ -141,19 +141,19 @@ def upgrade(
     secure: bool,
     verity: Verity = fsverity,
 ) -> None:
-    """Give a repository of objects the ``meta.json`` that says what they are.
+    """Write the ``meta.json`` that describes the objects of a repository.
 
     Args:
         parent: The directory that holds the repository.
         name: The repository's name in it.
-        algorithm: What objects have to be named by; whatever they are named by if left out.
+        algorithm: The algorithm that must name the objects; None accepts any.
         secure: Demand that they have fs-verity.
         verity: The kernel's ioctls.
 
     Raises:
         VerityMissing: the objects were made without fs-verity.
         RepositoryExists: objects are named by another algorithm.
-        NotARepository: nothing tells what it is.
+        NotARepository: no object tells the algorithm.
         OSError: EROFS among others.
     """
     with parent.open_dir(name) as directory:
@@ -175,7 +175,7 @@ def reset_metadata(
     collection can remove the objects meanwhile. An interrupted reset can be repeated.
 
     Raises:
-        NotARepository: there is none.
+        NotARepository: the repository does not exist.
         RepositoryExists: the objects are named by another algorithm.
         VerityMissing: the file system has no fs-verity.
         LockedByOther: another process uses the repository.
@@ -218,14 +218,14 @@ def infer(
 
     Args:
         directory: The repository.
-        algorithm: What objects have to be named by; whatever they are named by if left out.
+        algorithm: The algorithm that must name the objects; None accepts any.
         secure: Demand that they have fs-verity.
         verity: The kernel's ioctls.
 
     Raises:
         VerityMissing: the objects were made without fs-verity.
         RepositoryExists: objects are named by another algorithm.
-        NotARepository: nothing tells what it is.
+        NotARepository: no object tells the algorithm.
     """
     sample = list(sample_objects(directory, verity))
     kinds = {sampled.algorithm for sampled in sample}

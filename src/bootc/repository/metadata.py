@@ -46,6 +46,11 @@ class ErofsFormats:
     default: int
     extra: tuple[int, ...] = ()
 
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every format once, the default format first."""
+        return (self.default, *(number for number in self.extra if number != self.default))
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:

@@ -10,11 +10,12 @@ from bootc.formats.digest import Digest
 from bootc.formats.splitstream import StreamReader
 from bootc.oci import boot_image
 from bootc.oci.boot_image import BootImage, match_boot_image
+from bootc.oci.documents import write_documents
 from bootc.oci.names import XattrMode
 from bootc.oci.pull import Pulled
 from bootc.oci.stored import find_image
 from bootc.oci.tags import tagged
-from bootc.oci.trees import boot_tree, image_id_of
+from bootc.oci.trees import boot_tree, image_id_of, stored_tree
 from bootc.repository.repository import Repository
 
 
@@ -35,6 +36,21 @@ def test_a_match_is_found_again_and_made_again(repository: Repository, pulled: P
     assert repository.images.exists(pulled.image_id)
     assert image_ids() == before
     assert tagged(repository, "os") == pulled.manifest_digest
+
+
+def test_an_image_that_was_made_by_other_rules(repository: Repository, pulled: Pulled) -> None:
+    """An older program made another image of the same format, and its digest is on record."""
+    image = find_image(repository, "os")
+    other = repository.images.add(b"made by other rules")
+    write_documents(repository, image.documents, {"composefs.image.boot": other})
+    image = find_image(repository, "os")
+    assert image.made(2, bootable=True) == other
+    tree = boot_tree(repository, stored_tree(repository, image.documents.diff_ids))
+    expected = image_id_of(tree, version=2)
+    assert match_boot_image(repository, image, expected) == BootImage(
+        expected, XattrMode.ALLOWLIST_ONLY, 2
+    )
+    assert find_image(repository, "os").made(2, bootable=True) == expected
 
 
 def test_the_tree_of_a_pull_is_not_put_together_again(

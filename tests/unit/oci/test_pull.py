@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.errors import Error, one_line
+from bootc.errors import Error, UsageError, one_line
 from bootc.events import Done, Event, Progress, Start
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, DigestMismatch, OciDigest
@@ -15,10 +15,16 @@ from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
 from bootc.formats.splitstream import StreamReader
 from bootc.formats.tar import TarError
 from bootc.formats.tree import Inline, Leaf
+from bootc.fs.dir import Dir
+from bootc.oci.names import image_name
 from bootc.oci.pull import Pulled, pull, required_bytes
 from bootc.oci.seal import SealError
+from bootc.oci.stored import read_image
+from bootc.oci.trees import image_id_of, image_tree
 from bootc.oci.unpack import LayerError
+from bootc.repository import gc
 from bootc.repository.content import read_content
+from bootc.repository.metadata import ErofsFormats, Metadata
 from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
 from support import images
@@ -97,6 +103,52 @@ def test_pulling_again_changes_nothing(tmp_path: Path, repository: Repository) -
     assert second.image_id == first.image_id
     assert state() == before
     assert Done(f"layer:{images.sha256(images.bootable())[7:19]}", cached=True) in events
+
+
+def test_a_pull_leaves_no_garbage(tmp_path: Path, repository: Repository) -> None:
+    with opened(images.single(tmp_path / "layout", *LAYERS)) as source:
+        pulled = pull(repository, source)
+    found = gc.collect(repository, roots=[pulled.image_id.hex], dry_run=True)
+    assert (found.objects_removed, found.images_pruned, found.streams_pruned) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [ErofsFormats(1), ErofsFormats(2), ErofsFormats(1, (2,)), None],
+    ids=["V1", "V2", "both", "older than the choice"],
+)
+def test_images_have_the_formats_of_the_repository(
+    tmp_path: Path, formats: ErofsFormats | None
+) -> None:
+    features = ("v1_erofs",) if formats and formats.default == 1 else ()
+    metadata = Metadata(read_only_compatible=features, erofs_formats=formats)
+    (tmp_path / "composefs/objects").mkdir(parents=True)
+    (tmp_path / "composefs/meta.json").write_bytes(metadata.to_bytes())
+    with (
+        Dir.open(tmp_path) as root,
+        Repository.open(root, require_verity=False, writable=True) as repository,
+        opened(images.single(tmp_path / "layout", images.bootable())) as source,
+    ):
+        pulled = pull(repository, source)
+        stored = read_image(repository, pulled.manifest_digest)
+        tree = image_tree(source).root
+        wanted = formats.all if formats else (2,)
+        assert pulled.image_id == image_id_of(tree, version=wanted[0])
+        assert stored.images.keys() == {
+            image_name(version, bootable=boots) for version in wanted for boots in (True, False)
+        }
+        for version in wanted:
+            assert repository.images.exists(image_id_of(tree, version=version))
+
+
+def test_a_repository_of_a_format_that_has_no_name(tmp_path: Path) -> None:
+    with (
+        Dir.open(tmp_path) as root,
+        Repository.create(root, erofs_format=0, secure=False) as repository,
+        opened(images.single(tmp_path / "layout", images.bootable())) as source,
+        pytest.raises(UsageError, match="cannot have version 0"),
+    ):
+        pull(repository, source)
 
 
 def test_only_layers_that_are_missing_need_room(tmp_path: Path, repository: Repository) -> None:

@@ -38,7 +38,7 @@ from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_among_root, lock_exclusive
 from bootc.kernel import mount
-from bootc.repository import adoption
+from bootc.repository import adoption, legacy
 from bootc.repository.repository import Repository
 
 #: Nobody but root can open this one, and so nobody else can keep root waiting.
@@ -162,6 +162,8 @@ def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iter
         booted = _require_booted(root)
         mounts.private_mount_namespace()
         physical = stack.enter_context(_writable(os.path.join(root, "sysroot")))
+        if legacy.needs_upgrade(physical):
+            legacy.upgrade(physical, secure=not booted.missing_verity_allowed)
         repository = stack.enter_context(
             Repository.open(
                 physical,
@@ -229,6 +231,7 @@ def open_host_view(
                 lock=lock or pulls,
                 wait=wait,
                 sink=sink,
+                infer=legacy.infer,
             )
         )
         if repository.secure and not repository.sealed:

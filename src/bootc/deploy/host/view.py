@@ -31,7 +31,7 @@ from bootc.errors import Error, doing, one_line
 from bootc.formats.origin import BootType, OriginError
 from bootc.fs import detached, mounts
 from bootc.fs.dir import Dir
-from bootc.repository import layout
+from bootc.repository import layout, legacy
 from bootc.repository.repository import NotARepository, Repository
 
 _BOOT = "boot"
@@ -150,7 +150,9 @@ def _enter_repository(
         # A sealed repository is still opened as a secure one. But a system that tolerates missing
         # fs-verity, or whose installer did not seal the repository, must show what it runs. A
         # collection keeps the documents of all deployments that remain, so no lock is needed.
-        return stack.enter_context(Repository.open(physical, require_verity=False, lock=False))
+        return stack.enter_context(
+            Repository.open(physical, require_verity=False, lock=False, infer=legacy.infer)
+        )
     except NotARepository:
         raise
     except (Error, OSError) as exc:

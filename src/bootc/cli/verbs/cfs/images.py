@@ -115,8 +115,7 @@ def create_image(args: argparse.Namespace, context: Context) -> None:
 def _versions(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
     if args.erofs_version is not None:
         return (args.erofs_version,)
-    formats = repository.metadata.effective_erofs_formats()
-    return formats.default, *(number for number in formats.extra if number != formats.default)
+    return repository.metadata.effective_erofs_formats().all
 
 
 def compute_id(args: argparse.Namespace, context: Context) -> None:

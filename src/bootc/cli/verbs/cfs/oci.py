@@ -19,9 +19,9 @@ from bootc.cli.render.structured import render_pretty_json
 from bootc.cli.verbs.cfs import mounting, oci_import, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import (
     default_version,
-    formats_to_write,
     parse_object_id,
     parse_oci_digest,
+    requested_formats,
 )
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, UsageError
@@ -78,7 +78,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
                 context.sink,
                 bootable=args.bootable and expected is None,
                 tag=tag,
-                erofs_formats=formats_to_write(args, repository),
+                erofs_formats=requested_formats(args),
                 accept=accept,
             )
         repository.sync()

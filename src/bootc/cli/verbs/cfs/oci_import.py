@@ -9,7 +9,7 @@ import argparse
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.render.images import object_line
-from bootc.cli.verbs.cfs.oci_inspect import IMAGE, formats_to_write, parse_oci_digest
+from bootc.cli.verbs.cfs.oci_inspect import IMAGE, parse_oci_digest, requested_formats
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, doing
 from bootc.printable import printable
@@ -71,7 +71,7 @@ def copy(args: argparse.Namespace, context: Context) -> None:
             bootable=False,
             architecture=image.config.architecture,
             tag=tag,
-            erofs_formats=formats_to_write(args, repository),
+            erofs_formats=requested_formats(args),
         )
         repository.sync()
         verity = repository.streams.digest_of(manifest_id(digest))

@@ -120,17 +120,9 @@ def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
     )
 
 
-def formats_to_write(args: argparse.Namespace, repository: Repository) -> tuple[int, ...]:
-    """Return the versions of the image format to write, the default first."""
-    formats = repository.metadata.effective_erofs_formats()
-    wanted = (formats.default, *(number for number in formats.extra if number != formats.default))
-    if args.erofs_version is not None:
-        wanted = (args.erofs_version,)
-    if 0 in wanted:
-        raise UsageError(
-            "images made of container images cannot have version 0", hint="give --erofs-version 1"
-        )
-    return wanted
+def requested_formats(args: argparse.Namespace) -> tuple[int, ...]:
+    """Return the version of the image format that the user asked for, or nothing."""
+    return () if args.erofs_version is None else (args.erofs_version,)
 
 
 def default_version(args: argparse.Namespace, repository: Repository) -> int:
