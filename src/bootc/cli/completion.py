@@ -72,12 +72,15 @@ class _Place:
 def script(shell: Shell, commands: tuple[Command, ...]) -> str:
     """Return the script for a shell that completes these commands."""
     top = _Place(_PROGRAM, commands, (_HELP, _VERSION), ())
-    places = [top, *_places(_PROGRAM, commands)]
+    places = [top, *_places(commands)]
     return _SCRIPTS[shell](places)
 
 
-def _places(above: str, commands: tuple[Command, ...]) -> Iterator[_Place]:
-    for command in commands:
+def _places(commands: tuple[Command, ...]) -> Iterator[_Place]:
+    """Yield each command before the commands below it."""
+    pending = [(_PROGRAM, command) for command in reversed(commands)]
+    while pending:
+        above, command = pending.pop()
         at = f"{above} {command.name}"
         flags = tuple(option for option in command.options if option.flags[0].startswith("-"))
         choices = tuple(
@@ -87,7 +90,7 @@ def _places(above: str, commands: tuple[Command, ...]) -> Iterator[_Place]:
             for choice in option.choices
         )
         yield _Place(at, command.commands, (*flags, _HELP), choices)
-        yield from _places(at, command.commands)
+        pending.extend((at, below) for below in reversed(command.commands))
 
 
 def _case(labels: list[str], body: str) -> str:

@@ -111,7 +111,12 @@ def _run_verb(argv: Sequence[str], output: Output, errors: SideStream) -> int:
         raise UsageError("a command is missing", hint=f"see {args.program} --help")
     with renderer(errors, output) as sink:
         context = Context(
-            output.result, output.result_bytes, sink, output.isatty(), output.count_messages
+            output.result,
+            output.result_bytes,
+            sink,
+            output.isatty(),
+            output.count_messages,
+            commands_for,
         )
         return args.run(args, context) or 0
 

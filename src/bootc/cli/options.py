@@ -52,6 +52,8 @@ class Context:
         sink: Shows progress and messages. Some of them may get lost.
         stdout_is_terminal: Whether a person reads the result.
         messages_are_the_result: A verb calls it if its messages are its result, as in a dry run.
+        all_commands: Returns the commands of the program. A verb cannot import their table, which
+            imports the verb.
     """
 
     write: Callable[[str], None]
@@ -59,6 +61,7 @@ class Context:
     sink: Sink
     stdout_is_terminal: bool
     messages_are_the_result: Callable[[], None] = lambda: None
+    all_commands: Callable[[], tuple[Command, ...]] = tuple
 
 
 class TextWanted(Exception):

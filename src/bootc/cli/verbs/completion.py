@@ -12,9 +12,8 @@ _SHELLS = ("bash", "zsh", "fish")
 def run(args: argparse.Namespace, context: Context) -> None:
     """Print the script for a shell."""
     from bootc.cli.completion import Shell, script
-    from bootc.cli.table import commands_for
 
-    context.write(script(Shell(args.shell), commands_for()))
+    context.write(script(Shell(args.shell), context.all_commands()))
 
 
 _COMMAND = Command(
