@@ -13,8 +13,8 @@ root setup"), and again when a soft reboot is prepared, with another target. Pro
 - It verifies the image and opens the state of the deployment before it attaches anything
   over the physical root. If attaching fails half-way, it undoes it.
 - A failure is one line on stderr and exit status 1. If the boot is refused, a second line says
-  how to recover. There is no fallback: the unit requires this step to succeed, so that leaving
-  the emergency shell runs it again and never starts the system from the physical root.
+  how to recover. There is no fallback: initrd-root-fs.target requires this step. Leaving the
+  emergency shell therefore runs it again, and never switches to the physical root.
 
 It imports only os, ctypes and a few modules of bootc; tomllib only if there is a
 configuration file. A test reads ``sys.modules``. It is a program and not a
