@@ -49,6 +49,7 @@ INTERNALS = {
     "print-json-schema": "jsonschema",
     "fsverity": "fsverity",
     "uki": "uki",
+    "blockdev": "blockdev",
     "systemd-generator": "hostunits",
     "sysusers-sync": "hostunits",
     "fixup-etc-fstab": "hostunits",

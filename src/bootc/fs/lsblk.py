@@ -8,7 +8,9 @@ in another form is refused in one line.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from bootc.fs.process import CommandFailed, run_json
 from bootc.fs.toolreply import Record, run_for_record
 
 #: lsblk prints a tree only if NAME is among the columns.
@@ -60,6 +62,19 @@ def below(device: str) -> list[Block]:
         ToolMissing, CommandFailed: as :func:`above`.
     """
     return _ask(device, "--inverse")
+
+
+def everything(device: str) -> dict[str, Any]:
+    """Return all that ``lsblk`` tells of a device, with the devices that are made of it.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`above`.
+    """
+    argv = ["lsblk", "--json", "--bytes", "--output-all", "--tree", device]
+    match run_json(argv):
+        case {"blockdevices": [dict() as found, *_]}:
+            return found
+    raise CommandFailed(argv, 0, b"it tells of no device")
 
 
 def _ask(device: str, *options: str) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bootc.fs import mounts
+from bootc.fs.mounts import Mount
 from bootc.kernel import fsverity
 from support import require
+from support.commands import Command, Commands
 from support.pe import program
 
 SECTIONS = {b".linux": b"kernel" * 1000, b".initrd": b"initramfs" * 500}
@@ -121,3 +125,44 @@ def test_a_program_that_does_not_exist(words: str, told: str) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {told}")
+
+
+@pytest.fixture
+def lsblk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    device = {"name": "vda", "size": 512, "children": [{"name": "vda1", "partlabel": "a\x1b"}]}
+    body = f"echo '{json.dumps({'blockdevices': [device]})}'"
+    return Commands(tmp_path / "bin", monkeypatch).mock("lsblk", body)
+
+
+def test_a_device_with_its_partitions(bootc, lsblk: Command) -> None:
+    code, out, err = bootc("internals", "blockdev", "ls", "/dev/vda")
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out
+    assert json.loads(out)["children"] == [{"name": "vda1", "partlabel": "a\x1b"}]
+    assert lsblk.calls == [
+        ["--json", "--bytes", "--output-all", "--tree", "/dev/vda"],
+    ]
+
+
+@pytest.mark.parametrize("source", ["/dev/vda1", "tmpfs"])
+def test_the_device_of_a_file_system(
+    bootc, lsblk: Command, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "mount_of", lambda _: Mount(1, "8:1", "/x", "ext4", source))
+    code, out, err = bootc("internals", "blockdev", "ls-filesystem", tmp_path)
+    if source == "tmpfs":
+        assert (code, out) == (1, "")
+        assert err == f"error: the file system of {tmp_path} is not on a block device\n"
+    else:
+        assert (code, json.loads(out)["name"]) == (0, "vda")
+        assert lsblk.calls[0][-1] == source
+
+
+@pytest.mark.parametrize("answer", ["[]", "{}", '{"blockdevices": []}', "no JSON"])
+def test_an_answer_that_tells_nothing(
+    bootc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    Commands(tmp_path / "bin", monkeypatch).mock("lsblk", f"echo '{answer}'")
+    code, out, err = bootc("internals", "blockdev", "ls", "/dev/vda")
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
