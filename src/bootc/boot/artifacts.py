@@ -92,7 +92,7 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
         paths = [_set_aside(root, artifact.path)]
     if artifact.kind is ArtifactKind.UKI:
         # Remove the image first: without its add-ons it would start differently.
-        paths.append(schemes.addons_dir(artifact.path))
+        paths += schemes.addons_dirs(artifact.path)
     with doing(f"Removing {root.path}/{artifact.path}"):
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
@@ -113,7 +113,8 @@ def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
         return ArtifactKind.LEFTOVER
     image = schemes.addons_owner(name)
     if image is not None:
-        return ArtifactKind.LEFTOVER if image not in beside else None
+        images = (schemes.uki_artifact(f"/{UKIS}/{other}") for other in beside)
+        return None if image in images else ArtifactKind.LEFTOVER
     return ArtifactKind.UKI if schemes.uki_artifact(f"/{UKIS}/{name}") else None
 
 
@@ -143,7 +144,7 @@ def _set_aside(root: Dir, path: str) -> str:
 
 
 def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
-    paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
+    paths = [path, *schemes.addons_dirs(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
     for part in paths:
         try:

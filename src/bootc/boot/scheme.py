@@ -25,6 +25,7 @@ import posixpath
 from dataclasses import dataclass
 
 from bootc.boot.loader import Bootloader
+from bootc.formats import bls
 from bootc.formats.digest import Digest, DigestError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
@@ -95,6 +96,11 @@ class Scheme:
         return (_ENTRIES,)
 
     @property
+    def counts_boots(self) -> bool:
+        """Whether the loader counts boots in the names of entries."""
+        return self.bootloader is Bootloader.SYSTEMD
+
+    @property
     def kernels(self) -> str:
         """The directory that has the directories of kernels, in the file system of the menu."""
         return _ESP_KERNELS if self.menu_on_esp else "."
@@ -148,6 +154,21 @@ def staged(menu: str) -> str:
     return menu + _STAGED
 
 
+def with_kept_counter(name: str, counted: str, *, is_default: bool) -> str:
+    """Return the name of an entry with the boot counter in another name of the same entry.
+
+    Args:
+        name: The name.
+        counted: The name with the counter.
+        is_default: The entry shall boot by default. systemd-boot shows an entry without tries
+            left after all others, so this entry loses such a counter.
+    """
+    counter = bls.boot_counter(counted)
+    if is_default and counter is not None and counter.is_bad:
+        return bls.without_counter(name)
+    return bls.with_counter_of(name, counted)
+
+
 def kernel_dir(artifact: str) -> str:
     """Return the name of the directory of a kernel and its initramfs."""
     return _PREFIX + artifact
@@ -163,20 +184,28 @@ def addons_dir(file_name: str) -> str:
     return file_name + _EXTRA
 
 
+def addons_dirs(path: str) -> tuple[str, ...]:
+    """Return the paths where a unified kernel image may have add-ons: with and without counter.
+
+    Newer versions of systemd-stub look without the counter in the name of the image.
+    """
+    return tuple(dict.fromkeys(addons_dir(name) for name in (path, bls.without_counter(path))))
+
+
 def addons_owner(file_name: str) -> str | None:
-    """Return our unified kernel image that a directory of add-ons belongs to, or None."""
+    """Return the artifact that a directory of add-ons belongs to by its name, or None."""
     if not file_name.endswith(UKI_SUFFIX + _EXTRA):
         return None
-    image = file_name.removesuffix(_EXTRA)
-    return image if artifact_name(image) else None
+    return artifact_name(file_name.removesuffix(_EXTRA))
 
 
 def artifact_name(file_name: str) -> str | None:
     """Return the artifact that a file or a directory is by its name, or None.
 
-    Names of older installations count as well.
+    Names of older installations count as well. A boot counter in the name of a unified kernel
+    image does not make it another image.
     """
-    name = file_name.removesuffix(UKI_SUFFIX).removeprefix(_PREFIX)
+    name = bls.without_counter(file_name).removesuffix(UKI_SUFFIX).removeprefix(_PREFIX)
     try:
         return Digest.from_hex(name).hex
     except DigestError:
