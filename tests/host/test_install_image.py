@@ -31,7 +31,7 @@ from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType, Signature, parse_origin
+from bootc.formats.origin import BootRecord, BootType, Signature, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
@@ -49,6 +49,7 @@ pytestmark = pytest.mark.host
 MIB = 1 << 20
 KERNEL, INITRAMFS = b"kernel" * 1000, b"initramfs" * 1000
 ROOT_UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+ESP_UUID = "11111111-2222-4333-8444-555555555555"
 TARGET = ImageReference("registry", "example.com/os:1")
 #: Show that the ESP is at /boot and that /tmp can be written; then be a boot loader.
 BOOTCTL = """
@@ -113,6 +114,7 @@ class Target:
                 root=self.root,
                 root_uuid=ROOT_UUID,
                 esp=self.esp,
+                esp_uuid=ESP_UUID,
                 sink=self.events.append,
             )
 
@@ -173,6 +175,7 @@ def test_the_origin_knows_the_image(
     origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
     assert origin.image == TARGET
     assert origin.signature == signature
+    assert origin.record == BootRecord("systemd", "uefi", ESP_UUID)
     assert origin.manifest_digest == pulled.manifest_digest
     assert origin.boot_digest is not None
     assert len(origin.boot_digest) == 64

@@ -20,6 +20,7 @@ from typing import Any
 
 from bootc.boot.image_kernel import find_boot_resource
 from bootc.boot.kernels import boot_digest_of, publish_resource
+from bootc.boot.loader import LoaderTraces
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.menu_write import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
@@ -182,7 +183,7 @@ class FakeMachine:
         self.booted = BootedState(
             image_id=Digest.from_hex(default.image_id),
             missing_verity_allowed=True,
-            bootloader=self.scheme.bootloader,
+            loader=LoaderTraces(self.scheme.bootloader),
             cmdline=default.options,
         )
         return default.image_id

@@ -12,6 +12,8 @@ grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
 =================  ==========================================  =========================
 
+With systemd-boot an extended boot loader partition (XBOOTLDR) takes the place of the ESP.
+
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
 ``bootc_composefs-<image id>``. A unified kernel image is the file
 ``bootc_composefs-<image id>.efi``. Older installations have these names without the prefix. Both
@@ -62,6 +64,11 @@ class Scheme:
     bootloader: Bootloader
     boot_type: BootType
     separate_boot: bool = False
+
+    @property
+    def has_menu(self) -> bool:
+        """Whether there is a boot menu. The other properties are for schemes with a menu."""
+        return self.bootloader.has_menu and self.boot_type is not BootType.ABOOT
 
     @property
     def menu_on_esp(self) -> bool:
@@ -136,11 +143,14 @@ class BootDirs:
         menu: The root of the ESP, or ``/sysroot/boot``. It has the menu and the kernels.
         binaries: The directory for new deployments: ``menu``, or the root of the ESP if unified
             kernel images are there and the menu is not.
+        programs: The root of the ESP with the programs of the boot loader; None if that is
+            ``binaries``, or not needed.
     """
 
     scheme: Scheme
     menu: Dir
     binaries: Dir
+    programs: Dir | None = None
 
     def sync(self) -> None:
         """Write all changes to the disks, and return then."""

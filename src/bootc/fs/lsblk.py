@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bootc.fs.toolreply import Record, run_for_record
 
 #: With NAME it prints a tree, and without NAME a list.
-_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,SIZE,RO,MODEL,SERIAL"
+_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,PARTUUID,SIZE,RO,MODEL,SERIAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Block:
         serial: The hardware's serial number, if it tells.
         partition_table: The kind of table this partition is in: ``gpt``, ``dos``, …
         partition_type: As the table has it, or None where udev does not know (yet).
+        partition_id: The PARTUUID in lower case, if it is a partition and udev knows it.
         is_last: Whether nothing is made of it, or it of nothing, as was asked.
     """
 
@@ -39,6 +40,7 @@ class Block:
     serial: str | None
     partition_table: str | None
     partition_type: str | None
+    partition_id: str | None
     is_last: bool
 
 
@@ -58,11 +60,20 @@ def below(device: str) -> list[Block]:
     Raises:
         ToolMissing, CommandFailed: as :func:`above`.
     """
-    return _ask(device, "--inverse")
+    return _ask("--inverse", device)
 
 
-def _ask(device: str, *options: str) -> list[Block]:
-    argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, *options, device]
+def everything() -> list[Block]:
+    """Return all devices of the machine. A device that depends on several is there repeatedly.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`above`.
+    """
+    return _ask()
+
+
+def _ask(*arguments: str) -> list[Block]:
+    argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, *arguments]
     reply = run_for_record(argv)
     blocks = []
     pending = list(reply.records("blockdevices"))
@@ -86,5 +97,6 @@ def _block(record: Record, *, is_last: bool) -> Block:
         serial=record.optional_text("serial"),
         partition_table=record.optional_text("pttype"),
         partition_type=record.optional_text("parttype"),
+        partition_id=(record.optional_text("partuuid") or "").lower() or None,
         is_last=is_last,
     )

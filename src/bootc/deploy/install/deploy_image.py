@@ -31,7 +31,7 @@ from bootc.deploy.install.secureboot import write_keys
 from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import BootRecord, BootType, Origin
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
@@ -62,6 +62,7 @@ def deploy_image(
     root: Dir,
     root_uuid: uuid.UUID,
     esp: Dir,
+    esp_uuid: str,
     sink: Sink,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
@@ -95,6 +96,7 @@ def deploy_image(
                 boot_digest=boot_digest,
                 manifest_digest=pulled.manifest_digest,
                 signature=decisions.signature,
+                record=BootRecord(Bootloader.SYSTEMD.value, "uefi", esp_uuid or None),
             )
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)

@@ -60,11 +60,12 @@ class UnsupportedMachine(Error):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One row of a partition table. ``type`` is the lower-case type GUID."""
+    """One row of a partition table. ``type`` and ``uuid`` are GUIDs in lower case."""
 
     node: str
     type: str
     size_bytes: int
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,12 @@ def read_table(device: str) -> tuple[Partition, ...]:
     rows = table.records("partitions", default=())
     sector_bytes = table.number("sectorsize", default=_SECTOR_BYTES)
     return tuple(
-        Partition(row.text("node"), row.text("type").lower(), row.number("size") * sector_bytes)
+        Partition(
+            row.text("node"),
+            row.text("type").lower(),
+            row.number("size") * sector_bytes,
+            (row.optional_text("uuid") or "").lower(),
+        )
         for row in rows
     )
 

@@ -105,6 +105,7 @@ def _write_disk(
                 root=root,
                 root_uuid=root_uuid,
                 esp=esp,
+                esp_uuid=layout.esp.uuid,
                 sink=sink,
             )
             disk.keep()

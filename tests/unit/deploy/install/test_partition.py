@@ -91,12 +91,13 @@ def test_a_table_as_sfdisk_tells_it(commands: Commands) -> None:
           {"node": "/dev/vda1", "start": 256, "size": 256,
            "type": "21686148-6449-6E6F-744E-656564454649", "name": "BIOS-BOOT"},
           {"node": "/dev/vda2", "start": 512, "size": 262144,
-           "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"}]}}'
+           "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+           "uuid": "0B1C2D3E-4F50-4162-8384-95A6B7C8D9E0"}]}}'
         """,
     )
     assert read_table("/dev/vda") == (
         Partition("/dev/vda1", "21686148-6449-6e6f-744e-656564454649", MIB),
-        Partition("/dev/vda2", ESP_TYPE, 1024 * MIB),
+        Partition("/dev/vda2", ESP_TYPE, 1024 * MIB, str(LABEL)),
     )
     assert sfdisk.calls == [["--json", "/dev/vda"]]
 
