@@ -25,6 +25,7 @@ from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
@@ -114,7 +115,7 @@ class Target:
                 root=self.root,
                 root_uuid=ROOT_UUID,
                 esp=self.esp,
-                esp_uuid=ESP_UUID,
+                esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
                 sink=self.events.append,
             )
 
@@ -203,7 +204,7 @@ def test_bootctl_sees_the_image_with_the_esp_at_its_boot(
     target: Target, layout: images.Layout
 ) -> None:
     target.install(layout)
-    (call,) = target.bootctl.calls
+    (call,) = (call for call in target.bootctl.calls if call[0] == "install")
     assert call[:2] == ["install", "--root"]
     assert call[3:] == ["--esp-path", "/boot"]
     assert target.esp.exists("loader-was-here")

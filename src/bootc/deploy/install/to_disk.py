@@ -93,7 +93,9 @@ def _write_disk(
     with BlankUnlessKept(decisions.device, sink) as disk:
         path = decisions.device.path
         with stage(sink, "partition", f"Partitioning {path}"):
-            layout = create_partitions(path, decisions.machine, decisions.root_size_mib)
+            layout = create_partitions(
+                path, decisions.machine, decisions.root_size_mib, decisions.esp_size_mib
+            )
         with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
             root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
             filesystem.make_esp(layout.esp.node)
@@ -105,7 +107,7 @@ def _write_disk(
                 root=root,
                 root_uuid=root_uuid,
                 esp=esp,
-                esp_uuid=layout.esp.uuid,
+                esp_partition=layout.esp,
                 sink=sink,
             )
             disk.keep()
