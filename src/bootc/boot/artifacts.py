@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
-from bootc.boot.scheme import UKIS, BootDirs
+from bootc.boot.scheme import GLOBAL_ADDONS, UKIS, BootDirs
 from bootc.errors import doing, one_line
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -30,6 +30,8 @@ class ArtifactKind(enum.StrEnum):
     KERNEL = "kernel"
     #: A unified kernel image with its add-ons.
     UKI = "uki"
+    #: A global add-on of unified kernel images.
+    ADDON = "add-on"
     #: The remains of unified kernel images after an interruption.
     LEFTOVER = "leftover"
     #: The remains of a directory with a kernel, under a temporary name.
@@ -45,7 +47,8 @@ class Artifact:
     """A kernel of bootc on a boot partition, or the remains of one.
 
     Attributes:
-        name: The id of the image that it came with; the file name of a leftover.
+        name: The id of the image that it came with; the file name of a leftover; the name that a
+            global add-on has in its image.
         kind: Its kind.
         path: Its path in the file system that has artifacts of its kind.
         size_bytes: The size of the content of all its files.
@@ -75,6 +78,24 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
         for name in names:
             if kind := _kind(name, names):
                 found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
+    return tuple(found)
+
+
+def list_global_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return the global add-ons that bootc installed, and remains of such.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    found: list[Artifact] = []
+    with doing("Listing the global add-ons on the boot partition"):
+        for file_name in _names(dirs.binaries, GLOBAL_ADDONS):
+            name, kind = schemes.global_addon(file_name), ArtifactKind.ADDON
+            if file_name.startswith(atomic.FILE_PREFIX):
+                name, kind = file_name, ArtifactKind.LEFTOVER
+            if name is not None:
+                path = f"{GLOBAL_ADDONS}/{file_name}"
+                found.append(_artifact(dirs.binaries, kind, name, path))
     return tuple(found)
 
 

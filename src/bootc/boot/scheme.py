@@ -38,6 +38,8 @@ INITRD = "initrd"
 UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"
 ADDON_SUFFIX = ".addon.efi"
+#: Add-ons of all unified kernel images. The stub looks on the partition of the image.
+GLOBAL_ADDONS = "loader/addons"
 
 _EXTRA = ".extra.d"
 _PREFIX = "bootc_composefs-"
@@ -200,6 +202,18 @@ def addons_dirs(path: str) -> tuple[str, ...]:
     Newer versions of systemd-stub look without the counter in the name of the image.
     """
     return tuple(dict.fromkeys(addons_dir(name) for name in (path, bls.without_counter(path))))
+
+
+def global_addon_file(name: str) -> str:
+    """Return the file name of a global add-on of ours. The prefix tells it from foreign ones."""
+    return _PREFIX + name
+
+
+def global_addon(file_name: str) -> str | None:
+    """Return the name in the image of a global add-on with this file name, or None."""
+    if not (file_name.startswith(_PREFIX) and file_name.endswith(ADDON_SUFFIX)):
+        return None
+    return file_name.removeprefix(_PREFIX)
 
 
 def addons_owner(file_name: str) -> str | None:

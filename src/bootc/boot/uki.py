@@ -4,8 +4,9 @@ The command line inside a UKI contains the image id, and the signature covers it
 another image id would boot another deployment, whatever the menu says. bootc refuses it before
 anything refers to it. :mod:`bootc.boot.kernels` writes UKIs to the ESP.
 
-The add-ons of a UKI are in a directory beside it. The stub of the UKI appends their command lines
-to its own. Therefore bootc also refuses an add-on that names an image.
+The add-ons of a UKI are in a directory beside it, and those of all UKIs in ``loader/addons``. The
+stub of the UKI appends their command lines to its own. Therefore bootc also refuses an add-on that
+names an image.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bootc.boot.image_content import ObjectSource, open_content, size_of
 from bootc.boot.image_kernel import UkiFile
-from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
+from bootc.boot.scheme import ADDON_SUFFIX, GLOBAL_ADDONS, BootDirs, addons_dirs
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError, ComposefsArgument
@@ -94,17 +95,21 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
     relpath = path.lstrip("/")
     with _open_installed(dirs, relpath) as file:
         argument = _check_boots(Uki.read(file), deployment)
-    home, _, name = relpath.rpartition("/")
-    extra = f"{home}/{addons_dir(name)}"
-    try:
-        with dirs.binaries.open_dir(extra) as directory:
-            names = [name for name in directory.names() if name.endswith(ADDON_SUFFIX)]
-    except (FileNotFoundError, NotADirectoryError):
-        return argument
-    for name in names:
-        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{extra}/{name}") as file:
-            _check_addon(file)
+    for home in (*addons_dirs(relpath), GLOBAL_ADDONS):
+        _check_installed_addons(dirs, home)
     return argument
+
+
+def _check_installed_addons(dirs: BootDirs, home: str) -> None:
+    try:
+        with dirs.binaries.open_dir(home) as directory:
+            # FAT ignores the case of letters, and so does the stub.
+            names = [name for name in directory.names() if name.lower().endswith(ADDON_SUFFIX)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{home}/{name}") as file:
+            _check_addon(file)
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
@@ -125,7 +130,7 @@ def check_sealing(
             one, or a file is too large for a UKI.
         PeError: a command line cannot be read.
     """
-    for name, leaf in {uki.path: uki.leaf, **uki.addons}.items():
+    for name, leaf in ((uki.path, uki.leaf), *uki.addon_files):
         if size_of(leaf) > MAX_UKI_BYTES:
             raise WrongUki(f"{name} of the image is too large: it has {size_of(leaf)} bytes")
     with doing(f"Reading {uki.path} of the image"), open_file(uki.leaf) as file:
@@ -160,7 +165,7 @@ def _argument(image: Uki) -> ComposefsArgument:
 def _check_addons(
     uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
 ) -> None:
-    for name, leaf in uki.addons.items():
+    for name, leaf in uki.addon_files:
         with doing(f"Reading UKI add-on {name} of the image"), open_file(leaf) as file:
             _check_addon(file)
 
