@@ -12,7 +12,7 @@ import pytest
 from bootc.boot import partitions
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.deploy.host.view import BootNotFound, find_boot_dirs
+from bootc.deploy.host.view import BootNotFound, NoBootMenu, find_boot_dirs
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 from support import require
@@ -27,6 +27,7 @@ type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
 """
 XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+SYSTEMD = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 GRUB = Scheme(Bootloader.GRUB, BootType.BLS)
 
 
@@ -63,12 +64,16 @@ class Disk:
         self.stack.callback(run, "umount", str(path))
         return path
 
-    def mark(self, number: int) -> None:
-        """Write the partition's number into its file system."""
+    def mark(self, number: int, *, entry: bool = False) -> None:
+        """Write the partition's number into its file system, and an entry of ours."""
         path = self.root.parent / "elsewhere"
         path.mkdir(exist_ok=True)
         run("mount", f"{self.device}p{number}", str(path))
         (path / f"p{number}").write_bytes(b"")
+        if entry:
+            (path / "loader/entries").mkdir(parents=True)
+            text = f"linux /v\noptions composefs={'ab' * 64}\n"
+            (path / "loader/entries/bootc_x-1-1.conf").write_text(text)
         run("umount", str(path))
 
     def find(self, scheme: Scheme = GRUB, *, writable: bool = False) -> BootDirs:
@@ -97,7 +102,11 @@ def disk(stack: contextlib.ExitStack, tmp_path: Path) -> Disk:
 
 @pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("loader", [Bootloader.SYSTEMD, Bootloader.GRUB_CC])
-def test_other_loaders_read_the_esp(disk: Disk, loader: Bootloader, writable: bool) -> None:
+def test_other_loaders_read_the_esp(
+    stack: contextlib.ExitStack, tmp_path: Path, loader: Bootloader, writable: bool
+) -> None:
+    # A boot partition of systemd-boot has a file system that the firmware can read.
+    disk = Disk(stack, tmp_path, XBOOTLDR if loader is Bootloader.GRUB_CC else LINUX)
     disk.mark(1)
     dirs = disk.find(Scheme(loader, BootType.UKI), writable=writable)
     assert "p1" in dirs.menu.names()
@@ -105,6 +114,47 @@ def test_other_loaders_read_the_esp(disk: Disk, loader: Bootloader, writable: bo
     assert not dirs.scheme.separate_boot
     if writable:
         dirs.menu.mkdir("loader")
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize(
+    ("entries", "chosen"), [((), 2), ((1,), 1), ((2,), 2), ((1, 2), 2)], ids=str
+)
+def test_the_boot_partition_of_systemd_boot(
+    disk: Disk, entries: tuple[int, ...], chosen: int, writable: bool
+) -> None:
+    """systemd-boot shows the entries of both partitions; older programs wrote to the ESP."""
+    run(f"mkfs.{partitions.ESP_FILESYSTEM}", f"{disk.device}p2")
+    for number in (1, 2):
+        disk.mark(number, entry=number in entries)
+    dirs = disk.find(SYSTEMD, writable=writable)
+    assert f"p{chosen}" in dirs.menu.names()
+    assert dirs.binaries is dirs.menu
+    if chosen == 1:
+        assert dirs.programs is None
+    else:
+        assert dirs.programs is not None
+        assert "p1" in dirs.programs.names()
+    if writable:
+        dirs.menu.ensure_dir("loader/entries").close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (Scheme(Bootloader.UKIBOOT, BootType.ABOOT), "this machine boots from A/B partitions"),
+        (Scheme(Bootloader.NONE, BootType.UKI), "the firmware started this machine without"),
+        (Scheme(Bootloader.UKIBOOT, BootType.UKI), "ukiboot started this machine without"),
+    ],
+)
+def test_machines_without_a_menu(tmp_path: Path, scheme: Scheme, message: str) -> None:
+    with (
+        Dir.open(tmp_path) as physical,
+        pytest.raises(NoBootMenu, match=f"^{message}") as caught,
+        find_boot_dirs(physical, scheme),
+    ):
+        pass
+    assert caught.value.hint
 
 
 def test_the_root_file_system_may_hold_the_menu(disk: Disk) -> None:

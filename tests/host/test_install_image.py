@@ -28,6 +28,7 @@ from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
@@ -35,7 +36,7 @@ from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType, Signature, parse_origin
+from bootc.formats.origin import BootRecord, BootType, Signature, parse_origin
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.fs.process import CommandFailed
@@ -54,6 +55,7 @@ pytestmark = pytest.mark.host
 MIB = 1 << 20
 KERNEL, INITRAMFS = b"kernel" * 1000, b"initramfs" * 1000
 ROOT_UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+ESP_UUID = "11111111-2222-4333-8444-555555555555"
 TARGET = ImageReference("registry", "example.com/os:1")
 #: Show that the ESP is at /boot and that /tmp can be written; then be a boot loader.
 BOOTCTL = """
@@ -118,6 +120,7 @@ class Target:
                 root=self.root,
                 root_uuid=ROOT_UUID,
                 esp=self.esp,
+                esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
                 sink=self.events.append,
             )
 
@@ -178,6 +181,7 @@ def test_the_origin_knows_the_image(
     origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
     assert origin.image == TARGET
     assert origin.signature == signature
+    assert origin.record == BootRecord("systemd", "uefi", ESP_UUID)
     assert origin.manifest_digest == pulled.manifest_digest
     assert origin.boot_digest is not None
     assert len(origin.boot_digest) == 64
@@ -205,7 +209,7 @@ def test_bootctl_sees_the_image_with_the_esp_at_its_boot(
     target: Target, layout: images.Layout
 ) -> None:
     target.install(layout)
-    (call,) = target.bootctl.calls
+    (call,) = (call for call in target.bootctl.calls if call[0] == "install")
     assert call[:2] == ["install", "--root"]
     assert call[3:] == ["--esp-path", "/boot"]
     assert target.esp.exists("loader-was-here")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.cli.render.status import status_text
@@ -238,7 +238,7 @@ def test_any_directories_make_a_host(
             system.announce(deployments[-1])
         for place, make in found:
             put(system, top, place, make)
-        with system.open(BootedState(IDS[0], False, loader)) as sysroot:
+        with system.open(BootedState(IDS[0], False, LoaderTraces(loader))) as sysroot:
             facts = gather(sysroot)
         host = check(facts)
         assert {entry.composefs.verity for entry in entries_of(host)} <= set(IDS)

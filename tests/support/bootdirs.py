@@ -20,6 +20,9 @@ SYSTEMD_UKI = Scheme(Bootloader.SYSTEMD, BootType.UKI)
 GRUB_CC = Scheme(Bootloader.GRUB_CC, BootType.BLS)
 GRUB = Scheme(Bootloader.GRUB, BootType.BLS)
 GRUB_UKI = Scheme(Bootloader.GRUB, BootType.UKI)
+#: The loaders and the boot types with a boot menu.
+MENU_LOADERS = (Bootloader.GRUB, Bootloader.GRUB_CC, Bootloader.SYSTEMD)
+MENU_BOOT_TYPES = (BootType.BLS, BootType.UKI)
 SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_CC, GRUB, GRUB_UKI)
 
 FEDORA = OsRelease({"ID": "fedora", "VERSION_ID": "43", "PRETTY_NAME": "Fedora Linux 43"})

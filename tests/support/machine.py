@@ -20,6 +20,7 @@ from typing import Any
 
 from bootc.boot.image_kernel import find_boot_resource
 from bootc.boot.kernels import boot_digest_of, publish_resource
+from bootc.boot.loader import LoaderTraces
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.menu_write import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
@@ -52,6 +53,8 @@ from support.osimages import Channel, Images
 #: Kernel arguments of the installation.
 KARGS = "root=UUID=1 rw"
 _MARKER = "staged-deployment"
+#: The boot counter in the name of an entry.
+_COUNTER = re.compile(r"\+([0-9]+)(?:-([0-9]+))?\.conf$")
 _IMAGE_ID = re.compile(
     r"(?:^|\s)(?:composefs=\??|composefs\.digest=\??v[12]-sha512-12:)([0-9a-f]{128})(?=\s|$)"
 )
@@ -178,11 +181,12 @@ class FakeMachine:
         shutil.rmtree(self.run, ignore_errors=True)
         (self.run / "composefs").mkdir(parents=True)
         default = self.menu()[0]
+        self._count_boot(default.name)
         self.check_bootable(default)
         self.booted = BootedState(
             image_id=Digest.from_hex(default.image_id),
             missing_verity_allowed=True,
-            bootloader=self.scheme.bootloader,
+            loader=LoaderTraces(self.scheme.bootloader),
             cmdline=default.options,
         )
         return default.image_id
@@ -341,7 +345,12 @@ class FakeMachine:
         if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
             # Those without a key come after all that have one.
             order = sorted(
-                found, key=lambda entry: ("sort-key" not in entry[1], _sort_key(entry[1]))
+                found,
+                key=lambda entry: (
+                    _tries(entry[0])[:1] == (0,),
+                    "sort-key" not in entry[1],
+                    _sort_key(entry[1]),
+                ),
             )
         else:
             order = sorted(found, key=lambda entry: entry[0].encode(), reverse=True)
@@ -367,6 +376,17 @@ class FakeMachine:
         assert (state / "etc").is_dir(), "no /etc"
         assert os.readlink(state / "var") == "../../os/default/var", "no /var"
 
+    def set_counter(self, image_id: str, counter: str) -> str:
+        """Give the live entry of a deployment a boot counter, or none; return its new name."""
+        name = next(shown.name for shown in self.menu() if shown.image_id == image_id)
+        counted = _COUNTER.sub(".conf", name).removesuffix(".conf") + f"{counter}.conf"
+        (self.entries / name).rename(self.entries / counted)
+        return counted
+
+    def counter(self, image_id: str) -> tuple[int, ...]:
+        """Return the boot counter of the live entry of a deployment; empty if it has none."""
+        return next(_tries(shown.name) for shown in self.menu() if shown.image_id == image_id)
+
     def lose_entry(self, image_id: str) -> None:
         """Destroy the entry of a deployment in the live menu."""
         shown = next(shown for shown in self.menu() if shown.image_id == image_id)
@@ -376,6 +396,13 @@ class FakeMachine:
             self.entries.write_text(re.sub(pattern, "", text, flags=re.M | re.S))
         else:
             (self.entries / shown.name).unlink()
+
+    def _count_boot(self, name: str) -> None:
+        """Count a start in the name of an entry, as systemd-boot does."""
+        left, done = (*_tries(name), 0, 0)[:2]
+        if self.scheme.bootloader.value == "systemd" and left:
+            counted = _COUNTER.sub(f"+{left - 1}-{done + 1}.conf", name)
+            (self.entries / name).rename(self.entries / counted)
 
     def _entry(self, name: str, keys: dict[str, str]) -> Iterator[Shown]:
         options = keys.get("options", "")
@@ -424,6 +451,11 @@ class FakeMachine:
                 self.command(command)
 
         return work
+
+
+def _tries(name: str) -> tuple[int, ...]:
+    match = _COUNTER.search(name)
+    return (int(match[1]), int(match[2] or 0)) if match else ()
 
 
 def _keys(path: Path) -> dict[str, str]:

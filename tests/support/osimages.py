@@ -72,6 +72,8 @@ REBUILT = OsImage("rebuilt", NEW.etc, "2", version="44", note="built again")
 TURNED = OsImage(
     "turned", {"a": "2", "b": "3" + _LONG, "x/in": "3"}, "2", version="44", kargs="a b"
 )
+#: The global add-on that the unified kernel image of RENAMED may have.
+GLOBAL_ADDON = "shared.addon.efi"
 #: It calls itself otherwise.
 RENAMED = OsImage("renamed", {"a": "4", "x": "other"}, "1", "new-name", "7-rc1", "")
 
@@ -141,6 +143,10 @@ class Images:
             uki = _uki(image, self._arguments(ids))
             where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
             layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
+            if image is RENAMED:
+                addons = [images.directory(f"boot/{d}") for d in ("loader", "loader/addons")]
+                file = images.file(f"boot/loader/addons/{GLOBAL_ADDON}", b"add-on" * 20)
+                layers.append(images.layer(*addons, file))
             entry = self._layout.image(layers, config=config)
             kernel = (uki,)
         self._ids[image.tag] = ids

@@ -172,6 +172,8 @@ def test_the_words_of_a_schema_are_those_of_the_code() -> None:
     assert set(definitions["finding"]["properties"]["kind"]["enum"]) == set(FindingKind)
     loaders = definitions["composefs"]["properties"]["bootloader"]["enum"]
     assert set(loaders) == set(Bootloader)
+    types = definitions["composefs"]["properties"]["bootType"]["enum"]
+    assert [name.lower() for name in types] == [boot_type.value for boot_type in BootType]
     explained = schema("digest-explanation")
     aspects = explained["$defs"]["difference"]["properties"]["class"]["enum"]
     assert aspects == [aspect.value for aspect in Aspect]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.cli.render.status import status_text
@@ -108,7 +108,7 @@ def demo_facts() -> Facts:
         booted=BootedState(
             VERSION_1[1],
             missing_verity_allowed=False,
-            bootloader=Bootloader.SYSTEMD,
+            loader=LoaderTraces(Bootloader.SYSTEMD),
             staged=Staged(VERSION_2[1], locked=False),
         ),
         scheme=Scheme(Bootloader.SYSTEMD, BootType.BLS),

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
-from bootc.boot.scheme import UKIS, BootDirs
+from bootc.boot.scheme import GLOBAL_ADDONS, UKIS, BootDirs
 from bootc.errors import doing, one_line
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -30,6 +30,8 @@ class ArtifactKind(enum.StrEnum):
     KERNEL = "kernel"
     #: A unified kernel image with its add-ons.
     UKI = "uki"
+    #: A global add-on of unified kernel images.
+    ADDON = "add-on"
     #: The remains of unified kernel images after an interruption.
     LEFTOVER = "leftover"
     #: The remains of a directory with a kernel, under a temporary name.
@@ -45,7 +47,8 @@ class Artifact:
     """A kernel of bootc on a boot partition, or the remains of one.
 
     Attributes:
-        name: The id of the image that it came with; the file name of a leftover.
+        name: The id of the image that it came with; the file name of a leftover; the name that a
+            global add-on has in its image.
         kind: Its kind.
         path: Its path in the file system that has artifacts of its kind.
         size_bytes: The size of the content of all its files.
@@ -78,6 +81,24 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
     return tuple(found)
 
 
+def list_global_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return the global add-ons that bootc installed, and remains of such.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    found: list[Artifact] = []
+    with doing("Listing the global add-ons on the boot partition"):
+        for file_name in _names(dirs.binaries, GLOBAL_ADDONS):
+            name, kind = schemes.global_addon(file_name), ArtifactKind.ADDON
+            if file_name.startswith(atomic.FILE_PREFIX):
+                name, kind = file_name, ArtifactKind.LEFTOVER
+            if name is not None:
+                path = f"{GLOBAL_ADDONS}/{file_name}"
+                found.append(_artifact(dirs.binaries, kind, name, path))
+    return tuple(found)
+
+
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     """Remove an artifact with its add-ons. An artifact that does not exist is no error.
 
@@ -92,7 +113,7 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
         paths = [_set_aside(root, artifact.path)]
     if artifact.kind is ArtifactKind.UKI:
         # Remove the image first: without its add-ons it would start differently.
-        paths.append(schemes.addons_dir(artifact.path))
+        paths += schemes.addons_dirs(artifact.path)
     with doing(f"Removing {root.path}/{artifact.path}"):
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
@@ -113,7 +134,8 @@ def _kind(name: str, beside: Collection[str]) -> ArtifactKind | None:
         return ArtifactKind.LEFTOVER
     image = schemes.addons_owner(name)
     if image is not None:
-        return ArtifactKind.LEFTOVER if image not in beside else None
+        images = (schemes.uki_artifact(f"/{UKIS}/{other}") for other in beside)
+        return None if image in images else ArtifactKind.LEFTOVER
     return ArtifactKind.UKI if schemes.uki_artifact(f"/{UKIS}/{name}") else None
 
 
@@ -143,7 +165,7 @@ def _set_aside(root: Dir, path: str) -> str:
 
 
 def _artifact(root: Dir, kind: ArtifactKind, name: str, path: str) -> Artifact:
-    paths = [path, schemes.addons_dir(path)] if kind is ArtifactKind.UKI else [path]
+    paths = [path, *schemes.addons_dirs(path)] if kind is ArtifactKind.UKI else [path]
     sizes, times = [0], [0]
     for part in paths:
         try:

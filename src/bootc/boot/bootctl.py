@@ -10,10 +10,16 @@ from bootc.errors import doing
 from bootc.fs import process
 
 #: bootctl wants an ESP that udev knows as one, and a machine id. During an installation the
-#: target has neither.
-_ENVIRONMENT = {"SYSTEMD_RELAX_ESP_CHECKS": "1", "KERNEL_INSTALL_CONF_ROOT": "/tmp"}
+#: target has neither. In a chroot it would not write the boot order.
+_ENVIRONMENT = {
+    "SYSTEMD_RELAX_ESP_CHECKS": "1",
+    "SYSTEMD_IGNORE_CHROOT": "1",
+    "KERNEL_INSTALL_CONF_ROOT": "/tmp",
+}
 #: The first release that can omit the random seed.
 _RANDOM_SEED_OPTION = 257
+#: The first release that writes no variables with ``--root`` or in a container, unless asked.
+_VARIABLES_OPTION = 258
 
 
 def install(*, root: str, esp_path: str, generic: bool) -> None:
@@ -32,6 +38,8 @@ def install(*, root: str, esp_path: str, generic: bool) -> None:
             argv.append("--no-variables")
             if version() >= _RANDOM_SEED_OPTION:
                 argv += ["--random-seed", "no"]
+        elif version() >= _VARIABLES_OPTION:
+            argv.append("--variables=yes")
         process.run(argv, env=_ENVIRONMENT)
 
 

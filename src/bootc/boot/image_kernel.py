@@ -4,6 +4,7 @@ The search, for an installation or an update:
 
 * A unified kernel image is a file ``boot/EFI/Linux/*.efi`` or
   ``usr/lib/modules/<kver>/*.efi``. Its add-ons are ``*.addon.efi`` in directories below these.
+  The add-ons for all unified kernel images are ``boot/loader/addons/*.addon.efi``.
 * Otherwise a kernel is ``usr/lib/modules/<kver>/vmlinuz`` with ``initramfs.img`` beside it.
 
 An image that has something else in the place of these directories is refused.
@@ -18,7 +19,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from bootc.boot.image_content import size_of
-from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKI_SUFFIX, VMLINUZ
+from bootc.boot.scheme import (
+    ADDON_SUFFIX,
+    GLOBAL_ADDONS,
+    INITRD,
+    UKI_SUFFIX,
+    VMLINUZ,
+    global_addon_file,
+)
 from bootc.boot.unpacked_kernel import INITRAMFS as _INITRAMFS
 from bootc.boot.unpacked_kernel import MODULES as _MODULES
 from bootc.boot.unpacked_kernel import UKIS as _UKIS
@@ -54,21 +62,36 @@ class UkiFile:
         path: Its path in the image.
         leaf: The file.
         addons: Its add-ons by file name.
+        global_addons: The add-ons of all unified kernel images of the machine, by file name.
     """
 
     path: str
     leaf: Leaf
     addons: Mapping[str, Leaf]
+    global_addons: Mapping[str, Leaf] = dataclasses.field(default_factory=dict)
 
-    def with_addons(self, names: Collection[str]) -> UkiFile:
-        """Return the unified kernel image with only the add-ons of these file names."""
+    def with_addons(self, names: Collection[str], for_all: Collection[str] = ()) -> UkiFile:
+        """Return the unified kernel image with only the add-ons of these file names.
+
+        Args:
+            names: The names of its own add-ons.
+            for_all: The names of the global ones.
+        """
         chosen = {name: leaf for name, leaf in self.addons.items() if name in names}
-        return dataclasses.replace(self, addons=chosen)
+        shared = {name: leaf for name, leaf in self.global_addons.items() if name in for_all}
+        return dataclasses.replace(self, addons=chosen, global_addons=shared)
+
+    @property
+    def addon_files(self) -> tuple[tuple[str, Leaf], ...]:
+        """The add-ons of both kinds, which may have the same names."""
+        return (*self.addons.items(), *self.global_addons.items())
 
     @property
     def sizes(self) -> Mapping[str, int]:
         """The size in bytes of each file that bootc will write."""
-        return {self.path: size_of(self.leaf)} | {n: size_of(f) for n, f in self.addons.items()}
+        sizes = {self.path: size_of(self.leaf)} | {n: size_of(f) for n, f in self.addons.items()}
+        shared = self.global_addons.items()
+        return sizes | {f"{GLOBAL_ADDONS}/{name}": size_of(leaf) for name, leaf in shared}
 
 
 def find_boot_resource(root: Directory) -> Kernel | UkiFile:
@@ -137,7 +160,19 @@ def find_ukis(root: Directory) -> list[UkiFile]:
                     hint="give each a name of its own",
                 )
     _check_names(addons)
-    return [UkiFile(path, leaf, addons) for path, leaf in found.items()]
+    shared = _global_addons(root)
+    return [UkiFile(path, leaf, addons, shared) for path, leaf in found.items()]
+
+
+def _global_addons(root: Directory) -> dict[str, Leaf]:
+    directory = _directory(root, f"boot/{GLOBAL_ADDONS}")
+    found: dict[str, Leaf] = {}
+    for raw_name, node in () if directory is None else directory.sorted_entries():
+        name = raw_name.decode("utf-8", "surrogateescape")
+        if name.endswith(ADDON_SUFFIX):
+            found[name] = _regular_file(node, f"boot/{GLOBAL_ADDONS}/{name}")
+    _check_names([global_addon_file(name) for name in found])
+    return found
 
 
 def _find_uki(root: Directory) -> UkiFile | None:

@@ -16,7 +16,17 @@ from collections.abc import Iterable, Iterator
 from bootc.boot import scheme as schemes
 from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
-from bootc.boot.scheme import ADDON_SUFFIX, INITRD, UKIS, VMLINUZ, BootDirs, addons_dir, uki_file
+from bootc.boot.scheme import (
+    ADDON_SUFFIX,
+    GLOBAL_ADDONS,
+    INITRD,
+    UKIS,
+    VMLINUZ,
+    BootDirs,
+    addons_dir,
+    global_addon_file,
+    uki_file,
+)
 from bootc.boot.uki import check_names, inspect_uki
 from bootc.errors import doing
 from bootc.formats.digest import Digest
@@ -72,7 +82,7 @@ def publish_kernel(
 def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
     """Write the unified kernel image and the add-ons of a deployment, and return its boot digest.
 
-    The deployment has only the add-ons in ``uki`` afterwards.
+    The deployment has only the add-ons in ``uki`` afterwards. Other global add-ons remain.
 
     Raises:
         WrongUki: it boots another deployment. Nothing was written.
@@ -169,6 +179,11 @@ def _hashed(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
 
 
 def _write_addons(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> None:
+    if uki.global_addons:
+        with dirs.binaries.ensure_dir(GLOBAL_ADDONS) as directory:
+            for name, leaf in uki.global_addons.items():
+                chunks = checked_chunks(leaf, objects, name)
+                write_stream(directory, global_addon_file(name), chunks)
     path = f"{UKIS}/{addons_dir(uki_file(deployment.hex))}"
     if not uki.addons:
         with contextlib.suppress(FileNotFoundError):

@@ -7,7 +7,8 @@ never mix in one menu.
 
 * systemd-boot sorts by ``sort-key``: ``bootc-<os id>-<rank>``, with the os id of rank 0 in all
   entries. The file names are those of upstream: ``bootc_<os id>-<version>-1.conf`` for rank 0,
-  ``-0.conf`` for the others, with the rank in the middle from rank 2.
+  ``-0.conf`` for the others, with the rank in the middle from rank 2. An entry keeps its boot
+  counter. Only rank 0 loses a counter without tries left, because systemd-boot would not boot it.
 * GRUB sorts by file name, the middle part before the last part. Upstream has the version in the
   middle, so that the version decides what boots. bootc writes a number there that falls with
   the rank.
@@ -42,7 +43,7 @@ _UKI_KEY_SYSTEMD = 258
 #: Middle part of the file name of rank 0 for GRUB. It has the same length for all ranks.
 _GRUB_FIRST = 9999
 _UNFIT_FOR_ID = re.compile(r"[^A-Za-z0-9._-]")
-_UNFIT_FOR_VERSION = re.compile(r"[^A-Za-z0-9._~^+]")
+_UNFIT_FOR_VERSION = re.compile(r"[^A-Za-z0-9._~^]")
 #: A file name has at most 255 bytes.
 _MAX_ID = 80
 _MAX_VERSION = 128
@@ -150,7 +151,10 @@ def compose_menu(
             name = _file_name(scheme, os_id, version, rank, {name for name, _ in files})
             files.append((name, bls.serialise_entry(entry)))
     _check_kind(scheme, ordered, len(files))
-    return tuple(files)
+    return tuple(
+        (_counted(scheme, name, item, rank), data)
+        for rank, ((name, data), item) in enumerate(zip(files, ordered, strict=True))
+    )
 
 
 def upgraded_options(
@@ -243,6 +247,13 @@ def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[s
     while (name := bls.entry_file_name(os_id, middle, priority)).casefold() in known:
         middle += "_"
     return name
+
+
+def _counted(scheme: Scheme, name: str, item: NewItem | Item, rank: int) -> str:
+    """Return a new file name with the boot counter that the entry keeps."""
+    if isinstance(item, NewItem) or not scheme.counts_boots:
+        return name
+    return schemes.with_kept_counter(name, item.name, is_default=not rank)
 
 
 def _without(params: Iterable[str], others: Sequence[str]) -> list[str]:

@@ -78,11 +78,13 @@ class Menu:
         items: Our entries in the order of the boot loader, each deployment once. The first
             boots by default, unless a setting of the loader says otherwise.
         foreign: The names of foreign entries: of files, or titles in ``user.cfg``.
+        recounted: Names that must be removed: the same entries, with an older boot counter.
         findings: The problems.
     """
 
     items: tuple[Item, ...] = ()
     foreign: tuple[str, ...] = ()
+    recounted: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -174,6 +176,7 @@ class _Reading:
     items: list[Item] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    recounted: list[str] = field(default_factory=list)
 
     def menu(self) -> Menu:
         found: dict[Digest, Item] = {}
@@ -182,7 +185,13 @@ class _Reading:
             if first is not item:
                 text = f"starts deployment {item.deployment}, which {first.name!a} already starts"
                 self.findings.append(Finding(FindingKind.DUPLICATE, item.name, text))
-        return Menu(tuple(found.values()), tuple(self.foreign), tuple(self.findings))
+        self.findings += [_recounted(name) for name in self.recounted]
+        return Menu(
+            items=tuple(found.values()),
+            foreign=tuple(self.foreign),
+            recounted=tuple(self.recounted),
+            findings=tuple(self.findings),
+        )
 
     def any(self, menu: Dir, path: str) -> None:
         if path in (schemes.USER_CFG, schemes.staged(schemes.USER_CFG)):
@@ -215,8 +224,12 @@ class _Reading:
 
     def entries(self, directory: Dir, path: str) -> None:
         names = self._read(path, directory.names)
-        items = (self._entry(directory, name) for name in names or ())
-        self.items += _ordered([item for item in items if item is not None], self.scheme)
+        read = (self._entry(directory, name) for name in names or ())
+        items = [item for item in read if item is not None]
+        counts = self.scheme is not None and self.scheme.counts_boots
+        left = _recounted_names(items) if counts else ()
+        self.recounted += left
+        self.items += _ordered([item for item in items if item.name not in left], self.scheme)
 
     def _entry(self, directory: Dir, name: str) -> Item | None:
         """Read an entry; note a foreign or damaged one down and return None."""
@@ -270,6 +283,36 @@ class _Reading:
         except OSError as exc:
             self.findings.append(Finding(FindingKind.UNREADABLE, path, one_line(exc)))
             return None
+
+
+def _recounted_names(items: Iterable[Item]) -> tuple[str, ...]:
+    """Return the names that are left of entries whose counter was being changed.
+
+    systemd-boot renames an entry when it counts. FAT has no journal, so a power cut can leave
+    both names. The entry is the one with the fewest tries left. While the other name exists,
+    systemd-boot cannot rename the entry and does not count any more.
+    """
+    entries: dict[tuple[str, Digest], Item] = {}
+    left = []
+    for item in items:
+        # FAT ignores the case of letters.
+        key = bls.without_counter(item.name).lower(), item.deployment
+        other = entries.setdefault(key, item)
+        if other is not item:
+            entries[key], older = sorted((item, other), key=_tries)
+            left.append(older.name)
+    return tuple(left)
+
+
+def _tries(item: Item) -> tuple[float, int]:
+    counter = bls.boot_counter(item.name)
+    # An entry without a counter has as many tries as it wants.
+    return (float("inf"), 0) if counter is None else (counter.left, -counter.done)
+
+
+def _recounted(name: str) -> Finding:
+    text = "it repeats an entry with fewer tries left, and keeps systemd-boot from counting"
+    return Finding(FindingKind.DUPLICATE, name, text)
 
 
 def _ordered(items: Iterable[Item], scheme: Scheme | None) -> list[Item]:

@@ -7,7 +7,8 @@ Promises, also on FAT, which has no journal:
   the commit point: from then on the machine boots the new menu.
 * Each call can be interrupted at any point and repeated. Committing twice has the same effect as
   committing once.
-* The new menu has the foreign entries of the live menu, as they are at the commit.
+* The new menu has the foreign entries of the live menu, as they are at the commit. Its entries
+  have the boot counters that their entries in the live menu have at the commit.
 
 Another implementation may write and exchange the same menus. Therefore nothing inside a menu can
 say how far its writer got. The deployment that a menu boots by default tells the two menus apart.
@@ -39,6 +40,9 @@ from bootc.formats.grubcfg import GrubCfgError, MenuEntry
 from bootc.fs import atomic
 from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
+
+#: How often a commit reads the live menu again because another program changed it.
+_MAX_ROUNDS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +115,7 @@ def commit_staged(dirs: BootDirs, first: Digest) -> bool:
         if committing and dirs.scheme.menu_is_file:
             _commit_file(dirs)
         elif committing:
-            _commit_directory(dirs)
+            _commit_directory(dirs, first)
         elif not _boots(dirs, dirs.scheme.entries, first):
             raise _not_staged(dirs, first)
     try:
@@ -132,6 +136,21 @@ def discard_staged(dirs: BootDirs) -> None:
     """
     with doing(f"Deleting {dirs.menu.path}/{dirs.scheme.staged}"):
         _clean_up(dirs)
+
+
+def remove_recounted(dirs: BootDirs, name: str) -> None:
+    """Remove a name of the live menu that repeats an entry with an older boot counter.
+
+    Raises:
+        OSError: removing failed.
+    """
+    with (
+        doing(f"Removing the repeated boot entry {name!a}"),
+        dirs.menu.open_dir(dirs.scheme.entries) as directory,
+    ):
+        with contextlib.suppress(FileNotFoundError):
+            directory.unlink(name)
+        os.fsync(directory.fileno())
 
 
 def remove_entry(dirs: BootDirs, item: Item) -> None:
@@ -192,19 +211,37 @@ def _not_staged(dirs: BootDirs, first: Digest) -> NotStaged:
     )
 
 
-def _commit_directory(dirs: BootDirs) -> None:
+def _commit_directory(dirs: BootDirs, first: Digest) -> None:
     menu, live, path = dirs.menu, dirs.scheme.entries, dirs.scheme.staged
     menu.ensure_dir(live).close()
-    with menu.open_dir(path) as staged:
-        _carry(dirs, staged)
+    with menu.open_dir(path) as staged, menu.open_dir(live) as current:
         if staged.exists(OLD_MARK):
             staged.unlink(OLD_MARK)
-    menu.sync()
+        for _ in range(_MAX_ROUNDS):
+            names = current.names()
+            carry_foreign(current, staged)
+            if dirs.scheme.counts_boots:
+                _carry_counters(dirs, staged, first)
+            menu.sync()
+            # systemd-bless-boot renames the entry of the running system when it has booted.
+            if current.names() == names:
+                break
     parent, _, name = live.rpartition("/")
     with menu.open_dir(parent) as directory:
         atomic.exchange(directory, path.rpartition("/")[2], name)
     # Not fsync of the parent: FAT keeps an exchange in the two inodes until it writes them.
     menu.sync()
+
+
+def _carry_counters(dirs: BootDirs, staged: Dir, first: Digest) -> None:
+    """Give the staged entries the boot counters of their live entries."""
+    live = {item.deployment: item for item in read_menu_at(dirs, dirs.scheme.entries).items}
+    for item in read_menu_at(dirs, dirs.scheme.staged).items:
+        if item.deployment in live:
+            counted, is_default = live[item.deployment].name, item.deployment == first
+            name = schemes.with_kept_counter(item.name, counted, is_default=is_default)
+            if name != item.name and not staged.exists(name):
+                staged.rename(item.name, name)
 
 
 def _clean_up(dirs: BootDirs) -> None:

@@ -1,8 +1,11 @@
 """Finds the partitions that a machine boots from, and opens the ESP.
 
-The ESP and the extended boot loader partition (XBOOTLDR) of a system are the first on the disks
-of its root file system. These disks may be below encryption, logical volumes or RAID.
+The ESP of a system is the one that its boot loader was started from, or else the first on the
+disks of its root file system. These disks may be below encryption, logical volumes or RAID.
 :mod:`bootc.fs.detached` mounts the partitions.
+
+GRUB's extended boot loader partition (XBOOTLDR) is the first on these disks. systemd-boot uses
+the first on the disk of the ESP.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats import dps
@@ -64,15 +67,43 @@ def is_read_only(device: str) -> bool:
     return proc.read_table(f"{_sysfs(os.stat(device).st_rdev)}/ro") == [b"1"]
 
 
-def find_esp(device: str) -> str | None:
+def find_esp(device: str, preferred: Sequence[str] = ()) -> str | None:
     """Return the path of the ESP that belongs to the file system on ``device``, or None.
+
+    Args:
+        device: The block device of the root file system.
+        preferred: PARTUUIDs in lower case. The first that is an ESP wins, on whichever disk it
+            is, and one on the disks of ``device`` before a copy on another disk.
 
     Raises:
         ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device.
     """
     with doing(f"Looking for the EFI system partition of {device}"):
-        return _find(device, _ESP_TYPES)
+        if preferred:
+            beside = list(_on_disks_of(device))
+            # The loader can be on another disk than the root.
+            for partition_id in preferred:
+                for block in _of_type((*beside, *lsblk.all_devices()), _ESP_TYPES):
+                    if block.partition_id == partition_id:
+                        return block.path
+        found = next(_of_type(_on_disks_of(device), _ESP_TYPES), None)
+        return None if found is None else found.path
+
+
+def find_xbootldr_beside(esp: str) -> str | None:
+    """Return the path of the XBOOTLDR partition that systemd-boot on an ESP uses, or None.
+
+    It is the first on the disk of the ESP. systemd-boot reads only FAT.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`find_esp`.
+    """
+    with doing(f"Looking for the boot partition beside {esp}"):
+        found = next(_of_type(_on_disks_of(esp), _XBOOTLDR_TYPES), None)
+        if found is None or _filesystem(found.path, ok=(0, 2)) != ESP_FILESYSTEM:
+            return None
+        return found.path
 
 
 def find_xbootldr(device: str) -> str | None:
@@ -82,7 +113,8 @@ def find_xbootldr(device: str) -> str | None:
         ToolMissing, CommandFailed: as :func:`find_esp`.
     """
     with doing(f"Looking for the boot partition of {device}"):
-        return _find(device, _XBOOTLDR_TYPES)
+        found = next(_of_type(_on_disks_of(device), _XBOOTLDR_TYPES), None)
+        return None if found is None else found.path
 
 
 def filesystem_on(device: str) -> str:
@@ -93,8 +125,7 @@ def filesystem_on(device: str) -> str:
         CommandFailed: there is no file system, or the device cannot be read.
     """
     with doing(f"Looking for the file system on {device}"):
-        argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
-        return process.run(argv).stdout.decode("utf-8", "backslashreplace").strip()
+        return _filesystem(device)
 
 
 @contextlib.contextmanager
@@ -137,14 +168,17 @@ def _sysfs(number: int) -> str:
     return f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"
 
 
-def _find(device: str, types: _Types) -> str | None:
+def _on_disks_of(device: str) -> Iterator[Block]:
     disks = [block for block in lsblk.below(device) if block.is_last]
     # Several parts of an array may be on one disk.
     for path in dict.fromkeys(disk.path for disk in disks):
-        for block in lsblk.above(path):
-            if block.kind not in ("disk", "loop") and _is_of(block, types):
-                return block.path
-    return None
+        yield from lsblk.above(path)
+
+
+def _of_type(blocks: Iterable[Block], types: _Types) -> Iterator[Block]:
+    for block in blocks:
+        if block.kind not in ("disk", "loop") and _is_of(block, types):
+            yield block
 
 
 def _is_of(block: Block, types: _Types) -> bool:
@@ -153,6 +187,12 @@ def _is_of(block: Block, types: _Types) -> bool:
         # udev has not looked at this partition yet.
         table, kind = _probe(block.path)
     return kind is not None and kind.lower() in types.get(table or "gpt", ())
+
+
+def _filesystem(device: str, ok: Sequence[int] = (0,)) -> str:
+    argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
+    done = process.run(argv, ok=ok)
+    return done.stdout.decode("utf-8", "backslashreplace").strip()
 
 
 def _probe(path: str) -> tuple[str | None, str | None]:

@@ -12,6 +12,8 @@ grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
 =================  ==========================================  =========================
 
+With systemd-boot an extended boot loader partition (XBOOTLDR) takes the place of the ESP.
+
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
 ``bootc_composefs-<image id>``. A unified kernel image is the file
 ``bootc_composefs-<image id>.efi``. Older installations have these names without the prefix. Both
@@ -25,6 +27,7 @@ import posixpath
 from dataclasses import dataclass
 
 from bootc.boot.loader import Bootloader
+from bootc.formats import bls
 from bootc.formats.digest import Digest, DigestError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
@@ -35,6 +38,8 @@ INITRD = "initrd"
 UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"
 ADDON_SUFFIX = ".addon.efi"
+#: Add-ons of all unified kernel images. The stub looks on the partition of the image.
+GLOBAL_ADDONS = "loader/addons"
 
 _EXTRA = ".extra.d"
 _PREFIX = "bootc_composefs-"
@@ -61,6 +66,11 @@ class Scheme:
     bootloader: Bootloader
     boot_type: BootType
     separate_boot: bool = False
+
+    @property
+    def has_menu(self) -> bool:
+        """Whether there is a boot menu. The other properties are for schemes with a menu."""
+        return self.bootloader.has_menu and self.boot_type is not BootType.ABOOT
 
     @property
     def menu_on_esp(self) -> bool:
@@ -93,6 +103,11 @@ class Scheme:
         if self.bootloader is Bootloader.GRUB:
             return USER_CFG, _ENTRIES
         return (_ENTRIES,)
+
+    @property
+    def counts_boots(self) -> bool:
+        """Whether the loader counts boots in the names of entries."""
+        return self.bootloader is Bootloader.SYSTEMD
 
     @property
     def kernels(self) -> str:
@@ -130,11 +145,14 @@ class BootDirs:
         menu: The root of the ESP, or ``/sysroot/boot``. It has the menu and the kernels.
         binaries: The directory for new deployments: ``menu``, or the root of the ESP if unified
             kernel images are there and the menu is not.
+        programs: The root of the ESP with the programs of the boot loader; None if that is
+            ``binaries``, or not needed.
     """
 
     scheme: Scheme
     menu: Dir
     binaries: Dir
+    programs: Dir | None = None
 
     def sync(self) -> None:
         """Write all changes to the disks, and return then."""
@@ -146,6 +164,21 @@ class BootDirs:
 def staged(menu: str) -> str:
     """Return the path of the staged menu for one of :attr:`Scheme.menus`."""
     return menu + _STAGED
+
+
+def with_kept_counter(name: str, counted: str, *, is_default: bool) -> str:
+    """Return the name of an entry with the boot counter in another name of the same entry.
+
+    Args:
+        name: The name.
+        counted: The name with the counter.
+        is_default: The entry shall boot by default. systemd-boot shows an entry without tries
+            left after all others, so this entry loses such a counter.
+    """
+    counter = bls.boot_counter(counted)
+    if is_default and counter is not None and counter.is_bad:
+        return bls.without_counter(name)
+    return bls.with_counter_of(name, counted)
 
 
 def kernel_dir(artifact: str) -> str:
@@ -163,20 +196,40 @@ def addons_dir(file_name: str) -> str:
     return file_name + _EXTRA
 
 
+def addons_dirs(path: str) -> tuple[str, ...]:
+    """Return the paths where a unified kernel image may have add-ons: with and without counter.
+
+    Newer versions of systemd-stub look without the counter in the name of the image.
+    """
+    return tuple(dict.fromkeys(addons_dir(name) for name in (path, bls.without_counter(path))))
+
+
+def global_addon_file(name: str) -> str:
+    """Return the file name of a global add-on of ours. The prefix tells it from foreign ones."""
+    return _PREFIX + name
+
+
+def global_addon(file_name: str) -> str | None:
+    """Return the name in the image of a global add-on with this file name, or None."""
+    if not (file_name.startswith(_PREFIX) and file_name.endswith(ADDON_SUFFIX)):
+        return None
+    return file_name.removeprefix(_PREFIX)
+
+
 def addons_owner(file_name: str) -> str | None:
-    """Return our unified kernel image that a directory of add-ons belongs to, or None."""
+    """Return the artifact that a directory of add-ons belongs to by its name, or None."""
     if not file_name.endswith(UKI_SUFFIX + _EXTRA):
         return None
-    image = file_name.removesuffix(_EXTRA)
-    return image if artifact_name(image) else None
+    return artifact_name(file_name.removesuffix(_EXTRA))
 
 
 def artifact_name(file_name: str) -> str | None:
     """Return the artifact that a file or a directory is by its name, or None.
 
-    Names of older installations count as well.
+    Names of older installations count as well. A boot counter in the name of a unified kernel
+    image does not make it another image.
     """
-    name = file_name.removesuffix(UKI_SUFFIX).removeprefix(_PREFIX)
+    name = bls.without_counter(file_name).removesuffix(UKI_SUFFIX).removeprefix(_PREFIX)
     try:
         return Digest.from_hex(name).hex
     except DigestError:

@@ -29,6 +29,24 @@ def program_version(program: bytes) -> int:
     return int(match[1]) if match else 0
 
 
+def loader_programs(esp: Dir) -> tuple[str, ...]:
+    """Return the paths of the systemd-boot programs on an ESP; none if it has none.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    try:
+        with doing(f"Reading {esp.path}/{_PROGRAMS}"), esp.open_dir(_PROGRAMS) as directory:
+            # FAT ignores the case of letters.
+            return tuple(
+                f"{_PROGRAMS}/{name}"
+                for name in directory.names()
+                if fnmatch.fnmatchcase(name.lower(), _PROGRAM)
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
 def installed_version(esp: Dir) -> int:
     """Return the major version of the systemd-boot on an ESP, or 0 if it is unknown.
 
@@ -36,16 +54,13 @@ def installed_version(esp: Dir) -> int:
     unreadable program is no failure: version 0 gives a menu that every version understands.
     """
     try:
-        with doing(f"Reading {esp.path}/{_PROGRAMS}"), esp.open_dir(_PROGRAMS) as directory:
-            return min(
-                (
-                    program_version(directory.read_bytes(name, _PROGRAM_MAX_BYTES))
-                    for name in directory.names()
-                    # FAT ignores the case of letters.
-                    if fnmatch.fnmatchcase(name.lower(), _PROGRAM)
-                ),
-                default=0,
-            )
+        return min(
+            (
+                program_version(esp.read_bytes(path, _PROGRAM_MAX_BYTES))
+                for path in loader_programs(esp)
+            ),
+            default=0,
+        )
     except OSError as exc:
         _log.debug("the version of systemd-boot is unknown: %s", one_line(exc))
         return 0

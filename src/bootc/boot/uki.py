@@ -7,9 +7,9 @@ refuses it before anything refers to it. :func:`inspect_uki` reads the names; th
 them with the images that it can make of the container (:mod:`bootc.deploy.named_images`).
 :mod:`bootc.boot.kernels` writes UKIs to the ESP.
 
-The add-ons of a UKI are in a directory beside it, and those for all UKIs in ``loader/addons``.
-The stub of the UKI appends their command lines to its own. Therefore bootc also refuses an add-on
-that names an image.
+The add-ons of a UKI are in a directory beside it, and those of all UKIs in ``loader/addons``. The
+stub of the UKI appends their command lines to its own. Therefore bootc also refuses an add-on that
+names an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bootc.boot.image_content import ObjectSource, open_content, size_of
 from bootc.boot.image_kernel import UkiFile
-from bootc.boot.scheme import ADDON_SUFFIX, BootDirs, addons_dir
+from bootc.boot.scheme import ADDON_SUFFIX, GLOBAL_ADDONS, BootDirs, addons_dirs
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError, ComposefsImages
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 #: A UKI is read into memory if there is no repository. With its initramfs it is smaller.
 MAX_UKI_BYTES = 512 << 20
-#: Add-ons that the stub applies to every UKI on the ESP.
-GLOBAL_ADDONS = "loader/addons"
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
@@ -98,11 +96,8 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
     with _open_installed(dirs, relpath) as file:
         images = _images(Uki.read(file))
     check_names(images, deployment)
-    home, _, name = relpath.rpartition("/")
-    for extra in (f"{home}/{addons_dir(name)}", GLOBAL_ADDONS):
-        for addon in _installed_addons(dirs, extra):
-            with doing(f"UKI add-on {addon!a}"), _open_installed(dirs, f"{extra}/{addon}") as file:
-                _check_addon(file)
+    for home in (*addons_dirs(relpath), GLOBAL_ADDONS):
+        _check_installed_addons(dirs, home)
     return images
 
 
@@ -120,12 +115,16 @@ def check_names(images: ComposefsImages, deployment: Digest) -> None:
         )
 
 
-def _installed_addons(dirs: BootDirs, path: str) -> list[str]:
+def _check_installed_addons(dirs: BootDirs, home: str) -> None:
     try:
-        with dirs.binaries.open_dir(path) as directory:
-            return [name for name in directory.names() if name.endswith(ADDON_SUFFIX)]
+        with dirs.binaries.open_dir(home) as directory:
+            # FAT ignores the case of letters, and so does the stub.
+            names = [name for name in directory.names() if name.lower().endswith(ADDON_SUFFIX)]
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return
+    for name in names:
+        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{home}/{name}") as file:
+            _check_addon(file)
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
@@ -146,7 +145,7 @@ def check_sealing(
             large for a UKI.
         PeError: a command line cannot be read.
     """
-    for name, leaf in {uki.path: uki.leaf, **uki.addons}.items():
+    for name, leaf in ((uki.path, uki.leaf), *uki.addon_files):
         if size_of(leaf) > MAX_UKI_BYTES:
             raise WrongUki(f"{name} of the image is too large: it has {size_of(leaf)} bytes")
     with doing(f"Reading {uki.path} of the image"), open_file(uki.leaf) as file:
@@ -170,7 +169,7 @@ def _images(image: Uki) -> ComposefsImages:
 def _check_addons(
     uki: UkiFile, open_file: Callable[[Leaf], AbstractContextManager[BinaryIO]]
 ) -> None:
-    for name, leaf in uki.addons.items():
+    for name, leaf in uki.addon_files:
         with doing(f"Reading UKI add-on {name} of the image"), open_file(leaf) as file:
             _check_addon(file)
 

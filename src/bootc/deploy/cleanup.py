@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bootc.boot.artifacts import Artifact, list_artifacts
+from bootc.boot.artifacts import Artifact, list_artifacts, list_global_addons
 from bootc.deploy.execute import execute, names_to_keep, run
+from bootc.deploy.global_addons import needed_addons
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Timestamp
@@ -143,7 +144,8 @@ def _plan(
 ) -> tuple[Plan, list[CleanupFailure]]:
     """Return the plan, and what could not be looked at: the plan leaves that alone."""
     failures: list[CleanupFailure] = []
-    artifacts, lost = _attempt(lambda: _kernels(system, facts), failures) or ((), frozenset())
+    found = _attempt(lambda: _kernels(system, facts, repository=repository), failures)
+    artifacts, lost = found or ((), frozenset())
     tags: dict[str, OciDigest] = {}
     if repository:
         tags = _attempt(lambda: _tags(system), failures, in_repository=True) or {}
@@ -172,10 +174,18 @@ def _carry_out(
     return failures
 
 
-def _kernels(system: HostAccess, facts: Facts) -> tuple[tuple[Artifact, ...], frozenset[str]]:
+def _kernels(
+    system: HostAccess, facts: Facts, *, repository: bool
+) -> tuple[tuple[Artifact, ...], frozenset[str]]:
     """Return the kernels there are, and the names of those that stay without an entry."""
     artifacts = list_artifacts(system.boot)
-    return artifacts, lost_kernels(system.boot, facts, artifacts)
+    kept = lost_kernels(system.boot, facts, artifacts)
+    if not repository:
+        # Reading the layers of all images would delay a shutdown.
+        return artifacts, kept
+    addons = list_global_addons(system.boot)
+    kept |= needed_addons(system.repository, facts, addons)
+    return (*artifacts, *addons), kept
 
 
 def _attempt(

@@ -42,6 +42,7 @@ from bootc.deploy.plan.steps import (
     RemoveArtifact,
     RemoveEntry,
     RemoveLeftover,
+    RemoveRecounted,
     RemoveState,
     RemoveTag,
     ReplaceEtc,
@@ -198,6 +199,7 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
             | WriteStagedMenu()
             | ExchangeMenu()
             | RemoveEntry()
+            | RemoveRecounted()
             | RemoveArtifact()
         ):
             _change_menu(step, system)
@@ -251,7 +253,12 @@ def _write(
 
 
 def _change_menu(
-    step: DiscardStagedMenu | WriteStagedMenu | ExchangeMenu | RemoveEntry | RemoveArtifact,
+    step: DiscardStagedMenu
+    | WriteStagedMenu
+    | ExchangeMenu
+    | RemoveEntry
+    | RemoveRecounted
+    | RemoveArtifact,
     system: HostSession,
 ) -> None:
     match step:
@@ -265,6 +272,8 @@ def _change_menu(
             menu_write.commit_staged(system.boot, first)
         case RemoveEntry(item):
             menu_write.remove_entry(system.boot, item)
+        case RemoveRecounted(name):
+            menu_write.remove_recounted(system.boot, name)
         case RemoveArtifact(artifact):
             remove_artifact(system.boot, artifact)
         case _:

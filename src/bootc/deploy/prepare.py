@@ -41,7 +41,7 @@ from bootc.events import Sink
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import BootRecord, BootType, Origin
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.tree import External, Leaf
 from bootc.oci.pull import Pulled, pull
@@ -111,12 +111,19 @@ def pull_candidate(
             boot_digest=boot_digest,
             manifest_digest=pulled.manifest_digest,
             signature=wanted.signature,
+            record=_boot_record(facts),
         ),
         resource=resource,
         os_release=os_release,
         kargs_d=kargs_d_of(repository, pulled.root),
         missing_verity_allowed=missing_verity_allowed,
     )
+
+
+def _boot_record(facts: Facts) -> BootRecord:
+    """Return the record of the installation, which deployments pass on."""
+    running = facts.origin(facts.booted.image_id)
+    return BootRecord() if running is None else running.record
 
 
 def _require_verity(repository: Repository, pulled: Pulled, images: ComposefsImages) -> None:
@@ -272,4 +279,4 @@ def _systemd_version(dirs: BootDirs) -> int:
     scheme = dirs.scheme
     if scheme.bootloader is not Bootloader.SYSTEMD or scheme.boot_type is BootType.BLS:
         return 0
-    return installed_version(dirs.binaries)
+    return installed_version(dirs.programs or dirs.binaries)

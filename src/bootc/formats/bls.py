@@ -38,6 +38,8 @@ _LINE_END = re.compile(r"[\n\r]")
 #: Around values they mean nothing.
 _BLANKS = " \t"
 _QUOTES = "\"'"
+#: The counters of the Automatic Boot Assessment, at the end of a file name.
+_COUNTER = re.compile(r"\+([0-9]{1,9})(?:-([0-9]{1,9}))?(?=(?:\.conf|\.efi)\Z)", re.IGNORECASE)
 _SINGLE_KEYS = ("title", "version", "linux", "machine-id", "sort-key", "efi", "uki")
 
 _Ordered = TypeVar("_Ordered", str, int)
@@ -64,6 +66,23 @@ class Entry:
     efi: str | None = None
     uki: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BootCounter:
+    """How often an entry may still be tried, and how often it was tried.
+
+    The boot loader counts in the file name of the entry (``NAME+LEFT-DONE.conf``) each time it
+    starts the entry. A successful boot removes the counter.
+    """
+
+    left: int
+    done: int = 0
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether all tries failed. The boot loader shows such an entry after all others."""
+        return self.left == 0
 
 
 def parse_entry(data: bytes) -> Entry:
@@ -170,13 +189,44 @@ def entry_file_name(os_id: str, version: str, priority: int) -> str:
     """Name of an entry file: ``bootc_<os_id>-<version>-<priority>.conf``.
 
     Priority 1 boots by default, 0 comes second. The dashes separate the fields
-    for boot loaders which split names as RPM does, so ``os_id`` may hold none.
-    Characters that a FAT file name cannot hold become underscores.
+    for boot loaders which split names as RPM does, so ``os_id`` may hold none. A plus would begin
+    a counter (``-13+2-1.conf``), so there is none. It and characters that a FAT file name cannot
+    hold become underscores.
     """
     from bootc.formats import fat  # here because most commands only read entries
 
     name = f"bootc_{os_id.replace('-', '_')}-{version}-{priority}.conf"
-    return fat.UNFIT.sub("_", name)
+    return fat.UNFIT.sub("_", name).replace("+", "_")
+
+
+def boot_counter(file_name: str) -> BootCounter | None:
+    """Return the counter in the name of an entry or of a unified kernel image, or None.
+
+    >>> boot_counter("bootc_debian-13-1+2-1.conf")
+    BootCounter(left=2, done=1)
+    """
+    match = _COUNTER.search(file_name)
+    return None if match is None else BootCounter(int(match[1]), int(match[2] or 0))
+
+
+def without_counter(file_name: str) -> str:
+    """Return a file name without its counter. Systems know entries by this name.
+
+    >>> without_counter("bootc_debian-13-1+3.conf")
+    'bootc_debian-13-1.conf'
+    """
+    return _COUNTER.sub("", file_name)
+
+
+def with_counter_of(file_name: str, counted: str) -> str:
+    """Return a file name with the counter that the name ``counted`` has, to the letter.
+
+    >>> with_counter_of("bootc_debian-13-0.conf", "bootc_debian-13-1+2-1.conf")
+    'bootc_debian-13-0+2-1.conf'
+    """
+    match = _COUNTER.search(counted)
+    stem, dot, suffix = without_counter(file_name).rpartition(".")
+    return f"{stem}{match[0] if match else ''}{dot}{suffix}"
 
 
 def sort_key(os_id: str, rank: int) -> str:
@@ -195,9 +245,10 @@ def sort_key(os_id: str, rank: int) -> str:
 def menu_order(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
     """Sort (file name, entry) pairs as systemd-boot shows them; the first boots by default.
 
-    Entries with a sort key come first: by that key, then machine id, then newest
-    version. All others, and equals, follow by file name, newest first. (bootc
-    itself compares keys only where both entries have one, which gives no total
+    Entries without tries left come last. Of the others, entries with a sort key come first: by
+    that key, then machine id, then newest version. All others, and equals, follow by file name
+    without counters, newest first. Of two counters of one name, the one with more tries left
+    comes first. (Upstream compares keys only where both entries have one, which gives no total
     order; for the entries it writes the two rules agree.)
     """
     return sorted(entries, key=functools.cmp_to_key(_compare_items))
@@ -205,7 +256,10 @@ def menu_order(entries: Iterable[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
 
 def _compare_items(a: tuple[str, Entry], b: tuple[str, Entry]) -> int:
     (a_name, a_entry), (b_name, b_entry) = a, b
-    result = _compare(a_entry.sort_key is None, b_entry.sort_key is None)
+    a_counter, b_counter = boot_counter(a_name), boot_counter(b_name)
+    result = _compare(_is_bad(a_counter), _is_bad(b_counter)) or _compare(
+        a_entry.sort_key is None, b_entry.sort_key is None
+    )
     if not result and a_entry.sort_key is not None and b_entry.sort_key is not None:
         result = (
             _compare(a_entry.sort_key, b_entry.sort_key)
@@ -213,7 +267,15 @@ def _compare_items(a: tuple[str, Entry], b: tuple[str, Entry]) -> int:
             or -compare_versions(a_entry.version or "", b_entry.version or "")
         )
     # The loader reads names through FAT, which does not know their case.
-    return result or -compare_versions(a_name.lower(), b_name.lower())
+    a_id, b_id = without_counter(a_name).lower(), without_counter(b_name).lower()
+    result = result or -compare_versions(a_id, b_id)
+    if result or a_counter is None or b_counter is None:
+        return result
+    return -_compare(a_counter.left, b_counter.left) or _compare(a_counter.done, b_counter.done)
+
+
+def _is_bad(counter: BootCounter | None) -> bool:
+    return counter is not None and counter.is_bad
 
 
 def compare_versions(a: str, b: str) -> int:

@@ -29,7 +29,11 @@ _IMAGE = ("origin", "container-image-reference")
 _BOOT_TYPE = ("boot", "boot_type")
 _BOOT_DIGEST = ("boot", "digest")
 _MANIFEST_DIGEST = ("image", "manifest_digest")
-_KNOWN = (_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST)
+#: A section of this program. Upstream ignores it.
+_BOOTLOADER = ("bootc", "bootloader")
+_FIRMWARE = ("bootc", "firmware")
+_ESP = ("bootc", "esp")
+_KNOWN = (_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST, _BOOTLOADER, _FIRMWARE, _ESP)
 
 _UNVERIFIED = "ostree-unverified-image:"
 _SIGNED = "ostree-image-signed:"
@@ -45,10 +49,14 @@ class OriginError(Error):
 
 
 class BootType(enum.StrEnum):
-    """The way a deployment boots: by a Type #1 entry, or as a unified kernel image."""
+    """The way a deployment boots: by a Type #1 entry, or as a unified kernel image.
+
+    Deployments of upstream's ``aboot`` boot from one of two partitions, without a boot menu.
+    """
 
     BLS = "bls"
     UKI = "uki"
+    ABOOT = "aboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,21 @@ class Signature:
     """
 
     ostree_remote: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BootRecord:
+    """How the installer made the machine boot. The firmware does not always tell.
+
+    Attributes:
+        bootloader: The name of the boot loader.
+        firmware: ``uefi`` or ``bios``.
+        esp: The PARTUUID of the EFI system partition.
+    """
+
+    bootloader: str | None = None
+    firmware: str | None = None
+    esp: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +100,7 @@ class Origin:
     boot_digest: str | None = None
     manifest_digest: OciDigest | None = None
     signature: Signature | None = None
+    record: BootRecord = BootRecord()
     extra: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -111,6 +135,7 @@ def parse_origin(data: bytes) -> Origin:
         boot_digest=boot_digest,
         manifest_digest=manifest,
         signature=signature,
+        record=BootRecord(*(values.get(key) for key in (_BOOTLOADER, _FIRMWARE, _ESP))),
         extra=tuple((*name, value) for name, value in lines if name not in _KNOWN),
     )
 
@@ -129,6 +154,13 @@ def serialise_origin(origin: Origin) -> bytes:
         values.append((*_BOOT_DIGEST, origin.boot_digest))
     if origin.manifest_digest is not None:
         values.append((*_MANIFEST_DIGEST, str(origin.manifest_digest)))
+    record = origin.record
+    recorded = (
+        (_BOOTLOADER, record.bootloader),
+        (_FIRMWARE, record.firmware),
+        (_ESP, record.esp),
+    )
+    values += [(*name, value) for name, value in recorded if value is not None]
     sections: dict[str, list[str]] = {}
     for section, key, value in (*values, *origin.extra):
         if "\n" in value:

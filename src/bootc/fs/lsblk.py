@@ -14,7 +14,7 @@ from bootc.fs.process import CommandFailed, run_json
 from bootc.fs.toolreply import Record, run_for_record
 
 #: lsblk prints a tree only if NAME is among the columns.
-_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,SIZE,RO,MODEL,SERIAL"
+_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,PARTUUID,SIZE,RO,MODEL,SERIAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Block:
         serial: The serial number that the hardware reports, if any.
         partition_table: The kind of table this partition is in: ``gpt``, ``dos``, …
         partition_type: The type in the table, or None if udev does not know it (yet).
+        partition_id: The PARTUUID in lower case, if it is a partition and udev knows it.
         is_last: Whether it is a leaf of the tree: for :func:`above`, no device depends on it; for
             :func:`below`, it depends on no device.
     """
@@ -42,6 +43,7 @@ class Block:
     serial: str | None
     partition_table: str | None
     partition_type: str | None
+    partition_id: str | None
     is_last: bool
 
 
@@ -61,10 +63,19 @@ def below(device: str) -> list[Block]:
     Raises:
         ToolMissing, CommandFailed: as :func:`above`.
     """
-    return _ask(device, "--inverse")
+    return _ask("--inverse", device)
 
 
-def everything(device: str) -> dict[str, Any]:
+def all_devices() -> list[Block]:
+    """Return all devices of the machine. A device that depends on several is there repeatedly.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`above`.
+    """
+    return _ask()
+
+
+def everything_about(device: str) -> dict[str, Any]:
     """Return all that ``lsblk`` tells of a device, with the devices that are made of it.
 
     Raises:
@@ -77,8 +88,8 @@ def everything(device: str) -> dict[str, Any]:
     raise CommandFailed(argv, 0, b"it tells of no device")
 
 
-def _ask(device: str, *options: str) -> list[Block]:
-    argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, *options, device]
+def _ask(*arguments: str) -> list[Block]:
+    argv = ["lsblk", "--json", "--bytes", "--output", _COLUMNS, *arguments]
     reply = run_for_record(argv)
     blocks = []
     pending = list(reply.records("blockdevices"))
@@ -102,5 +113,6 @@ def _block(record: Record, *, is_last: bool) -> Block:
         serial=record.optional_text("serial"),
         partition_table=record.optional_text("pttype"),
         partition_type=record.optional_text("parttype"),
+        partition_id=(record.optional_text("partuuid") or "").lower() or None,
         is_last=is_last,
     )

@@ -1,12 +1,17 @@
-"""Reads EFI variables through efivarfs.
+"""Reads and writes EFI variables through efivarfs.
 
 A variable is a file ``<name>-<vendor guid>``: four bytes of attributes before the
-payload (Documentation/filesystems/efivarfs.rst).
+payload (Documentation/filesystems/efivarfs.rst). Existing files are immutable, so that nobody
+removes them by accident.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
+
+from bootc.kernel import files
 
 EFIVARS = "/sys/firmware/efi/efivars"
 _ATTRIBUTES_SIZE = 4
@@ -26,3 +31,42 @@ def read_variable(name: str, guid: str, *, root: str = EFIVARS) -> bytes | None:
         content = file.read()
     # An empty file is a variable created but never set: the firmware does not have it.
     return content[_ATTRIBUTES_SIZE:] if len(content) > _ATTRIBUTES_SIZE else None
+
+
+def names(guid: str, *, root: str = EFIVARS) -> list[str]:
+    """Return the names of all variables of a vendor; none where efivarfs does not exist.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    try:
+        found = os.listdir(root)
+    except FileNotFoundError:
+        return []
+    suffix = f"-{guid}"
+    return sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix))
+
+
+def write_variable(
+    name: str, guid: str, attributes: int, payload: bytes, *, root: str = EFIVARS
+) -> None:
+    """Create or replace a variable.
+
+    Raises:
+        OSError: the firmware refused, or efivarfs does not exist or is read-only.
+    """
+    path = os.path.join(root, f"{name}-{guid}")
+    with contextlib.suppress(OSError):
+        _make_mutable(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb", buffering=0) as file:
+        # The firmware gets each write as a whole variable, so there must be only one.
+        file.write(struct.pack("<I", attributes) + payload)
+
+
+def _make_mutable(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        files.set_inode_flags(fd, files.get_inode_flags(fd) & ~files.FS_IMMUTABLE_FL)
+    finally:
+        os.close(fd)

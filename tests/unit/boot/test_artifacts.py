@@ -70,6 +70,24 @@ def test_artifacts_of_all_kinds(tmp_path: Path) -> None:
     ]
 
 
+def test_a_boot_counter_makes_no_other_artifact(tmp_path: Path) -> None:
+    """systemd-stub finds the add-ons with the counter in the name, or without it."""
+    ukis = tmp_path / "esp/EFI/Linux/bootc"
+    put(ukis / f"bootc_composefs-{A}+2-1.efi", 10, 1)
+    put(ukis / f"bootc_composefs-{A}.efi.extra.d/x.addon.efi", 5, 1)
+    put(ukis / f"bootc_composefs-{B}+1.efi", 10, 1)
+    put(ukis / f"bootc_composefs-{B}+1.efi.extra.d/x.addon.efi", 5, 1)
+    with open_boot(tmp_path, SYSTEMD_UKI) as dirs:
+        found = list_artifacts(dirs)
+        assert [(a.name, a.kind, a.size_bytes) for a in found] == [
+            (A.hex, ArtifactKind.UKI, 15),
+            (B.hex, ArtifactKind.UKI, 15),
+        ]
+        for artifact in found:
+            remove_artifact(dirs, artifact)
+        assert list(ukis.iterdir()) == []
+
+
 def test_a_cut_at_any_change_of_a_removal(dirs: BootDirs, objects: ObjectDirectory) -> None:
     """A kernel is there wholly or not, as far as its name tells; what is left of it goes, too."""
     for at in itertools.count(1):

@@ -22,7 +22,8 @@ def fake_bootctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         tool.write_text(
             "#!/bin/sh\n"
             f'if [ "$1" = --version ]; then echo "{version}"; exit; fi\n'
-            f'echo "$@" "$SYSTEMD_RELAX_ESP_CHECKS" "$KERNEL_INSTALL_CONF_ROOT" >> {log}\n'
+            'echo "$@" "$SYSTEMD_RELAX_ESP_CHECKS" "$KERNEL_INSTALL_CONF_ROOT" '
+            f'"$SYSTEMD_IGNORE_CHROOT" >> {log}\n'
             + ("echo 'Not an ESP' >&2; exit 1\n" if fails else "")
         )
         tool.chmod(0o755)
@@ -38,6 +39,8 @@ def fake_bootctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         ("systemd 257 (257.8-1~deb13u1)", False, ""),
         ("systemd 257 (257.8-1~deb13u1)", True, " --no-variables --random-seed no"),
         ("systemd 258~rc1", True, " --no-variables --random-seed no"),
+        ("systemd 258~rc1", False, " --variables=yes"),
+        ("systemd 262 (262.1-1)", False, " --variables=yes"),
         ("systemd 256.7 (256.7-1)", True, " --no-variables"),
         ("strange", True, " --no-variables"),
     ],
@@ -45,7 +48,7 @@ def fake_bootctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 def test_install(fake_bootctl: Fake, version: str, generic: bool, arguments: str) -> None:
     log = fake_bootctl(version)
     bootctl.install(root="/mnt", esp_path="/boot", generic=generic)
-    assert log.read_text() == f"install --root /mnt --esp-path /boot{arguments} 1 /tmp\n"
+    assert log.read_text() == f"install --root /mnt --esp-path /boot{arguments} 1 /tmp 1\n"
 
 
 def test_a_refusal_is_reported(fake_bootctl: Fake) -> None:

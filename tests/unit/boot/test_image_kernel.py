@@ -132,6 +132,26 @@ def test_a_unified_image_goes_first(path: str) -> None:
     assert resource.sizes == {path: len(path), "debug.addon.efi": len(addon)}
 
 
+def test_global_add_ons() -> None:
+    shared = "boot/loader/addons/debug.addon.efi"
+    root = tree("boot/EFI/Linux/a.efi", "boot/EFI/Linux/a.efi.extra.d/debug.addon.efi", shared)
+    resource = find_boot_resource(root)
+    assert isinstance(resource, UkiFile)
+    assert resource.global_addons["debug.addon.efi"].content == Inline(shared.encode())
+    assert len(resource.addon_files) == 2
+    assert resource.with_addons(()).global_addons == {}
+    chosen = resource.with_addons((), for_all=("debug.addon.efi",))
+    assert (list(chosen.addons), list(chosen.global_addons)) == ([], ["debug.addon.efi"])
+    assert chosen.sizes["loader/addons/debug.addon.efi"] == len(shared)
+
+
+def test_a_global_add_on_needs_room_for_its_prefix() -> None:
+    name = "x" * 235 + ".addon.efi"
+    root = tree("boot/EFI/Linux/a.efi", f"boot/loader/addons/{name}")
+    with pytest.raises(ImageNotBootable, match="has a name that the ESP cannot hold"):
+        find_boot_resource(root)
+
+
 def test_add_ons_alone_do_not_boot() -> None:
     root = tree("boot/EFI/Linux/a.efi.extra.d/debug.addon.efi")
     with pytest.raises(ImageNotBootable, match="no kernel"):

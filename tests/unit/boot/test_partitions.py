@@ -13,6 +13,7 @@ from bootc.boot.partitions import (
     filesystem_on,
     find_esp,
     find_xbootldr,
+    find_xbootldr_beside,
 )
 from bootc.errors import one_line
 from bootc.fs.dir import Dir
@@ -21,6 +22,9 @@ from bootc.fs.process import CommandFailed
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 XBOOTLDR_TYPE = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+
+#: PARTUUIDs end with the name of the partition.
+UUID_START = "00000000-0000-4000-8000-"
 
 Row = dict[str, Any]
 Fake = Callable[..., None]
@@ -40,6 +44,7 @@ def row(
         "type": kind,
         "pttype": table,
         "parttype": parttype,
+        "partuuid": f"{UUID_START}{name}" if kind == "part" else None,
         "size": 1 << 30,
         "ro": False,
         "model": None,
@@ -53,7 +58,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Put an lsblk and a blkid on PATH that know the given devices."""
 
     def make(
-        below: dict[str, Row], above: dict[str, Row], probed: dict[str, str] | None = None
+        below: dict[str, Row],
+        above: dict[str, Row],
+        probed: dict[str, str] | None = None,
+        *,
+        all_disks: tuple[Row, ...] = (),
     ) -> None:
         tools = tmp_path / "bin"
         tools.mkdir()
@@ -62,8 +71,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
                 (tmp_path / f"{name}{option}").write_text(json.dumps({"blockdevices": [tree]}))
         for name, text in (probed or {}).items():
             (tmp_path / f"{name}.probe").write_text(text)
+        (tmp_path / "all").write_text(json.dumps({"blockdevices": all_disks}))
         last = f'for a; do :; done\ncat "{tmp_path}/${{a##*/}}'
-        lsblk = f'case "$*" in *--inverse*) x=--inverse;; esac\n{last}$x"'
+        everything = f'case "$*" in *NAME*,SERIAL) exec cat "{tmp_path}/all";; esac\n'
+        lsblk = f'{everything}case "$*" in *--inverse*) x=--inverse;; esac\n{last}$x"'
         blkid = f'{last}.probe" || exit 2'
         for name, script in (("lsblk", lsblk), ("blkid", blkid)):
             (tools / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -94,6 +105,61 @@ def test_the_disks_lie_below_encryption_and_arrays(machine: Fake) -> None:
         {"vdb2": "PART_ENTRY_SCHEME=gpt\nPART_ENTRY_TYPE=" + ROOT_TYPE},
     )
     assert find_esp("/dev/root") == "/dev/vda1"
+
+
+def partition_id(name: str) -> str:
+    return f"{UUID_START}{name}"
+
+
+ESPS = (row("vda1", parttype=ESP_TYPE), row("vda2", parttype=ROOT_TYPE))
+TWO_ESPS = row("vda", "disk", None, (*ESPS, row("vda3", parttype=ESP_TYPE)))
+STICK = row(
+    "sdb", "disk", None, (row("sdb1", parttype=ESP_TYPE), row("sdb2", parttype=XBOOTLDR_TYPE))
+)
+
+
+@pytest.mark.parametrize(
+    ("preferred", "found"),
+    [
+        ((), "vda1"),
+        (("vda3",), "vda3"),
+        # The loader is on another disk than the root.
+        (("sdb1",), "sdb1"),
+        (("sdb1", "vda3"), "sdb1"),
+        # These are no ESPs, or are gone.
+        (("sdb2",), "vda1"),
+        (("vda2",), "vda1"),
+        (("gone",), "vda1"),
+        (("gone", "vda3"), "vda3"),
+    ],
+)
+def test_the_esp_that_the_loader_was_started_from(
+    machine: Fake, preferred: tuple[str, ...], found: str
+) -> None:
+    machine({"vda": TWO_ESPS}, ON_DISK, all_disks=(STICK, TWO_ESPS))
+    names = [partition_id(name) for name in preferred]
+    assert find_esp("/dev/vda2", names) == f"/dev/{found}"
+
+
+def test_a_copy_of_the_partition_table_on_another_disk(machine: Fake) -> None:
+    """A cloned disk has the same PARTUUIDs; the ESP beside the root is the right one."""
+    clone = row("sdb", "disk", None, (row("sdb1", parttype=ESP_TYPE),))
+    clone["children"][0]["partuuid"] = partition_id("vda3")
+    machine({"vda": TWO_ESPS}, ON_DISK, all_disks=(clone, TWO_ESPS))
+    assert find_esp("/dev/vda2", [partition_id("vda3")]) == "/dev/vda3"
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "found"), [("vfat\n", "/dev/vda3"), ("ext4\n", None), (None, None)]
+)
+def test_the_boot_partition_of_systemd_boot(
+    machine: Fake, filesystem: str | None, found: str | None
+) -> None:
+    disk = row("vda", "disk", None, (*ESPS, row("vda3", parttype=XBOOTLDR_TYPE)))
+    probed = {} if filesystem is None else {"vda3": filesystem}
+    inverse = {"vda1": row("vda1", children=(row("vda", "disk"),))}
+    machine({"vda": disk}, inverse, probed)
+    assert find_xbootldr_beside("/dev/vda1") == found
 
 
 def test_partitions_of_a_firmware_array(machine: Fake) -> None:

@@ -76,6 +76,8 @@ def test_the_artifact_of_a_kernel(scheme: Scheme, linux: str, artifact: str | No
     [
         (f"/EFI/Linux/bootc/bootc_composefs-{A}.efi", A),
         (f"/EFI/Linux/bootc/{A}.efi", A),
+        (f"/EFI/Linux/bootc/bootc_composefs-{A}+3.efi", A),
+        (f"/EFI/Linux/bootc/{A}+2-1.efi", A),
         (f"/elsewhere/bootc_composefs-{A}.efi", A),
         (f"/elsewhere/{A}.efi", None),
         (f"/EFI/Linux/bootc/bootc_composefs-{A}", None),
@@ -90,6 +92,8 @@ def test_the_artifact_of_an_efi_program(path: str, artifact: str | None) -> None
 def test_names_of_artifacts() -> None:
     assert artifact_name(f"bootc_composefs-{A}") == artifact_name(f"{A}.efi") == A
     assert artifact_name("grub2") is None
-    assert addons_owner(f"bootc_composefs-{A}.efi.extra.d") == f"bootc_composefs-{A}.efi"
+    assert addons_owner(f"bootc_composefs-{A}.efi.extra.d") == A
+    assert addons_owner(f"bootc_composefs-{A}+2-1.efi.extra.d") == A
+    assert artifact_name(f"bootc_composefs-{A}+1") is None
     assert addons_owner("x.efi.extra.d") is None
     assert addons_owner(f"bootc_composefs-{A}.efi") is None

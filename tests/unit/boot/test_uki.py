@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.artifacts import list_artifacts
+from bootc.boot.artifacts import (
+    ArtifactKind,
+    list_artifacts,
+    list_global_addons,
+    remove_artifact,
+)
 from bootc.boot.image_content import DamagedKernel, open_content
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.kernels import boot_digest_of, installed_addons, publish_resource, publish_uki
@@ -96,6 +101,47 @@ def test_image_and_addons_are_written(dirs: BootDirs, objects: ObjectDirectory) 
     assert installed_addons(dirs, B.hex) == ()
     (artifact,) = list_artifacts(dirs)
     assert artifact.size_bytes == sum(uki.sizes.values()) == len(IMAGE) + 2 * len(ADDON)
+
+
+def test_a_global_addon_has_a_name_of_ours(dirs: BootDirs, objects: ObjectDirectory) -> None:
+    shared = {"x.addon.efi": objects.leaf(ADDON)}
+    uki = dataclasses.replace(uki_of(objects, IMAGE, "x.addon.efi"), global_addons=shared)
+    publish_uki(dirs, A, uki, objects)
+    path = "loader/addons/bootc_composefs-x.addon.efi"
+    assert dirs.binaries.read_bytes(path) == ADDON
+    # Another deployment, and foreign add-ons, do not touch it.
+    for name in ("other.addon.efi", "bootc_composefs-readme.txt"):
+        (Path(dirs.binaries.path) / "loader/addons" / name).write_bytes(ADDON)
+    (Path(dirs.binaries.path) / "loader/addons/.tmp-file-y").write_bytes(b"12")
+    publish_uki(dirs, A, uki_of(objects), objects)
+    found = list_global_addons(dirs)
+    assert [(a.name, a.kind, a.path, a.size_bytes) for a in found] == [
+        (".tmp-file-y", ArtifactKind.LEFTOVER, "loader/addons/.tmp-file-y", 2),
+        ("x.addon.efi", ArtifactKind.ADDON, path, len(ADDON)),
+    ]
+    for artifact in found:
+        remove_artifact(dirs, artifact)
+    with dirs.binaries.open_dir("loader/addons") as directory:
+        assert directory.names() == ["bootc_composefs-readme.txt", "other.addon.efi"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "loader/addons/foreign.addon.efi",
+        "loader/addons/FOREIGN.ADDON.EFI",
+        f"{UKIS}/{FILE}.extra.d/x.addon.efi",
+    ],
+)
+def test_an_installed_addon_may_not_name_an_image(
+    dirs: BootDirs, objects: ObjectDirectory, place: str
+) -> None:
+    publish_uki(dirs, A, uki_of(objects), objects)
+    path = Path(dirs.binaries.path) / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(addon(f"composefs={B}"))
+    with pytest.raises(WrongUki, match="composefs"):
+        check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
 
 
 def test_only_chosen_addons_are_there(dirs: BootDirs, objects: ObjectDirectory) -> None:

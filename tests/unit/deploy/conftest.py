@@ -12,7 +12,7 @@ from bootc.boot.scheme import Scheme
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bench import Bench
-from support.bootdirs import GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
+from support.bootdirs import GRUB_UKI, MENU_BOOT_TYPES, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.osimages import Images
 from support.stored import IN_MEMORY
 
@@ -28,7 +28,7 @@ def top() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def made() -> Iterator[dict[BootType, Images]]:
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
-        yield {kind: Images(Path(path, kind.value), kind) for kind in BootType}
+        yield {kind: Images(Path(path, kind.value), kind) for kind in MENU_BOOT_TYPES}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.deploy import journal
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.gather import gather
@@ -123,7 +123,7 @@ def test_a_deployment_without_an_origin_is_told_of(told: Journal, tmp_path: Path
     system = FakeSysroot(tmp_path / "system")
     system.add_state(A)
     system.state_dir(B).mkdir(parents=True)
-    booted = BootedState(A, missing_verity_allowed=True, bootloader=Bootloader.SYSTEMD)
+    booted = BootedState(A, missing_verity_allowed=True, loader=LoaderTraces(Bootloader.SYSTEMD))
     with system.open(booted) as opened:
         journal.report_damage(gather(opened), told.journal)
     fields = told.read()

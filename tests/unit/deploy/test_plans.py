@@ -9,7 +9,7 @@ import pytest
 
 from bootc.boot.artifacts import Artifact, ArtifactKind
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_compose import NewItem, new_item
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
@@ -98,7 +98,10 @@ def facts(
     known = states if states is not None else "".join(dict.fromkeys(active + staged + booted))
     return Facts(
         booted=BootedState(
-            d(booted), False, Bootloader.SYSTEMD, Staged(d(marker), locked) if marker else None
+            d(booted),
+            False,
+            LoaderTraces(Bootloader.SYSTEMD),
+            Staged(d(marker), locked) if marker else None,
         ),
         scheme=SCHEME,
         active=menu(active),

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState, Staged
@@ -51,7 +51,9 @@ def facts(
         uki: Whether the unified kernel image of B tolerates missing fs-verity.
     """
     types = {A: booted, B: staged}
-    state = BootedState(A, missing_verity_allowed=not strict, bootloader=Bootloader.SYSTEMD)
+    state = BootedState(
+        A, missing_verity_allowed=not strict, loader=LoaderTraces(Bootloader.SYSTEMD)
+    )
     return Facts(
         booted=dataclasses.replace(state, staged=Staged(B, locked=False)),
         scheme=Scheme(Bootloader.SYSTEMD, booted),

@@ -8,13 +8,17 @@ from hypothesis import strategies as st
 
 from bootc.formats.bls import (
     BlsError,
+    BootCounter,
     Entry,
+    boot_counter,
     compare_versions,
     entry_file_name,
     menu_order,
     parse_entry,
     serialise_entry,
     sort_key,
+    with_counter_of,
+    without_counter,
 )
 
 FULL = b"""\
@@ -178,6 +182,8 @@ def test_a_value_cannot_break_out_of_its_line(field: str, value: str, message: s
         (("opensuse-leap", "15.6", 0), "bootc_opensuse_leap-15.6-0.conf"),
         (("a", "12 (bookworm)", 1), "bootc_a-12 (bookworm)-1.conf"),
         (("../x", "1/2\n", 1), "bootc_.._x-1_2_-1.conf"),
+        # A plus would make a boot counter of the rest.
+        (("a+3", "13+2", 1), "bootc_a_3-13_2-1.conf"),
     ],
 )
 def test_entry_file_name(arguments: tuple[str, str, int], name: str) -> None:
@@ -204,6 +210,52 @@ def test_menu_order() -> None:
         ("no-key-9.conf", entry(None, "2")),
     ]
     for permutation in itertools.islice(itertools.permutations(ordered), 0, 40320, 97):
+        assert menu_order(permutation) == ordered
+
+
+@pytest.mark.parametrize(
+    ("name", "counter", "without"),
+    [
+        ("bootc_debian-13-1+3.conf", BootCounter(3), "bootc_debian-13-1.conf"),
+        ("bootc_debian-13-1+2-1.conf", BootCounter(2, 1), "bootc_debian-13-1.conf"),
+        ("bootc_debian-13-1+0-3.CONF", BootCounter(0, 3), "bootc_debian-13-1.CONF"),
+        ("x+03-001.efi", BootCounter(3, 1), "x.efi"),
+        ("a+1+2.conf", BootCounter(2), "a+1.conf"),
+        ("bootc_debian-13-1.conf", None, "bootc_debian-13-1.conf"),
+        ("a+.conf", None, "a+.conf"),
+        ("a+x-1.conf", None, "a+x-1.conf"),
+        ("a+1-.conf", None, "a+1-.conf"),
+        ("a+1-2-3.conf", None, "a+1-2-3.conf"),
+        ("a+-1.conf", None, "a+-1.conf"),
+        ("a+1", None, "a+1"),
+        ("a+1.conf.bak", None, "a+1.conf.bak"),
+        ("a+1.conf\n", None, "a+1.conf\n"),
+        ("a+\u0661.conf", None, "a+\u0661.conf"),
+        ("a+9999999999.conf", None, "a+9999999999.conf"),
+        ("", None, ""),
+    ],
+)
+def test_counters_in_file_names(name: str, counter: BootCounter | None, without: str) -> None:
+    assert boot_counter(name) == counter
+    assert without_counter(name) == without
+    assert with_counter_of(name, name) == name
+
+
+def test_counters_in_the_menu_order() -> None:
+    """The rule of systemd-boot, ``boot_entry_compare``."""
+    good, later = entry("bootc-a-0"), entry("bootc-a-1")
+    ordered = [
+        ("a+3.conf", good),
+        ("a+2-1.conf", good),
+        ("a+2-2.conf", good),
+        ("c.conf", later),
+        ("b+1-5.conf", later),
+        ("z+9.conf", entry(None)),
+        ("a+0-3.conf", good),
+        ("a+0-4.conf", good),
+        ("b+0.conf", later),
+    ]
+    for permutation in itertools.islice(itertools.permutations(ordered), 0, 362880, 997):
         assert menu_order(permutation) == ordered
 
 

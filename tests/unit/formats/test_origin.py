@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import (
+    BootRecord,
     BootType,
     Origin,
     OriginError,
@@ -41,6 +42,24 @@ ORIGIN = Origin(
 def test_the_file_to_the_byte() -> None:
     assert parse_origin(TEXT) == ORIGIN
     assert serialise_origin(ORIGIN) == TEXT
+
+
+def test_the_record_of_the_installation() -> None:
+    text = TEXT + b"\n[bootc]\nbootloader = systemd\nfirmware = uefi\nesp = 01-ab\n"
+    origin = replace(ORIGIN, record=BootRecord("systemd", "uefi", "01-ab"))
+    assert parse_origin(text) == origin
+    assert serialise_origin(origin) == text
+    # Another program may know more, or other names.
+    odd = parse_origin(TEXT + b"[bootc]\nbootloader=new\nother=1\n")
+    assert odd.record == BootRecord("new")
+    assert odd.extra == (("bootc", "other", "1"),)
+    assert parse_origin(serialise_origin(odd)) == odd
+
+
+def test_a_deployment_of_two_partitions() -> None:
+    text = TEXT.replace(b"boot_type = bls", b"boot_type = aboot")
+    assert parse_origin(text).boot_type is BootType.ABOOT
+    assert serialise_origin(parse_origin(text)) == text
 
 
 def test_spacing_order_and_comments_mean_nothing() -> None:

@@ -15,16 +15,16 @@ class NoDevice(Error):
 def ls(args: argparse.Namespace, context: Context) -> None:
     """Print a device and the devices on it."""
     from bootc.cli.render.structured import render_pretty_json
-    from bootc.fs.lsblk import everything
+    from bootc.fs.lsblk import everything_about
 
-    context.write(render_pretty_json(everything(args.device)))
+    context.write(render_pretty_json(everything_about(args.device)))
 
 
 def ls_filesystem(args: argparse.Namespace, context: Context) -> None:
     """Print the device of the file system that contains a directory."""
     from bootc.cli.render.structured import render_pretty_json
     from bootc.fs.dir import Dir
-    from bootc.fs.lsblk import everything
+    from bootc.fs.lsblk import everything_about
     from bootc.fs.mounts import mount_of
 
     with Dir.open(args.path) as directory:
@@ -32,7 +32,7 @@ def ls_filesystem(args: argparse.Namespace, context: Context) -> None:
     source = mount.source if mount is not None else ""
     if not source.startswith("/dev/"):
         raise NoDevice(f"the file system of {args.path} is not on a block device")
-    context.write(render_pretty_json(everything(source)))
+    context.write(render_pretty_json(everything_about(source)))
 
 
 _COMMAND = Command(

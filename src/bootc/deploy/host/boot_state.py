@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader, running_bootloader
+from bootc.boot.loader import LoaderTraces, read_traces
 from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.model import ImageStatus, UsrOverlay
 from bootc.errors import Error, doing, one_line
@@ -67,7 +67,7 @@ class BootedState:
 
     image_id: Digest
     missing_verity_allowed: bool
-    bootloader: Bootloader
+    loader: LoaderTraces
     staged: Staged | None = None
     usr_overlay: UsrOverlay | None = None
     #: The kernel's own.
@@ -105,7 +105,7 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
             image_id=image_id,
             # Also after a soft reboot, when another image runs than the arguments name.
             missing_verity_allowed=named is not None and named.optional,
-            bootloader=_bootloader(findings),
+            loader=_loader(findings),
             staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
             usr_overlay=_usr_overlay(mounts, os.path.join(root, "usr")),
             cmdline=cmdline.strip(),
@@ -216,12 +216,12 @@ def _named_images(cmdline: str) -> ComposefsImages | None:
         return None
 
 
-def _bootloader(findings: list[Finding]) -> Bootloader:
+def _loader(findings: list[Finding]) -> LoaderTraces:
     try:
-        return running_bootloader()
+        return read_traces()
     except OSError as exc:
         findings.append(Finding(FindingKind.UNREADABLE, "LoaderInfo", one_line(exc)))
-        return Bootloader.GRUB
+        return LoaderTraces()
 
 
 def _staged(path: str) -> Staged | None:

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 BootOrder = Literal["default", "rollback"]
 AccessMode = Literal["readOnly", "readWrite"]
 
-_BOOT_TYPE_NAMES = {BootType.BLS: "Bls", BootType.UKI: "Uki"}
+_BOOT_TYPE_NAMES = {BootType.BLS: "Bls", BootType.UKI: "Uki", BootType.ABOOT: "Aboot"}
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )

@@ -30,7 +30,12 @@ from bootc.deploy.host.boot_state import (
     read_booted_state,
 )
 from bootc.deploy.host.services import Services, Systemd
-from bootc.deploy.host.view import find_boot_dirs, find_scheme
+from bootc.deploy.host.view import (
+    find_boot_dirs,
+    find_scheme,
+    preferred_esps,
+    require_menu,
+)
 from bootc.deploy.journal import Journal, SystemdJournal
 from bootc.errors import Error, doing
 from bootc.events import Sink
@@ -146,6 +151,7 @@ def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iter
 
     Raises:
         NotBooted, NotAllowed, ReadOnlySystem: it cannot be changed.
+        NoBootMenu: the machine boots without a boot menu.
         VerityMissing: the kernel command line demands fs-verity, and objects have none.
         LockedByOther: another command is at work, and ``wait`` is false.
         Error, OSError: a part of it cannot be opened.
@@ -161,7 +167,10 @@ def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iter
         lock_among_root(old_lock, wait=wait, sink=sink)
         booted = _require_booted(root)
         mounts.private_mount_namespace()
-        physical = stack.enter_context(_writable(os.path.join(root, "sysroot")))
+        path = os.path.join(root, "sysroot")
+        with Dir.open(path) as physical:
+            require_menu(find_scheme(physical, booted))
+        physical = stack.enter_context(_writable(path))
         if legacy.needs_upgrade(physical):
             legacy.upgrade(physical, secure=not booted.missing_verity_allowed)
         repository = stack.enter_context(
@@ -177,8 +186,7 @@ def open_host_session(sink: Sink, *, root: str = "/", wait: bool = True) -> Iter
         if repository.secure and not repository.sealed:
             adoption.require_adoptable(repository)
             adoption.adopt(repository, sink)
-        scheme = find_scheme(physical, booted)
-        boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root, writable=True))
+        boot = stack.enter_context(_boot_dirs(physical, booted, root, writable=True))
         yield HostSession(
             physical, repository, boot, run, booted, Systemd(), SystemdJournal(), wait
         )
@@ -236,9 +244,20 @@ def open_host_view(
         )
         if repository.secure and not repository.sealed:
             adoption.require_adoptable(repository)
-        scheme = find_scheme(physical, booted)
-        boot = stack.enter_context(find_boot_dirs(physical, scheme, root=root))
+        boot = stack.enter_context(_boot_dirs(physical, booted, root, writable=False))
         yield HostView(physical, repository, boot, run, booted)
+
+
+def _boot_dirs(
+    physical: Dir, booted: BootedState, root: str, *, writable: bool
+) -> contextlib.AbstractContextManager[BootDirs]:
+    return find_boot_dirs(
+        physical,
+        find_scheme(physical, booted),
+        root=root,
+        esps=preferred_esps(physical, booted),
+        writable=writable,
+    )
 
 
 def _require_host(root: str) -> None:

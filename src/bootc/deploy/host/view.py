@@ -9,7 +9,8 @@ becomes a finding, because a damaged system must still be able to show what it r
 GRUB's menu is in ``/sysroot/boot``, or on a file system of its own, which the command line or
 fstab mounts at ``/boot``, or which is not mounted. The search order: the file system at
 ``/boot`` (an automount is triggered) unless that is the ESP; ``/sysroot/boot`` if a menu is in
-it; the extended boot loader partition of the disk; ``/sysroot/boot``.
+it; the extended boot loader partition of the disk; ``/sysroot/boot``. systemd-boot's menu is on
+the extended boot loader partition beside the ESP, or on the ESP.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, identify
+from bootc.boot.menu_read import read_menu
 from bootc.boot.partitions import NoBackingDevice
-from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.scheme import BootDirs, Scheme, uki_artifact
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
 from bootc.deploy.host.statedir import StateDir
 from bootc.errors import Error, doing, one_line
-from bootc.formats.origin import BootType, OriginError
+from bootc.formats.origin import BootType, Origin, OriginError
 from bootc.fs import detached, mounts
 from bootc.fs.dir import Dir
 from bootc.repository import layout, legacy
@@ -42,6 +44,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 class BootNotFound(Error):
     """There is no file system with a boot menu."""
+
+
+class NoBootMenu(Error):
+    """The machine boots without a boot menu, and bootc changes nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +99,55 @@ def open_partial_view(booted: BootedState, *, root: str = "/") -> Iterator[Parti
 def find_scheme(physical: Dir, booted: BootedState) -> Scheme:
     """Return the scheme of this system's boot menu, from how the system was booted.
 
-    If the origin cannot be read, the system counts as booted by a Type 1 entry.
+    If the origin cannot be read, the system counts as booted by a Type 1 entry, and as one whose
+    installation recorded nothing.
     """
-    try:
-        with StateDir.open(physical, booted.image_id) as state:
-            boot_type = state.read_origin().boot_type
-    except (OriginError, OSError):
-        boot_type = BootType.BLS
-    return Scheme(booted.bootloader, boot_type)
+    origin = _booted_origin(physical, booted)
+    stub_image = f"/{(booted.loader.stub_image or '').lstrip('/')}"
+    bootloader = identify(
+        booted.loader,
+        recorded=None if origin is None else origin.record.bootloader,
+        our_uki=uki_artifact(stub_image) is not None and not _has_grub(physical),
+    )
+    return Scheme(bootloader, BootType.BLS if origin is None else origin.boot_type)
+
+
+def preferred_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
+    """Return the PARTUUIDs of the ESP that this system was started from, the best first."""
+    origin = _booted_origin(physical, booted)
+    recorded = None if origin is None else (origin.record.esp or "").lower()
+    return tuple(found for found in (booted.loader.partition, recorded) if found)
+
+
+def require_menu(scheme: Scheme) -> None:
+    """Refuse a machine without a boot menu.
+
+    Raises:
+        NoBootMenu: it has none.
+    """
+    if scheme.boot_type is BootType.ABOOT:
+        raise NoBootMenu(
+            "this machine boots from A/B partitions (boot_type aboot), "
+            "which this version does not change",
+            hint="update it with the program that installed it",
+        )
+    if not scheme.has_menu:
+        starter = "the firmware" if scheme.bootloader is Bootloader.NONE else scheme.bootloader
+        raise NoBootMenu(
+            f"{starter} started this machine without a boot menu, "
+            "and this version changes nothing but boot menus",
+            hint="restart it through its boot loader",
+        )
 
 
 @contextlib.contextmanager
 def find_boot_dirs(
-    physical: Dir, scheme: Scheme, *, root: str = "/", writable: bool = False
+    physical: Dir,
+    scheme: Scheme,
+    *,
+    root: str = "/",
+    esps: Sequence[str] = (),
+    writable: bool = False,
 ) -> Iterator[BootDirs]:
     """Yield the file systems of a scheme; the result's scheme says whether ``/boot`` is separate.
 
@@ -116,22 +158,28 @@ def find_boot_dirs(
         physical: The physical root.
         scheme: The scheme of the menu.
         root: Where the system is mounted.
+        esps: The result of :func:`preferred_esps`.
         writable: Open them for writing.
 
     Raises:
+        NoBootMenu: the machine boots without a menu.
         BootNotFound: there is no such file system.
         Error, OSError: a file system cannot be found or mounted.
     """
+    require_menu(scheme)
     with contextlib.ExitStack() as stack:
+        if scheme.bootloader is Bootloader.SYSTEMD:
+            yield _enter_systemd_boot(stack, scheme, _esp_of(physical, esps), writable=writable)
+            return
         if scheme.bootloader is not Bootloader.GRUB:
-            esp = _enter_esp(stack, physical, writable=writable)
+            esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
             yield BootDirs(scheme, esp, esp)
             return
         menu, separate = _enter_grub_boot(stack, physical, root, writable=writable)
         scheme = dataclasses.replace(scheme, separate_boot=separate)
         binaries = menu
         if scheme.binaries_on_esp:
-            binaries = _enter_esp(stack, physical, writable=writable)
+            binaries = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
         yield BootDirs(scheme, menu, binaries)
 
 
@@ -169,7 +217,8 @@ def _enter_boot(
 ) -> BootDirs | None:
     try:
         scheme = find_scheme(physical, booted)
-        return stack.enter_context(find_boot_dirs(physical, scheme, root=root))
+        esps = preferred_esps(physical, booted)
+        return stack.enter_context(find_boot_dirs(physical, scheme, root=root, esps=esps))
     except (Error, OSError) as exc:
         findings.append(unreadable("boot menu", exc))
         return None
@@ -198,13 +247,54 @@ def _refuses_writes(physical: Dir, findings: list[Finding]) -> bool:
         return False
 
 
-def _enter_esp(stack: contextlib.ExitStack, physical: Dir, *, writable: bool) -> Dir:
+def _booted_origin(physical: Dir, booted: BootedState) -> Origin | None:
+    try:
+        with StateDir.open(physical, booted.image_id) as state:
+            return state.read_origin()
+    except (OriginError, OSError):
+        return None
+
+
+def _has_grub(physical: Dir) -> bool:
+    try:
+        return physical.exists(f"{_BOOT}/grub2")
+    except OSError:
+        return False
+
+
+def _esp_of(physical: Dir, esps: Sequence[str]) -> str:
     device = partitions.backing_device(physical)
-    esp = partitions.find_esp(device)
+    esp = partitions.find_esp(device, esps)
     if esp is None:
         raise BootNotFound(f"no EFI system partition belongs to {device}")
+    return esp
+
+
+def _enter_esp(stack: contextlib.ExitStack, esp: str, *, writable: bool) -> Dir:
     opened = partitions.open_esp_writable if writable else partitions.open_esp
     return stack.enter_context(opened(esp))
+
+
+def _enter_systemd_boot(
+    stack: contextlib.ExitStack, scheme: Scheme, esp: str, *, writable: bool
+) -> BootDirs:
+    """Open the boot partition of systemd-boot: the XBOOTLDR partition, or the ESP.
+
+    systemd-boot shows the entries of both. A machine whose entries are on the ESP only, by an
+    older version of bootc, keeps them there.
+    """
+    boot = partitions.find_xbootldr_beside(esp)
+    if boot is not None and not (_has_entries(scheme, esp) and not _has_entries(scheme, boot)):
+        programs = _enter_esp(stack, esp, writable=False)
+        opened = _enter_esp(stack, boot, writable=writable)
+        return BootDirs(scheme, opened, opened, programs)
+    opened = _enter_esp(stack, esp, writable=writable)
+    return BootDirs(scheme, opened, opened)
+
+
+def _has_entries(scheme: Scheme, device: str) -> bool:
+    with partitions.open_esp(device) as opened:
+        return bool(read_menu(BootDirs(scheme, opened, opened), staged=False).items)
 
 
 def _enter_device(

@@ -136,13 +136,17 @@ def kernel_arguments(
 
 
 def _with_addons(uki: UkiFile, names: tuple[str, ...]) -> UkiFile:
-    """Choose the add-ons with these names. A name is the name of a file without its suffix."""
+    """Choose the add-ons with these names, both those of the image and the global ones.
+
+    A name is the name of a file without its suffix.
+    """
     files = [name + ADDON_SUFFIX for name in names]
     for name, file in zip(names, files, strict=True):
-        if file not in uki.addons:
-            there = listed(addon.removesuffix(ADDON_SUFFIX) for addon in sorted(uki.addons))
+        if file not in dict(uki.addon_files):
+            known = sorted({addon for addon, _ in uki.addon_files})
+            there = listed(addon.removesuffix(ADDON_SUFFIX) for addon in known)
             raise UkiRefused(
                 f"the image has no UKI add-on {name}",
                 hint=f"it has {there}" if there else "it has none",
             )
-    return uki.with_addons(files)
+    return uki.with_addons(files, for_all=files)

@@ -49,6 +49,7 @@ class Decisions:
     root_size_mib: int | None
     kargs: tuple[str, ...]
     signature: Signature | None = None
+    esp_size_mib: int = partition.ESP_SIZE_MIB
 
 
 def check_host(request: InstallRequest, config: InstallConfig | None, machine: str) -> Decisions:
@@ -73,11 +74,13 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     _choose_block_setup(request, known)
     kargs = (*known.kargs, *request.kargs)
     _check_kargs(kargs)
-    fixed_size_mib = partition.fixed_size_mib(machine)
+    partition.require_layout(machine)
     for tool in (*_TOOLS, root_fs.tool):
         process.find_tool(tool)
     disk = target_disk.inspect(request.device)
     target_disk.check_may_be_written(disk, wipe=request.wipe)
+    esp_size_mib = known.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
+    fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)
     decisions = Decisions(
         device=disk,
@@ -88,6 +91,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         root_size_mib=request.root_size_mib,
         kargs=kargs,
         signature=Signature() if known.enforce_sigpolicy else None,
+        esp_size_mib=esp_size_mib,
     )
     _check_kernel(decisions)
     return decisions
@@ -111,7 +115,7 @@ def check_image(
         what, have_mib = "the root partition", decisions.root_size_mib
     else:
         what, have_mib = f"{decisions.device.path}", decisions.device.size_bytes // MIB
-        needed_mib += partition.fixed_size_mib(decisions.machine)
+        needed_mib += partition.fixed_size_mib(decisions.machine, decisions.esp_size_mib)
     if have_mib < needed_mib:
         raise InstallRefused(
             f"{what} is too small for the image: it has {have_mib} MiB, "

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bootc.deploy.install.partition import parse_size
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError
@@ -38,6 +39,10 @@ BLOCK_SETUPS = ("direct", "tpm2-luks")
 DEFAULT_BLOCK_SETUPS = ("direct",)
 BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 
+#: A key of this program.
+_ESP_SIZE = "esp-size"
+#: A smaller ESP has no room for two kernels.
+_MIN_ESP_SIZE_MIB = 128
 _SIGPOLICY = "enforce-container-sigpolicy"
 #: The keys of a table, each with its type or its own table.
 _Schema = Mapping[str, "type | _Schema"]
@@ -55,6 +60,7 @@ _INSTALL: _Schema = {
     "bootupd": {"skip-boot-uuid": bool},
     "bootloader": str,
     "discoverable-partitions": bool,
+    _ESP_SIZE: str,
     _SIGPOLICY: bool,
 }
 _TOML_NAMES = {str: "a string", list: "a list of strings", bool: "true or false"}
@@ -74,6 +80,7 @@ class InstallConfig:
     bootloader: str | None = None
     discoverable_partitions: bool | None = None
     enforce_sigpolicy: bool = False
+    esp_size_mib: int | None = None
 
 
 def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
@@ -122,6 +129,8 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
     _check_choice("install.root-fs-type", FILESYSTEMS, table.get("root-fs-type"))
     _check_choice("install.filesystem.root.type", FILESYSTEMS, _nested_type(table))
     _check_choice("install.bootloader", BOOTLOADERS, table.get("bootloader"))
+    if _ESP_SIZE in table:
+        _esp_size(table[_ESP_SIZE])
     for setup in table.get("block", ()):
         _check_choice("install.block", BLOCK_SETUPS, setup)
     if table.get("block") == []:
@@ -146,6 +155,7 @@ def merge(tables: Sequence[Mapping[str, Any]]) -> InstallConfig:
         kargs=tuple(karg for table in tables for karg in table.get("kargs", ())),
         bootloader=last([table.get("bootloader") for table in tables]),
         discoverable_partitions=last([t.get("discoverable-partitions") for t in tables]),
+        esp_size_mib=_esp_size(last([table.get(_ESP_SIZE) for table in tables])),
         enforce_sigpolicy=last([t.get(_SIGPOLICY) for t in tables]) or False,
     )
 
@@ -200,6 +210,20 @@ def _check_karg(text: str) -> None:
         cmdline.check(text)
     except CmdlineError as exc:
         raise ConfigError(f"install.kargs: {exc.message}", hint=exc.hint) from None
+
+
+def _esp_size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        size_mib = parse_size(text)
+    except ValueError as exc:
+        raise ConfigError(f"install.{_ESP_SIZE}: {exc}") from None
+    if size_mib < _MIN_ESP_SIZE_MIB:
+        raise ConfigError(
+            f"install.{_ESP_SIZE}: {text} is too small", hint=f"at least {_MIN_ESP_SIZE_MIB}M"
+        )
+    return size_mib
 
 
 def _nested_type(table: Mapping[str, Any]) -> str | None:

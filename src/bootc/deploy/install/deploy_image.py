@@ -9,33 +9,38 @@ after it leaves a complete installation.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from bootc.boot import bootctl, menu_write
+from bootc.boot.firmware_entries import ProgramPlace, ensure_entry
 from bootc.boot.kernels import publish_resource
 from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import compose_menu, new_item
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import free_space, plan_space
-from bootc.boot.systemd_boot import installed_version
+from bootc.boot.systemd_boot import installed_version, loader_programs
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
 from bootc.deploy.install.boot_choice import Booting, decide_booting
 from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.secureboot import write_keys
-from bootc.errors import doing
+from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import BootRecord, BootType, Origin
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
+from bootc.kernel.efivars import EFIVARS
 from bootc.kernel.libc import AT_EMPTY_PATH
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
@@ -44,6 +49,8 @@ from bootc.repository.content import read_content
 from bootc.repository.mounting import mount_composefs, open_verified_image
 from bootc.repository.repository import Repository
 from bootc.repository.sealing import VerityMissing
+
+_log = logging.getLogger(__name__)
 
 #: The directory of container storage, and the link by which images find it.
 _BOUND_IMAGES = "bootc"
@@ -63,6 +70,7 @@ def deploy_image(
     root: Dir,
     root_uuid: uuid.UUID,
     esp: Dir,
+    esp_partition: Partition,
     sink: Sink,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
@@ -84,6 +92,8 @@ def deploy_image(
             sink(Message("Bootloader: systemd"))
             with stage(sink, "bootloader", "Installing bootloader via systemd-boot"):
                 _install_bootloader(image, boot, generic=request.generic_image)
+                if not request.generic_image:
+                    _check_firmware(esp, esp_partition)
                 for path in write_keys(pulled.root, partial(read_content, repository.objects), esp):
                     sink(Message(f"Wrote Secure Boot key: {path}"))
             with stage(sink, "kernel", "Writing the kernel to the EFI system partition"):
@@ -97,6 +107,7 @@ def deploy_image(
                 boot_digest=boot_digest,
                 manifest_digest=pulled.manifest_digest,
                 signature=decisions.signature,
+                record=BootRecord(Bootloader.SYSTEMD.value, "uefi", esp_partition.uuid or None),
             )
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
@@ -161,6 +172,33 @@ def _install_bootloader(image: Dir, boot: BootDirs, *, generic: bool) -> None:
     if boot.scheme.boot_type is BootType.UKI and not boot.menu.exists(_LOADER_CONF):
         with doing(f"Writing {_LOADER_CONF}"), boot.menu.ensure_dir("loader") as directory:
             atomic.write_file(directory, "loader.conf", _LOADER_CONF_TEXT, durable=True)
+
+
+def _check_firmware(esp: Dir, partition: Partition) -> None:
+    """Make sure that the firmware of this machine starts the new systemd-boot.
+
+    bootctl writes no entry if it takes a chroot or a container for no machine. Without an entry
+    the firmware starts ``EFI/BOOT`` of the disk, unless another entry comes first.
+    """
+    programs = loader_programs(esp)
+    number = re.search(r"[0-9]+\Z", partition.node)
+    if not programs or number is None or not partition.uuid or not os.path.isdir(EFIVARS):
+        return
+    place = ProgramPlace(
+        int(number[0]),
+        partition.first_sector,
+        partition.sectors,
+        uuid.UUID(partition.uuid),
+        programs[0],
+    )
+    try:
+        if ensure_entry(place, "Linux Boot Manager"):
+            _log.info("bootctl wrote no boot entry of the firmware; bootc wrote it")
+    except (Error, OSError) as exc:
+        _log.warning(
+            "the firmware has no boot entry for the new disk, and starts its EFI/BOOT: %s",
+            one_line(exc),
+        )
 
 
 def _mount_over(mount_fd: int, image: Dir, name: str) -> None:

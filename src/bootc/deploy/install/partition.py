@@ -26,6 +26,9 @@ from bootc.fs.toolreply import run_for_record
 
 MIB = 1 << 20
 ESP_SIZE_MIB = 1024
+#: On disks of at least this size the ESP has room for many unified kernel images.
+LARGE_DISK_MIB = 16 << 10
+LARGE_ESP_SIZE_MIB = 2048
 #: The space for the table at both ends of the disk, and for alignment.
 TABLE_SIZE_MIB = 1
 #: Architectures whose firmware starts systemd-boot from an ESP, and the size of the BIOS boot
@@ -60,11 +63,18 @@ class UnsupportedMachine(Error):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One row of a partition table. ``type`` is the lower-case type GUID."""
+    """One row of a partition table.
+
+    ``type`` and ``uuid`` are GUIDs in lower case; ``uuid`` is empty if the program that read the
+    table does not print it.
+    """
 
     node: str
     type: str
     size_bytes: int
+    uuid: str = ""
+    first_sector: int = 0
+    sectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +101,35 @@ def parse_size(text: str) -> int:
     return size_mib
 
 
-def fixed_size_mib(machine: str) -> int:
+def require_layout(machine: str) -> None:
+    """Check that there is a partition layout for a machine.
+
+    Raises:
+        UnsupportedMachine: there is none.
+    """
+    _bios_boot_size_mib(machine)
+
+
+def default_esp_size_mib(disk_size_mib: int) -> int:
+    """Return the size of the ESP on a disk of this size, both in MiB."""
+    return ESP_SIZE_MIB if disk_size_mib < LARGE_DISK_MIB else LARGE_ESP_SIZE_MIB
+
+
+def fixed_size_mib(machine: str, esp_size_mib: int = ESP_SIZE_MIB) -> int:
     """Return how much of a disk the other partitions and the table take, in MiB.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
     """
-    return _bios_boot_size_mib(machine) + ESP_SIZE_MIB + 2 * TABLE_SIZE_MIB
+    return _bios_boot_size_mib(machine) + esp_size_mib + 2 * TABLE_SIZE_MIB
 
 
-def sfdisk_script(machine: str, label_id: uuid.UUID, root_size_mib: int | None) -> str:
+def sfdisk_script(
+    machine: str,
+    label_id: uuid.UUID,
+    root_size_mib: int | None,
+    esp_size_mib: int = ESP_SIZE_MIB,
+) -> str:
     """Return the input for ``sfdisk``. Without a size, the root takes the rest of the disk.
 
     Raises:
@@ -111,13 +140,15 @@ def sfdisk_script(machine: str, label_id: uuid.UUID, root_size_mib: int | None) 
         lines.append(
             f'size={bios_boot_size_mib}MiB, bootable, type={_BIOS_BOOT_TYPE}, name="BIOS-BOOT"'
         )
-    lines.append(f'size={ESP_SIZE_MIB}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
+    lines.append(f'size={esp_size_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
     size = "" if root_size_mib is None else f"size={root_size_mib}MiB, "
     lines.append(f'{size}type={dps.root_type(machine)}, name="root"')
     return "".join(f"{line}\n" for line in lines)
 
 
-def create_partitions(device: str, machine: str, root_size_mib: int | None) -> TargetPartitions:
+def create_partitions(
+    device: str, machine: str, root_size_mib: int | None, esp_size_mib: int = ESP_SIZE_MIB
+) -> TargetPartitions:
     """Write a new partition table to ``device`` and wait for its partitions.
 
     Raises:
@@ -125,7 +156,7 @@ def create_partitions(device: str, machine: str, root_size_mib: int | None) -> T
         PartitioningFailed: the partitions did not appear.
         CommandFailed: sfdisk refused.
     """
-    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib)
+    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib, esp_size_mib)
     with doing(f"Partitioning {device}"):
         # Old signatures in the same place would make the new partitions look used.
         argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", device]
@@ -145,7 +176,14 @@ def read_table(device: str) -> tuple[Partition, ...]:
     rows = table.records("partitions", default=())
     sector_bytes = table.number("sectorsize", default=_SECTOR_BYTES)
     return tuple(
-        Partition(row.text("node"), row.text("type").lower(), row.number("size") * sector_bytes)
+        Partition(
+            row.text("node"),
+            row.text("type").lower(),
+            row.number("size") * sector_bytes,
+            (row.optional_text("uuid") or "").lower(),
+            row.number("start", default=0),
+            row.number("size"),
+        )
         for row in rows
     )
 

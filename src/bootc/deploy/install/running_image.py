@@ -7,6 +7,7 @@ container storage. The container gets that storage and the host's device nodes f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from bootc.errors import doing
 from bootc.formats.containerenv import parse_containerenv
 from bootc.formats.imgref import ImageReference
 from bootc.fs import host_mounts, mounts
+from bootc.fs.dir import Dir
 from bootc.fs.imageroot import ImageRoot
 from bootc.kernel import mount
 from bootc.kernel.efivars import EFIVARS
@@ -23,6 +25,8 @@ from bootc.kernel.efivars import EFIVARS
 CONTAINERENV = "run/.containerenv"
 _MAX_CONTAINERENV_BYTES = 1 << 20
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}\Z")
+#: podman shows and accepts ids with this many digits.
+_SHORTEST_ID = 12
 _STORAGE = "/var/lib/containers"
 #: Directories of the host: container storage, device nodes, udev's database, and room for layers.
 _HOST_DIRECTORIES = (_STORAGE, "/dev", "/run/udev", "/var/tmp")
@@ -80,20 +84,23 @@ def find_running_image(root: ImageRoot) -> RunningImage:
             f"/{CONTAINERENV} does not say which image this container was made of",
             hint="name it with --source-imgref",
         )
-    name = values.get("image", "")
     return RunningImage(
         ImageReference.of("containers-storage", image_id),
-        None if not name or _IMAGE_ID.match(name.removeprefix("sha256:")) else name,
+        _name_of(values.get("image", ""), image_id),
     )
 
 
-def mount_host_directories() -> None:
+def mount_host_directories(source: ImageReference) -> None:
     """Give this container the storage and the device nodes of the host.
 
     The process is in a mount namespace of its own.
 
+    Args:
+        source: The image of this container.
+
     Raises:
-        InstallRefused: the container was not given the host's storage, and cannot take it.
+        InstallRefused: the container was not given the host's storage, and cannot take it; or this
+            storage does not have the image.
     """
     if host_mounts.is_host_visible():
         host_mounts.attach_from_host(_HOST_DIRECTORIES)
@@ -105,10 +112,32 @@ def mount_host_directories() -> None:
             "This command must be run with the podman --pid=host flag",
             hint=f"{_RUN} …, or with -v {_STORAGE}:{_STORAGE}",
         )
+    _require_image(source)
     # A machine that was not started by UEFI has none.
     if os.path.isdir(EFIVARS) and not os.listdir(EFIVARS):
         with doing(f"Mounting the firmware's variables at {EFIVARS}"):
             mount.mount("efivarfs", EFIVARS, "efivarfs", 0)
+
+
+def _name_of(image: str, image_id: str) -> str | None:
+    # podman accepts the beginning of an id in place of a name.
+    start = image.removeprefix("sha256:")
+    by_id = len(start) >= _SHORTEST_ID and image_id.startswith(start)
+    return None if not image or by_id else image
+
+
+def _require_image(source: ImageReference) -> None:
+    """Refuse a storage without the image, before skopeo says it in its own words."""
+    # Each driver of the storage has a directory of its own: overlay-images, vfs-images, ….
+    with contextlib.suppress(FileNotFoundError), Dir.open(f"{_STORAGE}/storage") as storage:
+        for name in storage.names():
+            if name.endswith("-images") and storage.exists(f"{name}/{source.name}"):
+                return
+    raise InstallRefused(
+        f"the container storage of the host, {_STORAGE}/storage, does not have the image of this "
+        f"container ({source.name[:_SHORTEST_ID]})",
+        hint="name the image with --source-imgref",
+    )
 
 
 def _is_in_user_namespace() -> bool:

@@ -48,7 +48,7 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
     """
     if request.from_container:
         mounts.private_mount_namespace()
-        running_image.mount_host_directories()
+        running_image.mount_host_directories(request.source)
     machine = os.uname().machine
     decisions = checks.check_host(request, read_config(machine), machine)
     # Updates from a target whose signatures nobody checks would be refused from then on.
@@ -97,7 +97,9 @@ def _write_disk(
     with BlankUnlessKept(decisions.device, sink) as disk:
         path = decisions.device.path
         with stage(sink, "partition", f"Partitioning {path}"):
-            layout = create_partitions(path, decisions.machine, decisions.root_size_mib)
+            layout = create_partitions(
+                path, decisions.machine, decisions.root_size_mib, decisions.esp_size_mib
+            )
         with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
             root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
             filesystem.make_esp(layout.esp.node)
@@ -109,6 +111,7 @@ def _write_disk(
                 root=root,
                 root_uuid=root_uuid,
                 esp=esp,
+                esp_partition=layout.esp,
                 sink=sink,
             )
             disk.keep()

@@ -24,6 +24,7 @@ from bootc.deploy.plan.steps import (
     Plan,
     RemoveArtifact,
     RemoveLeftover,
+    RemoveRecounted,
     RemoveState,
     RemoveTag,
     SetTag,
@@ -60,6 +61,7 @@ def plan_gc(
     needed = {*needed_artifacts(facts), *lost}
     steps += [RemoveArtifact(artifact) for artifact in artifacts if artifact.name not in needed]
     steps += [RemoveState(deployment) for deployment in facts.states if deployment not in live]
+    steps += [RemoveRecounted(name) for name in facts.active.recounted]
     steps += [RemoveLeftover(name) for name in facts.leftovers]
     if repository:
         manifests = sorted(set(_manifests(facts, live)), key=str)

@@ -147,7 +147,9 @@ def plan_record(facts: Facts, deployment: Digest, origin: Origin, *, locked: boo
 def updated_origin(facts: Facts, deployment: Digest, origin: Origin) -> Origin:
     """Return a new origin that keeps the other keys of the recorded one."""
     present = facts.origin(deployment)
-    return origin if present is None else dataclasses.replace(origin, extra=present.extra)
+    if present is None:
+        return origin
+    return dataclasses.replace(origin, record=present.record, extra=present.extra)
 
 
 def kept_items(facts: Facts) -> Iterator[Item]:

@@ -163,6 +163,16 @@ class RemoveEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveRecounted:
+    """Remove the second name of a live entry, which has an older boot counter."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"remove the repeated boot entry {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOrigin:
     """Replace the recorded origin of a deployment."""
 
@@ -235,6 +245,7 @@ Step = (
     | ReplaceEtc
     | ExchangeMenu
     | RemoveEntry
+    | RemoveRecounted
     | RecordOrigin
     | SetPin
     | SetTag

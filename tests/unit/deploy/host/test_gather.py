@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.deploy.host.boot_state import BootedState, Staged, write_cached_update
 from bootc.deploy.host.facts import Facts, ImageFacts
 from bootc.deploy.host.gather import gather, image_facts, image_status
@@ -23,10 +23,11 @@ from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.origin import BootType, Origin, Signature
 from bootc.fs.dir import Dir
+from support.bootdirs import MENU_BOOT_TYPES, MENU_LOADERS
 from support.sysroot import BOOT_DIGEST, IMAGE, FakeSysroot, image_id
 
 A, B, C, D = (image_id(byte) for byte in ("aa", "bb", "cc", "dd"))
-BOOTED_A = BootedState(A, missing_verity_allowed=False, bootloader=Bootloader.SYSTEMD)
+BOOTED_A = BootedState(A, missing_verity_allowed=False, loader=LoaderTraces(Bootloader.SYSTEMD))
 VERSION = "org.opencontainers.image.version"
 CREATED = Timestamp.parse("2026-08-01T00:00:00Z")
 
@@ -52,8 +53,8 @@ def told(facts: Facts) -> list[tuple[FindingKind, str]]:
     return [(finding.kind, Path(finding.subject).name) for finding in facts.findings]
 
 
-@pytest.mark.parametrize("boot_type", list(BootType))
-@pytest.mark.parametrize("loader", list(Bootloader))
+@pytest.mark.parametrize("boot_type", MENU_BOOT_TYPES)
+@pytest.mark.parametrize("loader", MENU_LOADERS)
 def test_a_healthy_system(tmp_path: Path, loader: Bootloader, boot_type: BootType) -> None:
     system = FakeSysroot(tmp_path, loader, boot_type)
     for deployment in (A, B, C):
@@ -61,7 +62,7 @@ def test_a_healthy_system(tmp_path: Path, loader: Bootloader, boot_type: BootTyp
     system.set_menu(A, B)
     system.set_menu(C, A, staged=True)
     system.announce(C, locked=True)
-    facts = facts_of(system, dataclasses.replace(BOOTED_A, bootloader=loader))
+    facts = facts_of(system, dataclasses.replace(BOOTED_A, loader=LoaderTraces(loader)))
     assert facts.findings == ()
     assert facts.scheme == system.scheme
     assert facts.active.deployments == (A, B)

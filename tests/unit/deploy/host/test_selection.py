@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
@@ -28,7 +28,7 @@ def facts(tmp_path: Path) -> Facts:
     system.set_menu(BOOTED, ROLLBACK, OTHER)
     system.set_menu(STAGED, BOOTED, staged=True)
     system.announce(STAGED)
-    with system.open(BootedState(BOOTED, True, Bootloader.SYSTEMD)) as opened:
+    with system.open(BootedState(BOOTED, True, LoaderTraces(Bootloader.SYSTEMD))) as opened:
         return gather(opened)
 
 
@@ -37,7 +37,7 @@ def lonely(tmp_path: Path) -> Facts:
     system = FakeSysroot(tmp_path)
     system.add_state(BOOTED)
     system.set_menu(BOOTED)
-    with system.open(BootedState(BOOTED, True, Bootloader.SYSTEMD)) as opened:
+    with system.open(BootedState(BOOTED, True, LoaderTraces(Bootloader.SYSTEMD))) as opened:
         return gather(opened)
 
 

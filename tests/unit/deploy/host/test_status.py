@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState, Staged
@@ -27,7 +27,7 @@ MANIFEST = OciDigest("sha256", "11" * 32)
 NEWER = OciDigest("sha256", "22" * 32)
 CREATED = Timestamp.parse("2026-08-01T00:00:00Z")
 IMAGES = {MANIFEST: ImageFacts("amd64", None, CREATED)}
-BOOTED_A = BootedState(A, missing_verity_allowed=False, bootloader=Bootloader.SYSTEMD)
+BOOTED_A = BootedState(A, missing_verity_allowed=False, loader=LoaderTraces(Bootloader.SYSTEMD))
 BLS = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bootc.deploy.install import checks, target_disk
 from bootc.deploy.install.checks import Decisions, check_host, check_image
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.filesystem import Filesystem, UnknownFilesystem
@@ -52,6 +53,29 @@ def ask(tmp_path: Path, **changes: Any) -> InstallRequest:
         filesystem="ext4",
     )
     return dataclasses.replace(request, **changes)
+
+
+@pytest.mark.parametrize(
+    ("disk_gib", "config", "esp_mib"),
+    [(8, None, 1024), (16, None, 2048), (500, 300, 300), (8, 4096, 4096)],
+)
+def test_the_size_of_the_esp(
+    tmp_path: Path,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    disk_gib: int,
+    config: int | None,
+    esp_mib: int,
+) -> None:
+    with_tools(commands)
+    disk = Device("/dev/x", "disk", disk_gib << 30, False, None, None, ())
+    monkeypatch.setattr(target_disk, "inspect", lambda path: disk)
+    monkeypatch.setattr(target_disk, "check_may_be_written", lambda *args, **options: None)
+    monkeypatch.setattr(checks, "_check_kernel", lambda decisions: None)
+    wanted = InstallConfig(esp_size_mib=config)
+    assert check_host(ask(tmp_path), wanted, "x86_64").esp_size_mib == esp_mib
+    with refused("/dev/x is too small"):
+        check_host(ask(tmp_path), InstallConfig(esp_size_mib=disk_gib << 10), "x86_64")
 
 
 def with_tools(commands: Commands) -> None:

@@ -47,6 +47,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         bootloader = "systemd"
         discoverable-partitions = true
         enforce-container-sigpolicy = true
+        esp-size = "3G"
         [install.ostree]
         bls-append-except-default = "x"
         [install.bootupd]
@@ -60,6 +61,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         bootloader="systemd",
         discoverable_partitions=True,
         enforce_sigpolicy=True,
+        esp_size_mib=3072,
     )
 
 
@@ -155,6 +157,9 @@ def test_the_nested_file_system_type_wins(tmp_path: Path, text: str) -> None:
         ("[install.filesystem.root]\ntype = 'zfs'", "unknown value 'zfs'"),
         ("[install]\nblock = ['lvm']", "install.block: unknown value 'lvm'"),
         ("[install]\nblock = []", "install.block allows no block setup at all"),
+        ("[install]\nesp-size = 2048", "install.esp-size must be a string"),
+        ("[install]\nesp-size = '2 pounds'", "install.esp-size: not a size: '2 pounds'"),
+        ("[install]\nesp-size = '64M'", "install.esp-size: 64M is too small"),
         ("[install]\nbootloader = 'lilo'", "install.bootloader: unknown value 'lilo'"),
     ],
 )

@@ -56,6 +56,16 @@ def test_machines_without_systemd_boot_or_layout(machine: str) -> None:
 def test_what_is_not_for_the_root() -> None:
     assert fixed_size_mib("x86_64") == 1 + 1024 + 2
     assert fixed_size_mib("aarch64") == 1024 + 2
+    assert fixed_size_mib("x86_64", 300) == 1 + 300 + 2
+
+
+@pytest.mark.parametrize(
+    ("disk_gib", "esp_mib"), [(2, 1024), (15.999, 1024), (16, 2048), (2000, 2048)]
+)
+def test_the_size_of_the_esp(disk_gib: float, esp_mib: int) -> None:
+    assert partition.default_esp_size_mib(int(disk_gib * 1024)) == esp_mib
+    script = sfdisk_script("aarch64", LABEL, None, esp_mib)
+    assert f'size={esp_mib}MiB, type={ESP_TYPE}, name="EFI-SYSTEM"' in script
 
 
 @pytest.mark.parametrize(
@@ -91,12 +101,13 @@ def test_a_table_as_sfdisk_tells_it(commands: Commands) -> None:
           {"node": "/dev/vda1", "start": 256, "size": 256,
            "type": "21686148-6449-6E6F-744E-656564454649", "name": "BIOS-BOOT"},
           {"node": "/dev/vda2", "start": 512, "size": 262144,
-           "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"}]}}'
+           "type": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
+           "uuid": "0B1C2D3E-4F50-4162-8384-95A6B7C8D9E0"}]}}'
         """,
     )
     assert read_table("/dev/vda") == (
-        Partition("/dev/vda1", "21686148-6449-6e6f-744e-656564454649", MIB),
-        Partition("/dev/vda2", ESP_TYPE, 1024 * MIB),
+        Partition("/dev/vda1", "21686148-6449-6e6f-744e-656564454649", MIB, "", 256, 256),
+        Partition("/dev/vda2", ESP_TYPE, 1024 * MIB, str(LABEL), 512, 262144),
     )
     assert sfdisk.calls == [["--json", "/dev/vda"]]
 
@@ -109,7 +120,7 @@ def test_an_empty_table_and_old_sfdisk(commands: Commands) -> None:
         """echo '{"partitiontable": {"partitions": [
            {"node": "/dev/vda1", "size": 2048, "type": "83"}]}}'""",
     )
-    assert read_table("/dev/vda") == (Partition("/dev/vda1", "83", MIB),)
+    assert read_table("/dev/vda") == (Partition("/dev/vda1", "83", MIB, sectors=2048),)
 
 
 def test_the_layout_of_a_table() -> None:

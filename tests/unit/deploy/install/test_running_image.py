@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_podman_tells_the_image_by_its_id(root: ImageRoot) -> None:
     assert found.target == ImageReference("registry", "registry.example.com/os:1")
 
 
-@pytest.mark.parametrize("name", ["", IMAGE_ID, f"sha256:{IMAGE_ID}"])
+@pytest.mark.parametrize("name", ["", IMAGE_ID, f"sha256:{IMAGE_ID}", IMAGE_ID[:12]])
 def test_an_image_that_was_run_by_its_id_has_no_name_for_updates(
     root: ImageRoot, name: str
 ) -> None:
@@ -94,30 +95,42 @@ def test_an_ordinary_user_is_refused(root: ImageRoot, monkeypatch: pytest.Monkey
         find_running_image(root)
 
 
+def test_a_name_that_looks_like_an_id_is_a_name(root: ImageRoot) -> None:
+    tell(root, WHOLE.replace("registry.example.com/os:1", "cafebabecafe"))
+    found = find_running_image(root)
+    assert found.name == "cafebabecafe"
+
+
+SOURCE = ImageReference("containers-storage", IMAGE_ID)
+
+
 class TestHostDirectories:
     @pytest.fixture
-    def done(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    def done(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
         """What was mounted: from the host, or the kernel's device nodes."""
         done: list[object] = []
         monkeypatch.setattr(host_mounts, "attach_from_host", done.append)
         monkeypatch.setattr(host_mounts, "mount_devices", lambda: done.append("devices"))
         monkeypatch.setattr(running_image, "EFIVARS", "/nonexistent")
+        storage = tmp_path / "containers"
+        (storage / "storage/overlay-images" / IMAGE_ID).mkdir(parents=True)
+        monkeypatch.setattr(running_image, "_STORAGE", str(storage))
         return done
 
     def test_they_come_from_the_host(
         self, done: list[object], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(host_mounts, "is_host_visible", lambda: True)
-        mount_host_directories()
+        mount_host_directories(SOURCE)
         assert done == [("/var/lib/containers", "/dev", "/run/udev", "/var/tmp")]
 
     def test_the_user_may_have_mounted_the_storage(
         self, done: list[object], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(host_mounts, "is_host_visible", lambda: False)
-        storage = Mount(1, "8:1", "/var/lib/containers", "ext4", "/dev/sda1")
+        storage = Mount(1, "8:1", running_image._STORAGE, "ext4", "/dev/sda1")
         monkeypatch.setattr(mounts, "read_mounts", lambda: [storage])
-        mount_host_directories()
+        mount_host_directories(SOURCE)
         assert done == ["devices"]
 
     def test_without_either_the_container_is_refused(
@@ -126,6 +139,16 @@ class TestHostDirectories:
         monkeypatch.setattr(host_mounts, "is_host_visible", lambda: False)
         monkeypatch.setattr(mounts, "read_mounts", list)
         with pytest.raises(InstallRefused, match="podman --pid=host flag") as refused:
-            mount_host_directories()
-        assert "-v /var/lib/containers:/var/lib/containers" in str(refused.value.hint)
+            mount_host_directories(SOURCE)
+        storage = running_image._STORAGE
+        assert f"-v {storage}:{storage}" in str(refused.value.hint)
         assert done == []
+
+    @pytest.mark.parametrize("lost", ["overlay-images", "."])
+    def test_a_storage_without_the_image_is_refused(
+        self, done: list[object], monkeypatch: pytest.MonkeyPatch, lost: str
+    ) -> None:
+        monkeypatch.setattr(host_mounts, "is_host_visible", lambda: True)
+        shutil.rmtree(Path(running_image._STORAGE, "storage", lost))
+        with pytest.raises(InstallRefused, match="does not have the image of this container"):
+            mount_host_directories(SOURCE)

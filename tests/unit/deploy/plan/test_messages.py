@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy.host.boot_state import BootedState, Staged
@@ -20,7 +20,9 @@ from support.sysroot import image_id
 
 A, B = image_id("aa"), image_id("bb")
 IMAGE = ImageReference("oci", "/x")
-BOOTED = BootedState(image_id("cc"), missing_verity_allowed=True, bootloader=Bootloader.SYSTEMD)
+BOOTED = BootedState(
+    image_id("cc"), missing_verity_allowed=True, loader=LoaderTraces(Bootloader.SYSTEMD)
+)
 NOTHING = Facts(BOOTED, Scheme(Bootloader.SYSTEMD, BootType.BLS), Menu(), Menu(), {})
 HELD, RELEASED = Staged(A, locked=True), Staged(A, locked=False)
 

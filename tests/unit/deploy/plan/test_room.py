@@ -17,7 +17,15 @@ from bootc.formats.origin import BootType
 from bootc.sizes import exact_size
 from support import osimages
 from support.bench import Bench, upgrade
-from support.bootdirs import GRUB, GRUB_UKI, SCHEMES, SYSTEMD, SYSTEMD_UKI, scheme_name
+from support.bootdirs import (
+    GRUB,
+    GRUB_UKI,
+    MENU_BOOT_TYPES,
+    SCHEMES,
+    SYSTEMD,
+    SYSTEMD_UKI,
+    scheme_name,
+)
 from support.machine import Command, FakeMachine
 from support.osimages import Images
 from support.room import Volume, limited
@@ -31,7 +39,7 @@ EMPTY = "00" * 64
 @pytest.fixture(scope="module")
 def made() -> Iterator[dict[BootType, Images]]:
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
-        yield {kind: Images(Path(path, kind.value), kind) for kind in BootType}
+        yield {kind: Images(Path(path, kind.value), kind) for kind in MENU_BOOT_TYPES}
 
 
 @pytest.fixture

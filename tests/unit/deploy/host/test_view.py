@@ -1,0 +1,103 @@
+"""How a machine boots, from the record of its installation and the traces of its loader."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bootc.boot.loader import Bootloader, LoaderTraces
+from bootc.deploy.host.boot_state import BootedState
+from bootc.deploy.host.gather import gather
+from bootc.deploy.host.status import compose_host
+from bootc.deploy.host.view import find_scheme, open_partial_view, preferred_esps
+from bootc.formats.digest import Digest
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootRecord, BootType, Origin, parse_origin, serialise_origin
+from bootc.fs.dir import Dir
+from support import osimages
+from support.bench import Bench
+from support.bootdirs import SYSTEMD
+from support.osimages import Images
+from support.sysroot import FakeSysroot, image_id
+
+A = image_id("aa")
+UKI = f"/EFI/Linux/bootc/bootc_composefs-{A}.efi"
+ESP, STICK = "11111111-2222-4333-8444-555555555555", "22222222-2222-4333-8444-555555555555"
+ORIGIN = Origin(image=ImageReference("registry", "q.io/os"), boot_type=BootType.UKI)
+
+
+def booted(traces: LoaderTraces) -> BootedState:
+    return BootedState(A, missing_verity_allowed=True, loader=traces)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "traces", "grub", "bootloader"),
+    [
+        ("systemd", LoaderTraces(), False, Bootloader.SYSTEMD),
+        ("systemd", LoaderTraces(None, UKI), False, Bootloader.SYSTEMD),
+        (None, LoaderTraces(None, UKI), False, Bootloader.NONE),
+        (None, LoaderTraces(None, UKI.removeprefix("/")), False, Bootloader.NONE),
+        (None, LoaderTraces(None, UKI), True, Bootloader.GRUB),
+        (None, LoaderTraces(None, "/EFI/Linux/other.efi"), False, Bootloader.GRUB),
+        (None, LoaderTraces(), False, Bootloader.GRUB),
+        (None, LoaderTraces(Bootloader.SYSTEMD), True, Bootloader.SYSTEMD),
+    ],
+)
+def test_the_loader_of_a_machine(
+    tmp_path: Path, recorded: str | None, traces: LoaderTraces, grub: bool, bootloader: Bootloader
+) -> None:
+    system = FakeSysroot(tmp_path)
+    system.add_state(A, dataclasses.replace(ORIGIN, record=BootRecord(recorded)))
+    if grub:
+        (system.physical / "boot/grub2").mkdir()
+    with Dir.open(system.physical) as physical:
+        scheme = find_scheme(physical, booted(traces))
+    assert (scheme.bootloader, scheme.boot_type) == (bootloader, BootType.UKI)
+
+
+def test_the_esp_of_a_machine(tmp_path: Path) -> None:
+    system = FakeSysroot(tmp_path)
+    with Dir.open(system.physical) as physical:
+        assert preferred_esps(physical, booted(LoaderTraces())) == ()
+        system.add_state(A, dataclasses.replace(ORIGIN, record=BootRecord(esp=ESP.upper())))
+        assert preferred_esps(physical, booted(LoaderTraces())) == (ESP,)
+        started = booted(LoaderTraces(Bootloader.SYSTEMD, None, STICK))
+        assert preferred_esps(physical, started) == (STICK, ESP)
+
+
+@pytest.mark.parametrize("recorded", [None, "ukiboot", "none"])
+def test_status_of_a_machine_with_two_partitions(tmp_path: Path, recorded: str | None) -> None:
+    system = FakeSysroot(tmp_path)
+    record = BootRecord(recorded)
+    system.add_state(A, dataclasses.replace(ORIGIN, boot_type=BootType.ABOOT, record=record))
+    state = booted(LoaderTraces(None, "EFI/BOOT/ukiboot_a.efi"))
+    (tmp_path / "sysroot/sysroot").symlink_to(".")
+    with open_partial_view(state, root=str(system.physical)) as view:
+        assert view.boot is None
+        (finding,) = view.findings
+        host = compose_host(gather(view))
+    assert finding.subject == "boot menu"
+    assert "A/B partitions (boot_type aboot), which this version does not change" in finding.text
+    shown = host.status.booted
+    assert shown is not None
+    composefs = shown.composefs.to_json()
+    assert composefs["bootType"] == "Aboot"
+    assert composefs["bootloader"] == (recorded or "ukiboot")
+
+
+def test_deployments_pass_the_record_on(tmp_path: Path) -> None:
+    images = Images(tmp_path / "images", SYSTEMD.boot_type)
+    bench = Bench(SYSTEMD, tmp_path, images, osimages.OLD)
+    record = BootRecord("systemd", "uefi", ESP)
+    old = bench.id(osimages.OLD)
+    path = bench.machine.state(old) / f"{old}.origin"
+    origin = parse_origin(path.read_bytes())
+    path.write_bytes(serialise_origin(dataclasses.replace(origin, record=record)))
+    bench.update(osimages.NEW)
+    # The same tree under another name: only its origin is written again.
+    bench.update(osimages.REBUILT)
+    new = bench.machine.facts().origin(Digest.from_hex(bench.id(osimages.NEW)))
+    assert new is not None
+    assert new.record == record
