@@ -1,0 +1,77 @@
+"""The command line of ``bootc install to-disk``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bootc.cli import main as cli
+from bootc.deploy.install import running_image, to_disk
+from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.running_image import RunningImage
+from bootc.formats.imgref import ImageReference
+
+STORED = ImageReference("containers-storage", "0123456789abcdef" * 4)
+DISK = ("install", "to-disk", "/dev/x")
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[InstallRequest]:
+    """Run in a container, and only collect the requests."""
+    found: list[InstallRequest] = []
+
+    def install(request: InstallRequest, sink: Any) -> None:
+        found.append(request)
+
+    monkeypatch.setattr(to_disk, "install_to_disk", install)
+    run_in_container(monkeypatch, "quay.io/os:43")
+    return found
+
+
+def run_in_container(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    running = RunningImage(STORED, name)
+    monkeypatch.setattr(running_image, "find_running_image", lambda root: running)
+
+
+@pytest.mark.parametrize("backend", [(), ("--composefs-backend",)])
+def test_the_running_image_is_installed(
+    requests: list[InstallRequest], backend: tuple[str, ...]
+) -> None:
+    assert cli.main([*DISK, *backend]) == 0
+    (request,) = requests
+    assert (request.source, request.from_container) == (STORED, True)
+    assert request.target == ImageReference("registry", "quay.io/os:43")
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        (("--target-imgref", "quay.io/other:1"), ImageReference("registry", "quay.io/other:1")),
+        (("--target-transport", "oci"), ImageReference("oci", "quay.io/os:43")),
+    ],
+)
+def test_updates_come_from_the_target(
+    requests: list[InstallRequest], options: tuple[str, ...], target: ImageReference
+) -> None:
+    assert cli.main([*DISK, *options]) == 0
+    assert [(request.source, request.target) for request in requests] == [(STORED, target)]
+
+
+def test_another_image_is_installed(requests: list[InstallRequest]) -> None:
+    assert cli.main([*DISK, "--source-imgref", "docker://quay.io/other:1"]) == 0
+    (request,) = requests
+    assert request.source == request.target == ImageReference("registry", "quay.io/other:1")
+    assert not request.from_container
+
+
+def test_an_image_without_a_name_needs_a_target(
+    requests: list[InstallRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_in_container(monkeypatch, None)
+    assert cli.main([*DISK]) == 1
+    assert "(hint: name one with --target-imgref)" in capsys.readouterr().err
+    assert cli.main([*DISK, "--target-imgref", "quay.io/os:1"]) == 0
+    assert [str(request.target) for request in requests] == ["docker://quay.io/os:1"]
