@@ -20,7 +20,7 @@ from bootc.boot.menu_compose import NewItem, compose_menu
 from bootc.boot.menu_read import Item, read_menu
 from bootc.boot.menu_write import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.formats.bls import parse_entry
+from bootc.formats.bls import boot_counter, parse_entry, without_counter
 from bootc.formats.osrelease import OsRelease
 from support.bootdirs import (
     SCHEMES,
@@ -147,6 +147,50 @@ def test_menus_come_back_in_order(
             assert menu.deployments == tuple(item.deployment for item in order)
             assert [item.artifact for item in menu.items] == [item.artifact for item in order]
             assert (menu.foreign, menu.findings) == ((), ())
+
+
+counters = st.one_of(
+    st.just(""),
+    st.builds("+{}".format, st.integers(0, 3)),
+    st.builds("+{}-{}".format, st.integers(0, 3), st.integers(0, 3)),
+)
+
+
+def recount(entries: Path, data: st.DataObject) -> None:
+    """Count, or bless, as systemd-boot and systemd-bless-boot do: by renaming."""
+    for path in sorted(entries.glob("*.conf")):
+        plain = re.sub(r"(\+[0-9-]+)?\.conf$", "", path.name)
+        path.rename(entries / f"{plain}{data.draw(counters)}.conf")
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD, SYSTEMD_UKI], ids=scheme_name)
+@settings(max_examples=40, deadline=None)
+@given(steps, st.data())
+def test_counters_lose_and_repeat_no_entry(
+    scheme: Scheme, sequence: list[tuple[list[int], OsRelease]], data: st.DataObject
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as path,
+        open_boot(Path(path), scheme) as dirs,
+    ):
+        entries = Path(dirs.menu.path, scheme.entries)
+        for numbers, release in sequence:
+            order = next_menu(dirs, numbers, release)
+            write_staged(dirs, compose_menu(scheme, order))
+            recount(entries, data)
+            counted = {
+                i.deployment: boot_counter(i.name) for i in read_menu(dirs, staged=False).items
+            }
+            commit_staged(dirs, order[0].deployment)
+            menu = read_menu(dirs, staged=False)
+            assert menu.findings == ()
+            assert menu.deployments[0] == order[0].deployment
+            assert set(menu.deployments) == {item.deployment for item in order}
+            for item in menu.items[1:]:
+                assert boot_counter(item.name) == counted.get(item.deployment)
+            names = {without_counter(item.name).casefold() for item in menu.items}
+            assert len(names) == len(list(entries.iterdir())) == len(order)
+            recount(entries, data)
 
 
 lines = st.one_of(

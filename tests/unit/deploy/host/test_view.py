@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.loader import Bootloader, LoaderTraces
+from bootc.deploy.host import session
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.status import compose_host
-from bootc.deploy.host.view import find_scheme, open_partial_view, preferred_esps
+from bootc.deploy.host.view import (
+    NoBootMenu,
+    find_scheme,
+    open_partial_view,
+    preferred_esps,
+)
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootRecord, BootType, Origin, parse_origin, serialise_origin
@@ -85,6 +91,30 @@ def test_status_of_a_machine_with_two_partitions(tmp_path: Path, recorded: str |
     composefs = shown.composefs.to_json()
     assert composefs["bootType"] == "Aboot"
     assert composefs["bootloader"] == (recorded or "ukiboot")
+
+
+@pytest.mark.parametrize(
+    ("boot_type", "traces"),
+    [
+        (BootType.ABOOT, LoaderTraces()),
+        (BootType.ABOOT, LoaderTraces(Bootloader.SYSTEMD)),
+        (BootType.UKI, LoaderTraces(None, UKI)),
+        (BootType.UKI, LoaderTraces(None, "EFI/BOOT/ukiboot_b.efi")),
+    ],
+)
+def test_changes_are_refused_before_anything_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot_type: BootType, traces: LoaderTraces
+) -> None:
+    system = FakeSysroot(tmp_path)
+    system.add_state(A, dataclasses.replace(ORIGIN, boot_type=boot_type))
+    monkeypatch.setattr(session, "_require_host", lambda root: None)
+    monkeypatch.setattr(session, "_require_booted", lambda root: booted(traces))
+    monkeypatch.setattr(session.mounts, "private_mount_namespace", lambda: None)
+    monkeypatch.setattr(session, "_writable", lambda path: pytest.fail("it is made writable"))
+    opened = session.open_host_session(lambda event: None, root=str(tmp_path))
+    with pytest.raises(NoBootMenu) as caught, opened:
+        pass
+    assert caught.value.hint
 
 
 def test_deployments_pass_the_record_on(tmp_path: Path) -> None:
