@@ -13,6 +13,8 @@ v3-plain 10      renamed-demo  v3, but nothing has become a directory
 v4       11      renamed-demo  v3-plain with a third kernel set
 ======== ======= ============= ==========================================================
 
+``u2-two`` is u2 as version 9.2. Its unified kernel image names the image in both format versions.
+
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
 begins with one more archive: it boots alike and has another boot digest. What is said of a
@@ -42,6 +44,7 @@ from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import open_source
+from bootc.oci.trees import boot_tree, image_id_of
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import initramfs, ukify
@@ -80,6 +83,8 @@ class Variant:
     boot_files: Mapping[str, int]
     #: The arguments of its kargs.d.
     kargs: list[str]
+    #: The id in the second version of the image format, if its kernel image names that, too.
+    second_id: Digest | None = None
 
     @property
     def is_uki(self) -> bool:
@@ -95,6 +100,7 @@ class _Recipe:
     #: What the initramfs is padded with; none leaves it as it is.
     padding: bytes = b""
     uki: bool = False
+    two_digests: bool = False
 
 
 def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
@@ -117,6 +123,9 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         "3-plain": _Recipe("10", "renamed-demo", (*third, still_a_file), b"third"),
         "4": _Recipe("11", "renamed-demo", (*fourth, still_a_file), b"fourth"),
     }
+    if family == UKI:
+        members = (*second, brought, still_a_file)
+        recipes["2-two"] = _Recipe("9.2", "debian-demo", members, two_digests=True)
     return {
         f"{family}{name}": replace(recipe, uki=family == UKI) for name, recipe in recipes.items()
     }
@@ -190,7 +199,7 @@ class _Builder:
             self._add_image(tag, recipe, layers)
             pulled = self._pull(repository, tag)
             self._layout.manifests.pop()
-            layers.append(layer(*self._unified(repository, pulled, initramfs)))
+            layers.append(layer(*self._unified(repository, pulled, initramfs, recipe)))
         elif recipe.padding:
             layers.append(layer(file(f"{self._modules}/initramfs.img", initramfs)))
         self._add_image(tag, recipe, layers)
@@ -218,13 +227,18 @@ class _Builder:
         )
 
     def _unified(
-        self, repository: Repository, pulled: Pulled, initramfs: bytes
+        self, repository: Repository, pulled: Pulled, initramfs: bytes, recipe: _Recipe
     ) -> tuple[Member, ...]:
         (self._path / "vmlinuz").write_bytes(self._vmlinuz)
         (self._path / "initramfs").write_bytes(initramfs)
         os_release = _content(repository, pulled.root, "usr/lib/os-release")
         (self._path / "os-release").write_bytes(os_release)
-        composefs = cmdline.composefs_karg(pulled.image_id.hex, optional=False)
+        names = [cmdline.composefs_karg(pulled.image_id.hex, optional=False)]
+        if recipe.two_digests:
+            names = [
+                cmdline.composefs_karg(pulled.image_id.hex, optional=False, version="v1"),
+                cmdline.composefs_karg(_second_id(repository, pulled).hex, optional=False),
+            ]
         kver = self._modules.rpartition("/")[2]
         uki = ukify.build(
             self._path / "uki.efi",
@@ -233,7 +247,7 @@ class _Builder:
                 "initrd": str(self._path / "initramfs"),
                 "uname": kver,
                 "os-release": f"@{self._path / 'os-release'}",
-                "cmdline": cmdline.join([*_kargs(repository, pulled.root), composefs, "rw"]),
+                "cmdline": cmdline.join([*_kargs(repository, pulled.root), *names, "rw"]),
             },
         )
         parents = ("boot/EFI", UKI_DIRECTORY)
@@ -266,6 +280,7 @@ class _Builder:
             boot_digest=boot_digest,
             boot_files=boot_files,
             kargs=_kargs(repository, pulled.root),
+            second_id=_second_id(repository, pulled) if recipe.two_digests else None,
         )
 
     def _take(self, descriptor: Mapping[str, Any]) -> Path:
@@ -287,6 +302,10 @@ def _padding(content: bytes) -> bytes:
     data = hashlib.shake_256(content).digest(_PADDING_BYTES)
     made = initramfs.archive(("padding", data))
     return made + bytes(-len(made) % 512)
+
+
+def _second_id(repository: Repository, pulled: Pulled) -> Digest:
+    return image_id_of(boot_tree(repository, pulled.root), version=2)
 
 
 def _kargs(repository: Repository, root: Directory) -> list[str]:
