@@ -176,7 +176,7 @@ def test_the_directories_of_a_merged_usr() -> None:
 
 def test_the_keys_of_the_install_configuration() -> None:
     files = section(MAN / "bootc-install.8.rst", "FILES")
-    named = set(re.findall(r"``([a-z-]+(?:\.[a-z]+)*)``", files))
+    named = set(re.findall(r"``([a-z][a-z-]*(?:\.[a-z]+)*)``", files))
     flat = {*config._INSTALL, "filesystem.root.type"}
     assert named <= flat
     assert {field.replace("_", "-") for field in ("root_fs_type", "block", "kargs")} <= named
