@@ -44,6 +44,7 @@ NOT_OURS = {
     "oci/canonical.py": {"--source-date-epoch", "--rewrite-timestamp"},
     "oci/flatten.py": {"--sparse"},
     "cli/verbs/container/digest.py": {"--privileged"},
+    "deploy/install/running_image.py": {"--privileged", "--pid"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
 }
 #: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and

@@ -193,7 +193,7 @@ def _check_firmware(esp: Dir, partition: Partition) -> None:
     )
     try:
         if ensure_entry(place, "Linux Boot Manager"):
-            _log.info("bootctl wrote no boot entry of the firmware; bootc wrote it")
+            _log.info("bootctl wrote no boot entry of the firmware; the installer did")
     except (Error, OSError) as exc:
         _log.warning(
             "the firmware has no boot entry for the new disk, and starts its EFI/BOOT: %s",
