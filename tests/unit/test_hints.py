@@ -36,6 +36,7 @@ RUN_BY = {
     "cli/verbs/cfs/images.py": ["internals cfs create-image", "internals cfs compute-id"],
     "cli/verbs/cfs/mounting.py": ["internals cfs mount"],
     "cli/verbs/cfs/oci.py": ["internals cfs oci pull"],
+    "oci/pull.py": ["internals cfs oci pull"],
     "cli/verbs/cfs/oci_import.py": ["internals cfs oci copy"],
     "cli/verbs/cfs/oci_inspect.py": ["internals cfs oci layer", "internals cfs oci inspect"],
 }
@@ -45,6 +46,7 @@ NOT_OURS = {
     "oci/flatten.py": {"--sparse"},
     "cli/verbs/container/digest.py": {"--privileged"},
     "deploy/install/running_image.py": {"--privileged", "--pid"},
+    "fs/host_mounts.py": {"--privileged", "--pid"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
 }
 #: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and
