@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-MINUTES = 35
+MINUTES = 28
 _STARTED = "BOOTC_BOOT_STARTED"
 
 

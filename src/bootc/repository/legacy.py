@@ -27,7 +27,6 @@ from typing import TypedDict
 from bootc.errors import doing
 from bootc.events import Sink, null_sink
 from bootc.formats.digest import Algorithm
-from bootc.formats.erofs.structs import COMPOSEFS_HEADER, COMPOSEFS_MAGIC
 from bootc.fs.dir import Dir
 from bootc.fs.lock import lock_exclusive
 from bootc.kernel import fsverity
@@ -274,6 +273,9 @@ def _versions(directory: Dir) -> Iterator[int]:
             names = images.names(MAX_ENTRIES)[:_SAMPLE]
     except (FileNotFoundError, NotADirectoryError):
         return
+    # Every command of a host imports this module, and only old repositories come here.
+    from bootc.formats.erofs.structs import COMPOSEFS_HEADER, COMPOSEFS_MAGIC
+
     for name in names:
         try:
             image = parse_object_link(read_link(directory, layout.image_path(name)), name)

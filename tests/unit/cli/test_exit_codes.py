@@ -17,7 +17,6 @@ CALLS = [
     (["status", "--format", "xml"], 2),
     (["install"], 2),
     (["install", "to-disk"], 2),
-    (["install", "to-disk", "/dev/null", "--allow-missing-verity"], 2),
     (["internals"], 2),
     (["internals", "print-json-schema"], 2),
     (["internals", "print-json-schema", "--of", "image"], 2),

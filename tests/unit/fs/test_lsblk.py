@@ -39,15 +39,21 @@ def answer(commands: Commands, *devices: object) -> None:
 
 
 def test_a_device_and_what_is_made_of_it(commands: Commands) -> None:
-    part = DISK | {"path": "/dev/vda1", "type": "part", "parttype": "X", "serial": "'\r"}
+    part = DISK | {
+        "path": "/dev/vda1",
+        "type": "part",
+        "parttype": "X",
+        "partuuid": "AB-C",
+        "serial": "'\r",
+    }
     other = DISK | {"path": "/dev/vda2", "type": "part"}
     volume = DISK | {"path": "/dev/mapper/v", "type": "lvm"}
     answer(commands, DISK | {"children": [part | {"children": [volume]}, other]})
     assert lsblk.above("/dev/vda") == [
-        Block("/dev/vda", "disk", 4096, False, "QEMU", None, "gpt", None, False),
-        Block("/dev/vda1", "part", 4096, False, "QEMU", "'\r", "gpt", "X", False),
-        Block("/dev/vda2", "part", 4096, False, "QEMU", None, "gpt", None, True),
-        Block("/dev/mapper/v", "lvm", 4096, False, "QEMU", None, "gpt", None, True),
+        Block("/dev/vda", "disk", 4096, False, "QEMU", None, "gpt", None, None, False),
+        Block("/dev/vda1", "part", 4096, False, "QEMU", "'\r", "gpt", "X", "ab-c", False),
+        Block("/dev/vda2", "part", 4096, False, "QEMU", None, "gpt", None, None, True),
+        Block("/dev/mapper/v", "lvm", 4096, False, "QEMU", None, "gpt", None, None, True),
     ]
 
 

@@ -73,7 +73,7 @@ def test_pull_fills_the_repository(tmp_path: Path, repository: Repository) -> No
     assert isinstance(kernel, Leaf)
     assert read_content(repository.objects, kernel.content) == big  # type: ignore[arg-type]
 
-    task = f"layer:{diff_ids[0][7:19]}"
+    task = f"layer:{diff_ids[0]}"
     size = source.layers[0].size_bytes
     assert [e for e in events if getattr(e, "task", "") == task] == [
         Start(task, f"Layer {diff_ids[0][7:19]}", size),
@@ -102,7 +102,7 @@ def test_pulling_again_changes_nothing(tmp_path: Path, repository: Repository) -
         second = pull(repository, source, events.append)
     assert second.image_id == first.image_id
     assert state() == before
-    assert Done(f"layer:{images.sha256(images.bootable())[7:19]}", cached=True) in events
+    assert Done(f"layer:{images.sha256(images.bootable())}", cached=True) in events
 
 
 def test_a_pull_leaves_no_garbage(tmp_path: Path, repository: Repository) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import LoaderTraces, read_traces
-from bootc.deploy.host import notes, statedir
+from bootc.deploy.host import notes
 from bootc.deploy.host.model import ImageStatus, UsrOverlay
 from bootc.errors import Error, doing, one_line
 from bootc.formats.cmdline import CmdlineError, ComposefsImages, composefs_images
@@ -130,6 +130,8 @@ def deployment_ids(
     """
     if named is None or mounted.hex not in named.hexes:
         return (mounted,)
+    # The generator, which runs at every boot, imports this module and needs none of that.
+    from bootc.deploy.host import statedir
 
     ids = map(Digest.from_hex, named.ids)
     sysroot = os.path.join(root, "sysroot")

@@ -33,7 +33,8 @@ from bootc.errors import Error, doing, one_line
 from bootc.formats.origin import BootType, Origin, OriginError
 from bootc.fs import detached, mounts
 from bootc.fs.dir import Dir
-from bootc.repository import layout, legacy
+from bootc.repository import layout
+from bootc.repository.metadata import Metadata
 from bootc.repository.repository import NotARepository, Repository
 
 _BOOT = "boot"
@@ -199,7 +200,7 @@ def _enter_repository(
         # fs-verity, or whose installer did not seal the repository, must show what it runs. A
         # collection keeps the documents of all deployments that remain, so no lock is needed.
         return stack.enter_context(
-            Repository.open(physical, require_verity=False, lock=False, infer=legacy.infer)
+            Repository.open(physical, require_verity=False, lock=False, infer=_infer)
         )
     except NotARepository:
         raise
@@ -366,3 +367,10 @@ def _xbootldr(physical: Dir) -> str | None:
 
 def _device_number(directory: Dir) -> int:
     return os.fstat(directory.fileno()).st_dev
+
+
+def _infer(directory: Dir) -> tuple[Metadata, bool]:
+    # bootc status imports this module, and only repositories without a description come here.
+    from bootc.repository import legacy
+
+    return legacy.infer(directory)
