@@ -14,7 +14,7 @@ import pytest
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
+from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.deploy.host import boot_state
 from bootc.deploy.host.gather import gather
 from bootc.deploy.host.model import Host, UsrOverlay
@@ -52,7 +52,7 @@ def mounts() -> Iterator[contextlib.ExitStack]:
 @pytest.fixture
 def root(tmp_path: Path, mounts: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Mount a root that says it is image A, booted with missing verity allowed."""
-    monkeypatch.setattr(boot_state, "running_bootloader", lambda: Bootloader.SYSTEMD)
+    monkeypatch.setattr(boot_state, "read_traces", lambda: LoaderTraces(Bootloader.SYSTEMD))
     path = tmp_path / "root"
     path.mkdir()
     run("mount", "-t", "tmpfs", f"composefs:{A}", str(path))
