@@ -82,9 +82,9 @@ def test_status_of_a_machine_with_two_partitions(tmp_path: Path, recorded: str |
     (tmp_path / "sysroot/sysroot").symlink_to(".")
     with open_partial_view(state, root=str(system.physical)) as view:
         assert view.boot is None
-        (finding,) = view.findings
+        # Without /sys there is another finding: the device of the disk is unknown.
+        (finding,) = (found for found in view.findings if found.subject == "boot menu")
         host = compose_host(gather(view))
-    assert finding.subject == "boot menu"
     assert "A/B partitions (boot_type aboot), which this version does not change" in finding.text
     shown = host.status.booted
     assert shown is not None
