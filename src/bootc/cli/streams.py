@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import sys
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from bootc.errors import Error
 from bootc.printable import printable, printable_lines
@@ -30,6 +31,10 @@ from bootc.printable import printable, printable_lines
 _AT_ONCE_BYTES = select.PIPE_BUF
 #: A warning waits this long for a slow reader.
 WARNING_PATIENCE_S = 5.0
+
+
+class InputClosed(Error):
+    """The command reads standard input, which is closed."""
 
 
 class OutputLost(Error):
@@ -52,6 +57,21 @@ def occupy_closed_descriptors() -> None:
         except OSError:
             # The kernel uses the lowest free number.
             os.open("/", os.O_PATH | os.O_DIRECTORY)
+
+
+def open_standard_input() -> BinaryIO:
+    """Open standard input for bytes. Closing the file leaves the descriptor open.
+
+    Raises:
+        InputClosed: standard input is closed, or its placeholder stands there.
+    """
+    try:
+        flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    except OSError:
+        flags = os.O_PATH
+    if flags & os.O_PATH:
+        raise InputClosed("standard input is closed", hint="redirect a file to it")
+    return open(0, "rb", closefd=False)
 
 
 def insist_on_utf8() -> None:

@@ -54,7 +54,7 @@ def above(device: str) -> list[Block]:
         ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device, or its answer makes no sense.
     """
-    return _ask(device)
+    return _ask("--", device)
 
 
 def below(device: str) -> list[Block]:
@@ -63,7 +63,7 @@ def below(device: str) -> list[Block]:
     Raises:
         ToolMissing, CommandFailed: as :func:`above`.
     """
-    return _ask("--inverse", device)
+    return _ask("--inverse", "--", device)
 
 
 def all_devices() -> list[Block]:
@@ -81,7 +81,7 @@ def everything_about(device: str) -> dict[str, Any]:
     Raises:
         ToolMissing, CommandFailed: as :func:`above`.
     """
-    argv = ["lsblk", "--json", "--bytes", "--output-all", "--tree", device]
+    argv = ["lsblk", "--json", "--bytes", "--output-all", "--tree", "--", device]
     match run_json(argv):
         case {"blockdevices": [dict() as found, *_]}:
             return found

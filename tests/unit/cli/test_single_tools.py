@@ -140,7 +140,7 @@ def test_a_device_with_its_partitions(bootc, lsblk: Command) -> None:
     assert "\x1b" not in out
     assert json.loads(out)["children"] == [{"name": "vda1", "partlabel": "a\x1b"}]
     assert lsblk.calls == [
-        ["--json", "--bytes", "--output-all", "--tree", "/dev/vda"],
+        ["--json", "--bytes", "--output-all", "--tree", "--", "/dev/vda"],
     ]
 
 
@@ -166,3 +166,29 @@ def test_an_answer_that_tells_nothing(
     code, out, err = bootc("internals", "blockdev", "ls", "/dev/vda")
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["internals", "mkcomposefs", "--from-file", "-", "{tmp}/image"],
+        ["internals", "cfs", "--repo", "{tmp}/repo", "import-image", "x"],
+        ["internals", "cfs", "--repo", "{tmp}/repo", "oci", "import-layer", f"sha256:{'0' * 64}"],
+    ],
+    ids=lambda words: words[-2],
+)
+def test_closed_standard_input(words: list[str], tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "bootc"]
+    repo = ["internals", "cfs", "--repo", str(tmp_path / "repo"), "init", "--insecure"]
+    subprocess.run([*program, *repo], check=True, stdout=subprocess.DEVNULL)
+    argv = [*program, *(word.format(tmp=tmp_path) for word in words)]
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *argv]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == "error: "
+        + ("" if "mkcomposefs" in words else "Reading standard input: ")
+        + "standard input is closed (hint: redirect a file to it)\n"
+    )
+    assert not (tmp_path / "image").exists()

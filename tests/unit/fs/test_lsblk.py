@@ -61,7 +61,14 @@ def test_the_other_direction(commands: Commands) -> None:
     called = commands.mock("lsblk", f"echo '{json.dumps({'blockdevices': [DISK]})}'")
     (block,) = lsblk.below("/dev/vda1")
     assert block.is_last
-    assert "--inverse" in called.calls[0]
+    assert called.calls[0][-3:] == ["--inverse", "--", "/dev/vda1"]
+
+
+def test_no_device_is_an_option(commands: Commands) -> None:
+    called = commands.mock("lsblk", f"echo '{json.dumps({'blockdevices': [DISK]})}'")
+    for ask in (lsblk.above, lsblk.below, lsblk.everything_about):
+        ask("--version")
+    assert [call[-2:] for call in called.calls] == [["--", "--version"]] * 3
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
+from bootc.cli.streams import open_standard_input
 from bootc.errors import Error, doing
 
 if TYPE_CHECKING:
@@ -68,10 +69,9 @@ def _versions(args: argparse.Namespace) -> tuple[int, int]:
 def _read_dump(source: str) -> CTree:
     from bootc.formats.libcomposefs.dumpfile import parse_dumpfile
 
-    # Standard input remains open.
     is_stdin = source == "-"
     with (
-        open(0 if is_stdin else source, "rb", closefd=not is_stdin) as lines,
+        open_standard_input() if is_stdin else open(source, "rb") as lines,
         doing(f"Reading {'standard input' if is_stdin else source}"),
     ):
         return parse_dumpfile(lines)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.render import images
 from bootc.cli.render.structured import render_pretty_json
+from bootc.cli.streams import open_standard_input
 from bootc.cli.verbs.cfs import mounting
 from bootc.cli.verbs.cfs.opening import algorithm_without_repository, opened
 from bootc.errors import Error, doing
@@ -186,7 +187,7 @@ def import_image(args: argparse.Namespace, context: Context) -> None:
     name = _reference(args.name)
     assert name is not None
     with opened(args, context, writable=True) as repository:
-        with doing("Reading standard input"), open(0, "rb", closefd=False) as file:
+        with doing("Reading standard input"), open_standard_input() as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
             if len(data) > MAX_IMAGE_BYTES:
                 raise InvalidImage(MAX_IMAGE_BYTES, "larger than any image")

@@ -9,6 +9,7 @@ import argparse
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.render.images import object_line
+from bootc.cli.streams import open_standard_input
 from bootc.cli.verbs.cfs.oci_inspect import IMAGE, parse_oci_digest, requested_formats
 from bootc.cli.verbs.cfs.opening import opened
 from bootc.errors import Error, doing
@@ -28,7 +29,7 @@ def import_layer(args: argparse.Namespace, context: Context) -> None:
     if args.name is not None and not is_ref_name(args.name):
         raise Error(f"{args.name!r:.200} cannot name a stream")
     with opened(args, context, writable=True) as repository:
-        with doing("Reading standard input"), open(0, "rb", closefd=False) as file:
+        with doing("Reading standard input"), open_standard_input() as file:
             stream = split_layer(file, args.digest, repository.objects)
         content_id = layer_id(args.digest)
         written = repository.streams.write(content_id, stream)
@@ -52,10 +53,8 @@ def copy(args: argparse.Namespace, context: Context) -> None:
         raise NoZeroCopy("a copy unpacks layers again", hint="leave out --zerocopy")
     tag = args.image if args.name is None else args.name
     other = argparse.Namespace(**{**vars(args), **_WITHOUT_CHOICE, "repo": vars(args)["from"]})
-    with (
-        opened(other, context, writable=False) as origin,
-        opened(args, context, writable=True) as repository,
-    ):
+    with opened(other, context, writable=False) as origin:
+        # The repository that a hint names is the one that lacks the image.
         image = find_image(origin, args.image)
         if image.config is None:
             raise Error(f"{args.image} is an artifact and not a container image")
@@ -64,24 +63,25 @@ def copy(args: argparse.Namespace, context: Context) -> None:
             tag = None
         else:
             require_tag(tag)
-        pulled = pull(
-            repository,
-            StoredSource(origin, image, ImageReference("oci", origin.dir.path)),
-            context.sink,
-            bootable=False,
-            architecture=image.config.architecture,
-            tag=tag,
-            erofs_formats=requested_formats(args),
-        )
-        repository.sync()
-        verity = repository.streams.digest_of(manifest_id(digest))
-        context.write(
-            f"Copied image {printable(args.image)}\n"
-            f"Manifest digest: {pulled.manifest_digest}\n"
-            f"Config digest: {pulled.config_digest}\n"
-            f"Manifest verity: {verity}\n"
-            f"Layers: {len(image.documents.diff_ids)}\n"
-        )
+        with opened(args, context, writable=True) as repository:
+            pulled = pull(
+                repository,
+                StoredSource(origin, image, ImageReference("oci", origin.dir.path)),
+                context.sink,
+                bootable=False,
+                architecture=image.config.architecture,
+                tag=tag,
+                erofs_formats=requested_formats(args),
+            )
+            repository.sync()
+            verity = repository.streams.digest_of(manifest_id(digest))
+            context.write(
+                f"Copied image {printable(args.image)}\n"
+                f"Manifest digest: {pulled.manifest_digest}\n"
+                f"Config digest: {pulled.config_digest}\n"
+                f"Manifest verity: {verity}\n"
+                f"Layers: {len(image.documents.diff_ids)}\n"
+            )
 
 
 #: The options of the group choose the repository to copy into.

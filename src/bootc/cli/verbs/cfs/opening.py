@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SYSTEM = "/sysroot/composefs"
 _USER = "~/.var/lib/composefs"
 _GROUP = "bootc internals cfs "
+#: Its options that choose a repository.
+_CHOICES = ("--repo ", "--user ", "--system ")
 _MAKE_ONE = f"{_GROUP}init makes one"
 
 
@@ -92,7 +94,8 @@ def hints_for(args: argparse.Namespace, path: str | None = None) -> Iterator[Non
     try:
         yield
     except Error as exc:
-        if exc.hint is not None:
+        # A verb with two repositories leaves two blocks. The inner one has named its own.
+        if exc.hint is not None and not any(_GROUP + choice in exc.hint for choice in _CHOICES):
             exc.hint = exc.hint.replace(_GROUP, _GROUP + option)
         raise
 

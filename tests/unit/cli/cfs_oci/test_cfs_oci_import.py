@@ -24,15 +24,6 @@ LAYER_ID = images.sha256(LAYER)
 
 
 @pytest.fixture
-def cfs(
-    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> Cfs:
-    cfs = Cfs(tmp_path / "repo", capsysbinary, monkeypatch)
-    cfs("init", "--insecure")
-    return cfs
-
-
-@pytest.fixture
 def other(
     tmp_path: Path,
     cfs: Cfs,
@@ -107,7 +98,9 @@ def test_a_copy_into_a_repository_of_another_algorithm(
 
 def test_a_copy_that_is_refused(cfs: Cfs, other: Cfs, tmp_path: Path) -> None:
     assert "--zerocopy" in cfs.error("oci", "copy", "os/1", "--from", other.repo, "--zerocopy")
-    assert cfs.error("oci", "copy", "none", "--from", other.repo)
+    missing = cfs.error("oci", "copy", "none", "--from", other.repo)
+    assert f"(hint: bootc internals cfs --repo {other.repo} oci images lists" in missing
+    assert str(cfs.repo) not in missing
     assert "there is no repository" in cfs.error(
         "oci", "copy", "os/1", "--from", tmp_path / "nowhere"
     )
