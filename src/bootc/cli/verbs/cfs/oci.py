@@ -16,7 +16,7 @@ from bootc.cli.options import Command, Context, Option
 from bootc.cli.render import fsck as fsck_report
 from bootc.cli.render import repair as repair_report
 from bootc.cli.render.structured import render_pretty_json
-from bootc.cli.verbs.cfs import mounting, oci_import, oci_inspect
+from bootc.cli.verbs.cfs import mounting, oci_boot, oci_import, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import (
     default_version,
     parse_object_id,
@@ -243,6 +243,7 @@ COMMAND = Command(
             run=fsck,
         ),
         *oci_inspect.COMMANDS,
+        *oci_boot.COMMANDS,
         Command(
             name="tag",
             help="Give an image a tag.",
