@@ -105,7 +105,7 @@ def prepare_boot(
     for digest in ids.values():
         if has_origin(sysroot, digest):
             raise IsDeployment(
-                f"{digest} is a deployment of bootc already",
+                f"{digest} has the state of a deployment",
                 hint="bootc upgrade and bootc rollback write its boot entry",
             )
     for data in images.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -43,6 +44,18 @@ def test_verity_of_a_file(bootc, tmp_path: Path, verity: list[int]) -> None:
     assert bootc("internals", "fsverity", "enable", path) == (0, "", "")
     assert verity == [fsverity.FS_VERITY_HASH_ALG_SHA256]
     assert bootc("internals", "fsverity", "measure", path) == (0, "ab" * 32 + "\n", "")
+
+
+def test_verity_that_the_file_system_lacks(bootc, tmp_path: Path, monkeypatch) -> None:
+    def refuse(fd: int, algorithm: int) -> None:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(fsverity, "enable", refuse)
+    (tmp_path / "f").touch()
+    code, _, err = bootc("internals", "fsverity", "enable", tmp_path / "f")
+    assert code == 1
+    assert f"{tmp_path} lies in a file system (" in err
+    assert "the kernel needs CONFIG_FS_VERITY)" in err
 
 
 @pytest.mark.parametrize("verb", ["measure", "enable"])
@@ -172,12 +185,12 @@ def test_a_program_sees_the_mounts_of_the_host(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("words", "told"),
-    [("", "a program is missing"), ("no-such", "the program no-such is not installed")],
+    ("words", "code", "told"),
+    [("", 2, "a program is missing"), ("no-such", 1, "the program no-such is not installed")],
 )
-def test_a_program_that_does_not_exist(words: str, told: str) -> None:
+def test_a_program_that_does_not_exist(words: str, code: int, told: str) -> None:
     done = in_a_namespace(f"{BOOTC} {words}; exit $?")
-    assert done.returncode == 1
+    assert done.returncode == code
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {told}")
 

@@ -82,6 +82,7 @@ COMMANDS = (
                 "ARG",
                 default=(),
                 parse=_argument,
+                takes_empty=True,
             ),
         ),
         run=prepare,
