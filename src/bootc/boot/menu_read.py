@@ -10,7 +10,7 @@ All other entries are foreign: bootc leaves them alone and copies them to the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,12 +19,13 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.errors import Error, one_line
-from bootc.formats import bls, cmdline, grubcfg
+from bootc.formats import bls, cmdline, grubcfg, grubmenu
 from bootc.formats.bls import BlsError
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 from bootc.formats.grub_order import grub_order
 from bootc.formats.grubcfg import GrubCfgError
+from bootc.formats.grubmenu import MenuItem
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
@@ -93,6 +94,23 @@ class Menu:
         return tuple(item.deployment for item in self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratedMenu:
+    """GRUB's menu, generated from boot entries.
+
+    Attributes:
+        data: The content of the file.
+        entries: The entries in it, the foreign ones last.
+        foreign: The foreign entries in it.
+        findings: The boot entries that GRUB cannot start, and why.
+    """
+
+    data: bytes
+    entries: tuple[MenuItem, ...]
+    foreign: tuple[MenuItem, ...]
+    findings: tuple[Finding, ...]
+
+
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the live menu, or the staged menu.
 
@@ -136,6 +154,44 @@ def files_of(directory: Dir, item: Item) -> tuple[str, ...]:
     )
 
 
+def generate_menu(directory: Dir, scheme: Scheme) -> GeneratedMenu:
+    """Return GRUB's menu for the boot entries in a directory.
+
+    Our entries come first, in their order, and then the foreign ones.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    reading = _Reading(scheme)
+    reading.entries(directory, directory.path)
+    items = reading.menu().items
+    ours = [(item.name, f"bootc-{item.deployment}", item.entry) for item in items]
+    foreign = [
+        (name, name.removesuffix(_SUFFIX), reading.foreign_entries[name])
+        for name in grub_order(reading.foreign_entries)
+    ]
+    findings: list[Finding] = []
+    our_items, foreign_items = (tuple(_fitting(some, findings)) for some in (ours, foreign))
+    first = items[0].deployment.hex if items else ""
+    entries = our_items + foreign_items
+    data = grubmenu.serialise(first, entries)
+    return GeneratedMenu(data, entries, foreign_items, tuple(findings))
+
+
+def _fitting(
+    found: Iterable[tuple[str, str, bls.Entry | grubcfg.MenuEntry]], findings: list[Finding]
+) -> Iterator[MenuItem]:
+    """Yield the entries that GRUB can start; a kernel that it cannot start becomes a finding."""
+    for name, menu_id, entry in found:
+        if isinstance(entry, bls.Entry) and entry.linux is not None:
+            try:
+                grubmenu.check_entry(entry)
+            except GrubCfgError as exc:
+                findings.append(Finding(FindingKind.MALFORMED, name, exc.message))
+            else:
+                yield MenuItem(menu_id, entry)
+
+
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
     """Tell whether an entry of GRUB's ``user.cfg`` is foreign."""
     return schemes.uki_artifact(entry.chainloader or "") is None
@@ -177,6 +233,7 @@ class _Reading:
     foreign: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     recounted: list[str] = field(default_factory=list)
+    foreign_entries: dict[str, bls.Entry] = field(default_factory=dict)
 
     def menu(self) -> Menu:
         found: dict[Digest, Item] = {}
@@ -221,6 +278,24 @@ class _Reading:
         if opened is not None:
             with opened:
                 self.entries(opened, path)
+                if self.scheme and self.scheme.generated and path == self.scheme.entries:
+                    self._check_generated(opened, path, self.scheme)
+
+    def _check_generated(self, directory: Dir, path: str, scheme: Scheme) -> None:
+        path = f"{path}/{schemes.GENERATED_MENU}"
+        generated = self._read(path, lambda: generate_menu(directory, scheme))
+        if generated is None or not generated.entries:
+            return
+        self.findings += generated.findings
+        found = self._read(
+            path, lambda: directory.read_bytes(schemes.GENERATED_MENU, MAX_MENU_BYTES)
+        )
+        if found != generated.data:
+            text = (
+                "it is not the menu of the boot entries beside it, so GRUB shows another menu "
+                "until the next command that changes the menu"
+            )
+            self.findings.append(Finding(FindingKind.MALFORMED, path, text))
 
     def entries(self, directory: Dir, path: str) -> None:
         names = self._read(path, directory.names)
@@ -233,7 +308,7 @@ class _Reading:
 
     def _entry(self, directory: Dir, name: str) -> Item | None:
         """Read an entry; note a foreign or damaged one down and return None."""
-        if name == OLD_MARK or name.startswith(atomic.FILE_PREFIX):
+        if name in (OLD_MARK, schemes.GENERATED_MENU) or name.startswith(atomic.FILE_PREFIX):
             return None
         # FAT ignores the case of letters, so a foreign name may not differ only in case.
         folded = name.lower()
@@ -248,6 +323,7 @@ class _Reading:
             deployment, *also = images_of(entry)
         except NotOurEntry as exc:
             if not ours:
+                self.foreign_entries[name] = entry
                 self._is_foreign(name, exc.message)
                 return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))

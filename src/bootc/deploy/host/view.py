@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.grub import reads_generated_menu
 from bootc.boot.loader import Bootloader, identify
 from bootc.boot.menu_read import read_menu
 from bootc.boot.partitions import NoBackingDevice
@@ -177,7 +178,9 @@ def find_boot_dirs(
             yield BootDirs(scheme, esp, esp)
             return
         menu, separate = _enter_grub_boot(stack, physical, root, writable=writable)
-        scheme = dataclasses.replace(scheme, separate_boot=separate)
+        scheme = dataclasses.replace(
+            scheme, separate_boot=separate, generated=reads_generated_menu(menu)
+        )
         binaries = menu
         if scheme.binaries_on_esp:
             binaries = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
