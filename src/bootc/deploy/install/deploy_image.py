@@ -82,9 +82,9 @@ def deploy_image(
                 _lay_out_root(root)
                 create_var(root, image)
                 _create_state(root, repository, pulled.image_id, origin)
-        repository.sync()
-        with stage(sink, "entry", "Writing the boot entry"):
-            loader.commit(deployment, target, boot)
+            repository.sync()
+            with stage(sink, "entry", "Writing the boot entry"):
+                loader.commit(deployment, target, boot)
     return pulled
 
 
