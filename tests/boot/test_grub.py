@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import budget
 import pytest
-from journeys import Installed, Journey, install
+from journeys import Journey, install
 from stations import save_live
 
 from support import grubtree, variants
 from support.variants import Variant
 from testbed.demo_os import DemoOs
 from testbed.registry import Registry
+from testbed.saved import Saved
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
@@ -30,53 +32,73 @@ def grub_images(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> di
     return variants.build(demo_os, tmp_path_factory.mktemp("grub-variants"), variants.GRUB)
 
 
-@pytest.fixture(scope="module")
-def bios(
-    demo_os: DemoOs,
-    grub_images: dict[str, Variant],
-    update_registry: Registry,
-    logs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Installed]:
-    """A disk that was installed on a machine with a BIOS."""
-    if not budget.is_left():
-        budget.skip_rest(0, 1)
-    directory = tmp_path_factory.mktemp("grub-bios")
-    live = save_live(demo_os, tmp_path_factory.mktemp("live-bios"), logs, bios=True)
-    try:
-        start = install(
-            live,
-            update_registry,
-            grub_images["g1"],
-            name="grub-bios",
-            directory=directory,
-            logs=logs,
-            command=INSTALL,
-            root=2,
-        )
-    finally:
-        live.remove()
-    yield start
-    start.disk.unlink()
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """A machine's firmware, and what an installation on it leaves."""
+
+    name: str
+    root: int
+    record: tuple[str, ...]
+
+    @property
+    def is_bios(self) -> bool:
+        return self.name == "bios"
 
 
-def test_a_bios_machine_boots_is_updated_and_rolled_back(
-    bios: Installed,
+BIOS = Firmware("bios", 2, ("bootloader = grub", "firmware = bios"))
+
+
+def live(
+    firmware: Firmware, request: pytest.FixtureRequest, directory: Path, logs: Path
+) -> tuple[Saved, Callable[[], None]]:
+    """Return a live machine with this firmware, and what removes it when it was used."""
+    if not firmware.is_bios:
+        shared: Saved = request.getfixturevalue("live_machine")
+        return shared, lambda: None
+    own = save_live(request.getfixturevalue("demo_os"), directory, logs, bios=True)
+    return own, own.remove
+
+
+@pytest.mark.parametrize("firmware", [BIOS], ids=lambda firmware: firmware.name)
+def test_a_machine_is_installed_updated_and_rolled_back(
+    firmware: Firmware,
+    request: pytest.FixtureRequest,
     grub_images: dict[str, Variant],
     update_registry: Registry,
     tmp_path: Path,
     logs: Path,
 ) -> None:
+    if not budget.is_left():
+        budget.skip_rest(0, 1)
     first, second = grub_images["g1"], grub_images["g2"]
-    with Journey(bios, update_registry, name="grub-bios", directory=tmp_path, logs=logs) as machine:
+    name = f"grub-{firmware.name}"
+    (tmp_path / "live").mkdir()
+    saved, done = live(firmware, request, tmp_path / "live", logs)
+    start = install(
+        saved,
+        update_registry,
+        first,
+        name=name,
+        directory=tmp_path,
+        logs=logs,
+        command=INSTALL,
+        root=firmware.root,
+    )
+    done()
+    (tmp_path / "run").mkdir()
+    with Journey(
+        start, update_registry, name=name, directory=tmp_path / "run", logs=logs
+    ) as machine:
         assert machine.boot() == "running"
-        assert machine.machine.run("test -e /sys/firmware/efi", check=False).rc == 1
+        efi = machine.machine.run("test -e /sys/firmware/efi", check=False).rc
+        assert efi == (1 if firmware.is_bios else 0)
         # What GRUB passes on is what the entry says.
         assert '"demo=a b"' in machine.machine.run("cat /proc/cmdline").stdout
         check(machine, booted=first)
-        record = "grep -A9 '^\\[bootc\\]' /sysroot/state/deploy/*/*.origin"
+        record = "sed -n '/^.bootc/,/^$/p' /sysroot/state/deploy/*/*.origin"
         said = machine.machine.run(record).stdout.splitlines()
-        assert said == ["[bootc]", "bootloader = grub", "firmware = bios"]
+        kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
+        assert kept == ["[bootc]", *firmware.record]
 
         machine.publish(second)
         machine.bootc("upgrade")
@@ -87,6 +109,7 @@ def test_a_bios_machine_boots_is_updated_and_rolled_back(
         machine.bootc("rollback")
         assert machine.reboot() == "running"
         check(machine, booted=first, rollback=second)
+    start.disk.unlink()
 
 
 def check(machine: Journey, *, booted: Variant, rollback: Variant | None = None) -> None:

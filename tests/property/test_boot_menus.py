@@ -217,6 +217,7 @@ def test_the_generated_menu_agrees_with_the_entries(
                         assert as_grub_reads(menu_file.read_bytes()) == as_entries_say(
                             entries, live[:-1]
                         )
+                        assert last.read_bytes() == menu_file.read_bytes()
                     case "staged only":
                         write_staged(dirs, compose_menu(GRUB_GENERATED, order))
             commit_staged(dirs, order[0].deployment)

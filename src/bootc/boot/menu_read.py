@@ -10,7 +10,7 @@ All other entries are foreign: bootc leaves them alone and copies them to the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,13 +19,12 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.errors import Error, one_line
-from bootc.formats import bls, cmdline, grubcfg, grubmenu
+from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.bls import BlsError
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 from bootc.formats.grub_order import grub_order
 from bootc.formats.grubcfg import GrubCfgError
-from bootc.formats.grubmenu import MenuItem
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 
@@ -94,23 +93,6 @@ class Menu:
         return tuple(item.deployment for item in self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratedMenu:
-    """GRUB's menu, generated from boot entries.
-
-    Attributes:
-        data: The content of the file.
-        entries: The entries in it, the foreign ones last.
-        foreign: The foreign entries in it.
-        findings: The boot entries that GRUB cannot start, and why.
-    """
-
-    data: bytes
-    entries: tuple[MenuItem, ...]
-    foreign: tuple[MenuItem, ...]
-    findings: tuple[Finding, ...]
-
-
 def read_files(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the live menu, or the staged menu, from the files of the boot partition.
 
@@ -154,42 +136,18 @@ def files_of(directory: Dir, item: Item) -> tuple[str, ...]:
     )
 
 
-def generate_menu(directory: Dir, scheme: Scheme) -> GeneratedMenu:
-    """Return GRUB's menu for the boot entries in a directory.
-
-    Our entries come first, in their order, and then the foreign ones.
+def entries_in(
+    directory: Dir, scheme: Scheme
+) -> tuple[tuple[Item, ...], tuple[tuple[str, bls.Entry], ...]]:
+    """Return the entries of a directory in their order: ours, and those of other systems.
 
     Raises:
         OSError: the directory cannot be read.
     """
     reading = _Reading(scheme)
     reading.entries(directory, directory.path)
-    items = reading.menu().items
-    ours = [(item.name, f"bootc-{item.deployment}", item.entry) for item in items]
-    foreign = [
-        (name, name.removesuffix(_SUFFIX), reading.foreign_entries[name])
-        for name in grub_order(reading.foreign_entries)
-    ]
-    findings: list[Finding] = []
-    our_items, foreign_items = (tuple(_fitting(some, findings)) for some in (ours, foreign))
-    first = items[0].deployment.hex if items else ""
-    entries = our_items + foreign_items
-    data = grubmenu.serialise(first, entries)
-    return GeneratedMenu(data, entries, foreign_items, tuple(findings))
-
-
-def _fitting(
-    found: Iterable[tuple[str, str, bls.Entry | grubcfg.MenuEntry]], findings: list[Finding]
-) -> Iterator[MenuItem]:
-    """Yield the entries that GRUB can start; a kernel that it cannot start becomes a finding."""
-    for name, menu_id, entry in found:
-        if isinstance(entry, bls.Entry) and entry.linux is not None:
-            try:
-                grubmenu.check_entry(entry)
-            except GrubCfgError as exc:
-                findings.append(Finding(FindingKind.MALFORMED, name, exc.message))
-            else:
-                yield MenuItem(menu_id, entry)
+    foreign = reading.foreign_entries
+    return reading.menu().items, tuple((name, foreign[name]) for name in grub_order(foreign))
 
 
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
@@ -278,24 +236,6 @@ class _Reading:
         if opened is not None:
             with opened:
                 self.entries(opened, path)
-                if self.scheme and self.scheme.generated and path == self.scheme.entries:
-                    self._check_generated(opened, path, self.scheme)
-
-    def _check_generated(self, directory: Dir, path: str, scheme: Scheme) -> None:
-        path = f"{path}/{schemes.GENERATED_MENU}"
-        generated = self._read(path, lambda: generate_menu(directory, scheme))
-        if generated is None or not generated.entries:
-            return
-        self.findings += generated.findings
-        found = self._read(
-            path, lambda: directory.read_bytes(schemes.GENERATED_MENU, MAX_MENU_BYTES)
-        )
-        if found != generated.data:
-            text = (
-                "it is not the menu of the boot entries beside it, so GRUB shows another menu "
-                "until the next command that changes the menu"
-            )
-            self.findings.append(Finding(FindingKind.MALFORMED, path, text))
 
     def entries(self, directory: Dir, path: str) -> None:
         names = self._read(path, directory.names)

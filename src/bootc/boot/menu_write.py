@@ -26,12 +26,12 @@ from collections.abc import Iterable
 
 from bootc.boot import scheme as schemes
 from bootc.boot.foreign_entries import carry_foreign
+from bootc.boot.menu_generate import generate_menu
 from bootc.boot.menu_read import (
     MAX_MENU_BYTES,
     OLD_MARK,
     Item,
     files_of,
-    generate_menu,
     is_foreign,
     read_menu_at,
 )
@@ -121,14 +121,11 @@ def commit_staged(dirs: BootDirs, first: Digest) -> bool:
             _commit_directory(dirs, first)
         elif not _boots(dirs, dirs.scheme.entries, first):
             raise _not_staged(dirs, first)
-    for what, step in (
-        ("the copy of the boot menu is an older one", _keep_last),
-        ("the old boot menu remains for now", _clean_up),
-    ):
-        try:
-            step(dirs)
-        except OSError as exc:
-            _log.warning("%s: %s", what, one_line(exc))
+    _keep_last(dirs)
+    try:
+        _clean_up(dirs)
+    except OSError as exc:
+        _log.warning("the old boot menu remains for now: %s", one_line(exc))
     return committing
 
 
@@ -183,6 +180,7 @@ def remove_entry(dirs: BootDirs, item: Item) -> None:
                         directory.unlink(entry)
                     _generate(dirs, directory)
                 os.fsync(directory.fileno())
+        _keep_last(dirs)
 
 
 def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
@@ -221,14 +219,18 @@ def _keep_last(dirs: BootDirs) -> None:
     if not dirs.scheme.generated or dirs.scheme.menu_is_file:
         return
     path = f"{dirs.scheme.entries}/{schemes.GENERATED_MENU}"
-    data = dirs.menu.read_bytes(path, MAX_MENU_BYTES)
     parent, _, name = schemes.LAST_MENU.rpartition("/")
-    with dirs.menu.ensure_dir(parent) as directory:
-        _write_if_new(directory, name, data)
+    try:
+        data = dirs.menu.read_bytes(path, MAX_MENU_BYTES)
+        with dirs.menu.ensure_dir(parent) as directory:
+            _write_if_new(directory, name, data)
+    except OSError as exc:
+        _log.warning("the copy of the boot menu is an older one: %s", one_line(exc))
 
 
 def _write_if_new(directory: Dir, name: str, data: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    # A file that cannot be read is replaced.
+    with contextlib.suppress(OSError):
         if directory.read_bytes(name, MAX_MENU_BYTES) == data:
             return
     write_stream(directory, name, [data])

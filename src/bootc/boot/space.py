@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 from bootc.boot.artifacts import WITH_KERNELS, Artifact, ArtifactKind
 from bootc.boot.foreign_entries import differing
+from bootc.boot.menu_generate import generate_menu
 from bootc.boot.menu_read import (
     MAX_MENU_BYTES,
     Item,
     foreign_files,
-    generate_menu,
     is_foreign,
 )
 from bootc.boot.menu_write import whole_file

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from bootc.formats import cmdline
 from bootc.formats.bls import Entry
+from bootc.formats.cmdline import CmdlineError
 from bootc.formats.grubcfg import GrubCfgError
 
 #: What GRUB would change within a parameter. The kernel splits parameters at other blanks, too.
@@ -97,7 +98,13 @@ def _menu_entry(item: MenuItem) -> str:
     entry = item.entry
     if entry.linux is None:
         raise GrubCfgError(f"the boot entry {item.name!r:.160} starts no kernel")
-    commands = [("linux", entry.linux, *kernel_parameters(entry.options or ""))]
+    options = entry.options or ""
+    try:
+        # GRUB puts the path of the kernel in front of the arguments.
+        cmdline.check_length(f"BOOT_IMAGE={entry.linux} {options}")
+    except CmdlineError as exc:
+        raise GrubCfgError(f"with GRUB's own, {exc.message}", hint=exc.hint) from None
+    commands = [("linux", entry.linux, *kernel_parameters(options))]
     if entry.initrd:
         commands.append(("initrd", *entry.initrd))
     commands += [(key, value) for key, value in entry.extra if key == _DEVICETREE]

@@ -41,6 +41,13 @@ def test_what_grub_would_change_is_refused(options: str) -> None:
     assert "backslashes" in (caught.value.hint or "")
 
 
+def test_the_kernel_would_cut_off_the_end() -> None:
+    fits = "x" * (2047 - len("BOOT_IMAGE=/vmlinuz "))
+    check_entry(Entry(linux="/vmlinuz", options=fits))
+    with pytest.raises(GrubCfgError, match="with GRUB's own, the kernel arguments have 2048 bytes"):
+        check_entry(Entry(linux="/vmlinuz", options=f"{fits}x"))
+
+
 def test_no_word_ends_its_line() -> None:
     with pytest.raises(GrubCfgError, match="cannot hold"):
         quoted("a\nb")

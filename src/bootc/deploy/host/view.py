@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.grub import reads_generated_menu
 from bootc.boot.loader import Bootloader, identify
 from bootc.boot.menu_read import read_files
 from bootc.boot.partitions import NoBackingDevice
@@ -177,6 +176,9 @@ def find_boot_dirs(
             esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
             yield BootDirs(scheme, esp, esp)
             return
+        # Few machines have GRUB, and bootc status has to be fast.
+        from bootc.boot.grub import reads_generated_menu
+
         menu, separate = _enter_grub_boot(stack, physical, root, writable=writable)
         scheme = dataclasses.replace(
             scheme, separate_boot=separate, generated=reads_generated_menu(menu)

@@ -17,6 +17,7 @@ An installation calls a loader in this order:
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +114,13 @@ class ImageNeed:
     package: str
 
 
+class Firmware(enum.StrEnum):
+    """The firmware that starts a boot loader, by its name in the origin."""
+
+    UEFI = "uefi"
+    BIOS = "bios"
+
+
 class LoaderInstaller(Protocol):
     """One boot loader, as an installation installs it."""
 
@@ -123,6 +131,10 @@ class LoaderInstaller(Protocol):
     @property
     def title(self) -> str:
         """The name in messages."""
+
+    @property
+    def firmware(self) -> Firmware:
+        """The firmware that starts the loader."""
 
     @property
     def tools(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_grub import GrubBiosInstaller
-from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.loader_installer import Firmware, LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.printable import listed
@@ -35,12 +35,17 @@ def choose_loader(
     asked = request.bootloader or config.bootloader or _DEFAULT
     if asked == Bootloader.NONE:
         raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
-    if asked == Bootloader.GRUB and os.path.isdir(uefi):
-        raise _unsupported("bootloader grub on a machine with UEFI")
+    on_uefi = os.path.isdir(uefi)
     for installer in INSTALLERS:
-        if installer.name == asked:
+        # A disk for a machine with UEFI can be made on any machine.
+        if installer.name == asked and (installer.firmware is Firmware.UEFI or not on_uefi):
             return installer
-    raise _unsupported(f"bootloader {asked}")
+    what = f"bootloader {asked}"
+    if any(installer.name == asked for installer in INSTALLERS):
+        what += " on a machine with UEFI"
+    raise InstallRefused(
+        f"{what} is not supported yet by this version", hint=f"use --bootloader {_DEFAULT}"
+    )
 
 
 def require_in_image(
@@ -82,9 +87,3 @@ def finds_root_by_type(
     if config.discoverable_partitions is not None:
         return config.discoverable_partitions
     return (request.bootloader or config.bootloader) == loader.name
-
-
-def _unsupported(what: str) -> InstallRefused:
-    return InstallRefused(
-        f"{what} is not supported yet by this version", hint=f"use --bootloader {_DEFAULT}"
-    )

@@ -60,6 +60,11 @@ def test_a_loader_that_this_version_lacks_is_refused_with_a_way_out(tmp_path: Pa
         assert caught.value.hint == "use --bootloader systemd"
 
 
+@pytest.mark.parametrize("uefi", [False, True])
+def test_systemd_boot_is_installed_on_any_machine(tmp_path: Path, uefi: bool) -> None:
+    assert choose(tmp_path, "systemd", InstallConfig(), uefi=uefi).name == "systemd"
+
+
 @pytest.mark.parametrize(
     ("present", "packages"),
     [
@@ -84,9 +89,9 @@ def test_nothing_is_read_for_a_loader_that_needs_nothing() -> None:
     require_in_image(SystemdBootInstaller(), "x86_64", pytest.fail)
 
 
-def test_a_bios_starts_no_unified_kernel_image() -> None:
+def test_grub_starts_no_unified_kernel_image() -> None:
     GrubBiosInstaller().check_boot_type(BootType.BLS)
-    with pytest.raises(InstallRefused, match="which a BIOS cannot start"):
+    with pytest.raises(InstallRefused, match="boots by a unified kernel image"):
         GrubBiosInstaller().check_boot_type(BootType.UKI)
 
 
