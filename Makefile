@@ -26,6 +26,7 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	$(MAKE) -j 2 check fuzz
 	tools/sid-chroot
 	tools/qemu-chroot
+	tools/grub-tree
 	$(ROOT) examples/debian/build
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie

@@ -58,6 +58,8 @@ class Installed:
     repository: str
     #: The tag it follows.
     tag: str
+    #: Its machine starts with a BIOS.
+    bios: bool = False
     #: The machine that runs on this disk; without it, the disk has not been booted.
     saved: Saved | None = None
 
@@ -70,8 +72,13 @@ def install(
     name: str,
     directory: Path,
     logs: Path,
+    command: str = INSTALL,
+    root: int = 3,
 ) -> Installed:
-    """Push a variant as ``NAME:latest`` and install it; it may use the registry from then on."""
+    """Push a variant as ``NAME:latest`` and install it; it may use the registry from then on.
+
+    ``root`` is the number of the root partition.
+    """
     hardware = live_machine.copy(directory)
     disk, *others = (part.path for part in hardware.disks)
     registry.push(variant.reference, f"{name}:latest", "--preserve-digests")
@@ -81,11 +88,11 @@ def install(
         machine.wait_ready()
         allow_plain_http(machine, host)
         machine.run(
-            f"{INSTALL} --source-imgref docker://{host}/{name}:latest {TARGET_DEVICE}",
+            f"{command} --source-imgref docker://{host}/{name}:latest {TARGET_DEVICE}",
             timeout_s=1800,
         )
         machine.run(
-            f"set -e; mkdir -p /run/target; mount {TARGET_DEVICE}3 /run/target\n"
+            f"set -e; mkdir -p /run/target; mount {TARGET_DEVICE}{root} /run/target\n"
             "cd /run/target/state/deploy/*/etc\n"
             "mkdir -p containers/registries.conf.d\n"
             "cat >containers/registries.conf.d/test.conf\n"
@@ -95,7 +102,8 @@ def install(
         machine.power_off()
     for other in others:
         other.unlink()
-    return Installed(disk, hardware.firmware_vars, f"{host}/{name}", "latest")
+    variables = hardware.firmware_vars
+    return Installed(disk, variables, f"{host}/{name}", "latest", hardware.bios)
 
 
 class Journey:
@@ -108,6 +116,7 @@ class Journey:
         self._repository = start.repository
         self._tag = start.tag
         self._saved = start.saved
+        self._bios = start.bios
         self._name = name
         self._logs = logs
         self._disk = disks.copy(start.disk, directory / f"{name}.img")
@@ -167,12 +176,12 @@ class Journey:
         saved = self.machine.save(directory)
         self.cut_power()
         disk, firmware_vars = saved.hardware.disks[0].path, saved.hardware.firmware_vars
-        return Installed(disk, firmware_vars, self._repository, self._tag, saved)
+        return Installed(disk, firmware_vars, self._repository, self._tag, self._bios, saved)
 
     def _begin(self, resume: Saved | None) -> Machine:
         assert self._machine is None, "the machine is on"
         self._boots += 1
-        hardware = installed(self._disk, self._firmware_vars, network=True)
+        hardware = installed(self._disk, self._firmware_vars, network=True, bios=self._bios)
         console = self._logs / f"{self._name}-{self._boots}.txt"
         machine = self._running.enter_context(
             Machine(hardware, keep_console=console, resume=resume)

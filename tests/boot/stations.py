@@ -120,7 +120,7 @@ def demonstrate(demo_os: DemoOs, directory: Path, logs: Path) -> Demonstration:
     return Demonstration(disk, firmware_vars, done.returncode, said)
 
 
-def save_live(demo_os: DemoOs, directory: Path, logs: Path) -> Saved:
+def save_live(demo_os: DemoOs, directory: Path, logs: Path, *, bios: bool = False) -> Saved:
     """Boot the live machine, with network and blank disks, and save it."""
     firmware_vars = directory / "vars.fd"
     shutil.copyfile(find_qemu().firmware_vars, firmware_vars)
@@ -131,8 +131,10 @@ def save_live(demo_os: DemoOs, directory: Path, logs: Path) -> Saved:
         Disk(disks.blank(directory / "blank.img", TARGET_SIZE_BYTES), "blank"),
         own=disks.copy(demo_os.live_image, directory / "live.img"),
         network=True,
+        bios=bios,
     )
-    with Machine(hardware, keep_console=logs / "live-machine.txt") as machine:
+    console = logs / ("live-bios.txt" if bios else "live-machine.txt")
+    with Machine(hardware, keep_console=console) as machine:
         machine.wait_ready()
         machine.wait_running()
         saved = machine.save(directory / "saved")

@@ -7,6 +7,7 @@ systemd-boot by sort key, and GRUB's by names which are compared as RPM compares
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from collections.abc import Callable
 from functools import cmp_to_key
@@ -19,11 +20,12 @@ from hypothesis import strategies as st
 from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import NewItem, compose_menu
 from bootc.boot.menu_read import Item
-from bootc.boot.menu_write import commit_staged, write_staged
+from bootc.boot.menu_write import commit_staged, remove_entry, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.bls import boot_counter, parse_entry, without_counter
 from bootc.formats.osrelease import OsRelease
 from support.bootdirs import (
+    GRUB_GENERATED,
     SCHEMES,
     SYSTEMD,
     SYSTEMD_UKI,
@@ -148,6 +150,84 @@ def test_menus_come_back_in_order(
             assert menu.deployments == tuple(item.deployment for item in order)
             assert [item.artifact for item in menu.items] == [item.artifact for item in order]
             assert (menu.foreign, menu.findings) == ((), ())
+
+
+#: What others and administrators do to the entries between two menus.
+changes = st.lists(
+    st.sampled_from(["foreign", "edited", "removed menu", "removed entry", "staged only"]),
+    max_size=3,
+)
+
+
+def as_grub_reads(script: bytes) -> list[tuple[str, list[str]]]:
+    """Return the id and the words of ``linux`` of each entry, by the rules of POSIX quoting."""
+    found: list[tuple[str, list[str]]] = []
+    for line in script.decode().splitlines():
+        words = shlex.split(line)
+        if words[0] == "menuentry":
+            found.append((words[words.index("--id") + 1], []))
+        elif words[0] == "linux":
+            found[-1][1].extend(words[1:])
+    return found
+
+
+def as_entries_say(directory: Path, items: tuple[Item, ...]) -> list[tuple[str, list[str]]]:
+    """Model the menu: our entries in their order, then those of others that start a kernel."""
+    names = [item.name for item in items]
+    ids = {item.name: f"bootc-{item.deployment}" for item in items}
+    others = sorted(path.name for path in directory.glob("other-*.conf"))
+    found = []
+    for name in [*names, *reversed(others)]:
+        entry = parse_entry((directory / name).read_bytes())
+        if entry.linux is not None:
+            options = (entry.options or "").replace('"', "").split()
+            found.append((ids.get(name, name.removesuffix(".conf")), [entry.linux, *options]))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(steps.map(lambda some: some[0]), changes), min_size=1, max_size=4))
+def test_the_generated_menu_agrees_with_the_entries(
+    sequence: list[tuple[tuple[list[int], OsRelease], list[str]]],
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as path,
+        open_boot(Path(path), GRUB_GENERATED) as dirs,
+    ):
+        entries = Path(dirs.menu.path, GRUB_GENERATED.entries)
+        menu_file, last = entries / "grub.cfg", Path(dirs.menu.path, "grub2/bootc-last.cfg")
+        for (numbers, release), what in sequence:
+            order = next_menu(dirs, numbers, release)
+            write_staged(dirs, compose_menu(GRUB_GENERATED, order))
+            entries.mkdir(parents=True, exist_ok=True)
+            for number, change in enumerate(what):
+                live = read_menu(dirs, staged=False).items
+                match change:
+                    case "foreign":
+                        kind = "linux /other" if number else "efi /other.efi"
+                        text = f'{kind}\noptions a={number} "b"\n'
+                        (entries / f"other-{number}.conf").write_text(text)
+                    case "edited" if live:
+                        edited = entries / live[-1].name
+                        edited.write_bytes(edited.read_bytes() + b"options more\n")
+                    case "removed menu":
+                        menu_file.unlink(missing_ok=True)
+                    case "removed entry" if len(live) > 1:
+                        remove_entry(dirs, live[-1])
+                        assert as_grub_reads(menu_file.read_bytes()) == as_entries_say(
+                            entries, live[:-1]
+                        )
+                        assert last.read_bytes() == menu_file.read_bytes()
+                    case "staged only":
+                        write_staged(dirs, compose_menu(GRUB_GENERATED, order))
+            commit_staged(dirs, order[0].deployment)
+            menu = read_menu(dirs, staged=False)
+            assert [f for f in menu.findings if "grub.cfg" in f.subject] == []
+            script = menu_file.read_bytes()
+            assert as_grub_reads(script) == as_entries_say(entries, menu.items)
+            assert script.startswith(f"set bootc_first='{order[0].deployment}'\n".encode())
+            assert last.read_bytes() == script
+            assert "grub.cfg" not in menu.foreign
 
 
 counters = st.one_of(

@@ -19,17 +19,19 @@ SYSTEMD = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 SYSTEMD_UKI = Scheme(Bootloader.SYSTEMD, BootType.UKI)
 GRUB_CC = Scheme(Bootloader.GRUB_CC, BootType.BLS)
 GRUB = Scheme(Bootloader.GRUB, BootType.BLS)
+GRUB_GENERATED = Scheme(Bootloader.GRUB, BootType.BLS, generated=True)
 GRUB_UKI = Scheme(Bootloader.GRUB, BootType.UKI)
 #: The loaders and the boot types with a boot menu.
 MENU_LOADERS = (Bootloader.GRUB, Bootloader.GRUB_CC, Bootloader.SYSTEMD)
 MENU_BOOT_TYPES = (BootType.BLS, BootType.UKI)
-SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_CC, GRUB, GRUB_UKI)
+SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_CC, GRUB, GRUB_GENERATED, GRUB_UKI)
 
 FEDORA = OsRelease({"ID": "fedora", "VERSION_ID": "43", "PRETTY_NAME": "Fedora Linux 43"})
 
 
 def scheme_name(scheme: Scheme) -> str:
-    return f"{scheme.bootloader}-{scheme.boot_type}"
+    generated = "-generated" if scheme.generated else ""
+    return f"{scheme.bootloader}-{scheme.boot_type}{generated}"
 
 
 def deployment(number: int) -> Digest:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootc.boot.scheme import GENERATED_MENU
 from bootc.formats.origin import BootType
 from support.machine import FakeMachine
 from support.room import CLUSTER_BYTES, Volume, clusters_of, directory_clusters
@@ -190,15 +191,27 @@ class Room:
             if writes.removes:
                 return Range(1, clusters_of(size) + MARGIN)
             return Range(min(writes.menu, 1), clusters_of(size + 400 * writes.menu) + MARGIN)
+        generated = entries / GENERATED_MENU
+        if writes.removes and not writes.menu and generated.exists():
+            return Range(1, clusters_of(generated.stat().st_size) + MARGIN)
         if not writes.menu:
             return Range(0, 0)
         ours = [clusters_of(path.stat().st_size) for path in entries.glob("bootc_*-[01].conf")]
-        foreign = [path for path in entries.iterdir() if not path.name.startswith("bootc_")]
+        foreign = [
+            path
+            for path in entries.iterdir()
+            if not path.name.startswith("bootc_") and path != generated
+        ]
         names = [path.name for path in foreign]
         files = sum(clusters_of(path.stat().st_size) for path in foreign)
         low = files + writes.menu * min(ours) + directory_clusters(names)
         high = files + writes.menu * max(ours)
         high += directory_clusters([*names, *["x" * 60] * writes.menu]) + MARGIN
+        if self.machine.scheme.generated:
+            # An entry of the generated menu names the deployment four times. There is a copy.
+            low += clusters_of(4 * 128 * writes.menu)
+            text = sum(2 * path.stat().st_size for path in foreign) + 1200 * (writes.menu + 1)
+            high += 2 * clusters_of(text)
         return Range(low, high)
 
     def _staged(self, writes: Writes) -> Range:

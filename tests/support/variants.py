@@ -15,6 +15,8 @@ v4       11      renamed-demo  v3-plain with a third kernel set
 
 ``u2-two`` is u2 as version 9.2. Its unified kernel image names the image in both format versions.
 
+The family ``g`` has g1 and g2: v1 and v2 with GRUB, whose files come from ``tools/grub-tree``.
+
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
 begins with one more archive: it boots alike and has another boot digest. What is said of a
@@ -47,12 +49,14 @@ from bootc.oci.source import open_source
 from bootc.oci.trees import boot_tree, image_id_of
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
-from support import initramfs, ukify
+from support import grubtree, initramfs, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
 from testbed.demo_os import DemoOs
 
 #: Families, by the letter that their tags begin with: a kernel and an initramfs, or one image.
 TYPE1, UKI = "v", "u"
+#: The kernel and initramfs of the family v, and GRUB.
+GRUB = "g"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -110,6 +114,12 @@ def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
 
 def _recipes(family: str) -> dict[str, _Recipe]:
     second = _changes("9", "debian-demo", "second")
+    if family == GRUB:
+        members = grubtree.members()
+        return {
+            "g1": _Recipe("1", "debian-demo", members),
+            "g2": _Recipe("9", "debian-demo", (*second, *members)),
+        }
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")
     brought = file(REMOVED_DEFAULT, b"brought by version 9\n")

@@ -1,8 +1,8 @@
 """The QEMU command line of a machine, as a pure function of its description.
 
-Machines are q35 with OVMF, so they have EFI variables however they boot, and
-virtio disks in the order given: ``/dev/vda``, ``/dev/vdb`` and so on, also found
-as ``/dev/disk/by-id/virtio-SERIAL``. A machine that reboots ends instead, and
+Machines are q35 with OVMF, so they have EFI variables however they boot, or with
+QEMU's own BIOS. They have virtio disks in the order given: ``/dev/vda``, ``/dev/vdb`` and
+so on, also found as ``/dev/disk/by-id/virtio-SERIAL``. A machine that reboots ends instead, and
 whoever started it starts it again, unless it is told to stay. With the network,
 the guest reaches the host's loopback interface at 10.0.2.2 and is itself 10.0.2.15.
 """
@@ -79,7 +79,10 @@ class DirectBoot:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The parts of a machine, what it runs on, and what it is told."""
+    """The parts of a machine, what it runs on, and what it is told.
+
+    A machine with a BIOS has no firmware variables; the file is not used.
+    """
 
     firmware_vars: Path
     disks: Sequence[Disk]
@@ -88,6 +91,7 @@ class Hardware:
     memory_mib: int = 2048
     credentials: Mapping[str, bytes] = field(default_factory=dict)
     accelerator: str = field(default_factory=accelerator)
+    bios: bool = False
 
 
 def qemu_command(
@@ -115,10 +119,11 @@ def qemu_command(
     argv += ["-cpu", _CPU_EMULATED if hardware.accelerator.startswith("tcg") else "max"]
     argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
     argv += [] if stay else ["-no-reboot"]
-    code = _escape(qemu.firmware_code)
-    argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
-    variables = _escape(hardware.firmware_vars)
-    argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
+    if not hardware.bios:
+        code = _escape(qemu.firmware_code)
+        argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
+        variables = _escape(hardware.firmware_vars)
+        argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
     for disk in hardware.disks:
         argv += ["-drive", disk.option()]
         argv += ["-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"]

@@ -65,6 +65,7 @@ class DemoOs:
         *more: Disk,
         own: Path | None = None,
         network: bool = False,
+        bios: bool = False,
     ) -> Hardware:
         """Return the live machine, with a disk to install on.
 
@@ -84,11 +85,17 @@ class DemoOs:
                 " ".join([f"root={LIVE_DEVICE} rw console=ttyS0", *_ON_A_BUSY_HOST]),
             ),
             network=network,
+            bios=bios,
         )
 
 
-def installed(target: Path, firmware_vars: Path, *more: Disk, network: bool = False) -> Hardware:
+def installed(
+    target: Path, firmware_vars: Path, *more: Disk, network: bool = False, bios: bool = False
+) -> Hardware:
     """The machine that boots what was installed."""
     return Hardware(
-        firmware_vars=firmware_vars, disks=[Disk(target, "target"), *more], network=network
+        firmware_vars=firmware_vars,
+        disks=[Disk(target, "target"), *more],
+        network=network,
+        bios=bios,
     )

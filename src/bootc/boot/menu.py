@@ -14,6 +14,7 @@ Every implementation promises:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -87,7 +88,13 @@ def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     Problems become findings, not exceptions. Only the announcement in ``/run`` says that a staged
     menu is complete, and for which deployment.
     """
-    return menu_read.read_files(dirs, staged=staged)
+    menu = menu_read.read_files(dirs, staged=staged)
+    if staged or not dirs.scheme.generated:
+        return menu
+    # Few machines have such a menu, and bootc status has to be fast.
+    from bootc.boot.menu_generate import check_menu
+
+    return dataclasses.replace(menu, findings=(*menu.findings, *check_menu(dirs)))
 
 
 def open_menu(dirs: BootDirs) -> BootMenu:

@@ -30,7 +30,7 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
 from bootc.errors import Error
-from bootc.formats import bls, cmdline, grubcfg
+from bootc.formats import bls, cmdline, grubcfg, grubmenu
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
@@ -132,7 +132,7 @@ def compose_menu(
     Raises:
         CannotCompose: there is no deployment, one is there twice, or one needs another kind of
             menu.
-        BlsError, GrubCfgError: an entry cannot be written as text.
+        BlsError, GrubCfgError: an entry cannot be written as text, or GRUB cannot start it.
     """
     if not ordered:
         raise CannotCompose("a boot menu cannot be empty: nothing would boot")
@@ -150,6 +150,8 @@ def compose_menu(
             version = entry.version or item.deployment.hex
             name = _file_name(scheme, os_id, version, rank, {name for name, _ in files})
             files.append((name, bls.serialise_entry(entry)))
+            if scheme.generated:
+                grubmenu.check_entry(entry)
     _check_kind(scheme, ordered, len(files))
     return tuple(
         (_counted(scheme, name, item, rank), data)

@@ -136,6 +136,20 @@ def files_of(directory: Dir, item: Item) -> tuple[str, ...]:
     )
 
 
+def entries_in(
+    directory: Dir, scheme: Scheme
+) -> tuple[tuple[Item, ...], tuple[tuple[str, bls.Entry], ...]]:
+    """Return the entries of a directory in their order: ours, and those of other systems.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    reading = _Reading(scheme)
+    reading.entries(directory, directory.path)
+    foreign = reading.foreign_entries
+    return reading.menu().items, tuple((name, foreign[name]) for name in grub_order(foreign))
+
+
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
     """Tell whether an entry of GRUB's ``user.cfg`` is foreign."""
     return schemes.uki_artifact(entry.chainloader or "") is None
@@ -177,6 +191,7 @@ class _Reading:
     foreign: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     recounted: list[str] = field(default_factory=list)
+    foreign_entries: dict[str, bls.Entry] = field(default_factory=dict)
 
     def menu(self) -> Menu:
         found: dict[Digest, Item] = {}
@@ -233,7 +248,7 @@ class _Reading:
 
     def _entry(self, directory: Dir, name: str) -> Item | None:
         """Read an entry; note a foreign or damaged one down and return None."""
-        if name == OLD_MARK or name.startswith(atomic.FILE_PREFIX):
+        if name in (OLD_MARK, schemes.GENERATED_MENU) or name.startswith(atomic.FILE_PREFIX):
             return None
         # FAT ignores the case of letters, so a foreign name may not differ only in case.
         folded = name.lower()
@@ -248,6 +263,7 @@ class _Reading:
             deployment, *also = images_of(entry)
         except NotOurEntry as exc:
             if not ours:
+                self.foreign_entries[name] = entry
                 self._is_foreign(name, exc.message)
                 return None
             self.findings.append(Finding(FindingKind.MALFORMED, name, exc.message))

@@ -9,6 +9,8 @@ Promises, also on FAT, which has no journal:
   committing once.
 * The new menu has the foreign entries of the live menu, as they are at the commit. Its entries
   have the boot counters that their entries in the live menu have at the commit.
+* Where GRUB reads a generated menu, it is in the directory of the entries that it is generated
+  from. Therefore one exchange replaces both.
 
 Another implementation may write and exchange the same menus. Therefore nothing inside a menu can
 say how far its writer got. The deployment that a menu boots by default tells the two menus apart.
@@ -24,6 +26,7 @@ from collections.abc import Iterable
 
 from bootc.boot import scheme as schemes
 from bootc.boot.foreign_entries import carry_foreign
+from bootc.boot.menu_generate import generate_menu
 from bootc.boot.menu_read import (
     MAX_MENU_BYTES,
     OLD_MARK,
@@ -118,6 +121,7 @@ def commit_staged(dirs: BootDirs, first: Digest) -> bool:
             _commit_directory(dirs, first)
         elif not _boots(dirs, dirs.scheme.entries, first):
             raise _not_staged(dirs, first)
+    _keep_last(dirs)
     try:
         _clean_up(dirs)
     except OSError as exc:
@@ -174,7 +178,9 @@ def remove_entry(dirs: BootDirs, item: Item) -> None:
                 else:
                     for entry in files_of(directory, item):
                         directory.unlink(entry)
+                    _generate(dirs, directory)
                 os.fsync(directory.fileno())
+        _keep_last(dirs)
 
 
 def _remove_from_file(directory: Dir, name: str, deployment: Digest) -> None:
@@ -194,7 +200,40 @@ def _write_directory(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> None
         for name, data in files:
             atomic.write_file(staged, name, data, durable=True)
         _carry(dirs, staged)
+        _generate(dirs, staged)
         dirs.menu.sync()
+
+
+def _generate(dirs: BootDirs, directory: Dir) -> None:
+    """Generate GRUB's menu of the entries in a directory, if GRUB reads a generated menu."""
+    if not dirs.scheme.generated:
+        return
+    menu = generate_menu(directory, dirs.scheme)
+    for finding in menu.findings:
+        _log.warning("GRUB's menu lacks the boot entry %s: %s", finding.subject, finding.text)
+    _write_if_new(directory, schemes.GENERATED_MENU, menu.data)
+
+
+def _keep_last(dirs: BootDirs) -> None:
+    """Copy the live menu for GRUB, which reads the copy if another program's menu replaces it."""
+    if not dirs.scheme.generated or dirs.scheme.menu_is_file:
+        return
+    path = f"{dirs.scheme.entries}/{schemes.GENERATED_MENU}"
+    parent, _, name = schemes.LAST_MENU.rpartition("/")
+    try:
+        data = dirs.menu.read_bytes(path, MAX_MENU_BYTES)
+        with dirs.menu.ensure_dir(parent) as directory:
+            _write_if_new(directory, name, data)
+    except OSError as exc:
+        _log.warning("the copy of the boot menu is an older one: %s", one_line(exc))
+
+
+def _write_if_new(directory: Dir, name: str, data: bytes) -> None:
+    # A file that cannot be read is replaced.
+    with contextlib.suppress(OSError):
+        if directory.read_bytes(name, MAX_MENU_BYTES) == data:
+            return
+    write_stream(directory, name, [data])
 
 
 def _boots(dirs: BootDirs, path: str, deployment: Digest) -> bool:
@@ -222,6 +261,7 @@ def _commit_directory(dirs: BootDirs, first: Digest) -> None:
             carry_foreign(current, staged)
             if dirs.scheme.counts_boots:
                 _carry_counters(dirs, staged, first)
+            _generate(dirs, staged)
             menu.sync()
             # systemd-bless-boot renames the entry of the running system when it has booted.
             if current.names() == names:

@@ -12,6 +12,9 @@ grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
 =================  ==========================================  =========================
 
+A GRUB that does not read boot entries reads a menu that is generated from them: the file
+``grub.cfg`` beside the entries. It is part of the directory that replaces the live menu.
+
 With systemd-boot an extended boot loader partition (XBOOTLDR) takes the place of the ESP.
 
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
@@ -44,6 +47,10 @@ GLOBAL_ADDONS = "loader/addons"
 _EXTRA = ".extra.d"
 _PREFIX = "bootc_composefs-"
 _ENTRIES = "loader/entries"
+#: The menu generated from the entries, in their directory.
+GENERATED_MENU = "grub.cfg"
+#: Its copy, for the day when another program replaces the entries and generates no menu.
+LAST_MENU = "grub2/bootc-last.cfg"
 #: GRUB's menu of unified kernel images.
 USER_CFG = "grub2/user.cfg"
 _STAGED = ".staged"
@@ -61,11 +68,14 @@ class Scheme:
         boot_type: The boot type of new deployments.
         separate_boot: Whether ``/sysroot/boot`` is a file system of its own. GRUB's paths start
             there in this case.
+        generated: Whether the configuration of GRUB reads a menu that is generated from the
+            entries.
     """
 
     bootloader: Bootloader
     boot_type: BootType
     separate_boot: bool = False
+    generated: bool = False
 
     @property
     def has_menu(self) -> bool:

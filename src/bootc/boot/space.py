@@ -19,12 +19,19 @@ from dataclasses import dataclass
 
 from bootc.boot.artifacts import WITH_KERNELS, Artifact, ArtifactKind
 from bootc.boot.foreign_entries import differing
-from bootc.boot.menu_read import MAX_MENU_BYTES, foreign_files, is_foreign
+from bootc.boot.menu_generate import generate_menu
+from bootc.boot.menu_read import (
+    MAX_MENU_BYTES,
+    Item,
+    foreign_files,
+    is_foreign,
+)
 from bootc.boot.menu_write import whole_file
-from bootc.boot.scheme import USER_CFG, BootDirs, Scheme
+from bootc.boot.scheme import GENERATED_MENU, USER_CFG, BootDirs, Scheme
 from bootc.errors import Error
-from bootc.formats import grubcfg
+from bootc.formats import bls, grubcfg, grubmenu
 from bootc.formats.grubcfg import GrubCfgError
+from bootc.formats.grubmenu import MenuItem
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 from bootc.fs.visit import files_below
@@ -38,6 +45,8 @@ _RECORD_BYTES = 32
 _RECORD_CHARACTERS = 13
 #: Each new file first has a temporary name, for which its directory may have to grow.
 _TEMPORARY = 1
+#: The size of the id of a deployment.
+_ID_BYTES = 128
 
 
 class NoSpaceOnBoot(Error):
@@ -209,6 +218,10 @@ def staging_clusters(dirs: BootDirs, files: Sequence[tuple[str, bytes]], cluster
             foreign = foreign_files(live)
             count += _files(live, foreign, cluster_bytes)
             names += foreign
+    if dirs.scheme.generated:
+        # In the staged menu, and in the copy of the menu that was committed last.
+        count += 2 * _file(_generated_bytes(dirs, files), cluster_bytes)
+        names.append(GENERATED_MENU)
     return count + _directory(names, cluster_bytes) + _TEMPORARY
 
 
@@ -252,15 +265,30 @@ def exchange_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
         return count + _directory(names, cluster_bytes) + _TEMPORARY
 
 
-def removal_clusters(dirs: BootDirs, cluster_bytes: int) -> int:
-    """Return how many clusters it takes to remove an entry of GRUB's menu in a file."""
-    return _files(dirs.menu, [USER_CFG], cluster_bytes) + _TEMPORARY
+def removal_clusters(dirs: BootDirs, item: Item, cluster_bytes: int) -> int:
+    """Return how many clusters it takes to remove an entry, if a file is written for that."""
+    if isinstance(item.entry, grubcfg.MenuEntry):
+        return _files(dirs.menu, [USER_CFG], cluster_bytes) + _TEMPORARY
+    if dirs.scheme.generated:
+        path = f"{dirs.scheme.entries}/{GENERATED_MENU}"
+        return _files(dirs.menu, [path], cluster_bytes) + _TEMPORARY
+    return 0
 
 
 def _files(above: Dir, names: Iterable[str], cluster_bytes: int) -> int:
     return sum(
         _file(info.st_size, cluster_bytes) for name in names for info in files_below(above, name)
     )
+
+
+def _generated_bytes(dirs: BootDirs, files: Iterable[tuple[str, bytes]]) -> int:
+    """Return the size of GRUB's menu of these boot entries and the foreign entries."""
+    name = f"bootc-{'0' * _ID_BYTES}"
+    items = [MenuItem(name, bls.parse_entry(data)) for _, data in files]
+    if dirs.menu.exists(dirs.scheme.entries):
+        with dirs.menu.open_dir(dirs.scheme.entries) as live:
+            items += generate_menu(live, dirs.scheme).foreign
+    return len(grubmenu.serialise("0" * _ID_BYTES, items))
 
 
 def _file(size_bytes: int, cluster_bytes: int) -> int:

@@ -197,6 +197,16 @@ def key_of(param: str) -> str:
     return _parts(param)[0]
 
 
+def without_quotes(param: str) -> str:
+    """Return a parameter without the quotes around it or around its value.
+
+    >>> without_quotes('a="b c"')
+    'a=b c'
+    """
+    key, equals, value = _unquoted(param).partition("=")
+    return f"{key}{equals}{_unquoted(value)}"
+
+
 def check(text: str) -> None:
     """Refuse arguments that somebody asks for and that no boot entry may get.
 

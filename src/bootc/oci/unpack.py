@@ -16,8 +16,9 @@ Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an 
 from __future__ import annotations
 
 import itertools
+import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import zstandard
 
@@ -133,6 +134,26 @@ def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, byte
         at = entry.body_offset + entry.size_bytes
         yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset, entry.path))
     _drain(blob)
+
+
+def paths_of(blob: Blob) -> Generator[str, None, None]:
+    """Yield the paths of a layer's entries, and check the blob at the end. Nothing is stored.
+
+    A path has no leading ``/`` or ``./``. The caller reads to the end, or closes the iterator.
+
+    Raises:
+        DigestMismatch, LayerError, TarError: the layer is damaged.
+    """
+    archive = _Chunks(decompress(blob))
+    try:
+        for entry in HeaderReader(archive.read):
+            path = os.path.normpath(entry.path.lstrip(b"/"))
+            yield path.decode("utf-8", "surrogateescape")
+            rest = entry.size_bytes + entry.padding_bytes
+            for _ in archive.pieces(rest, entry.body_offset, entry.path):
+                pass
+    finally:
+        _drain(blob)
 
 
 def decompress(blob: Blob) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import pytest
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import compose_menu
+from bootc.boot.menu_generate import generate_menu
 from bootc.boot.menu_read import OLD_MARK, Menu, foreign_files
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import Entry
@@ -15,6 +16,7 @@ from bootc.fs.dir import Dir
 from support.bootdirs import (
     GRUB,
     GRUB_CC,
+    GRUB_GENERATED,
     GRUB_UKI,
     SCHEMES,
     SYSTEMD,
@@ -43,6 +45,9 @@ def put_menu(tmp_path: Path, scheme: Scheme, *numbers: int, staged: bool = False
     place = root_of(tmp_path, scheme) / (scheme.staged if staged else scheme.entries)
     for name, data in compose_menu(scheme, [item_of(scheme, number) for number in numbers]):
         put(place if scheme.menu_is_file else place / name, data)
+    if scheme.generated:
+        with Dir.open(place) as directory:
+            put(place / "grub.cfg", generate_menu(directory, scheme).data)
 
 
 def menu_of(tmp_path: Path, scheme: Scheme = SYSTEMD, *, staged: bool = False) -> Menu:
@@ -194,6 +199,43 @@ def test_something_else_in_place_of_the_menu(tmp_path: Path, scheme: Scheme, sta
     menu = menu_of(tmp_path, scheme, staged=staged)
     assert menu.items == ()
     assert [finding.kind for finding in menu.findings] == kinds
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "removed", "missing"])
+def test_a_generated_menu_that_disagrees_with_the_entries(tmp_path: Path, change: str) -> None:
+    put_menu(tmp_path, GRUB_GENERATED, 1, 2)
+    entries = tmp_path / "boot" / GRUB_GENERATED.entries
+    first = entries / "bootc_fedora-9999-1.conf"
+    match change:
+        case "edited":
+            first.write_bytes(first.read_bytes().replace(b" rw ", b" ro "))
+        case "added":
+            put(entries / "other.conf", b"title Other\nlinux /vmlinuz\n")
+        case "removed":
+            first.unlink()
+        case "missing":
+            (entries / "grub.cfg").unlink()
+    found = [f for f in menu_of(tmp_path, GRUB_GENERATED).findings if "grub.cfg" in f.subject]
+    assert [(f.kind, f.subject) for f in found] == [
+        (FindingKind.MALFORMED, "loader/entries/grub.cfg")
+    ]
+
+
+def test_an_entry_that_grub_cannot_start_is_not_in_its_menu(tmp_path: Path) -> None:
+    put_menu(tmp_path, GRUB_GENERATED, 1, 2)
+    entries = tmp_path / "boot" / GRUB_GENERATED.entries
+    put(entries / "b.conf", b"title B\nlinux /b\noptions path=C:\\x\n")
+    put(entries / "a-1.conf", b"title A\nlinux /a\ninitrd /i\ninitrd /j\ndevicetree /d\n")
+    put(entries / "windows.conf", WINDOWS)
+    with Dir.open(entries) as directory:
+        menu = generate_menu(directory, GRUB_GENERATED)
+    assert [entry.name for entry in menu.entries] == [f"bootc-{A}", f"bootc-{B}", "a-1"]
+    assert [(finding.subject, finding.kind) for finding in menu.findings] == [
+        ("b.conf", FindingKind.MALFORMED)
+    ]
+    assert menu.data.endswith(
+        b"menuentry 'A' --id 'a-1' {\n\tlinux '/a'\n\tinitrd '/i' '/j'\n\tdevicetree '/d'\n}\n"
+    )
 
 
 def test_a_menu_that_leads_outside(tmp_path: Path) -> None:

@@ -211,7 +211,8 @@ def test_a_damaged_file_needs_no_room(tmp_path: Path) -> None:
 
 def test_removing_from_a_file(tmp_path: Path) -> None:
     with machine(tmp_path, GRUB_UKI) as (dirs, volume), limited(volume):
-        volume.leave(removal_clusters(dirs, CLUSTER_BYTES))
-        remove_entry(dirs, read_menu(dirs, staged=False).items[1])
+        item = read_menu(dirs, staged=False).items[1]
+        volume.leave(removal_clusters(dirs, item, CLUSTER_BYTES))
+        remove_entry(dirs, item)
         assert len(read_menu(dirs, staged=False).items) == 1
         assert [path.name for path in Path(dirs.menu.path, "grub2").iterdir()] == ["user.cfg"]

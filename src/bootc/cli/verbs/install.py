@@ -105,7 +105,7 @@ _COMMAND = Command(
                 ),
                 Option(
                     ("--bootloader",),
-                    "The boot loader: systemd.",
+                    "The boot loader: systemd, or grub on a machine with a BIOS.",
                     metavar="NAME",
                     choices=_BOOTLOADERS,
                 ),

@@ -176,8 +176,13 @@ def find_boot_dirs(
             esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
             yield BootDirs(scheme, esp, esp)
             return
+        # Few machines have GRUB, and bootc status has to be fast.
+        from bootc.boot.grub import reads_generated_menu
+
         menu, separate = _enter_grub_boot(stack, physical, root, writable=writable)
-        scheme = dataclasses.replace(scheme, separate_boot=separate)
+        scheme = dataclasses.replace(
+            scheme, separate_boot=separate, generated=reads_generated_menu(menu)
+        )
         binaries = menu
         if scheme.binaries_on_esp:
             binaries = _enter_esp(stack, _esp_of(physical, esps), writable=writable)

@@ -78,7 +78,10 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     _choose_block_setup(request, known)
     kargs = (*known.kargs, *request.kargs)
     _check_kargs(kargs)
+    loader.check_kernel_arguments(kargs)
     partition.require_layout(machine)
+    if machine not in loader.machines:
+        raise InstallRefused(f"{loader.title} does not start a machine of architecture {machine}")
     esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
     for tool in (*loader.tools, *_TOOLS, *esp_tools, root_fs.tool):
         process.find_tool(tool)

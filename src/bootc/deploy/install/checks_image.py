@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Collection
+from contextlib import closing
 
 from bootc.boot.image_kernel import is_uki_path
 from bootc.boot.uki import MAX_UKI_BYTES
@@ -24,12 +26,16 @@ from bootc.formats.ocispec import Descriptor, ImageConfig
 from bootc.formats.pe import PeError, Uki
 from bootc.formats.splitstream import StreamReader
 from bootc.formats.tar import Entry, EntryKind
+from bootc.fs.imageroot import ImageRoot
 from bootc.oci import unpack
 from bootc.oci.source import Source
 from bootc.repository.sink import DigestOnly
 
 #: A kernel with its initramfs is smaller; a larger layer holds a whole system.
 _MAX_LAYER_BYTES = 256 << 20
+#: Names by which a layer removes what lower layers have: a file, or the content of a directory.
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
 #: Any algorithm will do: only the names in the layer are used.
 _ALGORITHM = Algorithm.SHA512
 
@@ -52,6 +58,54 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
         return
     for optional in _ukis_in(source, source.layers[-1], diff_ids[-1]):
         check_uki(decisions, missing_verity_allowed=optional)
+
+
+def find_in_image(source: Source, paths: Collection[str]) -> Collection[str]:
+    """Return those of several paths that an image has.
+
+    The layers are read from the topmost down, until each path is found or known to be removed.
+
+    Raises:
+        Error, OSError: a layer cannot be read.
+    """
+    found: set[str] = set()
+    unknown = set(paths)
+    for descriptor in reversed(source.layers):
+        if not unknown:
+            break
+        removed: set[str] = set()
+        with (
+            doing(f"Reading layer {descriptor.digest}"),
+            source.blob(descriptor) as blob,
+            closing(unpack.paths_of(blob)) as names,
+        ):
+            for name in names:
+                if name in unknown:
+                    found.add(name)
+                    unknown.discard(name)
+                    if not unknown:
+                        break
+                parent, _, base = name.rpartition("/")
+                if base == _OPAQUE:
+                    removed.add(parent)
+                elif base.startswith(_WHITEOUT):
+                    removed.add(f"{parent}/{base.removeprefix(_WHITEOUT)}".lstrip("/"))
+        # A layer removes only what lower layers have.
+        unknown = {path for path in unknown if not _is_below(path, removed)}
+    return found
+
+
+def find_in_tree(root: ImageRoot, paths: Collection[str]) -> Collection[str]:
+    """Return those of several paths that the root of an image has.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    return {path for path in paths if root.stat(path) is not None}
+
+
+def _is_below(path: str, removed: Collection[str]) -> bool:
+    return any(not name or path == name or path.startswith(f"{name}/") for name in removed)
 
 
 def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list[bool]:

@@ -22,6 +22,7 @@ from bootc.deploy.install.loader_installer import BootTarget, NewDeployment
 from bootc.deploy.install.request import InstallRequest
 from bootc.errors import doing
 from bootc.events import Message, Sink, stage
+from bootc.formats import cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
 from bootc.fs import atomic, mounts
@@ -59,6 +60,8 @@ def deploy_image(
         pulled = pull(repository, source, sink)
         booting = decide_booting(request, decisions, target.root_uuid, pulled, repository)
         loader.check_boot_type(booting.boot_type)
+        # The image asks for arguments, too.
+        loader.check_kernel_arguments(tuple(cmdline.parse(booting.options or "")))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         boot = loader.boot_dirs(target, booting.boot_type)
         with _mounted_image(repository, pulled.image_id) as image:
@@ -82,9 +85,9 @@ def deploy_image(
                 _lay_out_root(root)
                 create_var(root, image)
                 _create_state(root, repository, pulled.image_id, origin)
-        repository.sync()
-        with stage(sink, "entry", "Writing the boot entry"):
-            loader.commit(deployment, target, boot)
+            repository.sync()
+            with stage(sink, "entry", "Writing the boot entry"):
+                loader.commit(deployment, target, boot)
     return pulled
 
 

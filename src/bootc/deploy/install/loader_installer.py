@@ -6,15 +6,18 @@ loader it has: it asks this protocol what the loader needs.
 
 An installation calls a loader in this order:
 
-1. :meth:`LoaderInstaller.check_boot_type`, when the image is pulled;
-2. :meth:`LoaderInstaller.write_programs`, with the image mounted;
-3. :meth:`LoaderInstaller.write_kernel`;
-4. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
+1. :meth:`LoaderInstaller.check_kernel_arguments` and :meth:`LoaderInstaller.image_needs`, before
+   the disk is touched;
+2. :meth:`LoaderInstaller.check_boot_type`, when the image is pulled;
+3. :meth:`LoaderInstaller.write_programs`, with the image mounted;
+4. :meth:`LoaderInstaller.write_kernel`;
+5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
    on the disk. Before this call the disk boots nothing.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,6 +101,26 @@ class NewDeployment:
     generic: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ImageNeed:
+    """A file that the image must have for a loader.
+
+    Attributes:
+        paths: The places where it may be; one of them is enough.
+        package: The Debian package that brings it.
+    """
+
+    paths: tuple[str, ...]
+    package: str
+
+
+class Firmware(enum.StrEnum):
+    """The firmware that starts a boot loader, by its name in the origin."""
+
+    UEFI = "uefi"
+    BIOS = "bios"
+
+
 class LoaderInstaller(Protocol):
     """One boot loader, as an installation installs it."""
 
@@ -110,8 +133,16 @@ class LoaderInstaller(Protocol):
         """The name in messages."""
 
     @property
+    def firmware(self) -> Firmware:
+        """The firmware that starts the loader."""
+
+    @property
     def tools(self) -> tuple[str, ...]:
         """The programs that the installing system must have."""
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The architectures that it starts, as ``uname -m`` prints them."""
 
     @property
     def needs_esp(self) -> bool:
@@ -127,6 +158,16 @@ class LoaderInstaller(Protocol):
     @property
     def kernel_place(self) -> str:
         """The place of the kernel, in messages."""
+
+    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
+        """Return the files that the image must have, for a machine of this architecture."""
+
+    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
+        """Check that the loader can pass these arguments on to the kernel.
+
+        Raises:
+            InstallRefused: it cannot.
+        """
 
     def check_boot_type(self, boot_type: BootType) -> None:
         """Check that the loader can start this kind of kernel.

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Collection
+
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
-from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_installer import Firmware, LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.printable import listed
 
 _DEFAULT = Bootloader.SYSTEMD.value
+_UEFI = "/sys/firmware/efi"
 #: One of each boot loader that this version installs.
-INSTALLERS: tuple[LoaderInstaller, ...] = (SystemdBootInstaller(),)
+INSTALLERS: tuple[LoaderInstaller, ...] = (SystemdBootInstaller(), GrubBiosInstaller())
 
 
-def choose_loader(request: InstallRequest, config: InstallConfig) -> LoaderInstaller:
+def choose_loader(
+    request: InstallRequest, config: InstallConfig, *, uefi: str = _UEFI
+) -> LoaderInstaller:
     """Return the boot loader to install: that of the request, else that of the configuration.
+
+    Args:
+        request: The request.
+        config: The configuration.
+        uefi: The directory that a machine with UEFI firmware has.
 
     Raises:
         InstallRefused: this version cannot install it.
@@ -22,13 +35,43 @@ def choose_loader(request: InstallRequest, config: InstallConfig) -> LoaderInsta
     asked = request.bootloader or config.bootloader or _DEFAULT
     if asked == Bootloader.NONE:
         raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
+    on_uefi = os.path.isdir(uefi)
     for installer in INSTALLERS:
-        if installer.name == asked:
+        # A disk for a machine with UEFI can be made on any machine.
+        if installer.name == asked and (installer.firmware is Firmware.UEFI or not on_uefi):
             return installer
+    what = f"bootloader {asked}"
+    if any(installer.name == asked for installer in INSTALLERS):
+        what += " on a machine with UEFI"
     raise InstallRefused(
-        f"bootloader {asked} is not supported yet by this version",
-        hint=f"use --bootloader {_DEFAULT}",
+        f"{what} is not supported yet by this version", hint=f"use --bootloader {_DEFAULT}"
     )
+
+
+def require_in_image(
+    loader: LoaderInstaller, machine: str, has: Callable[[Collection[str]], Collection[str]]
+) -> None:
+    """Check that an image has what a loader needs of it.
+
+    Args:
+        loader: The loader.
+        machine: The architecture of the machine.
+        has: Returns those of several paths that the image has.
+
+    Raises:
+        InstallRefused: a file is missing; the message names its package.
+    """
+    needs = loader.image_needs(machine)
+    if not needs:
+        return
+    found = has([path for need in needs for path in need.paths])
+    lacking = [need for need in needs if not any(path in found for path in need.paths)]
+    if lacking:
+        packages = listed(dict.fromkeys(need.package for need in lacking))
+        raise InstallRefused(
+            f"the image cannot install {loader.title}: it has no /{lacking[0].paths[0]}",
+            hint=f"build it with {packages}, or choose another boot loader with --bootloader",
+        )
 
 
 def finds_root_by_type(
@@ -36,9 +79,11 @@ def finds_root_by_type(
 ) -> bool:
     """Return whether the installed machine finds its root partition by the partition's type.
 
-    Only a user who asked for a loader by name is known to have an image that finds its root in
-    this way.
+    A loader that does not tell the partition needs the root by its UUID. Only a user who asked for
+    a loader by name is known to have an image that finds its root in this way.
     """
+    if not loader.tells_partition:
+        return False
     if config.discoverable_partitions is not None:
         return config.discoverable_partitions
-    return loader.tells_partition and (request.bootloader or config.bootloader) == loader.name
+    return (request.bootloader or config.bootloader) == loader.name

@@ -16,12 +16,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
 from bootc.deploy.bootable import note_label
-from bootc.deploy.install import checks, filesystem, running_image, target_disk
+from bootc.deploy.install import checks, filesystem, loaders, running_image, target_disk
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.checks_image import check_last_layer
+from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
 from bootc.deploy.install.config import read_config
 from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.loader_installer import BootTarget
@@ -32,6 +33,7 @@ from bootc.errors import Error, doing
 from bootc.events import Message, Sink, stage
 from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
+from bootc.fs.imageroot import ImageRoot
 from bootc.kernel import mount
 from bootc.oci import sigpolicy
 from bootc.oci.pull import Pulled, required_bytes
@@ -60,6 +62,7 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
             decisions, source.manifest_raw, source.config_raw, required_bytes(source)
         )
         check_last_layer(decisions, source)
+        _check_loader(request, decisions, source)
         _announce(request, decisions, source, sink)
         if not request.from_container:
             mounts.private_mount_namespace()
@@ -74,6 +77,16 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
         device=decisions.device.path,
         bootloader=decisions.loader.name,
     )
+
+
+def _check_loader(request: InstallRequest, decisions: Decisions, source: Source) -> None:
+    if not request.from_container:
+        has = partial(find_in_image, source)
+        loaders.require_in_image(decisions.loader, decisions.machine, has)
+        return
+    # The container has the files of the image.
+    with ImageRoot.open("/") as root:
+        loaders.require_in_image(decisions.loader, decisions.machine, partial(find_in_tree, root))
 
 
 def _announce(request: InstallRequest, decisions: Decisions, source: Source, sink: Sink) -> None:

@@ -38,7 +38,6 @@ from bootc.deploy.plan.steps import (
     RemoveEntry,
     WriteStagedMenu,
 )
-from bootc.formats import grubcfg
 
 #: Clusters for the directory of a new kernel, and for the growth of its parents.
 _DIRECTORIES = 4
@@ -130,8 +129,7 @@ def _room_for_menu(
             clusters = staging_clusters(dirs, files, cluster)
             clusters -= staged_clusters(dirs, cluster)
         case RemoveEntry(item):
-            rewrites = isinstance(item.entry, grubcfg.MenuEntry)
-            clusters = removal_clusters(dirs, cluster) if rewrites else 0
+            clusters = removal_clusters(dirs, item, cluster)
         case ExchangeMenu():
             clusters = exchange_clusters(dirs, cluster)
     required = clusters * cluster

@@ -88,7 +88,7 @@ def test_a_request_is_judged_before_the_machine(tmp_path: Path, commands: Comman
     """Everything is wrong; each step mends what was named and meets the next."""
     bad: dict[str, Any] = {
         "filesystem": "zfs",
-        "bootloader": "grub",
+        "bootloader": "grub-cc",
         "block_setup": "tpm2-luks",
         "kargs": ('a="',),
     }
@@ -96,7 +96,7 @@ def test_a_request_is_judged_before_the_machine(tmp_path: Path, commands: Comman
     config = InstallConfig(block=("direct", "tpm2-luks"))
     for key, words in (
         ("filesystem", "Unknown filesystem: zfs"),
-        ("bootloader", "bootloader grub is not supported yet"),
+        ("bootloader", "bootloader grub-cc is not supported yet"),
         ("block_setup", "block setup tpm2-luks is not supported yet"),
         ("kargs", "bad kernel argument"),
     ):
@@ -153,7 +153,7 @@ def test_where_the_file_system_comes_from(
     ("asked", "config", "words"),
     [
         ("none", InstallConfig(), "Bootloader set to none is not supported"),
-        (None, InstallConfig(bootloader="grub"), "bootloader grub is not supported yet"),
+        (None, InstallConfig(bootloader="grub-cc"), "bootloader grub-cc is not supported yet"),
         ("grub-cc", InstallConfig(bootloader="systemd"), "bootloader grub-cc"),
         ("systemd", InstallConfig(bootloader="grub"), "Not a block device"),
         (None, InstallConfig(), "Not a block device"),

@@ -7,13 +7,14 @@ import pytest
 
 from bootc.deploy.install.boot_choice import UkiRefused
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.checks_image import check_last_layer
+from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.target_disk import Device
 from bootc.formats import cmdline
 from bootc.formats.digest import DigestMismatch
 from bootc.formats.imgref import ImageReference
+from bootc.fs.imageroot import ImageRoot
 from bootc.oci.source import open_source
 from support import images, pe
 from support.images import directory, file
@@ -118,3 +119,44 @@ def test_an_image_that_does_not_know_its_layers(tmp_path: Path) -> None:
         tmp_path / "layout", layer(), config={"rootfs": {"type": "layers", "diff_ids": []}}
     )
     look(layout, "quiet")
+
+
+GRUB = "usr/lib/grub/i386-pc/boot.img"
+
+
+@pytest.mark.parametrize(
+    ("upper", "found"),
+    [
+        ((), {GRUB}),
+        ((file("usr/lib/grub/i386-pc/.wh.boot.img"),), set()),
+        ((file("usr/lib/.wh.grub"),), set()),
+        ((directory("usr/lib/grub/i386-pc"), file("usr/lib/grub/i386-pc/.wh..wh..opq")), set()),
+        ((file("usr/lib/.wh.grub2"), file("usr/lib/grub/.wh.boot.img")), {GRUB}),
+        # Of its own layer a whiteout removes nothing.
+        ((file("usr/lib/.wh.grub"), file(f"./{GRUB}", b"new")), {GRUB}),
+    ],
+)
+def test_files_are_found_in_any_layer(
+    tmp_path: Path, upper: tuple[images.Member, ...], found: set[str]
+) -> None:
+    layout = images.single(
+        tmp_path / "layout", images.layer(file(GRUB, b"x" * 900)), images.layer(*upper)
+    )
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        assert find_in_image(source, [GRUB, "usr/bin/none"]) == found
+
+
+def test_a_damaged_layer_is_not_an_image_without_files(tmp_path: Path) -> None:
+    layout = images.single(tmp_path / "layout", images.layer(file(GRUB, b"x" * 900)))
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        path = layout.blob_path(str(source.layers[0].digest))
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+        with pytest.raises(DigestMismatch):
+            find_in_image(source, [GRUB])
+
+
+def test_files_of_a_running_image_are_found(tmp_path: Path) -> None:
+    (tmp_path / GRUB).parent.mkdir(parents=True)
+    (tmp_path / GRUB).touch()
+    with ImageRoot.open(str(tmp_path)) as root:
+        assert find_in_tree(root, [GRUB, "usr/bin/none"]) == {GRUB}

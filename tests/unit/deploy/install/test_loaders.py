@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bootc.deploy.install.config import InstallConfig
-from bootc.deploy.install.loaders import choose_loader, finds_root_by_type
+from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
+from bootc.deploy.install.loaders import choose_loader, finds_root_by_type, require_in_image
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
 
 IMAGE = ImageReference("registry", "example.com/os:1")
+BOOT_IMAGE, MKIMAGE = "usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage"
 
 
 def request(bootloader: str | None) -> InstallRequest:
     return InstallRequest("/dev/vda", IMAGE, IMAGE, bootloader=bootloader)
+
+
+def choose(
+    tmp_path: Path, asked: str | None, config: InstallConfig, *, uefi: bool = False
+) -> LoaderInstaller:
+    return choose_loader(request(asked), config, uefi=str(tmp_path if uefi else tmp_path / "none"))
 
 
 @pytest.mark.parametrize(
@@ -22,9 +35,12 @@ def request(bootloader: str | None) -> InstallRequest:
         (None, "systemd", None, "systemd", True),
         ("systemd", None, False, "systemd", False),
         (None, None, True, "systemd", True),
+        ("grub", "systemd", None, "grub", False),
+        (None, "grub", True, "grub", False),
     ],
 )
 def test_the_request_wins_over_the_configuration(
+    tmp_path: Path,
     asked: str | None,
     configured: str | None,
     discoverable: bool | None,
@@ -32,12 +48,54 @@ def test_the_request_wins_over_the_configuration(
     by_type: bool,
 ) -> None:
     config = InstallConfig(bootloader=configured, discoverable_partitions=discoverable)
-    loader = choose_loader(request(asked), config)
+    loader = choose(tmp_path, asked, config)
     assert loader.name == chosen
     assert finds_root_by_type(loader, request(asked), config) is by_type
 
 
-def test_an_unknown_loader_is_refused_with_a_way_out() -> None:
-    with pytest.raises(InstallRefused, match="grub-cc is not supported yet") as caught:
-        choose_loader(request("grub-cc"), InstallConfig())
-    assert caught.value.hint == "use --bootloader systemd"
+def test_a_loader_that_this_version_lacks_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    for asked, uefi in (("grub-cc", False), ("grub", True)):
+        with pytest.raises(InstallRefused, match=f"{asked}.* is not supported yet") as caught:
+            choose(tmp_path, asked, InstallConfig(), uefi=uefi)
+        assert caught.value.hint == "use --bootloader systemd"
+
+
+@pytest.mark.parametrize("uefi", [False, True])
+def test_systemd_boot_is_installed_on_any_machine(tmp_path: Path, uefi: bool) -> None:
+    assert choose(tmp_path, "systemd", InstallConfig(), uefi=uefi).name == "systemd"
+
+
+@pytest.mark.parametrize(
+    ("present", "packages"),
+    [
+        ((BOOT_IMAGE, MKIMAGE), None),
+        ((MKIMAGE,), "grub-pc-bin"),
+        ((BOOT_IMAGE,), "grub-common"),
+        ((), "grub-pc-bin, grub-common"),
+    ],
+)
+def test_an_image_without_grub_is_refused_with_the_package(
+    present: tuple[str, ...], packages: str | None
+) -> None:
+    if packages is None:
+        require_in_image(GrubBiosInstaller(), "x86_64", lambda paths: present)
+        return
+    with pytest.raises(InstallRefused, match="the image cannot install GRUB for BIOS") as caught:
+        require_in_image(GrubBiosInstaller(), "x86_64", lambda paths: present)
+    assert f"build it with {packages}, or" in (caught.value.hint or "")
+
+
+def test_nothing_is_read_for_a_loader_that_needs_nothing() -> None:
+    require_in_image(SystemdBootInstaller(), "x86_64", pytest.fail)
+
+
+def test_grub_starts_no_unified_kernel_image() -> None:
+    GrubBiosInstaller().check_boot_type(BootType.BLS)
+    with pytest.raises(InstallRefused, match="boots by a unified kernel image"):
+        GrubBiosInstaller().check_boot_type(BootType.UKI)
+
+
+def test_an_argument_that_grub_would_change_is_refused() -> None:
+    GrubBiosInstaller().check_kernel_arguments(('a="b c"', "quiet"))
+    with pytest.raises(InstallRefused, match=r"cannot pass on the kernel argument 'a=.*b'"):
+        GrubBiosInstaller().check_kernel_arguments(("quiet", "a=\\b"))

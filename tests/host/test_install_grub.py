@@ -1,0 +1,154 @@
+"""An image with GRUB brought onto a file system: what lies where, and in which order.
+
+``grub-mkimage`` is a fake here, and the disk and its BIOS boot partition are files;
+``test_grub_bios.py`` and the boot tests have the real ones.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.deploy_image import deploy_image
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
+from bootc.deploy.install.partition import Partition
+from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.target_disk import Device
+from bootc.formats import grubembed
+from bootc.formats.cmdline import MAX_BYTES
+from bootc.formats.grubcfg import GrubCfgError
+from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootRecord, parse_origin
+from bootc.fs import mounts
+from bootc.fs.dir import Dir
+from bootc.oci.source import open_source
+from support import images, require
+from support.commands import Commands
+from support.images import directory, file
+
+pytestmark = pytest.mark.host
+
+MIB = 1 << 20
+ROOT_UUID = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
+TARGET = ImageReference("registry", "example.com/os:1")
+BOOT_IMAGE = bytes(range(254)) * 2 + b"\0\0" + b"\x55\xaa"
+CORE = b"core" * 400
+#: Do what grub-mkimage does in a chroot: write the file that --output names.
+CHROOT = 'for _ in $(seq 400); do printf core; done >"$1/tmp/core.img"'
+
+
+def layer(*more: images.Member) -> bytes:
+    return images.bootable(
+        directory("etc"),
+        directory("var"),
+        directory("tmp", 0o1777),
+        file("usr/lib/os-release", b'ID=demo\nVERSION_ID=1\nPRETTY_NAME="Demo 1"\n' + b"#" * 99),
+        file("usr/lib/grub/i386-pc/boot.img", BOOT_IMAGE),
+        *more,
+        kernel=b"kernel" * 100,
+        initramfs=b"initramfs" * 100,
+    )
+
+
+@dataclass
+class Machine:
+    """A root file system, and files as disk and BIOS boot partition."""
+
+    root: Dir
+    disk: Path
+    bios_boot: Path
+
+    def install(self, layout: images.Layout, loader: LoaderInstaller, *kargs: str) -> str:
+        source_ref = ImageReference.parse(layout.reference())
+        request = InstallRequest("/dev/vda", source_ref, TARGET, generic_image=True)
+        decisions = Decisions(
+            device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
+            machine="x86_64",
+            loader=loader,
+            filesystem=Filesystem.EXT4,
+            discoverable=False,
+            allow_missing_verity=True,
+            root_size_mib=None,
+            kargs=kargs,
+        )
+        with self.root.ensure_dir("boot") as boot, open_source(source_ref) as source:
+            target = BootTarget(
+                disk=str(self.disk),
+                root=self.root,
+                root_uuid=ROOT_UUID,
+                boot=boot,
+                boot_uuid=ROOT_UUID,
+                bios_boot=Partition(str(self.bios_boot), "", MIB, "", 2048, 2048),
+            )
+            pulled = deploy_image(request, decisions, source, target, lambda event: None)
+        return pulled.image_id.hex
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    require.root()
+    Commands(tmp_path / "bin", monkeypatch).mock("chroot", CHROOT)
+    image, disk, bios_boot = (tmp_path / name for name in ("root.img", "disk", "bios-boot"))
+    image.write_bytes(b"")
+    for path, size in ((image, 64 * MIB), (disk, MIB), (bios_boot, MIB)):
+        path.touch()
+        with open(path, "r+b") as raw:
+            raw.truncate(size)
+    subprocess.run([require.tool("mkfs.ext4"), "-q", str(image)], check=True)
+    losetup = [require.tool("losetup"), "--find", "--show", str(image)]
+    loop = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        with mounts.mounted(loop, "ext4") as root:
+            yield Machine(root, disk, bios_boot)
+    finally:
+        subprocess.run(["losetup", "--detach", loop], check=True)
+
+
+def test_a_bios_machine(machine: Machine, tmp_path: Path) -> None:
+    image = machine.install(images.single(tmp_path / "l", layer()), GrubBiosInstaller(), 'a="b c"')
+    boot = Path(machine.root.path, "boot")
+    assert sorted(path.name for path in boot.iterdir()) == [
+        f"bootc_composefs-{image}",
+        "efi",
+        "grub2",
+        "loader",
+    ]
+    assert {path.name for path in (boot / "grub2").iterdir()} == {
+        "grub.cfg",
+        "grubenv",
+        "bootc-last.cfg",
+    }
+    assert (boot / "grub2/grub.cfg").stat().st_mode & 0o7777 == 0o600
+    assert (boot / "loader/entries/grub.cfg").read_text() == (
+        f"set bootc_first='{image}'\n"
+        f"menuentry 'Demo 1' --id 'bootc-{image}' {{\n"
+        f"\tlinux '/boot/bootc_composefs-{image}/vmlinuz' 'root=UUID={ROOT_UUID}' 'rw' 'a=b c' "
+        f"'composefs=?{image}'\n"
+        f"\tinitrd '/boot/bootc_composefs-{image}/initrd'\n"
+        "}\n"
+    )
+    origin = parse_origin(machine.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.record == BootRecord("grub", "bios")
+    core = grubembed.patch_core(CORE, 2048, 2048)
+    assert machine.bios_boot.read_bytes()[: len(core)] == core
+    expected = grubembed.patch_boot(BOOT_IMAGE, bytes(512), 2048)
+    assert machine.disk.read_bytes()[:512] == expected
+
+
+def test_a_failure_before_the_entry_leaves_a_disk_that_boots_nothing(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """The arguments are too long only together with the one that GRUB adds."""
+    fits = "x" * (MAX_BYTES - len(f"root=UUID={ROOT_UUID} rw  composefs=?{'0' * 128}"))
+    layout = images.single(tmp_path / "l", layer())
+    with pytest.raises(GrubCfgError, match="with GRUB's own"):
+        machine.install(layout, GrubBiosInstaller(), fits)
+    assert machine.disk.read_bytes() == bytes(MIB)
+    assert not Path(machine.root.path, "boot/loader/entries").exists()

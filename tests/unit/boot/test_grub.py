@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootc.boot import grub
+from bootc.fs.dir import Dir
+from support import grubtree
+
+
+@pytest.mark.parametrize(
+    ("arguments", "serial"), [(["rw", "console=tty0"], False), (["console=ttyS0,115200"], True)]
+)
+def test_a_serial_console_of_the_kernel_is_one_of_grub(arguments: list[str], serial: bool) -> None:
+    assert grub.static_config(arguments).startswith(b"serial --unit=0") is serial
+
+
+def test_a_configuration_of_ours_is_known(tmp_path: Path) -> None:
+    config = tmp_path / grub.STATIC_CONFIG
+    with Dir.open(tmp_path) as boot:
+        assert not grub.reads_generated_menu(boot)
+        config.parent.mkdir()
+        config.write_bytes(b"blscfg\n")
+        assert not grub.reads_generated_menu(boot)
+        config.write_bytes(grub.static_config([]) + b"# edited\n")
+        assert grub.reads_generated_menu(boot)
+
+
+def test_the_environment_has_the_size_that_grub_demands() -> None:
+    assert len(grub.EMPTY_ENVIRONMENT) == 1024
+    assert grub.EMPTY_ENVIRONMENT.startswith(b"# GRUB Environment Block\n#")
+
+
+@pytest.mark.parametrize(("separate", "prefix"), [(False, "/boot/grub2"), (True, "/grub2")])
+def test_the_early_configuration_is_commands_only(separate: bool, prefix: str) -> None:
+    assert grub.early_config("1234", separate_boot=separate).decode().splitlines() == [
+        "search --no-floppy --fs-uuid --set=root 1234",
+        f"set prefix=($root){prefix}",
+    ]
+
+
+def test_grub_itself_takes_the_scripts(tmp_path: Path) -> None:
+    for name, text in (
+        ("static", grub.static_config(["console=ttyS0"])),
+        ("stub", grub.stub("1234")),
+        ("early", grub.early_config("1234", separate_boot=False)),
+    ):
+        path = tmp_path / name
+        path.write_bytes(text)
+        grubtree.check_script(path)
