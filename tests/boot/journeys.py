@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stations import INSTALL, allow_plain_http
+from stations import INSTALL_WITH, allow_plain_http
 
 from support.variants import Variant
 from testbed import disks
@@ -70,6 +70,7 @@ def install(
     name: str,
     directory: Path,
     logs: Path,
+    bootloader: str = "systemd",
 ) -> Installed:
     """Push a variant as ``NAME:latest`` and install it; it may use the registry from then on."""
     hardware = live_machine.copy(directory)
@@ -81,7 +82,8 @@ def install(
         machine.wait_ready()
         allow_plain_http(machine, host)
         machine.run(
-            f"{INSTALL} --source-imgref docker://{host}/{name}:latest {TARGET_DEVICE}",
+            f"{INSTALL_WITH} {bootloader} "
+            f"--source-imgref docker://{host}/{name}:latest {TARGET_DEVICE}",
             timeout_s=1800,
         )
         machine.run(
@@ -180,6 +182,11 @@ class Journey:
         self._machine = machine
         machine.wait_ready()
         return machine
+
+    def forget_firmware(self, blank: Path) -> None:
+        """Have the firmware forget all variables; the machine is off."""
+        assert self._machine is None, "the machine is on"
+        shutil.copyfile(blank, self._firmware_vars)
 
     def shut_down(self) -> str:
         """Reboot in an orderly way as far as where the firmware would start again.

@@ -80,6 +80,22 @@ class BootMenu(Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """Bring what depends on the live menu to its state, if another program changed it.
+
+        Raises:
+            Error, OSError: reading or writing failed. The next call tries again.
+        """
+        ...
+
+    def copies_bytes(self, order: Sequence[NewItem | Item]) -> int:
+        """Return how many bytes a commit of this menu writes beside the menu and the kernels.
+
+        Raises:
+            OSError: the boot partition cannot be read.
+        """
+        ...
+
 
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the live menu of a machine, or its staged menu.
@@ -87,7 +103,12 @@ def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     Problems become findings, not exceptions. Only the announcement in ``/run`` says that a staged
     menu is complete, and for which deployment.
     """
-    return menu_read.read_files(dirs, staged=staged)
+    if dirs.firmware is None or staged:
+        return menu_read.read_files(dirs, staged=staged)
+    # Imported here: machines with a boot loader do not need it.
+    from bootc.boot.firmware_order import read_started
+
+    return read_started(dirs, dirs.firmware)
 
 
 def open_menu(dirs: BootDirs) -> BootMenu:
@@ -97,6 +118,10 @@ def open_menu(dirs: BootDirs) -> BootMenu:
         dirs: Its boot partition. The caller keeps it open.
     """
     # Imported here, because bootc status changes nothing and has to be fast.
+    if dirs.firmware is not None:
+        from bootc.boot.menu_firmware import FirmwareMenu
+
+        return FirmwareMenu(dirs, dirs.firmware)
     from bootc.boot.menu_files import FilesMenu
 
     return FilesMenu(dirs)

@@ -93,7 +93,7 @@ def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
     shown = next(shown for shown in bench.machine.menu() if shown.image_id == old)
     bench.machine.command(pin(old))
     bench.machine.lose_entry(old)
-    assert bench.findings() == [ANOTHER_ENTRY.format(f"pinned deployment {old}")]
+    assert ANOTHER_ENTRY.format(f"pinned deployment {old}") in bench.findings()
     bench.machine.command(cleanup.collect_garbage)
     bench.machine.check_bootable(shown)
     bench.update(osimages.TURNED)

@@ -104,7 +104,7 @@ _COMMAND = Command(
                 ),
                 Option(
                     ("--bootloader",),
-                    "The boot loader: systemd.",
+                    "The boot loader: systemd, or none: the firmware starts the UKI.",
                     metavar="NAME",
                     choices=_BOOTLOADERS,
                 ),

@@ -1,10 +1,10 @@
-"""The kernel and the first menu of boot loaders that read a boot menu."""
+"""The kernel and the first menu of an installation."""
 
 from __future__ import annotations
 
-from bootc.boot import menu_write
 from bootc.boot.kernels import publish_resource
-from bootc.boot.menu_compose import compose_menu, new_item
+from bootc.boot.menu import open_menu
+from bootc.boot.menu_compose import new_item
 from bootc.boot.scheme import BootDirs
 from bootc.boot.space import free_space, plan_space
 from bootc.deploy.install.loader_installer import NewDeployment
@@ -38,5 +38,6 @@ def write_menu(deployment: NewDeployment, boot: BootDirs, *, systemd_version: in
         options=booting.options,
         systemd_version=systemd_version,
     )
-    menu_write.write_staged(boot, compose_menu(boot.scheme, [item]))
-    menu_write.commit_staged(boot, booting.image_id)
+    menu = open_menu(boot)
+    menu.write_staged([item])
+    menu.commit(booting.image_id)

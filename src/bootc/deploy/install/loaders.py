@@ -5,12 +5,13 @@ from __future__ import annotations
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 
 _DEFAULT = Bootloader.SYSTEMD.value
 #: One of each boot loader that this version installs.
-INSTALLERS: tuple[LoaderInstaller, ...] = (SystemdBootInstaller(),)
+INSTALLERS: tuple[LoaderInstaller, ...] = (SystemdBootInstaller(), NoLoaderInstaller())
 
 
 def choose_loader(request: InstallRequest, config: InstallConfig) -> LoaderInstaller:
@@ -20,8 +21,6 @@ def choose_loader(request: InstallRequest, config: InstallConfig) -> LoaderInsta
         InstallRefused: this version cannot install it.
     """
     asked = request.bootloader or config.bootloader or _DEFAULT
-    if asked == Bootloader.NONE:
-        raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
     for installer in INSTALLERS:
         if installer.name == asked:
             return installer

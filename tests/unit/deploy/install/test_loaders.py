@@ -20,6 +20,7 @@ def request(bootloader: str | None) -> InstallRequest:
         (None, None, None, "systemd", False),
         ("systemd", "grub-cc", None, "systemd", True),
         (None, "systemd", None, "systemd", True),
+        ("none", "systemd", None, "none", True),
         ("systemd", None, False, "systemd", False),
         (None, None, True, "systemd", True),
     ],
