@@ -76,8 +76,7 @@ def write_fallback(dirs: BootDirs, artifact: str, menu: Collection[str | None]) 
         if dirs.binaries.exists(FALLBACK) and not present:
             raise NoFallback(
                 "it belongs to another system",
-                hint="the machine starts by the boot entries of its firmware; remove that program "
-                "to have bootc write its own",
+                hint="remove it, if the machine shall boot without boot entries of its firmware",
             )
         if artifact in present and _same(dirs, path, FALLBACK):
             _copy_addons(dirs, path, FALLBACK)

@@ -112,31 +112,34 @@ class FirmwareMenu:
 
     def _start(self, items: Sequence[Item]) -> None:
         """Have the firmware start the first of these. This is the commit point."""
+        path = program_of(items[0].entry)
+        if items[0].artifact is None or path is None:
+            raise _no_program(items[0])
+        if not self._has(path):
+            raise NoCommit(
+                f"{self.dirs.binaries.path}{path} is missing, which the firmware would start",
+                hint="restore the file, or stage the deployment again: bootc upgrade",
+            )
         if self.firmware.is_writable:
             with doing("Writing the boot order of the firmware"):
                 self._write_order(items)
             return
-        artifact = items[0].artifact
-        if artifact is None:
-            raise _no_program(items[0])
         if in_order(self.firmware):
             raise NoCommit(
                 "the boot order of the firmware cannot be written",
                 hint="mount /sys/firmware/efi/efivars for writing",
             )
         # The firmware starts the fallback.
-        if has_other_addons(self.dirs, artifact):
+        if has_other_addons(self.dirs, items[0].artifact):
             raise NoCommit(
                 "the variables of the firmware cannot be written, and the next deployment has "
                 "other add-ons; the boot program and its add-ons cannot be replaced in one step",
                 hint="mount /sys/firmware/efi/efivars for writing",
             )
-        write_fallback(self.dirs, artifact, [item.artifact for item in items])
+        write_fallback(self.dirs, items[0].artifact, [item.artifact for item in items])
 
     def _write_order(self, items: Sequence[Item]) -> None:
         """Write missing entries, and then the order, if it differs."""
-        if items[0].artifact is None or program_of(items[0].entry) is None:
-            raise _no_program(items[0])
         numbers = []
         for item in items:
             path = program_of(item.entry)

@@ -313,6 +313,16 @@ def test_variables_that_became_read_only(machine: Machine) -> None:
     assert machine.starts() == ["1", "2", "2"]
 
 
+@pytest.mark.parametrize("may_write", [True, False])
+def test_a_program_that_is_missing(top: Path, may_write: bool) -> None:
+    machine = Machine(top / "machine", may_write=may_write)
+    before = machine.starts()
+    with pytest.raises(NoCommit, match="is missing, which the firmware would start"):
+        machine.update()
+    assert machine.starts() == before
+    assert machine.deployments() == [1, 2]
+
+
 def test_kernels_of_a_former_boot_loader(machine: Machine) -> None:
     """They stay in the record, and the firmware never starts one."""
     publish(machine.esp, 3)
