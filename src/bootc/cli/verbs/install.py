@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from bootc.cli.options import Command, Context, Option
+from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
 from bootc.errors import Error
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ _COMMAND = Command(
                     ("--target-transport",),
                     "The transport of --target-imgref (default: registry).",
                     metavar="TRANSPORT",
+                    offered=TRANSPORT_NAMES,
                 ),
                 Option(
                     ("--bootloader",),
@@ -118,6 +119,7 @@ _COMMAND = Command(
                     ("--filesystem",),
                     "The root file system: ext4, btrfs or xfs (default: from the configuration).",
                     metavar="TYPE",
+                    offered=("ext4", "btrfs", "xfs"),
                 ),
                 Option(
                     ("--root-size",),
@@ -130,6 +132,7 @@ _COMMAND = Command(
                     "Add a kernel argument; may be repeated.",
                     metavar="ARG",
                     default=(),
+                    takes_empty=True,
                 ),
                 Option(
                     ("--allow-missing-verity",),
