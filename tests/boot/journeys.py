@@ -190,6 +190,11 @@ class Journey:
         machine.wait_ready()
         return machine
 
+    def forget_firmware(self, blank: Path) -> None:
+        """Have the firmware forget all variables; the machine is off."""
+        assert self._machine is None, "the machine is on"
+        shutil.copyfile(blank, self._firmware_vars)
+
     def shut_down(self) -> str:
         """Reboot in an orderly way as far as where the firmware would start again.
 

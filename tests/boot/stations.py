@@ -21,7 +21,9 @@ from testbed.qemu import find_qemu
 from testbed.registry import configuration
 from testbed.saved import Saved
 
-INSTALL = "bootc install to-disk --composefs-backend --bootloader systemd --filesystem ext4"
+#: Is followed by the name of the boot loader.
+INSTALL_WITH = "bootc install to-disk --composefs-backend --filesystem ext4 --bootloader"
+INSTALL = f"{INSTALL_WITH} systemd"
 #: Disks of the live machine beside the one to install on: too small for that, and another blank.
 SMALL, SMALL_BYTES = "/dev/vdc", 64 << 20
 BLANK = "/dev/vdd"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bootc.boot import partitions
+from bootc.boot.firmware_entries import PartitionPlace
 from bootc.boot.loader import Bootloader
+from bootc.boot.partitions import NotOnGpt, place_of
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.host.view import BootNotFound, NoBootMenu, find_boot_dirs
 from bootc.formats.origin import BootType
@@ -100,6 +104,26 @@ def disk(stack: contextlib.ExitStack, tmp_path: Path) -> Disk:
     return Disk(stack, tmp_path, XBOOTLDR)
 
 
+def test_without_a_loader_the_firmware_knows_the_place_of_the_esp(disk: Disk) -> None:
+    disk.mark(1)
+    dirs = disk.find(Scheme(Bootloader.NONE, BootType.UKI))
+    assert dirs.menu is dirs.binaries
+    assert dirs.menu.exists("p1")
+    assert dirs.firmware is not None
+    table = json.loads(run("sfdisk", "--json", disk.device))["partitiontable"]
+    esp = table["partitions"][0]
+    assert dirs.firmware.partition == PartitionPlace(
+        1, esp["start"], esp["size"], uuid.UUID(esp["uuid"])
+    )
+
+
+def test_the_firmware_cannot_name_a_partition_of_another_table(
+    stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    with pytest.raises(NotOnGpt, match="is not a partition of a GPT disk"):
+        place_of(Disk(stack, tmp_path, XBOOTLDR).device)
+
+
 @pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("loader", [Bootloader.SYSTEMD, Bootloader.GRUB_CC])
 def test_other_loaders_read_the_esp(
@@ -143,7 +167,6 @@ def test_the_boot_partition_of_systemd_boot(
     ("scheme", "message"),
     [
         (Scheme(Bootloader.UKIBOOT, BootType.ABOOT), "this machine boots from A/B partitions"),
-        (Scheme(Bootloader.NONE, BootType.UKI), "the firmware started this machine without"),
         (Scheme(Bootloader.UKIBOOT, BootType.UKI), "ukiboot started this machine without"),
     ],
 )

@@ -25,8 +25,8 @@ from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.bls import boot_counter, parse_entry, without_counter
 from bootc.formats.osrelease import OsRelease
 from support.bootdirs import (
+    FILE_SCHEMES,
     GRUB_GENERATED,
-    SCHEMES,
     SYSTEMD,
     SYSTEMD_UKI,
     deployment,
@@ -128,7 +128,7 @@ def next_menu(dirs: BootDirs, numbers: list[int], release: OsRelease) -> list[Ne
     return [known.get(item.deployment, item) for item in new]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 @settings(max_examples=40, deadline=None)
 @given(steps)
 def test_menus_come_back_in_order(
@@ -295,7 +295,7 @@ file_names = st.one_of(
 )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 @settings(max_examples=40)
 @given(st.dictionaries(file_names, contents, max_size=4))
 def test_nothing_in_a_menu_stops_reading_it(scheme: Scheme, found: dict[str, bytes]) -> None:

@@ -37,7 +37,7 @@ from bootc.deploy import finalize
 from bootc.deploy.etc.merge import ConflictPolicy
 from support import osimages, upstreamdisk
 from support.ages import AGES, OLDEST, V1_16_9, later
-from support.bootdirs import SCHEMES, scheme_name
+from support.bootdirs import FILE_SCHEMES, scheme_name
 from support.examples import of_machine
 from support.osimages import Channel
 from support.upstream import Avoided, Killed, Upstream, UpstreamError, merge_etc
@@ -327,7 +327,7 @@ class TwoPrograms(UpdateMachine):
             assert slots.staged in {shown.image_id for shown in self.machine.menu()}
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 def test_two_programs(scheme: Scheme) -> None:
     machine = type("Machine", (TwoPrograms,), {"scheme": scheme})
     run_state_machine_as_test(machine, settings=of_machine(20))

@@ -14,6 +14,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
 from bootc.formats.osrelease import OsRelease
 from bootc.fs.dir import Dir
+from support.firmware import firmware_of
 
 SYSTEMD = Scheme(Bootloader.SYSTEMD, BootType.BLS)
 SYSTEMD_UKI = Scheme(Bootloader.SYSTEMD, BootType.UKI)
@@ -21,10 +22,14 @@ GRUB_CC = Scheme(Bootloader.GRUB_CC, BootType.BLS)
 GRUB = Scheme(Bootloader.GRUB, BootType.BLS)
 GRUB_GENERATED = Scheme(Bootloader.GRUB, BootType.BLS, generated=True)
 GRUB_UKI = Scheme(Bootloader.GRUB, BootType.UKI)
+#: The firmware starts the unified kernel images.
+NONE_UKI = Scheme(Bootloader.NONE, BootType.UKI)
 #: The loaders and the boot types with a boot menu.
 MENU_LOADERS = (Bootloader.GRUB, Bootloader.GRUB_CC, Bootloader.SYSTEMD)
 MENU_BOOT_TYPES = (BootType.BLS, BootType.UKI)
-SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_CC, GRUB, GRUB_GENERATED, GRUB_UKI)
+#: The schemes of loaders that read a menu from files.
+FILE_SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_CC, GRUB, GRUB_GENERATED, GRUB_UKI)
+SCHEMES = (*FILE_SCHEMES, NONE_UKI)
 
 FEDORA = OsRelease({"ID": "fedora", "VERSION_ID": "43", "PRETTY_NAME": "Fedora Linux 43"})
 
@@ -58,4 +63,4 @@ def open_boot(path: Path, scheme: Scheme) -> Iterator[BootDirs]:
     menu = path / ("esp" if scheme.menu_on_esp else "boot")
     binaries = path / ("esp" if scheme.binaries_on_esp else "boot")
     with Dir.open(menu) as menu_dir, Dir.open(binaries) as binaries_dir:
-        yield BootDirs(scheme, menu_dir, binaries_dir)
+        yield BootDirs(scheme, menu_dir, binaries_dir, firmware=firmware_of(path, scheme))

@@ -24,9 +24,17 @@ import pytest
 from bootc.fs import atomic, removal
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
+from bootc.kernel import efivars
 from support.children import exit_status_of_fork
 
 _CHANGES = ("mkdir", "symlink", "unlink", "rename", "sync")
+_CALLS = (
+    (atomic, "exchange"),
+    (removal, "_unlink"),
+    (removal, "_rmdir"),
+    (efivars, "write_variable"),
+    (efivars, "remove_variable"),
+)
 _DEAD = 77
 _CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
 
@@ -170,7 +178,7 @@ def _counting(changes: Changes) -> Iterator[Changes]:
     with pytest.MonkeyPatch.context() as patch:
         for name in _CHANGES:
             patch.setattr(Dir, name, _counted(getattr(Dir, name), changes, name == "sync"))
-        for module, name in ((atomic, "exchange"), (removal, "_unlink"), (removal, "_rmdir")):
+        for module, name in _CALLS:
             patch.setattr(module, name, _counted(getattr(module, name), changes, False))
         _patch_files(patch, changes)
         yield changes

@@ -20,9 +20,9 @@ from typing import Any
 
 from bootc.boot.image_kernel import find_boot_resource
 from bootc.boot.kernels import boot_digest_of, publish_resource
-from bootc.boot.loader import LoaderTraces
-from bootc.boot.menu_compose import compose_menu, new_item
-from bootc.boot.menu_write import commit_staged, write_staged
+from bootc.boot.loader import Bootloader, LoaderTraces
+from bootc.boot.menu import open_menu
+from bootc.boot.menu_compose import new_item
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.finalize import finalize_staged
@@ -47,7 +47,9 @@ from bootc.oci.pull import pull
 from bootc.oci.source import open_source
 from bootc.repository import legacy
 from bootc.repository.repository import Repository
+from support import firmware
 from support.failing import dies, killed
+from support.firmware import firmware_of
 from support.osimages import Channel, Images
 
 #: Kernel arguments of the installation.
@@ -58,6 +60,8 @@ _COUNTER = re.compile(r"\+([0-9]+)(?:-([0-9]+))?\.conf$")
 _IMAGE_ID = re.compile(
     r"(?:^|\s)(?:composefs=\??|composefs\.digest=\??v[12]-sha512-12:)([0-9a-f]{128})(?=\s|$)"
 )
+#: The same in the command line inside a unified kernel image.
+_PROGRAM_ID = re.compile(rb"composefs(?:=|\.digest=)\??(?:v[12]-sha512-12:)?([0-9a-f]{128})")
 #: Old versions leave the prefix out.
 _UKI = re.compile(r"(/EFI/Linux/bootc/(?:bootc_composefs-)?([0-9a-f]{128})\.efi)(?:\s|$)")
 
@@ -172,8 +176,8 @@ class FakeMachine:
             )
             etc = image_etc(objects, image_id)
             create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
-            write_staged(boot, compose_menu(self.scheme, [item]))
-            commit_staged(boot, image_id)
+            open_menu(boot).write_staged([item])
+            open_menu(boot).commit(image_id)
         self.start()
 
     def start(self) -> str:
@@ -323,6 +327,8 @@ class FakeMachine:
 
     def menu(self) -> list[Shown]:
         """Return the entries of ours as the loader shows them; the first is started."""
+        if self.scheme.bootloader is Bootloader.NONE:
+            return self._started()
         shown = self._shown(self.entries)
         if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
             keys = [_keys(self.entries / entry.name) for entry in shown]
@@ -337,12 +343,21 @@ class FakeMachine:
         path = self.entries.with_name(f"{self.entries.name}.staged")
         return self._shown(path) if path.exists() else []
 
+    def _started(self) -> list[Shown]:
+        """Return what the firmware starts: the fallback last, unless it is a second time there."""
+        found = []
+        for title, path in firmware.started(self.path / "efivars", self.esp):
+            ids = [text.decode() for text in _PROGRAM_ID.findall(path.read_bytes())]
+            if ids and not any(shown.image_id == ids[0] for shown in found):
+                found.append(Shown(title, ids[0], (path,), ""))
+        return found
+
     def _shown(self, menu: Path) -> list[Shown]:
         if self.scheme.menu_is_file:
             return self._grub_file(menu)
         paths = [path for path in menu.iterdir() if path.name.endswith(".conf")]
         found = [(path.name, _keys(path)) for path in paths]
-        if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
+        if self.scheme.bootloader in (Bootloader.SYSTEMD, Bootloader.NONE):
             # Those without a key come after all that have one.
             order = sorted(
                 found,
@@ -390,12 +405,23 @@ class FakeMachine:
     def lose_entry(self, image_id: str) -> None:
         """Destroy the entry of a deployment in the live menu."""
         shown = next(shown for shown in self.menu() if shown.image_id == image_id)
+        if self.scheme.bootloader is Bootloader.NONE:
+            self._lose_firmware_entry(image_id)
+            shown = next(s for s in self._shown(self.entries) if s.image_id == image_id)
         if self.scheme.menu_is_file:
             text = self.entries.read_text()
             pattern = rf'^menuentry "{re.escape(shown.name)}".*?^\}}\n?'
             self.entries.write_text(re.sub(pattern, "", text, flags=re.M | re.S))
         else:
             (self.entries / shown.name).unlink()
+
+    def _lose_firmware_entry(self, image_id: str) -> None:
+        variables = self.path / "efivars"
+        for number in firmware.order(variables):
+            option = firmware.get(variables, f"Boot{number:04X}")
+            if option is not None and image_id in firmware.program_of(option)[1]:
+                rest = [other for other in firmware.order(variables) if other != number]
+                firmware.put_order(variables, *rest)
 
     def _count_boot(self, name: str) -> None:
         """Count a start in the name of an entry, as systemd-boot does."""
@@ -443,7 +469,8 @@ class FakeMachine:
             binaries = menu
             if self.binaries_root != self.menu_root:
                 binaries = stack.enter_context(Dir.open(self.binaries_root))
-            yield physical, repository, BootDirs(self.scheme, menu, binaries)
+            entries = firmware_of(self.path, self.scheme)
+            yield physical, repository, BootDirs(self.scheme, menu, binaries, firmware=entries)
 
     def _unattended(self, command: Command) -> Callable[[], None]:
         def work() -> None:

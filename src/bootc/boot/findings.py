@@ -22,6 +22,8 @@ class FindingKind(enum.StrEnum):
     DUPLICATE = "duplicate"
     #: It exists and cannot be read.
     UNREADABLE = "unreadable"
+    #: The firmware or a loader needs it and does not have it.
+    MISSING = "missing"
     #: A command wanted to change it and failed.
     FAILED = "failed"
     #: It protects the machine less than the booted deployment does.

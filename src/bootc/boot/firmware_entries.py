@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing
@@ -23,6 +23,11 @@ _ATTRIBUTES = 7
 _ACTIVE = 1
 _NAME = re.compile(r"Boot([0-9A-F]{4})\Z")
 _ORDER = "BootOrder"
+#: The attributes of an entry, and the length of its device path.
+_OPTION = struct.Struct("<IH")
+#: The beginning of a part of a device path: type, subtype, length.
+_NODE = struct.Struct("<BBH")
+_END_KIND = 0x7F
 _HARD_DRIVE = struct.Struct("<BBHIQQ16sBB")
 _GPT, _GUID_SIGNATURE = 2, 2
 _END = b"\x7f\xff\x04\x00"
@@ -30,6 +35,27 @@ _END = b"\x7f\xff\x04\x00"
 
 class NoFreeNumber(Error):
     """The firmware has 65536 boot entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlace:
+    """A partition of a GPT disk, as entries of the firmware name it.
+
+    Attributes:
+        number: The number of the partition.
+        first_sector: Its first sector.
+        sectors: How many sectors it has.
+        partuuid: Its PARTUUID.
+    """
+
+    number: int
+    first_sector: int
+    sectors: int
+    partuuid: uuid.UUID
+
+    def program(self, path: str) -> ProgramPlace:
+        """Return the place of a program on this partition."""
+        return ProgramPlace(self.number, self.first_sector, self.sectors, self.partuuid, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +75,148 @@ class ProgramPlace:
     sectors: int
     partuuid: uuid.UUID
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOption:
+    """A boot entry of the firmware, as far as bootc reads it.
+
+    Attributes:
+        number: The number of its variable ``Boot####``.
+        active: The firmware starts it when its turn comes.
+        title: Its description.
+        partuuid: The PARTUUID of the partition that has the program; None if the entry starts
+            something else.
+        path: The path of the program, with ``/`` before each name; empty if it names no program.
+    """
+
+    number: int
+    active: bool
+    title: str
+    partuuid: uuid.UUID | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """The boot entries of the firmware for the programs on one partition.
+
+    Attributes:
+        partition: The partition.
+        root: Where efivarfs is mounted.
+        may_write: Whether the variables may be written. They may not if the disk is for another
+            machine.
+    """
+
+    partition: PartitionPlace
+    root: str = efivars.EFIVARS
+    may_write: bool = True
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the variables may and can be written."""
+        return self.may_write and efivars.is_writable(root=self.root)
+
+    def entries(self) -> tuple[LoadOption, ...]:
+        """Return all entries for programs on the partition, by number.
+
+        Raises:
+            OSError: the variables cannot be read.
+        """
+        found = (parse_load_option(number, data) for number, data in _entries(self.root))
+        own = self.partition.partuuid
+        return tuple(option for option in found if option and option.partuuid == own)
+
+    def order(self) -> tuple[int, ...]:
+        """Return the numbers of ``BootOrder``.
+
+        Raises:
+            OSError: the variable cannot be read.
+        """
+        return read_order(root=self.root)
+
+    def write_order(self, numbers: Sequence[int]) -> None:
+        """Write ``BootOrder``, in one call.
+
+        Raises:
+            OSError: the firmware refused.
+        """
+        packed = struct.pack(f"<{len(numbers)}H", *numbers)
+        efivars.write_variable(_ORDER, GLOBAL_GUID, _ATTRIBUTES, packed, root=self.root)
+
+    def write_entry(self, path: str, title: str) -> int:
+        """Write an entry for a program, unless there is an active one, and return its number.
+
+        The firmware does not start it until it is in the order.
+
+        Raises:
+            NoFreeNumber: there is no number for another entry.
+            OSError: the variables cannot be read or written.
+        """
+        entries = dict(_entries(self.root))
+        place = self.partition.program(path)
+        wanted = _file_list(place)
+        for number, data in entries.items():
+            option = parse_load_option(number, data)
+            if option is not None and option.active and wanted in data:
+                return number
+        number = _free_number(entries)
+        _write_entry(number, place, title, self.root)
+        return number
+
+    def remove_entry(self, number: int) -> None:
+        """Remove an entry. It is no longer in the order.
+
+        Raises:
+            OSError: the firmware refused.
+        """
+        efivars.remove_variable(f"Boot{number:04X}", GLOBAL_GUID, root=self.root)
+
+
+def parse_load_option(number: int, data: bytes) -> LoadOption | None:
+    """Read the content of a ``Boot####`` variable; None if it is malformed.
+
+    The path of a program may be in several parts. Firmwares may put the path of the hardware
+    before the partition.
+    """
+    if len(data) < _OPTION.size:
+        return None
+    attributes, length = _OPTION.unpack_from(data)
+    end = _OPTION.size
+    while data[end : end + 2] != b"\0\0":
+        if end + 2 > len(data):
+            return None
+        end += 2
+    title = data[_OPTION.size : end].decode("utf-16-le", "replace")
+    partuuid, path = None, ""
+    nodes = data[end + 2 : end + 2 + length]
+    while len(nodes) >= _NODE.size:
+        kind, subtype, size = _NODE.unpack_from(nodes)
+        if kind == _END_KIND or not _NODE.size <= size <= len(nodes):
+            break
+        node, nodes = nodes[:size], nodes[size:]
+        if (kind, subtype, size) == (4, 1, _HARD_DRIVE.size):
+            *_, signature, _, signature_type = _HARD_DRIVE.unpack(node)
+            if signature_type == _GUID_SIGNATURE:
+                partuuid = uuid.UUID(bytes_le=signature)
+        elif (kind, subtype) == (4, 4):
+            part = node[_NODE.size :].decode("utf-16-le", "replace").partition("\0")[0]
+            path += "/" + part.replace("\\", "/").strip("/")
+    return LoadOption(number, bool(attributes & _ACTIVE), title, partuuid, path)
+
+
+def placed(order: Sequence[int], ours: Collection[int], numbers: Sequence[int]) -> tuple[int, ...]:
+    """Return an order in which our entries have changed, and foreign ones have not.
+
+    Args:
+        order: The present order.
+        ours: All numbers of ours.
+        numbers: Our entries in their new order. They take the place of the first of ours, or come
+            first if the order has no entry of ours.
+    """
+    at = next((index for index, number in enumerate(order) if number in ours), 0)
+    foreign = [number for number in order if number not in ours]
+    return (*foreign[:at], *numbers, *foreign[at:])
 
 
 def ensure_entry(place: ProgramPlace, title: str, *, root: str = efivars.EFIVARS) -> bool:
@@ -71,9 +239,7 @@ def ensure_entry(place: ProgramPlace, title: str, *, root: str = efivars.EFIVARS
         known = [number for number, option in entries.items() if wanted in option]
         number = known[0] if known else _free_number(entries)
         if not known:
-            efivars.write_variable(
-                f"Boot{number:04X}", GLOBAL_GUID, _ATTRIBUTES, load_option(place, title), root=root
-            )
+            _write_entry(number, place, title, root)
         packed = struct.pack(f"<{len(order) + 1}H", number, *order)
         efivars.write_variable(_ORDER, GLOBAL_GUID, _ATTRIBUTES, packed, root=root)
     return True
@@ -110,6 +276,11 @@ def _file_list(place: ProgramPlace) -> bytes:
     name = "\\" + place.path.strip("/").replace("/", "\\") + "\0"
     file = name.encode("utf-16-le")
     return drive + struct.pack("<BBH", 4, 4, 4 + len(file)) + file + _END
+
+
+def _write_entry(number: int, place: ProgramPlace, title: str, root: str) -> None:
+    name, option = f"Boot{number:04X}", load_option(place, title)
+    efivars.write_variable(name, GLOBAL_GUID, _ATTRIBUTES, option, root=root)
 
 
 def _entries(root: str) -> Iterator[tuple[int, bytes]]:

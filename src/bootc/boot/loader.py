@@ -46,8 +46,13 @@ class Bootloader(enum.StrEnum):
 
     @property
     def has_menu(self) -> bool:
-        """Whether the loader reads a boot menu from a file system."""
-        return self not in (Bootloader.NONE, Bootloader.UKIBOOT)
+        """Whether bootc keeps a boot menu for it on a file system."""
+        return self is not Bootloader.UKIBOOT
+
+    @property
+    def sorts_by_key(self) -> bool:
+        """Whether the key ``sort-key`` gives the order of entries, not the file name."""
+        return self in (Bootloader.SYSTEMD, Bootloader.NONE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,22 @@ class BootMenu(Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """Bring what depends on the live menu to its state, if another program changed it.
+
+        Raises:
+            Error, OSError: reading or writing failed. The next call tries again.
+        """
+        ...
+
+    def copies_bytes(self, order: Sequence[NewItem | Item]) -> int:
+        """Return how many bytes a commit of this menu writes beside the menu and the kernels.
+
+        Raises:
+            OSError: the boot partition cannot be read.
+        """
+        ...
+
 
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the live menu of a machine, or its staged menu.
@@ -88,10 +104,14 @@ def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     Problems become findings, not exceptions. Only the announcement in ``/run`` says that a staged
     menu is complete, and for which deployment.
     """
+    # Imported where needed: few machines have these menus, and bootc status has to be fast.
+    if dirs.firmware is not None and not staged:
+        from bootc.boot.firmware_order import read_started
+
+        return read_started(dirs, dirs.firmware)
     menu = menu_read.read_files(dirs, staged=staged)
     if staged or not dirs.scheme.generated:
         return menu
-    # Few machines have such a menu, and bootc status has to be fast.
     from bootc.boot.menu_generate import check_menu
 
     return dataclasses.replace(menu, findings=(*menu.findings, *check_menu(dirs)))
@@ -104,6 +124,10 @@ def open_menu(dirs: BootDirs) -> BootMenu:
         dirs: Its boot partition. The caller keeps it open.
     """
     # Imported here, because bootc status changes nothing and has to be fast.
+    if dirs.firmware is not None:
+        from bootc.boot.menu_firmware import FirmwareMenu
+
+        return FirmwareMenu(dirs, dirs.firmware)
     from bootc.boot.menu_files import FilesMenu
 
     return FilesMenu(dirs)

@@ -9,6 +9,8 @@ never mix in one menu.
   entries. The file names are those of upstream: ``bootc_<os id>-<version>-1.conf`` for rank 0,
   ``-0.conf`` for the others, with the rank in the middle from rank 2. An entry keeps its boot
   counter. Only rank 0 loses a counter without tries left, because systemd-boot would not boot it.
+* The firmware has the order of its own list. The entries on the ESP, which record it, are
+  those for systemd-boot.
 * GRUB sorts by file name, the middle part before the last part. Upstream has the version in the
   middle, so that the version decides what boots. bootc writes a number there that falls with
   the rank.
@@ -239,7 +241,7 @@ def _os_id(item: NewItem | Item) -> str:
 
 def _file_name(scheme: Scheme, os_id: str, version: str, rank: int, taken: set[str]) -> str:
     priority = 0 if rank else 1
-    if scheme.bootloader is not Bootloader.SYSTEMD:
+    if not scheme.bootloader.sorts_by_key:
         return bls.entry_file_name(os_id, str(_GRUB_FIRST - rank), priority)
     middle = _UNFIT_FOR_VERSION.sub("_", version)[:_MAX_VERSION]
     if rank > 1:

@@ -41,3 +41,10 @@ class FilesMenu:
     def remove_recounted(self, name: str) -> None:
         """Remove the file of the repeated entry."""
         menu_write.remove_recounted(self.dirs, name)
+
+    def refresh(self) -> None:
+        """Do nothing: nobody else changes the menu."""
+
+    def copies_bytes(self, order: Sequence[NewItem | Item]) -> int:
+        """Return 0: the loader needs the menu and the kernels only."""
+        return 0

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from bootc.boot import scheme as schemes
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.errors import Error, one_line
 from bootc.formats import bls, cmdline, grubcfg
@@ -79,12 +78,15 @@ class Menu:
             boots by default, unless a setting of the loader says otherwise.
         foreign: The names of foreign entries: of files, or titles in ``user.cfg``.
         recounted: Names that must be removed: the same entries, with an older boot counter.
+        missing: What the firmware should have of this menu and does not have: names of entries,
+            or of the program that it starts by itself.
         findings: The problems.
     """
 
     items: tuple[Item, ...] = ()
     foreign: tuple[str, ...] = ()
     recounted: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -333,7 +335,7 @@ def _recounted(name: str) -> Finding:
 
 def _ordered(items: Iterable[Item], scheme: Scheme | None) -> list[Item]:
     by_name = {item.name: item for item in items}
-    if scheme is None or scheme.bootloader is Bootloader.SYSTEMD:
+    if scheme is None or scheme.bootloader.sorts_by_key:
         pairs = [(i.name, i.entry) for i in by_name.values() if isinstance(i.entry, bls.Entry)]
         return [by_name[name] for name, _ in bls.menu_order(pairs)]
     return [by_name[name] for name in grub_order(by_name)]

@@ -120,7 +120,7 @@ def commit_staged(dirs: BootDirs, first: Digest) -> bool:
         elif committing:
             _commit_directory(dirs, first)
         elif not _boots(dirs, dirs.scheme.entries, first):
-            raise _not_staged(dirs, first)
+            raise not_staged(dirs, first)
     _keep_last(dirs)
     try:
         _clean_up(dirs)
@@ -240,7 +240,8 @@ def _boots(dirs: BootDirs, path: str, deployment: Digest) -> bool:
     return any(item.boots(deployment) for item in read_menu_at(dirs, path).items[:1])
 
 
-def _not_staged(dirs: BootDirs, first: Digest) -> NotStaged:
+def not_staged(dirs: BootDirs, first: Digest) -> NotStaged:
+    """Return the error that the staged menu does not boot a deployment."""
     path = dirs.scheme.staged
     reasons = [finding.text for finding in read_menu_at(dirs, path).findings]
     reason = f": {reasons[0]}" if reasons else ""

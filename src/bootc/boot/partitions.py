@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from bootc.errors import Error, doing, one_line
 from bootc.formats import dps
@@ -22,6 +23,9 @@ from bootc.fs.detached import open_read_only, open_writable
 from bootc.fs.dir import Dir
 from bootc.fs.lsblk import Block
 from bootc.kernel import proc
+
+if TYPE_CHECKING:
+    from bootc.boot.firmware_entries import PartitionPlace
 
 #: Partition types by the kind of partition table.
 _Types = Mapping[str, Collection[str]]
@@ -33,8 +37,14 @@ _ESP_TYPES: _Types = {"gpt": {dps.ESP}, "dos": {"0xef", "0x6"}}
 _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
 #: The file system that firmware reads.
 ESP_FILESYSTEM = "vfat"
+#: The unit in which ``/sys`` gives the start and the size of partitions.
+_KERNEL_SECTOR_BYTES = 512
 #: FAT has no modes of its own. Only root may read the ESP, and no file on it is executable.
 ESP_OPTIONS = "fmask=0177,dmask=0077"
+
+
+class NotOnGpt(Error):
+    """The boot entries of the firmware cannot name this partition."""
 
 
 class NoBackingDevice(Error):
@@ -128,6 +138,33 @@ def filesystem_on(device: str) -> str:
         return _filesystem(device)
 
 
+def place_of(device: str) -> PartitionPlace:
+    """Return the place of a partition on its disk, as the firmware names it.
+
+    Raises:
+        NotOnGpt: it is not a partition of a GPT disk.
+        ToolMissing, CommandFailed: as :func:`find_esp`.
+        OSError: the kernel does not tell where the partition is.
+    """
+    # Imported here: only machines without a boot loader need it.
+    from uuid import UUID
+
+    from bootc.boot.firmware_entries import PartitionPlace
+
+    with doing(f"Looking for the place of {device} on its disk"):
+        block = next(iter(lsblk.above(device)))
+        partuuid = block.partition_id or _probed_id(device)
+        if (block.partition_table or "gpt") != "gpt" or partuuid is None:
+            raise NotOnGpt(f"{device} is not a partition of a GPT disk")
+        directory = _sysfs(os.stat(device).st_rdev)
+        number, start, size = (
+            _number(f"{directory}/{name}") for name in ("partition", "start", "size")
+        )
+        # The kernel counts in units of 512 bytes, the table of partitions in sectors.
+        sector = _number(f"{directory}/../queue/logical_block_size") // _KERNEL_SECTOR_BYTES
+        return PartitionPlace(number, start // sector, size // sector, UUID(partuuid))
+
+
 @contextlib.contextmanager
 def open_esp(device: str) -> Iterator[Dir]:
     """Yield the root directory of the ESP for reading, through a mount that only we see.
@@ -162,6 +199,18 @@ def _mend(device: str) -> None:
         except Error as exc:
             # Without the tool nobody else checks the ESP either.
             _log.warning("the EFI system partition was not checked: %s", one_line(exc))
+
+
+def _number(path: str) -> int:
+    with open(path, encoding="ascii") as file:
+        return int(file.read())
+
+
+def _probed_id(device: str) -> str | None:
+    """Return the PARTUUID of a partition that udev has not looked at yet."""
+    tag = "PART_ENTRY_UUID"
+    argv = ["blkid", "--probe", "--match-tag", tag, "--output", "value", device]
+    return process.run(argv, ok=(0, 2)).stdout.decode("ascii", "replace").strip() or None
 
 
 def _sysfs(number: int) -> str:

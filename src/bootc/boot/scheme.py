@@ -8,6 +8,7 @@ scheme             menu, below the ESP or ``/sysroot/boot``    kernels
 =================  ==========================================  =========================
 systemd, grub-cc   ESP: ``loader/entries/``                    ESP: ``EFI/Linux/<name>/``
 the same, UKI      ESP: ``loader/entries/``                    ESP: ``EFI/Linux/bootc/``
+none, UKI          ESP: ``loader/entries/`` (the record)       ESP: ``EFI/Linux/bootc/``
 grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
 =================  ==========================================  =========================
@@ -15,7 +16,9 @@ grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/
 A GRUB that does not read boot entries reads a menu that is generated from them: the file
 ``grub.cfg`` beside the entries. It is part of the directory that replaces the live menu.
 
-With systemd-boot an extended boot loader partition (XBOOTLDR) takes the place of the ESP.
+Without a boot loader the firmware starts the kernels, and ``BootOrder`` is the menu
+(:mod:`bootc.boot.firmware_order`). With systemd-boot an extended boot loader partition (XBOOTLDR)
+takes the place of the ESP.
 
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
 ``bootc_composefs-<image id>``. A unified kernel image is the file
@@ -28,12 +31,16 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bootc.boot.loader import Bootloader
 from bootc.formats import bls
 from bootc.formats.digest import Digest, DigestError
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
+
+if TYPE_CHECKING:
+    from bootc.boot.firmware_entries import Firmware
 
 VMLINUZ = "vmlinuz"
 INITRD = "initrd"
@@ -157,12 +164,14 @@ class BootDirs:
             kernel images are there and the menu is not.
         programs: The root of the ESP with the programs of the boot loader; None if that is
             ``binaries``, or not needed.
+        firmware: The boot entries of the firmware, if these are the menu.
     """
 
     scheme: Scheme
     menu: Dir
     binaries: Dir
     programs: Dir | None = None
+    firmware: Firmware | None = None
 
     def sync(self) -> None:
         """Write all changes to the disks, and return then."""
@@ -244,6 +253,17 @@ def artifact_name(file_name: str) -> str | None:
         return Digest.from_hex(name).hex
     except DigestError:
         return None
+
+
+def started_artifact(path: str) -> str | None:
+    """Return the artifact that the firmware starts by this path, or None if it is not ours.
+
+    Firmwares may change the case of letters, which FAT ignores.
+    """
+    directory, name = posixpath.split(path)
+    if directory.lower() != f"/{UKIS}".lower():
+        return None
+    return uki_artifact(f"/{UKIS}/{name.lower()}")
 
 
 def uki_artifact(path: str) -> str | None:

@@ -54,6 +54,7 @@ INTERNALS = {
     "sysusers-sync": "hostunits",
     "fixup-etc-fstab": "hostunits",
     "relabel-overlay-mountpoints": "hostunits",
+    "refresh-boot-menu": "hostunits",
     "cleanup": "hostupkeep",
     "fsck": "hostupkeep",
     "reboot": "hostupkeep",

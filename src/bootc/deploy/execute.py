@@ -38,6 +38,7 @@ from bootc.deploy.plan.steps import (
     ExchangeMenu,
     Plan,
     RecordOrigin,
+    RefreshMenu,
     RemoveArtifact,
     RemoveEntry,
     RemoveLeftover,
@@ -199,6 +200,7 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
             | ExchangeMenu()
             | RemoveEntry()
             | RemoveRecounted()
+            | RefreshMenu()
             | RemoveArtifact()
         ):
             _change_menu(step, system)
@@ -257,6 +259,7 @@ def _change_menu(
     | ExchangeMenu
     | RemoveEntry
     | RemoveRecounted
+    | RefreshMenu
     | RemoveArtifact,
     system: HostSession,
 ) -> None:
@@ -274,6 +277,8 @@ def _change_menu(
             menu.remove_entry(item)
         case RemoveRecounted(name):
             menu.remove_recounted(name)
+        case RefreshMenu():
+            menu.refresh()
         case RemoveArtifact(artifact):
             remove_artifact(system.boot, artifact)
         case _:

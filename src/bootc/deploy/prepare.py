@@ -226,9 +226,17 @@ def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
     """Return the boot directories for an image of this boot type, which may be new here.
 
     Raises:
-        CannotCompose: GRUB keeps images of the two types in menus that exclude each other.
+        CannotCompose: GRUB keeps images of the two types in menus that exclude each other, or
+            nothing on this machine can start the image.
     """
     dirs, boot_type = system.boot, candidate.origin.boot_type
+    if dirs.firmware is not None and boot_type is not BootType.UKI:
+        raise CannotCompose(
+            "the firmware of this machine starts only unified kernel images, "
+            "and the image has none",
+            hint="use an image with a unified kernel image, or install with a boot loader: "
+            "bootc install",
+        )
     if dirs.scheme.boot_type is boot_type:
         return dirs
     if not dirs.scheme.menu_on_esp:

@@ -64,6 +64,28 @@ def write_variable(
         file.write(struct.pack("<I", attributes) + payload)
 
 
+def remove_variable(name: str, guid: str, *, root: str = EFIVARS) -> None:
+    """Remove a variable. A missing one is no error.
+
+    Raises:
+        OSError: the firmware refused, or efivarfs is read-only.
+    """
+    path = os.path.join(root, f"{name}-{guid}")
+    with contextlib.suppress(OSError):
+        _make_mutable(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def is_writable(*, root: str = EFIVARS) -> bool:
+    """Tell whether variables can be written: efivarfs is mounted, and not read-only."""
+    try:
+        # A mounted efivarfs is never empty; the mount point below /sys always is.
+        return bool(os.listdir(root)) and not os.statvfs(root).f_flag & os.ST_RDONLY
+    except FileNotFoundError:
+        return False
+
+
 def _make_mutable(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -10,10 +10,13 @@ import pytest
 from bootc.boot import firmware_entries
 from bootc.boot.firmware_entries import (
     GLOBAL_GUID,
+    LoadOption,
     NoFreeNumber,
     ProgramPlace,
     ensure_entry,
     load_option,
+    parse_load_option,
+    placed,
     read_order,
 )
 from bootc.errors import one_line
@@ -128,3 +131,75 @@ def test_no_variables_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         ensure_entry(PLACE, "Linux", root=str(tmp_path / "none"))
     assert one_line(caught.value).startswith("Writing a boot entry of the firmware: ")
+
+
+def test_an_entry_is_read_as_it_was_written() -> None:
+    place = PLACE.partuuid, "/EFI/systemd/systemd-bootx64.efi"
+    assert parse_load_option(3, OPTION) == LoadOption(3, True, "Linux", *place)
+    inactive = b"\0" + OPTION[1:]
+    assert parse_load_option(3, inactive) == LoadOption(3, False, "Linux", *place)
+
+
+#: What OVMF made of a short entry when it had started it: the path of the hardware before it.
+_HARDWARE = bytes.fromhex("02010c00 d041030a 00000000 01010600 0003") + bytes.fromhex(
+    "010106000000"
+)
+_DRIVE = OPTION[6 + len("Linux\0") * 2 :][:42]
+
+
+def option(title: bytes, path: bytes) -> bytes:
+    return struct.pack("<IH", 1, len(path)) + title + path
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", None),
+        (b"\1\0\0\0\4", None),
+        # A description without an end.
+        (b"\1\0\0\0\4\0" + b"a\0b\0", None),
+        (b"\1\0\0\0\4\0" + b"a\0b\0c", None),
+        (OTHER, ("Windows", None, "")),
+        (option(b"a\0\0\0", b""), ("a", None, "")),
+        # Two parts of a path, behind the path of the hardware.
+        (
+            option(
+                b"a\0\0\0",
+                _HARDWARE
+                + _DRIVE
+                + b"\4\4\x0c\0\\\0E\0F\0I\0"
+                + b"\4\4\x0e\0x\0.\0e\0f\0i\0"
+                + b"\x7f\xff\4\0"
+                + b"\4\4\6\0z\0",
+            ),
+            ("a", ESP, "/EFI/x.efi"),
+        ),
+        # Lengths that lead nowhere.
+        (option(b"a\0\0\0", b"\4\4\0\0" * 3), ("a", None, "")),
+        (option(b"a\0\0\0", b"\4\4\xff\0x\0"), ("a", None, "")),
+        (option(b"a\0\0\0", b"\4\1\x2b\0" + bytes(39)), ("a", None, "")),
+        # A partition of an MBR disk.
+        (option(b"a\0\0\0", _DRIVE[:40] + b"\1\1"), ("a", None, "")),
+    ],
+)
+def test_other_entries(data: bytes, expected: tuple[str, uuid.UUID | None, str] | None) -> None:
+    found = parse_load_option(1, data)
+    assert (found and (found.title, found.partuuid, found.path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "ours", "numbers", "after"),
+    [
+        ((), (), (1, 2), (1, 2)),
+        ((7, 8), (), (1,), (1, 7, 8)),
+        ((7, 1, 8, 2, 9), (1, 2), (2, 1), (7, 2, 1, 8, 9)),
+        ((7, 1, 8, 2), (1, 2, 3), (3, 1), (7, 3, 1, 8)),
+        ((1, 7), (1,), (), (7,)),
+        # A number that is there twice, and one of which there is no entry.
+        ((1, 7, 1, 9), (1,), (1,), (1, 7, 9)),
+    ],
+)
+def test_foreign_entries_keep_their_order(
+    before: tuple[int, ...], ours: tuple[int, ...], numbers: tuple[int, ...], after: tuple[int, ...]
+) -> None:
+    assert placed(before, ours, numbers) == after

@@ -14,11 +14,11 @@ from bootc.boot.scheme import Scheme
 from bootc.formats.bls import Entry
 from bootc.fs.dir import Dir
 from support.bootdirs import (
+    FILE_SCHEMES,
     GRUB,
     GRUB_CC,
     GRUB_GENERATED,
     GRUB_UKI,
-    SCHEMES,
     SYSTEMD,
     SYSTEMD_UKI,
     deployment,
@@ -55,7 +55,7 @@ def menu_of(tmp_path: Path, scheme: Scheme = SYSTEMD, *, staged: bool = False) -
         return read_menu(dirs, staged=staged)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 def test_what_was_written_is_read(tmp_path: Path, scheme: Scheme) -> None:
     put_menu(tmp_path, scheme, 3, 1, 2)
     put_menu(tmp_path, scheme, 9, 3, staged=True)
@@ -66,7 +66,7 @@ def test_what_was_written_is_read(tmp_path: Path, scheme: Scheme) -> None:
     assert menu_of(tmp_path, scheme, staged=True).deployments == (deployment(9), C)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 def test_no_menu_is_an_empty_one(tmp_path: Path, scheme: Scheme) -> None:
     assert menu_of(tmp_path, scheme) == Menu()
     assert menu_of(tmp_path, scheme, staged=True) == Menu()
@@ -186,7 +186,7 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
     assert len(menu.findings) == len(menu.foreign) == 4
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+@pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 @pytest.mark.parametrize("staged", [False, True])
 def test_something_else_in_place_of_the_menu(tmp_path: Path, scheme: Scheme, staged: bool) -> None:
     place = root_of(tmp_path, scheme) / (scheme.staged if staged else scheme.entries)

@@ -24,9 +24,9 @@ from bootc.formats.digest import Digest
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 from support.bootdirs import (
+    FILE_SCHEMES,
     GRUB,
     GRUB_UKI,
-    SCHEMES,
     SYSTEMD,
     deployment,
     item_of,
@@ -37,7 +37,7 @@ from support.failing import dies, failing
 
 WINDOWS = "version 1\nefi /EFI/Microsoft/x.efi\n"
 GRUB_WINDOWS = 'menuentry "Windows" {\nchainloader /EFI/Microsoft/x.efi\n}\n'
-every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
+every_scheme = pytest.mark.parametrize("scheme", FILE_SCHEMES, ids=scheme_name)
 #: One of each way to replace a menu.
 each_kind = pytest.mark.parametrize("scheme", [SYSTEMD, GRUB_UKI], ids=scheme_name)
 

@@ -12,11 +12,11 @@ from bootc.boot.scheme import Scheme
 from bootc.formats.origin import BootType
 from support import osimages
 from support.bench import Bench
-from support.bootdirs import GRUB_UKI, MENU_BOOT_TYPES, SYSTEMD, SYSTEMD_UKI, scheme_name
+from support.bootdirs import GRUB_UKI, MENU_BOOT_TYPES, NONE_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.osimages import Images
 from support.stored import IN_MEMORY
 
-SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_UKI)
+SCHEMES = (SYSTEMD, SYSTEMD_UKI, GRUB_UKI, NONE_UKI)
 
 
 @pytest.fixture

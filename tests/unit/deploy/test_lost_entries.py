@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bootc.deploy import cleanup, rollback
 from bootc.formats.origin import BootType
-from support import osimages
+from support import firmware, osimages
 from support.bench import Bench
 from support.bootdirs import SYSTEMD
 from support.machine import Command
@@ -66,6 +66,8 @@ def test_a_menu_that_is_lost_as_a_whole(any_bench: Bench) -> None:
     bench = any_bench
     for image in (osimages.NEW, osimages.OLD):
         bench.machine.lose_entry(bench.id(image))
+    # What a firmware without entries starts.
+    (bench.machine.esp / firmware.FALLBACK).unlink(missing_ok=True)
     said = bench.upgrade(osimages.TURNED)
     assert "Nothing is cleaned up: the boot menu is damaged, see bootc status." in said
     assert bench.machine.reboot() is None
@@ -93,7 +95,7 @@ def test_a_pinned_deployment_whose_entry_is_lost(any_bench: Bench) -> None:
     shown = next(shown for shown in bench.machine.menu() if shown.image_id == old)
     bench.machine.command(pin(old))
     bench.machine.lose_entry(old)
-    assert bench.findings() == [ANOTHER_ENTRY.format(f"pinned deployment {old}")]
+    assert ANOTHER_ENTRY.format(f"pinned deployment {old}") in bench.findings()
     bench.machine.command(cleanup.collect_garbage)
     bench.machine.check_bootable(shown)
     bench.update(osimages.TURNED)

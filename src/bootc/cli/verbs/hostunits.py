@@ -39,6 +39,15 @@ def relabel_overlay_mountpoints(args: argparse.Namespace, context: Context) -> N
     relabel_overlays(context.sink)
 
 
+def refresh_boot_menu(args: argparse.Namespace, context: Context) -> None:
+    """Give the firmware the boot entries that it has lost."""
+    from bootc.cli.session import open_host
+    from bootc.deploy.refresh import refresh_menu
+
+    with open_host(context.sink) as system:
+        refresh_menu(system, context.sink)
+
+
 COMMANDS = (
     Command(
         name="systemd-generator",
@@ -64,5 +73,10 @@ COMMANDS = (
         name="relabel-overlay-mountpoints",
         help="Give writable overlays over /, /etc and /var their SELinux labels.",
         run=relabel_overlay_mountpoints,
+    ),
+    Command(
+        name="refresh-boot-menu",
+        help="Write the boot entries that the firmware has lost, on a machine without boot loader.",
+        run=refresh_boot_menu,
     ),
 )

@@ -105,7 +105,7 @@ _COMMAND = Command(
                 ),
                 Option(
                     ("--bootloader",),
-                    "The boot loader: systemd, or grub on a machine with a BIOS.",
+                    "The boot loader: systemd, grub on a machine with a BIOS, or none.",
                     metavar="NAME",
                     choices=_BOOTLOADERS,
                 ),

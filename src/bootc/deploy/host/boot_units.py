@@ -5,6 +5,7 @@ to be durable or removed.
 
 - ``bootc-sysusers-shadow-sync.service``, if there is a ``/etc/shadow``.
 - ``bootc-early-overlay-relabel.service``, if ``/``, ``/etc`` or ``/var`` is a writable overlay.
+- ``bootc-refresh-boot-menu.service``. Its conditions restrict it to machines without boot loader.
 - ``bootc-status-updated.path`` and ``bootc-status-updated-onboot.target``.
 
 Source: bootc, "systemd units"; systemd.generator(7).
@@ -24,6 +25,7 @@ from bootc.fs.mounts import Mount
 
 SHADOW_SYNC = "bootc-sysusers-shadow-sync.service"
 RELABEL = "bootc-early-overlay-relabel.service"
+REFRESH_MENU = "bootc-refresh-boot-menu.service"
 STATUS_UPDATED = ("bootc-status-updated.path", "bootc-status-updated-onboot.target")
 _UNITS = "/usr/lib/systemd/system"
 _RELABEL_UNIT = """\
@@ -62,7 +64,7 @@ def generate(directory: str, mounts: Sequence[Mount], *, root: str = "/") -> Non
         if writable_overlays(mounts):
             atomic.write_file(units, RELABEL, _RELABEL_UNIT.encode(), durable=False)
             _link(units, "sysinit.target", RELABEL, f"../{RELABEL}")
-        for unit in STATUS_UPDATED:
+        for unit in (REFRESH_MENU, *STATUS_UPDATED):
             _link(units, "multi-user.target", unit, f"{_UNITS}/{unit}")
 
 

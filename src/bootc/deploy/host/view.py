@@ -133,9 +133,8 @@ def require_menu(scheme: Scheme) -> None:
             hint="update it with the program that installed it",
         )
     if not scheme.has_menu:
-        starter = "the firmware" if scheme.bootloader is Bootloader.NONE else scheme.bootloader
         raise NoBootMenu(
-            f"{starter} started this machine without a boot menu, "
+            f"{scheme.bootloader} started this machine without a boot menu, "
             "and this version changes nothing but boot menus",
             hint="restart it through its boot loader",
         )
@@ -171,6 +170,9 @@ def find_boot_dirs(
     with contextlib.ExitStack() as stack:
         if scheme.bootloader is Bootloader.SYSTEMD:
             yield _enter_systemd_boot(stack, scheme, _esp_of(physical, esps), writable=writable)
+            return
+        if scheme.bootloader is Bootloader.NONE:
+            yield _enter_firmware(stack, scheme, _esp_of(physical, esps), writable=writable)
             return
         if scheme.bootloader is not Bootloader.GRUB:
             esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
@@ -296,6 +298,17 @@ def _enter_systemd_boot(
         return BootDirs(scheme, opened, opened, programs)
     opened = _enter_esp(stack, esp, writable=writable)
     return BootDirs(scheme, opened, opened)
+
+
+def _enter_firmware(
+    stack: contextlib.ExitStack, scheme: Scheme, esp: str, *, writable: bool
+) -> BootDirs:
+    """Open the ESP, from which the firmware starts its boot entries."""
+    from bootc.boot.firmware_entries import Firmware
+
+    firmware = Firmware(partitions.place_of(esp))
+    opened = _enter_esp(stack, esp, writable=writable)
+    return BootDirs(scheme, opened, opened, firmware=firmware)
 
 
 def _has_entries(scheme: Scheme, device: str) -> bool:

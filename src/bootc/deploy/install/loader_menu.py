@@ -1,4 +1,4 @@
-"""The kernel and the first menu of boot loaders that read a boot menu."""
+"""The kernel and the first menu of an installation."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_grub import GrubBiosInstaller
 from bootc.deploy.install.loader_installer import Firmware, LoaderInstaller
+from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.printable import listed
@@ -16,7 +17,11 @@ from bootc.printable import listed
 _DEFAULT = Bootloader.SYSTEMD.value
 _UEFI = "/sys/firmware/efi"
 #: One of each boot loader that this version installs.
-INSTALLERS: tuple[LoaderInstaller, ...] = (SystemdBootInstaller(), GrubBiosInstaller())
+INSTALLERS: tuple[LoaderInstaller, ...] = (
+    SystemdBootInstaller(),
+    GrubBiosInstaller(),
+    NoLoaderInstaller(),
+)
 
 
 def choose_loader(
@@ -33,8 +38,6 @@ def choose_loader(
         InstallRefused: this version cannot install it.
     """
     asked = request.bootloader or config.bootloader or _DEFAULT
-    if asked == Bootloader.NONE:
-        raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
     on_uefi = os.path.isdir(uefi)
     for installer in INSTALLERS:
         # A disk for a machine with UEFI can be made on any machine.

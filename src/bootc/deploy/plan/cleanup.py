@@ -22,6 +22,7 @@ from bootc.deploy.plan.steps import (
     CollectObjects,
     DiscardStagedMenu,
     Plan,
+    RefreshMenu,
     RemoveArtifact,
     RemoveLeftover,
     RemoveRecounted,
@@ -62,6 +63,9 @@ def plan_gc(
     steps += [RemoveArtifact(artifact) for artifact in artifacts if artifact.name not in needed]
     steps += [RemoveState(deployment) for deployment in facts.states if deployment not in live]
     steps += [RemoveRecounted(name) for name in facts.active.recounted]
+    if facts.active.missing:
+        # It may need the space that the steps before have made.
+        steps.append(RefreshMenu())
     steps += [RemoveLeftover(name) for name in facts.leftovers]
     if repository:
         manifests = sorted(set(_manifests(facts, live)), key=str)

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from bootc.boot.artifacts import Artifact, list_artifacts
+from bootc.boot.menu import open_menu
 from bootc.boot.menu_compose import NewItem, compose_menu
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import BootDirs
@@ -76,6 +77,7 @@ def room_for_update(
         return (*evict, *menu)
     menu_clusters = staging_clusters(dirs, compose_menu(dirs.scheme, order), cluster)
     spare = max(SPARE_CLUSTERS, menu_clusters + _DIRECTORIES)
+    spare += -(-open_menu(dirs).copies_bytes(order) // cluster)
     return plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
 
 

@@ -173,6 +173,14 @@ class RemoveRecounted:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshMenu:
+    """Bring what depends on the live menu to its state, if another program changed it."""
+
+    def __str__(self) -> str:
+        return "compare the boot menu with the firmware"
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOrigin:
     """Replace the recorded origin of a deployment."""
 
@@ -246,6 +254,7 @@ Step = (
     | ExchangeMenu
     | RemoveEntry
     | RemoveRecounted
+    | RefreshMenu
     | RecordOrigin
     | SetPin
     | SetTag

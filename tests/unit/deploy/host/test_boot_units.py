@@ -27,7 +27,11 @@ DATA = Path(__file__).parents[4] / "data/systemd"
 ID = "ab" * 64
 STATUS = {
     f"multi-user.target.wants/{unit}": f"/usr/lib/systemd/system/{unit}"
-    for unit in ("bootc-status-updated.path", "bootc-status-updated-onboot.target")
+    for unit in (
+        "bootc-refresh-boot-menu.service",
+        "bootc-status-updated.path",
+        "bootc-status-updated-onboot.target",
+    )
 }
 SYNC = {f"sysinit.target.wants/{SHADOW_SYNC}": f"/usr/lib/systemd/system/{SHADOW_SYNC}"}
 LABEL = {RELABEL: None, f"sysinit.target.wants/{RELABEL}": f"../{RELABEL}"}

@@ -98,7 +98,6 @@ def test_status_of_a_machine_with_two_partitions(tmp_path: Path, recorded: str |
     [
         (BootType.ABOOT, LoaderTraces()),
         (BootType.ABOOT, LoaderTraces(Bootloader.SYSTEMD)),
-        (BootType.UKI, LoaderTraces(None, UKI)),
         (BootType.UKI, LoaderTraces(None, "EFI/BOOT/ukiboot_b.efi")),
     ],
 )

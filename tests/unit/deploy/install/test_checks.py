@@ -152,7 +152,7 @@ def test_where_the_file_system_comes_from(
 @pytest.mark.parametrize(
     ("asked", "config", "words"),
     [
-        ("none", InstallConfig(), "Bootloader set to none is not supported"),
+        ("none", InstallConfig(), "Not a block device"),
         (None, InstallConfig(bootloader="grub-cc"), "bootloader grub-cc is not supported yet"),
         ("grub-cc", InstallConfig(bootloader="systemd"), "bootloader grub-cc"),
         ("systemd", InstallConfig(bootloader="grub"), "Not a block device"),

@@ -33,6 +33,7 @@ def choose(
         (None, None, None, "systemd", False),
         ("systemd", "grub-cc", None, "systemd", True),
         (None, "systemd", None, "systemd", True),
+        ("none", "systemd", None, "none", True),
         ("systemd", None, False, "systemd", False),
         (None, None, True, "systemd", True),
         ("grub", "systemd", None, "grub", False),
