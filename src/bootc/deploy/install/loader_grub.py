@@ -10,7 +10,7 @@ from bootc.boot import grub
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.install import grub_bios, loader_menu
-from bootc.deploy.install.loader_installer import BootTarget, Firmware, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import doing
 from bootc.events import Sink
@@ -62,7 +62,7 @@ class GrubBiosInstaller(_Grub):
     """
 
     title = "GRUB for BIOS"
-    firmware = Firmware.BIOS
+    firmware = FirmwareType.BIOS
     tools = ("chroot",)
     machines = ("x86_64",)
     needs_esp = False

@@ -114,7 +114,7 @@ class ImageNeed:
     package: str
 
 
-class Firmware(enum.StrEnum):
+class FirmwareType(enum.StrEnum):
     """The firmware that starts a boot loader, by its name in the origin."""
 
     UEFI = "uefi"
@@ -133,7 +133,7 @@ class LoaderInstaller(Protocol):
         """The name in messages."""
 
     @property
-    def firmware(self) -> Firmware:
+    def firmware(self) -> FirmwareType:
         """The firmware that starts the loader."""
 
     @property

@@ -13,7 +13,12 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import free_space, plan_space
 from bootc.deploy.install import loader_menu
-from bootc.deploy.install.loader_installer import BootTarget, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    BootTarget,
+    FirmwareType,
+    ImageNeed,
+    NewDeployment,
+)
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, one_line
@@ -31,11 +36,20 @@ class NoLoaderInstaller:
 
     name = Bootloader.NONE.value
     title = "the firmware"
+    firmware = FirmwareType.UEFI
     tools = ()
+    machines = ("x86_64", "aarch64")
     needs_esp = True
     #: systemd-stub does.
     tells_partition = True
     kernel_place = "the EFI system partition"
+
+    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
+        """Return nothing: :meth:`check_boot_type` demands the only program."""
+        return ()
+
+    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
+        """Accept all: the unified kernel image has its own."""
 
     def check_boot_type(self, boot_type: BootType) -> None:
         """Accept unified kernel images only."""
@@ -58,7 +72,7 @@ class NoLoaderInstaller:
 
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record with the PARTUUID of the ESP."""
-        return BootRecord(self.name, "uefi", _partition(target).uuid or None)
+        return BootRecord(self.name, self.firmware, _partition(target).uuid or None)
 
     def write_programs(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink

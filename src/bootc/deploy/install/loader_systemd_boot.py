@@ -11,7 +11,7 @@ from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import installed_version, loader_programs
 from bootc.deploy.install import firmware_start, loader_menu
 from bootc.deploy.install.image_mounts import mount_directory, mount_temporary
-from bootc.deploy.install.loader_installer import BootTarget, Firmware, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.secureboot import write_keys
 from bootc.errors import doing
@@ -36,7 +36,7 @@ class SystemdBootInstaller:
 
     name = Bootloader.SYSTEMD.value
     title = "systemd-boot"
-    firmware = Firmware.UEFI
+    firmware = FirmwareType.UEFI
     tools = ("bootctl",)
     machines = ("x86_64", "aarch64")
     needs_esp = True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_grub import GrubBiosInstaller
-from bootc.deploy.install.loader_installer import Firmware, LoaderInstaller
+from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
@@ -41,7 +41,7 @@ def choose_loader(
     on_uefi = os.path.isdir(uefi)
     for installer in INSTALLERS:
         # A disk for a machine with UEFI can be made on any machine.
-        if installer.name == asked and (installer.firmware is Firmware.UEFI or not on_uefi):
+        if installer.name == asked and (installer.firmware is FirmwareType.UEFI or not on_uefi):
             return installer
     what = f"bootloader {asked}"
     if any(installer.name == asked for installer in INSTALLERS):
