@@ -1,4 +1,4 @@
-"""The command line of ``bootc install to-disk``."""
+"""The command line of ``bootc install``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bootc.cli import main as cli
-from bootc.deploy.install import running_image, to_disk
+from bootc.deploy.install import config, running_image, to_disk
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.running_image import RunningImage
 from bootc.formats.imgref import ImageReference
@@ -75,3 +75,35 @@ def test_an_image_without_a_name_needs_a_target(
     assert "(hint: name one with --target-imgref)" in capsys.readouterr().err
     assert cli.main([*DISK, "--target-imgref", "quay.io/os:1"]) == 0
     assert [str(request.target) for request in requests] == ["docker://quay.io/os:1"]
+
+
+def test_everything_that_can_be_asked_for(requests: list[InstallRequest]) -> None:
+    assert (
+        cli.main(
+            [
+                *DISK,
+                *("--karg", "a", "--karg", "b c", "--karg-delete", "quiet"),
+                *("--root-ssh-authorized-keys", "/keys", "--stateroot", "default"),
+                *("--disable-selinux", "--enforce-container-sigpolicy", "--run-fetch-check"),
+                *("--skip-fetch-check", "--target-no-signature-verification"),
+            ]
+        )
+        == 0
+    )
+    (request,) = requests
+    assert request.kargs == ("a", "b c")
+    assert request.karg_deletes == ("quiet",)
+    assert (request.root_keys_file, request.stateroot) == ("/keys", "default")
+    assert (request.disable_selinux, request.enforce_sigpolicy, request.fetch_check) == (True,) * 3
+    assert request.source_name == "quay.io/os:43"
+
+
+def test_the_configuration_is_printed_as_canonical_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged = {"kargs": ["quiet"], "block": ["direct"], "bootupd": {"skip-boot-uuid": None}}
+    monkeypatch.setattr(config, "read_merged", lambda machine: merged)
+    assert cli.main(["install", "print-configuration"]) == 0
+    assert capsys.readouterr().out == '{"block":["direct"],"bootupd":{"skip-boot-uuid":null}}'
+    assert cli.main(["install", "print-configuration", "--all"]) == 0
+    assert '"kargs":["quiet"]' in capsys.readouterr().out

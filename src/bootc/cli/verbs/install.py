@@ -23,7 +23,7 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
 
     if args.source_imgref is None:
         running = _running_image()
-        source, updates = running.source, running.target
+        source, updates, name = running.source, running.target, running.name
         if updates is None and args.target_imgref is None:
             raise Error(
                 "podman started this container by the id of its image, which names no image for "
@@ -32,9 +32,11 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
             )
     else:
         source = updates = ImageReference.parse(args.source_imgref)
+        name = source.name
     request = InstallRequest(
         device=args.device,
         source=source,
+        source_name=name,
         target=target_reference(updates or source, args.target_imgref, args.target_transport),
         bootloader=args.bootloader,
         block_setup=args.block_setup,
@@ -42,12 +44,29 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
         root_size_mib=None if args.root_size is None else _size(args.root_size),
         wipe=args.wipe,
         kargs=tuple(args.karg),
+        karg_deletes=tuple(args.karg_delete),
         allow_missing_verity=args.allow_missing_verity,
         generic_image=args.generic_image,
         uki_addons=tuple(args.uki_addon),
         from_container=args.source_imgref is None,
+        root_keys_file=args.root_ssh_authorized_keys,
+        stateroot=args.stateroot,
+        enforce_sigpolicy=args.enforce_container_sigpolicy,
+        fetch_check=args.run_fetch_check,
+        disable_selinux=args.disable_selinux,
     )
     install_to_disk(request, context.sink)
+
+
+def print_configuration(args: argparse.Namespace, context: Context) -> None:
+    """Print the merged install configuration."""
+    import os
+
+    from bootc.cli.render.structured import render_json
+    from bootc.deploy.install.config import external_view, read_merged
+
+    merged = read_merged(os.uname().machine)
+    context.write(render_json(external_view(merged, everything=args.all)))
 
 
 def _running_image() -> RunningImage:
@@ -72,6 +91,85 @@ def _size(text: str) -> int:
         raise Error(f"--root-size: {exc}") from None
 
 
+_SOURCE = (
+    Option(
+        ("--source-imgref",),
+        "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: the "
+        "image of this container).",
+        metavar="IMAGE",
+    ),
+)
+_TARGET = (
+    Option(
+        ("--target-imgref",),
+        "The image for updates of the installed machine (default: the source).",
+        metavar="IMAGE",
+    ),
+    Option(
+        ("--target-transport",),
+        "The transport of --target-imgref (default: registry).",
+        metavar="TRANSPORT",
+    ),
+    Option(("--target-no-signature-verification",), "No effect.", default=False, hidden=True),
+    Option(
+        ("--enforce-container-sigpolicy",),
+        "Demand that the container policy checks signatures, now and at each update.",
+        default=False,
+    ),
+    Option(
+        ("--run-fetch-check",),
+        "Make sure first that the image for updates can be fetched.",
+        default=False,
+    ),
+    Option(("--skip-fetch-check",), "No effect: there is no check by default.", default=False),
+)
+_CONFIGURATION = (
+    Option(
+        ("--bootloader",),
+        "The boot loader: systemd.",
+        metavar="NAME",
+        choices=_BOOTLOADERS,
+    ),
+    Option(("--karg",), "Add a kernel argument; may be repeated.", metavar="ARG", default=()),
+    Option(
+        ("--karg-delete",),
+        "Leave out a kernel argument of the configuration or of the image: KEY or KEY=VALUE; "
+        "may be repeated.",
+        metavar="ARG",
+        default=(),
+    ),
+    Option(
+        ("--root-ssh-authorized-keys",),
+        "A file of SSH keys with which root can log in.",
+        metavar="FILE",
+    ),
+    Option(("--disable-selinux",), "Turn SELinux off on the installed machine.", default=False),
+    Option(
+        ("--generic-image",),
+        "The disk will boot on another machine: do not change this machine's firmware.",
+        default=False,
+    ),
+    Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
+)
+_COMPOSEFS = (
+    Option(
+        ("--composefs-backend",),
+        "Use the composefs-native layout (the default; there is no other).",
+        default=False,
+    ),
+    Option(
+        ("--allow-missing-verity",),
+        "Tolerate a file system without fs-verity, now and at each boot.",
+        default=False,
+    ),
+    Option(
+        ("--uki-addon",),
+        "Install this addon of the image's unified kernel image; may be repeated.",
+        metavar="NAME",
+        default=(),
+    ),
+)
+
 _COMMAND = Command(
     name="install",
     help="Install an image.",
@@ -81,33 +179,10 @@ _COMMAND = Command(
             help="Install an image on a whole disk. Everything on the disk is lost.",
             options=(
                 Option(("device",), "The disk, for example /dev/vda.", metavar="DEVICE"),
-                Option(
-                    ("--composefs-backend",),
-                    "Use the composefs-native layout (the default; there is no other).",
-                    default=False,
-                ),
-                Option(
-                    ("--source-imgref",),
-                    "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: the "
-                    "image of this container).",
-                    metavar="IMAGE",
-                ),
-                Option(
-                    ("--target-imgref",),
-                    "The image for updates of the installed machine (default: the source).",
-                    metavar="IMAGE",
-                ),
-                Option(
-                    ("--target-transport",),
-                    "The transport of --target-imgref (default: registry).",
-                    metavar="TRANSPORT",
-                ),
-                Option(
-                    ("--bootloader",),
-                    "The boot loader: systemd.",
-                    metavar="NAME",
-                    choices=_BOOTLOADERS,
-                ),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
                 Option(
                     ("--block-setup",),
                     "The block setup: direct.",
@@ -125,30 +200,20 @@ _COMMAND = Command(
                     metavar="SIZE",
                 ),
                 Option(("--wipe",), "Overwrite the data on the disk.", default=False),
+            ),
+            run=to_disk,
+        ),
+        Command(
+            name="print-configuration",
+            help="Print the merged install configuration as JSON.",
+            options=(
                 Option(
-                    ("--karg",),
-                    "Add a kernel argument; may be repeated.",
-                    metavar="ARG",
-                    default=(),
-                ),
-                Option(
-                    ("--allow-missing-verity",),
-                    "Tolerate a file system without fs-verity, now and at each boot.",
-                    default=False,
-                ),
-                Option(
-                    ("--uki-addon",),
-                    "Install this addon of the image's unified kernel image; may be repeated.",
-                    metavar="NAME",
-                    default=(),
-                ),
-                Option(
-                    ("--generic-image",),
-                    "The disk will boot on another machine: do not change this machine's firmware.",
+                    ("--all",),
+                    "Include the kernel arguments, which the installer itself applies.",
                     default=False,
                 ),
             ),
-            run=to_disk,
+            run=print_configuration,
         ),
     ),
 )

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
 from bootc.boot.partitions import ESP_FILESYSTEM
 from bootc.deploy.install import filesystem, partition, target_disk
-from bootc.deploy.install.config import InstallConfig
+from bootc.deploy.install.config import STATEROOT, InstallConfig
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.root_keys import read_keys
 from bootc.deploy.install.target_disk import Device
 from bootc.formats import cmdline, ocispec
 from bootc.formats.cmdline import CmdlineError
@@ -48,6 +49,8 @@ class Decisions:
     allow_missing_verity: bool
     root_size_mib: int | None
     kargs: tuple[str, ...]
+    karg_deletes: tuple[str, ...] = ()
+    root_keys: bytes | None = None
     signature: Signature | None = None
     esp_size_mib: int = partition.ESP_SIZE_MIB
 
@@ -72,8 +75,12 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     root_fs = _choose_filesystem(request, config)
     discoverable = _choose_bootloader(request, known)
     _choose_block_setup(request, known)
-    kargs = (*known.kargs, *request.kargs)
-    _check_kargs(kargs)
+    _check_stateroot(request.stateroot or known.stateroot)
+    _check_kargs((*known.kargs, *request.kargs))
+    karg_deletes = (*known.karg_deletes, *request.karg_deletes)
+    _check_kargs(karg_deletes)
+    keys_file = request.root_keys_file
+    root_keys = None if keys_file is None else read_keys(keys_file)
     partition.require_layout(machine)
     for tool in (*_TOOLS, root_fs.tool):
         process.find_tool(tool)
@@ -82,6 +89,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     esp_size_mib = known.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
     fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)
+    enforce = request.enforce_sigpolicy or known.enforce_sigpolicy
     decisions = Decisions(
         device=disk,
         machine=machine,
@@ -89,8 +97,13 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         discoverable=discoverable,
         allow_missing_verity=request.allow_missing_verity or not root_fs.supports_verity,
         root_size_mib=request.root_size_mib,
-        kargs=kargs,
-        signature=Signature() if known.enforce_sigpolicy else None,
+        kargs=(
+            *cmdline.without(cmdline.parse(cmdline.join(known.kargs)), karg_deletes),
+            *request.kargs,
+        ),
+        karg_deletes=karg_deletes,
+        root_keys=root_keys,
+        signature=Signature() if enforce else None,
         esp_size_mib=esp_size_mib,
     )
     _check_kernel(decisions)
@@ -157,6 +170,15 @@ def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
         raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
     if asked != BLOCK_SETUP:
         raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
+
+
+def _check_stateroot(name: str | None) -> None:
+    if name not in (None, STATEROOT):
+        raise InstallRefused(
+            f"stateroot {name!r:.80} is not supported with the composefs backend, "
+            f"which has the one stateroot {STATEROOT!r}",
+            hint="leave out --stateroot, and stateroot in the install configuration",
+        )
 
 
 def _check_kargs(kargs: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 from bootc.boot import bootctl, menu_write
 from bootc.boot.firmware_entries import ProgramPlace, ensure_entry
@@ -28,15 +29,19 @@ from bootc.boot.systemd_boot import installed_version, loader_programs
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
+from bootc.deploy.install import root_keys
+from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import Booting, decide_booting
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.secureboot import write_keys
+from bootc.deploy.install.selinux import SelinuxState
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink, stage
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootRecord, BootType, Origin
+from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
 from bootc.kernel import mount
@@ -86,7 +91,10 @@ def deploy_image(
         check_space(repository, source)
         pulled = pull(repository, source, sink)
         booting = decide_booting(request, decisions, root_uuid, pulled, repository)
+        if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
+            sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
+        etc = _etc_of(repository, pulled, decisions, sink)
         boot = BootDirs(Scheme(Bootloader.SYSTEMD, booting.boot_type), menu=esp, binaries=esp)
         with _mounted_image(repository, pulled.image_id) as image:
             sink(Message("Bootloader: systemd"))
@@ -112,7 +120,8 @@ def deploy_image(
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
-                _create_state(root, repository, pulled.image_id, origin)
+                _create_state(root, repository, etc, pulled.image_id, origin)
+                write_aleph(root, _aleph(request, pulled, booting))
         repository.sync()
         with stage(sink, "entry", "Writing the boot entry"):
             _write_entry(boot, pulled.image_id, booting)
@@ -229,8 +238,27 @@ def _lay_out_root(root: Dir) -> None:
             atomic.replace_symlink(ostree, name, target)
 
 
-def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: Origin) -> None:
-    objects = repository.objects
+def _etc_of(repository: Repository, pulled: Pulled, decisions: Decisions, sink: Sink) -> Directory:
     # From the image itself: the pulled tree has no SELinux labels.
-    etc = image_etc(objects, image_id)
+    etc = image_etc(repository.objects, pulled.image_id)
+    if decisions.root_keys is None:
+        return etc
+    sink(Message(f"Injected: etc/{root_keys.DROP_IN}"))
+    return root_keys.with_keys(etc, root_keys.home_of_root(pulled.root), decisions.root_keys)
+
+
+def _create_state(
+    root: Dir, repository: Repository, etc: Directory, image_id: Digest, origin: Origin
+) -> None:
+    objects = repository.objects
     create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)
+
+
+def _aleph(request: InstallRequest, pulled: Pulled, booting: Booting) -> dict[str, Any]:
+    return aleph(
+        request.source_name,
+        request.target,
+        pulled.manifest_digest,
+        pulled.config,
+        selinux=booting.selinux.value,
+    )

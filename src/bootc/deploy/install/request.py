@@ -23,6 +23,7 @@ class InstallRequest:
     Attributes:
         device: Path of a whole disk.
         source: The image to install.
+        source_name: Its name, or None if it has no name.
         target: The image from which the installed machine updates.
         bootloader: A name, or None to leave the choice to the configuration.
         block_setup: A name, or None to leave the choice to the configuration.
@@ -30,26 +31,39 @@ class InstallRequest:
         root_size_mib: Size of the root partition, or None for the rest of the disk.
         wipe: Overwrite the data on the disk.
         kargs: Kernel arguments to add.
+        karg_deletes: Kernel arguments of the configuration and of the image to leave out.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
         generic_image: The disk will boot on other machines: do not change this machine's
             firmware variables.
         uki_addons: The add-ons of the image's unified kernel image to install, without suffix.
         from_container: The source is the image of this container, in the storage of the host.
+        root_keys_file: A file with the public SSH keys of root, or None.
+        stateroot: The name of the directory for ``/var``, or None for the configured one.
+        enforce_sigpolicy: Demand signatures, whatever the configuration says.
+        fetch_check: Make sure that the target can be fetched.
+        disable_selinux: Turn SELinux off on the installed machine.
     """
 
     device: str
     source: ImageReference
     target: ImageReference
+    source_name: str | None = None
     bootloader: str | None = None
     block_setup: str | None = None
     filesystem: str | None = None
     root_size_mib: int | None = None
     wipe: bool = False
     kargs: tuple[str, ...] = ()
+    karg_deletes: tuple[str, ...] = ()
     allow_missing_verity: bool = False
     generic_image: bool = False
     uki_addons: tuple[str, ...] = ()
     from_container: bool = False
+    root_keys_file: str | None = None
+    stateroot: str | None = None
+    enforce_sigpolicy: bool = False
+    fetch_check: bool = False
+    disable_selinux: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,12 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
     decisions = checks.check_host(request, read_config(machine), machine)
     # Updates from a target whose signatures nobody checks would be refused from then on.
     sigpolicy.require_checkable(request.target, decisions.signature)
+    if request.fetch_check:
+        with (
+            doing("Checking that the image for updates can be fetched"),
+            open_source(request.target, decisions.signature),
+        ):
+            pass
     with open_source(request.source, decisions.signature) as source:
         checks.check_image(
             decisions, source.manifest_raw, source.config_raw, required_bytes(source)

@@ -19,6 +19,7 @@ def decisions(
     discoverable: bool = True,
     allow_missing_verity: bool = False,
     kargs: tuple[str, ...] = (),
+    karg_deletes: tuple[str, ...] = (),
     filesystem: Filesystem = Filesystem.EXT4,
 ) -> Decisions:
     return Decisions(
@@ -29,6 +30,7 @@ def decisions(
         allow_missing_verity=allow_missing_verity,
         root_size_mib=None,
         kargs=kargs,
+        karg_deletes=karg_deletes,
     )
 
 
@@ -80,6 +82,23 @@ def test_one_option_may_hold_several_arguments_and_quotes() -> None:
     assert arguments(decisions(kargs=('a b="c d"',)))[1:3] == ["a", 'b="c d"']
 
 
+@pytest.mark.parametrize(
+    ("deletes", "left"),
+    [
+        (("quiet",), ["root=", "rw", "quiet=user", "composefs=", "audit=1", "console=a"]),
+        (("quiet=1", "console=a"), ["root=", "rw", "quiet=user", "composefs=", "quiet", "audit=1"]),
+        (("audit quiet=1 root",), ["rw", "quiet=user", "composefs=", "quiet", "console=a"]),
+    ],
+)
+def test_deleted_arguments_are_those_of_disk_and_image(
+    deletes: tuple[str, ...], left: list[str]
+) -> None:
+    what = decisions(discoverable=False, kargs=("quiet=user",), karg_deletes=deletes)
+    found = arguments(what, "quiet", "quiet=1", "audit=1", "console=a")
+    shown = [arg.partition("=")[0] + "=" if arg[:4] in ("root", "comp") else arg for arg in found]
+    assert shown == left
+
+
 @pytest.mark.parametrize("tolerant", [True, False])
 def test_a_unified_kernel_image_may_demand_what_the_disk_has(tolerant: bool) -> None:
     check_uki(decisions(), missing_verity_allowed=tolerant)
@@ -107,6 +126,7 @@ def test_a_tolerant_unified_kernel_image_goes_anywhere(filesystem: Filesystem) -
             decisions(kargs=("debug quiet", "last")),
             "Cannot use externally specified kernel arguments with UKI: debug quiet",
         ),
+        (decisions(karg_deletes=("quiet",)), "Cannot delete kernel arguments of a UKI: quiet"),
     ],
 )
 def test_what_a_sealed_image_refuses(what: Decisions, words: str) -> None:

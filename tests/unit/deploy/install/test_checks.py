@@ -132,6 +132,29 @@ def test_no_program_runs_before_the_device_is_known_to_be_one(
 
 
 @pytest.mark.parametrize(
+    ("option", "configured"), [("other", None), (None, "other"), ("other", "default")]
+)
+def test_another_stateroot_is_refused(
+    tmp_path: Path, option: str | None, configured: str | None
+) -> None:
+    config = InstallConfig(stateroot=configured)
+    with refused("stateroot 'other' is not supported with the composefs backend"):
+        check_host(ask(tmp_path, stateroot=option), config, "x86_64")
+
+
+def test_the_stateroot_of_the_command_line_wins(tmp_path: Path, commands: Commands) -> None:
+    with_tools(commands)
+    with refused("Not a block device"):
+        check_host(ask(tmp_path, stateroot="default"), InstallConfig(stateroot="other"), "x86_64")
+
+
+@pytest.mark.parametrize("deletes", [("composefs",), ('a="',), ("a\nb",)])
+def test_arguments_to_delete_are_checked(tmp_path: Path, deletes: tuple[str, ...]) -> None:
+    with refused("kernel argument"):
+        check_host(ask(tmp_path, karg_deletes=deletes), None, "x86_64")
+
+
+@pytest.mark.parametrize(
     ("config", "words"),
     [
         (None, "No install configuration found, and no filesystem specified"),
