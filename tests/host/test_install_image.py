@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,8 @@ from bootc.deploy.etc.apply import EtcMissing
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_installer import BootTarget
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.deploy.install.target_disk import Device
@@ -55,7 +56,7 @@ pytestmark = pytest.mark.host
 
 MIB = 1 << 20
 KERNEL, INITRAMFS = b"kernel" * 1000, b"initramfs" * 1000
-ROOT_UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+ROOT_UUID = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
 ESP_UUID = "11111111-2222-4333-8444-555555555555"
 TARGET = ImageReference("registry", "example.com/os:1")
 #: Show that the ESP is at /boot and that /tmp can be written; then be a boot loader.
@@ -114,6 +115,7 @@ class Target:
         decisions = Decisions(
             device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
             machine=os.uname().machine,
+            loader=SystemdBootInstaller(),
             filesystem=Filesystem.EXT4,
             discoverable=False,
             allow_missing_verity=not verity,
@@ -127,11 +129,16 @@ class Target:
                 request,
                 decisions,
                 source,
-                root=self.root,
-                root_uuid=ROOT_UUID,
-                esp=self.esp,
-                esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
-                sink=self.events.append,
+                BootTarget(
+                    disk="/dev/vda",
+                    root=self.root,
+                    root_uuid=ROOT_UUID,
+                    boot=self.root,
+                    boot_uuid=ROOT_UUID,
+                    esp=self.esp,
+                    esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
+                ),
+                self.events.append,
             )
 
     def entries(self) -> list[Path]:

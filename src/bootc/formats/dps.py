@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from bootc.errors import Error
 
+#: BIOS boot partition: the second part of GRUB, which is not in a file system.
+BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
 #: EFI system partition.
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 #: Extended boot loader partition: a ``/boot`` of its own.

@@ -8,15 +8,14 @@ contradict each other, the installation ends here.
 from __future__ import annotations
 
 import dataclasses
-import uuid
-from dataclasses import dataclass
 
-from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
+from bootc.boot.image_kernel import UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
 from bootc.boot.uki import inspect_uki
 from bootc.deploy.bootable import kargs_d_of, os_release_of
 from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.loader_installer import Booting
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.selinux import SELINUX_OFF, SelinuxState, selinux_state
 from bootc.deploy.named_images import make_named_images
@@ -24,7 +23,6 @@ from bootc.errors import Error
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType
-from bootc.formats.osrelease import OsRelease
 from bootc.oci.pull import Pulled
 from bootc.printable import listed
 from bootc.repository.repository import Repository
@@ -34,31 +32,10 @@ class UkiRefused(Error):
     """The user's request contradicts the image's unified kernel image, or needs one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Booting:
-    """The files that the machine boots with, and how.
-
-    Attributes:
-        image_id: The id of the deployment.
-        resource: The files.
-        boot_type: Their kind.
-        os_release: The name in the boot menu.
-        options: The kernel's arguments; None if the unified kernel image has its own.
-        selinux: Whether the machine will have SELinux.
-    """
-
-    image_id: Digest
-    resource: Kernel | UkiFile
-    boot_type: BootType
-    os_release: OsRelease
-    options: str | None
-    selinux: SelinuxState
-
-
 def decide_booting(
     request: InstallRequest,
     decisions: Decisions,
-    root_uuid: uuid.UUID,
+    root_uuid: str,
     pulled: Pulled,
     repository: Repository,
 ) -> Booting:
@@ -138,7 +115,7 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
 
 
 def kernel_arguments(
-    decisions: Decisions, root_uuid: uuid.UUID, image_id: Digest, kargs_d: tuple[str, ...]
+    decisions: Decisions, root_uuid: str, image_id: Digest, kargs_d: tuple[str, ...]
 ) -> list[str]:
     """Put the kernel's arguments together; the first of identical arguments is kept.
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from bootc.boot.kernel_release import KernelTooOld, check_running_kernel
 from bootc.boot.partitions import ESP_FILESYSTEM
-from bootc.deploy.install import filesystem, partition, target_disk
+from bootc.deploy.install import filesystem, loaders, partition, target_disk
 from bootc.deploy.install.config import STATEROOT, InstallConfig
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_installer import LoaderInstaller
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.deploy.install.root_keys import read_keys
@@ -29,21 +30,24 @@ from bootc.formats.origin import Signature
 from bootc.fs import process
 from bootc.kernel import mount
 
-BOOTLOADER = "systemd"
 BLOCK_SETUP = "direct"
-_TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", filesystem.ESP_TOOL)
-#: The file systems that an installation mounts besides the root.
-_FILESYSTEMS = (ESP_FILESYSTEM, "erofs", "overlay", "tmpfs")
+_TOOLS = ("lsblk", "partx", "sfdisk", "wipefs")
+#: The file systems that an installation mounts besides the root and the ESP.
+_FILESYSTEMS = ("erofs", "overlay", "tmpfs")
 #: Space that no layer accounts for: inodes and journal, the image itself, /etc and /var.
 _SLACK_MIB = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The choices that follow from request, configuration and machine."""
+    """The choices that follow from request, configuration and machine.
+
+    ``esp_size_mib`` is None if the disk gets no EFI system partition.
+    """
 
     device: Device
     machine: str
+    loader: LoaderInstaller
     filesystem: Filesystem
     discoverable: bool
     allow_missing_verity: bool
@@ -52,7 +56,7 @@ class Decisions:
     karg_deletes: tuple[str, ...] = ()
     root_keys: bytes | None = None
     signature: Signature | None = None
-    esp_size_mib: int = partition.ESP_SIZE_MIB
+    esp_size_mib: int | None = partition.ESP_SIZE_MIB
 
 
 def check_host(request: InstallRequest, config: InstallConfig | None, machine: str) -> Decisions:
@@ -73,7 +77,7 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
         raise InstallRefused("This command must be executed as the root user")
     known = config or InstallConfig()
     root_fs = _choose_filesystem(request, config)
-    discoverable = _choose_bootloader(request, known)
+    loader = loaders.choose_loader(request, known)
     _choose_block_setup(request, known)
     _check_stateroot(request.stateroot or known.stateroot)
     _check_kargs((*known.kargs, *request.kargs))
@@ -82,19 +86,21 @@ def check_host(request: InstallRequest, config: InstallConfig | None, machine: s
     keys_file = request.root_keys_file
     root_keys = None if keys_file is None else read_keys(keys_file)
     partition.require_layout(machine)
-    for tool in (*_TOOLS, root_fs.tool):
+    esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
+    for tool in (*loader.tools, *_TOOLS, *esp_tools, root_fs.tool):
         process.find_tool(tool)
     disk = target_disk.inspect(request.device)
     target_disk.check_may_be_written(disk, wipe=request.wipe)
-    esp_size_mib = known.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
+    esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
     fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)
     enforce = request.enforce_sigpolicy or known.enforce_sigpolicy
     decisions = Decisions(
         device=disk,
         machine=machine,
+        loader=loader,
         filesystem=root_fs,
-        discoverable=discoverable,
+        discoverable=loaders.finds_root_by_type(loader, request, known),
         allow_missing_verity=request.allow_missing_verity or not root_fs.supports_verity,
         root_size_mib=request.root_size_mib,
         kargs=(
@@ -148,28 +154,15 @@ def _choose_filesystem(request: InstallRequest, config: InstallConfig | None) ->
     return Filesystem.named(name)
 
 
-def _choose_bootloader(request: InstallRequest, config: InstallConfig) -> bool:
-    """Check the boot loader, and return whether it finds the root partition by its type.
-
-    systemd-boot always reports which partition it came from. But only a user who asked for
-    systemd-boot by name is known to have an image that finds its root in this way.
-    """
-    asked = request.bootloader or config.bootloader
-    if asked == "none":
-        raise InstallRefused("Bootloader set to none is not supported with the composefs backend")
-    if asked not in (None, BOOTLOADER):
-        raise _not_yet(f"bootloader {asked}", f"--bootloader {BOOTLOADER}")
-    if config.discoverable_partitions is not None:
-        return config.discoverable_partitions
-    return asked == BOOTLOADER
-
-
 def _choose_block_setup(request: InstallRequest, config: InstallConfig) -> None:
     asked = request.block_setup or config.block[0]
     if asked not in config.block:
         raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
     if asked != BLOCK_SETUP:
-        raise _not_yet(f"block setup {asked}", f"--block-setup {BLOCK_SETUP}")
+        raise InstallRefused(
+            f"block setup {asked} is not supported yet by this version",
+            hint=f"use --block-setup {BLOCK_SETUP}",
+        )
 
 
 def _check_stateroot(name: str | None) -> None:
@@ -190,8 +183,8 @@ def _check_kargs(kargs: Sequence[str]) -> None:
         raise InstallRefused(exc.message, hint=exc.hint) from None
 
 
-def _not_yet(what: str, instead: str) -> InstallRefused:
-    return InstallRefused(f"{what} is not supported yet by this version", hint=f"use {instead}")
+def _esp_size_mib(disk: Device, config: InstallConfig) -> int:
+    return config.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
 
 
 def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) -> None:
@@ -208,7 +201,8 @@ def _check_kernel(decisions: Decisions) -> None:
         check_running_kernel()
     except KernelTooOld as exc:
         raise InstallRefused(exc.message, hint=exc.hint) from None
-    for name in (decisions.filesystem.value, *_FILESYSTEMS):
+    esp = (ESP_FILESYSTEM,) if decisions.loader.needs_esp else ()
+    for name in (decisions.filesystem.value, *esp, *_FILESYSTEMS):
         _check_filesystem(name)
     if decisions.allow_missing_verity:
         return

@@ -31,10 +31,9 @@ LARGE_DISK_MIB = 16 << 10
 LARGE_ESP_SIZE_MIB = 2048
 #: The space for the table at both ends of the disk, and for alignment.
 TABLE_SIZE_MIB = 1
-#: Architectures whose firmware starts systemd-boot from an ESP, and the size of the BIOS boot
+#: Architectures whose firmware starts a boot loader from an ESP, and the size of the BIOS boot
 #: partition before it.
 _BIOS_BOOT_SIZE_MIB = {"x86_64": 1, "aarch64": 0}
-_BIOS_BOOT_TYPE = "21686148-6449-6E6F-744E-656564454649"
 
 _SIZE = re.compile(r"([0-9]+) ?(M|MiB|G|GiB|T|TiB)?\Z")
 _MIB_PER_UNIT = {
@@ -79,10 +78,11 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class TargetPartitions:
-    """The partitions an installation writes to."""
+    """The partitions an installation writes to; None for a partition that the disk lacks."""
 
-    esp: Partition
     root: Partition
+    esp: Partition | None = None
+    bios_boot: Partition | None = None
 
 
 def parse_size(text: str) -> int:
@@ -115,22 +115,28 @@ def default_esp_size_mib(disk_size_mib: int) -> int:
     return ESP_SIZE_MIB if disk_size_mib < LARGE_DISK_MIB else LARGE_ESP_SIZE_MIB
 
 
-def fixed_size_mib(machine: str, esp_size_mib: int = ESP_SIZE_MIB) -> int:
+def fixed_size_mib(machine: str, esp_size_mib: int | None = ESP_SIZE_MIB) -> int:
     """Return how much of a disk the other partitions and the table take, in MiB.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
     """
-    return _bios_boot_size_mib(machine) + esp_size_mib + 2 * TABLE_SIZE_MIB
+    return _bios_boot_size_mib(machine) + (esp_size_mib or 0) + 2 * TABLE_SIZE_MIB
 
 
 def sfdisk_script(
     machine: str,
     label_id: uuid.UUID,
     root_size_mib: int | None,
-    esp_size_mib: int = ESP_SIZE_MIB,
+    esp_size_mib: int | None = ESP_SIZE_MIB,
 ) -> str:
-    """Return the input for ``sfdisk``. Without a size, the root takes the rest of the disk.
+    """Return the input for ``sfdisk``.
+
+    Args:
+        machine: The architecture of this machine.
+        label_id: The GUID of the disk.
+        root_size_mib: The size of the root partition, or None for the rest of the disk.
+        esp_size_mib: The size of the EFI system partition, or None for a disk without it.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
@@ -138,18 +144,25 @@ def sfdisk_script(
     lines = ["label: gpt", f"label-id: {label_id}"]
     if bios_boot_size_mib := _bios_boot_size_mib(machine):
         lines.append(
-            f'size={bios_boot_size_mib}MiB, bootable, type={_BIOS_BOOT_TYPE}, name="BIOS-BOOT"'
+            f"size={bios_boot_size_mib}MiB, bootable, "
+            f'type={dps.BIOS_BOOT.upper()}, name="BIOS-BOOT"'
         )
-    lines.append(f'size={esp_size_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
+    if esp_size_mib is not None:
+        lines.append(f'size={esp_size_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
     size = "" if root_size_mib is None else f"size={root_size_mib}MiB, "
     lines.append(f'{size}type={dps.root_type(machine)}, name="root"')
     return "".join(f"{line}\n" for line in lines)
 
 
 def create_partitions(
-    device: str, machine: str, root_size_mib: int | None, esp_size_mib: int = ESP_SIZE_MIB
+    device: str,
+    machine: str,
+    root_size_mib: int | None,
+    esp_size_mib: int | None = ESP_SIZE_MIB,
 ) -> TargetPartitions:
     """Write a new partition table to ``device`` and wait for its partitions.
+
+    The arguments are those of :func:`sfdisk_script`.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
@@ -161,8 +174,9 @@ def create_partitions(
         # Old signatures in the same place would make the new partitions look used.
         argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", device]
         process.run(argv, input=script.encode())
-        layout = find_layout(read_table(device), machine)
-        _wait_for_nodes(device, (layout.esp, layout.root))
+        layout = find_layout(read_table(device), machine, with_esp=esp_size_mib is not None)
+        made = (layout.bios_boot, layout.esp, layout.root)
+        _wait_for_nodes(device, tuple(part for part in made if part is not None))
     return layout
 
 
@@ -188,15 +202,21 @@ def read_table(device: str) -> tuple[Partition, ...]:
     )
 
 
-def find_layout(table: tuple[Partition, ...], machine: str) -> TargetPartitions:
-    """Find the ESP and the root in a table that was just written.
+def find_layout(
+    table: tuple[Partition, ...], machine: str, *, with_esp: bool = True
+) -> TargetPartitions:
+    """Find the partitions of an installation in a table that was just written.
 
     Raises:
         PartitioningFailed: one of them is missing.
     """
     by_type = {partition.type: partition for partition in table}
     try:
-        return TargetPartitions(by_type[dps.ESP], by_type[dps.root_type(machine)])
+        return TargetPartitions(
+            root=by_type[dps.root_type(machine)],
+            esp=by_type[dps.ESP] if with_esp else None,
+            bios_boot=by_type.get(dps.BIOS_BOOT),
+        )
     except KeyError as exc:
         raise PartitioningFailed(f"the new table has no partition of type {exc.args[0]}") from exc
 

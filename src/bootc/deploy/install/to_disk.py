@@ -13,8 +13,9 @@ The process remains in a mount namespace of its own.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
 from bootc.deploy.bootable import note_label
@@ -23,6 +24,7 @@ from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer
 from bootc.deploy.install.config import read_config
 from bootc.deploy.install.deploy_image import deploy_image
+from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.partition import TargetPartitions, create_partitions
 from bootc.deploy.install.request import Installed, InstallRequest
 from bootc.deploy.install.target_disk import BlankUnlessKept
@@ -76,7 +78,7 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
         image_id=pulled.image_id,
         manifest_digest=pulled.manifest_digest,
         device=decisions.device.path,
-        bootloader=checks.BOOTLOADER,
+        bootloader=decisions.loader.name,
     )
 
 
@@ -108,32 +110,39 @@ def _write_disk(
             )
         with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
             root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
-            filesystem.make_esp(layout.esp.node)
-        with _mounted(layout, decisions) as (root, esp):
-            pulled = deploy_image(
-                request,
-                decisions,
-                source,
-                root=root,
-                root_uuid=root_uuid,
-                esp=esp,
-                esp_partition=layout.esp,
-                sink=sink,
-            )
+            if layout.esp is not None:
+                filesystem.make_esp(layout.esp.node)
+        with _mounted(layout, decisions, root_uuid) as target:
+            pulled = deploy_image(request, decisions, source, target, sink)
             disk.keep()
             with stage(sink, "finalize", "Finalizing the file systems"):
-                for directory in (root, esp):
-                    _finalize(directory)
+                _finalize(target.root)
+                if target.esp is not None:
+                    _finalize(target.esp)
     return pulled
 
 
 @contextmanager
-def _mounted(layout: TargetPartitions, decisions: Decisions) -> Iterator[tuple[Dir, Dir]]:
-    with (
-        mounts.mounted(layout.root.node, decisions.filesystem.value) as root,
-        mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS) as esp,
-    ):
-        yield root, esp
+def _mounted(
+    layout: TargetPartitions, decisions: Decisions, root_uuid: uuid.UUID
+) -> Iterator[BootTarget]:
+    with ExitStack() as stack:
+        root = stack.enter_context(mounts.mounted(layout.root.node, decisions.filesystem.value))
+        esp = None
+        if layout.esp is not None:
+            esp = stack.enter_context(
+                mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS)
+            )
+        yield BootTarget(
+            disk=decisions.device.path,
+            root=root,
+            root_uuid=str(root_uuid),
+            boot=stack.enter_context(root.ensure_dir("boot")),
+            boot_uuid=str(root_uuid),
+            esp=esp,
+            esp_partition=layout.esp,
+            bios_boot=layout.bios_boot,
+        )
 
 
 def _finalize(directory: Dir) -> None:

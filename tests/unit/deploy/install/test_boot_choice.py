@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from bootc.deploy.install.boot_choice import UkiRefused, check_uki, kernel_arguments
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.target_disk import Device
 from bootc.formats.digest import Algorithm, Digest
 
 IMAGE_ID = Digest(Algorithm.SHA512, b"\xab" * 64)
-ROOT = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+ROOT = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
 
 
 def decisions(
@@ -25,6 +24,7 @@ def decisions(
     return Decisions(
         device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
         machine="x86_64",
+        loader=SystemdBootInstaller(),
         filesystem=filesystem,
         discoverable=discoverable,
         allow_missing_verity=allow_missing_verity,

@@ -14,6 +14,7 @@ from bootc.deploy.install import checks, target_disk
 from bootc.deploy.install.checks import Decisions, check_host, check_image
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.filesystem import Filesystem, UnknownFilesystem
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.partition import UnsupportedMachine
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.deploy.install.target_disk import Device
@@ -238,6 +239,7 @@ def decisions(size_mib: int = 8192, root_size_mib: int | None = None) -> Decisio
     return Decisions(
         device=Device("/dev/vda", "disk", size_mib << 20, False, None, None, ()),
         machine="x86_64",
+        loader=SystemdBootInstaller(),
         filesystem=Filesystem.EXT4,
         discoverable=True,
         allow_missing_verity=False,

@@ -9,6 +9,7 @@ from bootc.deploy.install.boot_choice import UkiRefused
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.target_disk import Device
 from bootc.formats import cmdline
 from bootc.formats.digest import DigestMismatch
@@ -39,6 +40,7 @@ def look(
     decisions = Decisions(
         device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
         machine="x86_64",
+        loader=SystemdBootInstaller(),
         filesystem=filesystem,
         discoverable=True,
         allow_missing_verity=lenient or not filesystem.supports_verity,

@@ -20,6 +20,7 @@ from bootc.fs.process import CommandFailed
 from support.commands import Commands
 
 LABEL = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
+BIOS_BOOT_TYPE = "21686148-6449-6e6f-744e-656564454649"
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 MIB = 1 << 20
@@ -127,6 +128,20 @@ def test_the_layout_of_a_table() -> None:
     esp, root = Partition("/dev/a2", ESP_TYPE, MIB), Partition("/dev/a3", ROOT_TYPE, MIB)
     layout = find_layout((Partition("/dev/a1", "x", MIB), esp, root), "x86_64")
     assert (layout.esp, layout.root) == (esp, root)
+
+
+def test_the_layout_of_a_disk_without_an_esp() -> None:
+    script = sfdisk_script("x86_64", LABEL, None, None)
+    assert [row.partition("type=")[2] for row in script.splitlines()[2:]] == [
+        '21686148-6449-6E6F-744E-656564454649, name="BIOS-BOOT"',
+        f'{ROOT_TYPE}, name="root"',
+    ]
+    assert partition.fixed_size_mib("x86_64", None) == 3
+    bios, root = Partition("/dev/a1", BIOS_BOOT_TYPE, MIB), Partition("/dev/a2", ROOT_TYPE, MIB)
+    layout = find_layout((bios, root), "x86_64", with_esp=False)
+    assert (layout.bios_boot, layout.esp, layout.root) == (bios, None, root)
+    with pytest.raises(PartitioningFailed, match=f"no partition of type {ESP_TYPE}"):
+        find_layout((bios, root), "x86_64")
 
 
 def test_a_table_that_lacks_what_was_asked_for() -> None:

@@ -5,6 +5,7 @@ import pytest
 from bootc.deploy.install import checks, to_disk
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.target_disk import Device
 from bootc.formats.imgref import ImageReference
@@ -22,6 +23,7 @@ def test_signatures_that_nobody_would_check_are_refused_before_anything_is_writt
     decisions = Decisions(
         device=Device("/dev/none", "disk", 8 << 30, False, None, None, ()),
         machine="x86_64",
+        loader=SystemdBootInstaller(),
         filesystem=Filesystem.EXT4,
         discoverable=False,
         allow_missing_verity=False,

@@ -1,0 +1,169 @@
+"""The protocol of the boot loaders that an installation can install.
+
+One module for each boot loader implements it (``loader_systemd_boot.py``, …);
+:mod:`bootc.deploy.install.loaders` chooses one. The rest of the installation never asks which
+loader it has: it asks this protocol what the loader needs.
+
+An installation calls a loader in this order:
+
+1. :meth:`LoaderInstaller.check_boot_type`, when the image is pulled;
+2. :meth:`LoaderInstaller.write_programs`, with the image mounted;
+3. :meth:`LoaderInstaller.write_kernel`;
+4. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
+   on the disk. Before this call the disk boots nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.scheme import BootDirs
+from bootc.deploy.install.partition import Partition
+from bootc.deploy.install.selinux import SelinuxState
+from bootc.events import Sink
+from bootc.formats.digest import Digest
+from bootc.formats.origin import BootRecord, BootType
+from bootc.formats.osrelease import OsRelease
+from bootc.formats.tree import Directory
+from bootc.fs.dir import Dir
+from bootc.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class BootTarget:
+    """The mounted file systems of a new installation, and the partitions that they are on.
+
+    UUIDs of file systems are spelled as ``blkid`` prints them.
+
+    Attributes:
+        disk: The path of the whole disk.
+        root: The physical root.
+        root_uuid: The UUID of its file system.
+        boot: The directory ``boot`` of the physical root, or the root of a file system of its own.
+        boot_uuid: The UUID of the file system with ``boot``.
+        separate_boot: Whether ``boot`` is a file system of its own.
+        esp: The root of the EFI system partition; None if there is none.
+        esp_partition: Its row of the partition table.
+        bios_boot: The BIOS boot partition; None if there is none.
+    """
+
+    disk: str
+    root: Dir
+    root_uuid: str
+    boot: Dir
+    boot_uuid: str
+    separate_boot: bool = False
+    esp: Dir | None = None
+    esp_partition: Partition | None = None
+    bios_boot: Partition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Booting:
+    """The files that the machine boots with, and how.
+
+    Attributes:
+        image_id: The id of the deployment.
+        resource: The files.
+        boot_type: Their kind.
+        os_release: The name in the boot menu.
+        options: The kernel's arguments; None if the unified kernel image has its own.
+        selinux: Whether the machine will have SELinux.
+    """
+
+    image_id: Digest
+    resource: Kernel | UkiFile
+    boot_type: BootType
+    os_release: OsRelease
+    options: str | None
+    selinux: SelinuxState = SelinuxState.DISABLED
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeployment:
+    """The image of an installation, pulled and mounted.
+
+    Attributes:
+        booting: What it boots with.
+        tree: The tree as the image has it, with ``/boot``.
+        mounted: The root of the mounted deployment.
+        repository: The repository that holds it.
+        generic: The disk will boot on other machines: the firmware of this machine stays
+            unchanged, and nothing secret is written.
+    """
+
+    booting: Booting
+    tree: Directory
+    mounted: Dir
+    repository: Repository
+    generic: bool
+
+
+class LoaderInstaller(Protocol):
+    """One boot loader, as an installation installs it."""
+
+    @property
+    def name(self) -> str:
+        """The name in ``--bootloader``, in the origin and in the Host schema."""
+
+    @property
+    def title(self) -> str:
+        """The name in messages."""
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The programs that the installing system must have."""
+
+    @property
+    def needs_esp(self) -> bool:
+        """Whether the disk needs an EFI system partition."""
+
+    @property
+    def tells_partition(self) -> bool:
+        """Whether the loader tells the system from which partition it was started.
+
+        If so, the initramfs finds the root file system by the type of its partition.
+        """
+
+    @property
+    def kernel_place(self) -> str:
+        """The place of the kernel, in messages."""
+
+    def check_boot_type(self, boot_type: BootType) -> None:
+        """Check that the loader can start this kind of kernel.
+
+        Raises:
+            InstallRefused: it cannot.
+        """
+
+    def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
+        """Return the scheme of the installation, and its directories."""
+
+    def record(self, target: BootTarget) -> BootRecord:
+        """Return the record for the origin, by which later commands know the loader."""
+
+    def write_programs(
+        self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
+    ) -> None:
+        """Write the programs of the loader and their configuration. Nothing boots yet.
+
+        Raises:
+            Error, OSError: a program is missing, or writing failed.
+        """
+
+    def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
+        """Write the kernel of the deployment, and return its boot digest.
+
+        Raises:
+            NoSpaceOnBoot: it does not fit.
+            Error, OSError: it is damaged, or writing failed.
+        """
+
+    def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
+        """Make the machine boot the deployment: the commit point of the installation.
+
+        Raises:
+            Error, OSError: writing failed.
+        """

@@ -1,0 +1,42 @@
+"""The kernel and the first menu of boot loaders that read a boot menu."""
+
+from __future__ import annotations
+
+from bootc.boot import menu_write
+from bootc.boot.kernels import publish_resource
+from bootc.boot.menu_compose import compose_menu, new_item
+from bootc.boot.scheme import BootDirs
+from bootc.boot.space import free_space, plan_space
+from bootc.deploy.install.loader_installer import NewDeployment
+
+
+def write_kernel(deployment: NewDeployment, boot: BootDirs) -> str:
+    """Write the kernel of a deployment where its menu entry will find it; return the boot digest.
+
+    Raises:
+        NoSpaceOnBoot: it does not fit.
+        Error, OSError: as :func:`bootc.boot.kernels.publish_resource`.
+    """
+    booting = deployment.booting
+    plan_space((), frozenset(), booting.resource.sizes, *free_space(boot.binaries))
+    objects = deployment.repository.objects
+    return publish_resource(boot, booting.image_id, booting.resource, objects)
+
+
+def write_menu(deployment: NewDeployment, boot: BootDirs, *, systemd_version: int = 0) -> None:
+    """Write the menu with the one entry of a deployment. It is on the disk when this returns.
+
+    Raises:
+        CmdlineError, CannotCompose: the entry cannot be written.
+        OSError: writing failed.
+    """
+    booting = deployment.booting
+    item = new_item(
+        boot.scheme,
+        booting.image_id,
+        booting.os_release,
+        options=booting.options,
+        systemd_version=systemd_version,
+    )
+    menu_write.write_staged(boot, compose_menu(boot.scheme, [item]))
+    menu_write.commit_staged(boot, booting.image_id)
