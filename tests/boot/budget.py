@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-MINUTES = 28
+MINUTES = 22
 _STARTED = "BOOTC_BOOT_STARTED"
 
 

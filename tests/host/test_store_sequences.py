@@ -168,7 +168,7 @@ def descriptors() -> int:
 
 def test_sequences(volume: Dir) -> None:
     before = descriptors()
-    run_state_machine_as_test(lambda: MountingMachine(volume.path), settings=of_machine(40))
+    run_state_machine_as_test(lambda: MountingMachine(volume.path), settings=of_machine(30))
     # Nothing is mounted any more, for each mount was a descriptor.
     assert descriptors() == before
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import NewItem, compose_menu
-from bootc.boot.menu_read import Item, read_menu
+from bootc.boot.menu_read import Item
 from bootc.boot.menu_write import commit_staged, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.formats.bls import boot_counter, parse_entry, without_counter

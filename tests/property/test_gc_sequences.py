@@ -15,5 +15,5 @@ from support.verity import FakeVerity
 
 def test_sequences() -> None:
     run_state_machine_as_test(
-        lambda: StoreMachine(IN_MEMORY, FakeVerity(error=95)), settings=of_machine(40)
+        lambda: StoreMachine(IN_MEMORY, FakeVerity(error=95)), settings=of_machine(30)
     )

@@ -330,4 +330,4 @@ class TwoPrograms(UpdateMachine):
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_two_programs(scheme: Scheme) -> None:
     machine = type("Machine", (TwoPrograms,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=of_machine(24))
+    run_state_machine_as_test(machine, settings=of_machine(20))

@@ -610,7 +610,7 @@ def images_of(scheme: Scheme, age: Age) -> Images:
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_update_sequences(scheme: Scheme) -> None:
     machine = type("Machine", (UpdateMachine,), {"scheme": scheme})
-    run_state_machine_as_test(machine, settings=of_machine(40))
+    run_state_machine_as_test(machine, settings=of_machine(30))
 
 
 @pytest.fixture

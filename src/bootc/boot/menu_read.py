@@ -1,6 +1,6 @@
 """Reads the boot menu from the boot partition.
 
-Promises: :func:`read_menu` returns a menu whatever is on the partition. A damaged or foreign
+Promises: :func:`read_files` returns a menu whatever is on the partition. A damaged or foreign
 entry becomes a finding and does not affect the other entries. Other systems and
 administrators write to this partition, and ``bootc status`` must work regardless.
 
@@ -93,8 +93,8 @@ class Menu:
         return tuple(item.deployment for item in self.items)
 
 
-def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
-    """Read the live menu, or the staged menu.
+def read_files(dirs: BootDirs, *, staged: bool) -> Menu:
+    """Read the live menu, or the staged menu, from the files of the boot partition.
 
     GRUB has two menus, and this reads both. A file or directory with the name of the staged menu
     may be half-written, or may be the previous menu after an interrupted exchange. Only the
@@ -170,7 +170,7 @@ def images_of(entry: bls.Entry) -> tuple[Digest, ...]:
 
 @dataclass(slots=True)
 class _Reading:
-    """One run of :func:`read_menu`. Without a scheme, items have no artifact for their kernel."""
+    """One run of :func:`read_files`. Without a scheme, items have no artifact for their kernel."""
 
     scheme: Scheme | None
     items: list[Item] = field(default_factory=list)

@@ -15,11 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from bootc.boot import menu_write
 from bootc.boot.artifacts import remove_artifact
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.kernels import publish_resource
-from bootc.boot.menu_compose import compose_menu
+from bootc.boot.menu import open_menu
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
 from bootc.deploy.host.session import HostAccess, HostSession, opened_to_change
@@ -261,19 +260,20 @@ def _change_menu(
     | RemoveArtifact,
     system: HostSession,
 ) -> None:
+    menu = open_menu(system.boot)
     match step:
         case DiscardStagedMenu():
-            menu_write.discard_staged(system.boot)
+            menu.discard_staged()
         case WriteStagedMenu(order):
-            menu_write.write_staged(system.boot, compose_menu(system.boot.scheme, order))
+            menu.write_staged(order)
         case ExchangeMenu(first):
             # The files that the entries name must be on the disk before the entries can boot.
             system.sync()
-            menu_write.commit_staged(system.boot, first)
+            menu.commit(first)
         case RemoveEntry(item):
-            menu_write.remove_entry(system.boot, item)
+            menu.remove_entry(item)
         case RemoveRecounted(name):
-            menu_write.remove_recounted(system.boot, name)
+            menu.remove_recounted(name)
         case RemoveArtifact(artifact):
             remove_artifact(system.boot, artifact)
         case _:

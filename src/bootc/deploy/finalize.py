@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 from bootc.boot.artifacts import list_artifacts
-from bootc.boot.menu_read import read_menu
+from bootc.boot.menu import read_menu
 from bootc.deploy.cleanup import clean_up
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.etc.local import policy_of, read_local_etc

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.findings import Finding, FindingKind
+from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import compose_menu
-from bootc.boot.menu_read import OLD_MARK, Menu, foreign_files, read_menu
+from bootc.boot.menu_read import OLD_MARK, Menu, foreign_files
 from bootc.boot.scheme import Scheme
 from bootc.formats.bls import Entry
 from bootc.fs.dir import Dir

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import compose_menu
-from bootc.boot.menu_read import OLD_MARK, read_menu
+from bootc.boot.menu_read import OLD_MARK
 from bootc.boot.menu_write import (
     NotStaged,
     commit_staged,

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from bootc.boot.artifacts import Artifact, ArtifactKind
+from bootc.boot.menu import read_menu
 from bootc.boot.menu_compose import compose_menu
-from bootc.boot.menu_read import read_menu
 from bootc.boot.menu_write import commit_staged, remove_entry, write_staged
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import (

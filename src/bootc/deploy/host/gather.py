@@ -15,7 +15,8 @@ from collections.abc import Callable, Container, Iterable
 from typing import Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.menu_read import Item, Menu, program_of, read_menu
+from bootc.boot.menu import read_menu
+from bootc.boot.menu_read import Item, Menu, program_of
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.boot_state import (

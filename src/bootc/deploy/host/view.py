@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader, identify
-from bootc.boot.menu_read import read_menu
+from bootc.boot.menu_read import read_files
 from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme, uki_artifact
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
@@ -295,7 +295,7 @@ def _enter_systemd_boot(
 
 def _has_entries(scheme: Scheme, device: str) -> bool:
     with partitions.open_esp(device) as opened:
-        return bool(read_menu(BootDirs(scheme, opened, opened), staged=False).items)
+        return bool(read_files(BootDirs(scheme, opened, opened), staged=False).items)
 
 
 def _enter_device(
