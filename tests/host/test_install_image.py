@@ -32,7 +32,6 @@ from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRefused, InstallRequest
-from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
@@ -104,22 +103,18 @@ class Target:
     ) -> Pulled:
         source_ref = ImageReference.parse(layout.reference())
         request = InstallRequest(
-            "/dev/vda",
-            source_ref,
-            TARGET,
+            source=source_ref,
+            target=TARGET,
             source_name=source_ref.name,
             generic_image=generic,
             uki_addons=addons,
             disable_selinux=disable_selinux,
         )
         decisions = Decisions(
-            device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
             machine=os.uname().machine,
             loader=SystemdBootInstaller(),
             filesystem=Filesystem.EXT4,
-            discoverable=False,
             allow_missing_verity=not verity,
-            root_size_mib=None,
             kargs=kargs,
             root_keys=root_keys,
             signature=signature,
@@ -137,6 +132,7 @@ class Target:
                     boot_uuid=ROOT_UUID,
                     esp=self.esp,
                     esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
+                    root_kargs=(f"root=UUID={ROOT_UUID}", "rw"),
                 ),
                 self.events.append,
             )

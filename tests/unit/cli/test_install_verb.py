@@ -8,7 +8,7 @@ import pytest
 
 from bootc.cli import main as cli
 from bootc.deploy.install import config, running_image, to_disk
-from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.request import DiskRequest
 from bootc.deploy.install.running_image import RunningImage
 from bootc.formats.imgref import ImageReference
 
@@ -17,11 +17,11 @@ DISK = ("install", "to-disk", "/dev/x")
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[InstallRequest]:
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[DiskRequest]:
     """Run in a container, and only collect the requests."""
-    found: list[InstallRequest] = []
+    found: list[DiskRequest] = []
 
-    def install(request: InstallRequest, sink: Any) -> None:
+    def install(request: DiskRequest, sink: Any) -> None:
         found.append(request)
 
     monkeypatch.setattr(to_disk, "install_to_disk", install)
@@ -36,7 +36,7 @@ def run_in_container(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
 
 @pytest.mark.parametrize("backend", [(), ("--composefs-backend",)])
 def test_the_running_image_is_installed(
-    requests: list[InstallRequest], backend: tuple[str, ...]
+    requests: list[DiskRequest], backend: tuple[str, ...]
 ) -> None:
     assert cli.main([*DISK, *backend]) == 0
     (request,) = requests
@@ -52,13 +52,13 @@ def test_the_running_image_is_installed(
     ],
 )
 def test_updates_come_from_the_target(
-    requests: list[InstallRequest], options: tuple[str, ...], target: ImageReference
+    requests: list[DiskRequest], options: tuple[str, ...], target: ImageReference
 ) -> None:
     assert cli.main([*DISK, *options]) == 0
     assert [(request.source, request.target) for request in requests] == [(STORED, target)]
 
 
-def test_another_image_is_installed(requests: list[InstallRequest]) -> None:
+def test_another_image_is_installed(requests: list[DiskRequest]) -> None:
     assert cli.main([*DISK, "--source-imgref", "docker://quay.io/other:1"]) == 0
     (request,) = requests
     assert request.source == request.target == ImageReference("registry", "quay.io/other:1")
@@ -66,7 +66,7 @@ def test_another_image_is_installed(requests: list[InstallRequest]) -> None:
 
 
 def test_an_image_without_a_name_needs_a_target(
-    requests: list[InstallRequest],
+    requests: list[DiskRequest],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -77,7 +77,7 @@ def test_an_image_without_a_name_needs_a_target(
     assert [str(request.target) for request in requests] == ["docker://quay.io/os:1"]
 
 
-def test_everything_that_can_be_asked_for(requests: list[InstallRequest]) -> None:
+def test_everything_that_can_be_asked_for(requests: list[DiskRequest]) -> None:
     assert (
         cli.main(
             [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error
@@ -17,8 +17,24 @@ _BLOCK_SETUPS = ("direct", "tpm2-luks")
 
 def to_disk(args: argparse.Namespace, context: Context) -> None:
     """Install on a whole disk."""
-    from bootc.deploy.install.request import InstallRequest, target_reference
+    from bootc.deploy.install.request import DiskRequest
     from bootc.deploy.install.to_disk import install_to_disk
+
+    request = DiskRequest(
+        device=args.device,
+        via_loopback=args.via_loopback,
+        block_setup=args.block_setup,
+        filesystem=args.filesystem,
+        root_size_mib=None if args.root_size is None else _size(args.root_size),
+        wipe=args.wipe,
+        **_shared(args, context),
+    )
+    install_to_disk(request, context.sink)
+
+
+def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
+    """Return the part of a request that all installations have."""
+    from bootc.deploy.install.request import target_reference
     from bootc.formats.imgref import ImageReference
 
     if args.source_imgref is None:
@@ -33,29 +49,26 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
     else:
         source = updates = ImageReference.parse(args.source_imgref)
         name = source.name
-    request = InstallRequest(
-        device=args.device,
-        source=source,
-        source_name=name,
-        target=target_reference(updates or source, args.target_imgref, args.target_transport),
-        bootloader=args.bootloader,
-        block_setup=args.block_setup,
-        filesystem=args.filesystem,
-        root_size_mib=None if args.root_size is None else _size(args.root_size),
-        wipe=args.wipe,
-        kargs=tuple(args.karg),
-        karg_deletes=tuple(args.karg_delete),
-        allow_missing_verity=args.allow_missing_verity,
-        generic_image=args.generic_image,
-        uki_addons=tuple(args.uki_addon),
-        from_container=args.source_imgref is None,
-        root_keys_file=args.root_ssh_authorized_keys,
-        stateroot=args.stateroot,
-        enforce_sigpolicy=args.enforce_container_sigpolicy,
-        fetch_check=args.run_fetch_check,
-        disable_selinux=args.disable_selinux,
-    )
-    install_to_disk(request, context.sink)
+    if args.dry_run:
+        context.messages_are_the_result()
+    return {
+        "source": source,
+        "source_name": name,
+        "target": target_reference(updates or source, args.target_imgref, args.target_transport),
+        "bootloader": args.bootloader,
+        "kargs": tuple(args.karg),
+        "karg_deletes": tuple(args.karg_delete),
+        "allow_missing_verity": args.allow_missing_verity,
+        "generic_image": args.generic_image,
+        "uki_addons": tuple(args.uki_addon),
+        "from_container": args.source_imgref is None,
+        "root_keys_file": args.root_ssh_authorized_keys,
+        "stateroot": args.stateroot,
+        "enforce_sigpolicy": args.enforce_container_sigpolicy,
+        "fetch_check": args.run_fetch_check,
+        "disable_selinux": args.disable_selinux,
+        "dry_run": args.dry_run,
+    }
 
 
 def print_configuration(args: argparse.Namespace, context: Context) -> None:
@@ -150,6 +163,7 @@ _CONFIGURATION = (
         default=False,
     ),
     Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
+    Option(("--dry-run",), "Check everything, print the steps, and change nothing.", default=False),
 )
 _COMPOSEFS = (
     Option(
@@ -200,6 +214,11 @@ _COMMAND = Command(
                     metavar="SIZE",
                 ),
                 Option(("--wipe",), "Overwrite the data on the disk.", default=False),
+                Option(
+                    ("--via-loopback",),
+                    "DEVICE is a file, which becomes the image of a disk.",
+                    default=False,
+                ),
             ),
             run=to_disk,
         ),

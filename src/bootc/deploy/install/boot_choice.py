@@ -8,6 +8,7 @@ contradict each other, the installation ends here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from bootc.boot.image_kernel import UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
@@ -35,7 +36,7 @@ class UkiRefused(Error):
 def decide_booting(
     request: InstallRequest,
     decisions: Decisions,
-    root_uuid: str,
+    root_kargs: Sequence[str],
     pulled: Pulled,
     repository: Repository,
 ) -> Booting:
@@ -72,7 +73,7 @@ def decide_booting(
     if selinux is SelinuxState.FORCE_TARGET_DISABLED:
         decisions = dataclasses.replace(decisions, kargs=(SELINUX_OFF, *decisions.kargs))
     arguments = kernel_arguments(
-        decisions, root_uuid, pulled.image_id, kargs_d_of(repository, pulled.root)
+        decisions, root_kargs, pulled.image_id, kargs_d_of(repository, pulled.root)
     )
     options = cmdline.join(arguments)
     cmdline.check_length(options)
@@ -115,7 +116,7 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
 
 
 def kernel_arguments(
-    decisions: Decisions, root_uuid: str, image_id: Digest, kargs_d: tuple[str, ...]
+    decisions: Decisions, root_kargs: Sequence[str], image_id: Digest, kargs_d: tuple[str, ...]
 ) -> list[str]:
     """Put the kernel's arguments together; the first of identical arguments is kept.
 
@@ -123,8 +124,7 @@ def kernel_arguments(
     last the arguments of the image. ``--karg-delete`` applies to all but those of the user and
     of the deployment.
     """
-    arguments = ["rw"] if decisions.discoverable else [f"root=UUID={root_uuid}", "rw"]
-    arguments = cmdline.without(arguments, decisions.karg_deletes)
+    arguments = cmdline.without(root_kargs, decisions.karg_deletes)
     for text in decisions.kargs:
         arguments = cmdline.extend(arguments, cmdline.parse(text))
     composefs = cmdline.composefs_karg(image_id.hex, optional=decisions.allow_missing_verity)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from bootc.boot.scheme import BootDirs
+from bootc.boot.space import free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
@@ -21,7 +23,12 @@ from bootc.deploy.install import root_keys
 from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import decide_booting
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.loader_installer import Booting, BootTarget, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    Booting,
+    BootTarget,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.errors import doing
@@ -46,9 +53,23 @@ _ESP_MOUNT_POINT = "boot/efi"
 
 
 def deploy_image(
-    request: InstallRequest, decisions: Decisions, source: Source, target: BootTarget, sink: Sink
+    request: InstallRequest,
+    decisions: Decisions,
+    source: Source,
+    target: BootTarget,
+    sink: Sink,
+    *,
+    clear_boot: Callable[[], None] | None = None,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
+
+    Args:
+        request: The user's request.
+        decisions: What follows from it.
+        source: The image.
+        target: Where to install it.
+        sink: Gets progress and messages.
+        clear_boot: Empties the boot partitions. Until it is called, an older system there boots.
 
     Raises:
         InsufficientSpace: the image does not fit.
@@ -62,22 +83,22 @@ def deploy_image(
     with _new_repository(root, decisions) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
-        booting = decide_booting(request, decisions, target.root_uuid, pulled, repository)
+        booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
             sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
+        _check_boot_room(booting, boot, cleared=clear_boot is not None)
+        if clear_boot is not None:
+            with stage(sink, "clear", "Removing the old boot loader and its menu"):
+                clear_boot()
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(
                 booting, pulled.root, image, repository, request.generic_image
             )
-            sink(Message(f"Bootloader: {loader.name}"))
-            with stage(sink, "bootloader", f"Installing bootloader via {loader.title}"):
-                loader.write_programs(deployment, target, boot, sink)
-            with stage(sink, "kernel", f"Writing the kernel to {loader.kernel_place}"):
-                boot_digest = loader.write_kernel(deployment, boot)
+            boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
             origin = Origin(
                 image=request.target,
                 boot_type=booting.boot_type,
@@ -95,6 +116,34 @@ def deploy_image(
         with stage(sink, "entry", "Writing the boot entry"):
             loader.commit(deployment, target, boot)
     return pulled
+
+
+def _write_boot_files(
+    loader: LoaderInstaller,
+    deployment: NewDeployment,
+    target: BootTarget,
+    boot: BootDirs,
+    sink: Sink,
+) -> str:
+    """Write the boot loader and the kernel, and return the boot digest. Nothing boots yet."""
+    sink(Message(f"Bootloader: {loader.name}"))
+    with stage(sink, "bootloader", f"Installing bootloader via {loader.title}"):
+        loader.write_programs(deployment, target, boot, sink)
+    with stage(sink, "kernel", f"Writing the kernel to {loader.kernel_place}"):
+        return loader.write_kernel(deployment, boot)
+
+
+def _check_boot_room(booting: Booting, boot: BootDirs, *, cleared: bool) -> None:
+    """Check that the kernel will fit, before the boot loader is written.
+
+    Raises:
+        NoSpaceOnBoot: it will not.
+    """
+    free_bytes, cluster_bytes = free_space(boot.binaries)
+    if cleared:
+        volume = os.statvfs(boot.binaries.fileno())
+        free_bytes = volume.f_frsize * volume.f_blocks
+    plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:

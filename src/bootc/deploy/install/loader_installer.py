@@ -47,6 +47,10 @@ class BootTarget:
         esp: The root of the EFI system partition; None if there is none.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
+        xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
+            None if there is none.
+        root_kargs: The kernel arguments by which the initramfs finds and mounts the root file
+            system, and the machine a separate ``/boot``.
     """
 
     disk: str
@@ -58,6 +62,8 @@ class BootTarget:
     esp: Dir | None = None
     esp_partition: Partition | None = None
     bios_boot: Partition | None = None
+    xbootldr: Dir | None = None
+    root_kargs: tuple[str, ...] = ("rw",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ IMAGE = ImageReference("registry", "example.com/os:1")
 
 
 def request(bootloader: str | None) -> InstallRequest:
-    return InstallRequest("/dev/vda", IMAGE, IMAGE, bootloader=bootloader)
+    return InstallRequest(source=IMAGE, target=IMAGE, bootloader=bootloader)
 
 
 @pytest.mark.parametrize(
