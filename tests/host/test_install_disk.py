@@ -16,7 +16,7 @@ import pytest
 from bootc.boot import kernel_release
 from bootc.deploy.install import target_disk
 from bootc.deploy.install.checks_disk import plan_disk
-from bootc.deploy.install.filesystem import Filesystem, make_esp, make_root
+from bootc.deploy.install.filesystem import Filesystem, lacks_verity, make_esp, make_root
 from bootc.deploy.install.partition import create_partitions, mark_finished, read_table
 from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import (
@@ -374,3 +374,21 @@ def test_uuid_of_the_table_is_fresh(disk: str) -> None:
     first = uuid.UUID(run("sfdisk", "--disk-id", disk).strip())
     create_partitions(disk, "x86_64", None)
     assert uuid.UUID(run("sfdisk", "--disk-id", disk).strip()) != first
+
+
+def test_whether_an_ext4_can_have_verity(tmp_path: Path) -> None:
+    path = tmp_path / "ext4"
+    for feature, words in (("^verity", "lacks the feature verity"), ("verity", None)):
+        path.unlink(missing_ok=True)
+        with open(path, "wb") as file:
+            file.truncate(16 * MIB)
+        mkfs = [require.tool("mkfs.ext4"), "-q", "-b", "4096", "-O", feature, str(path)]
+        subprocess.run(mkfs, check=True)
+        reason = lacks_verity(Filesystem.EXT4, str(path))
+        assert (reason is None) if words is None else (words in str(reason))
+    with open(path, "r+b") as file:
+        file.seek(1024 + 24)
+        file.write(bytes(4))
+    assert "has blocks of 1024 bytes" in str(lacks_verity(Filesystem.EXT4, str(path)))
+    assert lacks_verity(Filesystem.BTRFS, "/none") is None
+    assert lacks_verity(Filesystem.XFS, "/none") == "xfs has no fs-verity"

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,19 +21,14 @@ from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, images, require
+from support import children, images, installer, require
 from support.commands import Commands
 from support.images import directory, file
 
 pytestmark = pytest.mark.host
 
 MIB = 1 << 20
-TESTS = Path(__file__).parents[1]
 TARGET = ImageReference("registry", "example.com/os:1")
-BOOTCTL = """
-[ "$1" = --version ] && { echo 'systemd 257 (257.1)'; exit; }
-mkdir -p "$3/boot/EFI/systemd" && : >"$3/boot/EFI/systemd/systemd-bootx64.efi"
-"""
 OPTIONS = ("--filesystem", "ext4", "--allow-missing-verity", "--target-imgref", "example.com/os:1")
 
 
@@ -43,8 +37,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Layout:
     """An image to install. Its boot loader is a fake."""
     require.root()
     require.tool("sfdisk")
-    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", BOOTCTL)
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", installer.BOOTCTL)
     layer = images.bootable(
         *(directory(name) for name in ("etc", "var", "tmp")),
         file("etc/hostname", b"pristine\n"),
@@ -64,17 +57,15 @@ def disk_image(tmp_path: Path) -> Path:
     return path
 
 
-def command(layout: images.Layout, device: str | Path, *options: str) -> list[str]:
+def arguments(layout: images.Layout, device: str | Path, *options: str) -> list[str]:
     source = ("--source-imgref", layout.reference())
-    argv = [sys.executable, "-m", "support.installer", "install", "to-disk", *source, *OPTIONS]
-    return [*argv, *options, str(device)]
+    return ["to-disk", *source, *OPTIONS, *options, str(device)]
 
 
 def install(
     layout: images.Layout, device: str | Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    argv = command(layout, device, *options)
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    return installer.run(*arguments(layout, device, *options))
 
 
 def attached_to(path: Path) -> list[str]:
@@ -222,8 +213,10 @@ def test_interruptions_at_any_moment(layout: images.Layout, disk_image: Path, ki
         for _ in range(MOMENTS):
             if completed:
                 wipe(inspect(target) if kind == "device" else inspect_file(target))
-            argv = command(layout, target, *options)
-            with children.running(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+            argv = installer.command(*arguments(layout, target, *options))
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            with children.running(argv, env=environment, **pipes) as run:
                 time.sleep(chance.random() * whole_s)
                 run.send_signal(chance.choice(SIGNALS))
                 shown, _ = run.communicate(timeout=60)

@@ -1,12 +1,44 @@
 """The command line of an installer, also on a kernel without vfat: the ESP is ext4 there.
 
-Run it as a program (``python -m support.installer``); the arguments are those of ``bootc``.
+:func:`run` runs it as a program of its own.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
+
+#: A fake bootctl: the loader is on the ESP afterwards.
+BOOTCTL = """
+[ "$1" = --version ] && { echo 'systemd 257 (257.1)'; exit; }
+mkdir -p "$3/boot/EFI/systemd" && : >"$3/boot/EFI/systemd/systemd-bootx64.efi"
+"""
+_TESTS = Path(__file__).parents[1]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command that runs ``bootc install`` with these arguments."""
+    return [sys.executable, "-m", "support.installer", "install", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ``bootc install`` with these arguments."""
+    environment = {**os.environ, "PYTHONPATH": str(_TESTS)}
+    argv = command(*arguments)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+
+
+def esp_filesystem() -> str:
+    """Return the type of file system that takes the place of FAT."""
+    return "vfat" if "\tvfat\n" in Path("/proc/filesystems").read_text("ascii") else "ext4"
+
+
+def make_esp(device: str) -> None:
+    """Make the file system of an ESP."""
+    tool = ["mkfs.fat"] if esp_filesystem() == "vfat" else ["mkfs.ext4", "-q"]
+    subprocess.run([*tool, device], check=True, capture_output=True)
 
 
 def without_vfat() -> None:
@@ -25,7 +57,7 @@ def without_vfat() -> None:
 
 def main() -> int:
     """Run the command."""
-    if "\tvfat\n" not in Path("/proc/filesystems").read_text("ascii"):
+    if esp_filesystem() != "vfat":
         without_vfat()
     from bootc.cli.main import main as cli
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bootc.cli import main as cli
-from bootc.deploy.install import config, running_image, to_disk
-from bootc.deploy.install.request import DiskRequest
+from bootc.deploy.install import config, running_image, to_disk, to_filesystem
+from bootc.deploy.install.request import DiskRequest, FilesystemRequest, Replace
 from bootc.deploy.install.running_image import RunningImage
 from bootc.formats.imgref import ImageReference
 
@@ -107,3 +107,65 @@ def test_the_configuration_is_printed_as_canonical_json(
     assert capsys.readouterr().out == '{"block":["direct"],"bootupd":{"skip-boot-uuid":null}}'
     assert cli.main(["install", "print-configuration", "--all"]) == 0
     assert '"kargs":["quiet"]' in capsys.readouterr().out
+
+
+@pytest.fixture
+def on_file_systems(monkeypatch: pytest.MonkeyPatch) -> list[FilesystemRequest]:
+    """Run in a container, and only collect the requests."""
+    found: list[FilesystemRequest] = []
+
+    def install(request: FilesystemRequest, sink: Any) -> None:
+        found.append(request)
+
+    monkeypatch.setattr(to_filesystem, "install_to_filesystem", install)
+    monkeypatch.setattr(to_filesystem, "install_to_existing_root", install)
+    run_in_container(monkeypatch, "quay.io/os:43")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "replace", "skips"),
+    [
+        ((), None, False),
+        (("--replace", "wipe"), Replace.WIPE, False),
+        (("--replace", "alongside"), Replace.ALONGSIDE, True),
+        (("--skip-finalize",), None, True),
+    ],
+)
+def test_mounted_file_systems(
+    on_file_systems: list[FilesystemRequest],
+    options: tuple[str, ...],
+    replace: Replace | None,
+    skips: bool,
+) -> None:
+    specs = ("--root-mount-spec", "LABEL=a", "--boot-mount-spec", "")
+    assert cli.main(["install", "to-filesystem", "/mnt", *specs, *options]) == 0
+    (request,) = on_file_systems
+    assert (request.root, request.replace, request.skip_finalize) == ("/mnt", replace, skips)
+    assert (request.root_mount_spec, request.boot_mount_spec) == ("LABEL=a", "")
+    assert not request.existing_root
+
+
+@pytest.mark.parametrize(
+    ("options", "root", "replace"),
+    [
+        ((), "/target", Replace.ALONGSIDE),
+        (("/host", "--replace", "wipe"), "/host", Replace.WIPE),
+    ],
+)
+def test_the_running_system(
+    on_file_systems: list[FilesystemRequest],
+    options: tuple[str, ...],
+    root: str,
+    replace: Replace,
+) -> None:
+    assert cli.main(["install", "to-existing-root", "--acknowledge-destructive", *options]) == 0
+    (request,) = on_file_systems
+    assert (request.root, request.replace) == (root, replace)
+    assert (request.existing_root, request.skip_finalize) == (True, True)
+    assert request.acknowledge_destructive
+
+
+def test_installations_of_ostree_are_not_completed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["install", "ensure-completion"]) == 1
+    assert "completes an installation of ostree" in capsys.readouterr().err

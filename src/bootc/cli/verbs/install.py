@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
+_REPLACE = ("wipe", "alongside")
+#: Where podman users mount the root of the host.
+_TARGET_ROOT = "/target"
 
 
 def to_disk(args: argparse.Namespace, context: Context) -> None:
@@ -30,6 +33,56 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
         **_shared(args, context),
     )
     install_to_disk(request, context.sink)
+
+
+def to_filesystem(args: argparse.Namespace, context: Context) -> None:
+    """Install to mounted file systems."""
+    from bootc.deploy.install.request import FilesystemRequest, Replace
+    from bootc.deploy.install.to_filesystem import install_to_filesystem
+
+    request = FilesystemRequest(
+        root=args.root,
+        replace=None if args.replace is None else Replace(args.replace),
+        root_mount_spec=args.root_mount_spec,
+        boot_mount_spec=args.boot_mount_spec,
+        acknowledge_destructive=args.acknowledge_destructive,
+        # The file systems of another system may be in use.
+        skip_finalize=args.skip_finalize or args.replace == Replace.ALONGSIDE,
+        **_shared(args, context),
+    )
+    install_to_filesystem(request, context.sink)
+
+
+def to_existing_root(args: argparse.Namespace, context: Context) -> None:
+    """Install to the root file system of the running system."""
+    from bootc.deploy.install.request import FilesystemRequest, Replace
+    from bootc.deploy.install.to_filesystem import install_to_existing_root
+
+    request = FilesystemRequest(
+        root=_TARGET_ROOT if args.root is None else args.root,
+        replace=Replace(args.replace),
+        existing_root=True,
+        acknowledge_destructive=args.acknowledge_destructive,
+        skip_finalize=True,
+        **_shared(args, context),
+    )
+    install_to_existing_root(request, context.sink)
+
+
+def finalize(args: argparse.Namespace, context: Context) -> None:
+    """Write back the file systems of an installation."""
+    from bootc.deploy.install.finalize import finalize_installation
+
+    for path in finalize_installation(args.root):
+        context.write(f"Finalized {path}\n")
+
+
+def ensure_completion(args: argparse.Namespace, context: Context) -> NoReturn:
+    """Refuse to complete an installation of ostree."""
+    raise Error(
+        "ensure-completion completes an installation of ostree",
+        hint="an installation of this program is complete when it ends",
+    )
 
 
 def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
@@ -184,6 +237,12 @@ _COMPOSEFS = (
     ),
 )
 
+_ACKNOWLEDGE = Option(
+    ("--acknowledge-destructive",),
+    "Do not wait 20 seconds before the running system is overwritten.",
+    default=False,
+)
+
 _COMMAND = Command(
     name="install",
     help="Install an image.",
@@ -221,6 +280,81 @@ _COMMAND = Command(
                 ),
             ),
             run=to_disk,
+        ),
+        Command(
+            name="to-filesystem",
+            help="Install an image to mounted file systems.",
+            options=(
+                Option(("root",), "The mount point of the root file system.", metavar="ROOT"),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
+                Option(
+                    ("--root-mount-spec",),
+                    "The value of root= for the kernel; empty for none (default: the UUID).",
+                    metavar="SPEC",
+                ),
+                Option(
+                    ("--boot-mount-spec",),
+                    "The source of a separate /boot; empty for none (default: its UUID).",
+                    metavar="SPEC",
+                ),
+                Option(
+                    ("--replace",),
+                    "Accept content: wipe removes it, alongside keeps all but the boot partitions.",
+                    metavar="MODE",
+                    choices=_REPLACE,
+                ),
+                _ACKNOWLEDGE,
+                Option(
+                    ("--skip-finalize",),
+                    "Leave the file systems writable; bootc install finalize comes later.",
+                    default=False,
+                ),
+            ),
+            run=to_filesystem,
+        ),
+        Command(
+            name="to-existing-root",
+            help="Install an image in place of the running system.",
+            options=(
+                Option(
+                    ("root",),
+                    "Where the root of the running system is mounted (default: /target, or a "
+                    "mount of its own).",
+                    metavar="ROOT",
+                    optional=True,
+                ),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
+                Option(
+                    ("--replace",),
+                    "wipe removes the content of the root file system, alongside keeps it "
+                    "(default: alongside).",
+                    metavar="MODE",
+                    choices=_REPLACE,
+                    default="alongside",
+                ),
+                _ACKNOWLEDGE,
+            ),
+            run=to_existing_root,
+        ),
+        Command(
+            name="finalize",
+            help="Write back the file systems of to-filesystem --skip-finalize.",
+            options=(
+                Option(("root",), "The mount point of the root file system.", metavar="ROOT"),
+            ),
+            run=finalize,
+        ),
+        Command(
+            name="ensure-completion",
+            help="Refused: it completes an installation of ostree.",
+            run=ensure_completion,
+            hidden=True,
         ),
         Command(
             name="print-configuration",

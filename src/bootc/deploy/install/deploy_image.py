@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from bootc.boot.scheme import BootDirs
-from bootc.boot.space import free_space, plan_space
+from bootc.boot.space import NoSpaceOnBoot, free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
@@ -143,7 +143,11 @@ def _check_boot_room(booting: Booting, boot: BootDirs, *, cleared: bool) -> None
     if cleared:
         volume = os.statvfs(boot.binaries.fileno())
         free_bytes = volume.f_frsize * volume.f_blocks
-    plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
+    try:
+        plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
+    except NoSpaceOnBoot as exc:
+        exc.hint = "make room on the partition, or make it larger"
+        raise
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:
@@ -178,7 +182,9 @@ def _lay_out_root(root: Dir) -> None:
         root.ensure_dir(_ESP_MOUNT_POINT).close()
         directory, name, target = _BOUND_IMAGES_LINK
         with root.ensure_dir(directory) as ostree:
-            atomic.replace_symlink(ostree, name, target)
+            # A system of ostree on the same disk has a directory there.
+            if not ostree.exists(name):
+                atomic.replace_symlink(ostree, name, target)
 
 
 def _etc_of(repository: Repository, pulled: Pulled, decisions: Decisions, sink: Sink) -> Directory:

@@ -44,7 +44,20 @@ def test_the_root_gets_the_uuid_that_is_returned(commands: Commands) -> None:
     mkfs = commands.mock("mkfs.ext4")
     fs_uuid = make_root(Filesystem.EXT4, "/dev/vda3")
     assert mkfs.calls == [
-        ["-q", "-b", "4096", "-U", str(fs_uuid), "-O", "verity", "-L", "root", "/dev/vda3"],
+        [
+            "-q",
+            "-b",
+            "4096",
+            "-m",
+            "1",
+            "-U",
+            str(fs_uuid),
+            "-O",
+            "verity",
+            "-L",
+            "root",
+            "/dev/vda3",
+        ],
     ]
 
 
