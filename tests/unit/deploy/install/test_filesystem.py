@@ -20,7 +20,7 @@ UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
 @pytest.mark.parametrize(
     ("name", "argv"),
     [
-        ("ext4", f"mkfs.ext4 -q -b 4096 -U {UUID} -O verity -L root /dev/vda3"),
+        ("ext4", f"mkfs.ext4 -q -b 4096 -m 1 -U {UUID} -O verity -L root /dev/vda3"),
         ("btrfs", f"mkfs.btrfs -q -f -U {UUID} -L root /dev/vda3"),
         ("xfs", f"mkfs.xfs -q -f -m uuid={UUID} -L root /dev/vda3"),
     ],
