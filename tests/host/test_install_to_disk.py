@@ -130,6 +130,23 @@ def test_the_image_of_a_disk(layout: images.Layout, disk_image: Path) -> None:
     check_that_it_boots(disk_image)
 
 
+@pytest.mark.parametrize(
+    ("filesystem", "verity"),
+    [
+        ("btrfs", "not required, because of --allow-missing-verity"),
+        ("xfs", "not required: xfs has no fs-verity"),
+    ],
+)
+def test_other_file_systems(
+    layout: images.Layout, disk_image: Path, filesystem: str, verity: str
+) -> None:
+    require.tool(f"mkfs.{filesystem}")
+    done = install(layout, disk_image, "--via-loopback", "--filesystem", filesystem)
+    assert done.returncode == 0, done.stderr
+    assert f"      Verity: {verity}" in done.stdout.splitlines()
+    check_that_it_boots(disk_image)
+
+
 def test_an_image_of_a_disk_is_not_overwritten_unasked(
     layout: images.Layout, disk_image: Path
 ) -> None:

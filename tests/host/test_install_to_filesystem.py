@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.partition import create_table
+from bootc.deploy.install.partition import create_table, read_table
+from bootc.formats import dps
 from bootc.fs import loopback
 from bootc.kernel.mount import MS_BIND, MS_RDONLY, MS_REMOUNT, mount, umount2
 from support import images, installer, require
@@ -345,3 +346,40 @@ def test_the_arguments_of_a_running_system_are_kept(target: Target) -> None:
         ]
         expected = " ".join(["options", *inherited, "rw composefs=?"])
         assert expected in entry_of(esp)
+
+
+@pytest.fixture
+def partitioned(tmp_path: Path, target: Target) -> Iterator[Target]:
+    """A disk whose partitions the kernel knows; only its root is mounted."""
+    disk = tmp_path / "partitioned.img"
+    with open(disk, "wb") as raw:
+        raw.truncate(1024 * MIB)
+    script = f"label: gpt\nsize=64MiB, type={dps.ESP}\nsize=64MiB, type={dps.XBOOTLDR}\n,\n"
+    with loopback.attached(str(disk)) as node, contextlib.ExitStack() as stack:
+        subprocess.run(["sfdisk", "-q", node], input=script.encode(), check=True)
+        subprocess.run(["partx", "--update", node], check=True)
+        stack.callback(subprocess.run, ["partx", "--delete", node], check=False)
+        installer.make_esp(f"{node}p1")
+        installer.make_esp(f"{node}p2")
+        subprocess.run(["mkfs.ext4", "-q", "-F", f"{node}p3"], check=True)
+        root = stack.enter_context(mounted(f"{node}p3", tmp_path / "partitioned"))
+        yield Target(root, f"{node}p3", f"{node}p1", target.layout)
+
+
+def test_partitions_that_are_not_mounted_are_found(partitioned: Target, tmp_path: Path) -> None:
+    done = partitioned.install(LENIENT)
+    assert done.returncode == 0, done.stderr
+    disk = partitioned.node.removesuffix("p3")
+    summary = done.stdout.splitlines()
+    assert f"         ESP: {uuid_of(f'{disk}p1')} on {disk}p1" in summary
+    assert f"    XBOOTLDR: {uuid_of(f'{disk}p2')} on {disk}p2" in summary
+    with mounted(f"{disk}p1", tmp_path / "esp", installer.esp_filesystem()) as esp:
+        assert (esp / "EFI/systemd/systemd-bootx64.efi").exists()
+        assert not (esp / "EFI/Linux").exists()
+    with mounted(f"{disk}p2", tmp_path / "xbootldr", installer.esp_filesystem()) as xbootldr:
+        assert "composefs=" in entry_of(xbootldr)
+        (kernel,) = xbootldr.glob("EFI/Linux/*/vmlinuz")
+        assert kernel.read_bytes() == KERNEL
+    (origin,) = partitioned.root.glob("state/deploy/*/*.origin")
+    (row, *_) = read_table(disk)
+    assert f"esp = {row.uuid}" in origin.read_text().replace("=", " = ").replace("  ", " ")

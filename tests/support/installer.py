@@ -37,8 +37,8 @@ def esp_filesystem() -> str:
 
 def make_esp(device: str) -> None:
     """Make the file system of an ESP."""
-    tool = ["mkfs.fat"] if esp_filesystem() == "vfat" else ["mkfs.ext4", "-q"]
-    subprocess.run([*tool, device], check=True, capture_output=True)
+    tool = ["mkfs.fat"] if esp_filesystem() == "vfat" else ["mkfs.ext4", "-q", "-F"]
+    subprocess.run([*tool, device], check=True)
 
 
 def without_vfat() -> None:
