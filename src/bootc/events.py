@@ -45,12 +45,19 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line for the user."""
+    """A line for the user, on standard output."""
 
     text: str
 
 
-Event = Start | Progress | Done | Message
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A line about the work itself, for example that it waits. It is no part of a result."""
+
+    text: str
+
+
+Event = Start | Progress | Done | Message | Notice
 Sink = Callable[[Event], None]
 
 

@@ -8,7 +8,7 @@ must pass one of these functions before it is shown:
 - :func:`printable`: one line, for messages and tables.
 - :func:`shown`: the same in quotes and of bounded length, for a part of a message.
 - :func:`printable_lines`: as :func:`printable`, for text that has lines of its own.
-- :func:`quoted`: a path in a report that programs read; it can be undone.
+- :func:`quoted`: a path in a line that scripts compare with upstream's; it can be undone.
 - :func:`ascii_escaped`: JSON text. The escapes are JSON's own, so the value stays the same.
 
 Unprintable characters are those of :meth:`str.isprintable`: control characters, direction

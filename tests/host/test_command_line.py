@@ -548,7 +548,7 @@ def test_another_command_at_work(host: Host, lock: str) -> None:
     )
     assert refused.code == 1
     assert re.search(rf"{lock} is in use by process \d+ \(sleep\) \(hint: wait", refused.err)
-    assert (waited.code, waited.err) == (0, "")
+    assert (waited.code, waited.err) == (0, "")  # both streams are in one file
     waits = rf"Waiting for process \d+ \(sleep\), which uses {lock}\n"
     assert re.fullmatch(f"{waits}{re.escape(OF_PINS)}\n", waited.out)
     assert ids_of(waited) == [Event.PINNED]

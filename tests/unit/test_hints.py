@@ -38,6 +38,10 @@ RUN_BY = {
     "cli/verbs/cfs/oci.py": ["internals cfs oci pull"],
     "oci/pull.py": ["internals cfs oci pull"],
     "cli/verbs/cfs/oci_import.py": ["internals cfs oci copy"],
+    "cli/verbs/cfs/oci_boot.py": ["internals cfs oci prepare-boot"],
+    "boot/entry_files.py": ["internals cfs oci prepare-boot"],
+    "boot/first_entry.py": ["internals cfs oci prepare-boot"],
+    "deploy/prepare_boot.py": ["internals cfs oci prepare-boot"],
     "cli/verbs/cfs/oci_inspect.py": ["internals cfs oci layer", "internals cfs oci inspect"],
 }
 #: Options of other programs in messages of ours, and what starts no message.

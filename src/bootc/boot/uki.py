@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from bootc.boot.image_content import ObjectSource, open_content, size_of
@@ -25,10 +26,10 @@ from bootc.boot.image_kernel import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, GLOBAL_ADDONS, BootDirs, addons_dirs
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
-from bootc.formats.cmdline import CmdlineError, ComposefsImages
+from bootc.formats.cmdline import NO_IMAGE, CmdlineError, ComposefsImages, NoImageNamed
 from bootc.formats.digest import Digest
 from bootc.formats.osrelease import OsRelease
-from bootc.formats.pe import CMDLINE, PeError, Uki
+from bootc.formats.pe import CMDLINE, DTB, INITRD, LINUX, PeError, Uki
 
 if TYPE_CHECKING:
     from bootc.formats.tree import Leaf
@@ -75,6 +76,53 @@ def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
         facts = UkiFacts(image.os_release(), options, image.boot_digest(), images)
     _check_addons(uki, lambda leaf: open_content(leaf, objects))
     return facts
+
+
+def uki_faults(uki: UkiFile, objects: ObjectSource) -> list[Error]:
+    """Return everything in a UKI for which :func:`inspect_uki` would refuse it, in its order.
+
+    Raises:
+        OSError: reading failed.
+    """
+    found: dict[str, Error] = {}
+
+    def note(check: Callable[[], object], what: str) -> None:
+        try:
+            with doing(what):
+                check()
+        except (WrongUki, PeError) as exc:
+            found.setdefault(exc.message, exc)
+
+    def note_all(file: BinaryIO, what: str) -> None:
+        image = Uki.read(file)
+        note(partial(image.text, CMDLINE), what)
+        note(partial(_images, image), what)
+        note(image.os_release, what)
+        for name in (LINUX, INITRD, *([DTB] if DTB in image.sections else [])):
+            note(partial(_read_through, image, name), what)
+
+    what = f"Reading {uki.path} of the image"
+    with open_content(uki.leaf, objects) as file:
+        note(partial(note_all, file, what), what)
+    for name, leaf in uki.addon_files:
+        with open_content(leaf, objects) as file:
+            note(partial(_check_addon, file), f"Reading UKI add-on {name} of the image")
+    return list(found.values())
+
+
+def doubled_sections(uki: UkiFile, objects: ObjectSource) -> list[PeError]:
+    """Return an error for each section that a UKI has more than once where one is expected.
+
+    bootc installs such a UKI, as upstream does: both take the first, and every command line counts.
+
+    Raises:
+        OSError: reading failed.
+    """
+    with open_content(uki.leaf, objects) as file:
+        try:
+            return Uki.read(file).doubled()
+        except PeError:
+            return []  # nothing boots it, and inspect_uki refuses it
 
 
 def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsImages:
@@ -162,8 +210,16 @@ def check_sealing(
 def _images(image: Uki) -> ComposefsImages:
     try:
         return image.composefs_images()
+    except NoImageNamed as exc:
+        text = exc.message.replace(NO_IMAGE, "No composefs image in UKI cmdline")
+        raise WrongUki(text, hint=exc.hint) from None
     except CmdlineError as exc:
         raise WrongUki(f"No composefs image in UKI cmdline: {exc.message}", hint=exc.hint) from None
+
+
+def _read_through(image: Uki, name: str) -> None:
+    for _ in image.chunks(name):
+        pass
 
 
 def _check_addons(

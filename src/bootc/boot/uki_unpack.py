@@ -14,6 +14,8 @@ from bootc.formats import pe
 from bootc.formats.pe import SeekableFile, Uki
 from bootc.fs.atomic import write_stream
 from bootc.fs.dir import Dir
+from bootc.fs.parents import directories_made
+from bootc.printable import shown
 
 _FILES = {VMLINUZ: pe.LINUX, INITRAMFS: pe.INITRD}
 #: The release of a kernel, as a name of a directory.
@@ -24,35 +26,43 @@ class NoRelease(Error):
     """A unified kernel image does not say which release its kernel has."""
 
 
-def unpack_uki(file: SeekableFile, output: Dir) -> str:
+def unpack_uki(file: SeekableFile, path: str, output: str) -> str:
     """Write the kernel and the initramfs of a UKI to a new directory.
 
-    If this fails, the directory is removed.
+    If this fails, the new directories are removed.
 
     Args:
         file: The UKI.
-        output: Gets the directory, which is named like the release of the kernel.
+        path: How errors name it.
+        output: Gets the directory, which is named like the release of the kernel. It is made if it
+            does not exist.
 
     Returns:
         The release of the kernel.
 
     Raises:
-        PeError: the file is not a UKI, or a section is missing.
+        PeError: the file is not a UKI, a section is missing, the kernel is empty, or there are
+            two sections of the same name.
         NoRelease: the release cannot be the name of a directory.
         FileExistsError: there is such a directory.
         OSError: writing failed.
     """
-    uki = Uki.read(file)
-    release = uki.text(pe.UNAME).strip()
-    if not _RELEASE.fullmatch(release):
-        raise NoRelease(f"the UKI calls the release of its kernel {release!r:.80}")
-    with doing(f"Writing {output.path}/{release}"):
-        output.mkdir(release)
+    with doing(f"Reading {path}"):
+        uki = Uki.read(file)
+        for error in uki.doubled():
+            raise error
+        release = uki.text(pe.UNAME).strip()
+        if not _RELEASE.fullmatch(release):
+            raise NoRelease(f"the UKI calls the release of its kernel {shown(release, 80)}")
+        # Most errors are found here, before anything is written.
+        contents = {name: uki.chunks(section) for name, section in _FILES.items()}
+    with directories_made(output), Dir.open(output) as parent:
+        parent.mkdir(release)
         try:
-            with output.open_dir(release) as directory:
-                for name, section in _FILES.items():
-                    write_stream(directory, name, uki.chunks(section))
+            with parent.open_dir(release) as directory:
+                for name, content in contents.items():
+                    write_stream(directory, name, content)
         except BaseException:
-            output.remove_tree(release)
+            parent.remove_tree(release)
             raise
     return release

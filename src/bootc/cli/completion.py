@@ -36,7 +36,7 @@ class _Place:
         at: The words, without aliases.
         below: The verbs below a group.
         options: The options that may follow the words.
-        choices: The words that are allowed as an argument.
+        choices: The words to offer as an argument.
     """
 
     at: str
@@ -66,7 +66,8 @@ class _Place:
         """Yield the options that take a value, behind their place, and the values to offer."""
         for option in self.options:
             if option.default is not False:
-                yield [f"{self.at} {flag}" for flag in option.flags], option.choices
+                labels = [f"{self.at} {flag}" for flag in option.flags]
+                yield labels, option.choices or option.offered
 
 
 def script(shell: Shell, commands: tuple[Command, ...]) -> str:
@@ -87,7 +88,7 @@ def _places(commands: tuple[Command, ...]) -> Iterator[_Place]:
             choice
             for option in command.options
             if not option.flags[0].startswith("-")
-            for choice in option.choices
+            for choice in option.choices or option.offered
         )
         yield _Place(at, command.commands, (*flags, _HELP), choices)
         pending.extend((at, below) for below in reversed(command.commands))
@@ -223,8 +224,8 @@ def _fish_lines(place: _Place) -> Iterator[str]:
             f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags
         )
         value = ""
-        if option.choices:
-            value = f" -x -a {_fish_text(' '.join(option.choices))}"
+        if values := option.choices or option.offered:
+            value = f" -x -a {_fish_text(' '.join(values))}"
         elif option.default is not False:
             value = " -r"
         yield f"{start} {flags}{value} -d {_fish_text(option.help)}\n"

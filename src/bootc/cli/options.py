@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import getopt
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,17 @@ from bootc.printable import printable
 
 #: The verb of every group that prints the help of a command.
 HELP_VERB = "help"
+#: The transports of image references that shells offer; all of :mod:`bootc.formats.imgref`, whose
+#: import the table of commands does not pay for.
+TRANSPORT_NAMES = (
+    "registry",
+    "oci",
+    "oci-archive",
+    "docker-archive",
+    "docker-daemon",
+    "containers-storage",
+    "dir",
+)
 #: An error shows this many characters of unknown arguments.
 _SHOWN = 300
 
@@ -25,7 +37,9 @@ class Option:
     ``default`` is ``False`` for a switch and ``()`` for an option that may repeat. ``metavars``
     are the names of the values of an option with several. The user may leave out a positional
     argument that is ``optional``, and give one that is ``repeated`` several times. A positional
-    argument with ``remainder`` takes all words that follow, also those with a dash.
+    argument with ``remainder`` takes all words that follow, also those with a dash. No value can be
+    the empty string, unless the option ``takes_empty``: an empty value is usually the variable of a
+    script that has no value. Shells offer ``offered`` values, and the user may give others.
     """
 
     flags: tuple[str, ...]
@@ -34,11 +48,13 @@ class Option:
     metavars: tuple[str, ...] = ()
     default: str | int | bool | tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
     parse: Callable[[str], object] | None = None
     required: bool = False
     optional: bool = False
     repeated: bool = False
     remainder: bool = False
+    takes_empty: bool = False
     hidden: bool = False
 
 
@@ -124,6 +140,9 @@ class _ShowHelpOf(argparse.Action):
         """Stop reading the command line."""
         found = self._group
         for word in values:
+            if word == HELP_VERB:
+                # Each group has this verb, and its help is that of the group.
+                break
             if word not in found.verbs:
                 raise UsageError(
                     f"unknown command {word!r:.80}", hint=_hint(word, [*found.verbs], found.prog)
@@ -145,14 +164,14 @@ class _Parser(argparse.ArgumentParser):
         #: Python 3.14 colours help texts, but here they are results, which have no escapes.
         self.color = False
         self.add_argument("-h", "--help", action=_ShowText)
-        self._like_getopt = like_getopt
+        self.like_getopt = like_getopt
         #: In the form of the getopt module: options with a value end in ``=``.
         self.long_options = ["help"]
         #: The parsers of the commands below, by name and alias.
         self.verbs: dict[str, _Parser] = {}
 
     def error(self, message: str) -> NoReturn:
-        kind = Error if self._like_getopt else UsageError
+        kind = Error if self.like_getopt else UsageError
         raise kind(message, hint=f"see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -173,7 +192,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        if not self._like_getopt:
+        if not self.like_getopt:
             return super().parse_known_args(args, namespace)
         # argparse's parse_intermixed_args does not support commands.
         try:
@@ -243,6 +262,16 @@ def _add_commands(
     child.add_argument("words", action=_ShowHelpOf, group=parser)
 
 
+def _refusing_empty(parse: Callable[[str], object]) -> Callable[[str], object]:
+    @functools.wraps(parse)  # argparse shows the name
+    def parsed(text: str) -> object:
+        if not text:
+            raise argparse.ArgumentTypeError("the value is empty")
+        return parse(text)
+
+    return parsed
+
+
 def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> None:
     arguments: dict[str, Any] = {"help": argparse.SUPPRESS if option.hidden else option.help}
     if option.default is False:
@@ -260,8 +289,10 @@ def _add_option(parser: _Parser, option: Option, *, inherits: bool = False) -> N
         if option.metavars:
             arguments["metavar"] = option.metavars
             arguments["nargs"] = len(option.metavars)
-        if option.parse:
-            arguments["type"] = option.parse
+        if option.takes_empty or option.remainder or parser.like_getopt:
+            arguments["type"] = option.parse or str
+        else:
+            arguments["type"] = _refusing_empty(option.parse or str)
     if inherits:
         # The default of the verb must not replace what the user gave to the group.
         arguments["default"] = argparse.SUPPRESS

@@ -2,8 +2,8 @@
 
 If ``rich`` is installed, a terminal gets its bars. Everything else (a log, a serial console, a
 pipe) gets plain lines: one when a task starts, one for each tenth of a long task, and one with
-the time that it took. Progress goes to standard error, and messages for the user to standard
-output. Neither changes what a command does (:mod:`bootc.cli.streams`).
+the time that it took. Progress and notices go to standard error, and messages for the user to
+standard output. Neither changes what a command does (:mod:`bootc.cli.streams`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from bootc.cli.streams import Output, SideStream
-from bootc.events import Done, Event, Message, Progress, Sink, Start
+from bootc.events import Done, Event, Message, Notice, Progress, Sink, Start
 from bootc.fs.interruption import left_to_this_thread
 from bootc.printable import printable
 from bootc.sizes import human_size
@@ -51,6 +51,8 @@ class Lines:
         match event:
             case Message(text):
                 self._messages.message(text)
+            case Notice(text):
+                self._stream.line(text)
             case Start(task, description, total, unit):
                 self._open[task] = (event, time.monotonic(), 0)
                 size = "" if total is None or unit != "bytes" else f" ({human_size(total)})"
@@ -117,6 +119,8 @@ class Bars:
         match event:
             case Message(text):
                 self._say(text)
+            case Notice(text):
+                self._notice(text)
             case Start(task, description, total):
                 if self._bars is None:
                     self._bars = _start_bars(self._stream)
@@ -129,10 +133,15 @@ class Bars:
 
     def _say(self, text: str) -> None:
         if self._bars is not None and self._messages.isatty():
-            console = self._bars.console
-            console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+            _print_above(self._bars, text)
         else:
             self._messages.message(text)
+
+    def _notice(self, text: str) -> None:
+        if self._bars is None:
+            self._stream.line(text)
+        else:
+            _print_above(self._bars, text)
 
     def _update(self, task: str, done: int | None) -> None:
         """Move a bar, or with ``done`` None to its end."""
@@ -144,6 +153,10 @@ class Bars:
             self._bars.update(bar, total=whole, completed=whole)
         else:
             self._bars.update(bar, completed=done)
+
+
+def _print_above(bars: RichProgress, text: str) -> None:
+    bars.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _start_bars(stream: SideStream) -> RichProgress:
@@ -176,10 +189,10 @@ def renderer(stream: SideStream, messages: Output) -> AbstractContextManager[Ren
 
 
 def messages_only(sink: Sink) -> Sink:
-    """Return a sink that passes on messages for the user, but no progress."""
+    """Return a sink that passes on messages and notices, but no progress."""
 
     def show(event: Event) -> None:
-        if isinstance(event, Message):
+        if isinstance(event, Message | Notice):
             sink(event)
 
     return show

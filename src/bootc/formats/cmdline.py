@@ -37,10 +37,16 @@ _LG_BLOCK_SIZES = ("12", "16")
 _VERSIONS = ("v1", "v2")
 #: Digits of a digest in a message about several.
 _SHOWN_DIGITS = 12
+#: What a command line without an image lacks.
+NO_IMAGE = "no composefs image in the kernel command line"
 
 
 class CmdlineError(Error):
     """A kernel command line names no image to boot, or names it wrongly."""
+
+
+class NoImageNamed(CmdlineError):
+    """A kernel command line names no image. The message ends in :data:`NO_IMAGE`."""
 
 
 class ComposefsArgument:
@@ -341,7 +347,8 @@ def composefs_images(text: str) -> ComposefsImages:
     ``composefs.digest=``, or blocks of 64 KiB) are left out, but must agree as well.
 
     Raises:
-        CmdlineError: there is none, one is malformed, or only some tolerate missing fs-verity.
+        NoImageNamed: there is none.
+        CmdlineError: one is malformed, or only some tolerate missing fs-verity.
     """
     found: list[ComposefsArgument] = []
     optional: dict[bool, str] = {}
@@ -361,7 +368,7 @@ def composefs_images(text: str) -> ComposefsImages:
             hint="remove the argument that was added, or write the ? in all of them or in none",
         )
     if not found:
-        raise CmdlineError("no composefs image in the kernel command line")
+        raise NoImageNamed(NO_IMAGE)
     return ComposefsImages(found)
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,6 +48,8 @@ OSREL = ".osrel"
 UNAME = ".uname"
 PROFILE = ".profile"
 
+_SINGLE = (LINUX, INITRD, DTB, CMDLINE, OSREL, UNAME)
+
 #: The kernel takes a few thousand bytes of command line; no other text is long either.
 MAX_TEXT_BYTES = 1 << 20
 #: systemd-boot shows no more profiles.
@@ -59,6 +62,8 @@ _PE_OFFSET_AT = 0x3C
 #: Signature, then of the COFF header: number of sections, size of the optional header.
 _HEADER = struct.Struct("<4s2xH12xH2x")
 _SIGNATURE = b"PE\0\0"
+#: The first bytes of every EFI program. The firmware starts no other file.
+_DOS_SIGNATURE = b"MZ"
 #: Name, VirtualSize, PointerToRawData.
 _SECTION = struct.Struct("<8sI8xI16x")
 _PIECE_BYTES = 1 << 18
@@ -123,6 +128,8 @@ class Uki:
         size = file.seek(0, os.SEEK_END)
         raw = _read(file, size, _PE_OFFSET_AT, _PE_OFFSET.size, "header")
         (start,) = _PE_OFFSET.unpack(raw)
+        if _read(file, size, 0, len(_DOS_SIGNATURE), "header") != _DOS_SIGNATURE:
+            raise _invalid("no MZ signature", 0)
         raw = _read(file, size, start, _HEADER.size, "header")
         signature, count, optional_bytes = _HEADER.unpack(raw)
         if signature != _SIGNATURE:
@@ -140,9 +147,12 @@ class Uki:
         """Return the content of a section in pieces.
 
         Raises:
-            PeError: there is no section of this name, or it reaches beyond the end of the file.
+            PeError: there is no section of this name, it reaches beyond the end of the file, or
+                it is an empty kernel.
         """
         section = self._section(name)
+        if name == LINUX and not section.size_bytes:
+            raise PeError(f"UKI section {name!r} is empty")
         return _pieces(self._file, section.offset, section.size_bytes, f"section {name!r}")
 
     def text(self, name: str) -> str:
@@ -178,7 +188,7 @@ class Uki:
                 try:
                     images = cmdline.composefs_images(text)
                 except CmdlineError as exc:
-                    raise CmdlineError(f"{part.label}{exc.message}", hint=_HINT) from None
+                    raise type(exc)(f"{part.label}{exc.message}", hint=_HINT) from None
                 first = first or images
                 if not images.agrees_with(first):
                     raise CmdlineError(
@@ -188,6 +198,19 @@ class Uki:
                     )
         assert first is not None, "every part has a command line, or there was a PeError"
         return first
+
+    def doubled(self) -> list[PeError]:
+        """Return an error for each section that the base or a profile has more than once.
+
+        Readers disagree about which of them counts. This is about the sections that this module
+        knows: the specification allows several of some others.
+        """
+        return [
+            PeError(f"{part.label}UKI has {count} sections {name!r}")
+            for part in self._parts()
+            for name, count in Counter(name for name, _ in part.sections).items()
+            if count > 1 and name in _SINGLE
+        ]
 
     def os_release(self) -> OsRelease:
         """Return what the operating system calls itself.

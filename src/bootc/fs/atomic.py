@@ -15,7 +15,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -95,13 +95,47 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
         name: One component.
         chunks: The content in pieces.
     """
+    with staged_stream(directory, name, chunks) as commit:
+        commit()
+
+
+@contextlib.contextmanager
+def staged_stream(
+    directory: Dir, name: str, chunks: Iterable[bytes]
+) -> Iterator[Callable[[], None]]:
+    """Write a large file as :func:`write_stream`, and let the caller decide when it gets its name.
+
+    A caller with several files stages all of them first. Most failures happen then, and nothing
+    has changed. If the block ends without the call, the file is removed.
+
+    Args:
+        directory: Where the file belongs.
+        name: One component.
+        chunks: The content in pieces.
+
+    Yields:
+        A function that gives the file its name, which is on the disk afterwards.
+    """
     path = f"{directory.path}/{name}"
     temporary = f"{FILE_PREFIX}{name}"
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(temporary)
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        with open(fd, "wb", buffering=0) as target:
+    committed = False
+    with open(fd, "wb", buffering=0) as target:
+
+        def commit() -> None:
+            nonlocal committed
+            directory.rename(temporary, name)
+            committed = True
+            with naming(path):
+                # On FAT a sync of the directory writes only the new name. A sync of the file
+                # writes the rest of its directory entry.
+                os.fsync(target.fileno())
+            with naming(directory.path):
+                os.fsync(directory.fileno())
+
+        try:
             for number, chunk in enumerate(chunks):
                 with naming(path):
                     if number == 1:
@@ -113,17 +147,11 @@ def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
                     write_all(target.fileno(), chunk)
             with naming(path):
                 os.fsync(target.fileno())
-            directory.rename(temporary, name)
-            with naming(path):
-                # On FAT a sync of the directory writes only the new name. A sync of the file
-                # writes the rest of its directory entry.
-                os.fsync(target.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            directory.unlink(temporary)
-        raise
-    with naming(directory.path):
-        os.fsync(directory.fileno())
+            yield commit
+        finally:
+            if not committed:
+                with contextlib.suppress(OSError):
+                    directory.unlink(temporary)
 
 
 def replace_symlink(directory: Dir, relpath: str, target: str) -> None:

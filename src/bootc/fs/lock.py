@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing
-from bootc.events import Message, Sink, null_sink
+from bootc.events import Notice, Sink, null_sink
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.kernel import proc
@@ -172,8 +172,8 @@ def _locked(directory: Dir, found: list[Holder]) -> LockedByOther:
     )
 
 
-def _waiting(directory: Dir, found: list[Holder]) -> Message:
-    return Message(f"Waiting for {_named(found)}, which uses {directory.path}")
+def _waiting(directory: Dir, found: list[Holder]) -> Notice:
+    return Notice(f"Waiting for {_named(found)}, which uses {directory.path}")
 
 
 def _named(found: list[Holder]) -> str:

@@ -28,7 +28,7 @@ from bootc.boot.kernel_release import (
     stated_releases,
 )
 from bootc.boot.scheme import VMLINUZ
-from bootc.boot.uki import WrongUki, inspect_uki
+from bootc.boot.uki import doubled_sections, uki_faults
 from bootc.boot.unpacked_kernel import INITRAMFS, MODULES
 from bootc.errors import Error
 from bootc.formats.initramfs import initramfs_names
@@ -45,21 +45,27 @@ _STEP = b"usr/lib/bootc/initramfs-setup"
 
 
 def installable(root: ImageRoot) -> LintFinding | None:
-    """Find what an installation would refuse."""
+    """Find what an installation would refuse, and what readers of a UKI disagree about."""
     outline = Outline.read(root, ("boot", MODULES, KARGS_D))
-    reasons = []
+    reasons: list[str] = []
+    doubled: list[str] = []
     try:
         read_kargs_d(outline.root, outline.read_content, os.uname().machine)
     except KargsError as exc:
         reasons.append(_sentence(exc))
     try:
         if _has_kernel(outline):
-            resource = find_boot_resource(outline.root)
-            if isinstance(resource, UkiFile):
-                inspect_uki(resource, outline)
-    except (ImageNotBootable, WrongUki, PeError) as exc:
+            find_boot_resource(outline.root)
+    except ImageNotBootable as exc:
         reasons.append(_sentence(exc))
-    return lists(Listing("Found what bootc install will refuse", reasons))
+    for uki in _ukis(outline):
+        reasons += map(_sentence, uki_faults(uki, outline))
+        doubled += [f"{printable(uki.path)}: {e.message}" for e in doubled_sections(uki, outline)]
+    return lists(
+        # Several UKIs share their add-ons.
+        Listing("Found what bootc install will refuse", list(dict.fromkeys(reasons))),
+        Listing("Found sections that a unified kernel image has more than once", doubled),
+    )
 
 
 def kernel_version(root: ImageRoot) -> LintFinding | None:
@@ -127,6 +133,13 @@ def _boot_resource(root: ImageRoot) -> tuple[Outline, Kernel | UkiFile | None]:
         return outline, find_boot_resource(outline.root)
     except ImageNotBootable:
         return outline, None
+
+
+def _ukis(outline: Outline) -> list[UkiFile]:
+    try:
+        return find_ukis(outline.root)
+    except ImageNotBootable:
+        return []  # find_boot_resource says why
 
 
 def _has_kernel(outline: Outline) -> bool:

@@ -91,7 +91,7 @@ def find_image(repository: Repository, reference: str) -> StoredImage:
         NotStored: the repository has no such image.
         Error, OSError: the stored documents are damaged.
     """
-    digest = _digest_in(reference)
+    digest = digest_in(reference)
     if digest is None:
         digest = tagged(repository, reference)
     require_stored(repository, digest)
@@ -143,7 +143,7 @@ def find_config(
         DigestMismatch: the stream is not ``verity``.
         Error, OSError: the stored documents are damaged.
     """
-    digest = _digest_in(reference)
+    digest = digest_in(reference)
     if digest is None:
         found = find_image(repository, reference).stored_config
     else:
@@ -173,7 +173,7 @@ def _named_config(repository: Repository, digest: OciDigest) -> Digest | None:
     return None
 
 
-def _digest_in(reference: str) -> OciDigest | None:
+def digest_in(reference: str) -> OciDigest | None:
     """Return the digest that a reference is, or None if it is a tag."""
     try:
         return OciDigest.parse(reference.removeprefix("@"))

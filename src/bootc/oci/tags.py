@@ -13,8 +13,17 @@ import os
 from bootc.errors import Error, doing
 from bootc.formats.digest import DigestError, OciDigest
 from bootc.oci.names import manifest_id, manifest_of, tag_ref
+from bootc.printable import shown
 from bootc.repository import layout
-from bootc.repository.links import MAX_REFERENCES, decode_tag, encode_tag, is_ref_name
+from bootc.repository.links import (
+    MAX_NAME_BYTES,
+    MAX_REFERENCES,
+    BadName,
+    decode_tag,
+    encode_tag,
+    is_ref_name,
+    new_ref_name,
+)
 from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -25,7 +34,6 @@ LIST_HINT = "bootc internals cfs oci images lists the images"
 _REFS = f"{layout.STREAMS}/{layout.REFS}"
 _TAGS = f"{_REFS}/oci"
 _REFERRERS = f"{_REFS}/oci-referrers"
-_NAME_MAX = 255
 
 
 class NotStored(Error):
@@ -83,8 +91,23 @@ def require_tag(tag: str) -> None:
     """
     if tag.startswith("@"):
         raise BadTag(f"bad tag {tag!r:.300}: a leading '@' is reserved for digests")
-    if not is_ref_name(tag_ref(tag)) or len(os.fsencode(encode_tag(tag))) > _NAME_MAX:
+    if not is_ref_name(tag_ref(tag)) or len(os.fsencode(encode_tag(tag))) > MAX_NAME_BYTES:
         raise BadTag(f"bad tag {tag!r:.300}")
+
+
+def require_new_tag(tag: str) -> None:
+    """Refuse a name that no image gets as a tag.
+
+    An image may have it already: other programs are less strict.
+
+    Raises:
+        BadTag: as :func:`require_tag`, or the name has characters that are not printable.
+    """
+    require_tag(tag)
+    try:
+        new_ref_name(tag_ref(tag), "an image")
+    except BadName:
+        raise BadTag(f"bad tag {shown(tag)}: it has unprintable characters") from None
 
 
 def require_stored(repository: Repository, digest: OciDigest) -> None:
@@ -101,10 +124,10 @@ def tag_image(repository: Repository, digest: OciDigest, tag: str) -> None:
     """Give an image a tag. If another image has this tag, it loses it.
 
     Raises:
-        BadTag: no image can have this tag.
+        BadTag: as :func:`require_new_tag`.
         NotStored: there is no such image.
     """
-    require_tag(tag)
+    require_new_tag(tag)
     require_stored(repository, digest)
     repository.streams.set_ref(tag_ref(tag), manifest_id(digest))
 

@@ -8,8 +8,11 @@ Links are read and parsed here, never followed by the kernel.
 
 from __future__ import annotations
 
+import os
+
 from bootc.errors import Error
 from bootc.formats.digest import Digest, DigestError
+from bootc.printable import shown
 from bootc.repository import layout
 
 #: Streams, and images, that a repository can have. Memory is kept for the name of each.
@@ -17,7 +20,16 @@ MAX_ENTRIES = 1 << 18
 #: References to either.
 MAX_REFERENCES = 1 << 16
 
+#: A file name has at most so many bytes.
+MAX_NAME_BYTES = 255
+#: A reference is a path in the repository. The kernel takes longer ones only in parts.
+_MAX_PATH = 2048
+
 _LINK_PREFIX = f"../{layout.OBJECTS}/"
+
+
+class BadName(Error):
+    """A user gives something in the repository a name that it cannot have."""
 
 
 class BrokenReference(Error):
@@ -68,6 +80,31 @@ def is_entry_name(name: str) -> bool:
 def is_ref_name(name: str) -> bool:
     """Tell whether ``name`` can be a reference: components, none of them empty or dots."""
     return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def new_ref_name(text: str, what: str) -> str:
+    """Return the name of a new reference. Every name that a user gives passes this function.
+
+    A reference that exists may have a stranger name: other programs write them, too.
+
+    Args:
+        text: The name as the user wrote it, which may begin with ``refs/``.
+        what: What gets the name, for the message.
+
+    Raises:
+        BadName: a part of it is empty, only dots or longer than a file name can be, it has
+            characters that are not printable, or it begins with ``refs`` twice.
+    """
+    name = text.removeprefix(f"{layout.REFS}/")
+    if not is_ref_name(name) or name.partition("/")[0] == layout.REFS:
+        raise BadName(f"{shown(text)} cannot name {what}")
+    if not name.isprintable():
+        raise BadName(f"{shown(text)} cannot name {what}: it has unprintable characters")
+    if len(os.fsencode(name)) > _MAX_PATH or any(
+        len(os.fsencode(part)) > MAX_NAME_BYTES for part in name.split("/")
+    ):
+        raise BadName(f"{shown(text)} cannot name {what}: it is too long")
+    return name
 
 
 def encode_tag(tag: str) -> str:

@@ -32,7 +32,6 @@ from bootc.formats.digest import Algorithm
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
 from bootc.fs.lock import lock_exclusive, lock_shared
-from bootc.fs.mounts import filesystem_of
 from bootc.kernel import fsverity
 from bootc.repository import layout
 from bootc.repository import sealing as sealing
@@ -322,7 +321,7 @@ def write_metadata(directory: Dir, metadata: Metadata, *, secure: bool, verity: 
             except OSError as exc:
                 if exc.errno not in sealing.UNSUPPORTED:
                     raise
-                raise _without_verity(directory) from exc
+                raise sealing.without_verity(directory) from exc
         # Another process may be first: the caller reads and compares the file next.
         tmpfile.publish(directory, layout.META)
     os.fsync(directory.fileno())
@@ -359,15 +358,6 @@ def _headless(path: str) -> NotARepository:
     return NotARepository(
         f"{path} has objects but no meta.json: an older format, or remains of an interrupted run",
         hint="bootc internals cfs init --ensure writes meta.json by what the objects are",
-    )
-
-
-def _without_verity(directory: Dir) -> VerityMissing:
-    filesystem = filesystem_of(directory)
-    hint = "mkfs.ext4 needs -O verity" if filesystem == "ext4" else "ext4 (-O verity) and btrfs do"
-    return VerityMissing(
-        f"{directory.path} lies in a file system ({filesystem}) that does not support fs-verity",
-        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY",
     )
 
 

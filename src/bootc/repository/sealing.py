@@ -14,6 +14,8 @@ from typing import Protocol
 from bootc.errors import Error
 from bootc.formats.digest import Algorithm
 from bootc.fs.atomic import Tmpfile
+from bootc.fs.dir import Dir
+from bootc.fs.mounts import filesystem_of
 
 #: Errors of the ioctls if the file system or the kernel has no fs-verity.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
@@ -41,6 +43,16 @@ class Verity(Protocol):
 
 class VerityMissing(Error):
     """fs-verity is required, and a file or file system does not have it."""
+
+
+def without_verity(directory: Dir) -> VerityMissing:
+    """Return the error for a directory whose file system does not support fs-verity."""
+    filesystem = filesystem_of(directory)
+    hint = "mkfs.ext4 needs -O verity" if filesystem == "ext4" else "ext4 (-O verity) and btrfs do"
+    return VerityMissing(
+        f"{directory.path} lies in a file system ({filesystem}) that does not support fs-verity",
+        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY",
+    )
 
 
 def enable(tmpfile: Tmpfile, algorithm: Algorithm, verity: Verity) -> None:

@@ -226,7 +226,6 @@ def test_each_profile_must_boot_the_deployment(dirs: BootDirs, objects: ObjectDi
     assert publish_uki(dirs, A, same, objects) == BOOT_DIGEST
     dirs.binaries.remove_tree("EFI")
     for cmdline, message in (
-        ("rw systemd.unit=rescue.target", "no composefs image in the kernel command line"),
         (f"rw composefs={B}", f"the kernel command line has composefs={B.hex:.12}…"),
         (f"rw composefs=?{A}", f"the kernel command line has composefs=?{A.hex:.12}…"),
     ):
@@ -236,6 +235,9 @@ def test_each_profile_must_boot_the_deployment(dirs: BootDirs, objects: ObjectDi
             f"No composefs image in UKI cmdline: profile 0 (rescue): {message}"
         )
         assert dirs.binaries.names() == []
+    with pytest.raises(WrongUki) as caught:
+        publish_uki(dirs, A, uki_of(objects, with_profile("rw")), objects)
+    assert caught.value.message == "profile 0 (rescue): No composefs image in UKI cmdline"
 
 
 def addon(cmdline: str) -> bytes:
@@ -294,7 +296,7 @@ def test_add_ons_for_every_uki_have_no_say_either(dirs: BootDirs, objects: Objec
         (sections(f"composefs={B}".encode()), None),  # the digest is computed for the next one
         (sections(b"rw"), None),
         (b"MZ", None),
-        (with_profile("rw"), r"profile 0 \(rescue\): no composefs image"),
+        (with_profile("rw"), r"profile 0 \(rescue\): No composefs image in UKI cmdline\n"),
         (with_profile(f"composefs={B}"), "and another one"),
     ],
 )

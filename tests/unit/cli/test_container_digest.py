@@ -114,8 +114,8 @@ def test_a_kernel_image_that_is_sealed_in_parts(shell: Shell, root: Path, tmp_pa
     layout = images.single(tmp_path / "layout", layer(*members, file("boot/EFI/Linux/os.efi", uki)))
     for target in (root, layout.reference()):
         assert (
-            "error: Reading boot/EFI/Linux/os.efi of the image: No composefs image in UKI cmdline: "
-            "profile 0 (rescue): no composefs image in the kernel command line "
+            "error: Reading boot/EFI/Linux/os.efi of the image: profile 0 (rescue): "
+            "No composefs image in UKI cmdline "
             "(hint: name the image on the command line of each profile of the UKI)\n"
         ) in shell.digest(target)
         assert len(shell.digest("--plain", target)) == 129

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from bootc.cli.options import Command, Option, build_parser
+from bootc.cli.table import commands_for
 from bootc.deploy.host import boot_state
+from bootc.errors import UsageError
 
 WRONG = ["--no-such-option"]
 #: A command line, and its exit code inside a container.
@@ -22,7 +27,17 @@ CALLS = [
     (["internals", "print-json-schema", "--of", "image"], 2),
     (["completion", "powershell"], 2),
     (["loader-entries", "set-options-for-source"], 2),
+    (["exec-in-host-mount-namespace"], 2),
+    (["exec-in-host-mount-namespace", ""], 2),
+    (["switch", ""], 2),
+    (["install", "to-disk", ""], 2),
+    (["internals", "cfs", "--repo", "", "images"], 2),
+    (["internals", "cfs", "oci", "untag", ""], 2),
+    (["internals", "uki", "extract", "", "x"], 2),
+    (["loader-entries", "set-options-for-source", "--source", "x", "--options", ""], 1),
     (["help"], 0),
+    (["help", "help"], 0),
+    (["install", "help", "help"], 0),
     (["help", "upgrade"], 0),
     (["install", "help"], 0),
     (["--help"], 0),
@@ -72,3 +87,48 @@ def test_exit_codes(bootc, argv: list[str], expected: int, monkeypatch) -> None:
     assert bool(out) == (code == 0)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == (code != 0)
+
+
+def _values(
+    commands: tuple[Command, ...], above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Option]]:
+    for command in commands:
+        words = (*above, command.name)
+        for option in command.options:
+            if option.default is not False and not command.like_getopt:
+                yield words, option
+        yield from _values(command.commands, words)
+
+
+def test_every_empty_value_is_wrong_usage() -> None:
+    """Before the verb runs, so that no verb has a rule of its own."""
+    parser = build_parser("bootc", commands_for(), "0")
+    taking = set()
+    for words, option in _values(commands_for()):
+        if option.remainder:
+            continue
+        if option.flags[0].startswith("-"):
+            empty = [option.flags[0], *[""] * (len(option.metavars) or 1)]
+        else:
+            empty = [""]
+        try:
+            with pytest.raises(UsageError) as caught:
+                parser.parse_args([*words, *empty])
+        except pytest.fail.Exception:
+            taking.add(" ".join([*words, option.flags[0]]))
+            continue
+        if option.takes_empty:
+            assert "is empty" not in caught.value.message
+            taking.add(" ".join([*words, option.flags[0]]))
+        else:
+            assert "the value is empty" in caught.value.message, (words, option.flags)
+    assert taking == {
+        "install to-disk --karg",
+        "internals cfs oci prepare-boot --cmdline",
+        "loader-entries set-options-for-source --options",
+    }
+
+
+def test_help_of_help(bootc) -> None:
+    assert bootc("help", "help") == bootc("help")
+    assert bootc("install", "help", "help") == bootc("help", "install")

@@ -102,9 +102,12 @@ def test_ostree_deployments_change_in_place_and_no_others(capsys) -> None:
         (["edit", "-f", "host.yaml", "--quiet"], "Edit is not yet supported for composefs backend"),
         (
             ["loader-entries", "set-options-for-source", "--source", "x", "--options", "a b"],
-            "OSTree storage not initialized",
+            "The composefs backend keeps no kernel arguments by source",
         ),
-        (["state", "wipe-ostree"], "OSTree storage not initialized"),
+        (
+            ["state", "wipe-ostree"],
+            "There is no state of ostree here: this program boots images of a composefs repository",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -186,7 +189,6 @@ def test_wrong_usage(argv, told: str, capsys) -> None:
     [
         (["status", "--format-version", "2"], "Unsupported format version: 2"),
         (["switch", "x", "--transport", "ftp"], "unknown transport 'ftp'"),
-        (["switch", ""], "bad image name ''"),
         (["switch", "docker://quay.io/os:1"], "docker://quay.io/os:1 has a transport in front"),
         (["switch", "--transport", "oci", "dir:v1"], "dir:v1 is relative to this directory"),
         (
@@ -206,7 +208,7 @@ def test_a_value_that_the_command_refuses_is_no_wrong_usage(argv, told: str, cap
     assert message.startswith(told)
 
 
-@pytest.mark.parametrize("path", ["/usr/bin", "../shadow", ""])
+@pytest.mark.parametrize("path", ["/usr/bin", "../shadow"])
 def test_a_path_outside_of_etc(path: str, capsys) -> None:
     code, message = fails(["etc", "reset", path], capsys)
     assert code == 1

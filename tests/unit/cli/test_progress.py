@@ -6,7 +6,7 @@ import pytest
 
 from bootc.cli import progress
 from bootc.cli.streams import Output, SideStream
-from bootc.events import Done, Event, Message, Progress, Start
+from bootc.events import Done, Event, Message, Notice, Progress, Start
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *events: tuple[float, Event]) -> list[str]:
@@ -96,3 +96,12 @@ def test_what_is_shown_has_no_control_characters() -> None:
         sink(Start("x", "Layer \x1b[2J\n"))
         sink(Message("a\rb"))
     assert (err.getvalue(), out.getvalue()) == ("Layer \\x1b[2J\\n …\n", "a\\rb\n")
+
+
+@pytest.mark.parametrize("kind", [progress.Lines, progress.Bars])
+def test_notices_stay_off_standard_output(kind: type[progress.Lines | progress.Bars]) -> None:
+    err, out = io.StringIO(), io.StringIO()
+    sink = kind(SideStream(err), Output(out))
+    sink(Notice("Waiting for process 1"))
+    progress.messages_only(sink)(Notice("\x1b[2J"))
+    assert (err.getvalue(), out.getvalue()) == ("Waiting for process 1\n\\x1b[2J\n", "")

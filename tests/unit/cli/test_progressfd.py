@@ -204,7 +204,7 @@ def test_a_descriptor_that_takes_nothing_stops_nobody(
             sink(event)
     assert passed == events
     assert [record.getMessage() for record in caplog.records] == [
-        f"Failed to write to jsonl: {reason}"
+        f"Progress for the program that asked for it is lost: {reason}"
     ]
     if what != "closed":
         os.close(number)
@@ -222,7 +222,7 @@ def test_a_descriptor_that_takes_nothing_stops_nobody(
         ("9" * 5000, f"'{'9' * 39} is not the number of a descriptor"),
         ("three", "'three' is not the number of a descriptor"),
         ("٣", "'٣' is not the number of a descriptor"),
-        ("", "'' is not the number of a descriptor"),
+        ("", "the value is empty"),
     ],
 )
 def test_numbers_that_are_wrong_usage(
@@ -243,5 +243,5 @@ def test_a_descriptor_that_is_not_open_does_not_decide(number: int) -> None:
     )
     assert done.returncode == 1
     warning, error = done.stderr.splitlines()
-    assert warning.startswith("warning: Failed to write to jsonl: ")
+    assert warning.startswith("warning: Progress for the program that asked for it is lost: ")
     assert error == "error: Detected container; this command requires a booted host system."

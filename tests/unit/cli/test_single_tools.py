@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -45,6 +46,18 @@ def test_verity_of_a_file(bootc, tmp_path: Path, verity: list[int]) -> None:
     assert bootc("internals", "fsverity", "measure", path) == (0, "ab" * 32 + "\n", "")
 
 
+def test_verity_that_the_file_system_lacks(bootc, tmp_path: Path, monkeypatch) -> None:
+    def refuse(fd: int, algorithm: int) -> None:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(fsverity, "enable", refuse)
+    (tmp_path / "f").touch()
+    code, _, err = bootc("internals", "fsverity", "enable", tmp_path / "f")
+    assert code == 1
+    assert f"{tmp_path} lies in a file system (" in err
+    assert "the kernel needs CONFIG_FS_VERITY)" in err
+
+
 @pytest.mark.parametrize("verb", ["measure", "enable"])
 def test_verity_is_for_regular_files(bootc, tmp_path: Path, verb: str) -> None:
     os.mkfifo(tmp_path / "fifo")
@@ -71,8 +84,63 @@ def test_a_uki_is_unpacked(bootc, tmp_path: Path) -> None:
     }
     code, _, err = bootc("internals", "uki", "extract", uki, output)
     assert code == 1
-    assert "File exists" in err
+    assert err == f"error: {output}/6.12.1-x86_64+: File exists\n"
     assert len(os.listdir(output / "6.12.1-x86_64+")) == 2
+
+
+def test_the_output_of_a_uki_is_made(bootc, tmp_path: Path) -> None:
+    uki = make_uki(tmp_path / "a.efi", b"6.12")
+    output = tmp_path / "new/output"
+    uki.write_bytes(uki.read_bytes()[:-1000])
+    code, _, err = bootc("internals", "uki", "extract", uki, output)
+    assert (code, "reaches beyond the end" in err) == (1, True)
+    assert not output.parent.exists()
+    make_uki(tmp_path / "a.efi", b"6.12")
+    assert bootc("internals", "uki", "extract", uki, output) == (0, "", "")
+    assert sorted(os.listdir(output / "6.12")) == ["initramfs.img", "vmlinuz"]
+
+
+OTHER_SECTIONS = {**SECTIONS, b".uname": b"6.12", b".cmdline": b"rw", b".osrel": b"ID=x"}
+
+
+@pytest.mark.parametrize("section", [*OTHER_SECTIONS, b".dtb"])
+def test_a_uki_with_two_sections_of_a_name(bootc, tmp_path: Path, section: bytes) -> None:
+    uki = tmp_path / "a.efi"
+    sections = [*OTHER_SECTIONS.items(), (b".dtb", b"one")]
+    profile = (b".profile", b"ID=p"), (b".cmdline", b"quiet"), (b".dtbauto", b"a")
+    uki.write_bytes(program(*sections, *profile, (b".dtbauto", b"b")))
+    assert bootc("internals", "uki", "extract", uki, tmp_path / "fine") == (0, "", "")
+    uki.write_bytes(program(*sections, (section, b"other"), *profile))
+    message = f"UKI has 2 sections '{section.decode()}'"
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert (code, err) == (1, f"error: Reading {uki}: {message}\n")
+    uki.write_bytes(program(*sections, *profile, (section, b"1"), (section, b"2")))
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert (code, err.count("profile 0 (p): UKI has")) == (1, 1)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: b"ZM" + data[2:], "UKI is not valid EFI executable: no MZ signature at"),
+        (lambda data: data[:0x3F], "UKI is not valid EFI executable: truncated header at"),
+        (lambda data: b"", "UKI is not valid EFI executable: truncated header at"),
+    ],
+)
+def test_a_file_that_is_no_efi_program(bootc, tmp_path: Path, change, message: str) -> None:
+    uki = make_uki(tmp_path / "a.efi", b"6.12")
+    uki.write_bytes(change(uki.read_bytes()))
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert code == 1
+    assert err.startswith(f"error: Reading {uki}: {message}")
+
+
+def test_a_uki_with_an_empty_kernel(bootc, tmp_path: Path) -> None:
+    uki = make_uki(tmp_path / "a.efi", b"6.12", {**SECTIONS, b".linux": b""})
+    code, _, err = bootc("internals", "uki", "extract", uki, tmp_path / "output")
+    assert (code, err) == (1, f"error: Reading {uki}: UKI section '.linux' is empty\n")
+    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.parametrize("release", [b"..", b"a/b", b"", b"/etc", b".x", b"a" * 200, b"-x"])
@@ -117,12 +185,12 @@ def test_a_program_sees_the_mounts_of_the_host(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("words", "told"),
-    [("", "a program is missing"), ("no-such", "the program no-such is not installed")],
+    ("words", "code", "told"),
+    [("", 2, "a program is missing"), ("no-such", 1, "the program no-such is not installed")],
 )
-def test_a_program_that_does_not_exist(words: str, told: str) -> None:
+def test_a_program_that_does_not_exist(words: str, code: int, told: str) -> None:
     done = in_a_namespace(f"{BOOTC} {words}; exit $?")
-    assert done.returncode == 1
+    assert done.returncode == code
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {told}")
 

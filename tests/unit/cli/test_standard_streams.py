@@ -295,3 +295,17 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], col
         shown = os.read(ours, 100)
     os.close(ours)
     assert shown == (b"\x1b[31merror:\x1b[0m no\r\n" if colours else b"error: no\r\n")
+
+
+def test_a_directory_ends_python(tmp_path: Path) -> None:
+    """The manual page says so. If a later Python starts bootc, the page is to be changed."""
+    argv = [sys.executable, "-m", "bootc", "--version"]
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        done = subprocess.run(
+            argv, stdin=directory, capture_output=True, text=True, check=False, env=ENVIRONMENT
+        )
+    finally:
+        os.close(directory)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is a directory, cannot continue" in done.stderr

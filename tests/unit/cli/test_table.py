@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from bootc.cli.options import Command, TextWanted, build_parser
+from bootc.cli.options import TRANSPORT_NAMES, Command, TextWanted, build_parser
 from bootc.cli.table import INTERNALS, VERBS, as_called, commands_for
 from bootc.errors import Error
+from bootc.formats.imgref import TRANSPORTS
 
 ALL_WORDS = [[verb] for verb in VERBS] + [["internals", verb] for verb in INTERNALS]
 
@@ -125,3 +126,7 @@ def test_what_is_said_is_the_same_as_with_all(words: list[str], more: list[str])
 )
 def test_names_to_be_called_by(argv: list[str], words: list[str]) -> None:
     assert as_called(argv) == words
+
+
+def test_offered_transports_are_all_transports() -> None:
+    assert TRANSPORT_NAMES == TRANSPORTS

@@ -68,17 +68,22 @@ def test_sections_without_content() -> None:
     assert content(image, ".initrd") == b""
 
 
+MZ = b"MZ" + bytes(58)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "truncated header at offset 60"),
         (bytes(63), "truncated header at offset 60"),
-        (bytes(64), "no PE signature at offset 0"),
-        (bytes(60) + b"\xff\xff\xff\xff", "truncated header at offset 4294967295"),
-        (bytes(60) + b"\x40\0\0\0PE\0\0" + bytes(19), "truncated header at offset 64"),
-        (bytes(60) + b"\x40\0\0\0PE\1\0" + bytes(20), "no PE signature at offset 64"),
+        (bytes(64), "no MZ signature at offset 0"),
+        (b"ZM" + program((b".linux", b"x"))[2:], "no MZ signature at offset 0"),
+        (MZ + bytes(4), "no PE signature at offset 0"),
+        (MZ + b"\xff\xff\xff\xff", "truncated header at offset 4294967295"),
+        (MZ + b"\x40\0\0\0PE\0\0" + bytes(19), "truncated header at offset 64"),
+        (MZ + b"\x40\0\0\0PE\1\0" + bytes(20), "no PE signature at offset 64"),
         (
-            bytes(60) + b"\x40\0\0\0PE\0\0" + bytes(2) + b"\xff\xff" + bytes(16),
+            MZ + b"\x40\0\0\0PE\0\0" + bytes(2) + b"\xff\xff" + bytes(16),
             "truncated section table at offset 88",
         ),
         (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.events import Event, Message
+from bootc.events import Event, Notice
 from bootc.fs.dir import Dir
 from bootc.fs.lock import (
     LockedByOther,
@@ -105,7 +105,7 @@ def test_a_wait_says_for_whom(tmp_path: Path) -> None:
 
         lock_exclusive(directory, wait=True, sink=release)
     (message,) = events
-    assert isinstance(message, Message)
+    assert isinstance(message, Notice)
     assert message.text.startswith(f"Waiting for process {process.pid} (a")
     assert message.text.endswith(f"), which uses {tmp_path}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bootc.formats.initramfs import InitramfsError
+from bootc.fs.imageroot import ImageRoot
 from bootc.lint import booting
 from support import initramfs
 from support.kernels import bzimage
@@ -65,7 +66,9 @@ def test_a_file_that_is_not_a_kernel_image(root: Root, sealed: Root, garbage: by
     assert found == [None, f"Found no kernel image in {MODULES}/vmlinuz", None]
     sealed.file(UKI, uki(garbage))
     found = [sealed.found(check) for check in CHECKS]
-    assert found == [None, f"Found no kernel image in section .linux of {UKI}", None]
+    empty = f"{REFUSED}  Reading {UKI} of the image: UKI section '.linux' is empty\n"
+    wrong = f"Found no kernel image in section .linux of {UKI}"
+    assert found == [None, wrong, None] if garbage else [empty, None, None]
 
 
 @pytest.mark.parametrize("place", [UKI, f"{MODULES}/test.efi"])
@@ -84,11 +87,11 @@ def test_a_file_that_is_not_a_unified_kernel_image(
 
 WRONG_UKIS = {
     "no command line": (uki(without=".cmdline"), "UKI doesn't contain a '.cmdline' section"),
-    "no image": (uki(cmdline=b"rw quiet"), "No composefs image in UKI cmdline: "),
+    "no image": (uki(cmdline=b"rw quiet"), "No composefs image in UKI cmdline ("),
     "a malformed image": (uki(cmdline=b"composefs=1"), "No composefs image in UKI cmdline: "),
     "a profile without": (
         uki(bzimage(KVER), (STEP,), (b".profile", b"ID=x"), (b".cmdline", b"rw")),
-        "No composefs image in UKI cmdline: profile 0 (x): ",
+        "profile 0 (x): No composefs image in UKI cmdline (",
     ),
     "a profile with another": (
         uki(bzimage(KVER), (STEP,), (b".profile", b"ID=x"), (b".cmdline", OTHER_SEAL)),
@@ -109,6 +112,29 @@ def test_a_unified_kernel_image_that_boots_no_deployment(
     found = base(tmp_path / "root").file(place, data).found(booting.installable)
     assert found is not None
     assert found.startswith(f"{REFUSED}  Reading {place} of the image: {message}")
+
+
+def test_all_faults_of_a_unified_kernel_image(tmp_path: Path) -> None:
+    bad = program((b".cmdline", b"rw"), (b".cmdline", b"ro"), (b".linux", b""))
+    root = base(tmp_path / "root").file(UKI, bad).file("boot/EFI/Linux/other.efi", b"MZ")
+    root.file(f"{UKI}.extra.d/x.addon.efi", program((b".cmdline", SEAL)))
+    with ImageRoot.open(str(root.path)) as image:
+        listings = booting.installable(image)
+    assert isinstance(listings, tuple)
+    # Without the limit of a text.
+    found = "".join(f"{item}\n" for listing in listings for item in listing.items)
+    for part in (
+        "the image holds 2 unified kernel images",
+        "other.efi of the image: UKI is not valid EFI executable: ",
+        "test.efi of the image: No composefs image in UKI cmdline (",
+        "test.efi of the image: UKI doesn't contain a '.osrel' section\n",
+        "test.efi of the image: UKI section '.linux' is empty\n",
+        "test.efi of the image: UKI doesn't contain a '.initrd' section\n",
+        "x.addon.efi of the image: the kernel argument",
+        f"{UKI}: UKI has 2 sections '.cmdline'\n",
+    ):
+        assert found.count(part) == 1, part
+    assert found.lower().count("no composefs image") == 1
 
 
 def test_an_addon_that_names_an_image(sealed: Root) -> None:

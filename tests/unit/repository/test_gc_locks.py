@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bootc.errors import Error
-from bootc.events import Done, Event, Message, Start
+from bootc.events import Done, Event, Notice, Start
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive, lock_shared
 from bootc.repository.gc import UnreadableRoot, collect
@@ -61,11 +61,11 @@ def test_waiting_for_another_process_is_announced(
 
     def sink(event: Event) -> None:
         events.append(event)
-        if isinstance(event, Message):
+        if isinstance(event, Notice):
             let_go_after(0.05, other_process)
 
     assert collect(repository, sink=sink) == NOTHING
-    assert isinstance(events[0], Message)
+    assert isinstance(events[0], Notice)
     assert repository.dir.path in events[0].text
     assert [type(event) for event in events[1:]] == [Start, Done, Start, Done]
 

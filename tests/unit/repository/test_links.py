@@ -69,3 +69,24 @@ def test_names() -> None:
     assert not any(map(links.is_entry_name, ["", ".", "..", "refs", "a/b", "a\0"]))
     assert links.is_ref_name("oci/a")
     assert not any(map(links.is_ref_name, ["", "/a", "a/", "a//b", "../a", "a/.", "a\0"]))
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "refs/a", "é", "a" * 255])
+def test_names_that_users_give(name: str) -> None:
+    assert links.new_ref_name(name, "a stream") == name.removeprefix("refs/")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "a/../b", "/a", "a//b", "a/", "a\0b"),
+        *("refs", "refs/", "refs/refs/a", "refs/refs"),
+        *("a\nb", "a\x1b[2J", "a\u202eb", "a\x7f", "a\udcff"),
+        *("a" * 256, "é" * 128, "a/" * 2000 + "a"),
+    ],
+)
+def test_names_that_users_cannot_give(name: str) -> None:
+    with pytest.raises(links.BadName) as caught:
+        links.new_ref_name(name, "a stream")
+    assert caught.value.message.isprintable()
+    assert "cannot name a stream" in caught.value.message

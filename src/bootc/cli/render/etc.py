@@ -2,8 +2,9 @@
 
 The lines of changes and conflicts are those of upstream's ``config-diff`` (bootc, etc-merge
 ``print_diff``), which tools read, without colour: ``Added "<path>"``, ``Modified``,
-``Removed``, then ``Unmergable <reason>``. Paths are quoted as Rust's ``Debug`` does it, so each
-line stays one line whatever the name of a file.
+``Removed``, then ``Unmergable <reason>``. In these lines paths have the escapes of Rust's
+``Debug``, because scripts compare them with upstream's. All other lines use
+:func:`~bootc.printable.printable`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from bootc.cli.render.structured import name_value
-from bootc.printable import quoted
+from bootc.printable import printable, quoted
 
 if TYPE_CHECKING:
     from bootc.deploy.etc.diff import Change
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def change_lines(changes: Iterable[Change], reasons: Iterable[str] = ()) -> Iterator[str]:
     """Yield one line for each change, in the order given, and then one for each conflict."""
     for change in changes:
+        # Upstream's line, compared by scripts.
         yield f'{change.kind.value} "{quoted(change.path)}"'
     for reason in reasons:
         yield f"Unmergable {reason}"
@@ -36,7 +38,7 @@ def review_lines(review: Review) -> Iterator[str]:
         yield ""
         yield "Decided:"
         for path, choice in sorted(review.decisions.items()):
-            yield f'  {choice.value} "{quoted(path)}"'
+            yield f'  {choice.value} "{printable(path)}"'
     if review.staged is not None:
         yield ""
         yield f"Merged into staged deployment {review.staged.deployment}:"
@@ -45,7 +47,7 @@ def review_lines(review: Review) -> Iterator[str]:
 
 def _merge_lines(merge: MergeReview) -> Iterator[str]:
     for path in merge.shadowed:
-        yield f'Local version stays, the new image\'s is not used: "{quoted(path)}"'
+        yield f'Local version stays, the new image\'s is not used: "{printable(path)}"'
     unresolved = 0
     for conflict in merge.conflicts:
         if conflict.resolution is None:

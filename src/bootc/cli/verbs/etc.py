@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import open_host, view_host
-from bootc.printable import quoted
+from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.deploy.etc.local import LocalEtc
@@ -59,7 +59,7 @@ def reset(args: argparse.Namespace, context: Context) -> None:
     with _open(context) as (system, _, local), _state(system) as state:
         outcome = put_back(state, local, path)
         forgotten = forget(state, path)
-    name = f"/etc/{quoted(path)}"
+    name = f"/etc/{printable(path)}"
     match outcome:
         case ResetOutcome.RESTORED:
             text = f"{name} is as the booted image has it."
@@ -86,7 +86,7 @@ def _decide(args: argparse.Namespace, context: Context, choice: Choice) -> None:
             changed = decide(state, trees, path, choice)
     effect = "stays as it is here" if choice.value == "keep" else "becomes what the new image has"
     already = "" if changed else " already"
-    context.write(f"Decided{already}: /etc/{quoted(path)} {effect} when an update is merged.\n")
+    context.write(f"Decided{already}: /etc/{printable(path)} {effect} when an update is merged.\n")
 
 
 @contextlib.contextmanager

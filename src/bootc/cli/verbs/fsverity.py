@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import doing
@@ -20,14 +21,21 @@ def measure(args: argparse.Namespace, context: Context) -> None:
 
 def enable(args: argparse.Namespace, context: Context) -> None:
     """Make a file read-only permanently, with a digest of SHA-256."""
-    from bootc.fs.dir import open_regular
+    from bootc.fs.dir import Dir, open_regular
     from bootc.kernel import fsverity
+    from bootc.repository import sealing
 
     with (
         open(open_regular(args.path), "rb", buffering=0) as file,
         doing(f"Enabling fs-verity on {args.path}"),
     ):
-        fsverity.enable(file.fileno(), fsverity.FS_VERITY_HASH_ALG_SHA256)
+        try:
+            fsverity.enable(file.fileno(), fsverity.FS_VERITY_HASH_ALG_SHA256)
+        except OSError as exc:
+            if exc.errno not in sealing.UNSUPPORTED:
+                raise
+            with Dir.open(os.path.dirname(os.path.realpath(args.path))) as directory:
+                raise sealing.without_verity(directory) from None
 
 
 _PATH = Option(("path",), "The file.", "PATH")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bootc.cli.options import Command, Context, Option
+from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
 from bootc.errors import Error
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ _TARGET = (
         ("--target-transport",),
         "The transport of --target-imgref (default: registry).",
         metavar="TRANSPORT",
+        offered=TRANSPORT_NAMES,
     ),
     Option(("--target-no-signature-verification",), "No effect.", default=False, hidden=True),
     Option(
@@ -196,7 +197,13 @@ _CONFIGURATION = (
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),
-    Option(("--karg",), "Add a kernel argument; may be repeated.", metavar="ARG", default=()),
+    Option(
+        ("--karg",),
+        "Add a kernel argument; may be repeated.",
+        metavar="ARG",
+        default=(),
+        takes_empty=True,
+    ),
     Option(
         ("--karg-delete",),
         "Leave out a kernel argument of the configuration or of the image: KEY or KEY=VALUE; "
@@ -266,6 +273,7 @@ _COMMAND = Command(
                     ("--filesystem",),
                     "The root file system: ext4, btrfs or xfs (default: from the configuration).",
                     metavar="TYPE",
+                    offered=("ext4", "btrfs", "xfs"),
                 ),
                 Option(
                     ("--root-size",),
@@ -294,11 +302,13 @@ _COMMAND = Command(
                     ("--root-mount-spec",),
                     "The value of root= for the kernel; empty for none (default: the UUID).",
                     metavar="SPEC",
+                    takes_empty=True,
                 ),
                 Option(
                     ("--boot-mount-spec",),
                     "The source of a separate /boot; empty for none (default: its UUID).",
                     metavar="SPEC",
+                    takes_empty=True,
                 ),
                 Option(
                     ("--replace",),

@@ -11,8 +11,6 @@ from typing import NoReturn
 from bootc.cli.options import Command, Context, Option
 from bootc.errors import Error
 
-_NO_OSTREE = "OSTree storage not initialized"
-
 
 class NotOnComposefs(Error):
     """Only bootc's ostree backend can do what the command asks for."""
@@ -29,13 +27,17 @@ def edit(args: argparse.Namespace, context: Context) -> NoReturn:
 def set_options_for_source(args: argparse.Namespace, context: Context) -> NoReturn:
     """Refuse to change the kernel arguments of boot entries."""
     raise NotOnComposefs(
-        _NO_OSTREE, hint="kernel arguments come from /usr/lib/bootc/kargs.d of the image"
+        "The composefs backend keeps no kernel arguments by source",
+        hint="they come from /usr/lib/bootc/kargs.d of the image; bootc upgrade applies changes",
     )
 
 
 def wipe_ostree(args: argparse.Namespace, context: Context) -> NoReturn:
     """Refuse to remove the deployments of ostree."""
-    raise NotOnComposefs(_NO_OSTREE, hint="this system has no deployment of ostree to remove")
+    raise NotOnComposefs(
+        "There is no state of ostree here: this program boots images of a composefs repository",
+        hint="bootc internals composefs-gc removes deployments that nothing boots",
+    )
 
 
 COMMANDS = (
@@ -58,7 +60,7 @@ COMMANDS = (
                 help="Refused: only the ostree backend has kernel arguments by source.",
                 options=(
                     Option(("--source",), "Ignored.", "NAME", required=True, hidden=True),
-                    Option(("--options",), "Ignored.", metavar="OPTIONS", hidden=True),
+                    Option(("--options",), "Ignored.", "OPTIONS", takes_empty=True, hidden=True),
                 ),
                 run=set_options_for_source,
             ),

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from bootc.cli.options import Command, Context, Option
+from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
 from bootc.cli.session import (
     APPLY,
     DRY_RUN_THAT_PULLS,
@@ -97,6 +97,7 @@ _COMMAND = Command(
             ("--transport",),
             "The transport of the image: registry (the default), oci, containers-storage, ….",
             metavar="TRANSPORT",
+            offered=TRANSPORT_NAMES,
             default=_DEFAULT_TRANSPORT,
         ),
         APPLY,

@@ -10,15 +10,10 @@ from bootc.cli.options import Command, Context, Option
 def extract(args: argparse.Namespace, context: Context) -> None:
     """Write the kernel and the initramfs of a UKI to files."""
     from bootc.boot.uki_unpack import unpack_uki
-    from bootc.errors import doing
-    from bootc.fs.dir import Dir, open_regular
+    from bootc.fs.dir import open_regular
 
-    with (
-        open(open_regular(args.path), "rb") as file,
-        Dir.open(args.output) as output,
-        doing(f"Reading {args.path}"),
-    ):
-        unpack_uki(file, output)
+    with open(open_regular(args.path), "rb") as file:
+        unpack_uki(file, args.path, args.output)
 
 
 _COMMAND = Command(
@@ -30,7 +25,11 @@ _COMMAND = Command(
             help="Write the kernel and the initramfs to a directory named like the release.",
             options=(
                 Option(("path",), "The unified kernel image.", "PATH"),
-                Option(("output",), "Where the directory is created.", "OUTPUT"),
+                Option(
+                    ("output",),
+                    "Where the directory is created; made if it does not exist.",
+                    "OUTPUT",
+                ),
             ),
             run=extract,
         ),

@@ -248,6 +248,7 @@ class _Merger:
         return new
 
     def _conflict(self, place: _Place, reason: str) -> None:
+        # The reason is a line of upstream's, with Rust's escapes (bootc.cli.render.etc).
         self.conflicts.append((place.path, reason.format(quoted(place.path))))
 
 

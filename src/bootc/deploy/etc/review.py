@@ -32,7 +32,7 @@ from bootc.fs.dir import Dir
 from bootc.fs.mounts import mount_points_below
 from bootc.fs.tree_write import write_tree
 from bootc.kernel import files
-from bootc.printable import quoted
+from bootc.printable import printable
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def decide(state: StateDir, trees: Iterable[Directory], path: bytes, choice: Cho
     """
     if all(tree.lookup(path) is None for tree in trees):
         raise PathNotFound(
-            f'"{quoted(path)}" is neither in /etc nor in that of an image',
+            f'"{printable(path)}" is neither in /etc nor in that of an image',
             hint="bootc etc diff lists what was changed",
         )
     decisions = read_decisions(state)
@@ -178,17 +178,21 @@ def reset(state: StateDir, local: LocalEtc, path: bytes) -> ResetOutcome:
         )
     wanted, found = local.pristine.lookup(path), local.current.tree.lookup(path)
     if wanted is None and found is None:
-        raise PathNotFound(f'"{quoted(path)}" is neither in /etc nor in that of the booted image')
+        raise PathNotFound(
+            f'"{printable(path)}" is neither in /etc nor in that of the booted image'
+        )
     if same_tree(wanted, found):
         return ResetOutcome.UNCHANGED
     above, _, name = path.rpartition(b"/")
     parent_node = local.current.tree.lookup(above)
     if not isinstance(parent_node, Directory):
-        raise CannotReset(f'"{quoted(above)}" is not a directory in /etc', hint="reset that first")
+        raise CannotReset(
+            f'"{printable(above)}" is not a directory in /etc', hint="reset that first"
+        )
     _require_unprotected(path, found, above, parent_node)
     directory = state.dir
     with (
-        doing(f'Resetting "{quoted(path)}"'),
+        doing(f'Resetting "{printable(path)}"'),
         directory.open_dir(_below_etc(above)) as parent,
     ):
         _require_unmounted(parent, os.fsdecode(name))
@@ -218,7 +222,7 @@ def _require_unprotected(path: bytes, found: Node | None, above: bytes, parent: 
         nodes.append((path, found))
     for protected, node in nodes:
         if node.stat.protection:
-            name = quoted(protected.rstrip(b"/"))
+            name = printable(protected.rstrip(b"/"))
             raise CannotReset(
                 f'"{name}" is immutable or append-only', hint=f"first: chattr -i -a /etc/{name}"
             )

@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
+import stat
 import time
 from collections.abc import Iterator
 
@@ -41,6 +43,10 @@ class AccountsBusy(Error):
     """Another program changes the accounts."""
 
 
+class LinkedAccounts(Error):
+    """A file of accounts is a symbolic link."""
+
+
 class NoAccounts(Error):
     """There is no account at all, so every entry would be removed."""
 
@@ -54,13 +60,26 @@ def remove_orphans(sink: Sink, *, root: str = "/") -> None:
 
     Raises:
         AccountsBusy: another program holds the lock of the accounts.
+        LinkedAccounts: a file of accounts is a symbolic link. Nothing was changed.
         NoAccounts: ``passwd`` or ``group`` has no account.
         OSError: a file cannot be read or written.
     """
     with Dir.open(root) as top, top.open_dir("etc") as etc, _locked(etc):
+        for name in itertools.chain.from_iterable(_PAIRS):
+            _refuse_link(etc, name)
         for accounts, secrets in _PAIRS:
             with doing(f"Removing entries without an account from /etc/{secrets}"):
                 _clean(top, etc, accounts, secrets, sink)
+
+
+def _refuse_link(etc: Dir, name: str) -> None:
+    """Refuse a link before anything changes: replacing it would leave its target behind."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISLNK(etc.stat(name).st_mode):
+            raise LinkedAccounts(
+                f"{etc.path.rstrip('/')}/{name} is a symbolic link",
+                hint="put a regular file in its place",
+            )
 
 
 def _clean(top: Dir, etc: Dir, accounts: str, secrets: str, sink: Sink) -> None:
@@ -90,7 +109,14 @@ def _listed(names: list[bytes]) -> str:
 
 @contextlib.contextmanager
 def _locked(etc: Dir) -> Iterator[None]:
-    fd = etc.open_file(_LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fd = etc.open_file(_LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+    except OSError as exc:
+        if exc.errno != errno.EROFS:
+            raise
+        # Nobody can change the accounts. The command succeeds if there is nothing to remove.
+        yield
+        return
     with open(fd, "wb", buffering=0):
         end = time.monotonic() + _LOCK_PATIENCE_S
         while True:

@@ -206,6 +206,12 @@ def has_state(sysroot: str, image_id: Digest) -> bool:
     return os.path.isdir(os.path.join(sysroot, layout.state_dir(image_id.hex)))
 
 
+def has_origin(sysroot: str, image_id: Digest) -> bool:
+    """Tell whether a physical root has a deployment, complete or damaged: its origin exists."""
+    directory = os.path.join(sysroot, layout.state_dir(image_id.hex))
+    return os.path.lexists(os.path.join(directory, layout.origin_name(image_id.hex)))
+
+
 def list_states(physical: Dir) -> list[StateEntry]:
     """Return what is in ``state/deploy``, sorted by name.
 

@@ -16,7 +16,8 @@ Promises:
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from bootc.deploy.etc.diff import without_stamp
 from bootc.deploy.host.statedir import StateDir
@@ -27,10 +28,14 @@ from bootc.formats.tree import Directory
 from bootc.fs.descent import MountPoint
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import mount_points_below
+from bootc.fs.parents import directories_made
 from bootc.fs.protection import clear_protection
 from bootc.fs.tree_copy import copy_tree
 from bootc.fs.tree_write import OpenContent, write_tree
 from bootc.repository import layout
+
+#: What the initramfs step of composefs expects. Source: composefs, "composefs-setup-root".
+_OVERLAY_STATE = ("var", "etc/upper", "etc/work")
 
 
 def create_state(
@@ -62,6 +67,30 @@ def create_state(
         # All else is on the disk before the origin says that the deployment is complete.
         state.dir.sync()
         state.write_origin(origin)
+
+
+@contextmanager
+def overlay_state_created(sysroot: str, image_id: Digest) -> Iterator[None]:
+    """Create the state directory of an image that the initramfs step of composefs boots.
+
+    That step mounts ``etc/upper`` over the ``/etc`` of the image. The directory gets no origin, so
+    it is not a deployment of bootc. It is on the disk before the block begins. If the block fails,
+    the new directories are removed.
+
+    Args:
+        sysroot: The directory with the ``state`` directory, which is made if it does not exist.
+        image_id: The image.
+
+    Raises:
+        OSError: a directory cannot be made.
+    """
+    path = os.path.join(sysroot, layout.state_dir(image_id.hex))
+    with ExitStack() as stack:
+        for name in _OVERLAY_STATE:
+            stack.enter_context(directories_made(os.path.join(path, name)))
+        with Dir.open(path) as state:
+            state.sync()
+        yield
 
 
 def create_var(root: Dir, image: Dir) -> None:

@@ -64,7 +64,9 @@ def find_running_image(root: ImageRoot) -> RunningImage:
     if data is None:
         raise InstallRefused(
             "Either --source-imgref must be defined or this command must be executed inside a "
-            "podman container."
+            "podman container.",
+            hint="name the image, for example --source-imgref docker://HOST/IMAGE, or run: "
+            f"{_RUN} IMAGE bootc install to-disk DEVICE",
         )
     if os.geteuid() != 0:
         raise InstallRefused("This command must be executed as the root user")

@@ -45,6 +45,41 @@ def imported(cfs: Cfs, data: bytes, *words: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\u202e", "refs/refs/x"])
+def test_names_that_are_not_stored(cfs: Cfs, other: Cfs, tmp_path: Path, name: str) -> None:
+    digest = next((other.repo / "streams/refs/oci").iterdir()).readlink().name
+    calls = [
+        ("oci", "copy", "os/1", "--from", other.repo, "--name", name),
+        ("create-image", tmp_path / "layout", name),
+        ("import-image", name),
+    ]
+    if not name.startswith("refs/"):
+        # The name of a tag is one component, so any prefix is part of it.
+        other.error("oci", "tag", digest.removeprefix("oci-manifest-"), name)
+    else:
+        del calls[0]
+    for call in calls:
+        assert "'" in cfs.error(*call)
+    done = imported(cfs, LAYER, LAYER_ID, name)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert not list((cfs.repo / "streams/refs").rglob("*")) or not (
+        [path for path in (cfs.repo / "streams/refs").rglob("*") if path.is_symlink()]
+    )
+
+
+def test_a_prefix_of_a_name_counts_once(cfs: Cfs) -> None:
+    assert imported(cfs, LAYER, LAYER_ID, "refs/lay").returncode == 0
+    assert (cfs.repo / "streams/refs/lay").is_symlink()
+    assert cfs.raw("cat", "refs/lay")[1] == LAYER
+
+
+def test_a_tag_of_another_program_can_be_removed(other: Cfs) -> None:
+    tags = other.repo / "streams/refs/oci"
+    (tags / "os%2F1").rename(tags / "a\x1bb")
+    assert other("oci", "untag", "a\x1bb") == "Removed tag a\\x1bb\n"
+    assert list(tags.iterdir()) == []
+
+
 def test_a_layer_from_standard_input(cfs: Cfs) -> None:
     done = imported(cfs, LAYER, LAYER_ID, "mine")
     assert done.stderr == b""

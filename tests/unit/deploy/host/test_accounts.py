@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -11,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy.host import accounts
-from bootc.deploy.host.accounts import AccountsBusy, NoAccounts, remove_orphans
-from bootc.errors import Error
+from bootc.deploy.host.accounts import (
+    AccountsBusy,
+    LinkedAccounts,
+    NoAccounts,
+    remove_orphans,
+)
 from bootc.events import Event, Message
+from bootc.fs.dir import Dir
 from support.children import exit_status_of_fork
 
 PASSWD = "root:x:0:0::/root:/bin/sh\n"
@@ -77,13 +83,35 @@ def test_many_names_make_no_long_message(tmp_path: Path) -> None:
     assert message.endswith(r"u9\x1b and 2 more")
 
 
-def test_a_link_is_not_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["../elsewhere", "nowhere"])
+@pytest.mark.parametrize("name", ["passwd", "shadow", "group", "gshadow"])
+def test_a_link_is_not_replaced(tmp_path: Path, name: str, target: str) -> None:
     make(tmp_path)
-    (tmp_path / "etc/shadow").rename(tmp_path / "elsewhere")
-    (tmp_path / "etc/shadow").symlink_to("../elsewhere")
-    with pytest.raises((OSError, Error)):
+    (tmp_path / "etc" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "etc" / name).symlink_to(target)
+    with pytest.raises(LinkedAccounts) as caught:
         clean(tmp_path)
-    assert (tmp_path / "elsewhere").read_text() == FILES["etc/shadow"]
+    assert caught.value.message == f"{tmp_path}/etc/{name} is a symbolic link"
+    assert (tmp_path / "elsewhere").read_text() == FILES[f"etc/{name}"]
+    # Both pairs are checked before the first file changes.
+    for other in {"shadow", "gshadow"} - {name}:
+        assert (tmp_path / "etc" / other).read_text() == FILES[f"etc/{other}"]
+
+
+def test_etc_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    opened = Dir.open_file
+
+    def open_file(self: Dir, name: str, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{self.path}/{name}")
+        return opened(self, name, flags, mode)
+
+    monkeypatch.setattr(Dir, "open_file", open_file)
+    with pytest.raises(OSError, match="Read-only file system"):
+        clean(tmp_path)
+    make(tmp_path, {"etc/shadow": "root:*:::::::\n", "etc/gshadow": "root:*::\n"})
+    assert clean(tmp_path) == []
 
 
 def test_another_program_changes_accounts(tmp_path: Path, monkeypatch) -> None:

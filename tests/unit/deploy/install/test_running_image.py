@@ -77,8 +77,11 @@ def test_another_container_is_refused(root: ImageRoot, old: str, new: str, words
 
 def test_outside_of_a_container_the_source_must_be_named(root: ImageRoot) -> None:
     words = "Either --source-imgref must be defined or this command must be executed inside"
-    with pytest.raises(InstallRefused, match=words):
+    with pytest.raises(InstallRefused, match=words) as caught:
         find_running_image(root)
+    assert caught.value.hint is not None
+    assert "--source-imgref docker://" in caught.value.hint
+    assert "podman run --privileged --pid=host IMAGE bootc install to-disk" in caught.value.hint
 
 
 def test_a_user_namespace_is_refused(root: ImageRoot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,9 @@ def _backing_path(node: Node, file: str) -> bytes:
 def create_image(args: argparse.Namespace, context: Context) -> None:
     """Store the files of a directory, and an image of it."""
     from bootc.formats.erofs.writer import mkfs_erofs
+    from bootc.repository.links import new_ref_name
 
-    name = _reference(args.name)
+    name = None if args.name is None else new_ref_name(args.name, "an image")
     with opened(args, context, writable=True) as repository:
         root = _tree(args, bootable=args.bootable, xattrs=args.xattrs, objects=repository.objects)
         with doing(f"Making an image of {args.path}"):
@@ -183,9 +184,9 @@ def import_image(args: argparse.Namespace, context: Context) -> None:
     from bootc.formats.erofs.image import InvalidImage
     from bootc.formats.erofs.structs import MAX_IMAGE_BYTES
     from bootc.repository.imagecheck import check_image
+    from bootc.repository.links import new_ref_name
 
-    name = _reference(args.name)
-    assert name is not None
+    name = new_ref_name(args.name, "an image")
     with opened(args, context, writable=True) as repository:
         with doing("Reading standard input"), open_standard_input() as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
@@ -231,19 +232,6 @@ def cat(args: argparse.Namespace, context: Context) -> None:
                     context.write_bytes(piece)
 
 
-def _reference(name: str | None) -> str | None:
-    """Return the name that an image gets; the command line may put ``refs/`` in front of it."""
-    from bootc.repository import layout
-    from bootc.repository.links import is_ref_name
-
-    if name is None:
-        return None
-    name = name.removeprefix(f"{layout.REFS}/")
-    if not is_ref_name(name):
-        raise Error(f"{name!r:.200} cannot name an image")
-    return name
-
-
 def _xattr_mode(text: str) -> XattrMode:
     from bootc.oci.names import XattrMode
 
@@ -274,6 +262,7 @@ _FROM_DIRECTORY = (
         "Which extended attributes are kept: allowlist-only (default) or keep-user-xattrs.",
         "MODE",
         default="allowlist-only",
+        offered=("allowlist-only", "keep-user-xattrs"),
         parse=_xattr_mode,
     ),
 )

@@ -16,7 +16,7 @@ from bootc.cli.options import Command, Context, Option
 from bootc.cli.render import fsck as fsck_report
 from bootc.cli.render import repair as repair_report
 from bootc.cli.render.structured import render_pretty_json
-from bootc.cli.verbs.cfs import mounting, oci_import, oci_inspect
+from bootc.cli.verbs.cfs import mounting, oci_boot, oci_import, oci_inspect
 from bootc.cli.verbs.cfs.oci_inspect import (
     default_version,
     parse_object_id,
@@ -49,7 +49,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
     from bootc.oci import pull as pulling
     from bootc.oci.names import manifest_id
     from bootc.oci.source import open_source
-    from bootc.oci.tags import require_tag
+    from bootc.oci.tags import require_new_tag
 
     expected: Digest | None = args.expected_digest
     if expected is not None and not args.bootable:
@@ -61,7 +61,7 @@ def pull(args: argparse.Namespace, context: Context) -> None:
             hint="leave out --local-fetch",
         )
     tag = args.image if args.name is None else args.name
-    require_tag(tag)
+    require_new_tag(tag)
     matched: list[str] = []
     with opened(args, context, writable=True) as repository:
 
@@ -243,6 +243,7 @@ COMMAND = Command(
             run=fsck,
         ),
         *oci_inspect.COMMANDS,
+        *oci_boot.COMMANDS,
         Command(
             name="tag",
             help="Give an image a tag.",

@@ -24,18 +24,17 @@ def import_layer(args: argparse.Namespace, context: Context) -> None:
     """Store a layer from standard input, and print the object of its stream."""
     from bootc.oci.names import layer_id
     from bootc.oci.unpack import split_layer
-    from bootc.repository.links import is_ref_name
+    from bootc.repository.links import new_ref_name
 
-    if args.name is not None and not is_ref_name(args.name):
-        raise Error(f"{args.name!r:.200} cannot name a stream")
+    name = None if args.name is None else new_ref_name(args.name, "a stream")
     with opened(args, context, writable=True) as repository:
         with doing("Reading standard input"), open_standard_input() as file:
             stream = split_layer(file, args.digest, repository.objects)
         content_id = layer_id(args.digest)
         written = repository.streams.write(content_id, stream)
         repository.streams.set_verified(content_id, written)
-        if args.name is not None:
-            repository.streams.set_ref(args.name, content_id)
+        if name is not None:
+            repository.streams.set_ref(name, content_id)
         repository.sync()
     context.write(object_line(written))
 
@@ -47,7 +46,7 @@ def copy(args: argparse.Namespace, context: Context) -> None:
     from bootc.oci.pull import pull
     from bootc.oci.stored import find_image
     from bootc.oci.stored_source import StoredSource
-    from bootc.oci.tags import require_tag
+    from bootc.oci.tags import require_new_tag
 
     if args.zerocopy:
         raise NoZeroCopy("a copy unpacks layers again", hint="leave out --zerocopy")
@@ -62,7 +61,7 @@ def copy(args: argparse.Namespace, context: Context) -> None:
         if args.name is None and args.image.removeprefix("@") == str(digest):
             tag = None
         else:
-            require_tag(tag)
+            require_new_tag(tag)
         with opened(args, context, writable=True) as repository:
             pulled = pull(
                 repository,

@@ -152,7 +152,8 @@ def parse_oci_digest(text: str) -> OciDigest:
 
 
 IMAGE = Option(("image",), "The tag, or the digest of the manifest.", "IMAGE")
-_TREE = (
+#: The configuration that a tree is made of.
+CONFIG = (
     Option(("config",), "The tag of an image, or @ and the digest of its config.", "CONFIG"),
     Option(
         ("verity",),
@@ -161,6 +162,9 @@ _TREE = (
         parse=parse_object_id,
         optional=True,
     ),
+)
+_TREE = (
+    *CONFIG,
     Option(("--bootable",), "Use the bootable tree, not the plain one.", default=False),
     Option(
         ("--xattrs",),
