@@ -97,3 +97,22 @@ print(len(mounts.read_mounts()) - again)
         str(tmp_path),
     )
     assert said.splitlines() == ["False True", "0"]
+
+
+def test_the_root_of_the_host_is_mounted_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "whose").write_text("host")
+    said = in_container(
+        """
+mount.mount("tmpfs", place, "tmpfs", 0)
+before = len(mounts.read_mounts())
+with host_mounts.attached_host_root(host) as root:
+    print(os.listdir(root + place))
+    with mounts.attach(mount.open_tree(-100, root, mount.OPEN_TREE_CLONE)) as copy:
+        print(sorted(os.listdir("/")) == sorted(os.listdir(copy)))
+with host_mounts.attached_host_root(os.getpid()) as root:
+    print(os.listdir(root + place))
+print(len(mounts.read_mounts()) == before)
+""",
+        str(tmp_path),
+    )
+    assert said.splitlines() == ["['whose']", "True", "[]", "True"]

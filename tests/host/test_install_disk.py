@@ -15,10 +15,10 @@ import pytest
 
 from bootc.boot import kernel_release
 from bootc.deploy.install import target_disk
-from bootc.deploy.install.checks import check_host
-from bootc.deploy.install.filesystem import Filesystem, make_esp, make_root
-from bootc.deploy.install.partition import create_partitions, read_table
-from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.checks_disk import plan_disk
+from bootc.deploy.install.filesystem import Filesystem, lacks_verity, make_esp, make_root
+from bootc.deploy.install.partition import create_partitions, mark_finished, read_table
+from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import (
     BlankUnlessKept,
     StillInUse,
@@ -106,12 +106,30 @@ def test_nodes_of_an_older_table_are_not_taken_for_the_new_ones(disk: str) -> No
 
 
 def test_partitions_are_not_overwritten_unasked(disk: str) -> None:
-    create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", None)
+    mark_finished(disk, layout.root)
     # Found on the disk itself, also when the kernel has not been told of them.
     run("partx", "--delete", disk)
     with pytest.raises(InstallRefused, match=f"^Detected existing partitions on {disk}; use e.g."):
         check_may_be_written(inspect(disk), wipe=False)
     check_may_be_written(inspect(disk), wipe=True)
+
+
+def test_a_killed_installation_is_overwritten_unasked(disk: str) -> None:
+    layout = create_partitions(disk, "x86_64", None)
+    make_root(Filesystem.EXT4, layout.root.node)
+    assert check_may_be_written(inspect(disk), wipe=False)
+    run("partx", "--delete", disk)
+    assert check_may_be_written(inspect(disk), wipe=False)
+    assert not check_may_be_written(inspect(disk), wipe=True)
+
+
+def test_a_partition_gets_its_name_while_it_is_mounted(disk: str) -> None:
+    layout = create_partitions(disk, "x86_64", None)
+    make_root(Filesystem.EXT4, layout.root.node)
+    with mounts.mounted(layout.root.node, "ext4"):
+        mark_finished(disk, layout.root)
+        assert [row.name for row in read_table(disk)] == ["BIOS-BOOT", "EFI-SYSTEM", "root"]
 
 
 def test_an_empty_table_is_not_worth_keeping(disk: str) -> None:
@@ -316,7 +334,7 @@ def test_the_preflight_of_a_good_disk(
 ) -> None:
     # Only looked for, never run; Debian has it in different packages.
     Commands(tmp_path / "bin", monkeypatch).mock("bootctl")
-    request = InstallRequest(
+    request = DiskRequest(
         device=disk,
         source=IMAGE,
         target=IMAGE,
@@ -326,12 +344,12 @@ def test_the_preflight_of_a_good_disk(
     )
     if "vfat" not in Path("/proc/filesystems").read_text():
         with pytest.raises(InstallRefused, match=r"^the running kernel cannot mount vfat$"):
-            check_host(request, None, "x86_64")
+            plan_disk(request, None, "x86_64")
         return
-    decisions = check_host(request, None, "x86_64")
-    assert decisions.device.path == disk
-    assert decisions.discoverable
-    assert decisions.allow_missing_verity
+    plan = plan_disk(request, None, "x86_64")
+    assert plan.device.path == disk
+    assert plan.discoverable
+    assert plan.decisions.allow_missing_verity
 
 
 def test_a_kernel_that_cannot_mount_images_is_told_before_the_disk_is_touched(
@@ -342,12 +360,12 @@ def test_a_kernel_that_cannot_mount_images_is_told_before_the_disk_is_touched(
     old = os.uname_result((real.sysname, real.nodename, "6.1.0-41-amd64", "", real.machine))
     monkeypatch.setattr(os, "uname", lambda: old)
     monkeypatch.setattr(kernel_release, "_running_config", lambda root, release: None)
-    request = InstallRequest(
+    request = DiskRequest(
         device=disk, source=IMAGE, target=IMAGE, bootloader="systemd", filesystem="ext4", wipe=True
     )
     run("mkfs.ext4", "-q", disk, "64M")
     with pytest.raises(InstallRefused, match=r"^the running kernel 6\.1\.0-41-amd64 cannot mount"):
-        check_host(request, None, "x86_64")
+        plan_disk(request, None, "x86_64")
     assert signatures(disk) == ["ext4"]
 
 
@@ -356,3 +374,21 @@ def test_uuid_of_the_table_is_fresh(disk: str) -> None:
     first = uuid.UUID(run("sfdisk", "--disk-id", disk).strip())
     create_partitions(disk, "x86_64", None)
     assert uuid.UUID(run("sfdisk", "--disk-id", disk).strip()) != first
+
+
+def test_whether_an_ext4_can_have_verity(tmp_path: Path) -> None:
+    path = tmp_path / "ext4"
+    for feature, words in (("^verity", "lacks the feature verity"), ("verity", None)):
+        path.unlink(missing_ok=True)
+        with open(path, "wb") as file:
+            file.truncate(16 * MIB)
+        mkfs = [require.tool("mkfs.ext4"), "-q", "-b", "4096", "-O", feature, str(path)]
+        subprocess.run(mkfs, check=True)
+        reason = lacks_verity(Filesystem.EXT4, str(path))
+        assert (reason is None) if words is None else (words in str(reason))
+    with open(path, "r+b") as file:
+        file.seek(1024 + 24)
+        file.write(bytes(4))
+    assert "has blocks of 1024 bytes" in str(lacks_verity(Filesystem.EXT4, str(path)))
+    assert lacks_verity(Filesystem.BTRFS, "/none") is None
+    assert lacks_verity(Filesystem.XFS, "/none") == "xfs has no fs-verity"

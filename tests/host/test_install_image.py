@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -30,8 +31,7 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.partition import Partition
-from bootc.deploy.install.request import InstallRequest
-from bootc.deploy.install.target_disk import Device
+from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.errors import Error, one_line
 from bootc.events import Done, Event, Message, Start
 from bootc.formats import cmdline
@@ -98,20 +98,25 @@ class Target:
         addons: tuple[str, ...] = (),
         signature: Signature | None = None,
         verity: bool = False,
+        root_keys: bytes | None = None,
+        disable_selinux: bool = False,
     ) -> Pulled:
         source_ref = ImageReference.parse(layout.reference())
         request = InstallRequest(
-            "/dev/vda", source_ref, TARGET, generic_image=generic, uki_addons=addons
+            source=source_ref,
+            target=TARGET,
+            source_name=source_ref.name,
+            generic_image=generic,
+            uki_addons=addons,
+            disable_selinux=disable_selinux,
         )
         decisions = Decisions(
-            device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
             machine=os.uname().machine,
             loader=SystemdBootInstaller(),
             filesystem=Filesystem.EXT4,
-            discoverable=False,
             allow_missing_verity=not verity,
-            root_size_mib=None,
             kargs=kargs,
+            root_keys=root_keys,
             signature=signature,
         )
         with open_source(source_ref) as source:
@@ -127,6 +132,7 @@ class Target:
                     boot_uuid=ROOT_UUID,
                     esp=self.esp,
                     esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID, 4096, 16384),
+                    root_kargs=(f"root=UUID={ROOT_UUID}", "rw"),
                 ),
                 self.events.append,
             )
@@ -166,7 +172,11 @@ def test_what_lies_where(target: Target, layout: images.Layout) -> None:
     pulled = target.install(layout, "quiet")
 
     root, image = Path(target.root.path), pulled.image_id.hex
-    assert sorted(os.listdir(root)) == ["boot", "composefs", "lost+found", "ostree", "state"]
+    directories = ["boot", "composefs", "lost+found", "ostree", "state"]
+    assert sorted(os.listdir(root)) == [".bootc-aleph.json", *directories]
+    first = json.loads((root / ".bootc-aleph.json").read_text())
+    assert first["digest"] == str(pulled.manifest_digest)
+    assert (first["target-image"], first["selinux"]) == ("example.com/os:1", "disabled")
     assert os.readlink(root / "ostree/bootc") == "../composefs/bootc"
     assert (root / "ostree/bootc").is_dir()
     assert os.listdir(root / "boot") == ["efi"]
@@ -177,6 +187,36 @@ def test_what_lies_where(target: Target, layout: images.Layout) -> None:
     assert not (state / "etc/.updated").exists()
     assert (state / "var/log").is_dir()
     assert os.listdir(root / "state/os/default/var") == ["log"]
+
+
+HOME = images.symlink("root", "var/roothome")
+KEY = b"ssh-ed25519 AAAA me\n"
+
+
+def test_root_can_log_in_with_a_key(target: Target, tmp_path: Path) -> None:
+    layer = images.bootable(*members(HOME), kernel=KERNEL, initramfs=INITRAMFS)
+    layout = images.single(tmp_path / "layout", layer)
+    image = target.install(layout, root_keys=KEY).image_id.hex
+    file = Path(target.root.path, "state/deploy", image, "etc/tmpfiles.d/bootc-root-ssh.conf")
+    assert b"/var/roothome/.ssh/authorized_keys 0600 root root - " in file.read_bytes()
+    assert Message("Injected: etc/tmpfiles.d/bootc-root-ssh.conf") in target.events
+
+
+def test_a_key_that_root_cannot_have_is_refused_before_the_boot_loader(
+    target: Target, layout: images.Layout
+) -> None:
+    with pytest.raises(InstallRefused, match="root's home is in the image"):
+        target.install(layout, root_keys=KEY)
+    assert target.bootctl.calls == []
+
+
+def test_selinux_is_turned_off(target: Target, tmp_path: Path) -> None:
+    policy = (directory("etc/selinux"), file("etc/selinux/config", b"SELINUX=enforcing\n"))
+    layer = images.bootable(*members(*policy), kernel=KERNEL, initramfs=INITRAMFS)
+    target.install(images.single(tmp_path / "layout", layer), "quiet", disable_selinux=True)
+    (entry,) = target.entries()
+    assert " rw selinux=0 quiet composefs=" in entry.read_text()
+    assert Message("notice: Target has SELinux enabled, overriding to disable") in target.events
 
 
 @pytest.mark.parametrize("signature", [None, Signature()])

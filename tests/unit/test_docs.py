@@ -18,7 +18,7 @@ from bootc.cli import main as program
 from bootc.cli.options import Command
 from bootc.cli.table import commands_for
 from bootc.deploy import journal
-from bootc.deploy.install import checks, config, filesystem, loaders
+from bootc.deploy.install import checks_disk, config, filesystem, loaders
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.errors import Error
 from bootc.lint import layout
@@ -165,7 +165,12 @@ def test_the_programs_that_the_installer_needs() -> None:
     sentence = description[description.index("The installer needs") :].partition(".\n")[0]
     needed = sentence.partition("It needs")[0]
     of_loaders = (tool for loader in loaders.INSTALLERS for tool in loader.tools)
-    tools = {*checks._TOOLS, filesystem.ESP_TOOL, *of_loaders, *(kind.tool for kind in Filesystem)}
+    tools = {
+        *checks_disk._TOOLS,
+        filesystem.ESP_TOOL,
+        *of_loaders,
+        *(kind.tool for kind in Filesystem),
+    }
     assert set(re.findall(r"\*\*([\w.]+)\*\*", needed)) == tools
 
 

@@ -165,6 +165,18 @@ def place_of(device: str) -> PartitionPlace:
         return PartitionPlace(number, start // sector, size // sector, UUID(partuuid))
 
 
+def filesystem_uuid(device: str) -> str:
+    """Return the UUID of the file system on a device as ``blkid`` prints it, or an empty string.
+
+    Raises:
+        ToolMissing: blkid is not installed.
+        CommandFailed: the device cannot be read.
+    """
+    with doing(f"Looking for the UUID of the file system on {device}"):
+        # Exit status 2: blkid found nothing.
+        return _tag(device, "UUID", (0, 2))
+
+
 @contextlib.contextmanager
 def open_esp(device: str) -> Iterator[Dir]:
     """Yield the root directory of the ESP for reading, through a mount that only we see.
@@ -239,7 +251,11 @@ def _is_of(block: Block, types: _Types) -> bool:
 
 
 def _filesystem(device: str, ok: Sequence[int] = (0,)) -> str:
-    argv = ["blkid", "--probe", "--match-tag", "TYPE", "--output", "value", device]
+    return _tag(device, "TYPE", ok)
+
+
+def _tag(device: str, tag: str, ok: Sequence[int]) -> str:
+    argv = ["blkid", "--probe", "--match-tag", tag, "--output", "value", device]
     done = process.run(argv, ok=ok)
     return done.stdout.decode("utf-8", "backslashreplace").strip()
 

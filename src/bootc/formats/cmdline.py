@@ -287,6 +287,28 @@ def remove_exact(params: Iterable[str], param: str) -> list[str]:
     return [existing for existing in params if not _same(existing, param)]
 
 
+def without(params: Iterable[str], deletes: Iterable[str]) -> list[str]:
+    """Drop parameters as ``--karg-delete`` does.
+
+    Args:
+        params: The parameters.
+        deletes: Command lines. ``key=value`` drops identical parameters, ``key`` all parameters
+            with this key.
+
+    >>> without(["quiet", "console=tty0", "console=ttyS0"], ["quiet console=tty0"])
+    ['console=ttyS0']
+    """
+    result = list(params)
+    for text in deletes:
+        for name in parse(text):
+            key, equals, _ = _parts(name)
+            if equals:
+                result = remove_exact(result, name)
+            else:
+                result = [existing for existing in result if key_of(existing) != key]
+    return result
+
+
 def composefs_karg(hex_digest: str, *, optional: bool, version: str = "") -> str:
     """Return the argument that boots an image.
 

@@ -8,10 +8,11 @@ child process goes there, copies, and passes the copies back as descriptors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from bootc.errors import Error, doing
@@ -65,6 +66,30 @@ def attach_from_host(paths: Sequence[str], process: int = _HOST_PROCESS) -> list
         for _, copy in copies:
             os.close(copy)
     return [path for path, _ in copies]
+
+
+@contextlib.contextmanager
+def attached_host_root(process: int = _HOST_PROCESS) -> Iterator[str]:
+    """Mount the root of the host, with all mounts below it, at a new mount point for the block.
+
+    Outside of a container it is the root of this process.
+
+    Args:
+        process: A process of the host.
+
+    Raises:
+        HostMountError: the mounts of the host cannot be copied.
+    """
+    if is_host_visible(process):
+        ((_, copy),) = _copy(["/"], process)
+    else:
+        with doing("Copying the mounts of this system"):
+            copy = mount.open_tree(AT_FDCWD, "/", mount.OPEN_TREE_CLONE | mount.AT_RECURSIVE)
+    try:
+        with mounts.attach(copy) as path:
+            yield path
+    finally:
+        os.close(copy)
 
 
 def mount_devices() -> None:

@@ -24,6 +24,8 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
 FICLONE = 0x40049409
+FIFREEZE = 0xC0045877
+FITHAW = 0xC0045878
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
 
@@ -88,3 +90,15 @@ def set_inode_flags(fd: int, flags: int) -> None:
         OSError: as :func:`get_inode_flags`; EPERM if CAP_LINUX_IMMUTABLE is missing.
     """
     fcntl.ioctl(fd, FS_IOC_SETFLAGS, _INODE_FLAGS.pack(flags))
+
+
+def freeze_and_thaw(fd: int) -> None:
+    """Write a file system back to its blocks, so that its journal is empty.
+
+    Writers wait in the meantime.
+
+    Raises:
+        OSError: EOPNOTSUPP if the file system cannot be frozen, EBUSY if it is frozen already.
+    """
+    fcntl.ioctl(fd, FIFREEZE, 0)
+    fcntl.ioctl(fd, FITHAW, 0)

@@ -16,13 +16,19 @@ from bootc.cli.verbs.cfs import opening
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.install.config import BLOCK_SETUPS, BOOTLOADERS
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.request import Replace
 from bootc.oci.seal import XattrMode
 from bootc.repository.metadata import EROFS_FORMATS
 
 XATTR_MODES = [mode.value for mode in XattrMode]
 #: The options that have choices, by verb, and what each must have.
 CHOICES = {
-    ("install to-disk", "--bootloader"): BOOTLOADERS,
+    **{
+        (f"install {verb}", "--bootloader"): BOOTLOADERS
+        for verb in ("to-disk", "to-filesystem", "to-existing-root")
+    },
+    ("install to-filesystem", "--replace"): [mode.value for mode in Replace],
+    ("install to-existing-root", "--replace"): [mode.value for mode in Replace],
     ("install to-disk", "--block-setup"): BLOCK_SETUPS,
     ("completion", "shell"): [shell.value for shell in Shell],
     ("upgrade", "--etc-conflict"): [policy.value for policy in ConflictPolicy],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
 from bootc.errors import Error
@@ -13,17 +13,86 @@ if TYPE_CHECKING:
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
+_REPLACE = ("wipe", "alongside")
+#: Where podman users mount the root of the host.
+_TARGET_ROOT = "/target"
 
 
 def to_disk(args: argparse.Namespace, context: Context) -> None:
     """Install on a whole disk."""
-    from bootc.deploy.install.request import InstallRequest, target_reference
+    from bootc.deploy.install.request import DiskRequest
     from bootc.deploy.install.to_disk import install_to_disk
+
+    request = DiskRequest(
+        device=args.device,
+        via_loopback=args.via_loopback,
+        block_setup=args.block_setup,
+        filesystem=args.filesystem,
+        root_size_mib=None if args.root_size is None else _size(args.root_size),
+        wipe=args.wipe,
+        **_shared(args, context),
+    )
+    install_to_disk(request, context.sink)
+
+
+def to_filesystem(args: argparse.Namespace, context: Context) -> None:
+    """Install to mounted file systems."""
+    from bootc.deploy.install.request import FilesystemRequest, Replace
+    from bootc.deploy.install.to_filesystem import install_to_filesystem
+
+    request = FilesystemRequest(
+        root=args.root,
+        replace=None if args.replace is None else Replace(args.replace),
+        root_mount_spec=args.root_mount_spec,
+        boot_mount_spec=args.boot_mount_spec,
+        acknowledge_destructive=args.acknowledge_destructive,
+        # The file systems of another system may be in use.
+        skip_finalize=args.skip_finalize or args.replace == Replace.ALONGSIDE,
+        **_shared(args, context),
+    )
+    install_to_filesystem(request, context.sink)
+
+
+def to_existing_root(args: argparse.Namespace, context: Context) -> None:
+    """Install to the root file system of the running system."""
+    from bootc.deploy.install.request import FilesystemRequest, Replace
+    from bootc.deploy.install.to_filesystem import install_to_existing_root
+
+    request = FilesystemRequest(
+        root=_TARGET_ROOT if args.root is None else args.root,
+        replace=Replace(args.replace),
+        existing_root=True,
+        acknowledge_destructive=args.acknowledge_destructive,
+        skip_finalize=True,
+        **_shared(args, context),
+    )
+    install_to_existing_root(request, context.sink)
+
+
+def finalize(args: argparse.Namespace, context: Context) -> None:
+    """Write back the file systems of an installation."""
+    from bootc.deploy.install.finalize import finalize_installation
+
+    for path in finalize_installation(args.root):
+        context.write(f"Finalized {path}\n")
+
+
+def ensure_completion(args: argparse.Namespace, context: Context) -> NoReturn:
+    """Refuse to complete an installation of ostree."""
+    raise Error(
+        "ensure-completion completes an installation of ostree",
+        hint="an installation of this program is complete when it ends",
+    )
+
+
+def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
+    """Return the part of a request that all installations have."""
+    from bootc.deploy.install.request import target_reference
     from bootc.formats.imgref import ImageReference
 
     if args.source_imgref is None:
         running = _running_image()
-        source, updates = running.source, running.target
+        source, updates, name = running.source, running.target, running.name
         if updates is None and args.target_imgref is None:
             raise Error(
                 "podman started this container by the id of its image, which names no image for "
@@ -32,22 +101,38 @@ def to_disk(args: argparse.Namespace, context: Context) -> None:
             )
     else:
         source = updates = ImageReference.parse(args.source_imgref)
-    request = InstallRequest(
-        device=args.device,
-        source=source,
-        target=target_reference(updates or source, args.target_imgref, args.target_transport),
-        bootloader=args.bootloader,
-        block_setup=args.block_setup,
-        filesystem=args.filesystem,
-        root_size_mib=None if args.root_size is None else _size(args.root_size),
-        wipe=args.wipe,
-        kargs=tuple(args.karg),
-        allow_missing_verity=args.allow_missing_verity,
-        generic_image=args.generic_image,
-        uki_addons=tuple(args.uki_addon),
-        from_container=args.source_imgref is None,
-    )
-    install_to_disk(request, context.sink)
+        name = source.name
+    if args.dry_run:
+        context.messages_are_the_result()
+    return {
+        "source": source,
+        "source_name": name,
+        "target": target_reference(updates or source, args.target_imgref, args.target_transport),
+        "bootloader": args.bootloader,
+        "kargs": tuple(args.karg),
+        "karg_deletes": tuple(args.karg_delete),
+        "allow_missing_verity": args.allow_missing_verity,
+        "generic_image": args.generic_image,
+        "uki_addons": tuple(args.uki_addon),
+        "from_container": args.source_imgref is None,
+        "root_keys_file": args.root_ssh_authorized_keys,
+        "stateroot": args.stateroot,
+        "enforce_sigpolicy": args.enforce_container_sigpolicy,
+        "fetch_check": args.run_fetch_check,
+        "disable_selinux": args.disable_selinux,
+        "dry_run": args.dry_run,
+    }
+
+
+def print_configuration(args: argparse.Namespace, context: Context) -> None:
+    """Print the merged install configuration."""
+    import os
+
+    from bootc.cli.render.structured import render_json
+    from bootc.deploy.install.config import external_view, read_merged
+
+    merged = read_merged(os.uname().machine)
+    context.write(render_json(external_view(merged, everything=args.all)))
 
 
 def _running_image() -> RunningImage:
@@ -72,6 +157,99 @@ def _size(text: str) -> int:
         raise Error(f"--root-size: {exc}") from None
 
 
+_SOURCE = (
+    Option(
+        ("--source-imgref",),
+        "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: the "
+        "image of this container).",
+        metavar="IMAGE",
+    ),
+)
+_TARGET = (
+    Option(
+        ("--target-imgref",),
+        "The image for updates of the installed machine (default: the source).",
+        metavar="IMAGE",
+    ),
+    Option(
+        ("--target-transport",),
+        "The transport of --target-imgref (default: registry).",
+        metavar="TRANSPORT",
+        offered=TRANSPORT_NAMES,
+    ),
+    Option(("--target-no-signature-verification",), "No effect.", default=False, hidden=True),
+    Option(
+        ("--enforce-container-sigpolicy",),
+        "Demand that the container policy checks signatures, now and at each update.",
+        default=False,
+    ),
+    Option(
+        ("--run-fetch-check",),
+        "Make sure first that the image for updates can be fetched.",
+        default=False,
+    ),
+    Option(("--skip-fetch-check",), "No effect: there is no check by default.", default=False),
+)
+_CONFIGURATION = (
+    Option(
+        ("--bootloader",),
+        "The boot loader: systemd, grub on a machine with a BIOS, or none.",
+        metavar="NAME",
+        choices=_BOOTLOADERS,
+    ),
+    Option(
+        ("--karg",),
+        "Add a kernel argument; may be repeated.",
+        metavar="ARG",
+        default=(),
+        takes_empty=True,
+    ),
+    Option(
+        ("--karg-delete",),
+        "Leave out a kernel argument of the configuration or of the image: KEY or KEY=VALUE; "
+        "may be repeated.",
+        metavar="ARG",
+        default=(),
+    ),
+    Option(
+        ("--root-ssh-authorized-keys",),
+        "A file of SSH keys with which root can log in.",
+        metavar="FILE",
+    ),
+    Option(("--disable-selinux",), "Turn SELinux off on the installed machine.", default=False),
+    Option(
+        ("--generic-image",),
+        "The disk will boot on another machine: do not change this machine's firmware.",
+        default=False,
+    ),
+    Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
+    Option(("--dry-run",), "Check everything, print the steps, and change nothing.", default=False),
+)
+_COMPOSEFS = (
+    Option(
+        ("--composefs-backend",),
+        "Use the composefs-native layout (the default; there is no other).",
+        default=False,
+    ),
+    Option(
+        ("--allow-missing-verity",),
+        "Tolerate a file system without fs-verity, now and at each boot.",
+        default=False,
+    ),
+    Option(
+        ("--uki-addon",),
+        "Install this addon of the image's unified kernel image; may be repeated.",
+        metavar="NAME",
+        default=(),
+    ),
+)
+
+_ACKNOWLEDGE = Option(
+    ("--acknowledge-destructive",),
+    "Do not wait 20 seconds before the running system is overwritten.",
+    default=False,
+)
+
 _COMMAND = Command(
     name="install",
     help="Install an image.",
@@ -81,34 +259,10 @@ _COMMAND = Command(
             help="Install an image on a whole disk. Everything on the disk is lost.",
             options=(
                 Option(("device",), "The disk, for example /dev/vda.", metavar="DEVICE"),
-                Option(
-                    ("--composefs-backend",),
-                    "Use the composefs-native layout (the default; there is no other).",
-                    default=False,
-                ),
-                Option(
-                    ("--source-imgref",),
-                    "The image to install: oci:DIR:TAG, docker://HOST/REPO:TAG, … (default: the "
-                    "image of this container).",
-                    metavar="IMAGE",
-                ),
-                Option(
-                    ("--target-imgref",),
-                    "The image for updates of the installed machine (default: the source).",
-                    metavar="IMAGE",
-                ),
-                Option(
-                    ("--target-transport",),
-                    "The transport of --target-imgref (default: registry).",
-                    metavar="TRANSPORT",
-                    offered=TRANSPORT_NAMES,
-                ),
-                Option(
-                    ("--bootloader",),
-                    "The boot loader: systemd, grub on a machine with a BIOS, or none.",
-                    metavar="NAME",
-                    choices=_BOOTLOADERS,
-                ),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
                 Option(
                     ("--block-setup",),
                     "The block setup: direct.",
@@ -128,30 +282,101 @@ _COMMAND = Command(
                 ),
                 Option(("--wipe",), "Overwrite the data on the disk.", default=False),
                 Option(
-                    ("--karg",),
-                    "Add a kernel argument; may be repeated.",
-                    metavar="ARG",
-                    default=(),
-                    takes_empty=True,
-                ),
-                Option(
-                    ("--allow-missing-verity",),
-                    "Tolerate a file system without fs-verity, now and at each boot.",
-                    default=False,
-                ),
-                Option(
-                    ("--uki-addon",),
-                    "Install this addon of the image's unified kernel image; may be repeated.",
-                    metavar="NAME",
-                    default=(),
-                ),
-                Option(
-                    ("--generic-image",),
-                    "The disk will boot on another machine: do not change this machine's firmware.",
+                    ("--via-loopback",),
+                    "DEVICE is a file, which becomes the image of a disk.",
                     default=False,
                 ),
             ),
             run=to_disk,
+        ),
+        Command(
+            name="to-filesystem",
+            help="Install an image to mounted file systems.",
+            options=(
+                Option(("root",), "The mount point of the root file system.", metavar="ROOT"),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
+                Option(
+                    ("--root-mount-spec",),
+                    "The value of root= for the kernel; empty for none (default: the UUID).",
+                    metavar="SPEC",
+                    takes_empty=True,
+                ),
+                Option(
+                    ("--boot-mount-spec",),
+                    "The source of a separate /boot; empty for none (default: its UUID).",
+                    metavar="SPEC",
+                    takes_empty=True,
+                ),
+                Option(
+                    ("--replace",),
+                    "Accept content: wipe removes it, alongside keeps all but the boot partitions.",
+                    metavar="MODE",
+                    choices=_REPLACE,
+                ),
+                _ACKNOWLEDGE,
+                Option(
+                    ("--skip-finalize",),
+                    "Leave the file systems writable; bootc install finalize comes later.",
+                    default=False,
+                ),
+            ),
+            run=to_filesystem,
+        ),
+        Command(
+            name="to-existing-root",
+            help="Install an image in place of the running system.",
+            options=(
+                Option(
+                    ("root",),
+                    "Where the root of the running system is mounted (default: /target, or a "
+                    "mount of its own).",
+                    metavar="ROOT",
+                    optional=True,
+                ),
+                *_SOURCE,
+                *_TARGET,
+                *_CONFIGURATION,
+                *_COMPOSEFS,
+                Option(
+                    ("--replace",),
+                    "wipe removes the content of the root file system, alongside keeps it "
+                    "(default: alongside).",
+                    metavar="MODE",
+                    choices=_REPLACE,
+                    default="alongside",
+                ),
+                _ACKNOWLEDGE,
+            ),
+            run=to_existing_root,
+        ),
+        Command(
+            name="finalize",
+            help="Write back the file systems of to-filesystem --skip-finalize.",
+            options=(
+                Option(("root",), "The mount point of the root file system.", metavar="ROOT"),
+            ),
+            run=finalize,
+        ),
+        Command(
+            name="ensure-completion",
+            help="Refused: it completes an installation of ostree.",
+            run=ensure_completion,
+            hidden=True,
+        ),
+        Command(
+            name="print-configuration",
+            help="Print the merged install configuration as JSON.",
+            options=(
+                Option(
+                    ("--all",),
+                    "Include the kernel arguments, which the installer itself applies.",
+                    default=False,
+                ),
+            ),
+            run=print_configuration,
         ),
     ),
 )

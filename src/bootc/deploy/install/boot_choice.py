@@ -7,6 +7,9 @@ contradict each other, the installation ends here.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from bootc.boot.image_kernel import UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
@@ -15,6 +18,7 @@ from bootc.deploy.bootable import kargs_d_of, os_release_of
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.loader_installer import Booting
 from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.selinux import SELINUX_OFF, SelinuxState, selinux_state
 from bootc.deploy.named_images import make_named_images
 from bootc.errors import Error
 from bootc.formats import cmdline
@@ -32,7 +36,7 @@ class UkiRefused(Error):
 def decide_booting(
     request: InstallRequest,
     decisions: Decisions,
-    root_uuid: str,
+    root_kargs: Sequence[str],
     pulled: Pulled,
     repository: Repository,
 ) -> Booting:
@@ -49,24 +53,32 @@ def decide_booting(
     """
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
+    selinux = selinux_state(pulled.root, disable=request.disable_selinux)
     if isinstance(resource, UkiFile):
         uki = inspect_uki(resource, repository.objects)
         check_uki(decisions, missing_verity_allowed=uki.images.optional)
+        if selinux is SelinuxState.FORCE_TARGET_DISABLED:
+            raise UkiRefused(
+                f"--disable-selinux cannot add {SELINUX_OFF} to the arguments of a UKI",
+                hint="build the argument into the image",
+            )
         resource = _with_addons(resource, request.uki_addons)
         named = make_named_images(repository, pulled, resource, uki.images)
-        return Booting(named.image_id, resource, BootType.UKI, uki.os_release, None)
+        return Booting(named.image_id, resource, BootType.UKI, uki.os_release, None, selinux)
     if request.uki_addons:
         raise UkiRefused(
             f"the image has no unified kernel image to add {request.uki_addons[0]} to",
             hint="leave out --uki-addon",
         )
+    if selinux is SelinuxState.FORCE_TARGET_DISABLED:
+        decisions = dataclasses.replace(decisions, kargs=(SELINUX_OFF, *decisions.kargs))
     arguments = kernel_arguments(
-        decisions, root_uuid, pulled.image_id, kargs_d_of(repository, pulled.root)
+        decisions, root_kargs, pulled.image_id, kargs_d_of(repository, pulled.root)
     )
     options = cmdline.join(arguments)
     cmdline.check_length(options)
     os_release = os_release_of(repository, pulled.root)
-    return Booting(pulled.image_id, resource, BootType.BLS, os_release, options)
+    return Booting(pulled.image_id, resource, BootType.BLS, os_release, options, selinux)
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
@@ -79,11 +91,16 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
     Raises:
         UkiRefused: it contradicts a decision.
     """
-    if decisions.kargs:
-        raise UkiRefused(
-            f"Cannot use externally specified kernel arguments with UKI: {decisions.kargs[0]}",
-            hint="build them into the image; leave out --karg, and kargs in the configuration",
-        )
+    for kargs, change in (
+        (decisions.kargs, "use externally specified kernel arguments with UKI"),
+        (decisions.karg_deletes, "delete kernel arguments of a UKI"),
+    ):
+        if kargs:
+            raise UkiRefused(
+                f"Cannot {change}: {kargs[0]}",
+                hint="build the arguments into the image; leave out --karg and --karg-delete, "
+                "and kargs and karg-deletes in the configuration",
+            )
     if missing_verity_allowed or not decisions.allow_missing_verity:
         return
     if not decisions.filesystem.supports_verity:
@@ -99,18 +116,20 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
 
 
 def kernel_arguments(
-    decisions: Decisions, root_uuid: str, image_id: Digest, kargs_d: tuple[str, ...]
+    decisions: Decisions, root_kargs: Sequence[str], image_id: Digest, kargs_d: tuple[str, ...]
 ) -> list[str]:
     """Put the kernel's arguments together; the first of identical arguments is kept.
 
     The order: the root file system, arguments of configuration and user, the deployment, and
-    last the arguments of the image.
+    last the arguments of the image. ``--karg-delete`` applies to all but those of the user and
+    of the deployment.
     """
-    arguments = ["rw"] if decisions.discoverable else [f"root=UUID={root_uuid}", "rw"]
+    arguments = cmdline.without(root_kargs, decisions.karg_deletes)
     for text in decisions.kargs:
         arguments = cmdline.extend(arguments, cmdline.parse(text))
     composefs = cmdline.composefs_karg(image_id.hex, optional=decisions.allow_missing_verity)
-    return cmdline.extend(arguments, [composefs, *kargs_d])
+    kept = cmdline.without(kargs_d, decisions.karg_deletes)
+    return cmdline.extend(arguments, [composefs, *kept])
 
 
 def _with_addons(uki: UkiFile, names: tuple[str, ...]) -> UkiFile:

@@ -49,7 +49,7 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
         UkiRefused: it contradicts a decision.
         Error, OSError: the layer cannot be read, or has another digest than the image says.
     """
-    if not (decisions.kargs or decisions.allow_missing_verity):
+    if not (decisions.kargs or decisions.karg_deletes or decisions.allow_missing_verity):
         return
     diff_ids = ImageConfig.parse(source.config_raw).diff_ids
     if not source.layers or len(diff_ids) != len(source.layers):

@@ -6,9 +6,10 @@ The files are ``bootc/install/*.toml`` below ``/usr/lib``, ``/usr/local/lib``, `
 scalar wins, lists of kernel arguments grow.
 
 Promises: an unknown key inside a table of ours is an error, because it is probably a spelling
-mistake; elsewhere it is a warning. Keys for functions that this program does not have
-(ostree, bootupd, an existing root) are checked and ignored. Unlike in upstream's composefs
-backend, ``kargs`` takes effect: a missing kernel argument can make a machine unreachable.
+mistake; elsewhere it is a warning. Keys for functions that this program does not have (ostree,
+bootupd) are checked and ignored. Unlike in upstream's composefs backend, ``kargs``,
+``karg-deletes`` and ``stateroot`` take effect: a missing kernel argument can make a machine
+unreachable.
 """
 
 from __future__ import annotations
@@ -39,20 +40,29 @@ BLOCK_SETUPS = ("direct", "tpm2-luks")
 DEFAULT_BLOCK_SETUPS = ("direct",)
 BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 
+#: The one name of the directory with ``/var``; upstream's ostree backend has others.
+STATEROOT = "default"
+
 #: A key of this program.
 _ESP_SIZE = "esp-size"
 #: A smaller ESP has no room for two kernels.
 _MIN_ESP_SIZE_MIB = 128
+_FLAT_TYPE = "root-fs-type"
 _SIGPOLICY = "enforce-container-sigpolicy"
+_MACHINES = "match-architectures"
+_KARGS = "kargs"
+_KARG_DELETES = "karg-deletes"
+#: Keys that upstream leaves out of its JSON if no file has them. Other keys are null.
+_OMITTED_IF_ABSENT = (_KARGS, _KARG_DELETES, "bls-append-except-default", _ESP_SIZE)
 #: The keys of a table, each with its type or its own table.
 _Schema = Mapping[str, "type | _Schema"]
 _INSTALL: _Schema = {
-    "root-fs-type": str,
+    _FLAT_TYPE: str,
     "filesystem": {"root": {"type": str}},
     "block": list,
-    "kargs": list,
-    "karg-deletes": list,
-    "match-architectures": list,
+    _KARGS: list,
+    _KARG_DELETES: list,
+    _MACHINES: list,
     "ostree": {"bls-append-except-default": str},
     "stateroot": str,
     "root-mount-spec": str,
@@ -77,10 +87,14 @@ class InstallConfig:
     root_fs_type: str | None = None
     block: tuple[str, ...] = DEFAULT_BLOCK_SETUPS
     kargs: tuple[str, ...] = ()
+    karg_deletes: tuple[str, ...] = ()
     bootloader: str | None = None
     discoverable_partitions: bool | None = None
     enforce_sigpolicy: bool = False
     esp_size_mib: int | None = None
+    stateroot: str | None = None
+    root_mount_spec: str | None = None
+    boot_mount_spec: str | None = None
 
 
 def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
@@ -96,16 +110,55 @@ def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
             directory.
         OSError: a file cannot be read.
     """
+    merged = read_merged(machine, root=root)
+    return None if merged is None else _as_config(merged)
+
+
+def read_merged(machine: str, *, root: str = "/") -> dict[str, Any] | None:
+    """Read the configuration as one table; return None if there is no file.
+
+    Arguments and errors are those of :func:`read_config`.
+
+    Returns:
+        The table. Keys that no file has are None, or left out where upstream leaves them out.
+        ``root-fs-type`` and ``filesystem.root.type`` have the same value, and ``block`` has its
+        default.
+    """
     tables: list[Mapping[str, Any]] = []
     for path in _effective_files(root):
         with doing(f"Reading {path}"), open(open_regular(path), "rb", buffering=0) as file:
             table = parse_config(read_all(file.fileno(), path, _MAX_BYTES), path)
         if table is None:
             continue
-        machines = table.get("match-architectures")
+        machines = table.get(_MACHINES)
         if machines is None or machine in machines:
             tables.append(table)
-    return merge(tables) if tables else None
+    if not tables:
+        return None
+    merged = _merge(_INSTALL, tables)
+    # The nested spelling wins over the flat one, whichever file it is in.
+    if _nested_type(merged) is not None:
+        merged[_FLAT_TYPE] = _nested_type(merged)
+    elif merged[_FLAT_TYPE] is not None:
+        merged["filesystem"] = {"root": {"type": merged[_FLAT_TYPE]}}
+    if merged["block"] is None:
+        merged["block"] = list(DEFAULT_BLOCK_SETUPS)
+    return merged
+
+
+def external_view(merged: Mapping[str, Any] | None, *, everything: bool) -> dict[str, Any]:
+    """Return the configuration as ``install print-configuration`` prints it.
+
+    Programs that make the file systems for ``install to-filesystem`` read it. The format is
+    upstream's, with a further key ``esp-size`` if a file has it.
+
+    Args:
+        merged: The result of :func:`read_merged`.
+        everything: Include the kernel arguments, which the installer itself applies.
+    """
+    table = _merge(_INSTALL, ()) if merged is None else merged
+    hidden = () if everything else (_KARGS, _KARG_DELETES)
+    return {key: value for key, value in table.items() if key not in hidden}
 
 
 def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
@@ -126,7 +179,7 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
     if install is None:
         return None
     table = _check_table(install, _INSTALL, "install")
-    _check_choice("install.root-fs-type", FILESYSTEMS, table.get("root-fs-type"))
+    _check_choice(f"install.{_FLAT_TYPE}", FILESYSTEMS, table.get(_FLAT_TYPE))
     _check_choice("install.filesystem.root.type", FILESYSTEMS, _nested_type(table))
     _check_choice("install.bootloader", BOOTLOADERS, table.get("bootloader"))
     if _ESP_SIZE in table:
@@ -135,28 +188,48 @@ def parse_config(data: bytes, path: str) -> Mapping[str, Any] | None:
         _check_choice("install.block", BLOCK_SETUPS, setup)
     if table.get("block") == []:
         raise ConfigError("install.block allows no block setup at all")
-    for karg in table.get("kargs", ()):
-        _check_karg(karg)
+    for key in (_KARGS, _KARG_DELETES):
+        for karg in table.get(key, ()):
+            _check_karg(f"install.{key}", karg)
     return table
 
 
-def merge(tables: Sequence[Mapping[str, Any]]) -> InstallConfig:
-    """Merge checked tables. A later table wins."""
+def _merge(schema: _Schema, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Merge checked tables of one schema. A key that no table has is None, or left out.
 
-    def last(values: Sequence[Any]) -> Any:
-        return next((value for value in reversed(values) if value is not None), None)
+    A later value wins. Lists of kernel arguments grow. The architectures are those of the first
+    file, as in upstream, where nothing uses them any more.
+    """
+    merged: dict[str, Any] = {}
+    for key, kind in schema.items():
+        values = [table[key] for table in tables if key in table]
+        if not values:
+            if key not in _OMITTED_IF_ABSENT:
+                merged[key] = None
+        elif isinstance(kind, Mapping):
+            merged[key] = _merge(kind, values)
+        elif key in (_KARGS, _KARG_DELETES):
+            merged[key] = [karg for value in values for karg in value]
+        elif key == _MACHINES:
+            merged[key] = tables[0].get(key)
+        else:
+            merged[key] = values[-1]
+    return merged
 
-    # The nested spelling wins over the flat one, whichever file it is in.
-    nested = last([_nested_type(table) for table in tables])
-    block = last([table.get("block") for table in tables])
+
+def _as_config(merged: Mapping[str, Any]) -> InstallConfig:
     return InstallConfig(
-        root_fs_type=nested or last([table.get("root-fs-type") for table in tables]),
-        block=tuple(block) if block else DEFAULT_BLOCK_SETUPS,
-        kargs=tuple(karg for table in tables for karg in table.get("kargs", ())),
-        bootloader=last([table.get("bootloader") for table in tables]),
-        discoverable_partitions=last([t.get("discoverable-partitions") for t in tables]),
-        esp_size_mib=_esp_size(last([table.get(_ESP_SIZE) for table in tables])),
-        enforce_sigpolicy=last([t.get(_SIGPOLICY) for t in tables]) or False,
+        root_fs_type=merged[_FLAT_TYPE],
+        block=tuple(merged["block"]),
+        kargs=tuple(merged.get(_KARGS, ())),
+        karg_deletes=tuple(merged.get(_KARG_DELETES, ())),
+        bootloader=merged["bootloader"],
+        discoverable_partitions=merged["discoverable-partitions"],
+        enforce_sigpolicy=bool(merged[_SIGPOLICY]),
+        esp_size_mib=_esp_size(merged.get(_ESP_SIZE)),
+        stateroot=merged["stateroot"],
+        root_mount_spec=merged["root-mount-spec"],
+        boot_mount_spec=merged["boot-mount-spec"],
     )
 
 
@@ -205,11 +278,11 @@ def _check_choice(name: str, choices: Sequence[str], value: str | None) -> None:
         raise ConfigError(f"{name}: unknown value {value!r}", hint=f"one of {', '.join(choices)}")
 
 
-def _check_karg(text: str) -> None:
+def _check_karg(name: str, text: str) -> None:
     try:
         cmdline.check(text)
     except CmdlineError as exc:
-        raise ConfigError(f"install.kargs: {exc.message}", hint=exc.hint) from None
+        raise ConfigError(f"{name}: {exc.message}", hint=exc.hint) from None
 
 
 def _esp_size(text: str | None) -> int | None:
@@ -227,5 +300,6 @@ def _esp_size(text: str | None) -> int | None:
 
 
 def _nested_type(table: Mapping[str, Any]) -> str | None:
-    value: str | None = table.get("filesystem", {}).get("root", {}).get("type")
+    filesystem = table.get("filesystem") or {}
+    value: str | None = (filesystem.get("root") or {}).get("type")
     return value

@@ -10,21 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+from bootc.boot.scheme import BootDirs
+from bootc.boot.space import NoSpaceOnBoot, free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
+from bootc.deploy.install import root_keys
+from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import decide_booting
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.loader_installer import BootTarget, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    Booting,
+    BootTarget,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.request import InstallRequest
+from bootc.deploy.install.selinux import SelinuxState
 from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import Origin
+from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
 from bootc.oci.pull import Pulled, pull
@@ -42,9 +54,23 @@ _ESP_MOUNT_POINT = "boot/efi"
 
 
 def deploy_image(
-    request: InstallRequest, decisions: Decisions, source: Source, target: BootTarget, sink: Sink
+    request: InstallRequest,
+    decisions: Decisions,
+    source: Source,
+    target: BootTarget,
+    sink: Sink,
+    *,
+    clear_boot: Callable[[], None] | None = None,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
+
+    Args:
+        request: The user's request.
+        decisions: What follows from it.
+        source: The image.
+        target: Where to install it.
+        sink: Gets progress and messages.
+        clear_boot: Empties the boot partitions. Until it is called, an older system there boots.
 
     Raises:
         InsufficientSpace: the image does not fit.
@@ -58,21 +84,24 @@ def deploy_image(
     with _new_repository(root, decisions) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
-        booting = decide_booting(request, decisions, target.root_uuid, pulled, repository)
+        booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         # The image asks for arguments, too.
         loader.check_kernel_arguments(tuple(cmdline.parse(booting.options or "")))
+        if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
+            sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
+        etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
+        _check_boot_room(booting, boot, cleared=clear_boot is not None)
+        if clear_boot is not None:
+            with stage(sink, "clear", "Removing the old boot loader and its menu"):
+                clear_boot()
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(
                 booting, pulled.root, image, repository, request.generic_image
             )
-            sink(Message(f"Bootloader: {loader.name}"))
-            with stage(sink, "bootloader", f"Installing bootloader via {loader.title}"):
-                loader.write_programs(deployment, target, boot, sink)
-            with stage(sink, "kernel", f"Writing the kernel to {loader.kernel_place}"):
-                boot_digest = loader.write_kernel(deployment, boot)
+            boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
             origin = Origin(
                 image=request.target,
                 boot_type=booting.boot_type,
@@ -84,11 +113,44 @@ def deploy_image(
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
-                _create_state(root, repository, pulled.image_id, origin)
+                _create_state(root, repository, etc, pulled.image_id, origin)
+                write_aleph(root, _aleph(request, pulled, booting))
             repository.sync()
             with stage(sink, "entry", "Writing the boot entry"):
                 loader.commit(deployment, target, boot)
     return pulled
+
+
+def _write_boot_files(
+    loader: LoaderInstaller,
+    deployment: NewDeployment,
+    target: BootTarget,
+    boot: BootDirs,
+    sink: Sink,
+) -> str:
+    """Write the boot loader and the kernel, and return the boot digest. Nothing boots yet."""
+    sink(Message(f"Bootloader: {loader.name}"))
+    with stage(sink, "bootloader", f"Installing bootloader via {loader.title}"):
+        loader.write_programs(deployment, target, boot, sink)
+    with stage(sink, "kernel", f"Writing the kernel to {loader.kernel_place}"):
+        return loader.write_kernel(deployment, boot)
+
+
+def _check_boot_room(booting: Booting, boot: BootDirs, *, cleared: bool) -> None:
+    """Check that the kernel will fit, before the boot loader is written.
+
+    Raises:
+        NoSpaceOnBoot: it will not.
+    """
+    free_bytes, cluster_bytes = free_space(boot.binaries)
+    if cleared:
+        volume = os.statvfs(boot.binaries.fileno())
+        free_bytes = volume.f_frsize * volume.f_blocks
+    try:
+        plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
+    except NoSpaceOnBoot as exc:
+        exc.hint = "make room on the partition, or make it larger"
+        raise
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:
@@ -123,11 +185,32 @@ def _lay_out_root(root: Dir) -> None:
         root.ensure_dir(_ESP_MOUNT_POINT).close()
         directory, name, target = _BOUND_IMAGES_LINK
         with root.ensure_dir(directory) as ostree:
-            atomic.replace_symlink(ostree, name, target)
+            # A system of ostree on the same disk has a directory there.
+            if not ostree.exists(name):
+                atomic.replace_symlink(ostree, name, target)
 
 
-def _create_state(root: Dir, repository: Repository, image_id: Digest, origin: Origin) -> None:
-    objects = repository.objects
+def _etc_of(repository: Repository, pulled: Pulled, decisions: Decisions, sink: Sink) -> Directory:
     # From the image itself: the pulled tree has no SELinux labels.
-    etc = image_etc(objects, image_id)
+    etc = image_etc(repository.objects, pulled.image_id)
+    if decisions.root_keys is None:
+        return etc
+    sink(Message(f"Injected: etc/{root_keys.DROP_IN}"))
+    return root_keys.with_keys(etc, root_keys.home_of_root(pulled.root), decisions.root_keys)
+
+
+def _create_state(
+    root: Dir, repository: Repository, etc: Directory, image_id: Digest, origin: Origin
+) -> None:
+    objects = repository.objects
     create_state(root, etc, lambda content: objects.open(content.digest), image_id, origin)
+
+
+def _aleph(request: InstallRequest, pulled: Pulled, booting: Booting) -> dict[str, Any]:
+    return aleph(
+        request.source_name,
+        request.target,
+        pulled.manifest_digest,
+        pulled.config,
+        selinux=booting.selinux.value,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import struct
 import uuid
 
 from bootc.errors import Error, doing
@@ -10,6 +11,16 @@ from bootc.fs import process
 
 #: Makes the file system of an ESP.
 ESP_TOOL = "mkfs.fat"
+
+
+_EXT4_SUPERBLOCK = 1024
+_EXT4_BYTES = 128
+#: Fields of the superblock: the logarithm of the size of a block less 10, and the features that
+#: only writers must know.
+_EXT4_BLOCK_SIZE = 24
+_EXT4_RO_COMPAT = 100
+_EXT4_BLOCKS_OF_4K = 2
+_EXT4_VERITY = 0x8000
 
 
 class UnknownFilesystem(Error):
@@ -48,6 +59,36 @@ class Filesystem(enum.StrEnum):
         return f"mkfs.{self.value}"
 
 
+def lacks_verity(filesystem: Filesystem, device: str) -> str | None:
+    """Return why files of an existing file system cannot have fs-verity, or None if they can.
+
+    Format: the superblock of ext4 (kernel documentation, filesystems/ext4).
+
+    Args:
+        filesystem: Its type.
+        device: Its block device.
+
+    Raises:
+        OSError: the device cannot be read.
+    """
+    if not filesystem.supports_verity:
+        return f"{filesystem} has no fs-verity"
+    if filesystem is not Filesystem.EXT4:
+        return None
+    with open(device, "rb") as file:
+        file.seek(_EXT4_SUPERBLOCK)
+        data = file.read(_EXT4_BYTES)
+    (block_size,) = struct.unpack_from("<I", data, _EXT4_BLOCK_SIZE)
+    (features,) = struct.unpack_from("<I", data, _EXT4_RO_COMPAT)
+    if not features & _EXT4_VERITY:
+        return f"the ext4 on {device} lacks the feature verity (tune2fs -O verity {device})"
+    if block_size != _EXT4_BLOCKS_OF_4K:
+        return (
+            f"the ext4 on {device} has blocks of {1024 << block_size % 32} bytes, and not of 4096"
+        )
+    return None
+
+
 def mkfs_argv(filesystem: Filesystem, device: str, fs_uuid: uuid.UUID) -> list[str]:
     """Return the command that makes a root file system.
 
@@ -57,7 +98,8 @@ def mkfs_argv(filesystem: Filesystem, device: str, fs_uuid: uuid.UUID) -> list[s
     match filesystem:
         case Filesystem.EXT4:
             # mkfs.ext4 would give a small disk blocks of 1 KiB; fs-verity here needs 4 KiB.
-            options = ["-q", "-b", "4096", "-U", str(fs_uuid), "-O", "verity"]
+            # 5 % of a large disk would be reserved for root, who writes most of this one anyway.
+            options = ["-q", "-b", "4096", "-m", "1", "-U", str(fs_uuid), "-O", "verity"]
         case Filesystem.BTRFS:
             options = ["-q", "-f", "-U", str(fs_uuid)]
         case Filesystem.XFS:

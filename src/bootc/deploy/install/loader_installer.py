@@ -24,6 +24,7 @@ from typing import Protocol
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.install.partition import Partition
+from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootRecord, BootType
@@ -49,6 +50,10 @@ class BootTarget:
         esp: The root of the EFI system partition; None if there is none.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
+        xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
+            None if there is none.
+        root_kargs: The kernel arguments by which the initramfs finds and mounts the root file
+            system, and the machine a separate ``/boot``.
     """
 
     disk: str
@@ -60,6 +65,8 @@ class BootTarget:
     esp: Dir | None = None
     esp_partition: Partition | None = None
     bios_boot: Partition | None = None
+    xbootldr: Dir | None = None
+    root_kargs: tuple[str, ...] = ("rw",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Booting:
         boot_type: Their kind.
         os_release: The name in the boot menu.
         options: The kernel's arguments; None if the unified kernel image has its own.
+        selinux: Whether the machine will have SELinux.
     """
 
     image_id: Digest
@@ -79,6 +87,7 @@ class Booting:
     boot_type: BootType
     os_release: OsRelease
     options: str | None
+    selinux: SelinuxState = SelinuxState.DISABLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,12 @@ class SystemdBootInstaller:
         """Accept all boot types."""
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
-        """Return the ESP."""
+        """Return the extended boot loader partition, else the ESP."""
         esp, _ = _esp_of(target)
-        return BootDirs(Scheme(Bootloader.SYSTEMD, boot_type), menu=esp, binaries=esp)
+        scheme = Scheme(Bootloader.SYSTEMD, boot_type)
+        if target.xbootldr is not None:
+            return BootDirs(scheme, target.xbootldr, target.xbootldr, programs=esp)
+        return BootDirs(scheme, menu=esp, binaries=esp)
 
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record with the PARTUUID of the ESP."""
@@ -68,7 +71,7 @@ class SystemdBootInstaller:
     ) -> None:
         """Run bootctl, check the firmware's boot entries, and write the keys of Secure Boot."""
         esp, partition = _esp_of(target)
-        _run_bootctl(deployment.mounted, boot, generic=deployment.generic)
+        _run_bootctl(deployment.mounted, esp, boot.scheme.boot_type, generic=deployment.generic)
         if not deployment.generic:
             _ensure_started(esp, partition)
         read = partial(read_content, deployment.repository.objects)
@@ -81,7 +84,8 @@ class SystemdBootInstaller:
 
     def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
         """Write the menu."""
-        loader_menu.write_menu(deployment, boot, systemd_version=installed_version(boot.menu))
+        esp, _ = _esp_of(target)
+        loader_menu.write_menu(deployment, boot, systemd_version=installed_version(esp))
 
 
 def _esp_of(target: BootTarget) -> tuple[Dir, Partition]:
@@ -90,15 +94,15 @@ def _esp_of(target: BootTarget) -> tuple[Dir, Partition]:
     return target.esp, target.esp_partition
 
 
-def _run_bootctl(image: Dir, boot: BootDirs, *, generic: bool) -> None:
+def _run_bootctl(image: Dir, esp: Dir, boot_type: BootType, *, generic: bool) -> None:
     """Run bootctl on the image, with the ESP at its ``/boot`` and a ``/tmp`` to write to."""
     with doing("Mounting the EFI system partition into the image"):
-        mount_directory(boot.menu, image, "boot")
+        mount_directory(esp, image, "boot")
     if image.exists("tmp"):
         mount_temporary(image)
     bootctl.install(root=image.path, esp_path="/boot", generic=generic)
-    if boot.scheme.boot_type is BootType.UKI and not boot.menu.exists(_LOADER_CONF):
-        with doing(f"Writing {_LOADER_CONF}"), boot.menu.ensure_dir("loader") as directory:
+    if boot_type is BootType.UKI and not esp.exists(_LOADER_CONF):
+        with doing(f"Writing {_LOADER_CONF}"), esp.ensure_dir("loader") as directory:
             atomic.write_file(directory, "loader.conf", _LOADER_CONF_TEXT, durable=True)
 
 

@@ -17,7 +17,8 @@ import re
 import stat
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from bootc.errors import Error, doing
 from bootc.formats import dps
@@ -45,6 +46,12 @@ _MIB_PER_UNIT = {
     "T": 1 << 20,
     "TiB": 1 << 20,
 }
+
+#: The name of the root partition from the first write of the table to the boot entry, and its name
+#: from then on.
+_UNFINISHED = "bootc-unfinished"
+_ROOT_NAME = "root"
+_NUMBER = re.compile(r"[0-9]+\Z")
 
 _SECTOR_BYTES = 512
 _NODE_TIMEOUT_S = 10.0
@@ -74,6 +81,9 @@ class Partition:
     uuid: str = ""
     first_sector: int = 0
     sectors: int = 0
+    name: str = ""
+    #: The number in the table.
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,7 @@ def sfdisk_script(
     root_size_mib: int | None,
     esp_size_mib: int | None = ESP_SIZE_MIB,
 ) -> str:
-    """Return the input for ``sfdisk``.
+    """Return the input for ``sfdisk``. Its table is one of an unfinished installation.
 
     Args:
         machine: The architecture of this machine.
@@ -150,8 +160,31 @@ def sfdisk_script(
     if esp_size_mib is not None:
         lines.append(f'size={esp_size_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
     size = "" if root_size_mib is None else f"size={root_size_mib}MiB, "
-    lines.append(f'{size}type={dps.root_type(machine)}, name="root"')
+    lines.append(f'{size}type={dps.root_type(machine)}, name="{_UNFINISHED}"')
     return "".join(f"{line}\n" for line in lines)
+
+
+def create_table(
+    path: str,
+    machine: str,
+    root_size_mib: int | None,
+    esp_size_mib: int | None = ESP_SIZE_MIB,
+) -> TargetPartitions:
+    """Write a new partition table to a disk, or to the file of a disk image.
+
+    The arguments are those of :func:`sfdisk_script`.
+
+    Raises:
+        UnsupportedMachine: there is no layout for ``machine``.
+        PartitioningFailed: a partition is missing.
+        CommandFailed: sfdisk refused.
+    """
+    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib, esp_size_mib)
+    with doing(f"Partitioning {path}"):
+        # Old signatures in the same place would make the new partitions look used.
+        argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", path]
+        process.run(argv, input=script.encode())
+        return find_layout(read_table(path), machine, with_esp=esp_size_mib is not None)
 
 
 def create_partitions(
@@ -160,24 +193,33 @@ def create_partitions(
     root_size_mib: int | None,
     esp_size_mib: int | None = ESP_SIZE_MIB,
 ) -> TargetPartitions:
-    """Write a new partition table to ``device`` and wait for its partitions.
+    """Write a new partition table to a disk, and wait for its partitions.
 
-    The arguments are those of :func:`sfdisk_script`.
-
-    Raises:
-        UnsupportedMachine: there is no layout for ``machine``.
-        PartitioningFailed: the partitions did not appear.
-        CommandFailed: sfdisk refused.
+    Arguments and errors are those of :func:`create_table`.
     """
-    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib, esp_size_mib)
+    layout = create_table(device, machine, root_size_mib, esp_size_mib)
     with doing(f"Partitioning {device}"):
-        # Old signatures in the same place would make the new partitions look used.
-        argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", device]
-        process.run(argv, input=script.encode())
-        layout = find_layout(read_table(device), machine, with_esp=esp_size_mib is not None)
         made = (layout.bios_boot, layout.esp, layout.root)
         _wait_for_nodes(device, tuple(part for part in made if part is not None))
     return layout
+
+
+def mark_finished(path: str, root: Partition) -> None:
+    """Give the root partition of :func:`create_table` its final name, while it may be mounted.
+
+    Until then the next installation takes the disk for an unfinished one, and overwrites it.
+
+    Raises:
+        CommandFailed: the table could not be written.
+    """
+    with doing(f"Naming the root partition of {path}"):
+        options = ["--no-reread", "--no-tell-kernel", "--part-label"]
+        process.run(["sfdisk", *options, path, str(root.number), _ROOT_NAME])
+
+
+def is_unfinished(table: Sequence[Partition]) -> bool:
+    """Tell whether a table is that of an installation that was killed."""
+    return any(row.name == _UNFINISHED for row in table)
 
 
 def read_table(device: str) -> tuple[Partition, ...]:
@@ -197,9 +239,16 @@ def read_table(device: str) -> tuple[Partition, ...]:
             (row.optional_text("uuid") or "").lower(),
             row.number("start", default=0),
             row.number("size"),
+            row.optional_text("name") or "",
+            _number(row.text("node")),
         )
         for row in rows
     )
+
+
+def _number(node: str) -> int:
+    match = _NUMBER.search(node)
+    return int(match[0]) if match else 0
 
 
 def find_layout(

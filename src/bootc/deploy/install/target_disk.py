@@ -1,7 +1,11 @@
-"""The disk to install to: inspecting it, checking that it may be overwritten, wiping it."""
+"""The disk to install to: inspecting it, checking that it may be overwritten, wiping it.
+
+The disk may also be a file, the image of a disk for another machine.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -19,6 +23,8 @@ from bootc.fs.interruption import undisturbed
 
 _log = logging.getLogger(__name__)
 
+_FILE = "file"
+_LOOP_DEVICES = "/sys/block"
 _TABLES = ("gpt", "PMBR", "dos")
 
 
@@ -41,6 +47,11 @@ class Device:
     model: str | None
     serial: str | None
     partitions: tuple[str, ...]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is the image of a disk, and no device."""
+        return self.kind == _FILE
 
 
 def inspect(path: str) -> Device:
@@ -69,25 +80,46 @@ def inspect(path: str) -> Device:
     )
 
 
-def check_may_be_written(device: Device, *, wipe: bool) -> None:
+def inspect_file(path: str) -> Device:
+    """Inspect the file that becomes the image of a disk. Symlinks are followed.
+
+    Raises:
+        InstallRefused: the path is no regular file.
+        OSError: the path does not exist.
+    """
+    info = os.stat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise InstallRefused(f"Not a regular file (to be used via loopback): {path}")
+    real = os.path.realpath(path)
+    read_only = not os.access(real, os.W_OK)
+    return Device(real, _FILE, info.st_size, read_only, None, None, ())
+
+
+def check_may_be_written(device: Device, *, wipe: bool) -> bool:
     """Refuse a disk that is in use, and without ``wipe`` a disk that is not blank.
+
+    Returns:
+        Whether the disk has an installation that was killed before its end. It counts as blank,
+        but has to be wiped.
 
     Raises:
         InstallRefused: the disk is read-only, in use, or not blank.
     """
     if device.read_only:
         raise InstallRefused(f"Device {device.path} is read-only")
-    for path in (device.path, *device.partitions):
-        if mounts.is_mounted(path):
-            hint = None if path == device.path else f"its partition {path} is"
-            raise InstallRefused(f"Device {device.path} is mounted", hint=hint)
-    _check_not_claimed(device.path)
+    if device.is_file:
+        _check_not_attached(device.path)
+    else:
+        _check_not_mounted(device)
+        _check_not_claimed(device.path)
     if wipe:
-        return
+        return False
     with doing(f"Looking for data on {device.path}"):
         kinds = _signatures(device.path)
-        has_rows, damage = _look_at_table(device.path) if kinds & set(_TABLES) else (False, None)
-    if device.partitions or has_rows:
+        table, damage = _look_at_table(device.path) if kinds & set(_TABLES) else ((), None)
+    if partition.is_unfinished(table):
+        return True
+    if device.partitions or table or damage:
         raise InstallRefused(
             f"Detected existing partitions on {device.path}; "
             "use e.g. `wipefs` or --wipe if you intend to overwrite",
@@ -98,6 +130,14 @@ def check_may_be_written(device: Device, *, wipe: bool) -> None:
             f"Detected existing data ({', '.join(data)}) on {device.path}; "
             "use e.g. `wipefs` or --wipe if you intend to overwrite"
         )
+    return False
+
+
+def _check_not_mounted(device: Device) -> None:
+    for path in (device.path, *device.partitions):
+        if mounts.is_mounted(path):
+            hint = None if path == device.path else f"its partition {path} is"
+            raise InstallRefused(f"Device {device.path} is mounted", hint=hint)
 
 
 def wipe(device: Device) -> None:
@@ -111,10 +151,12 @@ def wipe(device: Device) -> None:
         StillInUse: the disk is blank, but a process still holds one of its partitions.
     """
     with doing(f"Wiping {device.path}"):
-        for path in (*inspect(device.path).partitions, device.path):
+        partitions = () if device.is_file else inspect(device.path).partitions
+        for path in (*partitions, device.path):
             # --force: a lazily unmounted file system may still hold it for a moment.
             process.run(["wipefs", "--all", "--force", path])
-        _forget_partitions(device.path)
+        if not device.is_file:
+            _forget_partitions(device.path)
 
 
 def _forget_partitions(path: str) -> None:
@@ -176,14 +218,25 @@ def _check_not_claimed(path: str) -> None:
         ) from None
 
 
-def _look_at_table(path: str) -> tuple[bool, str | None]:
-    """Tell whether a partition table may have rows, and if it is damaged, how."""
+def _check_not_attached(path: str) -> None:
+    """Refuse a file that is the content of a loop device."""
+    for name in os.listdir(_LOOP_DEVICES):
+        attribute = f"{_LOOP_DEVICES}/{name}/loop/backing_file"
+        with contextlib.suppress(OSError), open(attribute, encoding="utf-8") as file:
+            if os.path.samefile(file.read().rstrip("\n"), path):
+                raise InstallRefused(
+                    f"{path} is in use by /dev/{name}", hint=f"detach it: losetup -d /dev/{name}"
+                )
+
+
+def _look_at_table(path: str) -> tuple[tuple[partition.Partition, ...], str | None]:
+    """Return the rows of a partition table, and if it is damaged, how."""
     try:
-        return bool(partition.read_table(path)), None
+        return partition.read_table(path), None
     except process.CommandFailed as exc:
         # The backup table at the end of the disk survives if the start was overwritten.
         _log.debug("the table cannot be read: %s", one_line(exc))
-        return True, "only a part of the partition table is left, and it cannot be read"
+        return (), "only a part of the partition table is left, and it cannot be read"
 
 
 def _signatures(path: str) -> set[str]:

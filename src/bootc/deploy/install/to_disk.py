@@ -1,49 +1,46 @@
-"""``bootc install to-disk``: from a disk and an image reference to a machine that boots.
+"""``bootc install to-disk``: makes partitions and file systems on a disk, and installs to them.
 
-Read top to bottom, this is the whole installation. ``checks`` and ``checks_image`` check
-everything that can be checked before the disk is touched. From the partition table on, a
-failure or an interruption unmounts everything and wipes the disk's signatures again, so the
-next run finds a blank disk and not half an installation. The commit point is the boot entry,
-the last file that ``deploy_image`` writes: a later failure is reported, but the disk boots
-and is left alone.
+Promises:
 
-The process remains in a mount namespace of its own.
+- From the first write to the boot entry, a failure or an interruption unmounts everything and
+  wipes the disk's signatures again, so the next run finds a blank disk and not half an
+  installation.
+- If the process is killed, the kernel unmounts everything and detaches the loop devices. The name
+  of the root partition then says that the installation is unfinished, and the next run
+  overwrites it without ``--wipe``.
+
+The disk may be a file, the image of a disk for another machine. Its partitions are loop devices
+of parts of the file, because neither the kernel nor udev may scan a loop device for partitions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
-from bootc.deploy.bootable import note_label
-from bootc.deploy.install import checks, filesystem, loaders, running_image, target_disk
+from bootc.deploy.install import checks_disk, filesystem, partition, running_image, target_disk
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
+from bootc.deploy.install.checks_disk import DiskPlan, plan_disk
 from bootc.deploy.install.config import read_config
-from bootc.deploy.install.deploy_image import deploy_image
+from bootc.deploy.install.finalize import finalize_filesystem
+from bootc.deploy.install.installation import Opened, install
 from bootc.deploy.install.loader_installer import BootTarget
-from bootc.deploy.install.partition import TargetPartitions, create_partitions
-from bootc.deploy.install.request import Installed, InstallRequest
+from bootc.deploy.install.partition import Partition, TargetPartitions
+from bootc.deploy.install.request import DiskRequest, Installed
 from bootc.deploy.install.target_disk import BlankUnlessKept
-from bootc.errors import Error, doing
 from bootc.events import Message, Sink, stage
-from bootc.fs import mounts, process
-from bootc.fs.dir import Dir
-from bootc.fs.imageroot import ImageRoot
-from bootc.kernel import mount
-from bootc.oci import sigpolicy
-from bootc.oci.pull import Pulled, required_bytes
-from bootc.oci.source import Source, open_source
+from bootc.fs import loopback, mounts
 
 _UNKNOWN = "<unknown>"
+_SECTOR_BYTES = 512
 
 
-def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
-    """Partition a disk, install an image to it, and make it boot.
+def install_to_disk(request: DiskRequest, sink: Sink) -> Installed | None:
+    """Partition a disk, install an image to it, and make it boot; return None after a dry run.
 
     Raises:
         InstallRefused: the request cannot be met. The disk is unchanged.
@@ -53,110 +50,136 @@ def install_to_disk(request: InstallRequest, sink: Sink) -> Installed:
     if request.from_container:
         mounts.private_mount_namespace()
         running_image.mount_host_directories(request.source)
+    if request.via_loopback and not request.generic_image:
+        sink(Message("notice: --via-loopback implies --generic-image"))
+        request = dataclasses.replace(request, generic_image=True)
     machine = os.uname().machine
-    decisions = checks.check_host(request, read_config(machine), machine)
-    # Updates from a target whose signatures nobody checks would be refused from then on.
-    sigpolicy.require_checkable(request.target, decisions.signature)
-    with open_source(request.source, decisions.signature) as source:
-        checks.check_image(
-            decisions, source.manifest_raw, source.config_raw, required_bytes(source)
+    plan = plan_disk(request, read_config(machine), machine)
+    return install(request, DiskDestination(plan), sink)
+
+
+class DiskDestination:
+    """A disk, as the destination of an installation.
+
+    The methods are those of :class:`~bootc.deploy.install.installation.Destination`.
+    """
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: DiskPlan) -> None:
+        self._plan = plan
+
+    @property
+    def decisions(self) -> Decisions:
+        """The choices that all installations have."""
+        return self._plan.decisions
+
+    @property
+    def facts(self) -> Sequence[str]:
+        """Lines of upstream's installer."""
+        disk = self._plan.device
+        return (
+            f"Block setup: {checks_disk.BLOCK_SETUP}",
+            f"       Size: {disk.size_bytes}",
+            f"     Serial: {disk.serial or _UNKNOWN}",
+            f"      Model: {disk.model or _UNKNOWN}",
+            f" Partitions: {'Discoverable' if self._plan.discoverable else 'UUID'}",
         )
-        check_last_layer(decisions, source)
-        _check_loader(request, decisions, source)
-        _announce(request, decisions, source, sink)
-        if not request.from_container:
-            mounts.private_mount_namespace()
-        if request.wipe:
-            sink(Message(f"Wiping device {decisions.device.path}"))
-            target_disk.wipe(decisions.device)
-        pulled = _write_disk(request, decisions, source, sink)
-    sink(Message("Installation complete!"))
-    return Installed(
-        image_id=pulled.image_id,
-        manifest_digest=pulled.manifest_digest,
-        device=decisions.device.path,
-        bootloader=decisions.loader.name,
+
+    @property
+    def steps(self) -> Sequence[str]:
+        """The steps up to the mounted file systems."""
+        plan, path = self._plan, self._plan.device.path
+        root_size = "the rest" if plan.root_size_mib is None else f"{plan.root_size_mib} MiB"
+        esp = [] if plan.esp_size_mib is None else [f"EFI-SYSTEM {plan.esp_size_mib} MiB"]
+        table = ", ".join([*esp, f"root {root_size}"])
+        formats = [f"{plan.decisions.filesystem} on root"]
+        return (
+            *([f"Wipe {path}"] if plan.wipe else []),
+            f"Write a GPT to {path}: {table}",
+            f"Create {' and '.join([*(['FAT on EFI-SYSTEM'] if esp else []), *formats])}",
+        )
+
+    def check_room(self, needed_mib: int) -> None:
+        """Check the size that the root partition will have."""
+        self._plan.check_room(needed_mib)
+
+    @contextmanager
+    def opened(self, sink: Sink) -> Iterator[Opened]:
+        """Make the partitions and file systems, and mount them."""
+        plan, device = self._plan, self._plan.device
+        if plan.wipe:
+            sink(Message(f"Wiping device {device.path}"))
+            target_disk.wipe(device)
+        with BlankUnlessKept(device, sink) as disk, ExitStack() as stack:
+            with stage(sink, "partition", f"Partitioning {device.path}"):
+                node, layout = _partitioned(stack, plan)
+            with stage(sink, "format", f"Creating {self.decisions.filesystem} on {device.path}"):
+                root_uuid = filesystem.make_root(self.decisions.filesystem, layout.root.node)
+                if layout.esp is not None:
+                    filesystem.make_esp(layout.esp.node)
+            target = _mounted(stack, plan, node, layout, root_uuid)
+
+            def keep() -> None:
+                disk.keep()
+                partition.mark_finished(device.path, layout.root)
+
+            yield Opened(target, keep, lambda: _finalize(target), places=_places(plan, target))
+
+
+def _partitioned(stack: ExitStack, plan: DiskPlan) -> tuple[str, TargetPartitions]:
+    """Return the node of the disk, and its new partitions with their nodes."""
+    path, machine = plan.device.path, plan.decisions.machine
+    sizes = plan.root_size_mib, plan.esp_size_mib
+    if not plan.device.is_file:
+        return path, partition.create_partitions(path, machine, *sizes)
+    layout = partition.create_table(path, machine, *sizes)
+
+    def node_of(part: Partition | None) -> Partition | None:
+        if part is None:
+            return None
+        offset = part.first_sector * _SECTOR_BYTES
+        node = loopback.attached(path, offset=offset, size_bytes=part.size_bytes)
+        return dataclasses.replace(part, node=stack.enter_context(node))
+
+    root = node_of(layout.root)
+    assert root is not None, "the argument is not None"
+    disk = stack.enter_context(loopback.attached(path))
+    return disk, TargetPartitions(root, node_of(layout.esp), node_of(layout.bios_boot))
+
+
+def _mounted(
+    stack: ExitStack, plan: DiskPlan, disk: str, layout: TargetPartitions, root_uuid: uuid.UUID
+) -> BootTarget:
+    fstype = plan.decisions.filesystem.value
+    root = stack.enter_context(mounts.mounted(layout.root.node, fstype))
+    esp = None
+    if layout.esp is not None:
+        esp = stack.enter_context(
+            mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS)
+        )
+    return BootTarget(
+        disk=disk,
+        root=root,
+        root_uuid=str(root_uuid),
+        boot=stack.enter_context(root.ensure_dir("boot")),
+        boot_uuid=str(root_uuid),
+        root_kargs=("rw",) if plan.discoverable else (f"root=UUID={root_uuid}", "rw"),
+        esp=esp,
+        esp_partition=layout.esp,
+        bios_boot=layout.bios_boot,
     )
 
 
-def _check_loader(request: InstallRequest, decisions: Decisions, source: Source) -> None:
-    if not request.from_container:
-        has = partial(find_in_image, source)
-        loaders.require_in_image(decisions.loader, decisions.machine, has)
-        return
-    # The container has the files of the image.
-    with ImageRoot.open("/") as root:
-        loaders.require_in_image(decisions.loader, decisions.machine, partial(find_in_tree, root))
+def _finalize(target: BootTarget) -> None:
+    finalize_filesystem(target.root)
+    if target.esp is not None:
+        finalize_filesystem(target.esp)
 
 
-def _announce(request: InstallRequest, decisions: Decisions, source: Source, sink: Sink) -> None:
-    disk = decisions.device
-    for line in (
-        f"Installing image: {request.target}",
-        f"Digest: {source.manifest_digest}",
-        f"Block setup: {checks.BLOCK_SETUP}",
-        f"       Size: {disk.size_bytes}",
-        f"     Serial: {disk.serial or _UNKNOWN}",
-        f"      Model: {disk.model or _UNKNOWN}",
-        f" Partitions: {'Discoverable' if decisions.discoverable else 'UUID'}",
-    ):
-        sink(Message(line))
-    if decisions.signature is not None:
-        sink(Message(sigpolicy.notice()))
-    note_label(source, sink)
-
-
-def _write_disk(
-    request: InstallRequest, decisions: Decisions, source: Source, sink: Sink
-) -> Pulled:
-    with BlankUnlessKept(decisions.device, sink) as disk:
-        path = decisions.device.path
-        with stage(sink, "partition", f"Partitioning {path}"):
-            layout = create_partitions(
-                path, decisions.machine, decisions.root_size_mib, decisions.esp_size_mib
-            )
-        with stage(sink, "format", f"Creating {decisions.filesystem} on {layout.root.node}"):
-            root_uuid = filesystem.make_root(decisions.filesystem, layout.root.node)
-            if layout.esp is not None:
-                filesystem.make_esp(layout.esp.node)
-        with _mounted(layout, decisions, root_uuid) as target:
-            pulled = deploy_image(request, decisions, source, target, sink)
-            disk.keep()
-            with stage(sink, "finalize", "Finalizing the file systems"):
-                _finalize(target.root)
-                if target.esp is not None:
-                    _finalize(target.esp)
-    return pulled
-
-
-@contextmanager
-def _mounted(
-    layout: TargetPartitions, decisions: Decisions, root_uuid: uuid.UUID
-) -> Iterator[BootTarget]:
-    with ExitStack() as stack:
-        root = stack.enter_context(mounts.mounted(layout.root.node, decisions.filesystem.value))
-        esp = None
-        if layout.esp is not None:
-            esp = stack.enter_context(
-                mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS)
-            )
-        yield BootTarget(
-            disk=decisions.device.path,
-            root=root,
-            root_uuid=str(root_uuid),
-            boot=stack.enter_context(root.ensure_dir("boot")),
-            boot_uuid=str(root_uuid),
-            esp=esp,
-            esp_partition=layout.esp,
-            bios_boot=layout.bios_boot,
-        )
-
-
-def _finalize(directory: Dir) -> None:
-    """Trim a file system, write it back, and make it read-only."""
-    with doing(f"Finalizing {directory.path}"):
-        directory.sync()
-        # Trimming helps some disks; nothing depends on it.
-        with suppress(Error):
-            process.run(["fstrim", "--quiet-unsupported", directory.path])
-        mount.mount(None, directory.path, None, mount.MS_REMOUNT | mount.MS_RDONLY)
+def _places(plan: DiskPlan, target: BootTarget) -> Sequence[str]:
+    path = plan.device.path
+    lines = [f"        Root: {plan.decisions.filesystem} {target.root_uuid} on {path}"]
+    if target.esp_partition is not None:
+        lines.append(f"         ESP: {target.esp_partition.uuid} on {path}")
+    return lines

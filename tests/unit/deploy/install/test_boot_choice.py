@@ -6,44 +6,37 @@ from bootc.deploy.install.boot_choice import UkiRefused, check_uki, kernel_argum
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
-from bootc.deploy.install.target_disk import Device
 from bootc.formats.digest import Algorithm, Digest
 
 IMAGE_ID = Digest(Algorithm.SHA512, b"\xab" * 64)
-ROOT = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
 
 
 def decisions(
     *,
-    discoverable: bool = True,
     allow_missing_verity: bool = False,
     kargs: tuple[str, ...] = (),
+    karg_deletes: tuple[str, ...] = (),
     filesystem: Filesystem = Filesystem.EXT4,
 ) -> Decisions:
     return Decisions(
-        device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
         machine="x86_64",
         loader=SystemdBootInstaller(),
         filesystem=filesystem,
-        discoverable=discoverable,
         allow_missing_verity=allow_missing_verity,
-        root_size_mib=None,
         kargs=kargs,
+        karg_deletes=karg_deletes,
     )
 
 
-def arguments(what: Decisions, *kargs_d: str) -> list[str]:
-    return kernel_arguments(what, ROOT, IMAGE_ID, kargs_d)
+def arguments(what: Decisions, *kargs_d: str, root: tuple[str, ...] = ("rw",)) -> list[str]:
+    return kernel_arguments(what, root, IMAGE_ID, kargs_d)
 
 
-def test_a_root_that_is_found_by_its_type() -> None:
-    assert arguments(decisions()) == ["rw", f"composefs={'ab' * 64}"]
-
-
-def test_a_root_that_is_found_by_its_uuid() -> None:
-    assert arguments(decisions(discoverable=False)) == [
-        f"root=UUID={ROOT}",
+def test_the_arguments_of_the_root_come_first() -> None:
+    assert arguments(decisions(kargs=("quiet",)), root=("root=UUID=0", "rw")) == [
+        "root=UUID=0",
         "rw",
+        "quiet",
         f"composefs={'ab' * 64}",
     ]
 
@@ -80,6 +73,24 @@ def test_one_option_may_hold_several_arguments_and_quotes() -> None:
     assert arguments(decisions(kargs=('a b="c d"',)))[1:3] == ["a", 'b="c d"']
 
 
+@pytest.mark.parametrize(
+    ("deletes", "left"),
+    [
+        (("quiet",), ["root=", "rw", "quiet=user", "composefs=", "audit=1", "console=a"]),
+        (("quiet=1", "console=a"), ["root=", "rw", "quiet=user", "composefs=", "quiet", "audit=1"]),
+        (("audit quiet=1 root",), ["rw", "quiet=user", "composefs=", "quiet", "console=a"]),
+    ],
+)
+def test_deleted_arguments_are_those_of_disk_and_image(
+    deletes: tuple[str, ...], left: list[str]
+) -> None:
+    what = decisions(kargs=("quiet=user",), karg_deletes=deletes)
+    root = ("root=UUID=0", "rw")
+    found = arguments(what, "quiet", "quiet=1", "audit=1", "console=a", root=root)
+    shown = [arg.partition("=")[0] + "=" if arg[:4] in ("root", "comp") else arg for arg in found]
+    assert shown == left
+
+
 @pytest.mark.parametrize("tolerant", [True, False])
 def test_a_unified_kernel_image_may_demand_what_the_disk_has(tolerant: bool) -> None:
     check_uki(decisions(), missing_verity_allowed=tolerant)
@@ -107,6 +118,7 @@ def test_a_tolerant_unified_kernel_image_goes_anywhere(filesystem: Filesystem) -
             decisions(kargs=("debug quiet", "last")),
             "Cannot use externally specified kernel arguments with UKI: debug quiet",
         ),
+        (decisions(karg_deletes=("quiet",)), "Cannot delete kernel arguments of a UKI: quiet"),
     ],
 )
 def test_what_a_sealed_image_refuses(what: Decisions, words: str) -> None:

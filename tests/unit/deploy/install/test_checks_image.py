@@ -10,7 +10,6 @@ from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
-from bootc.deploy.install.target_disk import Device
 from bootc.formats import cmdline
 from bootc.formats.digest import DigestMismatch
 from bootc.formats.imgref import ImageReference
@@ -39,13 +38,10 @@ def look(
     lenient: bool = False,
 ) -> None:
     decisions = Decisions(
-        device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
         machine="x86_64",
         loader=SystemdBootInstaller(),
         filesystem=filesystem,
-        discoverable=True,
         allow_missing_verity=lenient or not filesystem.supports_verity,
-        root_size_mib=None,
         kargs=kargs,
     )
     with open_source(ImageReference.parse(layout.reference())) as source:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.config import ConfigError, InstallConfig, parse_config, read_config
+from bootc.deploy.install.config import (
+    ConfigError,
+    InstallConfig,
+    external_view,
+    parse_config,
+    read_config,
+    read_merged,
+)
 from bootc.errors import one_line
 
 
@@ -58,10 +65,14 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         root_fs_type="ext4",
         block=("direct", "tpm2-luks"),
         kargs=("console=ttyS0", "quiet"),
+        karg_deletes=("rhgb",),
         bootloader="systemd",
         discoverable_partitions=True,
         enforce_sigpolicy=True,
         esp_size_mib=3072,
+        stateroot="default",
+        root_mount_spec="LABEL=root",
+        boot_mount_spec="",
     )
 
 
@@ -146,6 +157,7 @@ def test_the_nested_file_system_type_wins(tmp_path: Path, text: str) -> None:
         ("[install.bootupd]\nx = 1", "unknown key install.bootupd.x"),
         ("[install]\nfilesystem = 'ext4'", "install.filesystem must be a table"),
         ("[install]\nkargs = 'quiet'", "install.kargs must be a list of strings"),
+        ("[install]\nkarg-deletes = ['composefs']", "install.karg-deletes: the kernel argument"),
         ("[install]\nkargs = [1]", "install.kargs must be a list of strings"),
         ("[install]\nkargs = ['a=\"']", "install.kargs: bad kernel argument 'a=\"'"),
         ('[install]\nkargs = ["a\\nb"]', "install.kargs: bad kernel argument"),
@@ -211,3 +223,76 @@ def test_a_fifo_in_place_of_a_file_is_an_error_and_no_wait(tmp_path: Path) -> No
     os.truncate(directory / "10.toml", 1 << 40)
     with pytest.raises(OSError, match="larger than"):
         read_config("x86_64", root=str(tmp_path))
+
+
+#: What upstream prints without a file.
+NULLS = dict.fromkeys(
+    (
+        "block",
+        "boot-mount-spec",
+        "bootloader",
+        "bootupd",
+        "discoverable-partitions",
+        "enforce-container-sigpolicy",
+        "filesystem",
+        "match-architectures",
+        "ostree",
+        "root-fs-type",
+        "root-mount-spec",
+        "stateroot",
+    )
+)
+
+
+def test_the_view_without_a_file(tmp_path: Path) -> None:
+    merged = read_merged("x86_64", root=str(tmp_path))
+    assert external_view(merged, everything=False) == NULLS
+    assert external_view(merged, everything=True) == NULLS
+
+
+def test_the_view_of_several_files(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "usr/lib",
+        "10.toml",
+        """
+        [install]
+        root-fs-type = "xfs"
+        kargs = ["a"]
+        match-architectures = ["x86_64"]
+        [install.ostree]
+        """,
+    )
+    put(
+        tmp_path,
+        "etc",
+        "20.toml",
+        """
+        [install]
+        kargs = ["b"]
+        karg-deletes = ["c"]
+        esp-size = "3G"
+        match-architectures = ["x86_64", "aarch64"]
+        [install.bootupd]
+        """,
+    )
+    merged = read_merged("x86_64", root=str(tmp_path))
+    expected = NULLS | {
+        "block": ["direct"],
+        "bootupd": {"skip-boot-uuid": None},
+        "esp-size": "3G",
+        "filesystem": {"root": {"type": "xfs"}},
+        "match-architectures": ["x86_64"],
+        "ostree": {},
+        "root-fs-type": "xfs",
+    }
+    assert external_view(merged, everything=False) == expected
+    arguments = {"kargs": ["a", "b"], "karg-deletes": ["c"]}
+    assert external_view(merged, everything=True) == expected | arguments
+
+
+def test_the_view_has_both_spellings_of_the_file_system(tmp_path: Path) -> None:
+    put(tmp_path, "etc", "10.toml", '[install.filesystem.root]\ntype = "btrfs"\n')
+    put(tmp_path, "etc", "20.toml", '[install]\nroot-fs-type = "ext4"\n')
+    view = external_view(read_merged("x86_64", root=str(tmp_path)), everything=False)
+    assert (view["root-fs-type"], view["filesystem"]) == ("btrfs", {"root": {"type": "btrfs"}})

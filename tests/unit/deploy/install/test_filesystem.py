@@ -20,7 +20,7 @@ UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
 @pytest.mark.parametrize(
     ("name", "argv"),
     [
-        ("ext4", f"mkfs.ext4 -q -b 4096 -U {UUID} -O verity -L root /dev/vda3"),
+        ("ext4", f"mkfs.ext4 -q -b 4096 -m 1 -U {UUID} -O verity -L root /dev/vda3"),
         ("btrfs", f"mkfs.btrfs -q -f -U {UUID} -L root /dev/vda3"),
         ("xfs", f"mkfs.xfs -q -f -m uuid={UUID} -L root /dev/vda3"),
     ],
@@ -44,7 +44,20 @@ def test_the_root_gets_the_uuid_that_is_returned(commands: Commands) -> None:
     mkfs = commands.mock("mkfs.ext4")
     fs_uuid = make_root(Filesystem.EXT4, "/dev/vda3")
     assert mkfs.calls == [
-        ["-q", "-b", "4096", "-U", str(fs_uuid), "-O", "verity", "-L", "root", "/dev/vda3"],
+        [
+            "-q",
+            "-b",
+            "4096",
+            "-m",
+            "1",
+            "-U",
+            str(fs_uuid),
+            "-O",
+            "verity",
+            "-L",
+            "root",
+            "/dev/vda3",
+        ],
     ]
 
 

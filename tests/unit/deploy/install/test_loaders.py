@@ -1,24 +1,27 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_grub import GrubBiosInstaller
-from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.loaders import choose_loader, finds_root_by_type, require_in_image
+from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
+from bootc.fs.dir import Dir
 
 IMAGE = ImageReference("registry", "example.com/os:1")
 BOOT_IMAGE, MKIMAGE = "usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage"
 
 
 def request(bootloader: str | None) -> InstallRequest:
-    return InstallRequest("/dev/vda", IMAGE, IMAGE, bootloader=bootloader)
+    return InstallRequest(source=IMAGE, target=IMAGE, bootloader=bootloader)
 
 
 def choose(
@@ -100,3 +103,15 @@ def test_an_argument_that_grub_would_change_is_refused() -> None:
     GrubBiosInstaller().check_kernel_arguments(('a="b c"', "quiet"))
     with pytest.raises(InstallRefused, match=r"cannot pass on the kernel argument 'a=.*b'"):
         GrubBiosInstaller().check_kernel_arguments(("quiet", "a=\\b"))
+
+
+def test_the_menu_is_on_the_extended_boot_loader_partition(tmp_path: Path) -> None:
+    with Dir.open(tmp_path) as esp, Dir.open(tmp_path) as boot, Dir.open(tmp_path) as root:
+        partition = Partition("/dev/vda1", "", 1 << 20)
+        target = BootTarget("/dev/vda", root, "", root, "", esp=esp, esp_partition=partition)
+        loader = choose_loader(request(None), InstallConfig())
+        dirs = loader.boot_dirs(target, BootType.BLS)
+        assert (dirs.menu, dirs.binaries, dirs.programs) == (esp, esp, None)
+        beside = dataclasses.replace(target, xbootldr=boot)
+        dirs = loader.boot_dirs(beside, BootType.UKI)
+        assert (dirs.menu, dirs.binaries, dirs.programs) == (boot, boot, esp)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 
@@ -22,6 +23,7 @@ from support.commands import Commands
 LABEL = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
 BIOS_BOOT_TYPE = "21686148-6449-6e6f-744e-656564454649"
 ESP_TYPE = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+BIOS_TYPE = "21686148-6449-6e6f-744e-656564454649"
 ROOT_TYPE = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
 MIB = 1 << 20
 
@@ -33,7 +35,7 @@ def test_the_script_on_x86_64() -> None:
         "size=1MiB, bootable, type=21686148-6449-6E6F-744E-656564454649, "
         'name="BIOS-BOOT"\n'
         'size=1024MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="EFI-SYSTEM"\n'
-        'type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, name="root"\n'
+        'type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709, name="bootc-unfinished"\n'
     )
 
 
@@ -42,7 +44,7 @@ def test_the_script_on_aarch64_with_a_size() -> None:
         "label: gpt\n"
         "label-id: 0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0\n"
         'size=1024MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="EFI-SYSTEM"\n'
-        'size=10240MiB, type=b921b045-1df0-41c3-af44-4c6f280d3fae, name="root"\n'
+        'size=10240MiB, type=b921b045-1df0-41c3-af44-4c6f280d3fae, name="bootc-unfinished"\n'
     )
 
 
@@ -106,10 +108,12 @@ def test_a_table_as_sfdisk_tells_it(commands: Commands) -> None:
            "uuid": "0B1C2D3E-4F50-4162-8384-95A6B7C8D9E0"}]}}'
         """,
     )
-    assert read_table("/dev/vda") == (
-        Partition("/dev/vda1", "21686148-6449-6e6f-744e-656564454649", MIB, "", 256, 256),
+    table = read_table("/dev/vda")
+    assert table == (
+        Partition("/dev/vda1", BIOS_TYPE, MIB, "", 256, 256, "BIOS-BOOT"),
         Partition("/dev/vda2", ESP_TYPE, 1024 * MIB, str(LABEL), 512, 262144),
     )
+    assert [row.number for row in table] == [1, 2]
     assert sfdisk.calls == [["--json", "/dev/vda"]]
 
 
@@ -134,7 +138,7 @@ def test_the_layout_of_a_disk_without_an_esp() -> None:
     script = sfdisk_script("x86_64", LABEL, None, None)
     assert [row.partition("type=")[2] for row in script.splitlines()[2:]] == [
         '21686148-6449-6E6F-744E-656564454649, name="BIOS-BOOT"',
-        f'{ROOT_TYPE}, name="root"',
+        f'{ROOT_TYPE}, name="bootc-unfinished"',
     ]
     assert partition.fixed_size_mib("x86_64", None) == 3
     bios, root = Partition("/dev/a1", BIOS_BOOT_TYPE, MIB), Partition("/dev/a2", ROOT_TYPE, MIB)
@@ -175,3 +179,13 @@ def test_a_table_that_makes_no_sense(commands: Commands, table: object, what: st
     commands.mock("sfdisk", f"echo '{json.dumps(table)}'")
     with pytest.raises(CommandFailed, match=f"^sfdisk --json /dev/vda failed: .*: {what}$"):
         read_table("/dev/vda")
+
+
+def test_a_table_is_unfinished_until_it_is_marked(commands: Commands) -> None:
+    root = Partition("/dev/nvme0n1p3", ROOT_TYPE, MIB, name="bootc-unfinished", number=3)
+    assert partition.is_unfinished((Partition("/dev/nvme0n1p1", "x", MIB, name="root"), root))
+    assert not partition.is_unfinished((dataclasses.replace(root, name="root"),))
+    sfdisk = commands.mock("sfdisk")
+    partition.mark_finished("/dev/nvme0n1", root)
+    (call,) = sfdisk.calls
+    assert call[-4:] == ["--part-label", "/dev/nvme0n1", "3", "root"]

@@ -1,0 +1,130 @@
+"""The decisions and checks of an installation to a whole disk, before the disk is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bootc.deploy.install import checks, filesystem, loaders, partition, target_disk
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.config import InstallConfig
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.partition import MIB
+from bootc.deploy.install.request import DiskRequest, InstallRefused
+from bootc.deploy.install.target_disk import Device
+
+BLOCK_SETUP = "direct"
+_TOOLS = ("lsblk", "partx", "sfdisk", "wipefs")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlan:
+    """What happens to the disk.
+
+    Attributes:
+        decisions: The choices that all installations have.
+        device: The disk.
+        wipe: Whether data on it is overwritten.
+        discoverable: Whether the machine finds its root partition by the partition's type.
+        root_size_mib: The size of the root partition, or None for the rest of the disk.
+        esp_size_mib: The size of the ESP, or None for a disk without it.
+    """
+
+    decisions: Decisions
+    device: Device
+    wipe: bool = False
+    discoverable: bool = False
+    root_size_mib: int | None = None
+    esp_size_mib: int | None = None
+
+    def check_room(self, needed_mib: int) -> None:
+        """Check that the root file system will have this size.
+
+        Raises:
+            InstallRefused: it is smaller.
+        """
+        if self.root_size_mib is not None:
+            what, have_mib = "the root partition", self.root_size_mib
+        else:
+            what, have_mib = self.device.path, self.device.size_bytes // MIB
+            needed_mib += partition.fixed_size_mib(self.decisions.machine, self.esp_size_mib)
+        if have_mib < needed_mib:
+            raise InstallRefused(
+                f"{what} is too small for the image: it has {have_mib} MiB, "
+                f"at least {needed_mib} MiB are needed"
+            )
+
+
+def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) -> DiskPlan:
+    """Decide how to install to a disk, and check that this machine can.
+
+    Args:
+        request: The user's request.
+        config: The install configuration; None if there is no file.
+        machine: The architecture of this machine, as ``uname -m`` prints it.
+
+    Raises:
+        InstallRefused: the request cannot be met, or the disk must not be written.
+        UnknownFilesystem: the type of the root file system is unknown.
+        UnsupportedMachine: there is no partition layout for this machine.
+        ToolMissing: a program is not installed.
+    """
+    checks.require_root()
+    known = config or InstallConfig()
+    root_fs = _choose_filesystem(request, config)
+    _choose_block_setup(request, known)
+    decisions = checks.decide(request, known, machine, root_fs)
+    loader = decisions.loader
+    partition.require_layout(machine)
+    esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
+    checks.check_tools((*loader.tools, *_TOOLS, *esp_tools, root_fs.tool))
+    inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect
+    disk = inspect(request.device)
+    unfinished = target_disk.check_may_be_written(disk, wipe=request.wipe)
+    esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
+    fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
+    _check_size(disk, fixed_size_mib, request.root_size_mib)
+    checks.check_kernel(decisions)
+    return DiskPlan(
+        decisions=decisions,
+        device=disk,
+        wipe=request.wipe or unfinished,
+        discoverable=loaders.finds_root_by_type(loader, request, known),
+        root_size_mib=request.root_size_mib,
+        esp_size_mib=esp_size_mib,
+    )
+
+
+def _choose_filesystem(request: DiskRequest, config: InstallConfig | None) -> Filesystem:
+    if request.filesystem is None and config is None:
+        raise InstallRefused(
+            "No install configuration found, and no filesystem specified",
+            hint="name one with --filesystem",
+        )
+    name = request.filesystem or (config.root_fs_type if config else None)
+    if name is None:
+        raise InstallRefused("No root filesystem specified", hint="name one with --filesystem")
+    return Filesystem.named(name)
+
+
+def _choose_block_setup(request: DiskRequest, config: InstallConfig) -> None:
+    asked = request.block_setup or config.block[0]
+    if asked not in config.block:
+        raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
+    if asked != BLOCK_SETUP:
+        raise InstallRefused(
+            f"block setup {asked} is not supported yet by this version",
+            hint=f"use --block-setup {BLOCK_SETUP}",
+        )
+
+
+def _esp_size_mib(disk: Device, config: InstallConfig) -> int:
+    return config.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
+
+
+def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) -> None:
+    needed_mib = fixed_size_mib + (checks.SLACK_MIB if root_size_mib is None else root_size_mib)
+    have_mib = disk.size_bytes // MIB
+    if have_mib < needed_mib:
+        raise InstallRefused(
+            f"{disk.path} is too small: it has {have_mib} MiB, at least {needed_mib} MiB are needed"
+        )

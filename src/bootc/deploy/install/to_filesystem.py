@@ -1,0 +1,306 @@
+"""``bootc install to-filesystem`` and ``to-existing-root``: installs to file systems that exist.
+
+Promises:
+
+- Before the boot entry, a failure or an interruption removes what the installation created in the
+  root file system. It says so, or what is left. Programs of the boot loader on the ESP are left.
+- With ``--replace alongside`` the old system boots until the new one is complete, except for its
+  boot entry.
+- Nothing is unmounted that the user mounted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS, filesystem_on
+from bootc.deploy.install import checks, clearing, filesystem, running_image
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.clearing import UndoneUnlessKept
+from bootc.deploy.install.config import InstallConfig, read_config
+from bootc.deploy.install.finalize import finalize_filesystem
+from bootc.deploy.install.installation import Opened, install
+from bootc.deploy.install.loader_installer import BootTarget
+from bootc.deploy.install.loaders import choose_loader
+from bootc.deploy.install.partition import MIB
+from bootc.deploy.install.request import FilesystemRequest, Installed, InstallRefused, Replace
+from bootc.deploy.install.root_spec import root_arguments
+from bootc.deploy.install.target_filesystem import (
+    TargetFilesystems,
+    TargetMount,
+    check_empty,
+    check_no_other_mounts,
+    find_filesystems,
+)
+from bootc.events import Message, Sink
+from bootc.fs import host_mounts, mounts
+from bootc.fs.dir import Dir
+from bootc.repository import layout
+
+_TOOLS = ("blkid", "lsblk")
+#: Time to think before the running system is overwritten.
+_DELAY_S = 20.0
+_HOST = "/proc/1/root"
+_WARNING = (
+    "----------------------------",
+    "WARNING: This operation will OVERWRITE THE BOOTED HOST ROOT FILESYSTEM and is NOT REVERSIBLE.",
+    f"Waiting {_DELAY_S:.0f} s to continue; interrupt (Control-C) to cancel.",
+    "----------------------------",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemPlan:
+    """What happens to the file systems.
+
+    Attributes:
+        decisions: The choices that all installations have.
+        found: The file systems.
+        root_kargs: The kernel arguments that mount them.
+        ours: Names in the root that an unfinished installation left.
+    """
+
+    decisions: Decisions
+    found: TargetFilesystems
+    root_kargs: tuple[str, ...]
+    ours: tuple[str, ...] = ()
+
+
+def install_to_filesystem(request: FilesystemRequest, sink: Sink) -> Installed | None:
+    """Install an image to mounted file systems; return None after a dry run.
+
+    Raises:
+        InstallRefused: the request cannot be met. Nothing was changed.
+        Error, OSError: the installation failed.
+    """
+    if request.from_container:
+        mounts.private_mount_namespace()
+        running_image.mount_host_directories(request.source)
+    machine = os.uname().machine
+    plan = plan_filesystem(request, read_config(machine) or InstallConfig(), machine)
+    return install(request, FilesystemDestination(request, plan), sink)
+
+
+def install_to_existing_root(request: FilesystemRequest, sink: Sink) -> Installed | None:
+    """Install an image to the root file system of the running system.
+
+    The root of the request is where the user mounted it. If that does not exist, the root of the
+    host is mounted, with all that is mounted below it.
+
+    Raises:
+        As :func:`install_to_filesystem`.
+    """
+    if os.path.exists(request.root):
+        return install_to_filesystem(request, sink)
+    checks.require_root()
+    mounts.private_mount_namespace()
+    with host_mounts.attached_host_root() as path:
+        return install_to_filesystem(dataclasses.replace(request, root=path), sink)
+
+
+def plan_filesystem(
+    request: FilesystemRequest, config: InstallConfig, machine: str
+) -> FilesystemPlan:
+    """Decide how to install to mounted file systems, and check that this machine can.
+
+    Raises:
+        InstallRefused: the request cannot be met, or the file systems must not be written.
+        UnknownFilesystem: bootc cannot use the root file system.
+        ToolMissing: a program is not installed.
+    """
+    checks.require_root()
+    loader = choose_loader(request, config)
+    checks.check_tools((*loader.tools, *_TOOLS))
+    found = find_filesystems(request.root, loader)
+    decisions = checks.decide(request, config, machine, found.filesystem)
+    reason = filesystem.lacks_verity(found.filesystem, found.root.device)
+    if reason is not None and not decisions.allow_missing_verity:
+        raise InstallRefused(reason, hint="enable it, or give --allow-missing-verity")
+    checks.check_kernel(decisions)
+    ours = _check_content(request, found)
+    return FilesystemPlan(decisions, found, root_arguments(request, config, found), tuple(ours))
+
+
+def _check_content(request: FilesystemRequest, found: TargetFilesystems) -> Sequence[str]:
+    """Check the content of the root, and return the names in it that are removed."""
+    with Dir.open(found.path) as root:
+        ours = clearing.leftovers(root)
+        installed = layout.REPOSITORY not in ours and root.exists(layout.REPOSITORY)
+    if request.replace is Replace.WIPE:
+        check_no_other_mounts(found)
+        return ours
+    if installed:
+        raise InstallRefused(
+            f"{found.path} has an installation of bootc already",
+            hint="bootc switch changes its image; --replace wipe removes everything",
+        )
+    if request.replace is None:
+        check_empty(found, ours)
+    return ours
+
+
+class FilesystemDestination:
+    """Mounted file systems, as the destination of an installation.
+
+    The methods are those of :class:`~bootc.deploy.install.installation.Destination`.
+    """
+
+    __slots__ = ("_plan", "_request")
+
+    def __init__(self, request: FilesystemRequest, plan: FilesystemPlan) -> None:
+        self._request = request
+        self._plan = plan
+
+    @property
+    def decisions(self) -> Decisions:
+        """The choices that all installations have."""
+        return self._plan.decisions
+
+    @property
+    def facts(self) -> Sequence[str]:
+        """The file systems."""
+        return tuple(_places(self._plan.found))
+
+    @property
+    def steps(self) -> Sequence[str]:
+        """The steps before the pull."""
+        path = self._plan.found.path
+        if self._request.replace is Replace.WIPE:
+            return (f"Remove everything in {path}, and later the content of the boot partitions",)
+        if self._request.replace is Replace.ALONGSIDE:
+            return (f"Keep everything in {path}, but later not the content of the boot partitions",)
+        return ()
+
+    def check_room(self, needed_mib: int) -> None:
+        """Check the free space, or all space if everything is removed."""
+        volume = os.statvfs(self._plan.found.path)
+        wipe = self._request.replace is Replace.WIPE
+        have_mib = volume.f_frsize * (volume.f_blocks if wipe else volume.f_bavail) // MIB
+        if have_mib < needed_mib:
+            raise InstallRefused(
+                f"{self._plan.found.path} is too small for the image: it has {have_mib} MiB, "
+                f"at least {needed_mib} MiB are needed"
+            )
+
+    @contextmanager
+    def opened(self, sink: Sink) -> Iterator[Opened]:
+        """Mount the ESP if it is not mounted, and remove what shall be replaced."""
+        request, found = self._request, self._plan.found
+        if not request.acknowledge_destructive and _is_host(found.path):
+            for line in _WARNING:
+                sink(Message(line))
+            time.sleep(_DELAY_S)
+        with ExitStack() as stack:
+            target = _open_target(stack, self._plan)
+            if request.replace is Replace.WIPE:
+                sink(Message("Wiping contents of root"))
+                clearing.remove(target.root, target.root.names())
+            else:
+                clearing.remove(target.root, self._plan.ours)
+            undone = stack.enter_context(UndoneUnlessKept(target.root, sink))
+            if not target.separate_boot:
+                # The directory may be new, or an older one was removed.
+                boot = stack.enter_context(target.root.ensure_dir("boot"))
+                target = dataclasses.replace(target, boot=boot)
+            partitions = _BootPartitions(target)
+            opened = Opened(
+                target,
+                undone.keep,
+                lambda: _finalize(target, skip=request.skip_finalize),
+                None if request.replace is None else partitions.clear,
+                _places(found),
+            )
+            try:
+                yield opened
+            except BaseException:
+                if partitions.are_cleared and not undone.is_kept:
+                    sink(Message("The old boot loader is removed, and the new one boots nothing"))
+                raise
+
+
+def _open_target(stack: ExitStack, plan: FilesystemPlan) -> BootTarget:
+    found = plan.found
+    root = stack.enter_context(Dir.open(found.path))
+    boot = root if found.boot is None else _entered(stack, found.boot)
+    esp = None if found.esp is None else _entered(stack, found.esp, ESP_FILESYSTEM, ESP_OPTIONS)
+    xbootldr = None
+    if found.xbootldr is not None:
+        xbootldr = _entered(stack, found.xbootldr, ESP_FILESYSTEM, ESP_OPTIONS)
+    return BootTarget(
+        disk=found.disk,
+        root=root,
+        root_uuid=found.root.uuid,
+        boot=boot,
+        boot_uuid=(found.boot or found.root).uuid,
+        separate_boot=found.boot is not None,
+        esp=esp,
+        esp_partition=found.esp_partition,
+        xbootldr=xbootldr,
+        root_kargs=plan.root_kargs,
+    )
+
+
+def _entered(stack: ExitStack, part: TargetMount, fstype: str = "", options: str = "") -> Dir:
+    """Open a file system where it is mounted, else mount it until the stack is closed."""
+    if part.path is not None:
+        return stack.enter_context(Dir.open(part.path))
+    fstype = fstype or filesystem_on(part.device)
+    return stack.enter_context(mounts.mounted(part.device, fstype, options=options))
+
+
+def _file_systems(target: BootTarget) -> Iterator[Dir]:
+    yield target.root
+    if target.separate_boot:
+        yield target.boot
+    for directory in (target.xbootldr, target.esp):
+        if directory is not None:
+            yield directory
+
+
+class _BootPartitions:
+    """The places of an old boot loader, with its menus and kernels."""
+
+    __slots__ = ("_target", "are_cleared")
+
+    def __init__(self, target: BootTarget) -> None:
+        self._target = target
+        self.are_cleared = False
+
+    def clear(self) -> None:
+        """Remove everything in them."""
+        self.are_cleared = True
+        for directory in (self._target.boot, self._target.xbootldr, self._target.esp):
+            if directory is not None:
+                clearing.remove(directory, directory.names())
+
+
+def _finalize(target: BootTarget, *, skip: bool) -> None:
+    for directory in _file_systems(target):
+        if skip:
+            directory.sync()
+        else:
+            finalize_filesystem(directory)
+
+
+def _is_host(path: str) -> bool:
+    """Tell whether a directory is on the root file system of the running system."""
+    device = os.stat(path).st_dev
+    for host in (_HOST, f"{_HOST}/sysroot"):
+        if os.path.isdir(host) and os.stat(host).st_dev == device:
+            return True
+    return False
+
+
+def _places(found: TargetFilesystems) -> Sequence[str]:
+    root = f"        Root: {found.filesystem} {found.root.uuid} on {found.root.device}"
+    others = (
+        ("        Boot", found.boot),
+        ("    XBOOTLDR", found.xbootldr),
+        ("         ESP", found.esp),
+    )
+    return (root, *(f"{name}: {part.uuid} on {part.device}" for name, part in others if part))

@@ -1,0 +1,68 @@
+"""The command line of an installer, also on a kernel without vfat: the ESP is ext4 there.
+
+:func:`run` runs it as a program of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+#: A fake bootctl: the loader is on the ESP afterwards.
+BOOTCTL = """
+[ "$1" = --version ] && { echo 'systemd 257 (257.1)'; exit; }
+mkdir -p "$3/boot/EFI/systemd" && : >"$3/boot/EFI/systemd/systemd-bootx64.efi"
+"""
+_TESTS = Path(__file__).parents[1]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """Return the command that runs ``bootc install`` with these arguments."""
+    return [sys.executable, "-m", "support.installer", "install", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ``bootc install`` with these arguments."""
+    environment = {**os.environ, "PYTHONPATH": str(_TESTS)}
+    argv = command(*arguments)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+
+
+def esp_filesystem() -> str:
+    """Return the type of file system that takes the place of FAT."""
+    return "vfat" if "\tvfat\n" in Path("/proc/filesystems").read_text("ascii") else "ext4"
+
+
+def make_esp(device: str) -> None:
+    """Make the file system of an ESP."""
+    tool = ["mkfs.fat"] if esp_filesystem() == "vfat" else ["mkfs.ext4", "-q", "-F"]
+    subprocess.run([*tool, device], check=True)
+
+
+def without_vfat() -> None:
+    """Let the installer make and mount ext4 where it would make FAT."""
+    from bootc.boot import partitions
+
+    partitions.ESP_FILESYSTEM = "ext4"
+    partitions.ESP_OPTIONS = ""
+    # The modules that import the names come after the change.
+    from bootc.deploy.install import filesystem
+    from bootc.fs import process
+
+    filesystem.ESP_TOOL = "mkfs.ext4"
+    filesystem.make_esp = lambda device: process.run(["mkfs.ext4", "-q", device])  # type: ignore[assignment,misc]
+
+
+def main() -> int:
+    """Run the command."""
+    if esp_filesystem() != "vfat":
+        without_vfat()
+    from bootc.cli.main import main as cli
+
+    return cli(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
