@@ -89,8 +89,6 @@ def decide(
     """
     loader = loaders.choose_loader(request, config)
     _check_stateroot(request.stateroot or config.stateroot)
-    if machine not in loader.machines:
-        raise InstallRefused(f"{loader.title} does not start a machine of architecture {machine}")
     kargs = (*config.kargs, *request.kargs)
     _check_kargs(kargs)
     loader.check_kernel_arguments(kargs)
@@ -109,6 +107,18 @@ def decide(
         root_keys=None if keys_file is None else read_keys(keys_file),
         signature=Signature() if enforce else None,
     )
+
+
+def check_machine(decisions: Decisions) -> None:
+    """Check that the boot loader starts machines of this architecture.
+
+    Raises:
+        InstallRefused: it does not.
+    """
+    if decisions.machine not in decisions.loader.machines:
+        raise InstallRefused(
+            f"{decisions.loader.title} does not start a machine of architecture {decisions.machine}"
+        )
 
 
 def check_tools(names: Iterable[str]) -> None:

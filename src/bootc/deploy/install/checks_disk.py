@@ -75,6 +75,7 @@ def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) 
     decisions = checks.decide(request, known, machine, root_fs)
     loader = decisions.loader
     partition.require_layout(machine)
+    checks.check_machine(decisions)
     esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
     checks.check_tools((*loader.tools, *_TOOLS, *esp_tools, root_fs.tool))
     inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect

@@ -118,6 +118,7 @@ def plan_filesystem(
     checks.check_tools((*loader.tools, *_TOOLS))
     found = find_filesystems(request.root, loader)
     decisions = checks.decide(request, config, machine, found.filesystem)
+    checks.check_machine(decisions)
     reason = filesystem.lacks_verity(found.filesystem, found.root.device)
     if reason is not None and not decisions.allow_missing_verity:
         raise InstallRefused(reason, hint="enable it, or give --allow-missing-verity")
