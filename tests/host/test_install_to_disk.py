@@ -231,7 +231,7 @@ def test_interruptions_at_any_moment(layout: images.Layout, disk_image: Path, ki
             if completed:
                 wipe(inspect(target) if kind == "device" else inspect_file(target))
             argv = installer.command(*arguments(layout, target, *options))
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+            environment = {**os.environ, "PYTHONPATH": installer.PYTHONPATH}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
             with children.running(argv, env=environment, **pipes) as run:
                 time.sleep(chance.random() * whole_s)

@@ -15,7 +15,8 @@ BOOTCTL = """
 [ "$1" = --version ] && { echo 'systemd 257 (257.1)'; exit; }
 mkdir -p "$3/boot/EFI/systemd" && : >"$3/boot/EFI/systemd/systemd-bootx64.efi"
 """
-_TESTS = Path(__file__).parents[1]
+_TOP = Path(__file__).parents[2]
+PYTHONPATH = f"{_TOP}/tests{os.pathsep}{_TOP}/src"
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -25,7 +26,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run ``bootc install`` with these arguments."""
-    environment = {**os.environ, "PYTHONPATH": str(_TESTS)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     argv = command(*arguments)
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 

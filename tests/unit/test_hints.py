@@ -18,13 +18,20 @@ COMMANDS = commands_for()
 #: Whose options the messages of a module may name without naming the command: those that run
 #: it. A module that others than these run has to leave that to them.
 RUN_BY = {
+    "deploy/install/root_spec.py": ["install to-filesystem"],
+    "deploy/install/target_filesystem.py": ["install to-filesystem", "install to-existing-root"],
+    "deploy/install/to_filesystem.py": ["install to-filesystem", "install to-existing-root"],
     "deploy/install/": ["install to-disk"],
     "deploy/upgrade.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
     "cli/verbs/container/digest.py": ["container compute-composefs-digest"],
     "cli/verbs/container/export.py": ["container export"],
     "cli/verbs/container/inspect.py": ["container inspect"],
-    "cli/verbs/install.py": ["install to-disk"],
+    "cli/verbs/install.py": [
+        "install to-disk",
+        "install to-filesystem",
+        "install to-existing-root",
+    ],
     "cli/verbs/status.py": ["status"],
     "cli/verbs/switch.py": ["switch"],
     "cli/verbs/upgrade.py": ["upgrade"],
@@ -51,6 +58,7 @@ NOT_OURS = {
     "cli/verbs/container/digest.py": {"--privileged"},
     "deploy/install/running_image.py": {"--privileged", "--pid"},
     "fs/host_mounts.py": {"--privileged", "--pid"},
+    "deploy/install/target_filesystem.py": {"--bind"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
 }
 #: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and

@@ -124,6 +124,10 @@ def test_every_empty_value_is_wrong_usage() -> None:
             assert "the value is empty" in caught.value.message, (words, option.flags)
     assert taking == {
         "install to-disk --karg",
+        "install to-filesystem --karg",
+        "install to-filesystem --root-mount-spec",
+        "install to-filesystem --boot-mount-spec",
+        "install to-existing-root --karg",
         "internals cfs oci prepare-boot --cmdline",
         "loader-entries set-options-for-source --options",
     }

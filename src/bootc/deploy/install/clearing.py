@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 #: The file with the names.
 UNFINISHED = ".bootc-unfinished"
 #: What an installation creates in the physical root.
-_CREATED = (layout.REPOSITORY, layout.STATE_DEPLOY.partition("/")[0], "ostree", "boot", aleph.NAME)
+_CREATED = (layout.REPOSITORY, "state", "ostree", "boot", aleph.NAME)
 _MAX_BYTES = 1 << 12
 
 

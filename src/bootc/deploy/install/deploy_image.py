@@ -35,7 +35,7 @@ from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import Origin
+from bootc.formats.origin import BootType, Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
@@ -93,23 +93,13 @@ def deploy_image(
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
-        _check_boot_room(booting, boot, cleared=clear_boot is not None)
-        if clear_boot is not None:
-            with stage(sink, "clear", "Removing the old boot loader and its menu"):
-                clear_boot()
+        _make_boot_room(booting, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(
                 booting, pulled.root, image, repository, request.generic_image
             )
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
-            origin = Origin(
-                image=request.target,
-                boot_type=booting.boot_type,
-                boot_digest=boot_digest,
-                manifest_digest=pulled.manifest_digest,
-                signature=decisions.signature,
-                record=loader.record(target),
-            )
+            origin = _origin(request, decisions, target, pulled, booting.boot_type, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
@@ -136,14 +126,17 @@ def _write_boot_files(
         return loader.write_kernel(deployment, boot)
 
 
-def _check_boot_room(booting: Booting, boot: BootDirs, *, cleared: bool) -> None:
-    """Check that the kernel will fit, before the boot loader is written.
+def _make_boot_room(
+    booting: Booting, boot: BootDirs, clear_boot: Callable[[], None] | None, sink: Sink
+) -> None:
+    """Check that the kernel will fit, before the boot loader is written, and remove an old one.
 
     Raises:
-        NoSpaceOnBoot: it will not.
+        NoSpaceOnBoot: it will not. The old boot loader is not removed.
+        Error, OSError: removing failed.
     """
     free_bytes, cluster_bytes = free_space(boot.binaries)
-    if cleared:
+    if clear_boot is not None:
         volume = os.statvfs(boot.binaries.fileno())
         free_bytes = volume.f_frsize * volume.f_blocks
     try:
@@ -151,6 +144,27 @@ def _check_boot_room(booting: Booting, boot: BootDirs, *, cleared: bool) -> None
     except NoSpaceOnBoot as exc:
         exc.hint = "make room on the partition, or make it larger"
         raise
+    if clear_boot is not None:
+        with stage(sink, "clear", "Removing the old boot loader and its menu"):
+            clear_boot()
+
+
+def _origin(
+    request: InstallRequest,
+    decisions: Decisions,
+    target: BootTarget,
+    pulled: Pulled,
+    boot_type: BootType,
+    boot_digest: str,
+) -> Origin:
+    return Origin(
+        image=request.target,
+        boot_type=boot_type,
+        boot_digest=boot_digest,
+        manifest_digest=pulled.manifest_digest,
+        signature=decisions.signature,
+        record=decisions.loader.record(target),
+    )
 
 
 def _new_repository(root: Dir, decisions: Decisions) -> Repository:

@@ -10,6 +10,7 @@ import logging
 import os
 from contextlib import suppress
 
+from bootc.deploy.install import aleph
 from bootc.deploy.install.clearing import UNFINISHED
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing
@@ -17,7 +18,6 @@ from bootc.fs import mounts, process
 from bootc.fs.dir import Dir
 from bootc.fs.interruption import undisturbed
 from bootc.kernel import files, mount
-from bootc.repository import layout
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def finalize_installation(path: str) -> list[str]:
     if not any(entry.path == real for entry in mounts.read_mounts()):
         raise InstallRefused(f"Not a mountpoint: {real}")
     with Dir.open(real) as root:
-        if root.exists(UNFINISHED) or not root.exists(layout.STATE_DEPLOY):
+        if root.exists(UNFINISHED) or not root.exists(aleph.NAME):
             raise InstallRefused(
                 f"{real} has no complete installation", hint="run bootc install to-filesystem first"
             )

@@ -137,8 +137,8 @@ def _check_content(request: FilesystemRequest, found: TargetFilesystems) -> Sequ
         return ours
     if installed:
         raise InstallRefused(
-            f"{found.path} has an installation of bootc already",
-            hint="bootc switch changes its image; --replace wipe removes everything",
+            f"{found.path} has an installation already",
+            hint="--replace wipe removes everything; to change only its image: bootc switch",
         )
     if request.replace is None:
         check_empty(found, ours)
