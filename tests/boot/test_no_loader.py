@@ -58,7 +58,7 @@ def test_a_life_without_a_boot_loader(
         update_registry,
         first,
         name="none",
-        directory=tmp_path / "installed",
+        directory=tmp_path,
         logs=logs,
         command=f"{INSTALL_WITH} none",
     )

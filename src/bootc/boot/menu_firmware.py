@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootc.boot import menu_write
-from bootc.boot.fallback import fallback_bytes, has_other_addons, write_fallback
+from bootc.boot.fallback import (
+    fallback_artifacts,
+    fallback_bytes,
+    has_other_addons,
+    write_fallback,
+)
 from bootc.boot.firmware_entries import Firmware, placed
 from bootc.boot.firmware_order import in_order, our_entries, read_started
 from bootc.boot.menu_compose import NewItem
@@ -28,6 +33,8 @@ from bootc.formats.digest import Digest
 
 _log = logging.getLogger(__name__)
 
+#: The memory of a firmware is small.
+_MAX_TITLE = 64
 #: Characters of a deployment id in the description of an entry.
 _SHORT_ID = 8
 
@@ -136,7 +143,8 @@ class FirmwareMenu:
                 "other add-ons; the boot program and its add-ons cannot be replaced in one step",
                 hint="mount /sys/firmware/efi/efivars for writing",
             )
-        write_fallback(self.dirs, items[0].artifact, [item.artifact for item in items])
+        # Until it is replaced the old one is needed, whichever it is.
+        write_fallback(self.dirs, items[0].artifact, fallback_artifacts(self.dirs))
 
     def _write_order(self, items: Sequence[Item]) -> None:
         """Write missing entries, and then the order, if it differs."""
@@ -187,7 +195,7 @@ def _starts(menu: Menu, deployment: Digest) -> bool:
 
 def _description(item: Item) -> str:
     title = item.entry.title if isinstance(item.entry, bls.Entry) else item.name
-    return f"bootc {title or 'deployment'} {item.deployment.hex[:_SHORT_ID]}"
+    return f"bootc {(title or 'deployment')[:_MAX_TITLE]} {item.deployment.hex[:_SHORT_ID]}"
 
 
 def _no_program(item: Item) -> NoCommit:

@@ -19,11 +19,13 @@ from bootc.boot.menu_firmware import NoCommit
 from bootc.boot.menu_write import NotStaged
 from bootc.boot.scheme import BootDirs, Scheme, uki_file
 from bootc.formats.origin import BootType
+from bootc.formats.osrelease import OsRelease
 from bootc.kernel import efivars
 from support import firmware
 from support.bootdirs import NONE_UKI, SYSTEMD, deployment, item_of, open_boot
 from support.failing import dies, failing
 from support.pe import program
+from support.room import Volume, limited
 from support.stored import IN_MEMORY
 
 HOME = "EFI/Linux/bootc"
@@ -303,6 +305,31 @@ def test_without_variables_add_ons_must_not_change(top: Path) -> None:
     with pytest.raises(NoCommit, match="add-ons"):
         machine.update()
     assert machine.starts() == ["1"]
+
+
+def test_without_variables_the_old_program_is_never_removed_first(top: Path) -> None:
+    machine = Machine(top / "machine", may_write=False)
+    publish(machine.esp, 3)
+    # The present one boots nothing of the next menu.
+    with machine.open() as dirs:
+        stage(dirs, 3)
+        volume = Volume(machine.esp)
+        with limited(volume):
+            volume.leave(2)
+            with pytest.raises(OSError, match="No space left"):
+                open_menu(dirs).commit(deployment(3))
+    assert machine.starts() == ["1"]
+
+
+def test_a_long_title_is_cut(machine: Machine) -> None:
+    publish(machine.esp, 3)
+    name = OsRelease({"ID": "x", "PRETTY_NAME": "long " * 1000})
+    with machine.open() as dirs:
+        open_menu(dirs).write_staged([item_of(NONE_UKI, 3, name)])
+        open_menu(dirs).commit(deployment(3))
+    option = firmware.get(machine.variables, "Boot0003")
+    assert option is not None
+    assert firmware.program_of(option)[0] == f"bootc {'long ' * 12}long {deployment(3).hex[:8]}"
 
 
 def test_variables_that_became_read_only(machine: Machine) -> None:
