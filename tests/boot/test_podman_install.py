@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.timeout(2400)]
 IMAGE = "registry.example.com/os:v1"
 RUN = "podman run --rm"
 TO_DISK = f"bootc install to-disk {TARGET_DEVICE}"
-LONG_S = 900.0
+LONG_S = 1800.0
 #: What bootc refuses to do in a container, and its words.
 REFUSALS = {
     f"{RUN} --privileged {IMAGE} {TO_DISK}": (
