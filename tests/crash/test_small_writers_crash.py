@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from bootc.boot.firmware_entries import GLOBAL_GUID, ProgramPlace, ensure_entry
-from bootc.boot.uki_unpack import unpack_uki
+from bootc.boot.uki_unpack import AlreadyUnpacked, unpack_uki
 from bootc.deploy.host import etc_fstab
 from bootc.deploy.host.accounts import remove_orphans
 from bootc.events import null_sink
@@ -119,7 +119,7 @@ def test_a_uki_is_unpacked_completely_or_visibly_not(
         if ends is fails:
             assert not output.exists()
         elif (output / "6.12").exists():
-            with pytest.raises(FileExistsError):
+            with pytest.raises(AlreadyUnpacked):
                 run()
             shutil.rmtree(output)
         run()

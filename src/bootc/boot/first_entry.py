@@ -32,6 +32,8 @@ from bootc.printable import printable, shown
 ENTRIES = "loader/entries"
 _CONF = ".conf"
 _UKIS = "EFI/Linux"
+#: Directories of boot loaders. FAT takes upper and lower case for the same.
+_OF_LOADERS = ("loader", "efi")
 #: An entry has a few hundred bytes.
 _MAX_ENTRY_BYTES = 1 << 20
 
@@ -82,7 +84,7 @@ def first_boot_files(
         OSError: reading failed.
     """
     if entry_id is not None:
-        check_component(entry_id, "entry id")
+        check_entry_id(entry_id)
     found = _own_entry(root, objects)
     if found is None:
         ukis = find_ukis(root)
@@ -228,6 +230,19 @@ def _below(path: str) -> str:
     if not parts:
         raise NotAnEntry(f"{shown(path)} in a boot entry names no file")
     return "/".join(parts)
+
+
+def check_entry_id(entry_id: str) -> None:
+    """Refuse a name that a boot entry and the directory of its files cannot have.
+
+    Raises:
+        NotAnEntry: no file on FAT can have it, or a directory of boot loaders has it.
+    """
+    check_component(entry_id, "entry id")
+    if entry_id.casefold() in _OF_LOADERS:
+        raise NotAnEntry(
+            f"{shown(entry_id)} is the directory of boot loaders", hint="use another entry id"
+        )
 
 
 def check_component(name: str, what: str) -> None:

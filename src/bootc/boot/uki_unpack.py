@@ -22,6 +22,10 @@ _FILES = {VMLINUZ: pe.LINUX, INITRAMFS: pe.INITRD}
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}", re.ASCII)
 
 
+class AlreadyUnpacked(Error):
+    """The directory of the kernel exists."""
+
+
 class NoRelease(Error):
     """A unified kernel image does not say which release its kernel has."""
 
@@ -44,7 +48,7 @@ def unpack_uki(file: SeekableFile, path: str, output: str) -> str:
         PeError: the file is not a UKI, a section is missing, the kernel is empty, or there are
             two sections of the same name.
         NoRelease: the release cannot be the name of a directory.
-        FileExistsError: there is such a directory.
+        AlreadyUnpacked: there is a file or directory with this name.
         OSError: writing failed.
     """
     with doing(f"Reading {path}"):
@@ -53,11 +57,19 @@ def unpack_uki(file: SeekableFile, path: str, output: str) -> str:
             raise error
         release = uki.text(pe.UNAME).strip()
         if not _RELEASE.fullmatch(release):
-            raise NoRelease(f"the UKI calls the release of its kernel {shown(release, 80)}")
+            raise NoRelease(
+                f"the UKI calls the release of its kernel {shown(release, 80)}, "
+                "which cannot name a directory"
+            )
         # Most errors are found here, before anything is written.
         contents = {name: uki.chunks(section) for name, section in _FILES.items()}
     with directories_made(output), Dir.open(output) as parent:
-        parent.mkdir(release)
+        try:
+            parent.mkdir(release)
+        except FileExistsError as exc:
+            raise AlreadyUnpacked(
+                f"{parent.path}/{release} exists", hint="remove it, or name another OUTPUT"
+            ) from exc
         try:
             with parent.open_dir(release) as directory:
                 for name, content in contents.items():

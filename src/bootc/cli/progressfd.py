@@ -161,7 +161,7 @@ class ProgressLines:
 
     def _give_up(self, exc: OSError) -> None:
         self._close()
-        _log.warning("Progress for the program that asked for it is lost: %s", exc.strerror)
+        _log.warning("no more progress is written for the other program: %s", exc.strerror)
 
     def _close(self) -> None:
         if self._fd is not None:

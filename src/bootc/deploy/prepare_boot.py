@@ -13,19 +13,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootc.boot.entry_files import write_boot_files
-from bootc.boot.first_entry import BootFiles, NotAnEntry, first_boot_files, with_options
+from bootc.boot.first_entry import (
+    ENTRIES,
+    BootFiles,
+    NotAnEntry,
+    first_boot_files,
+    with_options,
+)
+from bootc.boot.image_content import ObjectSource
 from bootc.boot.image_kernel import UkiFile
+from bootc.boot.menu_read import images_of
 from bootc.boot.uki import WrongUki, inspect_uki
 from bootc.deploy.bootable import os_release_of
 from bootc.deploy.host.statedir import has_origin
 from bootc.deploy.host.statedir_lifecycle import overlay_state_created
 from bootc.errors import Error, doing
-from bootc.formats import cmdline
+from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.tree import Directory
@@ -36,7 +45,13 @@ from bootc.oci.documents import write_documents
 from bootc.oci.names import FORMAT_VERSIONS, image_name
 from bootc.oci.stored import StoredImage
 from bootc.oci.trees import boot_tree
+from bootc.printable import shown
 from bootc.repository.repository import Repository
+
+_log = logging.getLogger(__name__)
+
+#: An entry has a few hundred bytes.
+_MAX_ENTRY_BYTES = 1 << 16
 
 
 class IsDeployment(Error):
@@ -117,9 +132,31 @@ def prepare_boot(
         for digest in ids.values():
             stack.enter_context(overlay_state_created(sysroot, digest))
         stack.enter_context(directories_made(bootdir))
-        boot = stack.enter_context(Dir.open(bootdir))
-        write_boot_files(boot, found, objects)
+        _write(stack.enter_context(Dir.open(bootdir)), found, objects, tuple(ids.values()))
     return image_id
+
+
+def _write(boot: Dir, found: BootFiles, objects: ObjectSource, image_ids: Sequence[Digest]) -> None:
+    replaces = _boots_another(boot, found, image_ids)
+    write_boot_files(boot, found, objects)
+    if replaces:
+        _log.warning(
+            "the boot entry %s booted another image before; --entry-id keeps both entries",
+            shown(found.entry_name),
+        )
+
+
+def _boots_another(boot: Dir, found: BootFiles, ids: Sequence[Digest]) -> bool:
+    """Tell whether the entry that is about to be replaced boots another image."""
+    path = f"{ENTRIES}/{found.entry_name}"
+    if found.entry is None or not boot.exists(path):
+        return False
+    try:
+        images = images_of(bls.parse_entry(boot.read_bytes(path, _MAX_ENTRY_BYTES)))
+    except (Error, OSError):
+        # It may be the entry of any system.
+        return True
+    return not set(images) & set(ids)
 
 
 def _with_entry(found: BootFiles, image_id: Digest, request: BootRequest) -> BootFiles:

@@ -204,7 +204,7 @@ def test_a_descriptor_that_takes_nothing_stops_nobody(
             sink(event)
     assert passed == events
     assert [record.getMessage() for record in caplog.records] == [
-        f"Progress for the program that asked for it is lost: {reason}"
+        f"no more progress is written for the other program: {reason}"
     ]
     if what != "closed":
         os.close(number)
@@ -243,5 +243,5 @@ def test_a_descriptor_that_is_not_open_does_not_decide(number: int) -> None:
     )
     assert done.returncode == 1
     warning, error = done.stderr.splitlines()
-    assert warning.startswith("warning: Progress for the program that asked for it is lost: ")
+    assert warning.startswith("warning: no more progress is written for the other program: ")
     assert error == "error: Detected container; this command requires a booted host system."

@@ -84,7 +84,9 @@ def test_a_uki_is_unpacked(bootc, tmp_path: Path) -> None:
     }
     code, _, err = bootc("internals", "uki", "extract", uki, output)
     assert code == 1
-    assert err == f"error: {output}/6.12.1-x86_64+: File exists\n"
+    assert (
+        err == f"error: {output}/6.12.1-x86_64+ exists (hint: remove it, or name another OUTPUT)\n"
+    )
     assert len(os.listdir(output / "6.12.1-x86_64+")) == 2
 
 

@@ -34,7 +34,9 @@ def make_root_read_only(sink: Sink) -> None:
     """
     mounts = read_mounts()
     if booted_image(mounts) is None:
-        raise NotBooted("System not booted via bootc")
+        raise NotBooted(
+            "System not booted via bootc", hint="run this on a machine that boots a deployment"
+        )
     if "/" in writable_overlays(mounts):
         return
     with Dir.open("/etc") as etc:

@@ -193,6 +193,8 @@ def test_an_image_that_cannot_boot(
         (["--entry-id", "a/b"], "'a/b' cannot name a file"),
         (["--entry-id", ""], "the value is empty"),
         (["--entry-id", "..", "--cmdline", "a"], "'..' cannot name a file"),
+        (["--entry-id", "loader"], "'loader' is the directory of boot loaders"),
+        (["--entry-id", "Efi"], "'Efi' is the directory of boot loaders"),
         (["--cmdline", "composefs=" + "ab" * 64], "for the installer to set"),
         (["--cmdline", "a\nb"], "bad kernel argument"),
         (["--cmdline", 'a="b'], "bad kernel argument"),
@@ -202,6 +204,34 @@ def test_wrong_words(cfs: Cfs, tmp_path: Path, words: list[str], told: str) -> N
     error = cfs.error("oci", "prepare-boot", "os", "--bootdir", tmp_path / "b", *words, code=2)
     assert told in error
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("other", ["another image", "no image", "garbage", "the same image"])
+def test_the_entry_of_another_image_is_replaced_aloud(
+    cfs: Cfs, tmp_path: Path, caplog: pytest.LogCaptureFixture, other: str
+) -> None:
+    pulled(cfs, tmp_path, *OWN)
+    boot = tmp_path / "boot"
+    cfs("oci", "prepare-boot", "os", "--bootdir", boot)
+    (entry,) = (boot / "loader/entries").iterdir()
+    ours = entry.read_bytes()
+    options = {"another image": f"composefs={'ab' * 64}", "no image": "root=/dev/vda1"}.get(other)
+    if other == "garbage":
+        entry.write_bytes(b"\xff\x1b")
+    elif options is not None:
+        entry.write_text(f"title x\nlinux /vmlinuz\noptions {options}\n")
+    caplog.clear()
+    cfs("oci", "prepare-boot", "os", "--bootdir", boot)
+    assert entry.read_bytes() == ours
+    words = [record.getMessage() for record in caplog.records]
+    assert words == (
+        []
+        if other == "the same image"
+        else [
+            f"the boot entry {entry.name!r} booted another image before; "
+            "--entry-id keeps both entries"
+        ]
+    )
 
 
 def test_same_names_after_the_move(cfs: Cfs, tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ def prepare(args: argparse.Namespace, context: Context) -> None:
 
 
 def _entry_id(text: str) -> str:
-    from bootc.boot.first_entry import NotAnEntry, check_component
+    from bootc.boot.first_entry import NotAnEntry, check_entry_id
 
     try:
-        check_component(text, "entry id")
+        check_entry_id(text)
     except NotAnEntry as exc:
         raise argparse.ArgumentTypeError(exc.message) from exc
     return text
