@@ -60,6 +60,8 @@ NOT_OURS = {
     "fs/host_mounts.py": {"--privileged", "--pid"},
     "deploy/install/target_filesystem.py": {"--bind"},
     "formats/grubcfg.py": {"--no-floppy", "--set", "--fs-uuid"},
+    "formats/grubmenu.py": {"--id"},
+    "boot/grub.py": {"--unit", "--speed", "--path", "--no-floppy", "--fs-uuid", "--set"},
 }
 #: Not messages: the step of the initramfs has its own options, reboot talks to systemd, and
 #: many texts of lints are upstream's.
