@@ -29,6 +29,7 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	$(ROOT) examples/debian/build
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie
+	tools/debian-tree build/podman trixie podman usr/bin/podman
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/vectors
 	$(PYTEST) -q -n $(JOBS) -m root tests/unit tests/property
 	$(PYTEST) -n $(JOBS) --hypothesis-profile=thorough tests/vectors tests/crash tests/interop \

@@ -34,5 +34,10 @@ def of_containers() -> list[str]:
     return [command for command in commands() if command.startswith("bootc container ")]
 
 
+def of_podman() -> list[str]:
+    """Return those that podman runs in a container of an image."""
+    return [command for command in commands() if command.startswith("podman run ")]
+
+
 def _text() -> str:
     return (TOP / "README.md").read_text("utf-8")

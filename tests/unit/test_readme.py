@@ -54,6 +54,11 @@ RUN_BY = {
         '"make", "--silent", "install"',
     ),
     "pip install .": ("tests/interop/test_readme_commands.py", '"pip install ."'),
+    "podman run --rm --privileged --pid=host registry.example.com/os:v1"
+    " bootc install to-disk --filesystem ext4 /dev/vda": (
+        "tests/boot/test_podman_install.py",
+        "host.run(podman_install)",
+    ),
     "bootc internals features": (
         "tests/interop/test_readme_commands.py",
         '"bootc internals features"',

@@ -133,7 +133,8 @@ def test_a_dumpfile_is_whole_or_as_it_was(shell: Shell, root: Path, tmp_path: Pa
     for name in ("-", "/dev/stdout"):
         assert shell.digest("--write-dumpfile-to", name, root).endswith(printed), name
     assert shell.digest("--write-dumpfile-to", "", root) == (
-        "2: error: the name of the file to write is empty (hint: - is standard output)\n"
+        "2: error: argument --write-dumpfile-to: the value is empty "
+        "(hint: see bootc container compute-composefs-digest --help)\n"
     )
 
 

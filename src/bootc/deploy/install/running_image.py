@@ -71,9 +71,16 @@ def find_running_image(root: ImageRoot) -> RunningImage:
     if os.geteuid() != 0:
         raise InstallRefused("This command must be executed as the root user")
     values = parse_containerenv(data)
+    # Rootless podman without --privileged leaves the file empty: its user namespace shows it.
     if values.get("rootless") == "1" or _is_in_user_namespace():
         raise InstallRefused(
             "Cannot install from rootless podman; this command must be run as root"
+        )
+    if not data.strip():
+        # podman writes into the file only for a container with all privileges.
+        raise InstallRefused(
+            "The container must be executed with full privileges (e.g. --privileged flag)",
+            hint=f"run it with {_RUN}",
         )
     if not values.get("engine", "").startswith("podman"):
         raise InstallRefused(
