@@ -23,7 +23,7 @@ HOWTOS = sorted(TOP.glob("docs/howto/*.md"))
 PAGES = sorted(TOP.glob("docs/man/*.rst"))
 _BLOCK = re.compile(r"(?:^ {4,}.*\n|^\n)+", re.MULTILINE)
 _SPAN = re.compile(r"``([^`]+)``|`([^`]+)`")
-_COMMAND = re.compile(r"(?:# |bootc |\$|journalctl |cp |rsync |podman |chattr )")
+_COMMAND = re.compile(r"(?:# |RUN |bootc |\$|journalctl |cp |rsync |podman |chattr )")
 #: A sentence; not a list of values or of file names.
 _WORDS = re.compile(r"[A-Za-z]\w+,?(?: [a-z]\w*,?){2,}")
 _VARIABLE = re.compile(r"(?<=')[^' ]+(?=')|(?<=\")[^\"]*(?=\")")

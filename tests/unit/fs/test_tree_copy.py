@@ -11,7 +11,7 @@ import pytest
 from bootc.fs.dir import Dir
 from bootc.fs.tree_copy import copy_tree
 from support import deep
-from support.descriptors import open_descriptors
+from support.descriptors import none_left_open
 
 
 @pytest.fixture
@@ -215,11 +215,8 @@ def test_a_file_meets_a_directory(source: Path, target: Path) -> None:
 def test_descriptors_are_all_closed(source: Path, target: Path) -> None:
     (source / "a/b/c").mkdir(parents=True)
     (source / "a/b/c/file").write_bytes(b"x")
-    before = open_descriptors()
-
-    copy(source, target)
-
-    assert open_descriptors() == before
+    with none_left_open():
+        copy(source, target)
 
 
 def test_deeper_than_python_calls_and_than_files_may_be_opened() -> None:

@@ -13,7 +13,7 @@ from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import Visited
 from bootc.lint.model import Lint, LintFinding, LintKind, Listing, RootType
 from bootc.lint.run import ChecksFailed, LintFailed, lint, require_passed
-from support.descriptors import open_descriptors
+from support.descriptors import none_left_open
 
 
 def passes(root: ImageRoot) -> LintFinding | None:
@@ -143,9 +143,8 @@ def test_one_walk_ends_with_the_first_find(tmp_path: Path) -> None:
     done = run(tmp_path, Lint("b", FATAL, "", look=bad), Lint("c", FATAL, "", look=look))
     assert done.text == "Failed lint: b: bad a/bad\nChecks passed: 1\n"
     assert seen == ["a", "a/bad", "bad"]
-    before = open_descriptors()
-    run(tmp_path, Lint("b", FATAL, "", look=bad))
-    assert open_descriptors() == before
+    with none_left_open():
+        run(tmp_path, Lint("b", FATAL, "", look=bad))
 
 
 @pytest.mark.parametrize(

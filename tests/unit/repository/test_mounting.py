@@ -12,7 +12,7 @@ import pytest
 from bootc.errors import one_line
 from bootc.repository.layout import image_path, link_to_object, object_path
 from bootc.repository.mounting import ImageNotFound, ImageNotTrusted, open_verified_image
-from support.descriptors import open_descriptors
+from support.descriptors import none_left_open
 
 HEX = "5a" * 64
 CONTENT = b"not really EROFS"
@@ -27,9 +27,8 @@ def repo(tmp_path: Path) -> Iterator[int]:
     (tmp_path / "images").mkdir()
     (tmp_path / image_path(HEX)).symlink_to(link_to_object(HEX))
     fd = os.open(tmp_path, os.O_PATH)
-    before = open_descriptors()
-    yield fd
-    assert open_descriptors() == before, "a descriptor leaked"
+    with none_left_open():
+        yield fd
     os.close(fd)
 
 
