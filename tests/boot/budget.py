@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-MINUTES = 22
+MINUTES = 24
 _STARTED = "BOOTC_BOOT_STARTED"
 
 

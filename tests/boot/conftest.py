@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import budget
 import pytest
 from journeys import Installed, Journey, install
-from sharing import Sharing
+from sharing import Sharing, rank
 from stations import (
     Demonstration,
     FirstBoot,
@@ -58,6 +58,11 @@ def pytest_configure() -> None:
     if os.environ.get(VARIABLE) == AUTO:
         with contextlib.suppress(QemuMissingError):  # each test that needs it says so
             settle(DemoOs(), find_qemu())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and with the boot paths."""
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

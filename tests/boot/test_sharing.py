@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sharing import shared_by
+from sharing import rank, shared_by
 
 CONFTEST = """\
 import os, pytest
@@ -46,6 +46,19 @@ def test_more(family):
 )
 def test_what_is_shared(nodeid: str, name: str) -> None:
     assert shared_by(nodeid) == name
+
+
+def test_the_boot_paths_come_before_their_repetitions() -> None:
+    tests = [
+        "tests/host/test_mounts.py::test_z",
+        "tests/boot/test_journey.py::TestX::test_y",
+        "tests/boot/test_updates.py::test_a_life[uki]",
+        "tests/boot/test_grub.py::test_bios",
+        "tests/boot/test_updates.py::test_a_life[type1]",
+        "tests/boot/test_saved.py::test_a",
+    ]
+    assert sorted(tests[::-1], key=rank) == tests
+    assert rank("tests/boot/test_two_digests.py::test_a") == rank(tests[-1])
 
 
 def test_one_process_for_each_family(tmp_path: Path) -> None:
