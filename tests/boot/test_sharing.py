@@ -57,7 +57,8 @@ def test_the_boot_paths_come_before_their_repetitions() -> None:
         "tests/boot/test_updates.py::test_a_life[type1]",
         "tests/boot/test_saved.py::test_a",
     ]
-    assert sorted(tests[::-1], key=rank) == tests
+    turned = [*tests[3:], *tests[:3]]
+    assert sorted(turned, key=rank) == tests
     assert rank("tests/boot/test_two_digests.py::test_a") == rank(tests[-1])
 
 
