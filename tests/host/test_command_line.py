@@ -474,6 +474,8 @@ def test_a_dry_run_that_pulls_changes_the_store_only(
 
 def test_every_dry_run_is_among_these() -> None:
     tested = {tuple(word for word in c if word[0] != "-") for c in (*LOOKS, *COUNTS, *PULLS)}
+    # In test_install_to_disk.py and test_install_to_filesystem.py: they need no installed host.
+    tested |= {("install", to) for to in ("to-disk", "to-filesystem", "to-existing-root")}
     for path, command in dry_runs(commands_for()):
         assert any(words[: len(path)] == path for words in tested), (path, command.name)
 

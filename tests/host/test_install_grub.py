@@ -20,7 +20,6 @@ from bootc.deploy.install.loader_grub import GrubBiosInstaller
 from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
-from bootc.deploy.install.target_disk import Device
 from bootc.formats import grubembed
 from bootc.formats.cmdline import MAX_BYTES
 from bootc.formats.grubcfg import GrubCfgError
@@ -67,15 +66,12 @@ class Machine:
 
     def install(self, layout: images.Layout, loader: LoaderInstaller, *kargs: str) -> str:
         source_ref = ImageReference.parse(layout.reference())
-        request = InstallRequest("/dev/vda", source_ref, TARGET, generic_image=True)
+        request = InstallRequest(source=source_ref, target=TARGET, generic_image=True)
         decisions = Decisions(
-            device=Device("/dev/vda", "disk", 8 << 30, False, None, None, ()),
             machine="x86_64",
             loader=loader,
             filesystem=Filesystem.EXT4,
-            discoverable=False,
             allow_missing_verity=True,
-            root_size_mib=None,
             kargs=kargs,
         )
         with self.root.ensure_dir("boot") as boot, open_source(source_ref) as source:
@@ -85,6 +81,7 @@ class Machine:
                 root_uuid=ROOT_UUID,
                 boot=boot,
                 boot_uuid=ROOT_UUID,
+                root_kargs=(f"root=UUID={ROOT_UUID}", "rw"),
                 bios_boot=Partition(str(self.bios_boot), "", MIB, "", 2048, 2048),
             )
             pulled = deploy_image(request, decisions, source, target, lambda event: None)
