@@ -65,20 +65,6 @@ def static_config(kernel_arguments: Iterable[str]) -> bytes:
     return ((_SERIAL if serial else "") + _STATIC).encode()
 
 
-def stub(boot_uuid: str) -> bytes:
-    """Return the configuration that finds the static one.
-
-    Args:
-        boot_uuid: The UUID of the file system with ``grub2/grub.cfg``, in ``/boot`` or not.
-    """
-    return (
-        f"{_search(boot_uuid)}"
-        "if [ -d ($root)/grub2 ]; then set prefix=($root)/grub2; "
-        "else set prefix=($root)/boot/grub2; fi\n"
-        "configfile $prefix/grub.cfg\n"
-    ).encode()
-
-
 def early_config(boot_uuid: str, *, separate_boot: bool) -> bytes:
     """Return the configuration inside the BIOS program, which then reads the static one itself.
 

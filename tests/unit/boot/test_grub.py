@@ -6,7 +6,6 @@ import pytest
 
 from bootc.boot import grub
 from bootc.fs.dir import Dir
-from support import grubtree
 
 
 @pytest.mark.parametrize(
@@ -38,14 +37,3 @@ def test_the_early_configuration_is_commands_only(separate: bool, prefix: str) -
         "search --no-floppy --fs-uuid --set=root 1234",
         f"set prefix=($root){prefix}",
     ]
-
-
-def test_grub_itself_takes_the_scripts(tmp_path: Path) -> None:
-    for name, text in (
-        ("static", grub.static_config(["console=ttyS0"])),
-        ("stub", grub.stub("1234")),
-        ("early", grub.early_config("1234", separate_boot=False)),
-    ):
-        path = tmp_path / name
-        path.write_bytes(text)
-        grubtree.check_script(path)
