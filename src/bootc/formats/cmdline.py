@@ -223,7 +223,7 @@ def check(text: str) -> None:
         name = _folded(param.replace('"', "")).partition("=")[0]
         rest = name.removeprefix(COMPOSEFS)
         if name.startswith(COMPOSEFS) and (not rest or rest[0] in "._"):
-            raise CmdlineError(f"the kernel argument {param!r:.160} is set by bootc itself")
+            raise CmdlineError(f"the kernel argument {param!r:.160} is not yours to set")
 
 
 def check_text(text: str) -> None:

@@ -76,7 +76,7 @@ def test_a_wrong_file_is_named(text: bytes, message: str) -> None:
         *(
             (
                 f"kargs = ['quiet {karg}']".encode(),
-                f"10.toml: the kernel argument {karg!r} is set by bootc itself",
+                f"10.toml: the kernel argument {karg!r} is not yours to set",
             )
             for karg in (
                 "composefs=abc",

@@ -255,11 +255,11 @@ def test_add_ons_append_arguments(dirs: BootDirs, objects: ObjectDirectory) -> N
 @pytest.mark.parametrize(
     ("cmdline", "message"),
     [
-        (f"composefs={A}", "is set by bootc itself"),
-        (f"composefs.digest=v1-sha512-12:{B}", "is set by bootc itself"),
-        (f'quiet "composefs={B}"', "is set by bootc itself"),
+        (f"composefs={A}", "is not yours to set"),
+        (f"composefs.digest=v1-sha512-12:{B}", "is not yours to set"),
+        (f'quiet "composefs={B}"', "is not yours to set"),
         # The stub makes a blank of it.
-        (f"quiet\x01composefs={B}", "is set by bootc itself"),
+        (f"quiet\x01composefs={B}", "is not yours to set"),
         ('a="b', "bad kernel argument"),
     ],
 )
@@ -284,7 +284,7 @@ def test_add_ons_for_every_uki_have_no_say_either(dirs: BootDirs, objects: Objec
         check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
         bad = program((b".cmdline", f"composefs=?{B}".encode()))
         Path(directory.path, "x.addon.efi").write_bytes(bad)
-    with pytest.raises(WrongUki, match="is set by bootc itself") as caught:
+    with pytest.raises(WrongUki, match="is not yours to set") as caught:
         check_installed_uki(dirs, A, f"/{UKIS}/{FILE}")
     assert one_line(caught.value).startswith("UKI add-on 'x.addon.efi': ")
 

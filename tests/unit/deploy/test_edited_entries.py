@@ -118,7 +118,7 @@ def test_status_looks_at_the_profiles_of_installed_kernel_images(
     addons.mkdir()
     (addons / "x.addon.efi").write_bytes(pe.program((b".cmdline", b"composefs=x")))
     assert bench.findings() == [
-        "UKI add-on 'x.addon.efi': the kernel argument 'composefs=x' is set by bootc itself "
+        "UKI add-on 'x.addon.efi': the kernel argument 'composefs=x' is not yours to set "
         "(hint: only the UKI may name the image)"
     ]
 

@@ -38,17 +38,20 @@ def choose_loader(
         InstallRefused: this version cannot install it.
     """
     asked = request.bootloader or config.bootloader or _DEFAULT
-    on_uefi = os.path.isdir(uefi)
-    for installer in INSTALLERS:
-        # A disk for a machine with UEFI can be made on any machine.
-        if installer.name == asked and (installer.firmware is FirmwareType.UEFI or not on_uefi):
-            return installer
-    what = f"bootloader {asked}"
-    if any(installer.name == asked for installer in INSTALLERS):
-        what += " on a machine with UEFI"
-    raise InstallRefused(
-        f"{what} is not supported yet by this version", hint=f"use --bootloader {_DEFAULT}"
-    )
+    installer = next((one for one in INSTALLERS if one.name == asked), None)
+    if installer is None:
+        raise InstallRefused(
+            f"bootloader {asked} is not supported yet by this version",
+            hint=f"use --bootloader {_DEFAULT}",
+        )
+    # A disk for a machine with UEFI can be made on any machine.
+    is_for_this = installer.firmware is FirmwareType.BIOS and not request.generic_image
+    if is_for_this and os.path.isdir(uefi):
+        raise InstallRefused(
+            f"bootloader {asked} is not supported yet by this version on a machine with UEFI",
+            hint=f"use --bootloader {_DEFAULT}; --generic-image makes a disk for a BIOS machine",
+        )
+    return installer
 
 
 def require_in_image(

@@ -195,7 +195,7 @@ def test_an_image_that_cannot_boot(
         (["--entry-id", "..", "--cmdline", "a"], "'..' cannot name a file"),
         (["--entry-id", "loader"], "'loader' is the directory of boot loaders"),
         (["--entry-id", "Efi"], "'Efi' is the directory of boot loaders"),
-        (["--cmdline", "composefs=" + "ab" * 64], "is set by bootc itself"),
+        (["--cmdline", "composefs=" + "ab" * 64], "is not yours to set"),
         (["--cmdline", "a\nb"], "bad kernel argument"),
         (["--cmdline", 'a="b'], "bad kernel argument"),
     ],

@@ -161,7 +161,10 @@ def test_the_nested_file_system_type_wins(tmp_path: Path, text: str) -> None:
         ("[install]\nkargs = [1]", "install.kargs must be a list of strings"),
         ("[install]\nkargs = ['a=\"']", "install.kargs: bad kernel argument 'a=\"'"),
         ('[install]\nkargs = ["a\\nb"]', "install.kargs: bad kernel argument"),
-        ("[install]\nkargs = ['quiet', '\"composefs=x\"']", "is set by bootc itself"),
+        (
+            "[install]\nkargs = ['quiet', '\"composefs=x\"']",
+            "is not yours to set",
+        ),
         (f"x = {'[' * 100_000}", "values are nested too deeply"),
         ("[install]\nroot-fs-type = 4", "install.root-fs-type must be a string"),
         ("[install]\ndiscoverable-partitions = 'yes'", "must be true or false"),
