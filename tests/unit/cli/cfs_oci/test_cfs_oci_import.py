@@ -136,8 +136,9 @@ def test_a_copy_that_is_refused(cfs: Cfs, other: Cfs, tmp_path: Path) -> None:
     missing = cfs.error("oci", "copy", "none", "--from", other.repo)
     assert f"(hint: bootc internals cfs --repo {other.repo} oci images lists" in missing
     assert str(cfs.repo) not in missing
-    assert "there is no repository" in cfs.error(
-        "oci", "copy", "os/1", "--from", tmp_path / "nowhere"
+    nowhere = tmp_path / "nowhere"
+    assert cfs.error("oci", "copy", "os/1", "--from", nowhere).endswith(
+        f"there is no repository {nowhere} (hint: check the path of --from)"
     )
     damaged = other.path_of(verity_digest(BIG, Algorithm.SHA512))
     damaged.chmod(0o644)

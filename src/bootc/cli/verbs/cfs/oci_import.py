@@ -52,7 +52,7 @@ def copy(args: argparse.Namespace, context: Context) -> None:
         raise NoZeroCopy("a copy unpacks layers again", hint="leave out --zerocopy")
     tag = args.image if args.name is None else args.name
     other = argparse.Namespace(**{**vars(args), **_WITHOUT_CHOICE, "repo": vars(args)["from"]})
-    with opened(other, context, writable=False) as origin:
+    with opened(other, context, writable=False, hint="check the path of --from") as origin:
         # The repository that a hint names is the one that lacks the image.
         image = find_image(origin, args.image)
         if image.config is None:

@@ -102,7 +102,12 @@ def hints_for(args: argparse.Namespace, path: str | None = None) -> Iterator[Non
 
 @contextlib.contextmanager
 def opened(
-    args: argparse.Namespace, context: Context, *, writable: bool, adopt: bool = False
+    args: argparse.Namespace,
+    context: Context,
+    *,
+    writable: bool,
+    adopt: bool = False,
+    hint: str = _MAKE_ONE,
 ) -> Iterator[Repository]:
     """Open the repository for the length of a block, as the options of the group say.
 
@@ -115,6 +120,7 @@ def opened(
         writable: Open the repository for writing.
         adopt: With ``--require-verity``, accept a ``meta.json`` without fs-verity, and require
             fs-verity of every object.
+        hint: What to do if there is no repository.
 
     Raises:
         UsageError: the options contradict each other, or leave no repository.
@@ -126,39 +132,52 @@ def opened(
         OSError: for example EROFS or EACCES, if the verb has to write.
     """
     from bootc.fs.dir import Dir
-    from bootc.repository.legacy import infer, upgrade
-    from bootc.repository.repository import NotARepository, Repository
+    from bootc.repository.repository import NotARepository
 
     _check_options(args)
     path = repository_path(args)
     above, name = parent_and_name(path)
+    with hints_for(args), contextlib.ExitStack() as stack:
+        try:
+            parent = stack.enter_context(Dir.open(above))
+            repository = _open(parent, name, args, context, writable=writable, adopt=adopt)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise NotARepository(f"there is no repository {path}", hint=hint) from exc
+        except NotARepository as exc:
+            raise NotARepository(exc.message, hint=exc.hint or hint) from exc
+        stack.enter_context(repository)
+        _check_algorithm(args, repository.algorithm, path)
+        yield repository
+
+
+def _open(
+    parent: Dir,
+    name: str,
+    args: argparse.Namespace,
+    context: Context,
+    *,
+    writable: bool,
+    adopt: bool,
+) -> Repository:
+    from bootc.repository.legacy import infer, upgrade
+    from bootc.repository.repository import Repository
 
     def as_its_objects_say(directory: Dir) -> tuple[Metadata, bool]:
         return infer(directory, args.hash, secure=args.require_verity)
 
-    with hints_for(args), contextlib.ExitStack() as stack:
-        try:
-            parent = stack.enter_context(Dir.open(above))
-            headless = _needs_upgrade(parent, name, args)
-            if headless and writable:
-                upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
-            repository = Repository.open(
-                parent,
-                name=name,
-                require_verity=args.require_verity,
-                adopt=adopt,
-                writable=writable,
-                wait=not args.no_wait,
-                sink=context.sink,
-                infer=as_its_objects_say if headless and not writable else None,
-            )
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise NotARepository(f"there is no repository {path}", hint=_MAKE_ONE) from exc
-        except NotARepository as exc:
-            raise NotARepository(exc.message, hint=exc.hint or _MAKE_ONE) from exc
-        stack.enter_context(repository)
-        _check_algorithm(args, repository.algorithm, path)
-        yield repository
+    headless = _needs_upgrade(parent, name, args)
+    if headless and writable:
+        upgrade(parent, name=name, algorithm=args.hash, secure=args.require_verity)
+    return Repository.open(
+        parent,
+        name=name,
+        require_verity=args.require_verity,
+        adopt=adopt,
+        writable=writable,
+        wait=not args.no_wait,
+        sink=context.sink,
+        infer=as_its_objects_say if headless and not writable else None,
+    )
 
 
 def _needs_upgrade(parent: Dir, name: str, args: argparse.Namespace) -> bool:
