@@ -37,8 +37,8 @@ _FILE = re.compile(r"(?<![\w/.<{~*-])((?:[\w.-]+/)+[\w.-]+\.(?:py|md|rst|c|toml|
 _TEST = re.compile(r"`((?:tests/[\w/]+\.py|UPD|SEQ)?)((?:::\w+)?)`")
 _UNIT = re.compile(r"\bbootc-[\w-]+\.(?:service|timer|path|target)\b")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-#: Of images and installed machines, not of this tree.
-_ELSEWHERE = re.compile(r"^(?:usr|etc|run|install|kargs\.d|rootfs[\w-]*)/|/NAME\.py$")
+#: Of images and installed machines, or made by make; not of this tree.
+_ELSEWHERE = re.compile(r"^(?:usr|etc|run|install|build|kargs\.d|rootfs[\w-]*)/|/NAME\.py$")
 
 
 def documents() -> list[object]:
