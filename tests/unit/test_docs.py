@@ -193,7 +193,7 @@ def test_the_keys_of_the_install_configuration() -> None:
 
 #: Options that documents name, of other programs or of upstream's bootc only.
 OF_OTHER_PROGRAMS = {
-    *("--boot", "--unit", "--hypothesis-profile"),
+    *("--boot", "--unit", "--hypothesis-profile", "--label"),
     *("--rewrite-timestamp", "--source-date-epoch"),
     *("--net", "--pid", "--privileged", "--rm", "--tmpfs"),
     *("--soft-reboot", "--via-loopback"),
