@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         title: The head of the row; ``-k`` finds its words, too.
-        tree: Where the loader is installed, of ``versions.STATUS_FILES``.
+        tree: Where the loader is installed (``versions.status``).
         packages: The Debian packages of the loader there.
     """
 
