@@ -1,7 +1,8 @@
 """The mounted file systems to install to: finding them, and checking that they may be written.
 
 The user has mounted the root file system, and perhaps a separate ``/boot`` and the EFI system
-partition below it. An ESP that is not mounted is found by its type on the disks of the root.
+partition below it. An ESP that is not mounted is found by its type on the disks of the root, if
+it is the only one there.
 Nothing here writes anything.
 """
 
@@ -60,6 +61,8 @@ class TargetFilesystems:
         esp: The EFI system partition, if the boot loader needs one.
         esp_partition: Its row in the partition table.
         xbootldr: The extended boot loader partition, if the boot loader reads it.
+        other_esps: The paths of further EFI system partitions on the disks of the root. Nothing
+            writes to them.
     """
 
     path: str
@@ -71,6 +74,7 @@ class TargetFilesystems:
     esp: TargetMount | None = None
     esp_partition: Partition | None = None
     xbootldr: TargetMount | None = None
+    other_esps: tuple[str, ...] = ()
 
     @property
     def mounts(self) -> Iterator[str]:
@@ -141,7 +145,14 @@ def _with_boot(
         esp=esp,
         esp_partition=None if esp is None else _partition_of(esp.device),
         xbootldr=xbootldr,
+        other_esps=() if esp is None else _other_esps(found, esp),
     )
+
+
+def _other_esps(found: TargetFilesystems, esp: TargetMount) -> tuple[str, ...]:
+    own = os.stat(esp.device).st_rdev
+    esps = partitions.find_esps(found.root.device)
+    return tuple(path for path in esps if os.stat(path).st_rdev != own)
 
 
 def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount:
@@ -153,15 +164,21 @@ def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> Targe
                 _require_writable(mounted[0])
                 device = partitions.backing_device(mounted[0])
                 return TargetMount(device, path, partitions.filesystem_uuid(device))
-    device_or_none = partitions.find_esp(found.root.device)
-    if device_or_none is None:
+    esps = partitions.find_esps(found.root.device)
+    here = os.path.join(logical, _ESP_MOUNT_POINTS[0])
+    if not esps:
         raise InstallRefused(
             "ESP partition not found",
             hint=f"make a partition of the type EFI System on {found.disk}, or mount the one to "
-            f"use at {os.path.join(logical, _ESP_MOUNT_POINTS[0])}",
+            f"use at {here}",
         )
-    uuid = partitions.filesystem_uuid(device_or_none)
-    return TargetMount(device_or_none, None, uuid)
+    if len(esps) > 1:
+        raise InstallRefused(
+            f"the disks have several EFI system partitions ({', '.join(esps)}), and bootc keeps "
+            "only one of them up to date",
+            hint=f"mount the one to use at {here}",
+        )
+    return TargetMount(esps[0], None, partitions.filesystem_uuid(esps[0]))
 
 
 def _separate_boot(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount | None:

@@ -164,8 +164,13 @@ class FilesystemDestination:
 
     @property
     def facts(self) -> Sequence[str]:
-        """The file systems."""
-        return tuple(_places(self._plan.found))
+        """The file systems, and the ESPs that the machine will not keep up to date."""
+        found = self._plan.found
+        others = (
+            f"notice: {path} is another EFI system partition; bootc does not write to it"
+            for path in found.other_esps
+        )
+        return (*_places(found), *others)
 
     @property
     def steps(self) -> Sequence[str]:
