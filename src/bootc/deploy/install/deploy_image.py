@@ -39,6 +39,7 @@ from bootc.formats.origin import BootType, Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
+from bootc.fs.interruption import undisturbed
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
 from bootc.repository import layout
@@ -61,6 +62,7 @@ def deploy_image(
     sink: Sink,
     *,
     clear_boot: Callable[[], None] | None = None,
+    keep: Callable[[], None] = lambda: None,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
 
@@ -71,6 +73,8 @@ def deploy_image(
         target: Where to install it.
         sink: Gets progress and messages.
         clear_boot: Empties the boot partitions. Until it is called, an older system there boots.
+        keep: Called right after the commit point. No signal comes between the two, so an
+            interruption does not undo an installation that boots.
 
     Raises:
         InsufficientSpace: the image does not fit.
@@ -106,8 +110,9 @@ def deploy_image(
                 _create_state(root, repository, etc, pulled.image_id, origin)
                 write_aleph(root, _aleph(request, pulled, booting))
             repository.sync()
-            with stage(sink, "entry", "Writing the boot entry"):
+            with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
+                keep()
     return pulled
 
 

@@ -16,7 +16,7 @@ from bootc.deploy.install import loader_menu
 from bootc.deploy.install.loader_installer import (
     BootTarget,
     FirmwareType,
-    ImageNeed,
+    LoaderInstaller,
     NewDeployment,
 )
 from bootc.deploy.install.partition import Partition
@@ -28,28 +28,20 @@ from bootc.formats.origin import BootRecord, BootType
 _log = logging.getLogger(__name__)
 
 
-class NoLoaderInstaller:
+class NoLoaderInstaller(LoaderInstaller):
     """No boot loader. The menu is the boot order of the firmware, and the kernels are on the ESP.
 
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
+    A unified kernel image is the only program that it needs, and has its own kernel arguments.
     """
 
     name = Bootloader.NONE.value
     title = "the firmware"
     firmware = FirmwareType.UEFI
-    tools = ()
     machines = ("x86_64", "aarch64")
     needs_esp = True
     #: systemd-stub does.
     tells_partition = True
     kernel_place = "the EFI system partition"
-
-    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
-        """Return nothing: :meth:`check_boot_type` demands the only program."""
-        return ()
-
-    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Accept all: the unified kernel image has its own."""
 
     def check_boot_type(self, boot_type: BootType) -> None:
         """Accept unified kernel images only."""
@@ -106,6 +98,14 @@ class NoLoaderInstaller:
                 one_line(exc),
             )
             loader_menu.write_menu(deployment, dataclasses.replace(boot, firmware=elsewhere))
+
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether the firmware starts a deployment, by its boot order or by ``EFI/BOOT``."""
+        try:
+            return super().boots(target)
+        except UnknownPlace:
+            # Nothing was installed there without a boot loader.
+            return False
 
 
 class UnknownPlace(Error):
