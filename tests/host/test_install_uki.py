@@ -14,6 +14,7 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import NoSpaceOnBoot
 from bootc.boot.uki import check_installed_uki
+from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.errors import Error, one_line
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootType, parse_origin
@@ -171,3 +172,17 @@ def test_a_unified_kernel_image_that_does_not_fit(target: Target, tmp_path: Path
         target.install(sealed(tmp_path))
     assert target.entries() == []
     assert not target.esp.exists("EFI")
+
+
+def test_a_copy_that_does_not_fit_is_refused_before_the_old_loader_is_removed(
+    target: Target, tmp_path: Path
+) -> None:
+    """Without a boot loader there is a copy in EFI/BOOT. The ESP has room for one of the two."""
+    cleared: list[str] = []
+    layout = unified(tmp_path, members(), os.urandom(5 * MIB), INITRAMFS)
+    with pytest.raises(NoSpaceOnBoot, match=r"the copy of .* in EFI/BOOT"):
+        target.install(
+            layout, loader=NoLoaderInstaller(), clear_boot=lambda: cleared.append("cleared")
+        )
+    assert cleared == []
+    assert os.listdir(target.esp.path) == []

@@ -97,7 +97,7 @@ def deploy_image(
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
-        _make_boot_room(booting, boot, clear_boot, sink)
+        _make_boot_room(loader, booting, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(
                 booting, pulled.root, image, repository, request.generic_image
@@ -132,7 +132,11 @@ def _write_boot_files(
 
 
 def _make_boot_room(
-    booting: Booting, boot: BootDirs, clear_boot: Callable[[], None] | None, sink: Sink
+    loader: LoaderInstaller,
+    booting: Booting,
+    boot: BootDirs,
+    clear_boot: Callable[[], None] | None,
+    sink: Sink,
 ) -> None:
     """Check that the kernel will fit, before the boot loader is written, and remove an old one.
 
@@ -145,7 +149,8 @@ def _make_boot_room(
         volume = os.statvfs(boot.binaries.fileno())
         free_bytes = volume.f_frsize * volume.f_blocks
     try:
-        plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
+        sizes = loader.kernel_sizes(booting.resource)
+        plan_space((), frozenset(), sizes, free_bytes, cluster_bytes)
     except NoSpaceOnBoot as exc:
         exc.hint = "make room on the partition, or make it larger"
         raise

@@ -128,4 +128,5 @@ def make_esp(device: str) -> None:
         CommandFailed: it failed.
     """
     with doing(f"Creating the EFI system partition on {device}"):
-        process.run([ESP_TOOL, device, "-n", "EFI-SYSTEM"])
+        # Not FAT16, which mkfs.fat takes for small ones: UEFI promises FAT32 for fixed disks.
+        process.run([ESP_TOOL, "-F", "32", "-n", "EFI-SYSTEM", device])

@@ -24,6 +24,7 @@ answer with "nothing".
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -210,6 +211,13 @@ class LoaderInstaller(Protocol):
         Raises:
             Error, OSError: a program is missing, or writing failed.
         """
+
+    def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
+        """Return the sizes in bytes of all that :meth:`write_kernel` and :meth:`commit` write.
+
+        The menu does not count. The keys name the files in messages.
+        """
+        return resource.sizes
 
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the kernel of the deployment, and return its boot digest.

@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from bootc.boot.firmware_entries import Firmware, PartitionPlace
-from bootc.boot.kernels import publish_resource
+from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.space import free_space, plan_space
 from bootc.deploy.install import loader_menu
 from bootc.deploy.install.loader_installer import (
     BootTarget,
@@ -71,14 +71,15 @@ class NoLoaderInstaller(LoaderInstaller):
     ) -> None:
         """Write nothing: the firmware starts the kernel itself."""
 
+    def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
+        """Return the sizes of the unified kernel image, and of its copy in ``EFI/BOOT``."""
+        sizes = dict(resource.sizes)
+        return sizes | {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}
+
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the unified kernel image, if there is also space for its copy in ``EFI/BOOT``."""
-        booting = deployment.booting
-        sizes = dict(booting.resource.sizes)
-        copies = {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}
-        plan_space((), frozenset(), sizes | copies, *free_space(boot.binaries))
-        objects = deployment.repository.objects
-        return publish_resource(boot, booting.image_id, booting.resource, objects)
+        sizes = self.kernel_sizes(deployment.booting.resource)
+        return loader_menu.write_kernel(deployment, boot, sizes)
 
     def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
         """Write the boot entry of the firmware, or only ``EFI/BOOT`` if that is not possible.

@@ -64,7 +64,7 @@ def test_the_root_gets_the_uuid_that_is_returned(commands: Commands) -> None:
 def test_the_esp(commands: Commands) -> None:
     mkfs = commands.mock("mkfs.fat")
     make_esp("/dev/vda2")
-    assert mkfs.calls == [["/dev/vda2", "-n", "EFI-SYSTEM"]]
+    assert mkfs.calls == [["-F", "32", "-n", "EFI-SYSTEM", "/dev/vda2"]]
 
 
 def test_a_tool_that_fails_is_quoted(commands: Commands) -> None:
