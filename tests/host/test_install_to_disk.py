@@ -21,7 +21,7 @@ from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, images, installer, require
+from support import children, images, installer, protection, require
 from support.commands import Commands
 from support.images import directory, file
 
@@ -185,10 +185,15 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing(
     assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
 
 
+@pytest.mark.parametrize("program", ["mkfs.ext4", "bootctl"])
 def test_a_failure_leaves_a_blank_disk(
-    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: images.Layout,
+    disk_image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
 ) -> None:
-    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", "echo 'No such ESP' >&2; exit 1")
+    Commands(tmp_path / "bin", monkeypatch).mock(program, "echo 'No such ESP' >&2; exit 1")
     before = set(mounts.read_mounts())
     done = install(layout, disk_image, "--via-loopback")
     assert done.returncode == 1
@@ -197,6 +202,49 @@ def test_a_failure_leaves_a_blank_disk(
     check_nothing_is_left(disk_image, before, [])
     wipefs = ["wipefs", "--noheadings", str(disk_image)]
     assert subprocess.run(wipefs, check=True, capture_output=True).stdout == b""
+
+
+#: Run the real program with the input that the fake one has read.
+REAL_SFDISK = 'exec {real} "$@" <"$(dirname "$0")/.sfdisk.stdin"'
+
+
+def test_a_disk_that_vanishes(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"rm -f {disk_image}; {real}")
+    before = set(mounts.read_mounts())
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 1
+    assert f"{disk_image} is not blank" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: Partitioning {disk_image}: sfdisk ")
+    assert "No such file or directory" in last
+    assert set(mounts.read_mounts()) == before
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.stderr.splitlines()[-1] == f"error: {disk_image}: No such file or directory"
+
+
+def test_a_disk_that_boots_is_not_wiped_for_the_name_of_a_partition(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    fails = 'case "$*" in *--part-label*) echo "no name" >&2; exit 1; esac'
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"{fails}; {real}")
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 0, done.stderr
+    assert "the root partition keeps its name" in done.stderr
+    assert "no name" in done.stderr
+    assert done.stdout.splitlines()[-1] == "Installation complete!"
+
+
+def test_a_file_that_refuses_writes(layout: images.Layout, disk_image: Path) -> None:
+    protection.set_flags(disk_image, protection.IMMUTABLE)
+    try:
+        done = install(layout, disk_image, "--via-loopback", "--wipe")
+    finally:
+        protection.unprotect(disk_image.parent)
+    assert done.stderr.splitlines()[-1] == f"error: Device {disk_image} is read-only"
 
 
 #: The moments of a run, as parts of the time that a whole one takes.
