@@ -177,7 +177,7 @@ def test_file_systems_are_made_as_asked(disk: str) -> None:
     require.tool("mkfs.fat")
     layout = create_partitions(disk, "x86_64", None)
     fs_uuid = make_root(Filesystem.EXT4, layout.root.node)
-    make_esp(layout.esp.node)
+    make_esp(layout.esp.node, layout.esp.sectors)
 
     root = run("blkid", "--probe", "--output", "export", layout.root.node).splitlines()
     assert {"TYPE=ext4", "LABEL=root", f"UUID={fs_uuid}"} <= set(root)

@@ -66,7 +66,7 @@ def without_vfat() -> None:
     from bootc.fs import process
 
     filesystem.ESP_TOOL = "mkfs.ext4"
-    filesystem.make_esp = lambda device: process.run(["mkfs.ext4", "-q", device])  # type: ignore[assignment,misc]
+    filesystem.make_esp = lambda device, sectors: process.run(["mkfs.ext4", "-q", device])  # type: ignore[assignment,misc]
 
 
 def _kill_at(place: str) -> None:

@@ -19,8 +19,8 @@ from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
 from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
 from bootc.deploy.install.loaders import INSTALLERS
 from bootc.deploy.install.partition import Partition, PartitioningFailed, find_layout
-from bootc.deploy.install.request import InstallRefused
 from bootc.deploy.install.target_filesystem import (
+    EspNotFound,
     TargetFilesystems,
     TargetMount,
     find_filesystems,
@@ -61,14 +61,15 @@ def root_boots(path: str) -> bool:
         path: The path of the user's request.
 
     Raises:
+        InstallRefused: an installation to the root would be refused as well.
         Error, OSError: a file system cannot be read.
     """
     with doing(f"Looking at the unfinished installation in {path}"):
         for loader in INSTALLERS:
             try:
                 found = find_filesystems(path, loader)
-            except InstallRefused:
-                # There is no ESP, for example. So this loader boots nothing.
+            except EspNotFound:
+                # This loader boots nothing.
                 continue
             with ExitStack() as stack:
                 if _boots(loader, _target_of(stack, found)):

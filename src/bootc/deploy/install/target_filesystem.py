@@ -32,6 +32,10 @@ _BOOT = "boot"
 _LOST_AND_FOUND = "lost+found"
 
 
+class EspNotFound(InstallRefused):
+    """The disks of the root have no EFI system partition, and none is mounted."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetMount:
     """A file system that belongs to the installation.
@@ -92,8 +96,9 @@ def find_filesystems(path: str, loader: LoaderInstaller) -> TargetFilesystems:
         loader: The boot loader.
 
     Raises:
-        InstallRefused: the path is no mount point, something is mounted read-only, or the ESP
-            that the loader needs is missing.
+        EspNotFound: the ESP that the loader needs is missing.
+        InstallRefused: the path is no mount point, something is mounted read-only, or there are
+            several ESPs.
         UnknownFilesystem: bootc cannot use the root file system.
         Error, OSError: the mounts or the disks cannot be read.
     """
@@ -167,15 +172,15 @@ def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> Targe
     esps = partitions.find_esps(found.root.device)
     here = os.path.join(logical, _ESP_MOUNT_POINTS[0])
     if not esps:
-        raise InstallRefused(
+        raise EspNotFound(
             "ESP partition not found",
             hint=f"make a partition of the type EFI System on {found.disk}, or mount the one to "
             f"use at {here}",
         )
     if len(esps) > 1:
         raise InstallRefused(
-            f"the disks have several EFI system partitions ({', '.join(esps)}), and bootc keeps "
-            "only one of them up to date",
+            f"the disks have several EFI system partitions ({', '.join(esps)}), and updates "
+            "write to only one of them",
             hint=f"mount the one to use at {here}",
         )
     return TargetMount(esps[0], None, partitions.filesystem_uuid(esps[0]))

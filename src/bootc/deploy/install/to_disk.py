@@ -120,7 +120,7 @@ class DiskDestination:
             with stage(sink, "format", f"Creating {self.decisions.filesystem} on {device.path}"):
                 root_uuid = filesystem.make_root(self.decisions.filesystem, layout.root.node)
                 if layout.esp is not None:
-                    filesystem.make_esp(layout.esp.node)
+                    filesystem.make_esp(layout.esp.node, layout.esp.sectors)
             target = _mounted(stack, plan, node, layout, root_uuid)
 
             def keep() -> None:

@@ -170,7 +170,8 @@ class FilesystemDestination:
         """The file systems, and the ESPs that the machine will not keep up to date."""
         found = self._plan.found
         others = (
-            f"notice: {path} is another EFI system partition; bootc does not write to it"
+            f"notice: {path} is another EFI system partition; "
+            "installation and updates leave it alone"
             for path in found.other_esps
         )
         return (*_places(found), *others)
