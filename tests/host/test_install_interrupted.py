@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy.install.partition import create_table, is_unfinished, read_table
-from bootc.fs import loopback, mounts
+from bootc.fs import loopback
 from support import images, installer, require
 from support.commands import Commands
 from support.images import directory, file
@@ -80,7 +80,6 @@ def test_a_disk(tmp_path: Path, loader: str, kill_at: str, boots: bool) -> None:
     disk.touch()
     with open(disk, "r+b") as raw:
         raw.truncate(2048 * MIB)
-    before = set(mounts.read_mounts())
     options = ("--filesystem", "ext4", "--via-loopback", "--bootloader", loader, *COMMON)
     arguments = ("to-disk", "--source-imgref", source(tmp_path, loader), *options, disk)
     killed = installer.run(*arguments, kill_at=kill_at)
@@ -99,7 +98,7 @@ def test_a_disk(tmp_path: Path, loader: str, kill_at: str, boots: bool) -> None:
     done = installer.run(*arguments)
     assert done.returncode == 0, done.stderr
     assert not is_unfinished(read_table(str(disk)))
-    assert set(mounts.read_mounts()) == before
+    assert installer.attached_to(disk) == []
 
 
 @contextlib.contextmanager

@@ -44,6 +44,12 @@ def run(
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 
 
+def attached_to(path: Path) -> list[str]:
+    """Return the loop devices of a file."""
+    argv = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(path)]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+
+
 def esp_filesystem() -> str:
     """Return the type of file system that takes the place of FAT."""
     return "vfat" if "\tvfat\n" in Path("/proc/filesystems").read_text("ascii") else "ext4"
