@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,9 @@ from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, images, installer, protection, require
+from support import children, howto, images, installer, protection, require
 from support.commands import Commands
-from support.images import directory, file
+from support.images import directory, file, symlink
 from support.installer import attached_to
 
 pytestmark = pytest.mark.host
@@ -42,6 +43,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Layout:
     Commands(tmp_path / "bin", monkeypatch).mock("bootctl", installer.BOOTCTL)
     layer = images.bootable(
         *(directory(name) for name in ("etc", "var", "tmp")),
+        symlink("root", "var/roothome"),
         file("etc/hostname", b"pristine\n"),
         file("usr/lib/os-release", b"ID=demo\nVERSION_ID=1\n"),
         file("usr/ballast", os.urandom(MIB)),
@@ -130,6 +132,40 @@ def test_the_image_of_a_disk(layout: images.Layout, disk_image: Path) -> None:
     assert summary["Updates"] == str(TARGET)
     check_nothing_is_left(disk_image, before, [])
     check_that_it_boots(disk_image)
+
+
+def test_the_how_to_makes_the_image_of_a_disk(
+    layout: images.Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The image of the test has no registry, and not every kernel has fs-verity.
+    ours = {
+        howto.IMAGE: f"{layout.reference()} --target-imgref {TARGET.name} --allow-missing-verity"
+    }
+    program = f'exec {sys.executable} -m support.installer "$@"'
+    Commands(tmp_path / "bin", monkeypatch).mock("bootc", program)
+    monkeypatch.setenv("PYTHONPATH", installer.PYTHONPATH)
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA somebody\n")
+
+    def follow(command: str) -> list[str]:
+        done = subprocess.run(
+            ["sh", "-c", howto.replaced(command, ours)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    disk = tmp_path / "disk.img"
+    follow(howto.command("disk-image", "truncate"))
+    assert (disk.stat().st_size, disk.stat().st_blocks) == (10 << 30, 0)
+    follow(howto.command("disk-image", "bootc install to-disk --dry-run"))
+    assert disk.stat().st_blocks == 0
+    said = follow(howto.command("disk-image", "bootc install to-disk --via-loopback"))
+    assert said[0] == "notice: --via-loopback implies --generic-image"
+    assert said[-1] == "Installation complete!"
+    check_that_it_boots(disk)
 
 
 @pytest.mark.parametrize(
