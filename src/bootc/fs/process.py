@@ -63,6 +63,7 @@ _PACKAGES = {
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "udevadm": "udev",
+    "ukify": "systemd-ukify",
     "wipefs": "util-linux",
 }
 
