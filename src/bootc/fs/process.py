@@ -66,6 +66,7 @@ _PACKAGES = {
     "skopeo": "skopeo",
     "systemctl": "systemd",
     "udevadm": "udev",
+    "ukify": "systemd-ukify",
     "wipefs": "util-linux",
 }
 
