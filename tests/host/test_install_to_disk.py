@@ -18,13 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from bootc.deploy.install.interrupted import disk_boots
 from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, howto, images, installer, require
+from support import children, howto, images, installer, protection, require
 from support.commands import Commands
 from support.images import directory, file, symlink
+from support.installer import attached_to
 
 pytestmark = pytest.mark.host
 
@@ -70,25 +72,25 @@ def install(
     return installer.run(*arguments(layout, device, *options))
 
 
-def attached_to(path: Path) -> list[str]:
-    """Return the loop devices of a file."""
-    argv = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(path)]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
-
-
 def check_nothing_is_left(path: Path, before: set[mounts.Mount], loops: list[str]) -> None:
     """Check for mounts and loop devices. A killed program of the installer may end a bit later."""
+
+    def left() -> list[mounts.Mount]:
+        # Other tests may mount their own devices at the same time.
+        own = tuple(attached_to(path))
+        return [one for one in set(mounts.read_mounts()) - before if one.source.startswith(own)]
+
     deadline = time.monotonic() + 60
-    while attached_to(path) != loops or set(mounts.read_mounts()) - before:
-        assert time.monotonic() < deadline, (attached_to(path), mounts.read_mounts())
+    while attached_to(path) != loops or left():
+        assert time.monotonic() < deadline, (attached_to(path), left())
         time.sleep(0.1)
 
 
-def check_that_it_boots(path: Path) -> None:
+def check_that_it_boots(path: Path, name: str = "root") -> None:
     """Check that a disk has a boot entry, and the deployment that it names."""
     table = read_table(str(path))
-    assert not is_unfinished(table)
-    assert [row.name for row in table][-2:] == ["EFI-SYSTEM", "root"]
+    assert is_unfinished(table) is (name != "root")
+    assert [row.name for row in table][-2:] == ["EFI-SYSTEM", name]
     mounted = []
     for row in table[-2:]:
         part = loopback.attached(
@@ -221,10 +223,15 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing(
     assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
 
 
+@pytest.mark.parametrize("program", ["mkfs.ext4", "bootctl"])
 def test_a_failure_leaves_a_blank_disk(
-    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: images.Layout,
+    disk_image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
 ) -> None:
-    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", "echo 'No such ESP' >&2; exit 1")
+    Commands(tmp_path / "bin", monkeypatch).mock(program, "echo 'No such ESP' >&2; exit 1")
     before = set(mounts.read_mounts())
     done = install(layout, disk_image, "--via-loopback")
     assert done.returncode == 1
@@ -235,9 +242,62 @@ def test_a_failure_leaves_a_blank_disk(
     assert subprocess.run(wipefs, check=True, capture_output=True).stdout == b""
 
 
+#: Run the real program with the input that the fake one has read.
+REAL_SFDISK = 'exec {real} "$@" <"$(dirname "$0")/.sfdisk.stdin"'
+
+
+def test_a_disk_that_vanishes(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"rm -f {disk_image}; {real}")
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 1
+    assert f"{disk_image} is not blank" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: Partitioning {disk_image}: sfdisk ")
+    assert "No such file or directory" in last
+    losetup = ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"]
+    files = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout
+    assert str(disk_image) not in files
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.stderr.splitlines()[-1] == f"error: {disk_image}: No such file or directory"
+
+
+def test_a_disk_that_boots_is_not_wiped_for_the_name_of_a_partition(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    fails = 'case "$*" in *--part-label*) echo "no name" >&2; exit 1; esac'
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"{fails}; {real}")
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 0, done.stderr
+    assert "the root partition keeps its name" in done.stderr
+    assert "no name" in done.stderr
+    assert done.stdout.splitlines()[-1] == "Installation complete!"
+
+
+def test_a_file_that_refuses_writes(layout: images.Layout, disk_image: Path) -> None:
+    protection.set_flags(disk_image, protection.IMMUTABLE)
+    try:
+        done = install(layout, disk_image, "--via-loopback", "--wipe")
+    finally:
+        protection.unprotect(disk_image.parent)
+    assert done.stderr.splitlines()[-1] == f"error: Device {disk_image} is read-only"
+
+
 #: The moments of a run, as parts of the time that a whole one takes.
 MOMENTS = 10
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def boots(path: Path) -> bool:
+    """Tell whether the next installation demands --wipe."""
+    done = subprocess.run(["sfdisk", "--json", str(path)], check=False, capture_output=True)
+    if done.returncode:
+        return False
+    table = read_table(str(path))
+    return not is_unfinished(table) or disk_boots(str(path), table, os.uname().machine)
 
 
 @contextlib.contextmanager
@@ -276,6 +336,10 @@ def test_interruptions_at_any_moment(layout: images.Layout, disk_image: Path, ki
             completed = b"Installation complete!" in shown
             assert b"Detected existing" not in shown
             check_nothing_is_left(disk_image, before, loops)
+            if not completed and boots(Path(target)):
+                # The signal came after the commit point.
+                check_that_it_boots(disk_image, read_table(str(disk_image))[-1].name)
+                completed = True
         if completed:
             wipe(inspect(target) if kind == "device" else inspect_file(target))
         done = install(layout, target, *options)

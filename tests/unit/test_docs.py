@@ -199,6 +199,8 @@ OF_OTHER_PROGRAMS = {
     *("--rewrite-timestamp", "--source-date-epoch"),
     *("--net", "--pid", "--privileged", "--rm", "--tmpfs"),
     *("--soft-reboot", "--via-loopback"),
+    *("--linux", "--uname", "--cmdline", "--os-release", "--measure"),
+    *("--secureboot-private-key", "--secureboot-certificate"),
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 #: A command line of bootc in code or in bold, up to what ends a command for a shell.
