@@ -8,7 +8,8 @@ An installation calls a loader in this order:
 
 1. :meth:`LoaderInstaller.check_kernel_arguments` and :meth:`LoaderInstaller.image_needs`, before
    the disk is touched;
-2. :meth:`LoaderInstaller.check_boot_type`, when the image is pulled;
+2. :meth:`LoaderInstaller.check_boot_type` and :meth:`LoaderInstaller.esp_sizes`, when the image
+   is pulled;
 3. :meth:`LoaderInstaller.write_programs`, with the image mounted;
 4. :meth:`LoaderInstaller.write_kernel`;
 5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
@@ -18,6 +19,7 @@ An installation calls a loader in this order:
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +50,7 @@ class BootTarget:
         boot_uuid: The UUID of the file system with ``boot``.
         separate_boot: Whether ``boot`` is a file system of its own.
         esp: The root of the EFI system partition; None if there is none.
+        esp_uuid: The UUID of its file system.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
         xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
@@ -63,6 +66,7 @@ class BootTarget:
     boot_uuid: str
     separate_boot: bool = False
     esp: Dir | None = None
+    esp_uuid: str = ""
     esp_partition: Partition | None = None
     bios_boot: Partition | None = None
     xbootldr: Dir | None = None
@@ -142,8 +146,8 @@ class LoaderInstaller(Protocol):
         """The name in messages."""
 
     @property
-    def firmware(self) -> FirmwareType:
-        """The firmware that starts the loader."""
+    def firmwares(self) -> tuple[FirmwareType, ...]:
+        """The kinds of firmware that start the loader."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -183,6 +187,17 @@ class LoaderInstaller(Protocol):
 
         Raises:
             InstallRefused: it cannot.
+        """
+
+    def esp_sizes(
+        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
+    ) -> Mapping[str, int]:
+        """Return the files that it writes to the ESP beside the kernel: name and size in bytes.
+
+        Args:
+            resource: The kernel.
+            tree: The tree of the image.
+            generic: As in :class:`NewDeployment`.
         """
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:

@@ -6,8 +6,10 @@ import dataclasses
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from bootc.boot.firmware_entries import Firmware, PartitionPlace
+from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.kernels import publish_resource
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
@@ -24,6 +26,7 @@ from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, one_line
 from bootc.events import Sink
 from bootc.formats.origin import BootRecord, BootType
+from bootc.formats.tree import Directory
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class NoLoaderInstaller:
 
     name = Bootloader.NONE.value
     title = "the firmware"
-    firmware = FirmwareType.UEFI
+    firmwares = (FirmwareType.UEFI,)
     tools = ()
     machines = ("x86_64", "aarch64")
     needs_esp = True
@@ -60,6 +63,12 @@ class NoLoaderInstaller:
                 hint="use --bootloader systemd, or build the image with a unified kernel image",
             )
 
+    def esp_sizes(
+        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
+    ) -> Mapping[str, int]:
+        """Return the copy of the unified kernel image."""
+        return {f"the copy of {name} in EFI/BOOT": size for name, size in resource.sizes.items()}
+
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the ESP."""
         assert target.esp is not None, "the target of a loader that needs an ESP has one"
@@ -72,7 +81,7 @@ class NoLoaderInstaller:
 
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record with the PARTUUID of the ESP."""
-        return BootRecord(self.name, self.firmware, _partition(target).uuid or None)
+        return BootRecord(self.name, FirmwareType.UEFI, _partition(target).uuid or None)
 
     def write_programs(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
@@ -82,9 +91,9 @@ class NoLoaderInstaller:
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the unified kernel image, if there is also space for its copy in ``EFI/BOOT``."""
         booting = deployment.booting
-        sizes = dict(booting.resource.sizes)
-        copies = {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}
-        plan_space((), frozenset(), sizes | copies, *free_space(boot.binaries))
+        sizes, generic = dict(booting.resource.sizes), deployment.generic
+        copies = self.esp_sizes(booting.resource, deployment.tree, generic=generic)
+        plan_space((), frozenset(), {**sizes, **copies}, *free_space(boot.binaries))
         objects = deployment.repository.objects
         return publish_resource(boot, booting.image_id, booting.resource, objects)
 
