@@ -10,7 +10,7 @@ import re
 
 from bootc.formats.grubembed import GrubImageError
 
-_PREFIX = re.compile(rb"(?<=[\0-\x1f])/EFI/([A-Za-z0-9._-]{1,64})\0")
+_PREFIX = re.compile(rb"(?<=[\0-\x1f])/EFI/([A-Za-z0-9][A-Za-z0-9._-]{0,63})\0")
 
 
 def configuration_directory(program: bytes) -> str:
