@@ -10,10 +10,11 @@ from pathlib import Path
 
 import budget
 import pytest
+import second_drive
 from journeys import Journey, install
 from stations import save_live
 
-from support import grubtree, variants
+from support import grubtree, howto, variants
 from support.variants import Variant
 from testbed.demo_os import DemoOs
 from testbed.registry import Registry
@@ -21,7 +22,7 @@ from testbed.saved import Saved
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-INSTALL = "bootc install to-disk --bootloader grub --filesystem ext4"
+INSTALL = howto.installer("grub", "bootc install")
 #: An argument that GRUB must pass on as it is.
 KARG = " --karg 'demo=\"a b\"'"
 #: Where the guest finds the menu.
@@ -122,7 +123,12 @@ def test_a_machine_is_installed_updated_and_rolled_back(
     done()
     (tmp_path / "run").mkdir()
     with Journey(
-        start, update_registry, name=name, directory=tmp_path / "run", logs=logs
+        start,
+        update_registry,
+        name=name,
+        directory=tmp_path / "run",
+        logs=logs,
+        second_drive=True,
     ) as machine:
         live_through(machine, cell, first, second)
     start.disk.unlink()
@@ -144,16 +150,19 @@ def live_through(machine: Journey, cell: Cell, first: Variant, second: Variant) 
     said = machine.machine.run(record).stdout.splitlines()
     kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
     assert kept == ["[bootc]", *cell.record]
+    second_drive.set_up(machine)
 
     machine.publish(second)
     machine.bootc("upgrade")
     assert machine.reboot() == "running"
     check(machine, cell, booted=second, rollback=first)
     assert "variant=second" in machine.machine.run("cat /proc/cmdline").stdout
+    second_drive.check(machine)
 
     machine.bootc("rollback")
     assert machine.reboot() == "running"
     check(machine, cell, booted=first, rollback=second)
+    second_drive.check(machine)
 
 
 def check(

@@ -13,7 +13,7 @@ from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import Device
 
 BLOCK_SETUP = "direct"
-_TOOLS = ("lsblk", "partx", "sfdisk", "wipefs")
+_TOOLS = ("blkid", "lsblk", "partx", "sfdisk", "wipefs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) 
     checks.check_tools((*loader.tools, *_TOOLS, *esp_tools, root_fs.tool))
     inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect
     disk = inspect(request.device)
-    unfinished = target_disk.check_may_be_written(disk, wipe=request.wipe)
+    unfinished = target_disk.check_may_be_written(disk, wipe=request.wipe, machine=machine)
     esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
     fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)

@@ -39,6 +39,7 @@ from bootc.formats.origin import BootType, Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
+from bootc.fs.interruption import undisturbed
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
 from bootc.repository import layout
@@ -61,6 +62,7 @@ def deploy_image(
     sink: Sink,
     *,
     clear_boot: Callable[[], None] | None = None,
+    keep: Callable[[], None] = lambda: None,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
 
@@ -71,6 +73,8 @@ def deploy_image(
         target: Where to install it.
         sink: Gets progress and messages.
         clear_boot: Empties the boot partitions. Until it is called, an older system there boots.
+        keep: Called right after the commit point. No signal comes between the two, so an
+            interruption does not undo an installation that boots.
 
     Raises:
         InsufficientSpace: the image does not fit.
@@ -94,8 +98,9 @@ def deploy_image(
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
         generic = request.generic_image
-        programs = loader.esp_sizes(booting.resource, pulled.root, generic=generic)
-        _make_boot_room(booting, programs, target, boot, clear_boot, sink)
+        programs = loader.program_sizes(pulled.root, generic=generic)
+        kernel = loader.kernel_sizes(booting.resource)
+        _make_boot_room(kernel, programs, target, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(booting, pulled.root, image, repository, generic)
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
@@ -106,8 +111,9 @@ def deploy_image(
                 _create_state(root, repository, etc, pulled.image_id, origin)
                 write_aleph(root, _aleph(request, pulled, booting))
             repository.sync()
-            with stage(sink, "entry", "Writing the boot entry"):
+            with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
+                keep()
     return pulled
 
 
@@ -127,7 +133,7 @@ def _write_boot_files(
 
 
 def _make_boot_room(
-    booting: Booting,
+    kernel: Mapping[str, int],
     programs: Mapping[str, int],
     target: BootTarget,
     boot: BootDirs,
@@ -137,8 +143,8 @@ def _make_boot_room(
     """Check that kernel and boot loader will fit, before the loader is written; remove an old one.
 
     Args:
-        booting: The kernel.
-        programs: The sizes of the files of the boot loader on the ESP, by name.
+        kernel: The sizes of the files of the kernel, by name.
+        programs: Those of the files of the boot loader on the ESP.
         target: The file systems.
         boot: The place of the kernel.
         clear_boot: As for :func:`deploy_image`.
@@ -148,9 +154,9 @@ def _make_boot_room(
         NoSpaceOnBoot: they will not. The old boot loader is not removed.
         Error, OSError: removing failed.
     """
-    sizes: list[tuple[Dir, Mapping[str, int]]] = [(boot.binaries, booting.resource.sizes)]
+    sizes: list[tuple[Dir, Mapping[str, int]]] = [(boot.binaries, kernel)]
     if target.esp is boot.binaries:
-        sizes = [(boot.binaries, {**booting.resource.sizes, **programs})]
+        sizes = [(boot.binaries, {**kernel, **programs})]
     elif target.esp is not None and programs:
         sizes.append((target.esp, programs))
     for place, files in sizes:

@@ -11,11 +11,16 @@ from collections.abc import Mapping
 
 from bootc.boot import grub
 from bootc.boot.image_content import file_size
-from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.install import firmware_start, grub_bios, grub_efi, loader_menu
-from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    BootTarget,
+    FirmwareType,
+    ImageNeed,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import doing
 from bootc.events import Message, Sink
@@ -26,7 +31,7 @@ from bootc.formats.tree import Directory
 from bootc.fs import atomic
 
 
-class _Grub:
+class _Grub(LoaderInstaller):
     """The properties that GRUB has on all machines."""
 
     name = Bootloader.GRUB.value
@@ -44,10 +49,9 @@ class _Grub:
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return ``/boot`` for the menu and for kernels, and the ESP for unified kernel images."""
         scheme = Scheme(Bootloader.GRUB, boot_type, target.separate_boot, generated=True)
-        binaries = target.boot
-        if scheme.binaries_on_esp:
-            assert target.esp is not None, "check_boot_type refused the kind of kernel otherwise"
-            binaries = target.esp
+        # A disk without an ESP has no unified kernel images, which check_boot_type refused.
+        on_esp = scheme.binaries_on_esp and target.esp is not None
+        binaries = target.esp if on_esp and target.esp is not None else target.boot
         return BootDirs(scheme, menu=target.boot, binaries=binaries)
 
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
@@ -56,10 +60,7 @@ class _Grub:
 
 
 class GrubBiosInstaller(_Grub):
-    """GRUB, started by a BIOS from sector 0 and the BIOS boot partition. The disk has no ESP.
-
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
-    """
+    """GRUB, started by a BIOS from sector 0 and the BIOS boot partition. The disk has no ESP."""
 
     title = "GRUB for BIOS"
     firmwares: tuple[FirmwareType, ...] = (FirmwareType.BIOS,)
@@ -80,12 +81,6 @@ class GrubBiosInstaller(_Grub):
                 "initramfs in /usr/lib/modules",
             )
 
-    def esp_sizes(
-        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
-    ) -> Mapping[str, int]:
-        """Return nothing: there is no ESP."""
-        return {}
-
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record: there is no ESP."""
         return BootRecord(self.name, FirmwareType.BIOS)
@@ -103,12 +98,13 @@ class GrubBiosInstaller(_Grub):
         boot.sync()
         grub_bios.write_boot_sector(grub_bios.read_boot_image(deployment.mounted), target)
 
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether there are boot code in sector 0 and a menu entry."""
+        return grub_bios.has_boot_code(target.disk) and super().boots(target)
+
 
 class GrubUefiInstaller(_Grub):
-    """GRUB, started by UEFI firmware from the ESP, through shim if the image has it.
-
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
-    """
+    """GRUB, started by UEFI firmware from the ESP, through shim if the image has it."""
 
     title = "GRUB for UEFI"
     firmwares: tuple[FirmwareType, ...] = (FirmwareType.UEFI,)
@@ -121,12 +117,7 @@ class GrubUefiInstaller(_Grub):
         """Return GRUB's EFI program. shim is not needed without Secure Boot."""
         return grub_efi.needs(machine)
 
-    def check_boot_type(self, boot_type: BootType) -> None:
-        """Accept all boot types."""
-
-    def esp_sizes(
-        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
-    ) -> Mapping[str, int]:
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the programs."""
         return grub_efi.sizes(tree, os.uname().machine, generic=generic)
 
@@ -162,8 +153,8 @@ class GrubUefiInstaller(_Grub):
 class GrubAnyInstaller(GrubUefiInstaller):
     """GRUB for a disk that any machine boots: started by UEFI and by a BIOS, with one menu.
 
-    The image may have GRUB for one of the two only. The methods are those of
-    :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
+    The image may have GRUB for one of the two only. Nothing boots before the menu is written, so
+    the menu is the commit point for both.
     """
 
     title = "GRUB for UEFI and BIOS"
@@ -177,9 +168,7 @@ class GrubAnyInstaller(GrubUefiInstaller):
             needs += grub_bios.NEEDS
         return (ImageNeed(tuple(path for need in needs for path in need.paths), needs[0].package),)
 
-    def esp_sizes(
-        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
-    ) -> Mapping[str, int]:
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the programs for UEFI, if the image has them."""
         machine = os.uname().machine
         if not grub_efi.is_there(lambda path: file_size(tree, path) is not None, machine):
@@ -206,12 +195,6 @@ class GrubAnyInstaller(GrubUefiInstaller):
             )
         if no_bios is None:
             grub_bios.write_core(deployment.mounted, target)
-
-    def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
-        """Write the menu, and then sector 0 if a BIOS starts the disk."""
-        super().commit(deployment, target, boot)
-        if _why_no_bios(deployment, target, boot) is None:
-            boot.sync()
             grub_bios.write_boot_sector(grub_bios.read_boot_image(deployment.mounted), target)
 
 

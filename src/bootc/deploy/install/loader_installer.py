@@ -8,12 +8,18 @@ An installation calls a loader in this order:
 
 1. :meth:`LoaderInstaller.check_kernel_arguments` and :meth:`LoaderInstaller.image_needs`, before
    the disk is touched;
-2. :meth:`LoaderInstaller.check_boot_type` and :meth:`LoaderInstaller.esp_sizes`, when the image
-   is pulled;
+2. :meth:`LoaderInstaller.check_boot_type` and :meth:`LoaderInstaller.program_sizes`, when the
+   image is pulled;
 3. :meth:`LoaderInstaller.write_programs`, with the image mounted;
 4. :meth:`LoaderInstaller.write_kernel`;
 5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
    on the disk. Before this call the disk boots nothing.
+
+If the installation is killed, :meth:`LoaderInstaller.boots` tells the next one whether it reached
+the commit point.
+
+A loader is a subclass of the protocol, which has defaults for the questions that most loaders
+answer with "nothing".
 """
 
 from __future__ import annotations
@@ -25,6 +31,7 @@ from typing import Protocol
 
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import BootDirs
+from bootc.deploy.install import installed_menu
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
@@ -152,6 +159,7 @@ class LoaderInstaller(Protocol):
     @property
     def tools(self) -> tuple[str, ...]:
         """The programs that the installing system must have."""
+        return ()
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -174,31 +182,23 @@ class LoaderInstaller(Protocol):
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return the files that the image must have, for a machine of this architecture."""
+        return ()
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Check that the loader can pass these arguments on to the kernel.
+        """Check that the loader can pass these arguments on to the kernel. Most can pass all.
 
         Raises:
             InstallRefused: it cannot.
         """
+        return
 
     def check_boot_type(self, boot_type: BootType) -> None:
-        """Check that the loader can start this kind of kernel.
+        """Check that the loader can start this kind of kernel. The default accepts all.
 
         Raises:
             InstallRefused: it cannot.
         """
-
-    def esp_sizes(
-        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
-    ) -> Mapping[str, int]:
-        """Return the files that it writes to the ESP beside the kernel: name and size in bytes.
-
-        Args:
-            resource: The kernel.
-            tree: The tree of the image.
-            generic: As in :class:`NewDeployment`.
-        """
+        return
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the scheme of the installation, and its directories."""
@@ -215,6 +215,24 @@ class LoaderInstaller(Protocol):
             Error, OSError: a program is missing, or writing failed.
         """
 
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+        """Return the sizes in bytes of the programs that :meth:`write_programs` writes to the ESP.
+
+        The keys name the files in messages.
+
+        Args:
+            tree: The tree of the image.
+            generic: As in :class:`NewDeployment`.
+        """
+        return {}
+
+    def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
+        """Return the sizes in bytes of all that :meth:`write_kernel` and :meth:`commit` write.
+
+        The menu does not count. The keys name the files in messages.
+        """
+        return resource.sizes
+
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the kernel of the deployment, and return its boot digest.
 
@@ -229,3 +247,19 @@ class LoaderInstaller(Protocol):
         Raises:
             Error, OSError: writing failed.
         """
+
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether the machine boots a deployment in the root file system of the target.
+
+        This reads what :meth:`commit` wrote last. The default looks for an entry in the live menu.
+        A loader with another commit point has to look there.
+
+        Args:
+            target: File systems of an installation that was killed; they may be read-only. There
+                is an ESP if :attr:`needs_esp` says so.
+
+        Raises:
+            Error, OSError: the file systems cannot be read.
+        """
+        schemes = (self.boot_dirs(target, kind) for kind in (BootType.BLS, BootType.UKI))
+        return any(installed_menu.boots(dirs, target.root) for dirs in schemes)

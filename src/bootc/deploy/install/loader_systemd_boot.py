@@ -8,13 +8,17 @@ from functools import partial
 
 from bootc.boot import bootctl
 from bootc.boot.image_content import file_size
-from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import installed_version, loader_programs
 from bootc.deploy.install import firmware_start, loader_menu
 from bootc.deploy.install.image_mounts import mount_directory, mount_temporary
-from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    BootTarget,
+    FirmwareType,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.secureboot import write_keys
 from bootc.errors import doing
@@ -38,10 +42,10 @@ _LOADER_CONF = "loader/loader.conf"
 _LOADER_CONF_TEXT = b"timeout 5"
 
 
-class SystemdBootInstaller:
+class SystemdBootInstaller(LoaderInstaller):
     """systemd-boot, started by UEFI firmware. Menu and kernels are on the ESP.
 
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
+    It needs nothing of the image that ``bootctl`` does not report itself.
     """
 
     name = Bootloader.SYSTEMD.value
@@ -53,19 +57,7 @@ class SystemdBootInstaller:
     tells_partition = True
     kernel_place = "the EFI system partition"
 
-    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
-        """Return nothing: bootctl reports what it does not find."""
-        return ()
-
-    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Accept all kernel arguments."""
-
-    def check_boot_type(self, boot_type: BootType) -> None:
-        """Accept all boot types."""
-
-    def esp_sizes(
-        self, resource: Kernel | UkiFile, tree: Directory, *, generic: bool
-    ) -> Mapping[str, int]:
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the two copies of the program that bootctl writes."""
         # Of a signed and an unsigned program bootctl writes one.
         size = max(file_size(tree, path) or 0 for path in _PROGRAMS)
