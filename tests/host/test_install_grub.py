@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,7 @@ class Machine:
     disk: Path
     bios_boot: Path
     events: list[Event] = field(default_factory=list)
+    boots_without_sector_0: bool | None = None
 
     @property
     def notices(self) -> list[str]:
@@ -103,6 +104,9 @@ class Machine:
                 bios_boot=Partition(str(self.bios_boot), "", MIB, "", 2048, 2048),
             )
             pulled = deploy_image(request, decisions, source, target, self.events.append)
+            assert loader.boots(target)
+            # A kill before the boot sector was written.
+            self.boots_without_sector_0 = loader.boots(replace(target, disk="/dev/zero"))
         return pulled.image_id.hex
 
 
@@ -156,6 +160,7 @@ def test_a_bios_machine(machine: Machine, tmp_path: Path) -> None:
     assert machine.bios_boot.read_bytes()[: len(core)] == core
     expected = grubembed.patch_boot(BOOT_IMAGE, bytes(512), 2048)
     assert machine.disk.read_bytes()[:512] == expected
+    assert machine.boots_without_sector_0 is False
 
 
 def test_a_failure_before_the_entry_leaves_a_disk_that_boots_nothing(
@@ -225,3 +230,4 @@ def test_a_uefi_machine(machine: Machine, tmp_path: Path) -> None:
     origin = parse_origin(machine.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
     assert origin.record == BootRecord("grub", "uefi", ESP_UUID)
     assert machine.disk.read_bytes() == bytes(MIB)
+    assert machine.boots_without_sector_0 is True
