@@ -36,6 +36,7 @@ class Row:
 
 
 SYSTEMD_BOOT = Row("systemd-boot, UEFI", "demo", ("systemd-boot-efi",))
+GRUB_UEFI = Row("GRUB, UEFI", "grub", ("grub-efi-amd64-signed", "shim-signed"))
 GRUB_BIOS = Row("GRUB, BIOS", "grub", ("grub-pc-bin",))
 NO_LOADER = Row("no loader, UEFI", "qemu", ("ovmf",))
 
@@ -74,6 +75,17 @@ class Cell:
 CELLS = (
     Cell(SYSTEMD_BOOT, Column.TYPE1, "test_updates.py::test_a_life_of_updates[type1]", often=True),
     Cell(SYSTEMD_BOOT, Column.UKI, "test_updates.py::test_a_life_of_updates[uki]", often=True),
+    Cell(
+        GRUB_UEFI,
+        Column.TYPE1,
+        "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[uefi]",
+        often=True,
+    ),
+    Cell(
+        GRUB_UEFI,
+        Column.UKI,
+        "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[uefi_uki]",
+    ),
     Cell(
         GRUB_BIOS,
         Column.TYPE1,

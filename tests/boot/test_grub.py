@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,60 +22,94 @@ from testbed.saved import Saved
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-INSTALL = f"{howto.installer('grub-bios', 'bootc install')} --karg 'demo=\"a b\"'"
+INSTALL = howto.installer("grub", "bootc install")
+#: An argument that GRUB must pass on as it is.
+KARG = " --karg 'demo=\"a b\"'"
 #: Where the guest finds the menu.
+GRUB = "/sysroot/boot/grub2"
 ENTRIES = "/sysroot/boot/loader/entries"
 MENU = f"{ENTRIES}/grub.cfg"
+#: Prints the path of the program that the firmware started.
+STARTED = r"""
+cd /sys/firmware/efi/efivars
+python3 - <<'END'
+import re, struct
+guid = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+(current,) = struct.unpack("<H", open(f"BootCurrent-{guid}", "rb").read()[4:])
+option = open(f"Boot{current:04X}-{guid}", "rb").read().decode("latin-1").replace("\0", "")
+print(*re.findall(r"\\EFI[\\A-Za-z0-9.]*\.efi", option))
+END
+"""
+
+#: Builds the images of a family, once.
+Build = Callable[[str], dict[str, Variant]]
 
 
 @pytest.fixture(scope="module")
-def grub_images(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
+def build(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Build:
     grubtree.find()
-    return variants.build(demo_os, tmp_path_factory.mktemp("grub-variants"), variants.GRUB)
+
+    @functools.cache
+    def built(family: str) -> dict[str, Variant]:
+        return variants.build(demo_os, tmp_path_factory.mktemp("grub-variants"), family)
+
+    return built
 
 
 @dataclass(frozen=True, slots=True)
-class Firmware:
-    """A machine's firmware, and what an installation on it leaves."""
+class Cell:
+    """A machine's firmware and the family of its images, and what an installation leaves."""
 
     name: str
     root: int
     record: tuple[str, ...]
+    family: str = variants.GRUB
 
     @property
     def is_bios(self) -> bool:
         return self.name == "bios"
 
+    @property
+    def is_uki(self) -> bool:
+        return self.family == variants.GRUB_UKI
 
-BIOS = Firmware("bios", 2, ("bootloader = grub", "firmware = bios"))
+
+_ON_UEFI = ("bootloader = grub", "firmware = uefi", "esp = ESP")
+CELLS = (
+    Cell("bios", 2, ("bootloader = grub", "firmware = bios")),
+    Cell("uefi", 3, _ON_UEFI),
+    # Not "-uki", which would share the installation of the other unified kernel images.
+    Cell("uefi_uki", 3, _ON_UEFI, variants.GRUB_UKI),
+)
 
 
 def live(
-    firmware: Firmware, request: pytest.FixtureRequest, directory: Path, logs: Path
+    cell: Cell, request: pytest.FixtureRequest, directory: Path, logs: Path
 ) -> tuple[Saved, Callable[[], None]]:
     """Return a live machine with this firmware, and what removes it when it was used."""
-    if not firmware.is_bios:
+    if not cell.is_bios:
         shared: Saved = request.getfixturevalue("live_machine")
         return shared, lambda: None
     own = save_live(request.getfixturevalue("demo_os"), directory, logs, bios=True)
     return own, own.remove
 
 
-@pytest.mark.parametrize("firmware", [BIOS], ids=lambda firmware: firmware.name)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_a_machine_is_installed_updated_and_rolled_back(
-    firmware: Firmware,
+    cell: Cell,
     request: pytest.FixtureRequest,
-    grub_images: dict[str, Variant],
+    build: Build,
     update_registry: Registry,
     tmp_path: Path,
     logs: Path,
 ) -> None:
     if not budget.is_left():
         budget.skip_rest(0, 1)
-    first, second = grub_images["g1"], grub_images["g2"]
-    name = f"grub-{firmware.name}"
+    made = build(cell.family)
+    first, second = made[f"{cell.family}1"], made[f"{cell.family}2"]
+    name = f"grub-{cell.name}"
     (tmp_path / "live").mkdir()
-    saved, done = live(firmware, request, tmp_path / "live", logs)
+    saved, done = live(cell, request, tmp_path / "live", logs)
     start = install(
         saved,
         update_registry,
@@ -82,8 +117,8 @@ def test_a_machine_is_installed_updated_and_rolled_back(
         name=name,
         directory=tmp_path,
         logs=logs,
-        command=INSTALL,
-        root=firmware.root,
+        command=INSTALL + ("" if cell.is_uki else KARG),
+        root=cell.root,
     )
     done()
     (tmp_path / "run").mkdir()
@@ -95,33 +130,44 @@ def test_a_machine_is_installed_updated_and_rolled_back(
         logs=logs,
         second_drive=True,
     ) as machine:
-        assert machine.boot() == "running"
-        efi = machine.machine.run("test -e /sys/firmware/efi", check=False).rc
-        assert efi == (1 if firmware.is_bios else 0)
-        # What GRUB passes on is what the entry says.
-        assert '"demo=a b"' in machine.machine.run("cat /proc/cmdline").stdout
-        check(machine, booted=first)
-        record = "sed -n '/^.bootc/,/^$/p' /sysroot/state/deploy/*/*.origin"
-        said = machine.machine.run(record).stdout.splitlines()
-        kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
-        assert kept == ["[bootc]", *firmware.record]
-        second_drive.set_up(machine)
-
-        machine.publish(second)
-        machine.bootc("upgrade")
-        assert machine.reboot() == "running"
-        check(machine, booted=second, rollback=first)
-        assert "variant=second" in machine.machine.run("cat /proc/cmdline").stdout
-        second_drive.check(machine)
-
-        machine.bootc("rollback")
-        assert machine.reboot() == "running"
-        check(machine, booted=first, rollback=second)
-        second_drive.check(machine)
+        live_through(machine, cell, first, second)
     start.disk.unlink()
 
 
-def check(machine: Journey, *, booted: Variant, rollback: Variant | None = None) -> None:
+def live_through(machine: Journey, cell: Cell, first: Variant, second: Variant) -> None:
+    """Boot, update and roll back a fresh installation."""
+    assert machine.boot() == "running"
+    efi = machine.machine.run("test -e /sys/firmware/efi", check=False).rc
+    assert efi == (1 if cell.is_bios else 0)
+    if not cell.is_bios:
+        # The boot entry that the installer wrote, and not the fallback.
+        assert machine.machine.run(STARTED).stdout == "\\EFI\\debian\\shimx64.efi\n"
+    if not cell.is_uki:
+        # What GRUB passes on is what the entry says.
+        assert '"demo=a b"' in machine.machine.run("cat /proc/cmdline").stdout
+    check(machine, cell, booted=first)
+    record = "sed -n '/^.bootc/,/^$/p' /sysroot/state/deploy/*/*.origin"
+    said = machine.machine.run(record).stdout.splitlines()
+    kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
+    assert kept == ["[bootc]", *cell.record]
+    second_drive.set_up(machine)
+
+    machine.publish(second)
+    machine.bootc("upgrade")
+    assert machine.reboot() == "running"
+    check(machine, cell, booted=second, rollback=first)
+    assert "variant=second" in machine.machine.run("cat /proc/cmdline").stdout
+    second_drive.check(machine)
+
+    machine.bootc("rollback")
+    assert machine.reboot() == "running"
+    check(machine, cell, booted=first, rollback=second)
+    second_drive.check(machine)
+
+
+def check(
+    machine: Journey, cell: Cell, *, booted: Variant, rollback: Variant | None = None
+) -> None:
     """Compare what runs, what status says, and GRUB's menu."""
     host = machine.status()["status"]
     assert host["booted"]["composefs"]["verity"] == booted.image_id.hex
@@ -131,9 +177,15 @@ def check(machine: Journey, *, booted: Variant, rollback: Variant | None = None)
     if rollback is not None:
         expected.append(rollback.image_id.hex)
         assert host["rollback"]["composefs"]["verity"] == rollback.image_id.hex
-    menu = machine.machine.run(f"cat {MENU}").stdout
-    assert re.findall(r"--id 'bootc-([0-9a-f]+)'", menu) == expected
-    assert re.findall(r"'composefs=([0-9a-f]+)'", menu) == expected
-    assert machine.machine.run("cat /sysroot/boot/grub2/bootc-last.cfg").stdout == menu
+    if cell.is_uki:
+        menu = machine.machine.run(f"cat {GRUB}/user.cfg").stdout
+        paths = re.findall(r"^chainloader /EFI/Linux/bootc/bootc_composefs-(.+)\.efi$", menu, re.M)
+        assert paths == expected
+        assert machine.machine.run(f"ls {ENTRIES}", check=False).rc != 0
+    else:
+        menu = machine.machine.run(f"cat {MENU}").stdout
+        assert re.findall(r"--id 'bootc-([0-9a-f]+)'", menu) == expected
+        assert re.findall(r"'composefs=([0-9a-f]+)'", menu) == expected
+        assert machine.machine.run(f"cat {GRUB}/bootc-last.cfg").stdout == menu
     human = machine.bootc("status --format humanreadable").stdout
-    assert "grub.cfg" not in human, "the menu agrees with the entries"
+    assert ".cfg" not in human, "the menu agrees with the entries"

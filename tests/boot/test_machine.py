@@ -162,36 +162,49 @@ def test_nothing_is_left_behind(demo_os: DemoOs, tmp_path: Path) -> None:
     assert console.exists()
 
 
-#: An emulator that shows nothing the first time, and then a kernel and a ready agent.
-SLEEPER = """\
+#: An emulator that writes a few lines. Then it stands still the first time, and later shows a
+#: kernel and a ready agent.
+EMULATOR = """\
 import json, os, re, socket, sys, time
 words = " ".join(sys.argv)
 agent = socket.socket(socket.AF_UNIX)
 agent.connect(re.search(r"path=(\\S+?)(,| )", words)[1])
 console = open(re.search(r"file:(\\S+)", words)[1], "w")
-print("firmware", file=console, flush=True)
+for _ in range(LINES):
+    print("firmware", file=console, flush=True)
+    time.sleep(0.5)
 try:
     os.close(os.open(FIRST, os.O_CREAT | os.O_EXCL))
+    hangs = HANGS
 except FileExistsError:
+    hangs = False
+if not hangs:
     print("Run /init as init process", file=console, flush=True)
     agent.sendall(json.dumps({"ready": "boot"}).encode() + b"\\n")
 time.sleep(60)
 """
 
 
+@pytest.mark.parametrize(("lines", "hangs"), [(1, True), (5, False)], ids=["silent", "slow"])
 def test_an_emulator_that_stands_still_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, hangs: bool
 ) -> None:
+    """One that is slow, but goes on writing, is not."""
     monkeypatch.setattr("testbed.machine._INIT_TIMEOUT_S", 1.0)
     script = tmp_path / "sleeper.py"
-    script.write_text(SLEEPER.replace("FIRST", repr(str(tmp_path / "first"))))
+    names = {"FIRST": str(tmp_path / "first"), "LINES": lines, "HANGS": hangs}
+    text = EMULATOR
+    for name, value in names.items():
+        text = text.replace(name, repr(value))
+    script.write_text(text)
     sleeper = Qemu((sys.executable, str(script)), tmp_path / "code.fd", tmp_path / "vars.fd")
     console = tmp_path / "console.txt"
     hardware = Hardware(tmp_path / "vars.fd", [])
     with Machine(hardware, qemu=sleeper, keep_console=console) as machine:
         assert machine.wait_ready(timeout_s=30) == "boot"
-    assert console.with_suffix(".hung").read_text() == "firmware\n"
-    assert console.read_text() == "firmware\nRun /init as init process\n"
+    hung = console.with_suffix(".hung")
+    assert (hung.read_text() if hung.exists() else None) == ("firmware\n" if hangs else None)
+    assert console.read_text() == "firmware\n" * lines + "Run /init as init process\n"
 
 
 def test_an_interrupted_save_leaves_nothing(

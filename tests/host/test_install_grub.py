@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from bootc.boot.space import NoSpaceOnBoot
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.deploy_image import deploy_image
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_grub import GrubAnyInstaller, GrubBiosInstaller, GrubUefiInstaller
 from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
+from bootc.events import Event, Message
 from bootc.formats import grubembed
 from bootc.formats.cmdline import MAX_BYTES
 from bootc.formats.grubcfg import GrubCfgError
@@ -31,16 +33,19 @@ from bootc.oci.source import open_source
 from support import images, require
 from support.commands import Commands
 from support.images import directory, file
+from support.room import Volume, limited
 
 pytestmark = pytest.mark.host
 
 MIB = 1 << 20
 ROOT_UUID = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
+ESP_UUID = "11111111-2222-4333-8444-555555555555"
 TARGET = ImageReference("registry", "example.com/os:1")
 BOOT_IMAGE = bytes(range(254)) * 2 + b"\0\0" + b"\x55\xaa"
 CORE = b"core" * 400
 #: Do what grub-mkimage does in a chroot: write the file that --output names.
 CHROOT = 'for _ in $(seq 400); do printf core; done >"$1/tmp/core.img"'
+PROGRAM = b"MZ grub\0/EFI/debian\0".ljust(20 << 10, b"p")
 
 
 def layer(*more: images.Member) -> bytes:
@@ -50,6 +55,8 @@ def layer(*more: images.Member) -> bytes:
         directory("tmp", 0o1777),
         file("usr/lib/os-release", b'ID=demo\nVERSION_ID=1\nPRETTY_NAME="Demo 1"\n' + b"#" * 99),
         file("usr/lib/grub/i386-pc/boot.img", BOOT_IMAGE),
+        file("usr/bin/grub-mkimage", b"a program", mode=0o755),
+        file("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", PROGRAM),
         *more,
         kernel=b"kernel" * 100,
         initramfs=b"initramfs" * 100,
@@ -58,11 +65,20 @@ def layer(*more: images.Member) -> bytes:
 
 @dataclass
 class Machine:
-    """A root file system, and files as disk and BIOS boot partition."""
+    """A root file system, a directory as ESP, and files as disk and BIOS boot partition."""
 
     root: Dir
+    esp: Dir
     disk: Path
     bios_boot: Path
+    events: list[Event] = field(default_factory=list)
+    boots_without_sector_0: bool | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """The messages that begin with "notice"."""
+        said = (event.text for event in self.events if isinstance(event, Message))
+        return [text for text in said if text.startswith("notice")]
 
     def install(self, layout: images.Layout, loader: LoaderInstaller, *kargs: str) -> str:
         source_ref = ImageReference.parse(layout.reference())
@@ -74,6 +90,7 @@ class Machine:
             allow_missing_verity=True,
             kargs=kargs,
         )
+        esp = loader.needs_esp
         with self.root.ensure_dir("boot") as boot, open_source(source_ref) as source:
             target = BootTarget(
                 disk=str(self.disk),
@@ -82,9 +99,14 @@ class Machine:
                 boot=boot,
                 boot_uuid=ROOT_UUID,
                 root_kargs=(f"root=UUID={ROOT_UUID}", "rw"),
+                esp=self.esp if esp else None,
+                esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID) if esp else None,
                 bios_boot=Partition(str(self.bios_boot), "", MIB, "", 2048, 2048),
             )
-            pulled = deploy_image(request, decisions, source, target, lambda event: None)
+            pulled = deploy_image(request, decisions, source, target, self.events.append)
+            assert loader.boots(target)
+            # A kill before the boot sector was written.
+            self.boots_without_sector_0 = loader.boots(replace(target, disk="/dev/zero"))
         return pulled.image_id.hex
 
 
@@ -101,9 +123,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     subprocess.run([require.tool("mkfs.ext4"), "-q", str(image)], check=True)
     losetup = [require.tool("losetup"), "--find", "--show", str(image)]
     loop = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "esp").mkdir()
     try:
-        with mounts.mounted(loop, "ext4") as root:
-            yield Machine(root, disk, bios_boot)
+        with mounts.mounted(loop, "ext4") as root, Dir.open(tmp_path / "esp") as esp:
+            yield Machine(root, esp, disk, bios_boot)
     finally:
         subprocess.run(["losetup", "--detach", loop], check=True)
 
@@ -137,6 +160,7 @@ def test_a_bios_machine(machine: Machine, tmp_path: Path) -> None:
     assert machine.bios_boot.read_bytes()[: len(core)] == core
     expected = grubembed.patch_boot(BOOT_IMAGE, bytes(512), 2048)
     assert machine.disk.read_bytes()[:512] == expected
+    assert machine.boots_without_sector_0 is False
 
 
 def test_a_failure_before_the_entry_leaves_a_disk_that_boots_nothing(
@@ -149,3 +173,61 @@ def test_a_failure_before_the_entry_leaves_a_disk_that_boots_nothing(
         machine.install(layout, GrubBiosInstaller(), fits)
     assert machine.disk.read_bytes() == bytes(MIB)
     assert not Path(machine.root.path, "boot/loader/entries").exists()
+
+
+@pytest.mark.parametrize("loader", [GrubBiosInstaller(), GrubUefiInstaller(), GrubAnyInstaller()])
+def test_a_partition_that_is_too_small_stays_as_it_is(
+    machine: Machine, tmp_path: Path, loader: LoaderInstaller
+) -> None:
+    """The sum of kernel and programs counts, before any of them is written."""
+    layout = images.single(tmp_path / "l", layer())
+    boot = Path(machine.root.path, "boot")
+    boot.mkdir()
+    volume, what = (
+        (Volume(Path(machine.esp.path)), "EFI/BOOT/BOOTX64.EFI 20.0 KiB")
+        if loader.needs_esp
+        else (Volume(boot), "vmlinuz 600 B, initrd 900 B")
+    )
+    with limited(volume):
+        volume.leave(len(PROGRAM) // 512 - 1 if loader.needs_esp else 19)
+        with pytest.raises(NoSpaceOnBoot, match=what) as caught:
+            machine.install(layout, loader)
+    assert caught.value.hint == "make room on the partition, or make it larger"
+    assert list(Path(volume.root).iterdir()) == []
+    assert machine.disk.read_bytes() == machine.bios_boot.read_bytes() == bytes(MIB)
+
+
+def test_a_disk_for_any_machine(machine: Machine, tmp_path: Path) -> None:
+    image = machine.install(images.single(tmp_path / "l", layer()), GrubAnyInstaller())
+    assert Path(machine.esp.path, "EFI/BOOT/BOOTX64.EFI").read_bytes() == PROGRAM
+    core = grubembed.patch_core(CORE, 2048, 2048)
+    assert machine.bios_boot.read_bytes()[: len(core)] == core
+    assert machine.disk.read_bytes()[:512] == grubembed.patch_boot(BOOT_IMAGE, bytes(512), 2048)
+    origin = parse_origin(machine.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.record == BootRecord("grub", "uefi", ESP_UUID)
+
+
+def test_a_disk_for_any_machine_from_an_image_for_a_bios(machine: Machine, tmp_path: Path) -> None:
+    without = images.layer(file("usr/lib/grub/x86_64-efi-signed/.wh.grubx64.efi.signed"))
+    removed = images.single(tmp_path / "l", layer(), without)
+    machine.install(removed, GrubAnyInstaller())
+    assert machine.notices == [
+        "notice: UEFI does not start the disk: the image has no grub-efi-amd64-signed"
+    ]
+    assert list(Path(machine.esp.path).iterdir()) == []
+    assert machine.disk.read_bytes()[:512] == grubembed.patch_boot(BOOT_IMAGE, bytes(512), 2048)
+
+
+def test_a_uefi_machine(machine: Machine, tmp_path: Path) -> None:
+    image = machine.install(images.single(tmp_path / "l", layer()), GrubUefiInstaller())
+    esp = Path(machine.esp.path)
+    assert {str(p.relative_to(esp)) for p in esp.rglob("*") if p.is_file()} == {
+        "EFI/BOOT/BOOTX64.EFI",
+        "EFI/debian/grub.cfg",
+    }
+    assert f"--set=root {ROOT_UUID}\n" in (esp / "EFI/debian/grub.cfg").read_text()
+    assert Path(machine.root.path, "boot/loader/entries/grub.cfg").exists()
+    origin = parse_origin(machine.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.record == BootRecord("grub", "uefi", ESP_UUID)
+    assert machine.disk.read_bytes() == bytes(MIB)
+    assert machine.boots_without_sector_0 is True

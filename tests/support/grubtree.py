@@ -19,6 +19,10 @@ _FILES = (
     "usr/lib/grub/i386-pc/moddep.lst",
     "usr/bin/grub-mkimage",
     "usr/lib/x86_64-linux-gnu/libdevmapper.so.*",
+    "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
+    "usr/lib/shim/shimx64.efi.signed",
+    "usr/lib/shim/mmx64.efi.signed",
+    "usr/lib/shim/BOOTX64.CSV",
 )
 _IN_EVERY_IMAGE = {".", "usr", "usr/bin", "usr/lib", "usr/lib/x86_64-linux-gnu"}
 

@@ -27,6 +27,10 @@ RUN_BY = {
         "tools/grub-tree",
         "grub-pc-bin,",
     ),
+    "RUN apt-get update && apt-get install -y grub-efi-amd64-signed shim-signed": (
+        "tools/grub-tree",
+        "grub-efi-amd64-signed,",
+    ),
     "bootc container compute-composefs-digest --explain A B": (
         "tests/interop/test_readme_commands.py",
         "_, command = of_containers()",
@@ -78,7 +82,7 @@ def test_the_parser_of_pages() -> None:
         "bootc install to-disk --dry-run --via-loopback --filesystem ext4"
         f" --source-imgref {howto.IMAGE} disk.img"
     )
-    assert howto.installer("grub-bios", "bootc install").endswith("--filesystem ext4")
+    assert howto.installer("grub", "bootc install").endswith("--filesystem ext4")
     line = "podman run x bootc upgrade --apply; bootc status -v | grep 'bootc |' && echo x"
     assert howto.bootc_arguments(line) == [["upgrade", "--apply"], ["status", "-v"]]
     assert sum(len(howto.commands(page)) for page in howto.pages()) > 40

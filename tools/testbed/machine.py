@@ -38,9 +38,11 @@ from testbed.saved import Saved, copies_in, copy_storage
 BOOT_TIMEOUT_S = 400.0
 #: How a console says that the boot stopped.
 EMERGENCY = re.compile(r"(?i)reached target .*emergency|you are in (emergency|rescue) mode")
-#: How a console says that the kernel is up, and how long that may take.
+#: How a console says that the kernel is up, how long it may be silent before, and how often that
+#: is looked at.
 _INIT = "as init process"
 _INIT_TIMEOUT_S = 120.0
+_INIT_ROUNDS = 4
 _CONSOLE_TAIL_LINES = 40
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|\r|\x00")
 
@@ -208,14 +210,19 @@ class Machine:
 
         On a busy host QEMU now and then leaves an emulated processor asleep for good. Up to here
         nothing of the guest's own has run, and only firmware and boot loader have written anything.
+        Firmware, GRUB and kernel may be slow, too, but they go on writing.
         The console of the first emulator is kept beside the other (``.hung``).
         """
         if self._kernel_is_up:
             return
         self._kernel_is_up = True
         try:
-            if self.starts_kernel(_INIT_TIMEOUT_S):
-                return
+            for _ in range(_INIT_ROUNDS):
+                written = self._console.stat().st_size
+                if self.starts_kernel(_INIT_TIMEOUT_S):
+                    return
+                if self._console.stat().st_size == written:
+                    break
         except MachineError:
             return  # the caller waits for something and finds that the machine ended
         if self._keep_console is not None:

@@ -24,6 +24,9 @@ _SERIAL_CONSOLE = "console=ttyS"
 ENVIRONMENT = "grubenv"
 EMPTY_ENVIRONMENT = b"# GRUB Environment Block\n".ljust(1024, b"#")
 
+#: The configuration that tells entries of unified kernel images where the ESP is.
+ESP_UUID = "efiuuid.cfg"
+
 _SERIAL = """\
 serial --unit=0 --speed=115200
 terminal_input serial console
@@ -63,6 +66,29 @@ def static_config(kernel_arguments: Iterable[str]) -> bytes:
     """
     serial = any(argument.startswith(_SERIAL_CONSOLE) for argument in kernel_arguments)
     return ((_SERIAL if serial else "") + _STATIC).encode()
+
+
+def esp_uuid_config(uuid: str) -> bytes:
+    """Return the content of :data:`ESP_UUID`, as upstream bootc writes it.
+
+    Args:
+        uuid: The UUID of the file system of the ESP, as ``blkid`` prints it.
+    """
+    return f'set EFI_PART_UUID="{uuid}"'.encode()
+
+
+def stub(boot_uuid: str) -> bytes:
+    """Return the configuration beside the EFI program. It reads the static configuration.
+
+    Args:
+        boot_uuid: The UUID of the file system with ``boot``, as ``blkid`` prints it.
+    """
+    return (
+        f"{_search(boot_uuid)}"
+        "if [ -d ($root)/grub2 ]; then set prefix=($root)/grub2; "
+        "else set prefix=($root)/boot/grub2; fi\n"
+        "configfile $prefix/grub.cfg\n"
+    ).encode()
 
 
 def early_config(boot_uuid: str, *, separate_boot: bool) -> bytes:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 from bootc.errors import Error
 from bootc.formats.digest import Digest
-from bootc.formats.tree import External, Inline, Leaf
+from bootc.formats.tree import Directory, External, Inline, Leaf
 from bootc.formats.verity import VerityHasher
 
 _CHUNK_BYTES = 1 << 20
@@ -29,6 +29,14 @@ class ObjectSource(Protocol):
 def size_of(leaf: Leaf) -> int:
     """Return the size in bytes of a regular file that :mod:`bootc.boot.image_kernel` found."""
     return content_of(leaf).size_bytes
+
+
+def file_size(tree: Directory, path: str) -> int | None:
+    """Return the size in bytes of a regular file of an image, or None if there is no such file."""
+    leaf = tree.lookup(path)
+    if not isinstance(leaf, Leaf) or not isinstance(leaf.content, External | Inline):
+        return None
+    return leaf.content.size_bytes
 
 
 def open_content(leaf: Leaf, objects: ObjectSource) -> AbstractContextManager[BinaryIO]:

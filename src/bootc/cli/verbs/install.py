@@ -193,7 +193,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub on a machine with a BIOS, or none.",
+        "The boot loader: systemd, grub or none.",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -97,11 +97,12 @@ def deploy_image(
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
-        _make_boot_room(loader, booting, boot, clear_boot, sink)
+        generic = request.generic_image
+        programs = loader.program_sizes(pulled.root, generic=generic)
+        kernel = loader.kernel_sizes(booting.resource)
+        _make_boot_room(kernel, programs, target, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
-            deployment = NewDeployment(
-                booting, pulled.root, image, repository, request.generic_image
-            )
+            deployment = NewDeployment(booting, pulled.root, image, repository, generic)
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
             origin = _origin(request, decisions, target, pulled, booting.boot_type, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
@@ -132,28 +133,42 @@ def _write_boot_files(
 
 
 def _make_boot_room(
-    loader: LoaderInstaller,
-    booting: Booting,
+    kernel: Mapping[str, int],
+    programs: Mapping[str, int],
+    target: BootTarget,
     boot: BootDirs,
     clear_boot: Callable[[], None] | None,
     sink: Sink,
 ) -> None:
-    """Check that the kernel will fit, before the boot loader is written, and remove an old one.
+    """Check that kernel and boot loader will fit, before the loader is written; remove an old one.
+
+    Args:
+        kernel: The sizes of the files of the kernel, by name.
+        programs: Those of the files of the boot loader on the ESP.
+        target: The file systems.
+        boot: The place of the kernel.
+        clear_boot: As for :func:`deploy_image`.
+        sink: Gets progress.
 
     Raises:
-        NoSpaceOnBoot: it will not. The old boot loader is not removed.
+        NoSpaceOnBoot: they will not. The old boot loader is not removed.
         Error, OSError: removing failed.
     """
-    free_bytes, cluster_bytes = free_space(boot.binaries)
-    if clear_boot is not None:
-        volume = os.statvfs(boot.binaries.fileno())
-        free_bytes = volume.f_frsize * volume.f_blocks
-    try:
-        sizes = loader.kernel_sizes(booting.resource)
-        plan_space((), frozenset(), sizes, free_bytes, cluster_bytes)
-    except NoSpaceOnBoot as exc:
-        exc.hint = "make room on the partition, or make it larger"
-        raise
+    sizes: list[tuple[Dir, Mapping[str, int]]] = [(boot.binaries, kernel)]
+    if target.esp is boot.binaries:
+        sizes = [(boot.binaries, {**kernel, **programs})]
+    elif target.esp is not None and programs:
+        sizes.append((target.esp, programs))
+    for place, files in sizes:
+        free_bytes, cluster_bytes = free_space(place)
+        if clear_boot is not None:
+            volume = os.statvfs(place.fileno())
+            free_bytes = volume.f_frsize * volume.f_blocks
+        try:
+            plan_space((), frozenset(), files, free_bytes, cluster_bytes)
+        except NoSpaceOnBoot as exc:
+            exc.hint = "make room on the partition, or make it larger"
+            raise
     if clear_boot is not None:
         with stage(sink, "clear", "Removing the old boot loader and its menu"):
             clear_boot()

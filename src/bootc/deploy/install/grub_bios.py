@@ -11,7 +11,7 @@ Promises: :func:`write_core` changes only the BIOS boot partition, which nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bootc.boot import grub
@@ -39,6 +39,11 @@ _MODULES = (
 _BOOT_CODE_BYTES = 440
 _EARLY, _CORE = "early.cfg", "core.img"
 _MAX_CORE_BYTES = 4 << 20
+
+
+def is_there(has: Callable[[str], bool]) -> bool:
+    """Tell whether an image has GRUB for a BIOS; ``has`` tells whether it has a file."""
+    return all(has(path) for need in NEEDS for path in need.paths)
 
 
 def write_core(image: Dir, target: BootTarget) -> None:

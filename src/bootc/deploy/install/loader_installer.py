@@ -8,7 +8,8 @@ An installation calls a loader in this order:
 
 1. :meth:`LoaderInstaller.check_kernel_arguments` and :meth:`LoaderInstaller.image_needs`, before
    the disk is touched;
-2. :meth:`LoaderInstaller.check_boot_type`, when the image is pulled;
+2. :meth:`LoaderInstaller.check_boot_type` and :meth:`LoaderInstaller.program_sizes`, when the
+   image is pulled;
 3. :meth:`LoaderInstaller.write_programs`, with the image mounted;
 4. :meth:`LoaderInstaller.write_kernel`;
 5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
@@ -56,6 +57,7 @@ class BootTarget:
         boot_uuid: The UUID of the file system with ``boot``.
         separate_boot: Whether ``boot`` is a file system of its own.
         esp: The root of the EFI system partition; None if there is none.
+        esp_uuid: The UUID of its file system.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
         xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
@@ -71,6 +73,7 @@ class BootTarget:
     boot_uuid: str
     separate_boot: bool = False
     esp: Dir | None = None
+    esp_uuid: str = ""
     esp_partition: Partition | None = None
     bios_boot: Partition | None = None
     xbootldr: Dir | None = None
@@ -150,8 +153,8 @@ class LoaderInstaller(Protocol):
         """The name in messages."""
 
     @property
-    def firmware(self) -> FirmwareType:
-        """The firmware that starts the loader."""
+    def firmwares(self) -> tuple[FirmwareType, ...]:
+        """The kinds of firmware that start the loader."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -211,6 +214,17 @@ class LoaderInstaller(Protocol):
         Raises:
             Error, OSError: a program is missing, or writing failed.
         """
+
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+        """Return the sizes in bytes of the programs that :meth:`write_programs` writes to the ESP.
+
+        The keys name the files in messages.
+
+        Args:
+            tree: The tree of the image.
+            generic: As in :class:`NewDeployment`.
+        """
+        return {}
 
     def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
         """Return the sizes in bytes of all that :meth:`write_kernel` and :meth:`commit` write.

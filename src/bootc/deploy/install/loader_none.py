@@ -36,7 +36,7 @@ class NoLoaderInstaller(LoaderInstaller):
 
     name = Bootloader.NONE.value
     title = "the firmware"
-    firmware = FirmwareType.UEFI
+    firmwares = (FirmwareType.UEFI,)
     machines = ("x86_64", "aarch64")
     needs_esp = True
     #: systemd-stub does.
@@ -64,7 +64,7 @@ class NoLoaderInstaller(LoaderInstaller):
 
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record with the PARTUUID of the ESP."""
-        return BootRecord(self.name, self.firmware, _partition(target).uuid or None)
+        return BootRecord(self.name, FirmwareType.UEFI, _partition(target).uuid or None)
 
     def write_programs(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink

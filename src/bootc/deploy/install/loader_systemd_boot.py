@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from bootc.boot import bootctl
+from bootc.boot.image_content import file_size
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import installed_version, loader_programs
@@ -22,12 +24,19 @@ from bootc.deploy.install.secureboot import write_keys
 from bootc.errors import doing
 from bootc.events import Message, Sink
 from bootc.formats.origin import BootRecord, BootType
+from bootc.formats.tree import Directory
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 from bootc.repository.content import read_content
 
 _log = logging.getLogger(__name__)
 
+#: The programs of the image, and where bootctl writes one of them.
+_PROGRAMS = tuple(
+    f"usr/lib/systemd/boot/efi/systemd-boot{suffix}"
+    for suffix in ("x64.efi", "x64.efi.signed", "aa64.efi", "aa64.efi.signed")
+)
+_COPIES = ("EFI/systemd", "EFI/BOOT")
 #: Upstream's configuration of systemd-boot for unified kernel images; bootctl's file wins.
 _LOADER_CONF = "loader/loader.conf"
 _LOADER_CONF_TEXT = b"timeout 5"
@@ -41,12 +50,18 @@ class SystemdBootInstaller(LoaderInstaller):
 
     name = Bootloader.SYSTEMD.value
     title = "systemd-boot"
-    firmware = FirmwareType.UEFI
+    firmwares = (FirmwareType.UEFI,)
     tools = ("bootctl",)
     machines = ("x86_64", "aarch64")
     needs_esp = True
     tells_partition = True
     kernel_place = "the EFI system partition"
+
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+        """Return the two copies of the program that bootctl writes."""
+        # Of a signed and an unsigned program bootctl writes one.
+        size = max(file_size(tree, path) or 0 for path in _PROGRAMS)
+        return {f"systemd-boot in {place}": size for place in _COPIES} if size else {}
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the extended boot loader partition, else the ESP."""
@@ -59,7 +74,7 @@ class SystemdBootInstaller(LoaderInstaller):
     def record(self, target: BootTarget) -> BootRecord:
         """Return the record with the PARTUUID of the ESP."""
         _, partition = _esp_of(target)
-        return BootRecord(self.name, self.firmware, partition.uuid or None)
+        return BootRecord(self.name, FirmwareType.UEFI, partition.uuid or None)
 
     def write_programs(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
-from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_grub import GrubAnyInstaller, GrubBiosInstaller, GrubUefiInstaller
 from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
@@ -19,7 +19,9 @@ _UEFI = "/sys/firmware/efi"
 #: One of each boot loader that this version installs.
 INSTALLERS: tuple[LoaderInstaller, ...] = (
     SystemdBootInstaller(),
+    GrubUefiInstaller(),
     GrubBiosInstaller(),
+    GrubAnyInstaller(),
     NoLoaderInstaller(),
 )
 
@@ -28,6 +30,9 @@ def choose_loader(
     request: InstallRequest, config: InstallConfig, *, uefi: str = _UEFI
 ) -> LoaderInstaller:
     """Return the boot loader to install: that of the request, else that of the configuration.
+
+    If it has a form for each firmware, the firmware of this machine decides. ``--generic-image``
+    chooses the form for most kinds of firmware.
 
     Args:
         request: The request.
@@ -38,20 +43,17 @@ def choose_loader(
         InstallRefused: this version cannot install it.
     """
     asked = request.bootloader or config.bootloader or _DEFAULT
-    installer = next((one for one in INSTALLERS if one.name == asked), None)
-    if installer is None:
+    named = [installer for installer in INSTALLERS if installer.name == asked]
+    if not named:
         raise InstallRefused(
             f"bootloader {asked} is not supported yet by this version",
             hint=f"use --bootloader {_DEFAULT}",
         )
-    # A disk for a machine with UEFI can be made on any machine.
-    is_for_this = installer.firmware is FirmwareType.BIOS and not request.generic_image
-    if is_for_this and os.path.isdir(uefi):
-        raise InstallRefused(
-            f"bootloader {asked} is not supported yet by this version on a machine with UEFI",
-            hint=f"use --bootloader {_DEFAULT}; --generic-image makes a disk for a BIOS machine",
-        )
-    return installer
+    if request.generic_image:
+        return max(named, key=lambda installer: len(installer.firmwares))
+    firmware = FirmwareType.UEFI if os.path.isdir(uefi) else FirmwareType.BIOS
+    # A loader with one form is installed on any machine: the disk may be for another one.
+    return next((one for one in named if one.firmwares == (firmware,)), named[0])
 
 
 def require_in_image(

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS
+from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS, filesystem_uuid
 from bootc.deploy.install import checks_disk, filesystem, partition, running_image, target_disk
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_disk import DiskPlan, plan_disk
@@ -155,8 +155,9 @@ def _mounted(
 ) -> BootTarget:
     fstype = plan.decisions.filesystem.value
     root = stack.enter_context(mounts.mounted(layout.root.node, fstype))
-    esp = None
+    esp, esp_uuid = None, ""
     if layout.esp is not None:
+        esp_uuid = filesystem_uuid(layout.esp.node)
         esp = stack.enter_context(
             mounts.mounted(layout.esp.node, ESP_FILESYSTEM, options=ESP_OPTIONS)
         )
@@ -168,6 +169,7 @@ def _mounted(
         boot_uuid=str(root_uuid),
         root_kargs=("rw",) if plan.discoverable else (f"root=UUID={root_uuid}", "rw"),
         esp=esp,
+        esp_uuid=esp_uuid,
         esp_partition=layout.esp,
         bios_boot=layout.bios_boot,
     )

@@ -249,6 +249,7 @@ def _open_target(stack: ExitStack, plan: FilesystemPlan) -> BootTarget:
         boot_uuid=(found.boot or found.root).uuid,
         separate_boot=found.boot is not None,
         esp=esp,
+        esp_uuid="" if found.esp is None else found.esp.uuid,
         esp_partition=found.esp_partition,
         xbootldr=xbootldr,
         root_kargs=plan.root_kargs,

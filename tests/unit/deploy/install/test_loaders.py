@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bootc.deploy.install.config import InstallConfig
-from bootc.deploy.install.loader_grub import GrubBiosInstaller
-from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
+from bootc.deploy.install.loader_grub import GrubBiosInstaller, GrubUefiInstaller
+from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.loaders import choose_loader, finds_root_by_type, require_in_image
 from bootc.deploy.install.partition import Partition
@@ -18,6 +18,7 @@ from bootc.fs.dir import Dir
 
 IMAGE = ImageReference("registry", "example.com/os:1")
 BOOT_IMAGE, MKIMAGE = "usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage"
+EFI_PROGRAM = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 
 
 def request(bootloader: str | None) -> InstallRequest:
@@ -58,21 +59,31 @@ def test_the_request_wins_over_the_configuration(
 
 
 def test_a_loader_that_this_version_lacks_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    for asked, uefi in (("grub-cc", False), ("grub", True)):
-        with pytest.raises(InstallRefused, match=f"{asked}.* is not supported yet") as caught:
-            choose(tmp_path, asked, InstallConfig(), uefi=uefi)
-        assert (caught.value.hint or "").startswith("use --bootloader systemd")
-
-
-def test_a_disk_for_a_bios_machine_is_made_on_any_machine(tmp_path: Path) -> None:
-    generic = dataclasses.replace(request("grub"), generic_image=True)
-    loader = choose_loader(generic, InstallConfig(), uefi=str(tmp_path))
-    assert (loader.name, loader.needs_esp) == ("grub", False)
+    with pytest.raises(InstallRefused, match="grub-cc is not supported yet") as caught:
+        choose(tmp_path, "grub-cc", InstallConfig())
+    assert caught.value.hint == "use --bootloader systemd"
 
 
 @pytest.mark.parametrize("uefi", [False, True])
-def test_systemd_boot_is_installed_on_any_machine(tmp_path: Path, uefi: bool) -> None:
+def test_the_firmware_decides_which_grub(tmp_path: Path, uefi: bool) -> None:
+    loader = choose(tmp_path, "grub", InstallConfig(), uefi=uefi)
+    assert isinstance(loader, GrubUefiInstaller if uefi else GrubBiosInstaller)
+    assert loader.needs_esp is uefi
+    # systemd-boot has one form, also where it is installed for another machine.
     assert choose(tmp_path, "systemd", InstallConfig(), uefi=uefi).name == "systemd"
+
+
+@pytest.mark.parametrize("uefi", [False, True])
+def test_a_disk_for_any_machine_has_grub_for_both(tmp_path: Path, uefi: bool) -> None:
+    generic = dataclasses.replace(request("grub"), generic_image=True)
+    directory = tmp_path if uefi else tmp_path / "none"
+    loader = choose_loader(generic, InstallConfig(), uefi=str(directory))
+    assert loader.firmwares == (FirmwareType.UEFI, FirmwareType.BIOS)
+    for present in ((BOOT_IMAGE,), (EFI_PROGRAM,)):
+        require_in_image(loader, "x86_64", lambda paths, there=present: there)  # type: ignore[misc]
+    with pytest.raises(InstallRefused, match="it has no /usr/lib/grub") as caught:
+        require_in_image(loader, "x86_64", lambda paths: ())
+    assert "build it with grub-efi-amd64-signed, or" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
