@@ -15,7 +15,8 @@ v4       11      renamed-demo  v3-plain with a third kernel set
 
 ``u2-two`` is u2 as version 9.2. Its unified kernel image names the image in both format versions.
 
-The family ``g`` has g1 and g2: v1 and v2 with GRUB, whose files come from ``tools/grub-tree``.
+The family ``g`` has g1 and g2: v1 and v2 with GRUB, whose files come from ``tools/grub-tree``. The
+family ``p`` has p1 and p2: the same with a sealed unified kernel image, to be taken apart.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -57,6 +58,8 @@ from testbed.demo_os import DemoOs
 TYPE1, UKI = "v", "u"
 #: The kernel and initramfs of the family v, and GRUB.
 GRUB = "g"
+#: The unified kernel images of the family u, and GRUB.
+PARTS = "p"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -114,11 +117,11 @@ def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
 
 def _recipes(family: str) -> dict[str, _Recipe]:
     second = _changes("9", "debian-demo", "second")
-    if family == GRUB:
-        members = grubtree.members()
+    if family in (GRUB, PARTS):
+        members, uki = grubtree.members(), family == PARTS
         return {
-            "g1": _Recipe("1", "debian-demo", members),
-            "g2": _Recipe("9", "debian-demo", (*second, *members)),
+            f"{family}1": _Recipe("1", "debian-demo", members, uki=uki),
+            f"{family}2": _Recipe("9", "debian-demo", (*second, *members), uki=uki),
         }
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")

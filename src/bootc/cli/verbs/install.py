@@ -6,12 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
-from bootc.errors import Error
+from bootc.errors import Error, UsageError
 
 if TYPE_CHECKING:
     from bootc.deploy.install.running_image import RunningImage
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+_BOOT_TYPES = ("bls", "uki")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 _REPLACE = ("wipe", "alongside")
 #: Where podman users mount the root of the host.
@@ -89,6 +90,7 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
     """Return the part of a request that all installations have."""
     from bootc.deploy.install.request import target_reference
     from bootc.formats.imgref import ImageReference
+    from bootc.formats.origin import BootType
 
     if args.source_imgref is None:
         running = _running_image()
@@ -102,6 +104,8 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
     else:
         source = updates = ImageReference.parse(args.source_imgref)
         name = source.name
+    if args.disable_sealing and args.boot_type != BootType.BLS:
+        raise UsageError("--disable-sealing needs --boot-type bls")
     if args.dry_run:
         context.messages_are_the_result()
     return {
@@ -114,6 +118,8 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
         "allow_missing_verity": args.allow_missing_verity,
         "generic_image": args.generic_image,
         "uki_addons": tuple(args.uki_addon),
+        "boot_type": None if args.boot_type is None else BootType(args.boot_type),
+        "disable_sealing": args.disable_sealing,
         "from_container": args.source_imgref is None,
         "root_keys_file": args.root_ssh_authorized_keys,
         "stateroot": args.stateroot,
@@ -241,6 +247,18 @@ _COMPOSEFS = (
         "Install this addon of the image's unified kernel image; may be repeated.",
         metavar="NAME",
         default=(),
+    ),
+    Option(
+        ("--boot-type",),
+        "How the machine boots: bls takes a unified kernel image apart, uki demands one "
+        "(default: what the image has).",
+        metavar="TYPE",
+        choices=_BOOT_TYPES,
+    ),
+    Option(
+        ("--disable-sealing",),
+        "With --boot-type bls: take a sealed unified kernel image apart, too.",
+        default=False,
     ),
 )
 

@@ -17,12 +17,16 @@ from contextlib import closing
 
 from bootc.boot.image_kernel import is_uki_path
 from bootc.boot.uki import MAX_UKI_BYTES
-from bootc.deploy.install.boot_choice import check_uki
+from bootc.boot.uki_parts import check_seal
+from bootc.deploy.install.boot_choice import check_uki, takes_apart
 from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.errors import doing
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Algorithm, OciDigest
 from bootc.formats.ocispec import Descriptor, ImageConfig
+from bootc.formats.origin import BootType
 from bootc.formats.pe import PeError, Uki
 from bootc.formats.splitstream import StreamReader
 from bootc.formats.tar import Entry, EntryKind
@@ -40,16 +44,20 @@ _OPAQUE = ".wh..wh..opq"
 _ALGORITHM = Algorithm.SHA512
 
 
-def check_last_layer(decisions: Decisions, source: Source) -> None:
-    """Check that a unified kernel image in the last layer fits the decisions.
+def check_last_layer(request: InstallRequest, decisions: Decisions, source: Source) -> None:
+    """Check that a unified kernel image in the last layer fits request and decisions.
 
     The layer is only read if a unified kernel image could contradict them.
 
     Raises:
         UkiRefused: it contradicts a decision.
+        CannotTakeApart: it is sealed, and shall boot in parts.
+        InstallRefused: the boot loader cannot start it.
         Error, OSError: the layer cannot be read, or has another digest than the image says.
     """
-    if not (decisions.kargs or decisions.karg_deletes or decisions.allow_missing_verity):
+    in_parts = request.boot_type is BootType.BLS
+    changed = decisions.kargs or decisions.karg_deletes or decisions.allow_missing_verity
+    if not (in_parts or changed or not _starts_ukis(decisions.loader)):
         return
     diff_ids = ImageConfig.parse(source.config_raw).diff_ids
     if not source.layers or len(diff_ids) != len(source.layers):
@@ -57,7 +65,11 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
     if source.layers[-1].size_bytes > _MAX_LAYER_BYTES:
         return
     for optional in _ukis_in(source, source.layers[-1], diff_ids[-1]):
-        check_uki(decisions, missing_verity_allowed=optional)
+        if in_parts:
+            check_seal(takes_apart(request), sealed=not optional)
+        else:
+            decisions.loader.check_boot_type(BootType.UKI)
+            check_uki(decisions, missing_verity_allowed=optional)
 
 
 def find_in_image(source: Source, paths: Collection[str]) -> Collection[str]:
@@ -102,6 +114,14 @@ def find_in_tree(root: ImageRoot, paths: Collection[str]) -> Collection[str]:
         OSError: a directory cannot be read.
     """
     return {path for path in paths if root.stat(path) is not None}
+
+
+def _starts_ukis(loader: LoaderInstaller) -> bool:
+    try:
+        loader.check_boot_type(BootType.UKI)
+    except InstallRefused:
+        return False
+    return True
 
 
 def _is_below(path: str, removed: Collection[str]) -> bool:

@@ -35,7 +35,7 @@ from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
@@ -99,7 +99,7 @@ def deploy_image(
                 booting, pulled.root, image, repository, request.generic_image
             )
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
-            origin = _origin(request, decisions, target, pulled, booting.boot_type, boot_digest)
+            origin = _origin(request, decisions, target, pulled, booting, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
@@ -154,16 +154,17 @@ def _origin(
     decisions: Decisions,
     target: BootTarget,
     pulled: Pulled,
-    boot_type: BootType,
+    booting: Booting,
     boot_digest: str,
 ) -> Origin:
     return Origin(
         image=request.target,
-        boot_type=boot_type,
+        boot_type=booting.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,
         record=decisions.loader.record(target),
+        uki=booting.uki,
     )
 
 

@@ -105,7 +105,7 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
     with open_source(request.source, decisions.signature) as source:
         checks.check_platform(decisions, source)
         destination.check_room(checks.needed_mib(source))
-        check_last_layer(decisions, source)
+        check_last_layer(request, decisions, source)
         _check_loader(request, decisions, source)
         _announce(request, destination, source, sink)
         if request.dry_run:

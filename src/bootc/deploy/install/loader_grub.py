@@ -41,8 +41,8 @@ class _Grub:
             raise InstallRefused(
                 "the image boots by a unified kernel image, which this version does not install "
                 "with GRUB",
-                hint="use --bootloader systemd, or an image with a kernel and an initramfs in "
-                "/usr/lib/modules",
+                hint="--boot-type bls boots its kernel without the UKI and its signature; or use "
+                "an image with a kernel and an initramfs in /usr/lib/modules",
             )
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:

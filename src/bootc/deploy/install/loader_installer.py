@@ -21,13 +21,13 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
-from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.kernels import BootResource
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootRecord, BootType
+from bootc.formats.origin import BootRecord, BootType, UkiRecord
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
@@ -80,14 +80,16 @@ class Booting:
         os_release: The name in the boot menu.
         options: The kernel's arguments; None if the unified kernel image has its own.
         selinux: Whether the machine will have SELinux.
+        uki: How unified kernel images are taken apart, if they are.
     """
 
     image_id: Digest
-    resource: Kernel | UkiFile
+    resource: BootResource
     boot_type: BootType
     os_release: OsRelease
     options: str | None
     selinux: SelinuxState = SelinuxState.DISABLED
+    uki: UkiRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
 
 #: The transport of a target that is given without one.
 DEFAULT_TRANSPORT = "registry"
@@ -43,6 +44,9 @@ class InstallRequest:
         generic_image: The disk will boot on other machines: do not change this machine's
             firmware variables.
         uki_addons: The add-ons of the image's unified kernel image to install, without suffix.
+        boot_type: The way to boot; ``BLS`` takes a unified kernel image apart. None boots what the
+            image has.
+        disable_sealing: Take a unified kernel image apart even if it demands fs-verity.
         from_container: The source is the image of this container, in the storage of the host.
         root_keys_file: A file with the public SSH keys of root, or None.
         stateroot: The name of the directory for ``/var``, or None for the configured one.
@@ -61,6 +65,8 @@ class InstallRequest:
     allow_missing_verity: bool = False
     generic_image: bool = False
     uki_addons: tuple[str, ...] = ()
+    boot_type: BootType | None = None
+    disable_sealing: bool = False
     from_container: bool = False
     root_keys_file: str | None = None
     stateroot: str | None = None
