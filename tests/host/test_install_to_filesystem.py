@@ -42,7 +42,8 @@ class Target:
     ) -> subprocess.CompletedProcess[str]:
         source = ("--source-imgref", self.layout.reference())
         updates = ("--target-imgref", "example.com/os:1", "--generic-image")
-        return installer.run(verb, *source, *updates, *options, self.root)
+        loader = ("--bootloader", "systemd")
+        return installer.run(verb, *source, *updates, *loader, *options, self.root)
 
     def refusal(self, *options: str) -> str:
         """Return the line of an installation that is refused, and check that nothing changed."""

@@ -199,7 +199,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub on a machine with a BIOS, or none.",
+        "The boot loader: systemd, grub on a machine with a BIOS, or none (default: the image's).",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),

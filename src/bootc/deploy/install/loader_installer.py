@@ -119,10 +119,12 @@ class ImageNeed:
     Attributes:
         paths: The places where it may be; one of them is enough.
         package: The Debian package that brings it.
+        replaceable: A file of the installing system takes its place if the image lacks it.
     """
 
     paths: tuple[str, ...]
     package: str
+    replaceable: bool = False
 
 
 class FirmwareType(enum.StrEnum):

@@ -23,6 +23,9 @@ from bootc.repository.content import read_content
 
 _log = logging.getLogger(__name__)
 
+_PROGRAMS = "usr/lib/systemd/boot/efi"
+#: In the names of its programs, by architecture.
+_SUFFIXES = {"x86_64": "x64", "aarch64": "aa64"}
 #: Upstream's configuration of systemd-boot for unified kernel images; bootctl's file wins.
 _LOADER_CONF = "loader/loader.conf"
 _LOADER_CONF_TEXT = b"timeout 5"
@@ -44,8 +47,9 @@ class SystemdBootInstaller:
     kernel_place = "the EFI system partition"
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
-        """Return nothing: bootctl reports what it does not find."""
-        return ()
+        """Return the program. If it is missing, bootctl takes that of the installing system."""
+        path = f"{_PROGRAMS}/systemd-boot{_SUFFIXES[machine]}.efi"
+        return (ImageNeed((path, f"{path}.signed"), "systemd-boot-efi", replaceable=True),)
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
         """Accept all kernel arguments."""

@@ -14,6 +14,10 @@ from bootc.formats.origin import BootType
 DEFAULT_TRANSPORT = "registry"
 
 
+#: Stands for any unified kernel image among paths to find in an image.
+ANY_UKI = "boot/EFI/Linux/*.efi"
+
+
 class InstallRefused(Error):
     """The request cannot be met. Nothing was written; the disk is unchanged."""
 
@@ -38,6 +42,8 @@ class InstallRequest:
         source_name: Its name, or None if it has no name.
         target: The image from which the installed machine updates.
         bootloader: A name, or None to leave the choice to the configuration.
+        found_loader: The loader that the image has, and why it was chosen; used if neither the
+            user nor the configuration names one.
         kargs: Kernel arguments to add.
         karg_deletes: Kernel arguments of the configuration and of the image to leave out.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
@@ -60,6 +66,7 @@ class InstallRequest:
     target: ImageReference
     source_name: str | None = None
     bootloader: str | None = None
+    found_loader: tuple[str, str] | None = None
     kargs: tuple[str, ...] = ()
     karg_deletes: tuple[str, ...] = ()
     allow_missing_verity: bool = False

@@ -13,7 +13,7 @@ from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_grub import GrubBiosInstaller
 from bootc.deploy.install.loader_installer import LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
-from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.request import ANY_UKI, InstallRefused, InstallRequest
 from bootc.formats import cmdline
 from bootc.formats.digest import DigestMismatch
 from bootc.formats.imgref import ImageReference
@@ -174,6 +174,35 @@ def test_files_are_found_in_any_layer(
         assert find_in_image(source, [GRUB, "usr/bin/none"]) == found
 
 
+@pytest.mark.parametrize(
+    ("upper", "found"),
+    [
+        ((), {ANY_UKI}),
+        ((file("boot/EFI/Linux/.wh.6.12.efi"),), set()),
+        ((file("boot/EFI/.wh.Linux"),), set()),
+        ((directory("boot/EFI/Linux"), file("boot/EFI/Linux/.wh..wh..opq")), set()),
+        ((file("boot/EFI/Linux/.wh.old.efi"),), {ANY_UKI}),
+        ((file("boot/EFI/.wh.Linux"), file("usr/lib/modules/6.13/6.13.efi")), {ANY_UKI}),
+    ],
+)
+def test_any_unified_kernel_image_is_found(
+    tmp_path: Path, upper: tuple[images.Member, ...], found: set[str]
+) -> None:
+    layout = images.single(tmp_path / "layout", layer(), images.layer(*upper))
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        assert find_in_image(source, [ANY_UKI, GRUB]) == found
+
+
+def test_a_search_that_has_enough(tmp_path: Path) -> None:
+    layout = images.single(
+        tmp_path / "layout", images.layer(file("usr/b")), images.layer(file("usr/a"))
+    )
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        layout.blob_path(str(source.layers[0].digest)).unlink()
+        wanted = ["usr/a", "usr/b"]
+        assert find_in_image(source, wanted, until=lambda found: "usr/a" in found) == {"usr/a"}
+
+
 def test_a_damaged_layer_is_not_an_image_without_files(tmp_path: Path) -> None:
     layout = images.single(tmp_path / "layout", images.layer(file(GRUB, b"x" * 900)))
     with open_source(ImageReference.parse(layout.reference())) as source:
@@ -187,4 +216,7 @@ def test_files_of_a_running_image_are_found(tmp_path: Path) -> None:
     (tmp_path / GRUB).parent.mkdir(parents=True)
     (tmp_path / GRUB).touch()
     with ImageRoot.open(str(tmp_path)) as root:
-        assert find_in_tree(root, [GRUB, "usr/bin/none"]) == {GRUB}
+        assert find_in_tree(root, [GRUB, "usr/bin/none", ANY_UKI]) == {GRUB}
+        (tmp_path / UKI).parent.mkdir(parents=True)
+        (tmp_path / UKI).touch()
+        assert find_in_tree(root, [GRUB, ANY_UKI]) == {GRUB, ANY_UKI}
