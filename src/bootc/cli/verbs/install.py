@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
 _BOOT_TYPES = ("bls", "uki")
+_BOUND_IMAGES = ("stored", "pull", "skip")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 _REPLACE = ("wipe", "alongside")
 #: Where podman users mount the root of the host.
@@ -88,7 +89,7 @@ def ensure_completion(args: argparse.Namespace, context: Context) -> NoReturn:
 
 def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
     """Return the part of a request that all installations have."""
-    from bootc.deploy.install.request import target_reference
+    from bootc.deploy.install.request import BoundImages, target_reference
     from bootc.formats.imgref import ImageReference
     from bootc.formats.origin import BootType
 
@@ -118,6 +119,7 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
         "allow_missing_verity": args.allow_missing_verity,
         "generic_image": args.generic_image,
         "uki_addons": tuple(args.uki_addon),
+        "bound_images": None if args.bound_images is None else BoundImages(args.bound_images),
         "boot_type": None if args.boot_type is None else BootType(args.boot_type),
         "disable_sealing": args.disable_sealing,
         "from_container": args.source_imgref is None,
@@ -227,6 +229,13 @@ _CONFIGURATION = (
         ("--generic-image",),
         "The disk will boot on another machine: do not change this machine's firmware.",
         default=False,
+    ),
+    Option(
+        ("--bound-images",),
+        "skip accepts that bound images are not installed; with stored or pull, an image that has "
+        "some is refused.",
+        metavar="MODE",
+        choices=_BOUND_IMAGES,
     ),
     Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
     Option(("--dry-run",), "Check everything, print the steps, and change nothing.", default=False),

@@ -19,7 +19,7 @@ from bootc.boot.space import NoSpaceOnBoot, free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
-from bootc.deploy.install import root_keys
+from bootc.deploy.install import bound_images, root_keys
 from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import decide_booting
 from bootc.deploy.install.checks import Decisions
@@ -76,7 +76,8 @@ def deploy_image(
         InsufficientSpace: the image does not fit.
         ImageNotBootable: it has no kernel to boot.
         UkiRefused: the request contradicts its unified kernel image.
-        InstallRefused: the boot loader cannot start its kind of kernel.
+        InstallRefused: the boot loader cannot start its kind of kernel, or the user asks for its
+            bound images.
         NoSpaceOnBoot: its kernel does not fit on the boot partition.
         Error, OSError: pulling, mounting or writing failed.
     """
@@ -84,6 +85,9 @@ def deploy_image(
     with _new_repository(root, decisions) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
+        notice = bound_images.check(request.bound_images, bound_images.names_in_tree(pulled.root))
+        if notice is not None:
+            sink(Message(notice))
         booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         # The image asks for arguments, too.

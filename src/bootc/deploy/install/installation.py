@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from bootc.deploy.bootable import note_label
-from bootc.deploy.install import checks, loaders
+from bootc.deploy.install import bound_images, checks, loaders
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
 from bootc.deploy.install.config import InstallConfig
@@ -111,6 +111,7 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
         destination.check_room(checks.needed_mib(source))
         check_last_layer(request, decisions, source)
         _check_loader(request, decisions, source)
+        _check_bound_images(request)
         _announce(request, destination, source, sink)
         if request.dry_run:
             for number, step in enumerate(_steps(request, destination, source), 1):
@@ -162,6 +163,13 @@ def _check_loader(request: InstallRequest, decisions: Decisions, source: Source)
     loaders.require_in_image(
         decisions.loader, decisions.machine, has, installs_itself=request.from_container
     )
+
+
+def _check_bound_images(request: InstallRequest) -> None:
+    """Refuse bound images that the user asks for, if the image is that of this container."""
+    if request.from_container and request.bound_images is not None:
+        with ImageRoot.open("/") as root:
+            bound_images.check(request.bound_images, bound_images.names_in_root(root))
 
 
 def _in_container(paths: Collection[str]) -> Collection[str]:

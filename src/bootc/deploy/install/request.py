@@ -22,6 +22,14 @@ class InstallRefused(Error):
     """The request cannot be met. Nothing was written; the disk is unchanged."""
 
 
+class BoundImages(enum.StrEnum):
+    """What an installation does with bound images: copy them, pull them, or neither."""
+
+    STORED = "stored"
+    PULL = "pull"
+    SKIP = "skip"
+
+
 class Replace(enum.StrEnum):
     """What happens to the content of an existing file system.
 
@@ -59,6 +67,8 @@ class InstallRequest:
         enforce_sigpolicy: Demand signatures, whatever the configuration says.
         fetch_check: Make sure that the target can be fetched.
         disable_selinux: Turn SELinux off on the installed machine.
+        bound_images: What happens to the bound images of the image: ``stored``, ``pull`` or
+            ``skip``; None if the user does not say.
         dry_run: Check everything, print the plan, and change nothing.
     """
 
@@ -80,6 +90,7 @@ class InstallRequest:
     enforce_sigpolicy: bool = False
     fetch_check: bool = False
     disable_selinux: bool = False
+    bound_images: BoundImages | None = None
     dry_run: bool = False
 
 
