@@ -64,6 +64,7 @@ def to_existing_root(args: argparse.Namespace, context: Context) -> None:
         root=_TARGET_ROOT if args.root is None else args.root,
         replace=Replace(args.replace),
         existing_root=True,
+        cleanup=args.cleanup,
         acknowledge_destructive=args.acknowledge_destructive,
         skip_finalize=True,
         **_shared(args, context),
@@ -376,6 +377,12 @@ _COMMAND = Command(
                     default="alongside",
                 ),
                 _ACKNOWLEDGE,
+                Option(
+                    ("--cleanup",),
+                    "Have the installed system remove the old one at its first boot, except for "
+                    "configuration and data.",
+                    default=False,
+                ),
             ),
             run=to_existing_root,
         ),

@@ -127,6 +127,7 @@ class FilesystemRequest(InstallRequest):
         existing_root: The root is that of the running system: reuse its arguments of the kernel.
         acknowledge_destructive: Do not wait before the root of the running system is changed.
         skip_finalize: Leave the file systems writable.
+        cleanup: Have the installed system remove the previous one, where that is kept.
     """
 
     root: str
@@ -136,6 +137,7 @@ class FilesystemRequest(InstallRequest):
     existing_root: bool = False
     acknowledge_destructive: bool = False
     skip_finalize: bool = False
+    cleanup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from bootc.deploy.install.target_filesystem import (
     check_no_other_mounts,
     find_filesystems,
 )
+from bootc.deploy.old_root import mark_old_root
 from bootc.events import Message, Sink
 from bootc.fs import host_mounts, mounts
 from bootc.fs.dir import Dir
@@ -212,9 +213,15 @@ class FilesystemDestination:
                 boot = stack.enter_context(target.root.ensure_dir("boot"))
                 target = dataclasses.replace(target, boot=boot)
             partitions = _BootPartitions(target)
+
+            def keep() -> None:
+                undone.keep()
+                if request.cleanup and request.replace is Replace.ALONGSIDE:
+                    mark_old_root(target.root)
+
             opened = Opened(
                 target,
-                undone.keep,
+                keep,
                 lambda: _finalize(target, skip=request.skip_finalize),
                 None if request.replace is None else partitions.clear,
                 _places(found),
