@@ -5,8 +5,10 @@ A document that names what does not exist has been overtaken by the code.
 
 from __future__ import annotations
 
+import itertools
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -309,3 +311,11 @@ def test_the_modules_that_tests_share() -> None:
     for module, name in re.findall(r"`(\w+)\.(\w+)", page):
         if module in modules:
             assert name in functions_of(f"tests/support/{module}.py")
+
+
+def test_each_change_stands_once() -> None:
+    text = (TOP / "CHANGES.md").read_text("utf-8")
+    blocks = [" ".join(block.split()) for block in re.split(r"\n(?=- |#)", text)]
+    assert [block for block, count in Counter(blocks).items() if count > 1] == []
+    headings = [block.startswith("### ") for block in blocks]
+    assert not any(map(all, itertools.pairwise(headings))), "a group has no changes"
