@@ -199,12 +199,14 @@ def test_the_loader_of_the_image_is_installed(
     layout: images.Layout, disk_image: Path, tmp_path: Path
 ) -> None:
     def dry_run(layout: images.Layout) -> subprocess.CompletedProcess[str]:
-        options = ("--filesystem", "ext4", "--target-imgref", "example.com/os:1", "--dry-run")
+        options = (*OPTIONS[2:], "--dry-run")
         source = ("--source-imgref", layout.reference(), "--via-loopback")
         return installer.run("to-disk", *source, *options, disk_image)
 
-    said = dry_run(layout).stdout
-    assert "Install systemd-boot (chosen because the image has it) from the image\n" in said
+    done = dry_run(layout)
+    assert done.returncode == 0, done.stderr
+    wanted = "Install systemd-boot (chosen because the image has it) from the image\n"
+    assert wanted in done.stdout
     bare = images.single(tmp_path / "bare", images.bootable(kernel=b"k", initramfs=b"i"))
     done = dry_run(bare)
     assert done.returncode == 1
