@@ -5,12 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 FUZZ_SECONDS ?= 120
-PYTEST := $(ROOT) env CI=$(CI) BOOTC_ALL_CUTS=$(BOOTC_ALL_CUTS) \
+PYTEST = $(ROOT) env CI=$(CI) BOOTC_ALL_CUTS=$(BOOTC_ALL_CUTS) \
 	BOOTC_QEMU_ACCEL=$(BOOTC_QEMU_ACCEL) $(BIN)/pytest
 # How many tests go side by side. What may not is kept apart by tests/boot/sharing.py.
 JOBS ?= $(shell nproc)
+BOOT_MATRIX := build/boot-matrix.md
 
-.PHONY: demo test check fuzz dev boot bench install clean host-packages
+# What the machines of tests are made of.
+define machines
+	tools/qemu-chroot
+	tools/grub-tree
+	$(ROOT) examples/debian/build
+endef
+
+.PHONY: demo test boot-all boot-readme check fuzz dev boot bench install clean host-packages
 
 demo: host-packages ## Build a Debian image, install it on a blank disk, boot, update, roll back
 	tools/qemu-chroot
@@ -25,16 +33,25 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	! $(BIN)/bootc internals features 2>/dev/null | grep -q '^extension: not built' || rm $(VENV)/stamp
 	$(MAKE) -j 2 check fuzz
 	tools/sid-chroot
-	tools/qemu-chroot
-	tools/grub-tree
-	$(ROOT) examples/debian/build
+	$(machines)
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie
 	tools/debian-tree build/podman trixie podman usr/bin/podman
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/vectors
 	$(PYTEST) -q -n $(JOBS) -m root tests/unit tests/property
-	$(PYTEST) -n $(JOBS) --hypothesis-profile=thorough tests/vectors tests/crash tests/interop \
-		tests/host tests/boot tests/property/test_*_sequences.py tests/property/test_two_programs.py
+	$(PYTEST) -n $(JOBS) --hypothesis-profile=thorough --without-boot-all \
+		tests/vectors tests/crash tests/interop tests/host tests/boot tests/property/test_*_sequences.py \
+		tests/property/test_two_programs.py
+
+# One cell or some of them: make boot-all CELLS='grub and bios'. Nothing may skip.
+boot-all: CI = true
+boot-all: BOOTC_ALL_CUTS = 1
+boot-all: host-packages dev ## Every boot path: install, boot, upgrade, roll back; a table of results
+	$(machines)
+	$(PYTEST) -n $(JOBS) $(if $(CELLS),-k '$(CELLS)') --boot-matrix $(BOOT_MATRIX) tests/boot
+
+boot-readme: dev   ## Put the table of the last make boot-all into README
+	PYTHONPATH=tests $(BIN)/python -m support.readme $(BOOT_MATRIX)
 
 check: dev         ## Format, lint, strict types, import contract, unit tests; for any user
 	$(BIN)/ruff format --check src tests tools bench

@@ -3,7 +3,8 @@
 An emulated boot takes 25 seconds on one machine and two minutes on another, and CI has ninety
 minutes for everything. A journey therefore begins its next part only while there is time left.
 The first parts show that updates work; later ones repeat that with other kernels, failures and
-power cuts. ``BOOTC_ALL_CUTS=1`` removes the limit and has every power cut made.
+power cuts. ``BOOTC_ALL_CUTS=1`` removes the limit and has every power cut made; ``make boot-all``
+sets it for its cells.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import budget
+import matrix_run
 import pytest
 from journeys import Installed, Journey, install
 from sharing import Sharing, rank
@@ -46,7 +47,12 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the boot matrix."""
+    matrix_run.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Start the clock, and choose processors and accelerator; workers inherit the choice.
 
     Machines that run side by side get a processor each. They are emulated, as everywhere;
@@ -58,10 +64,17 @@ def pytest_configure() -> None:
     if os.environ.get(VARIABLE) == AUTO:
         with contextlib.suppress(QemuMissingError):  # each test that needs it says so
             settle(DemoOs(), find_qemu())
+    matrix_run.register(config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and with the boot paths."""
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let ``-k`` find the cells of the boot matrix."""
+    matrix_run.name(item)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what was not asked for; begin with what takes longest, and with the boot paths."""
+    matrix_run.choose(config, items)
     items.sort(key=lambda item: rank(item.nodeid))
 
 

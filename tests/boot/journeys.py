@@ -25,7 +25,7 @@ from stations import INSTALL, allow_plain_http
 from support.variants import Variant
 from testbed import disks
 from testbed.agent import Result
-from testbed.command import HOST_ADDRESS
+from testbed.command import HOST_ADDRESS, Disk
 from testbed.demo_os import TARGET_DEVICE, installed
 from testbed.machine import Machine, MachineError
 from testbed.registry import Registry, configuration
@@ -40,6 +40,7 @@ ESP = "/boot"
 #: Fills the ESP (:meth:`Journey.leave_on_esp`).
 BALLAST = f"{ESP}/ballast"
 
+_SECOND_DRIVE_BYTES = 1 << 30
 _GUEST_CUT = Path(__file__).with_name("guest_cut.py").read_bytes()
 _CUT = "/run/guest_cut.py"
 
@@ -110,7 +111,14 @@ class Journey:
     """One system, on a copy of an installed disk; a context manager that ends its machine."""
 
     def __init__(
-        self, start: Installed, registry: Registry, *, name: str, directory: Path, logs: Path
+        self,
+        start: Installed,
+        registry: Registry,
+        *,
+        name: str,
+        directory: Path,
+        logs: Path,
+        second_drive: bool = False,
     ) -> None:
         self._registry = registry
         self._repository = start.repository
@@ -122,6 +130,10 @@ class Journey:
         self._disk = disks.copy(start.disk, directory / f"{name}.img")
         self._firmware_vars = directory / f"{name}.vars"
         shutil.copyfile(start.firmware_vars, self._firmware_vars)
+        self._more: list[Disk] = []
+        if second_drive:
+            drive = disks.blank(directory / f"{name}-second.img", _SECOND_DRIVE_BYTES)
+            self._more.append(Disk(drive, "second"))
         self._boots = 0
         self._running = ExitStack()
         self._machine: Machine | None = None
@@ -136,7 +148,8 @@ class Journey:
         trace: TracebackType | None,
     ) -> None:
         self.cut_power()
-        self._disk.unlink()
+        for disk in (self._disk, *(disk.path for disk in self._more)):
+            disk.unlink()
 
     @property
     def machine(self) -> Machine:
@@ -181,7 +194,9 @@ class Journey:
     def _begin(self, resume: Saved | None) -> Machine:
         assert self._machine is None, "the machine is on"
         self._boots += 1
-        hardware = installed(self._disk, self._firmware_vars, network=True, bios=self._bios)
+        hardware = installed(
+            self._disk, self._firmware_vars, *self._more, network=True, bios=self._bios
+        )
         console = self._logs / f"{self._name}-{self._boots}.txt"
         machine = self._running.enter_context(
             Machine(hardware, keep_console=console, resume=resume)

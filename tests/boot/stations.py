@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import howto
 from testbed import disks
 from testbed.agent import Result
 from testbed.command import HOST_ADDRESS, Disk
@@ -21,9 +22,7 @@ from testbed.qemu import find_qemu
 from testbed.registry import configuration
 from testbed.saved import Saved
 
-#: Is followed by the name of the boot loader.
-INSTALL_WITH = "bootc install to-disk --composefs-backend --filesystem ext4 --bootloader"
-INSTALL = f"{INSTALL_WITH} systemd"
+INSTALL = howto.installer("uki", "bootc install to-disk --bootloader systemd")
 #: Disks of the live machine beside the one to install on: too small for that, and another blank.
 SMALL, SMALL_BYTES = "/dev/vdc", 64 << 20
 BLANK = "/dev/vdd"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import budget
 import pytest
+import second_drive
 from journeys import Journey, install
 from stations import save_live
 
-from support import grubtree, variants
+from support import grubtree, howto, variants
 from support.variants import Variant
 from testbed.demo_os import DemoOs
 from testbed.registry import Registry
@@ -20,7 +21,7 @@ from testbed.saved import Saved
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-INSTALL = "bootc install to-disk --bootloader grub --filesystem ext4 --karg 'demo=\"a b\"'"
+INSTALL = f"{howto.installer('grub-bios', 'bootc install')} --karg 'demo=\"a b\"'"
 #: Where the guest finds the menu.
 ENTRIES = "/sysroot/boot/loader/entries"
 MENU = f"{ENTRIES}/grub.cfg"
@@ -87,7 +88,12 @@ def test_a_machine_is_installed_updated_and_rolled_back(
     done()
     (tmp_path / "run").mkdir()
     with Journey(
-        start, update_registry, name=name, directory=tmp_path / "run", logs=logs
+        start,
+        update_registry,
+        name=name,
+        directory=tmp_path / "run",
+        logs=logs,
+        second_drive=True,
     ) as machine:
         assert machine.boot() == "running"
         efi = machine.machine.run("test -e /sys/firmware/efi", check=False).rc
@@ -99,16 +105,19 @@ def test_a_machine_is_installed_updated_and_rolled_back(
         said = machine.machine.run(record).stdout.splitlines()
         kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
         assert kept == ["[bootc]", *firmware.record]
+        second_drive.set_up(machine)
 
         machine.publish(second)
         machine.bootc("upgrade")
         assert machine.reboot() == "running"
         check(machine, booted=second, rollback=first)
         assert "variant=second" in machine.machine.run("cat /proc/cmdline").stdout
+        second_drive.check(machine)
 
         machine.bootc("rollback")
         assert machine.reboot() == "running"
         check(machine, booted=first, rollback=second)
+        second_drive.check(machine)
     start.disk.unlink()
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import budget
 import pytest
 from journeys import Images, Journey, install
-from stations import INSTALL_WITH
 from system_checks import slots
 
-from support import variants
+from support import howto, variants
 from testbed.qemu import find_qemu
 from testbed.registry import Registry
 from testbed.saved import Saved
@@ -60,7 +59,7 @@ def test_a_life_without_a_boot_loader(
         name="none",
         directory=tmp_path,
         logs=logs,
-        command=f"{INSTALL_WITH} none",
+        command=howto.installer("uki", "bootc install to-disk --bootloader none"),
     )
     with Journey(start, update_registry, name="none", directory=tmp_path, logs=logs) as journey:
         assert journey.boot() == "running"
@@ -86,6 +85,9 @@ def test_a_life_without_a_boot_loader(
         assert journey.slots()["booted"] == second.image_id.hex
         # By its name there is no entry that started it, and the unit has written those it lost.
         assert entries(journey) == ([first.image_id.hex, second.image_id.hex], None)
+        journey.machine.run(howto.command("uki", "systemctl restart"))
+        log = journey.machine.run(howto.command("uki", "journalctl")).stdout
+        assert "bootc-refresh-boot-menu" in log
         assert problems(journey) == []
 
         assert journey.reboot() == "running"

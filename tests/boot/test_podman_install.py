@@ -14,7 +14,7 @@ import budget
 import pytest
 from stations import BLANK
 
-from support import podman, readme
+from support import howto, podman, readme
 from testbed.agent import Result
 from testbed.command import Hardware
 from testbed.demo_os import TARGET_DEVICE, DemoOs, installed
@@ -81,8 +81,9 @@ def test_a_container_that_cannot_install_says_why(host: PodmanHost, command: str
 
 
 def test_the_image_of_the_container_is_installed_and_boots(host: PodmanHost, logs: Path) -> None:
-    digest = host.machine.run(f"podman image inspect --format '{{{{.Digest}}}}' {IMAGE}")
-    (podman_install,) = readme.of_podman()
+    digest = host.machine.run(howto.command("podman", "podman image inspect"))
+    podman_install = howto.command("podman", "podman run")
+    assert readme.of_podman() == [podman_install]
     before = host.mounts()
     result = host.run(podman_install)
     assert result.rc == 0, result

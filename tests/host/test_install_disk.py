@@ -68,7 +68,7 @@ def test_a_blank_disk(disk: str) -> None:
     assert found.kind == "loop"
     assert found.size_bytes == 2048 * MIB
     assert found.partitions == ()
-    check_may_be_written(found, wipe=False)
+    check_may_be_written(found, wipe=False, machine="x86_64")
 
 
 def test_a_link_to_the_disk(disk: str, tmp_path: Path) -> None:
@@ -111,17 +111,17 @@ def test_partitions_are_not_overwritten_unasked(disk: str) -> None:
     # Found on the disk itself, also when the kernel has not been told of them.
     run("partx", "--delete", disk)
     with pytest.raises(InstallRefused, match=f"^Detected existing partitions on {disk}; use e.g."):
-        check_may_be_written(inspect(disk), wipe=False)
-    check_may_be_written(inspect(disk), wipe=True)
+        check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
+    check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
 
 
 def test_a_killed_installation_is_overwritten_unasked(disk: str) -> None:
     layout = create_partitions(disk, "x86_64", None)
     make_root(Filesystem.EXT4, layout.root.node)
-    assert check_may_be_written(inspect(disk), wipe=False)
+    assert check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
     run("partx", "--delete", disk)
-    assert check_may_be_written(inspect(disk), wipe=False)
-    assert not check_may_be_written(inspect(disk), wipe=True)
+    assert check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
+    assert not check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
 
 
 def test_a_partition_gets_its_name_while_it_is_mounted(disk: str) -> None:
@@ -134,14 +134,14 @@ def test_a_partition_gets_its_name_while_it_is_mounted(disk: str) -> None:
 
 def test_an_empty_table_is_not_worth_keeping(disk: str) -> None:
     subprocess.run(["sfdisk", disk], input=b"label: gpt\n", check=True, capture_output=True)
-    check_may_be_written(inspect(disk), wipe=False)
+    check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
 
 
 def test_a_file_system_without_partitions_is_not_overwritten_unasked(disk: str) -> None:
     run("mkfs.ext4", "-q", disk, "64M")
     with pytest.raises(InstallRefused, match=rf"^Detected existing data \(ext4\) on {disk};"):
-        check_may_be_written(inspect(disk), wipe=False)
-    check_may_be_written(inspect(disk), wipe=True)
+        check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
+    check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
 
 
 def test_a_mounted_disk_is_refused_even_with_wipe(disk: str) -> None:
@@ -150,7 +150,7 @@ def test_a_mounted_disk_is_refused_even_with_wipe(disk: str) -> None:
         mounts.mounted(disk, "ext4"),
         pytest.raises(InstallRefused, match=f"^Device {disk} is mounted$"),
     ):
-        check_may_be_written(inspect(disk), wipe=True)
+        check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
 
 
 def test_a_disk_with_a_mounted_partition_is_refused(disk: str) -> None:
@@ -160,7 +160,7 @@ def test_a_disk_with_a_mounted_partition_is_refused(disk: str) -> None:
         mounts.mounted(layout.root.node, "ext4"),
         pytest.raises(InstallRefused, match=f"^Device {disk} is mounted$") as caught,
     ):
-        check_may_be_written(inspect(disk), wipe=True)
+        check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
     assert caught.value.hint == f"its partition {layout.root.node} is"
 
 
@@ -168,7 +168,7 @@ def test_a_disk_that_something_claims_is_refused(disk: str) -> None:
     claim = os.open(disk, os.O_RDWR | os.O_EXCL)
     try:
         with pytest.raises(InstallRefused, match=f"^Device {disk} is in use$"):
-            check_may_be_written(inspect(disk), wipe=True)
+            check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
     finally:
         os.close(claim)
 
@@ -177,7 +177,7 @@ def test_file_systems_are_made_as_asked(disk: str) -> None:
     require.tool("mkfs.fat")
     layout = create_partitions(disk, "x86_64", None)
     fs_uuid = make_root(Filesystem.EXT4, layout.root.node)
-    make_esp(layout.esp.node)
+    make_esp(layout.esp.node, layout.esp.sectors)
 
     root = run("blkid", "--probe", "--output", "export", layout.root.node).splitlines()
     assert {"TYPE=ext4", "LABEL=root", f"UUID={fs_uuid}"} <= set(root)
@@ -203,7 +203,7 @@ def test_wiping_leaves_a_blank_disk(disk: str) -> None:
 
     assert signatures(disk) == []
     assert inspect(disk).partitions == ()
-    check_may_be_written(inspect(disk), wipe=False)
+    check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
     layout = create_partitions(disk, "x86_64", None)
     assert signatures(layout.root.node) == []
 
@@ -251,7 +251,7 @@ def test_a_failure_leaves_a_blank_disk(disk: str, failure: type[BaseException]) 
 
     assert signatures(disk) == []
     assert events == [Message(f"Wiped device {disk} after the failure")]
-    check_may_be_written(inspect(disk), wipe=False)
+    check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
 
 
 #: Holds a half-made installation until it is interrupted.
@@ -285,7 +285,7 @@ def test_each_signal_leaves_a_blank_disk(disk: str, number: signal.Signals) -> N
         _, err = process.communicate(timeout=60)
     assert err.splitlines()[-1] == b"KeyboardInterrupt"
     assert signatures(disk) == []
-    check_may_be_written(inspect(disk), wipe=False)
+    check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
 
 
 def keep_then_fail(disk: str, events: list[Event]) -> None:

@@ -169,16 +169,16 @@ def test_what_is_left_on_a_disk(disk: str, name: str) -> None:
     assert signatures(disk) == kinds
 
     with pytest.raises(InstallRefused) as caught:
-        check_may_be_written(inspect(disk), wipe=False)
+        check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
     assert caught.value.message == (
         f"Detected existing {refused} on {disk}; "
         "use e.g. `wipefs` or --wipe if you intend to overwrite"
     )
-    check_may_be_written(inspect(disk), wipe=True)
+    check_may_be_written(inspect(disk), wipe=True, machine="x86_64")
 
     wipe(inspect(disk))
     assert signatures(disk) == set()
-    check_may_be_written(inspect(disk), wipe=False)
+    check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
 
 
 def test_old_contents_do_not_show_through(disk: str) -> None:

@@ -11,19 +11,22 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bootc.deploy.install.interrupted import disk_boots
 from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, images, installer, require
+from support import children, howto, images, installer, protection, require
 from support.commands import Commands
-from support.images import directory, file
+from support.images import directory, file, symlink
+from support.installer import attached_to
 
 pytestmark = pytest.mark.host
 
@@ -48,6 +51,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Layout:
     Commands(tmp_path / "bin", monkeypatch).mock("bootctl", installer.BOOTCTL)
     layer = images.bootable(
         *(directory(name) for name in ("etc", "var", "tmp")),
+        symlink("root", "var/roothome"),
         file("etc/hostname", b"pristine\n"),
         file("usr/lib/os-release", b"ID=demo\nVERSION_ID=1\n"),
         file("usr/ballast", os.urandom(MIB)),
@@ -78,25 +82,25 @@ def install(
     return installer.run(*arguments(layout, device, *options))
 
 
-def attached_to(path: Path) -> list[str]:
-    """Return the loop devices of a file."""
-    argv = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(path)]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
-
-
 def check_nothing_is_left(path: Path, before: set[mounts.Mount], loops: list[str]) -> None:
     """Check for mounts and loop devices. A killed program of the installer may end a bit later."""
+
+    def left() -> list[mounts.Mount]:
+        # Other tests may mount their own devices at the same time.
+        own = tuple(attached_to(path))
+        return [one for one in set(mounts.read_mounts()) - before if one.source.startswith(own)]
+
     deadline = time.monotonic() + 60
-    while attached_to(path) != loops or set(mounts.read_mounts()) - before:
-        assert time.monotonic() < deadline, (attached_to(path), mounts.read_mounts())
+    while attached_to(path) != loops or left():
+        assert time.monotonic() < deadline, (attached_to(path), left())
         time.sleep(0.1)
 
 
-def check_that_it_boots(path: Path) -> None:
+def check_that_it_boots(path: Path, name: str = "root") -> None:
     """Check that a disk has a boot entry, and the deployment that it names."""
     table = read_table(str(path))
-    assert not is_unfinished(table)
-    assert [row.name for row in table][-2:] == ["EFI-SYSTEM", "root"]
+    assert is_unfinished(table) is (name != "root")
+    assert [row.name for row in table][-2:] == ["EFI-SYSTEM", name]
     mounted = []
     for row in table[-2:]:
         part = loopback.attached(
@@ -138,6 +142,40 @@ def test_the_image_of_a_disk(layout: images.Layout, disk_image: Path) -> None:
     assert summary["Updates"] == str(TARGET)
     check_nothing_is_left(disk_image, before, [])
     check_that_it_boots(disk_image)
+
+
+def test_the_how_to_makes_the_image_of_a_disk(
+    layout: images.Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The image of the test has no registry, and not every kernel has fs-verity.
+    ours = {
+        howto.IMAGE: f"{layout.reference()} --target-imgref {TARGET.name} --allow-missing-verity"
+    }
+    program = f'exec {sys.executable} -m support.installer "$@"'
+    Commands(tmp_path / "bin", monkeypatch).mock("bootc", program)
+    monkeypatch.setenv("PYTHONPATH", installer.PYTHONPATH)
+    (tmp_path / "key.pub").write_text("ssh-ed25519 AAAA somebody\n")
+
+    def follow(command: str) -> list[str]:
+        done = subprocess.run(
+            ["sh", "-c", howto.replaced(command, ours)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    disk = tmp_path / "disk.img"
+    follow(howto.command("disk-image", "truncate"))
+    assert (disk.stat().st_size, disk.stat().st_blocks) == (10 << 30, 0)
+    follow(howto.command("disk-image", "bootc install to-disk --dry-run"))
+    assert disk.stat().st_blocks == 0
+    said = follow(howto.command("disk-image", "bootc install to-disk --via-loopback"))
+    assert said[0] == "notice: --via-loopback implies --generic-image"
+    assert said[-1] == "Installation complete!"
+    check_that_it_boots(disk)
 
 
 @pytest.mark.parametrize(
@@ -214,10 +252,15 @@ def test_the_loader_of_the_image_is_installed(
     assert "systemd-boot-efi" in done.stderr
 
 
+@pytest.mark.parametrize("program", ["mkfs.ext4", "bootctl"])
 def test_a_failure_leaves_a_blank_disk(
-    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: images.Layout,
+    disk_image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
 ) -> None:
-    Commands(tmp_path / "bin", monkeypatch).mock("bootctl", "echo 'No such ESP' >&2; exit 1")
+    Commands(tmp_path / "bin", monkeypatch).mock(program, "echo 'No such ESP' >&2; exit 1")
     before = set(mounts.read_mounts())
     done = install(layout, disk_image, "--via-loopback")
     assert done.returncode == 1
@@ -228,9 +271,62 @@ def test_a_failure_leaves_a_blank_disk(
     assert subprocess.run(wipefs, check=True, capture_output=True).stdout == b""
 
 
+#: Run the real program with the input that the fake one has read.
+REAL_SFDISK = 'exec {real} "$@" <"$(dirname "$0")/.sfdisk.stdin"'
+
+
+def test_a_disk_that_vanishes(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"rm -f {disk_image}; {real}")
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 1
+    assert f"{disk_image} is not blank" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: Partitioning {disk_image}: sfdisk ")
+    assert "No such file or directory" in last
+    losetup = ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"]
+    files = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout
+    assert str(disk_image) not in files
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.stderr.splitlines()[-1] == f"error: {disk_image}: No such file or directory"
+
+
+def test_a_disk_that_boots_is_not_wiped_for_the_name_of_a_partition(
+    layout: images.Layout, disk_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = REAL_SFDISK.format(real=require.tool("sfdisk"))
+    fails = 'case "$*" in *--part-label*) echo "no name" >&2; exit 1; esac'
+    Commands(tmp_path / "bin", monkeypatch).mock("sfdisk", f"{fails}; {real}")
+    done = install(layout, disk_image, "--via-loopback")
+    assert done.returncode == 0, done.stderr
+    assert "the root partition keeps its name" in done.stderr
+    assert "no name" in done.stderr
+    assert done.stdout.splitlines()[-1] == "Installation complete!"
+
+
+def test_a_file_that_refuses_writes(layout: images.Layout, disk_image: Path) -> None:
+    protection.set_flags(disk_image, protection.IMMUTABLE)
+    try:
+        done = install(layout, disk_image, "--via-loopback", "--wipe")
+    finally:
+        protection.unprotect(disk_image.parent)
+    assert done.stderr.splitlines()[-1] == f"error: Device {disk_image} is read-only"
+
+
 #: The moments of a run, as parts of the time that a whole one takes.
 MOMENTS = 10
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+def boots(path: Path) -> bool:
+    """Tell whether the next installation demands --wipe."""
+    done = subprocess.run(["sfdisk", "--json", str(path)], check=False, capture_output=True)
+    if done.returncode:
+        return False
+    table = read_table(str(path))
+    return not is_unfinished(table) or disk_boots(str(path), table, os.uname().machine)
 
 
 @contextlib.contextmanager
@@ -269,6 +365,10 @@ def test_interruptions_at_any_moment(layout: images.Layout, disk_image: Path, ki
             completed = b"Installation complete!" in shown
             assert b"Detected existing" not in shown
             check_nothing_is_left(disk_image, before, loops)
+            if not completed and boots(Path(target)):
+                # The signal came after the commit point.
+                check_that_it_boots(disk_image, read_table(str(disk_image))[-1].name)
+                completed = True
         if completed:
             wipe(inspect(target) if kind == "device" else inspect_file(target))
         done = install(layout, target, *options)

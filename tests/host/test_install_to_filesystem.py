@@ -355,12 +355,18 @@ def test_the_arguments_of_a_running_system_are_kept(target: Target) -> None:
 
 
 @pytest.fixture
-def partitioned(tmp_path: Path, target: Target) -> Iterator[Target]:
+def kind() -> str:
+    """The type of the second partition."""
+    return dps.XBOOTLDR
+
+
+@pytest.fixture
+def partitioned(tmp_path: Path, target: Target, kind: str) -> Iterator[Target]:
     """A disk whose partitions the kernel knows; only its root is mounted."""
     disk = tmp_path / "partitioned.img"
     with open(disk, "wb") as raw:
         raw.truncate(1024 * MIB)
-    script = f"label: gpt\nsize=64MiB, type={dps.ESP}\nsize=64MiB, type={dps.XBOOTLDR}\n,\n"
+    script = f"label: gpt\nsize=64MiB, type={dps.ESP}\nsize=64MiB, type={kind}\n,\n"
     with loopback.attached(str(disk)) as node, contextlib.ExitStack() as stack:
         subprocess.run(["sfdisk", "-q", node], input=script.encode(), check=True)
         subprocess.run(["partx", "--update", node], check=True)
@@ -389,3 +395,25 @@ def test_partitions_that_are_not_mounted_are_found(partitioned: Target, tmp_path
     (origin,) = partitioned.root.glob("state/deploy/*/*.origin")
     (row, *_) = read_table(disk)
     assert f"esp = {row.uuid}" in origin.read_text().replace("=", " = ").replace("  ", " ")
+
+
+@pytest.mark.parametrize("kind", [dps.ESP])
+def test_one_of_several_esps_is_written_and_the_user_says_which(
+    partitioned: Target, tmp_path: Path
+) -> None:
+    disk = partitioned.node.removesuffix("p3")
+    refusal = partitioned.refusal(LENIENT)
+    assert f"several EFI system partitions ({disk}p1, {disk}p2)" in refusal
+    assert f"mount the one to use at {partitioned.root}/boot/efi" in refusal
+    # A killed installation may have written to any of them.
+    (partitioned.root / ".bootc-unfinished").touch()
+    assert "several EFI system partitions" in partitioned.refusal(LENIENT, "--bootloader", "grub")
+    partitioned.esp = f"{disk}p2"
+    with partitioned.mounted_esp() as esp:
+        done = partitioned.install(LENIENT)
+        assert done.returncode == 0, done.stderr
+        notice = f"notice: {disk}p1 is another EFI system partition; "
+        assert f"{notice}installation and updates leave it alone" in done.stdout.splitlines()
+        assert "composefs=" in entry_of(esp)
+    with mounted(f"{disk}p1", tmp_path / "other", installer.esp_filesystem()) as other:
+        assert set(os.listdir(other)) <= {"lost+found"}

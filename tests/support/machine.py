@@ -49,7 +49,7 @@ from bootc.oci.pull import pull
 from bootc.oci.source import open_source
 from bootc.repository import legacy
 from bootc.repository.repository import Repository
-from support import firmware
+from support import firmware, menureader
 from support.failing import dies, killed
 from support.firmware import firmware_of
 from support.osimages import Channel, Images
@@ -57,15 +57,11 @@ from support.osimages import Channel, Images
 #: Kernel arguments of the installation.
 KARGS = "root=UUID=1 rw"
 _MARKER = "staged-deployment"
-#: The boot counter in the name of an entry.
-_COUNTER = re.compile(r"\+([0-9]+)(?:-([0-9]+))?\.conf$")
 _IMAGE_ID = re.compile(
     r"(?:^|\s)(?:composefs=\??|composefs\.digest=\??v[12]-sha512-12:)([0-9a-f]{128})(?=\s|$)"
 )
 #: The same in the command line inside a unified kernel image.
 _PROGRAM_ID = re.compile(rb"composefs(?:=|\.digest=)\??(?:v[12]-sha512-12:)?([0-9a-f]{128})")
-#: Old versions leave the prefix out.
-_UKI = re.compile(r"(/EFI/Linux/bootc/(?:bootc_composefs-)?([0-9a-f]{128})\.efi)(?:\s|$)")
 
 Command = Callable[[HostSession, "Journal"], object]
 
@@ -341,7 +337,7 @@ class FakeMachine:
             return self._started()
         shown = self._shown(self.entries)
         if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
-            keys = [_keys(self.entries / entry.name) for entry in shown]
+            keys = [menureader.keys(self.entries / entry.name) for entry in shown]
             sorted_by = [key["sort-key"] for key in keys if "sort-key" in key]
             assert len(set(sorted_by)) == len(sorted_by), (
                 f"the order is left to chance: {sorted_by}"
@@ -364,17 +360,21 @@ class FakeMachine:
 
     def _shown(self, menu: Path) -> list[Shown]:
         if self.scheme.menu_is_file:
-            return self._grub_file(menu)
+            programs = menureader.grub_programs(menu)
+            return [
+                Shown(title, image_id, (self.binaries_root / path[1:],), "")
+                for title, path, image_id in programs
+            ]
         paths = [path for path in menu.iterdir() if path.name.endswith(".conf")]
-        found = [(path.name, _keys(path)) for path in paths]
+        found = [(path.name, menureader.keys(path)) for path in paths]
         if self.scheme.bootloader in (Bootloader.SYSTEMD, Bootloader.NONE):
             # Those without a key come after all that have one.
             order = sorted(
                 found,
                 key=lambda entry: (
-                    _tries(entry[0])[:1] == (0,),
+                    menureader.tries(entry[0])[:1] == (0,),
                     "sort-key" not in entry[1],
-                    _sort_key(entry[1]),
+                    entry[1].get("sort-key", ""),
                 ),
             )
         else:
@@ -404,13 +404,15 @@ class FakeMachine:
     def set_counter(self, image_id: str, counter: str) -> str:
         """Give the live entry of a deployment a boot counter, or none; return its new name."""
         name = next(shown.name for shown in self.menu() if shown.image_id == image_id)
-        counted = _COUNTER.sub(".conf", name).removesuffix(".conf") + f"{counter}.conf"
+        counted = menureader.COUNTER.sub(".conf", name).removesuffix(".conf") + f"{counter}.conf"
         (self.entries / name).rename(self.entries / counted)
         return counted
 
     def counter(self, image_id: str) -> tuple[int, ...]:
         """Return the boot counter of the live entry of a deployment; empty if it has none."""
-        return next(_tries(shown.name) for shown in self.menu() if shown.image_id == image_id)
+        return next(
+            menureader.tries(shown.name) for shown in self.menu() if shown.image_id == image_id
+        )
 
     def lose_entry(self, image_id: str) -> None:
         """Destroy the entry of a deployment in the live menu."""
@@ -435,16 +437,16 @@ class FakeMachine:
 
     def _count_boot(self, name: str) -> None:
         """Count a start in the name of an entry, as systemd-boot does."""
-        left, done = (*_tries(name), 0, 0)[:2]
+        left, done = (*menureader.tries(name), 0, 0)[:2]
         if self.scheme.bootloader.value == "systemd" and left:
-            counted = _COUNTER.sub(f"+{left - 1}-{done + 1}.conf", name)
+            counted = menureader.COUNTER.sub(f"+{left - 1}-{done + 1}.conf", name)
             (self.entries / name).rename(self.entries / counted)
 
     def _entry(self, name: str, keys: dict[str, str]) -> Iterator[Shown]:
         options = keys.get("options", "")
         named = set(_IMAGE_ID.findall(options))
         assert len(named) < 2, f"the entry boots one of two images: {options}"
-        uki = _UKI.match(keys.get("efi", keys.get("uki", "")))
+        uki = menureader.UKI.match(keys.get("efi", keys.get("uki", "")))
         if uki is not None:
             yield Shown(name, uki[2], (self.binaries_root / uki[1][1:],), "")
         elif named and {"linux", "initrd"} <= keys.keys():
@@ -454,15 +456,6 @@ class FakeMachine:
             paths = [path.removeprefix(prefix)[1:] for path in read]
             files = tuple(self.menu_root / path for path in paths)
             yield Shown(name, *named, files, options)
-
-    def _grub_file(self, path: Path) -> list[Shown]:
-        entries = re.findall(r'^menuentry "([^"]*)".*?\{(.*?)^\}', path.read_text(), re.M | re.S)
-        found = []
-        for title, body in entries:
-            uki = _UKI.search(body)
-            if uki is not None:
-                found.append(Shown(title, uki[2], (self.binaries_root / uki[1][1:],), ""))
-        return found
 
     # -- details
 
@@ -489,27 +482,6 @@ class FakeMachine:
                 self.command(command)
 
         return work
-
-
-def _tries(name: str) -> tuple[int, ...]:
-    match = _COUNTER.search(name)
-    return (int(match[1]), int(match[2] or 0)) if match else ()
-
-
-def _keys(path: Path) -> dict[str, str]:
-    lines = path.read_text(errors="replace").splitlines()
-    pairs = [line.split(None, 1) for line in lines]
-    keys = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    # All lines of these count.
-    for key in ("options", "initrd"):
-        values = [pair[1].strip() for pair in pairs if len(pair) == 2 and pair[0] == key]
-        if values:
-            keys[key] = " ".join(values)
-    return keys
-
-
-def _sort_key(keys: dict[str, str]) -> str:
-    return keys.get("sort-key", "")
 
 
 def _read_files(top: Path) -> dict[str, str]:

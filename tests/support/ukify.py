@@ -17,25 +17,41 @@ from support import require
 CHROOT = Path(__file__).parents[2] / "build" / "sid-chroot"
 
 
-def build(output: Path, options: Mapping[str, str]) -> Path:
+_UKIFY = CHROOT / "usr" / "bin" / "ukify"
+_MODULES = CHROOT / "usr" / "lib" / "python3" / "dist-packages"
+
+
+def stub_path(stub: str = "linux") -> Path:
+    """Return the path of a stub: ``linux`` for kernels, ``addon`` for add-ons and profiles."""
+    stubs = sorted((CHROOT / "usr" / "lib" / "systemd" / "boot" / "efi").glob(f"{stub}*.efi.stub"))
+    if not (_UKIFY.exists() and stubs):
+        require.lacking(f"{_UKIFY} is absent (tools/sid-chroot makes it)")
+    return stubs[0]
+
+
+def program(directory: Path) -> Path:
+    """Make a directory for PATH with ``ukify``, which takes the stub of the chroot."""
+    script = f"""#!/bin/sh
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={_MODULES}
+exec {sys.executable} {_UKIFY} "$@" --stub={stub_path()}
+"""
+    directory.mkdir()
+    (directory / "ukify").write_text(script)
+    (directory / "ukify").chmod(0o755)
+    return directory
+
+
+def build(output: Path, options: Mapping[str, str], *, stub: str = "linux") -> Path:
     """Make a UKI; ``options`` are those of ``ukify build`` without their dashes."""
-    ukify = CHROOT / "usr" / "bin" / "ukify"
-    stubs = sorted((CHROOT / "usr" / "lib" / "systemd" / "boot" / "efi").glob("linux*.efi.stub"))
-    if not (ukify.exists() and stubs):
-        require.lacking(f"{ukify} is absent (tools/sid-chroot makes it)")
-    given = {**options, "stub": str(stubs[0]), "output": str(output)}
+    given = {**options, "stub": str(stub_path(stub)), "output": str(output)}
     done = subprocess.run(
         [
             sys.executable,
-            str(ukify),
+            str(_UKIFY),
             "build",
             *(f"--{key}={value}" for key, value in given.items()),
         ],
-        env={
-            **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(CHROOT / "usr" / "lib" / "python3" / "dist-packages"),
-        },
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(_MODULES)},
         capture_output=True,
         check=False,
     )

@@ -27,8 +27,10 @@ MAY_IMPORT = {
     "boot": GROUND | {"kernel", "formats", "fs", "repository"},
     "deploy": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
     "lint": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
+    "build": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot"},
     "initramfs": {"errors", "kernel", "formats", "repository"},
-    "cli": GROUND | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy", "lint"},
+    "cli": GROUND
+    | {"kernel", "formats", "fs", "repository", "oci", "boot", "deploy", "build", "lint"},
 }
 #: The initramfs step reads these modules only, so that its closure stays small.
 INITRAMFS_MODULES = {

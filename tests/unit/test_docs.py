@@ -39,8 +39,8 @@ _FILE = re.compile(r"(?<![\w/.<{~*-])((?:[\w.-]+/)+[\w.-]+\.(?:py|md|rst|c|toml|
 _TEST = re.compile(r"`((?:tests/[\w/]+\.py|UPD|SEQ)?)((?:::\w+)?)`")
 _UNIT = re.compile(r"\bbootc-[\w-]+\.(?:service|timer|path|target)\b")
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-#: Of images and installed machines, not of this tree.
-_ELSEWHERE = re.compile(r"^(?:usr|etc|run|install|kargs\.d|rootfs[\w-]*)/|/NAME\.py$")
+#: Of images and installed machines, or made by make; not of this tree.
+_ELSEWHERE = re.compile(r"^(?:usr|etc|run|install|build|kargs\.d|rootfs[\w-]*)/|/NAME\.py$")
 
 
 def documents() -> list[object]:
@@ -195,10 +195,12 @@ def test_the_keys_of_the_install_configuration() -> None:
 
 #: Options that documents name, of other programs or of upstream's bootc only.
 OF_OTHER_PROGRAMS = {
-    *("--boot", "--unit", "--hypothesis-profile"),
+    *("--boot", "--unit", "--hypothesis-profile", "--label"),
     *("--rewrite-timestamp", "--source-date-epoch"),
     *("--net", "--pid", "--privileged", "--rm", "--tmpfs"),
     *("--soft-reboot", "--via-loopback"),
+    *("--linux", "--uname", "--cmdline", "--os-release", "--measure"),
+    *("--secureboot-private-key", "--secureboot-certificate"),
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 #: A command line of bootc in code or in bold, up to what ends a command for a shell.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
+
+import matrix
+import pytest
 
 from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu_read import Item, Menu
@@ -17,7 +21,14 @@ from bootc.formats import bls
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Origin
-from support.readme import TOP, commands, of_containers, screen
+from support.readme import (
+    TOP,
+    boot_matrix,
+    commands,
+    of_containers,
+    screen,
+    with_boot_matrix,
+)
 
 #: Version, deployment id and manifest of the images of the demo.
 VERSION_1 = (
@@ -128,3 +139,33 @@ def test_the_screen_is_what_the_demo_prints() -> None:
     printed = status_text(compose_host(demo_facts()), verbose=False)
     assert screen() == f"# bootc status\n{printed}"
     assert f"{demo().REGISTRY}/{demo().IMAGE}" in printed
+
+
+def test_the_boot_paths_are_those_that_are_tested() -> None:
+    said, _, head, _, *rows = boot_matrix().splitlines()
+    assert re.fullmatch(r"Run at commit [0-9a-f]{12} on \d{4}-\d\d-\d\d, with Linux .+\.", said)
+    columns = cells_of(head)[1:]
+    assert columns[:2] == list(matrix.Column)
+    shown = {
+        (title, column): word
+        for title, *words in map(cells_of, rows)
+        for column, word in zip(columns[:2], words, strict=False)
+    }
+    tested = {(cell.row.title, cell.column.value) for cell in matrix.CELLS}
+    assert {path for path, word in shown.items() if word != matrix.IMPOSSIBLE} == tested
+    words = "|".join(matrix.Word)
+    results = [word for path, word in shown.items() if path in tested]
+    assert [word for word in results if not re.fullmatch(rf"({words})(, \d+ s)?", word)] == []
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_of_boot_paths_is_replaced_whole() -> None:
+    text = (TOP / "README.md").read_text("utf-8")
+    changed = with_boot_matrix(text, "Run \\1\n\n| a |\n")
+    assert boot_matrix(changed) == "Run \\1\n\n| a |\n"
+    assert with_boot_matrix(changed, boot_matrix()) == text
+    with pytest.raises(SystemExit, match="no place"):
+        with_boot_matrix(changed.replace("<!-- end -->", ""), "")

@@ -34,8 +34,6 @@ _CONF = ".conf"
 _UKIS = "EFI/Linux"
 #: Directories of boot loaders. FAT takes upper and lower case for the same.
 _OF_LOADERS = ("loader", "efi")
-#: An entry has a few hundred bytes.
-_MAX_ENTRY_BYTES = 1 << 20
 
 
 class NotAnEntry(Error):
@@ -216,9 +214,9 @@ def _text(leaf: Leaf, objects: ObjectSource) -> bytes:
     if not isinstance(leaf.content, Inline | External):
         raise ImageNotBootable("it is not a regular file")
     with open_content(leaf, objects) as file:
-        data = file.read(_MAX_ENTRY_BYTES + 1)
-    if len(data) > _MAX_ENTRY_BYTES:
-        raise ImageNotBootable(f"it has more than {_MAX_ENTRY_BYTES} bytes")
+        data = file.read(bls.MAX_ENTRY_BYTES + 1)
+    if len(data) > bls.MAX_ENTRY_BYTES:
+        raise ImageNotBootable(f"it has more than {bls.MAX_ENTRY_BYTES} bytes")
     return data
 
 

@@ -35,7 +35,6 @@ _SUFFIX = ".conf"
 _PREFIX = "bootc_"
 #: An entry that starts a deployment contains one of these words.
 _OUR_WORDS = (b"composefs", b"bootc")
-_MAX_ENTRY_BYTES = 1 << 16
 
 _T = TypeVar("_T")
 
@@ -260,7 +259,7 @@ class _Reading:
             return None
         data = b""
         try:
-            data = directory.read_bytes(name, _MAX_ENTRY_BYTES)
+            data = directory.read_bytes(name, bls.MAX_ENTRY_BYTES)
             entry = bls.parse_entry(data)
             deployment, *also = images_of(entry)
         except NotOurEntry as exc:

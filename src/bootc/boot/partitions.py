@@ -101,6 +101,16 @@ def find_esp(device: str, preferred: Sequence[str] = ()) -> str | None:
         return None if found is None else found.path
 
 
+def find_esps(device: str) -> list[str]:
+    """Return the paths of all ESPs on the disks of the file system on ``device``.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`find_esp`.
+    """
+    with doing(f"Looking for the EFI system partitions of {device}"):
+        return [block.path for block in _of_type(_on_disks_of(device), _ESP_TYPES)]
+
+
 def find_xbootldr_beside(esp: str) -> str | None:
     """Return the path of the XBOOTLDR partition that systemd-boot on an ESP uses, or None.
 

@@ -50,9 +50,6 @@ from bootc.repository.repository import Repository
 
 _log = logging.getLogger(__name__)
 
-#: An entry has a few hundred bytes.
-_MAX_ENTRY_BYTES = 1 << 16
-
 
 class IsDeployment(Error):
     """The image is a deployment of bootc, whose state must not change."""
@@ -152,7 +149,7 @@ def _boots_another(boot: Dir, found: BootFiles, ids: Sequence[Digest]) -> bool:
     if found.entry is None or not boot.exists(path):
         return False
     try:
-        images = images_of(bls.parse_entry(boot.read_bytes(path, _MAX_ENTRY_BYTES)))
+        images = images_of(bls.parse_entry(boot.read_bytes(path, bls.MAX_ENTRY_BYTES)))
     except (Error, OSError):
         # It may be the entry of any system.
         return True

@@ -30,6 +30,9 @@ from typing import TypeVar
 
 from bootc.errors import Error
 
+#: The size limit of the file of an entry, which has a few hundred bytes.
+MAX_ENTRY_BYTES = 1 << 16
+
 _SEPARATORS = re.compile(r"[^A-Za-z0-9~^.-]*")
 _DIGITS = re.compile(r"[0-9]*")
 _LETTERS = re.compile(r"[A-Za-z]*")

@@ -52,7 +52,9 @@ _INHERITED = (
 _PACKAGES = {
     "blkid": "util-linux",
     "bootctl": "systemd-boot-tools",
+    "chroot": "coreutils",
     "findmnt": "util-linux",
+    "fsck.vfat": "dosfstools",
     "fstrim": "util-linux",
     "lsblk": "util-linux",
     "mkfs.btrfs": "btrfs-progs",
@@ -62,7 +64,9 @@ _PACKAGES = {
     "partx": "util-linux",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
+    "systemctl": "systemd",
     "udevadm": "udev",
+    "ukify": "systemd-ukify",
     "wipefs": "util-linux",
 }
 

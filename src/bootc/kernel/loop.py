@@ -26,7 +26,7 @@ def attach(fd: int, *, offset: int = 0, size_bytes: int = 0) -> tuple[int, str]:
     """Make a loop device of a file.
 
     Args:
-        fd: The file, open for reading and writing.
+        fd: The file. If it is not open for writing, the device is read-only.
         offset: Where in the file the device begins.
         size_bytes: The size of the device; 0 for the rest of the file.
 

@@ -13,7 +13,7 @@ from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import Device
 
 BLOCK_SETUP = "direct"
-_TOOLS = ("lsblk", "partx", "sfdisk", "wipefs")
+_TOOLS = ("blkid", "lsblk", "partx", "sfdisk", "wipefs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ class DiskPlan:
             )
 
 
-def check_disk(request: DiskRequest, config: InstallConfig | None) -> tuple[Device, bool]:
+def check_disk(
+    request: DiskRequest, config: InstallConfig | None, machine: str
+) -> tuple[Device, bool]:
     """Check what does not depend on the boot loader, and return the disk.
 
     Returns:
@@ -71,7 +73,7 @@ def check_disk(request: DiskRequest, config: InstallConfig | None) -> tuple[Devi
     checks.check_tools((*_TOOLS, root_fs.tool))
     inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect
     disk = inspect(request.device)
-    return disk, target_disk.check_may_be_written(disk, wipe=request.wipe)
+    return disk, target_disk.check_may_be_written(disk, wipe=request.wipe, machine=machine)
 
 
 def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) -> DiskPlan:
@@ -98,7 +100,7 @@ def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) 
     checks.check_machine(decisions)
     esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
     checks.check_tools((*loader.tools, *esp_tools))
-    disk, unfinished = check_disk(request, config)
+    disk, unfinished = check_disk(request, config, machine)
     esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
     fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)

@@ -26,8 +26,9 @@ _log = logging.getLogger(__name__)
 
 #: The file with the names.
 UNFINISHED = ".bootc-unfinished"
-#: What an installation creates in the physical root.
-_CREATED = (layout.REPOSITORY, "state", "ostree", "boot", aleph.NAME)
+#: What an installation creates in the physical root, in the order in which it is removed: without
+#: its state a deployment no longer counts as one that boots.
+_CREATED = ("state", layout.REPOSITORY, "ostree", "boot", aleph.NAME)
 _MAX_BYTES = 1 << 12
 
 

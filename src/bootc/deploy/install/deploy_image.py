@@ -39,6 +39,7 @@ from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
+from bootc.fs.interruption import undisturbed
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
 from bootc.repository import layout
@@ -61,6 +62,7 @@ def deploy_image(
     sink: Sink,
     *,
     clear_boot: Callable[[], None] | None = None,
+    keep: Callable[[], None] = lambda: None,
 ) -> Pulled:
     """Install the image of ``source``; when this returns, the machine boots it.
 
@@ -71,6 +73,8 @@ def deploy_image(
         target: Where to install it.
         sink: Gets progress and messages.
         clear_boot: Empties the boot partitions. Until it is called, an older system there boots.
+        keep: Called right after the commit point. No signal comes between the two, so an
+            interruption does not undo an installation that boots.
 
     Raises:
         InsufficientSpace: the image does not fit.
@@ -85,9 +89,7 @@ def deploy_image(
     with _new_repository(root, decisions) as repository:
         check_space(repository, source)
         pulled = pull(repository, source, sink)
-        notice = bound_images.check(request.bound_images, bound_images.names_in_tree(pulled.root))
-        if notice is not None:
-            sink(Message(notice))
+        _check_bound_images(request, pulled, sink)
         booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         # The image asks for arguments, too.
@@ -97,7 +99,7 @@ def deploy_image(
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
-        _make_boot_room(booting, boot, clear_boot, sink)
+        _make_boot_room(loader, booting, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(
                 booting, pulled.root, image, repository, request.generic_image
@@ -110,9 +112,17 @@ def deploy_image(
                 _create_state(root, repository, etc, pulled.image_id, origin)
                 write_aleph(root, _aleph(request, pulled, booting))
             repository.sync()
-            with stage(sink, "entry", "Writing the boot entry"):
+            with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
+                keep()
     return pulled
+
+
+def _check_bound_images(request: InstallRequest, pulled: Pulled, sink: Sink) -> None:
+    names = bound_images.names_in_tree(pulled.root)
+    notice = bound_images.check(request.bound_images, names)
+    if notice is not None:
+        sink(Message(notice))
 
 
 def _write_boot_files(
@@ -131,7 +141,11 @@ def _write_boot_files(
 
 
 def _make_boot_room(
-    booting: Booting, boot: BootDirs, clear_boot: Callable[[], None] | None, sink: Sink
+    loader: LoaderInstaller,
+    booting: Booting,
+    boot: BootDirs,
+    clear_boot: Callable[[], None] | None,
+    sink: Sink,
 ) -> None:
     """Check that the kernel will fit, before the boot loader is written, and remove an old one.
 
@@ -144,7 +158,8 @@ def _make_boot_room(
         volume = os.statvfs(boot.binaries.fileno())
         free_bytes = volume.f_frsize * volume.f_blocks
     try:
-        plan_space((), frozenset(), booting.resource.sizes, free_bytes, cluster_bytes)
+        sizes = loader.kernel_sizes(booting.resource)
+        plan_space((), frozenset(), sizes, free_bytes, cluster_bytes)
     except NoSpaceOnBoot as exc:
         exc.hint = "make room on the partition, or make it larger"
         raise

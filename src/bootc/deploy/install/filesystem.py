@@ -21,6 +21,8 @@ _EXT4_BLOCK_SIZE = 24
 _EXT4_RO_COMPAT = 100
 _EXT4_BLOCKS_OF_4K = 2
 _EXT4_VERITY = 0x8000
+#: A FAT32 has at least 65525 clusters, and each has at least a sector. The rest is for its tables.
+_FAT32_SECTORS = 70_000
 
 
 class UnknownFilesystem(Error):
@@ -120,12 +122,18 @@ def make_root(filesystem: Filesystem, device: str) -> uuid.UUID:
     return fs_uuid
 
 
-def make_esp(device: str) -> None:
+def make_esp(device: str, sectors: int) -> None:
     """Make the FAT of an EFI system partition on ``device``.
+
+    Args:
+        device: The partition.
+        sectors: How many sectors of its disk it has.
 
     Raises:
         ToolMissing: there is no mkfs.fat.
         CommandFailed: it failed.
     """
+    # mkfs.fat takes FAT16 for small ones, but UEFI promises FAT32 for disks that stay.
+    options = ["-F", "32"] if sectors >= _FAT32_SECTORS else []
     with doing(f"Creating the EFI system partition on {device}"):
-        process.run([ESP_TOOL, device, "-n", "EFI-SYSTEM"])
+        process.run([ESP_TOOL, *options, "-n", "EFI-SYSTEM", device])

@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import suppress
 
-from bootc.deploy.install import aleph
+from bootc.deploy.install import aleph, interrupted
 from bootc.deploy.install.clearing import UNFINISHED
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing
@@ -68,10 +68,14 @@ def finalize_installation(path: str) -> list[str]:
     if not any(entry.path == real for entry in mounts.read_mounts()):
         raise InstallRefused(f"Not a mountpoint: {real}")
     with Dir.open(real) as root:
-        if root.exists(UNFINISHED) or not root.exists(aleph.NAME):
+        # A kill may have come between the boot entry and the removal of the mark.
+        killed = root.exists(UNFINISHED) and not interrupted.root_boots(real)
+        if killed or not root.exists(aleph.NAME):
             raise InstallRefused(
                 f"{real} has no complete installation", hint="run bootc install to-filesystem first"
             )
+        if root.exists(UNFINISHED):
+            root.unlink(UNFINISHED)
     mounts.private_mount_namespace()
     # The root comes last: what is below it may have to be found through it.
     order = [*sorted(set(below), reverse=True), real]

@@ -35,6 +35,8 @@ _MODULES = (
     *("test", "true", "regexp", "loadenv", "echo", "sleep", "ls", "minicmd", "reboot", "halt"),
     *("serial", "terminal", "password_pbkdf2"),
 )
+#: The boot code in sector 0; the signature of the disk and the partition table follow.
+_BOOT_CODE_BYTES = 440
 _EARLY, _CORE = "early.cfg", "core.img"
 _MAX_CORE_BYTES = 4 << 20
 
@@ -79,6 +81,19 @@ def read_boot_image(image: Dir) -> bytes:
         OSError: it cannot be read.
     """
     return image.read_bytes(_BOOT_IMAGE, SECTOR_BYTES)
+
+
+def has_boot_code(disk: str) -> bool:
+    """Tell whether sector 0 of a disk has boot code. A new partition table has none.
+
+    Args:
+        disk: The path of the disk, or of the image of a disk.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with doing(f"Reading the first sector of {disk}"), open(disk, "rb") as file:
+        return any(file.read(_BOOT_CODE_BYTES))
 
 
 def _bios_boot_of(target: BootTarget) -> Partition:

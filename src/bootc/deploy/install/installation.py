@@ -121,9 +121,14 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
             mounts.private_mount_namespace()
         with destination.opened(sink) as opened:
             pulled = deploy_image(
-                request, decisions, source, opened.target, sink, clear_boot=opened.clear_boot
+                request,
+                decisions,
+                source,
+                opened.target,
+                sink,
+                clear_boot=opened.clear_boot,
+                keep=opened.keep,
             )
-            opened.keep()
             with stage(sink, "finalize", "Finalizing the file systems"):
                 opened.finalize()
     for line in (*_summary(request, decisions, pulled), *opened.places):

@@ -10,7 +10,13 @@ from bootc.boot import grub
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.install import grub_bios, loader_menu
-from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    BootTarget,
+    FirmwareType,
+    ImageNeed,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import doing
 from bootc.events import Sink
@@ -20,7 +26,7 @@ from bootc.formats.origin import BootRecord, BootType
 from bootc.fs import atomic
 
 
-class _Grub:
+class _Grub(LoaderInstaller):
     """What GRUB has in common on all machines."""
 
     name = Bootloader.GRUB.value
@@ -56,10 +62,7 @@ class _Grub:
 
 
 class GrubBiosInstaller(_Grub):
-    """GRUB, started by a BIOS from sector 0 and the BIOS boot partition. The disk has no ESP.
-
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
-    """
+    """GRUB, started by a BIOS from sector 0 and the BIOS boot partition. The disk has no ESP."""
 
     title = "GRUB for BIOS"
     firmware = FirmwareType.BIOS
@@ -87,6 +90,10 @@ class GrubBiosInstaller(_Grub):
         loader_menu.write_menu(deployment, boot)
         boot.sync()
         grub_bios.write_boot_sector(grub_bios.read_boot_image(deployment.mounted), target)
+
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether there are boot code in sector 0 and a menu entry."""
+        return grub_bios.has_boot_code(target.disk) and super().boots(target)
 
 
 def _write_configuration(deployment: NewDeployment, boot: BootDirs) -> None:

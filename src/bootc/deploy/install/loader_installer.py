@@ -13,16 +13,24 @@ An installation calls a loader in this order:
 4. :meth:`LoaderInstaller.write_kernel`;
 5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
    on the disk. Before this call the disk boots nothing.
+
+If the installation is killed, :meth:`LoaderInstaller.boots` tells the next one whether it reached
+the commit point.
+
+A loader is a subclass of the protocol, which has defaults for the questions that most loaders
+answer with "nothing".
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from bootc.boot.kernels import BootResource
 from bootc.boot.scheme import BootDirs
+from bootc.deploy.install import installed_menu
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
@@ -152,6 +160,7 @@ class LoaderInstaller(Protocol):
     @property
     def tools(self) -> tuple[str, ...]:
         """The programs that the installing system must have."""
+        return ()
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -174,20 +183,23 @@ class LoaderInstaller(Protocol):
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return the files that the image must have, for a machine of this architecture."""
+        return ()
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Check that the loader can pass these arguments on to the kernel.
+        """Check that the loader can pass these arguments on to the kernel. Most can pass all.
 
         Raises:
             InstallRefused: it cannot.
         """
+        return
 
     def check_boot_type(self, boot_type: BootType) -> None:
-        """Check that the loader can start this kind of kernel.
+        """Check that the loader can start this kind of kernel. The default accepts all.
 
         Raises:
             InstallRefused: it cannot.
         """
+        return
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the scheme of the installation, and its directories."""
@@ -204,6 +216,13 @@ class LoaderInstaller(Protocol):
             Error, OSError: a program is missing, or writing failed.
         """
 
+    def kernel_sizes(self, resource: BootResource) -> Mapping[str, int]:
+        """Return the sizes in bytes of all that :meth:`write_kernel` and :meth:`commit` write.
+
+        The menu does not count. The keys name the files in messages.
+        """
+        return resource.sizes
+
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the kernel of the deployment, and return its boot digest.
 
@@ -218,3 +237,19 @@ class LoaderInstaller(Protocol):
         Raises:
             Error, OSError: writing failed.
         """
+
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether the machine boots a deployment in the root file system of the target.
+
+        This reads what :meth:`commit` wrote last. The default looks for an entry in the live menu.
+        A loader with another commit point has to look there.
+
+        Args:
+            target: File systems of an installation that was killed; they may be read-only. There
+                is an ESP if :attr:`needs_esp` says so.
+
+        Raises:
+            Error, OSError: the file systems cannot be read.
+        """
+        schemes = (self.boot_dirs(target, kind) for kind in (BootType.BLS, BootType.UKI))
+        return any(installed_menu.boots(dirs, target.root) for dirs in schemes)

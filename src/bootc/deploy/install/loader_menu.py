@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bootc.boot.kernels import publish_resource
 from bootc.boot.menu import open_menu
 from bootc.boot.menu_compose import new_item
@@ -10,15 +12,22 @@ from bootc.boot.space import free_space, plan_space
 from bootc.deploy.install.loader_installer import NewDeployment
 
 
-def write_kernel(deployment: NewDeployment, boot: BootDirs) -> str:
+def write_kernel(
+    deployment: NewDeployment, boot: BootDirs, sizes: Mapping[str, int] | None = None
+) -> str:
     """Write the kernel of a deployment where its menu entry will find it; return the boot digest.
+
+    Args:
+        deployment: The deployment.
+        boot: The boot partition.
+        sizes: What has to fit; None for the kernel alone.
 
     Raises:
         NoSpaceOnBoot: it does not fit.
         Error, OSError: as :func:`bootc.boot.kernels.publish_resource`.
     """
     booting = deployment.booting
-    plan_space((), frozenset(), booting.resource.sizes, *free_space(boot.binaries))
+    plan_space((), frozenset(), sizes or booting.resource.sizes, *free_space(boot.binaries))
     objects = deployment.repository.objects
     return publish_resource(boot, booting.image_id, booting.resource, objects)
 

@@ -6,17 +6,17 @@ import dataclasses
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from bootc.boot.firmware_entries import Firmware, PartitionPlace
-from bootc.boot.kernels import publish_resource
+from bootc.boot.kernels import BootResource
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.boot.space import free_space, plan_space
 from bootc.deploy.install import loader_menu
 from bootc.deploy.install.loader_installer import (
     BootTarget,
     FirmwareType,
-    ImageNeed,
+    LoaderInstaller,
     NewDeployment,
 )
 from bootc.deploy.install.partition import Partition
@@ -28,28 +28,20 @@ from bootc.formats.origin import BootRecord, BootType
 _log = logging.getLogger(__name__)
 
 
-class NoLoaderInstaller:
+class NoLoaderInstaller(LoaderInstaller):
     """No boot loader. The menu is the boot order of the firmware, and the kernels are on the ESP.
 
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
+    A unified kernel image is the only program that it needs, and has its own kernel arguments.
     """
 
     name = Bootloader.NONE.value
     title = "the firmware"
     firmware = FirmwareType.UEFI
-    tools = ()
     machines = ("x86_64", "aarch64")
     needs_esp = True
     #: systemd-stub does.
     tells_partition = True
     kernel_place = "the EFI system partition"
-
-    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
-        """Return nothing: :meth:`check_boot_type` demands the only program."""
-        return ()
-
-    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Accept all: the unified kernel image has its own."""
 
     def check_boot_type(self, boot_type: BootType) -> None:
         """Accept unified kernel images only."""
@@ -79,14 +71,15 @@ class NoLoaderInstaller:
     ) -> None:
         """Write nothing: the firmware starts the kernel itself."""
 
+    def kernel_sizes(self, resource: BootResource) -> Mapping[str, int]:
+        """Return the sizes of the unified kernel image, and of its copy in ``EFI/BOOT``."""
+        sizes = dict(resource.sizes)
+        return sizes | {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}
+
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the unified kernel image, if there is also space for its copy in ``EFI/BOOT``."""
-        booting = deployment.booting
-        sizes = dict(booting.resource.sizes)
-        copies = {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}
-        plan_space((), frozenset(), sizes | copies, *free_space(boot.binaries))
-        objects = deployment.repository.objects
-        return publish_resource(boot, booting.image_id, booting.resource, objects)
+        sizes = self.kernel_sizes(deployment.booting.resource)
+        return loader_menu.write_kernel(deployment, boot, sizes)
 
     def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
         """Write the boot entry of the firmware, or only ``EFI/BOOT`` if that is not possible.
@@ -106,6 +99,14 @@ class NoLoaderInstaller:
                 one_line(exc),
             )
             loader_menu.write_menu(deployment, dataclasses.replace(boot, firmware=elsewhere))
+
+    def boots(self, target: BootTarget) -> bool:
+        """Tell whether the firmware starts a deployment, by its boot order or by ``EFI/BOOT``."""
+        try:
+            return super().boots(target)
+        except UnknownPlace:
+            # Nothing was installed there without a boot loader.
+            return False
 
 
 class UnknownPlace(Error):

@@ -11,7 +11,13 @@ from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.systemd_boot import installed_version, loader_programs
 from bootc.deploy.install import firmware_start, loader_menu
 from bootc.deploy.install.image_mounts import mount_directory, mount_temporary
-from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, ImageNeed, NewDeployment
+from bootc.deploy.install.loader_installer import (
+    BootTarget,
+    FirmwareType,
+    ImageNeed,
+    LoaderInstaller,
+    NewDeployment,
+)
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.secureboot import write_keys
 from bootc.errors import doing
@@ -31,11 +37,8 @@ _LOADER_CONF = "loader/loader.conf"
 _LOADER_CONF_TEXT = b"timeout 5"
 
 
-class SystemdBootInstaller:
-    """systemd-boot, started by UEFI firmware. Menu and kernels are on the ESP.
-
-    The methods are those of :class:`~bootc.deploy.install.loader_installer.LoaderInstaller`.
-    """
+class SystemdBootInstaller(LoaderInstaller):
+    """systemd-boot, started by UEFI firmware. Menu and kernels are on the ESP."""
 
     name = Bootloader.SYSTEMD.value
     title = "systemd-boot"
@@ -50,12 +53,6 @@ class SystemdBootInstaller:
         """Return the program. If it is missing, bootctl takes that of the installing system."""
         path = f"{_PROGRAMS}/systemd-boot{_SUFFIXES[machine]}.efi"
         return (ImageNeed((path, f"{path}.signed"), "systemd-boot-efi", replaceable=True),)
-
-    def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
-        """Accept all kernel arguments."""
-
-    def check_boot_type(self, boot_type: BootType) -> None:
-        """Accept all boot types."""
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the extended boot loader partition, else the ESP."""

@@ -85,6 +85,11 @@ class Partition:
     #: The number in the table.
     number: int = field(default=0, compare=False)
 
+    @property
+    def offset_bytes(self) -> int:
+        """Where it begins on its disk; 0 if the row has no details."""
+        return self.first_sector * (self.size_bytes // self.sectors) if self.sectors else 0
+
 
 @dataclass(frozen=True, slots=True)
 class TargetPartitions:
@@ -207,7 +212,8 @@ def create_partitions(
 def mark_finished(path: str, root: Partition) -> None:
     """Give the root partition of :func:`create_table` its final name, while it may be mounted.
 
-    Until then the next installation takes the disk for an unfinished one, and overwrites it.
+    Until then the next installation takes the disk for an unfinished one. It overwrites the disk
+    unless the disk boots (:mod:`bootc.deploy.install.interrupted`).
 
     Raises:
         CommandFailed: the table could not be written.

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from bootc.deploy.install import partition
+from bootc.deploy.install import interrupted, partition
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing, one_line
 from bootc.events import Message, Sink
@@ -95,15 +95,21 @@ def inspect_file(path: str) -> Device:
     return Device(real, _FILE, info.st_size, read_only, None, None, ())
 
 
-def check_may_be_written(device: Device, *, wipe: bool) -> bool:
+def check_may_be_written(device: Device, *, wipe: bool, machine: str) -> bool:
     """Refuse a disk that is in use, and without ``wipe`` a disk that is not blank.
 
+    Args:
+        device: The disk.
+        wipe: The user allows to overwrite data.
+        machine: The architecture of this machine, as ``uname -m`` prints it.
+
     Returns:
-        Whether the disk has an installation that was killed before its end. It counts as blank,
-        but has to be wiped.
+        Whether the disk has an installation that was killed before its commit point. It counts as
+        blank, but has to be wiped.
 
     Raises:
         InstallRefused: the disk is read-only, in use, or not blank.
+        Error, OSError: the disk cannot be read.
     """
     if device.read_only:
         raise InstallRefused(f"Device {device.path} is read-only")
@@ -118,7 +124,9 @@ def check_may_be_written(device: Device, *, wipe: bool) -> bool:
         kinds = _signatures(device.path)
         table, damage = _look_at_table(device.path) if kinds & set(_TABLES) else ((), None)
     if partition.is_unfinished(table):
-        return True
+        if not interrupted.disk_boots(device.path, table, machine):
+            return True
+        damage = "it has an installation that was killed after it was complete, and boots"
     if device.partitions or table or damage:
         raise InstallRefused(
             f"Detected existing partitions on {device.path}; "

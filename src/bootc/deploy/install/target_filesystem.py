@@ -1,7 +1,8 @@
 """The mounted file systems to install to: finding them, and checking that they may be written.
 
 The user has mounted the root file system, and perhaps a separate ``/boot`` and the EFI system
-partition below it. An ESP that is not mounted is found by its type on the disks of the root.
+partition below it. An ESP that is not mounted is found by its type on the disks of the root, if
+it is the only one there.
 Nothing here writes anything.
 """
 
@@ -29,6 +30,10 @@ _OSTREE = "sysroot/ostree"
 _ESP_MOUNT_POINTS = ("boot/efi", "efi", "boot")
 _BOOT = "boot"
 _LOST_AND_FOUND = "lost+found"
+
+
+class EspNotFound(InstallRefused):
+    """The disks of the root have no EFI system partition, and none is mounted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class TargetFilesystems:
         esp: The EFI system partition, if the boot loader needs one.
         esp_partition: Its row in the partition table.
         xbootldr: The extended boot loader partition, if the boot loader reads it.
+        other_esps: The paths of further EFI system partitions on the disks of the root. Nothing
+            writes to them.
     """
 
     path: str
@@ -71,6 +78,7 @@ class TargetFilesystems:
     esp: TargetMount | None = None
     esp_partition: Partition | None = None
     xbootldr: TargetMount | None = None
+    other_esps: tuple[str, ...] = ()
 
     @property
     def mounts(self) -> Iterator[str]:
@@ -88,8 +96,9 @@ def find_filesystems(path: str, loader: LoaderInstaller) -> TargetFilesystems:
         loader: The boot loader.
 
     Raises:
-        InstallRefused: the path is no mount point, something is mounted read-only, or the ESP
-            that the loader needs is missing.
+        EspNotFound: the ESP that the loader needs is missing.
+        InstallRefused: the path is no mount point, something is mounted read-only, or there are
+            several ESPs.
         UnknownFilesystem: bootc cannot use the root file system.
         Error, OSError: the mounts or the disks cannot be read.
     """
@@ -141,7 +150,14 @@ def _with_boot(
         esp=esp,
         esp_partition=None if esp is None else _partition_of(esp.device),
         xbootldr=xbootldr,
+        other_esps=() if esp is None else _other_esps(found, esp),
     )
+
+
+def _other_esps(found: TargetFilesystems, esp: TargetMount) -> tuple[str, ...]:
+    own = os.stat(esp.device).st_rdev
+    esps = partitions.find_esps(found.root.device)
+    return tuple(path for path in esps if os.stat(path).st_rdev != own)
 
 
 def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount:
@@ -153,15 +169,21 @@ def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> Targe
                 _require_writable(mounted[0])
                 device = partitions.backing_device(mounted[0])
                 return TargetMount(device, path, partitions.filesystem_uuid(device))
-    device_or_none = partitions.find_esp(found.root.device)
-    if device_or_none is None:
-        raise InstallRefused(
+    esps = partitions.find_esps(found.root.device)
+    here = os.path.join(logical, _ESP_MOUNT_POINTS[0])
+    if not esps:
+        raise EspNotFound(
             "ESP partition not found",
             hint=f"make a partition of the type EFI System on {found.disk}, or mount the one to "
-            f"use at {os.path.join(logical, _ESP_MOUNT_POINTS[0])}",
+            f"use at {here}",
         )
-    uuid = partitions.filesystem_uuid(device_or_none)
-    return TargetMount(device_or_none, None, uuid)
+    if len(esps) > 1:
+        raise InstallRefused(
+            f"the disks have several EFI system partitions ({', '.join(esps)}), and updates "
+            "write to only one of them",
+            hint=f"mount the one to use at {here}",
+        )
+    return TargetMount(esps[0], None, partitions.filesystem_uuid(esps[0]))
 
 
 def _separate_boot(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount | None:

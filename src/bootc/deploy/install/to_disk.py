@@ -6,8 +6,8 @@ Promises:
   wipes the disk's signatures again, so the next run finds a blank disk and not half an
   installation.
 - If the process is killed, the kernel unmounts everything and detaches the loop devices. The name
-  of the root partition then says that the installation is unfinished, and the next run
-  overwrites it without ``--wipe``.
+  of the root partition then says that the installation is unfinished. The next run overwrites it
+  without ``--wipe``, unless it boots: then only the new name of the partition was missing.
 
 The disk may be a file, the image of a disk for another machine. Its partitions are loop devices
 of parts of the file, because neither the kernel nor udev may scan a loop device for partitions.
@@ -16,6 +16,7 @@ of parts of the file, because neither the kernel nor udev may scan a loop device
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -32,11 +33,13 @@ from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.partition import Partition, TargetPartitions
 from bootc.deploy.install.request import DiskRequest, Installed
 from bootc.deploy.install.target_disk import BlankUnlessKept
+from bootc.errors import Error, one_line
 from bootc.events import Message, Sink, stage
 from bootc.fs import loopback, mounts
 
+_log = logging.getLogger(__name__)
+
 _UNKNOWN = "<unknown>"
-_SECTOR_BYTES = 512
 
 
 def install_to_disk(request: DiskRequest, sink: Sink) -> Installed | None:
@@ -55,7 +58,7 @@ def install_to_disk(request: DiskRequest, sink: Sink) -> Installed | None:
         request = dataclasses.replace(request, generic_image=True)
     machine = os.uname().machine
     config = read_config(machine)
-    check_disk(request, config)
+    check_disk(request, config, machine)
     request = choose_by_image(request, config or InstallConfig(), machine)
     plan = plan_disk(request, config, machine)
     return install(request, DiskDestination(plan), sink)
@@ -120,12 +123,12 @@ class DiskDestination:
             with stage(sink, "format", f"Creating {self.decisions.filesystem} on {device.path}"):
                 root_uuid = filesystem.make_root(self.decisions.filesystem, layout.root.node)
                 if layout.esp is not None:
-                    filesystem.make_esp(layout.esp.node)
+                    filesystem.make_esp(layout.esp.node, layout.esp.sectors)
             target = _mounted(stack, plan, node, layout, root_uuid)
 
             def keep() -> None:
                 disk.keep()
-                partition.mark_finished(device.path, layout.root)
+                _name_root(device.path, layout.root)
 
             yield Opened(target, keep, lambda: _finalize(target), places=_places(plan, target))
 
@@ -141,8 +144,7 @@ def _partitioned(stack: ExitStack, plan: DiskPlan) -> tuple[str, TargetPartition
     def node_of(part: Partition | None) -> Partition | None:
         if part is None:
             return None
-        offset = part.first_sector * _SECTOR_BYTES
-        node = loopback.attached(path, offset=offset, size_bytes=part.size_bytes)
+        node = loopback.attached(path, offset=part.offset_bytes, size_bytes=part.size_bytes)
         return dataclasses.replace(part, node=stack.enter_context(node))
 
     root = node_of(layout.root)
@@ -172,6 +174,14 @@ def _mounted(
         esp_partition=layout.esp,
         bios_boot=layout.bios_boot,
     )
+
+
+def _name_root(path: str, root: Partition) -> None:
+    try:
+        partition.mark_finished(path, root)
+    except Error as exc:
+        # The disk boots, which the next installation sees.
+        _log.warning("the root partition keeps its name: %s", one_line(exc))
 
 
 def _finalize(target: BootTarget) -> None:

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS, filesystem_on
-from bootc.deploy.install import checks, clearing, filesystem, running_image
+from bootc.deploy.install import checks, clearing, filesystem, interrupted, running_image
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.clearing import UndoneUnlessKept
 from bootc.deploy.install.config import InstallConfig, read_config
@@ -135,6 +135,9 @@ def _check_content(request: FilesystemRequest, found: TargetFilesystems) -> Sequ
     """Check the content of the root, and return the names in it that are removed."""
     with Dir.open(found.path) as root:
         ours = clearing.leftovers(root)
+        if ours and interrupted.root_boots(request.root):
+            # Only the removal of the mark was missing.
+            ours = []
         installed = layout.REPOSITORY not in ours and root.exists(layout.REPOSITORY)
     if request.replace is Replace.WIPE:
         check_no_other_mounts(found)
@@ -168,8 +171,14 @@ class FilesystemDestination:
 
     @property
     def facts(self) -> Sequence[str]:
-        """The file systems."""
-        return tuple(_places(self._plan.found))
+        """The file systems, and the ESPs that the machine will not keep up to date."""
+        found = self._plan.found
+        others = (
+            f"notice: {path} is another EFI system partition; "
+            "installation and updates leave it alone"
+            for path in found.other_esps
+        )
+        return (*_places(found), *others)
 
     @property
     def steps(self) -> Sequence[str]:

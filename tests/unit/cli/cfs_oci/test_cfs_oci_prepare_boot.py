@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.fs.dir import Dir
 from support import images, pe
 from support.cfs import Cfs
 from support.images import directory, file, layer, symlink
@@ -266,3 +267,32 @@ def test_the_state_of_a_deployment(cfs: Cfs, tmp_path: Path) -> None:
     assert f"{digest} has the state of a deployment" in error
     assert os.listdir(state) == [f"{digest}.origin"]
     assert not (tmp_path / "boot").exists()
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "A"), ("A", "a")])
+def test_ids_that_differ_only_in_case(
+    cfs: Cfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    """FAT takes them for the same, and the second would replace the first."""
+    pulled(cfs, tmp_path)
+    boot = tmp_path / "boot"
+    words = ("oci", "prepare-boot", "os", "--bootdir", boot, "--entry-id")
+    cfs(*words, first)
+    before = files_below(boot)
+    with monkeypatch.context() as patch:
+        patch.setattr(Dir, "exists", exists_on_fat)
+        code, out, err = cfs.raw(*words, second)
+        assert (code, out) == (1, b"")
+        assert f"{boot} has '{first}', and its file system takes '{second}' for the same" in err
+        assert "choose another --entry-id" in err
+        assert files_below(boot) == before
+        # The same id replaces its own files.
+        cfs(*words, first)
+    cfs(*words, second)
+    assert len(files_below(boot)) == 2 * len(before)
+
+
+def exists_on_fat(directory: Dir, relpath: str) -> bool:
+    top = Path(directory.path)
+    names = {str(path.relative_to(top)).lower() for path in top.rglob("*")}
+    return relpath.lower() in names

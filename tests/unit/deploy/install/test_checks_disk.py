@@ -24,7 +24,7 @@ from bootc.fs.process import ToolMissing
 from support.commands import Commands
 
 IMAGE = ImageReference("registry", "example.com/os:1")
-TOOLS = ("bootctl", "lsblk", "partx", "sfdisk", "wipefs", "mkfs.fat", "mkfs.ext4")
+TOOLS = ("bootctl", "blkid", "lsblk", "partx", "sfdisk", "wipefs", "mkfs.fat", "mkfs.ext4")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from bootc.deploy.install.filesystem import (
     mkfs_argv,
 )
 from bootc.fs.process import CommandFailed, ToolMissing
+from support import require
 from support.commands import Commands
 
 UUID = uuid.UUID("0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0")
@@ -61,16 +64,38 @@ def test_the_root_gets_the_uuid_that_is_returned(commands: Commands) -> None:
     ]
 
 
-def test_the_esp(commands: Commands) -> None:
+@pytest.mark.parametrize(
+    ("mib", "sector_bytes", "options"),
+    [
+        (1024, 512, ["-F", "32"]),
+        (128, 512, ["-F", "32"]),
+        (128, 4096, []),
+        (512, 4096, ["-F", "32"]),
+    ],
+)
+def test_the_esp(commands: Commands, mib: int, sector_bytes: int, options: list[str]) -> None:
     mkfs = commands.mock("mkfs.fat")
-    make_esp("/dev/vda2")
-    assert mkfs.calls == [["/dev/vda2", "-n", "EFI-SYSTEM"]]
+    make_esp("/dev/vda2", (mib << 20) // sector_bytes)
+    assert mkfs.calls == [[*options, "-n", "EFI-SYSTEM", "/dev/vda2"]]
+
+
+@pytest.mark.parametrize(("mib", "sector_bytes"), [(128, 512), (274, 4096)])
+def test_the_smallest_esps_are_whole(tmp_path: Path, mib: int, sector_bytes: int) -> None:
+    """The real programs: fsck.fat complains of a FAT32 with too few clusters."""
+    image = tmp_path / "esp"
+    with open(image, "wb") as file:
+        file.truncate(mib << 20)
+    argv = [require.tool("mkfs.fat"), "-S", str(sector_bytes), "-F", "32", str(image)]
+    subprocess.run(argv, check=True, capture_output=True)
+    argv = [require.tool("fsck.fat"), "-n", str(image)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert "less than the required minimum" not in done.stdout + done.stderr
 
 
 def test_a_tool_that_fails_is_quoted(commands: Commands) -> None:
     commands.mock("mkfs.fat", "echo 'mkfs.fat: Attempting to create a too small' >&2; exit 1")
     with pytest.raises(CommandFailed, match="too small") as caught:
-        make_esp("/dev/vda2")
+        make_esp("/dev/vda2", 1 << 20)
     assert caught.value.__notes__ == ["Creating the EFI system partition on /dev/vda2"]
 
 

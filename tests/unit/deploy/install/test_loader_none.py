@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.firmware_entries import Firmware
 from bootc.boot.image_kernel import find_boot_resource
+from bootc.boot.menu_firmware import FirmwareMenu
+from bootc.boot.scheme import BootDirs
 from bootc.boot.space import NoSpaceOnBoot
+from bootc.deploy.install import installed_menu
 from bootc.deploy.install.loader_installer import Booting, BootTarget, NewDeployment
 from bootc.deploy.install.loader_none import NoLoaderInstaller, UnknownPlace
 from bootc.deploy.install.partition import Partition
@@ -60,10 +64,14 @@ class Installation:
             esp_partition=ESP,
         )
 
-    def install(self) -> None:
+    @property
+    def boot(self) -> BootDirs:
         boot = LOADER.boot_dirs(self.target, BootType.UKI)
         assert boot.firmware is not None
-        boot = replace(boot, firmware=replace(boot.firmware, root=str(self.variables)))
+        return replace(boot, firmware=replace(boot.firmware, root=str(self.variables)))
+
+    def install(self) -> None:
+        boot = self.boot
         LOADER.write_programs(self.deployment, self.target, boot, lambda event: None)
         LOADER.write_kernel(self.deployment, boot)
         assert self.started() == []
@@ -106,6 +114,32 @@ def test_a_firmware_that_refuses(
     monkeypatch.setattr(efivars, "write_variable", refuse)
     installation.install()
     assert installation.started() == ["fallback"]
+
+
+def test_a_kill_right_after_the_commit_point(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BootOrder alone tells that the machine boots: the record and the fallback are missing."""
+    root = installation.target.root
+    root.ensure_dir(f"state/deploy/{installation.image_id}").close()
+    with monkeypatch.context() as patch:
+        patch.setattr(Firmware, "write_order", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            installation.install()
+    assert not installed_menu.boots(installation.boot, root)
+    with monkeypatch.context() as patch:
+        patch.setattr(FirmwareMenu, "_follow", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            installation.install()
+    assert installation.started() == [f"bootc x {installation.image_id.hex[:8]}"]
+    assert installed_menu.boots(installation.boot, root)
+    # An entry for a deployment of another root file system.
+    root.remove_tree("state")
+    assert not installed_menu.boots(installation.boot, root)
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_esp_without_space_for_the_copy(installation: Installation) -> None:

@@ -31,4 +31,4 @@ def test_nothing_of_that_name(tmp_path: Path) -> None:
 def test_read_only_disks() -> None:
     disk = Device("/dev/sr0", "rom", 1 << 30, True, None, None, ())
     with pytest.raises(InstallRefused, match=r"^Device /dev/sr0 is read-only$"):
-        check_may_be_written(disk, wipe=True)
+        check_may_be_written(disk, wipe=True, machine="x86_64")

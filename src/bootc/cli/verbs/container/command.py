@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bootc.cli.options import Command
-from bootc.cli.verbs.container import digest, export, inspect, lint, split
+from bootc.cli.verbs.container import digest, export, inspect, lint, split, ukify
 
 _COMMAND = Command(
     name="container",
@@ -12,6 +12,7 @@ _COMMAND = Command(
         lint.COMMAND,
         inspect.COMMAND,
         split.COMMAND,
+        ukify.COMMAND,
         export.COMMAND,
         digest.COMMAND,
         digest.FROM_STORAGE,

@@ -91,7 +91,7 @@ def _print_digest(root: Directory, args: argparse.Namespace, context: Context) -
 
     image_id = image_id_of(root)
     if args.write_dumpfile_to is not None:
-        _write_dumpfile(args.write_dumpfile_to, root, context)
+        write_dumpfile_to(args.write_dumpfile_to, root, context)
     context.write(f"{image_id.hex}\n")
 
 
@@ -149,7 +149,8 @@ def _check_ukis(tree: ImageTree) -> None:
         check_sealing(uki, lambda leaf: io.BytesIO(tree.read_content(content_of(leaf))))
 
 
-def _write_dumpfile(path: str, root: Directory, context: Context) -> None:
+def write_dumpfile_to(path: str, root: Directory, context: Context) -> None:
+    """Write a tree to a file as a dumpfile."""
     from bootc.formats.dumpfile import write_dumpfile
 
     with result_file(path, context) as file:
@@ -157,7 +158,8 @@ def _write_dumpfile(path: str, root: Directory, context: Context) -> None:
             file.write(line)
 
 
-_DUMPFILE = Option(
+#: An option of every verb that computes the digest of a tree.
+DUMPFILE = Option(
     ("--write-dumpfile-to",),
     "Write the tree of the digest to a file, as a dumpfile; - is standard output.",
     metavar="FILE",
@@ -186,7 +188,7 @@ COMMAND = Command(
             default="allowlist-only",
             choices=_XATTR_MODES,
         ),
-        _DUMPFILE,
+        DUMPFILE,
         Option(
             ("--explain",),
             "Explain why the digests of two directories, EROFS images, dumpfiles or images differ.",
@@ -207,7 +209,7 @@ FROM_STORAGE = Command(
             metavar="IMAGE",
             optional=True,
         ),
-        _DUMPFILE,
+        DUMPFILE,
     ),
     run=compute_from_storage,
 )
