@@ -80,16 +80,13 @@ def deploy_image(
         InsufficientSpace: the image does not fit.
         ImageNotBootable: it has no kernel to boot.
         UkiRefused: the request contradicts its unified kernel image.
-        InstallRefused: the boot loader cannot start its kind of kernel, or the user asks for its
-            bound images.
+        InstallRefused: the loader cannot start its kernel, or the user asks for bound images.
         NoSpaceOnBoot: its kernel does not fit on the boot partition.
         Error, OSError: pulling, mounting or writing failed.
     """
     loader, root = decisions.loader, target.root
     with _new_repository(root, decisions) as repository:
-        check_space(repository, source)
-        pulled = pull(repository, source, sink)
-        _check_bound_images(request, pulled, sink)
+        pulled = _pull(request, repository, source, sink)
         booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         # The image asks for arguments, too.
@@ -118,11 +115,14 @@ def deploy_image(
     return pulled
 
 
-def _check_bound_images(request: InstallRequest, pulled: Pulled, sink: Sink) -> None:
+def _pull(request: InstallRequest, repository: Repository, source: Source, sink: Sink) -> Pulled:
+    check_space(repository, source)
+    pulled = pull(repository, source, sink)
     names = bound_images.names_in_tree(pulled.root)
     notice = bound_images.check(request.bound_images, names)
     if notice is not None:
         sink(Message(notice))
+    return pulled
 
 
 def _write_boot_files(
