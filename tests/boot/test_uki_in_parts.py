@@ -16,14 +16,15 @@ from journeys import Journey, install
 from stations import save_live
 from test_grub import MENU
 
-from support import grubtree, variants
+from support import grubtree, howto, variants
 from support.variants import Variant
 from testbed.demo_os import DemoOs
 from testbed.registry import Registry
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-_INSTALL = "bootc install to-disk --bootloader grub --filesystem ext4"
+_INSTALL = howto.installer("uki", "bootc install to-disk --bootloader grub")
+_WHOLE = _INSTALL.replace(" --boot-type bls", "")
 #: Installs after two refusals, which write nothing: the last one needs no --wipe.
 _SCRIPT = f"""
 set -e
@@ -31,11 +32,11 @@ refused() {{
     if "$@" >/tmp/said 2>&1; then exit 1; fi
     cat /tmp/said
 }}
-refused {_INSTALL} "$@"
+refused {_WHOLE} "$@"
 grep -q -e "--boot-type bls" /tmp/said
-refused {_INSTALL} --boot-type bls "$@"
+refused {_INSTALL} "$@"
 grep -q -e "--disable-sealing" /tmp/said
-{_INSTALL} --boot-type bls --disable-sealing "$@"
+{_INSTALL} --disable-sealing "$@"
 """
 
 
