@@ -38,6 +38,7 @@ class Row:
 SYSTEMD_BOOT = Row("systemd-boot, UEFI", "demo", ("systemd-boot-efi",))
 GRUB_UEFI = Row("GRUB, UEFI", "grub", ("grub-efi-amd64-signed", "shim-signed"))
 GRUB_BIOS = Row("GRUB, BIOS", "grub", ("grub-pc-bin",))
+TAKEN_APART = Row("UKI taken apart, GRUB, BIOS", "grub", ("grub-pc-bin",))
 NO_LOADER = Row("no loader, UEFI", "qemu", ("ovmf",))
 
 
@@ -91,6 +92,11 @@ CELLS = (
         Column.TYPE1,
         "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[bios]",
         often=True,
+    ),
+    Cell(
+        TAKEN_APART,
+        Column.TYPE1,
+        "test_uki_in_parts.py::test_a_life_of_a_kernel_taken_apart",
     ),
     Cell(NO_LOADER, Column.UKI, "test_no_loader.py::test_a_life_without_a_boot_loader[uki]"),
 )

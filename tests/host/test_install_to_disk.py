@@ -32,7 +32,15 @@ pytestmark = pytest.mark.host
 
 MIB = 1 << 20
 TARGET = ImageReference("registry", "example.com/os:1")
-OPTIONS = ("--filesystem", "ext4", "--allow-missing-verity", "--target-imgref", "example.com/os:1")
+OPTIONS = (
+    "--bootloader",
+    "systemd",
+    "--filesystem",
+    "ext4",
+    "--allow-missing-verity",
+    "--target-imgref",
+    "example.com/os:1",
+)
 
 
 @pytest.fixture
@@ -47,6 +55,8 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> images.Layout:
         file("etc/hostname", b"pristine\n"),
         file("usr/lib/os-release", b"ID=demo\nVERSION_ID=1\n"),
         file("usr/ballast", os.urandom(MIB)),
+        *(directory(f"usr/lib/systemd{below}") for below in ("", "/boot", "/boot/efi")),
+        *(file(f"usr/lib/systemd/boot/efi/systemd-boot{s}.efi") for s in ("x64", "aa64")),
         kernel=b"kernel" * 1000,
         initramfs=b"initramfs" * 1000,
     )
@@ -221,6 +231,25 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing(
     assert [step.split()[1] for step in steps[2:]] == ["Pull", "Install", *["Write"] * 4]
     after = disk_image.stat()
     assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
+
+
+def test_the_loader_of_the_image_is_installed(
+    layout: images.Layout, disk_image: Path, tmp_path: Path
+) -> None:
+    def dry_run(layout: images.Layout) -> subprocess.CompletedProcess[str]:
+        options = (*OPTIONS[2:], "--dry-run")
+        source = ("--source-imgref", layout.reference(), "--via-loopback")
+        return installer.run("to-disk", *source, *options, disk_image)
+
+    done = dry_run(layout)
+    assert done.returncode == 0, done.stderr
+    wanted = "Install systemd-boot (chosen because the image has it) from the image\n"
+    assert wanted in done.stdout
+    bare = images.single(tmp_path / "bare", images.bootable(kernel=b"k", initramfs=b"i"))
+    done = dry_run(bare)
+    assert done.returncode == 1
+    assert "the image has no boot loader for this machine" in done.stderr
+    assert "systemd-boot-efi" in done.stderr
 
 
 @pytest.mark.parametrize("program", ["mkfs.ext4", "bootctl"])

@@ -42,7 +42,8 @@ class Target:
     ) -> subprocess.CompletedProcess[str]:
         source = ("--source-imgref", self.layout.reference())
         updates = ("--target-imgref", "example.com/os:1", "--generic-image")
-        return installer.run(verb, *source, *updates, *options, self.root)
+        loader = ("--bootloader", "systemd")
+        return installer.run(verb, *source, *updates, *loader, *options, self.root)
 
     def refusal(self, *options: str) -> str:
         """Return the line of an installation that is refused, and check that nothing changed."""
@@ -337,8 +338,13 @@ def test_a_dry_run_changes_nothing(target: Target) -> None:
 
 def test_the_arguments_of_a_running_system_are_kept(target: Target) -> None:
     with target.mounted_esp() as esp:
-        done = target.install(LENIENT, "--acknowledge-destructive", verb="to-existing-root")
+        (target.root / "usr").mkdir()
+        options = ("--acknowledge-destructive", "--cleanup")
+        done = target.install(LENIENT, *options, verb="to-existing-root")
         assert done.returncode == 0, done.stderr
+        # The installed system does the rest.
+        assert (target.root / "etc/bootc-destructive-cleanup").exists()
+        assert (target.root / "usr").exists()
         inherited = [
             word
             for word in Path("/proc/cmdline").read_text().split()

@@ -14,10 +14,12 @@ from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.space import NoSpaceOnBoot
 from bootc.boot.uki import check_installed_uki
+from bootc.boot.uki_parts import CannotTakeApart
+from bootc.deploy.install.boot_choice import UkiRefused
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.errors import Error, one_line
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, parse_origin
+from bootc.formats.origin import BootType, TakesApart, UkiRecord, parse_origin
 from support import images
 from support.commands import Commands
 from support.mountedtarget import (
@@ -25,6 +27,7 @@ from support.mountedtarget import (
     INITRAMFS,
     KERNEL,
     MIB,
+    ROOT_UUID,
     Target,
     members,
     mounted_target,
@@ -152,6 +155,54 @@ def test_arguments_beside_a_unified_kernel_image_are_refused(
     assert refusal(target, sealed(tmp_path), "quiet") == (
         "Cannot use externally specified kernel arguments with UKI: quiet"
     )
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_unified_kernel_image_in_parts(target: Target, tmp_path: Path, optional: bool) -> None:
+    layout = sealed(tmp_path, optional=optional)
+    if not optional:
+        with pytest.raises(CannotTakeApart, match="is sealed"):
+            target.install(layout, boot_type=BootType.BLS)
+    image = target.install(
+        layout,
+        "console=ttyS0",
+        addons=("debug",),
+        boot_type=BootType.BLS,
+        disable_sealing=not optional,
+    ).image_id.hex
+
+    esp = Path(target.esp.path)
+    assert os.listdir(esp / "EFI/Linux") == [f"bootc_composefs-{image}"]
+    assert {
+        p.name: p.read_bytes() for p in (esp / "EFI/Linux" / f"bootc_composefs-{image}").iterdir()
+    } == {
+        "vmlinuz": KERNEL,
+        "initrd": INITRAMFS,
+    }
+    (entry,) = target.entries()
+    assert entry.read_text() == (
+        "title Sealed OS 7\n"
+        "version 7\n"
+        f"linux /EFI/Linux/bootc_composefs-{image}/vmlinuz\n"
+        f"initrd /EFI/Linux/bootc_composefs-{image}/initrd\n"
+        f"options root=UUID={ROOT_UUID} rw console=ttyS0 composefs=?{image} quiet\n"
+        "sort-key bootc-sealed-os-0\n"
+    )
+    origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.boot_type is BootType.BLS
+    assert origin.boot_digest == hashlib.sha256(KERNEL + INITRAMFS).hexdigest()
+    which = TakesApart.UNSEALED if optional else TakesApart.ALL
+    assert origin.uki == UkiRecord(which, ("debug.addon.efi",), "rw quiet")
+
+
+def test_a_bare_kernel_and_a_boot_type(
+    target: Target, tmp_path: Path, layout: images.Layout
+) -> None:
+    with pytest.raises(UkiRefused, match="the image has no unified kernel image"):
+        target.install(layout, boot_type=BootType.UKI)
+    image = target.install(layout, boot_type=BootType.BLS).image_id.hex
+    origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
+    assert origin.uki == UkiRecord(TakesApart.UNSEALED)
 
 
 def test_a_seal_is_not_weakened(target: Target, tmp_path: Path) -> None:

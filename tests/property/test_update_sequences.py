@@ -44,7 +44,7 @@ from bootc.errors import Error
 from bootc.formats.origin import BootType
 from support import osimages
 from support.ages import V1_16_9, Age
-from support.bootdirs import SCHEMES, SYSTEMD, scheme_name
+from support.bootdirs import GRUB_GENERATED, SCHEMES, SYSTEMD, scheme_name
 from support.examples import of_machine
 from support.failing import meanwhile
 from support.foreign import PLACES, plant
@@ -80,7 +80,7 @@ LEVELS = st.sampled_from(Level)
 FEW = st.integers(0, 3)
 #: Of two boot partitions that of GRUB's menu, the ESP, or both; else the one there is.
 WHICH = st.sampled_from([(0,), (1,), (0, 1)])
-_IMAGES: dict[tuple[BootType, Age], Images] = {}
+_IMAGES: dict[tuple[BootType, Age, bool], Images] = {}
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 POLICIES = st.sampled_from([ConflictPolicy.FAIL, *ConflictPolicy])
 
@@ -90,6 +90,8 @@ class UpdateMachine(RuleBasedStateMachine):
 
     scheme: Scheme
     age = V1_16_9
+    #: The images have unified kernel images, and the machine boots them in parts.
+    in_parts = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class UpdateMachine(RuleBasedStateMachine):
     @initialize(first=TAGS, other=TAGS, updates=st.lists(TAGS, min_size=1, max_size=3))
     def install(self, first: str, other: str, updates: list[str]) -> None:
         root = Path(self.stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY)))
-        self.images = images_of(self.scheme, self.age)
+        self.images = images_of(self.scheme, self.age, in_parts=self.in_parts)
         self.channels = [
             Channel(root / name, self.images, osimages.ALL[tag])
             for name, tag in (("os", first), ("other", other))
@@ -391,6 +393,12 @@ class UpdateMachine(RuleBasedStateMachine):
             assert self.machine.etc(shown.image_id) == self.etc[shown.image_id]
 
     @invariant()
+    def parts_have_the_arguments_of_their_image(self) -> None:
+        for shown in self.machine.menu() if self.in_parts else ():
+            asked = self.images.image(shown.image_id).kargs.split()
+            assert set(shown.options.split()) >= {"rw", "root=UUID=1", *asked}
+
+    @invariant()
     def what_is_kept_is_there(self) -> None:
         shown = {entry.image_id for entry in self.machine.menu()}
         assert self.machine.pinned() == self.pinned
@@ -597,19 +605,26 @@ def carried_out() -> Iterator[list[Step]]:
         yield steps
 
 
-def images_of(scheme: Scheme, age: Age) -> Images:
+def images_of(scheme: Scheme, age: Age, *, in_parts: bool = False) -> Images:
     """Return the images for the boot type of a scheme and an age, made once."""
-    key = scheme.boot_type, age
+    key = scheme.boot_type, age, in_parts
     if key not in _IMAGES:
         directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         _KEPT.append(directory)
-        _IMAGES[key] = Images(Path(directory.name), scheme.boot_type, age=age)
+        boot_type = BootType.UKI if in_parts else scheme.boot_type
+        _IMAGES[key] = Images(Path(directory.name), boot_type, age=age, in_parts=in_parts)
     return _IMAGES[key]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
 def test_update_sequences(scheme: Scheme) -> None:
     machine = type("Machine", (UpdateMachine,), {"scheme": scheme})
+    run_state_machine_as_test(machine, settings=of_machine(30))
+
+
+@pytest.mark.parametrize("scheme", [SYSTEMD, GRUB_GENERATED], ids=scheme_name)
+def test_update_sequences_in_parts(scheme: Scheme) -> None:
+    machine = type("Machine", (UpdateMachine,), {"scheme": scheme, "in_parts": True})
     run_state_machine_as_test(machine, settings=of_machine(30))
 
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bootc.boot.image_kernel import find_boot_resource
-from bootc.boot.kernels import boot_digest_of, publish_resource
+from bootc.boot.image_kernel import UkiFile, find_boot_resource
+from bootc.boot.kernels import BootResource, boot_digest_of, publish_resource
 from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu import open_menu
 from bootc.boot.menu_compose import new_item
 from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.uki_parts import take_apart
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.finalize import finalize_staged
 from bootc.deploy.host.boot_state import BootedState
@@ -36,10 +37,11 @@ from bootc.deploy.journal import Event as JournalEvent
 from bootc.deploy.journal import JournalMessage
 from bootc.errors import Error
 from bootc.events import Message
+from bootc.formats import cmdline
 from bootc.formats.cmdline import composefs_karg
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import BootType, Origin, TakesApart, UkiRecord
 from bootc.formats.osrelease import parse_os_release
 from bootc.formats.tree import External, Leaf
 from bootc.fs.dir import Dir
@@ -153,7 +155,13 @@ class FakeMachine:
             with open_source(channel.reference) as source:
                 pulled = pull(repository, source)
             objects, image_id = repository.objects, pulled.image_id
-            resource = find_boot_resource(pulled.root)
+            resource: BootResource = find_boot_resource(pulled.root)
+            record = None
+            if self.images.in_parts:
+                assert isinstance(resource, UkiFile)
+                resource = take_apart(resource, objects, TakesApart.UNSEALED, sealed=False)
+                arguments = cmdline.join(resource.arguments)
+                record = UkiRecord(TakesApart.UNSEALED, arguments=arguments)
             publish_resource(boot, image_id, resource, objects)
             uki = self.scheme.boot_type is BootType.UKI
             composefs = composefs_karg(image_id.hex, optional=True)
@@ -163,12 +171,14 @@ class FakeMachine:
                 image_id,
                 parse_os_release(channel.offered.os_release),
                 options=None if uki else options,
+                files=resource.sizes,
             )
             origin = Origin(
                 image=channel.reference,
                 boot_type=self.scheme.boot_type,
                 boot_digest=boot_digest_of(resource, objects),
                 manifest_digest=pulled.manifest_digest,
+                uki=record,
             )
             etc = image_etc(objects, image_id)
             create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
@@ -442,7 +452,8 @@ class FakeMachine:
         elif named and {"linux", "initrd"} <= keys.keys():
             # The loader looks from the root of the file system that has the menu.
             prefix = "" if self.scheme.menu_on_esp or self.scheme.separate_boot else "/boot"
-            paths = [keys[key].removeprefix(prefix)[1:] for key in ("linux", "initrd")]
+            read = (keys["linux"], *keys["initrd"].split())
+            paths = [path.removeprefix(prefix)[1:] for path in read]
             files = tuple(self.menu_root / path for path in paths)
             yield Shown(name, *named, files, options)
 

@@ -18,12 +18,15 @@ def tries(name: str) -> tuple[int, ...]:
 
 
 def keys(path: Path) -> dict[str, str]:
-    """Return the keys of a Type 1 entry. Several lines of options add up."""
+    """Return the keys of a Type 1 entry. Several lines of options or initrd add up."""
     lines = path.read_text(errors="replace").splitlines()
     pairs = [line.split(None, 1) for line in lines]
     found = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    options = [pair[1].strip() for pair in pairs if len(pair) == 2 and pair[0] == "options"]
-    return found | ({"options": " ".join(options)} if options else {})
+    for key in ("options", "initrd"):
+        values = [pair[1].strip() for pair in pairs if len(pair) == 2 and pair[0] == key]
+        if values:
+            found[key] = " ".join(values)
+    return found
 
 
 def grub_programs(path: Path) -> list[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.request import InstallRequest
 from bootc.events import Event
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import Signature
+from bootc.formats.origin import BootType, Signature
 from bootc.fs import mounts
 from bootc.fs.dir import Dir
 from bootc.kernel.mount import mount, umount2
@@ -83,6 +83,8 @@ class Target:
         verity: bool = False,
         root_keys: bytes | None = None,
         disable_selinux: bool = False,
+        boot_type: BootType | None = None,
+        disable_sealing: bool = False,
         loader: LoaderInstaller = SYSTEMD_BOOT,
         clear_boot: Callable[[], None] | None = None,
     ) -> Pulled:
@@ -94,6 +96,8 @@ class Target:
             generic_image=generic,
             uki_addons=addons,
             disable_selinux=disable_selinux,
+            boot_type=boot_type,
+            disable_sealing=disable_sealing,
         )
         decisions = Decisions(
             machine=os.uname().machine,

@@ -60,6 +60,10 @@ class OsImage:
         return f"kernel {self.kernel}{_LONG}".encode() * 40
 
     @property
+    def microcode(self) -> bytes:
+        return b"microcode" * 30 if self.kernel == "2" else b""
+
+    @property
     def initramfs(self) -> bytes:
         return f"initramfs {self.kernel}{_LONG}".encode() * 60
 
@@ -90,6 +94,8 @@ class Images:
         age: The age of the repository that they are pulled into.
         builder: The age of the program that made their unified kernel images; that of the
             installed image if None.
+        in_parts: Machines boot the unified kernel images in parts. These have arguments of their
+            own, and those of the kernel 2 have microcode.
     """
 
     def __init__(
@@ -100,10 +106,12 @@ class Images:
         strict: bool = False,
         age: Age = V1_16_9,
         builder: Age | None = None,
+        in_parts: bool = False,
     ) -> None:
         self.path = path
         self.boot_type = boot_type
         self.age = age
+        self.in_parts = in_parts
         self._builder = builder or (age if age.installed_format == 1 else V1_16_0)
         self._strict = strict
         self._layout = images.Layout(path / "all")
@@ -112,7 +120,8 @@ class Images:
         self.ids: dict[str, str] = {}
         #: Image ids of both formats.
         self._ids: dict[str, dict[int, str]] = {}
-        #: The content of ``vmlinuz`` and ``initrd``, or of the unified image, by image id.
+        #: The content of what the loader reads in its order, by image id: kernel and initramfs
+        #: with microcode before it, or the unified image.
         self.kernels: dict[str, tuple[bytes, ...]] = {}
         for image in ALL.values():
             self._add(image)
@@ -140,7 +149,11 @@ class Images:
         kernel: tuple[bytes, ...] = (image.vmlinuz, image.initramfs)
         if self.boot_type is BootType.UKI:
             # The id does not depend on what is in /boot, and so can be written there.
-            uki = _uki(image, self._arguments(ids))
+            arguments = f"rw {self._arguments(ids)}"
+            if self.in_parts:
+                arguments += f" {image.kargs}"
+            more = [(b".ucode", image.microcode)] if self.in_parts and image.microcode else []
+            uki = _uki(image, arguments, *more)
             where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
             layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
             if image is RENAMED:
@@ -148,7 +161,10 @@ class Images:
                 file = images.file(f"boot/loader/addons/{GLOBAL_ADDON}", b"add-on" * 20)
                 layers.append(images.layer(*addons, file))
             entry = self._layout.image(layers, config=config)
-            kernel = (uki,)
+            if not self.in_parts:
+                kernel = (uki,)
+            elif more:
+                kernel = (image.vmlinuz, image.microcode, image.initramfs)
         self._ids[image.tag] = ids
         # A unified kernel image says the id of its deployment, by its first digest.
         first = 1 if self._builder.knows_digests else self._builder.repository_format
@@ -208,10 +224,11 @@ def _layer(image: OsImage, *, kernel: bool) -> bytes:
     )
 
 
-def _uki(image: OsImage, arguments: str) -> bytes:
+def _uki(image: OsImage, arguments: str, *more: tuple[bytes, bytes]) -> bytes:
     return pe.program(
         (b".osrel", image.os_release),
-        (b".cmdline", f"rw {arguments}".encode()),
+        (b".cmdline", arguments.encode()),
         (b".linux", image.vmlinuz),
         (b".initrd", image.initramfs),
+        *more,
     )

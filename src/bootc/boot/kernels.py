@@ -18,8 +18,10 @@ from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import (
     ADDON_SUFFIX,
+    DEVICETREE,
     GLOBAL_ADDONS,
     INITRD,
+    MICROCODE,
     UKIS,
     VMLINUZ,
     BootDirs,
@@ -28,15 +30,22 @@ from bootc.boot.scheme import (
     uki_file,
 )
 from bootc.boot.uki import check_names, inspect_uki
+from bootc.boot.uki_parts import UkiParts
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.pe import Uki
 from bootc.fs import atomic
 from bootc.fs.atomic import write_stream
 
+#: What a deployment boots with: two files of the image, a unified kernel image, or its parts.
+BootResource = Kernel | UkiFile | UkiParts
+
+#: Files that not every kernel has.
+_MORE_FILES = (DEVICETREE, MICROCODE)
+
 
 def publish_resource(
-    dirs: BootDirs, deployment: Digest, resource: Kernel | UkiFile, objects: ObjectSource
+    dirs: BootDirs, deployment: Digest, resource: BootResource, objects: ObjectSource
 ) -> str:
     """Write the kernel or the unified kernel image of a deployment, and return its boot digest.
 
@@ -49,14 +58,15 @@ def publish_resource(
 
 
 def publish_kernel(
-    dirs: BootDirs, deployment: Digest, kernel: Kernel, objects: ObjectSource
+    dirs: BootDirs, deployment: Digest, kernel: Kernel | UkiParts, objects: ObjectSource
 ) -> str:
     """Write the kernel and the initramfs of a deployment, and return their boot digest.
 
-    The boot digest is the SHA-256 of both files, one after the other, in hex. Deployments with
-    the same boot digest boot the same kernel.
+    The boot digest is the SHA-256 of both files, one after the other, in hex. A device tree and
+    microcode follow, if there are any. Deployments with the same boot digest boot the same kernel.
 
     Raises:
+        PeError: the unified kernel image with the kernel is malformed.
         DamagedKernel: the stored content is not the content that the image names.
         OSError: reading or writing failed.
     """
@@ -104,7 +114,7 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
     return facts.boot_digest
 
 
-def boot_digest_of(resource: Kernel | UkiFile, objects: ObjectSource) -> str:
+def boot_digest_of(resource: BootResource, objects: ObjectSource) -> str:
     """Return the boot digest of a kernel in the repository, without writing it.
 
     Raises:
@@ -133,7 +143,7 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
         path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
         digest = hashlib.sha256()
         try:
-            for name in (VMLINUZ, INITRD):
+            for name in (VMLINUZ, INITRD, *more_files(dirs, artifact)):
                 for chunk in dirs.menu.read_chunks(f"{path}/{name}"):
                     digest.update(chunk)
         except OSError:
@@ -141,6 +151,16 @@ def find_shared_kernel(dirs: BootDirs, boot_digest: str, candidates: Iterable[st
         if digest.hexdigest() == boot_digest:
             return artifact
     return None
+
+
+def more_files(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
+    """Return the names of the files that a kernel on the boot partition has besides its initramfs.
+
+    Raises:
+        OSError: its directory cannot be read.
+    """
+    path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
+    return tuple(name for name in _MORE_FILES if dirs.menu.exists(f"{path}/{name}"))
 
 
 def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
@@ -152,12 +172,18 @@ def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
         return ()
 
 
-def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSource) -> str:
+def _write_kernel(
+    dirs: BootDirs, path: str, kernel: Kernel | UkiParts, objects: ObjectSource
+) -> str:
     boot_digest = hashlib.sha256()
     with dirs.menu.ensure_dir(path) as directory:
         # The name of the directory must be on the disk before its files, as the beginning of a
         # file in bootc.fs.atomic.write_stream.
         dirs.menu.sync()
+        # An image with the same id may have another kernel.
+        for stale in set(_MORE_FILES).difference(kernel.sizes):
+            with contextlib.suppress(FileNotFoundError):
+                directory.unlink(stale)
         for name, chunks in _kernel_chunks(kernel, objects, boot_digest):
             write_stream(directory, name, chunks)
     dirs.menu.sync()
@@ -165,9 +191,13 @@ def _write_kernel(dirs: BootDirs, path: str, kernel: Kernel, objects: ObjectSour
 
 
 def _kernel_chunks(
-    kernel: Kernel, objects: ObjectSource, boot_digest: hashlib._Hash
+    kernel: Kernel | UkiParts, objects: ObjectSource, boot_digest: hashlib._Hash
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield the name and the content of both files; reading them updates the hash."""
+    """Yield the name and the content of each file; reading them updates the hash."""
+    if isinstance(kernel, UkiParts):
+        for name, chunks in kernel.contents(objects):
+            yield name, _hashed(chunks, boot_digest)
+        return
     for name, leaf in ((VMLINUZ, kernel.vmlinuz), (INITRD, kernel.initramfs)):
         yield name, _hashed(checked_chunks(leaf, objects, name), boot_digest)
 

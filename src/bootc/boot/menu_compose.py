@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
 from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import Item
-from bootc.boot.scheme import INITRD, VMLINUZ, Scheme
+from bootc.boot.scheme import DEVICETREE, INITRD, MICROCODE, VMLINUZ, Scheme
 from bootc.errors import Error
 from bootc.formats import bls, cmdline, grubcfg, grubmenu
 from bootc.formats.cmdline import CmdlineError
@@ -81,6 +81,7 @@ def new_item(
     *,
     options: str | None = None,
     artifact: str | None = None,
+    files: Collection[str] = (),
     systemd_version: int = 0,
 ) -> NewItem:
     """Return the menu item of a new deployment.
@@ -93,6 +94,7 @@ def new_item(
         options: The whole kernel command line with ``composefs=``. None for a unified kernel
             image, which contains its command line.
         artifact: The name of the kernel, if it is not the deployment's own.
+        files: The names of its files; those besides kernel and initramfs count.
         systemd_version: The version of the installed systemd-boot, 0 if it is unknown.
 
     Raises:
@@ -111,8 +113,10 @@ def new_item(
             title=os_release.title or deployment.hex,
             version=version,
             linux=f"{path}/{VMLINUZ}",
-            initrd=(f"{path}/{INITRD}",),
+            # The kernel takes microcode from the first initrd only.
+            initrd=tuple(f"{path}/{name}" for name in _initrds(files)),
             options=options,
+            extra=((DEVICETREE, f"{path}/{DEVICETREE}"),) if DEVICETREE in files else (),
         )
         return NewItem(deployment, own, os_id, entry)
     path = scheme.entry_path(schemes.uki_file(own))
@@ -199,6 +203,10 @@ def upgraded_options(
     arguments = cmdline.extend(arguments, _without(new_kargs_d, old_kargs_d))
     # Again, because the image of an old deployment may have asked for anything.
     return _line(cmdline.with_image(arguments, argument))
+
+
+def _initrds(files: Collection[str]) -> tuple[str, ...]:
+    return (MICROCODE, INITRD) if MICROCODE in files else (INITRD,)
 
 
 def _check_appendable(parameter: str) -> None:

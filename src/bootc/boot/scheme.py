@@ -21,7 +21,8 @@ Without a boot loader the firmware starts the kernels, and ``BootOrder`` is the 
 takes the place of the ESP.
 
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
-``bootc_composefs-<image id>``. A unified kernel image is the file
+``bootc_composefs-<image id>``. A kernel that came in a unified kernel image may have the files
+``devicetree`` and ``microcode`` beside them. A unified kernel image is the file
 ``bootc_composefs-<image id>.efi``. Older installations have these names without the prefix. Both
 are called artifacts. The name of an artifact is the image id of the deployment that it came with;
 other deployments may share it.
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 VMLINUZ = "vmlinuz"
 INITRD = "initrd"
+#: What a unified kernel image may have besides: a device tree, and microcode for the processor.
+DEVICETREE = "devicetree"
+MICROCODE = "microcode"
 #: Unified kernel images on the ESP. Boot loaders list only the directory above by themselves.
 UKIS = "EFI/Linux/bootc"
 UKI_SUFFIX = ".efi"

@@ -63,6 +63,12 @@ def find_kernel(image: ImageRoot) -> RootKernel | None:
     return RootKernel(version, f"{MODULES}/{version}/{VMLINUZ}", unified=False)
 
 
+def has_uki(image: ImageRoot) -> bool:
+    """Tell whether an image has a unified kernel image, here or beside its modules."""
+    homes = (UKIS, *(f"{MODULES}/{version}" for version in _names(image, MODULES)))
+    return any(name.endswith(UKI_SUFFIX) for home in homes for name in _names(image, home))
+
+
 def find_kernel_version(image: ImageRoot) -> str | None:
     """Return the name of the directory of ``usr/lib/modules`` that has a ``vmlinuz``, or None.
 

@@ -55,6 +55,7 @@ INTERNALS = {
     "fixup-etc-fstab": "hostunits",
     "relabel-overlay-mountpoints": "hostunits",
     "refresh-boot-menu": "hostunits",
+    "remove-old-root": "hostunits",
     "cleanup": "hostupkeep",
     "fsck": "hostupkeep",
     "reboot": "hostupkeep",

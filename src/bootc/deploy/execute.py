@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from bootc.boot.artifacts import remove_artifact
-from bootc.boot.image_kernel import Kernel, UkiFile
-from bootc.boot.kernels import publish_resource
+from bootc.boot.kernels import BootResource, publish_resource
 from bootc.boot.menu import open_menu
 from bootc.deploy.etc.apply import replace_etc
 from bootc.deploy.host.boot_state import STAGED_MARKER_NAME
@@ -79,7 +78,7 @@ class Supplies:
     """
 
     etc: Directory
-    resource: Kernel | UkiFile | None
+    resource: BootResource | None
     open_content: OpenContent
 
 

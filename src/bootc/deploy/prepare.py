@@ -9,17 +9,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bootc.boot.artifacts import Artifact, list_artifacts
-from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
+from bootc.boot.image_kernel import UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
-from bootc.boot.kernels import boot_digest_of, find_shared_kernel, installed_addons
+from bootc.boot.kernels import (
+    BootResource,
+    boot_digest_of,
+    find_shared_kernel,
+    installed_addons,
+    more_files,
+)
 from bootc.boot.loader import Bootloader
 from bootc.boot.menu_compose import CannotCompose, NewItem, new_item, upgraded_options
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import BootDirs
 from bootc.boot.systemd_boot import installed_version
 from bootc.boot.uki import WrongUki, inspect_uki
+from bootc.boot.uki_parts import take_apart
 from bootc.deploy.bootable import (
     check_space,
     description_of,
@@ -41,9 +49,9 @@ from bootc.events import Sink
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootRecord, BootType, Origin
+from bootc.formats.origin import BootRecord, BootType, Origin, UkiRecord
 from bootc.formats.osrelease import OsRelease
-from bootc.formats.tree import External, Leaf
+from bootc.formats.tree import Directory, External, Leaf
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
 from bootc.repository.adoption import find_without_verity
@@ -57,17 +65,17 @@ class Candidate:
     Attributes:
         image_id: The id of its deployment.
         origin: The origin to record.
-        resource: Its kernel or unified kernel image.
+        resource: Its kernel or unified kernel image, or the parts of one.
         os_release: Its os-release.
-        kargs_d: The kernel arguments that it asks for.
+        asked: The kernel arguments that it asks for.
         missing_verity_allowed: Whether it tolerates missing fs-verity.
     """
 
     image_id: Digest
     origin: Origin
-    resource: Kernel | UkiFile
+    resource: BootResource
     os_release: OsRelease
-    kargs_d: tuple[str, ...]
+    asked: tuple[str, ...]
     missing_verity_allowed: bool
 
 
@@ -79,6 +87,7 @@ def pull_candidate(
     Raises:
         InsufficientSpace: it does not fit.
         ImageNotBootable, KernelTooOld, WrongUki: it cannot be booted.
+        CannotTakeApart: its unified kernel image cannot boot in parts.
         Error, OSError: the pull failed.
     """
     repository = system.repository
@@ -87,43 +96,67 @@ def pull_candidate(
     pulled = pull(repository, source, sink)
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
-    if isinstance(resource, UkiFile):
-        # The add-ons that were chosen at the installation stay chosen. No other deployment
-        # shares that kernel, so its name is known without an entry.
-        chosen = installed_addons(system.boot, facts.booted.image_id.hex)
-        resource = resource.with_addons(chosen)
-        uki = inspect_uki(resource, repository.objects)
-        pulled = make_named_images(repository, pulled, resource, uki.images)
-        if not (uki.images.optional or repository.secure):
-            _require_verity(repository, pulled, uki.images)
-        boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
-        missing_verity_allowed = uki.images.optional
-    else:
-        boot_type = BootType.BLS
-        boot_digest = boot_digest_of(resource, repository.objects)
-        os_release = os_release_of(repository, pulled.root)
-        missing_verity_allowed = facts.booted.missing_verity_allowed
-    return Candidate(
+    running = facts.origin(facts.booted.image_id)
+    candidate = Candidate(
         image_id=pulled.image_id,
         origin=Origin(
             image=wanted.reference,
-            boot_type=boot_type,
-            boot_digest=boot_digest,
+            boot_type=BootType.BLS,
             manifest_digest=pulled.manifest_digest,
             signature=wanted.signature,
-            record=_boot_record(facts),
+            # Deployments pass on how the machine was installed.
+            record=BootRecord() if running is None else running.record,
+            uki=None if running is None else running.uki,
         ),
         resource=resource,
-        os_release=os_release,
-        kargs_d=kargs_d_of(repository, pulled.root),
-        missing_verity_allowed=missing_verity_allowed,
+        os_release=os_release_of(repository, pulled.root),
+        asked=kargs_d_of(repository, pulled.root),
+        missing_verity_allowed=facts.booted.missing_verity_allowed,
+    )
+    if isinstance(resource, UkiFile):
+        return _uki_candidate(system, facts, candidate, pulled, resource)
+    boot_digest = boot_digest_of(resource, repository.objects)
+    return _with_origin(candidate, boot_digest=boot_digest, uki=_uki_record(candidate, None))
+
+
+def _uki_candidate(
+    system: HostAccess, facts: Facts, candidate: Candidate, pulled: Pulled, uki: UkiFile
+) -> Candidate:
+    """Complete what is known of an image with a unified kernel image."""
+    repository, record = system.repository, candidate.origin.uki
+    # The add-ons that were chosen at the installation stay chosen. No other deployment
+    # shares that kernel, so its name is known without an entry.
+    if record is None:
+        uki = uki.with_addons(installed_addons(system.boot, facts.booted.image_id.hex))
+    else:
+        uki = uki.with_addons(record.addons, for_all=record.addons)
+    found = inspect_uki(uki, repository.objects)
+    named = make_named_images(repository, pulled, uki, found.images)
+    candidate = dataclasses.replace(
+        candidate, image_id=named.image_id, resource=uki, os_release=found.os_release
+    )
+    if record is None:
+        if not (found.images.optional or repository.secure):
+            _require_verity(repository, named, found.images)
+        candidate = dataclasses.replace(candidate, missing_verity_allowed=found.images.optional)
+        return _with_origin(candidate, boot_type=BootType.UKI, boot_digest=found.boot_digest)
+    sealed = not found.images.optional
+    parts = take_apart(uki, repository.objects, record.takes_apart, sealed=sealed)
+    return _with_origin(
+        dataclasses.replace(candidate, resource=parts, asked=parts.arguments),
+        boot_digest=boot_digest_of(parts, repository.objects),
+        uki=_uki_record(candidate, cmdline.join(parts.arguments)),
     )
 
 
-def _boot_record(facts: Facts) -> BootRecord:
-    """Return the record of the installation, which deployments pass on."""
-    running = facts.origin(facts.booted.image_id)
-    return BootRecord() if running is None else running.record
+def _uki_record(candidate: Candidate, arguments: str | None) -> UkiRecord | None:
+    record = candidate.origin.uki
+    return None if record is None else dataclasses.replace(record, arguments=arguments)
+
+
+def _with_origin(candidate: Candidate, **changes: Any) -> Candidate:
+    origin = dataclasses.replace(candidate.origin, **changes)
+    return dataclasses.replace(candidate, origin=origin)
 
 
 def _require_verity(repository: Repository, pulled: Pulled, images: ComposefsImages) -> None:
@@ -161,13 +194,14 @@ def new_deployment(
     shared = _shared_kernel(dirs, facts, candidate)
     options = None
     if not isinstance(candidate.resource, UkiFile):
-        options = _options_of(system, facts, candidate.image_id, candidate.kargs_d)
+        options = _options_of(system, facts, candidate.image_id, candidate.asked)
     item = new_item(
         dirs.scheme,
         candidate.image_id,
         candidate.os_release,
         options=options,
         artifact=shared,
+        files=candidate.resource.sizes,
         systemd_version=_systemd_version(dirs),
     )
     beside = tuple(_lost_entries(system, facts))
@@ -209,8 +243,8 @@ def _entry_anew(
             return
         if deployment != facts.booted.image_id:
             # What somebody had added to the lost one is not known.
-            kargs_d = kargs_d_of_deployed(system.repository, root)
-            options = _options_of(system, facts, deployment, kargs_d)
+            asked = _asked(system, facts, deployment, root)
+            options = _options_of(system, facts, deployment, asked)
     scheme = dataclasses.replace(system.boot.scheme, boot_type=origin.boot_type)
     yield new_item(
         scheme,
@@ -218,6 +252,7 @@ def _entry_anew(
         os_release_of(system.repository, root),
         options=options,
         artifact=kernel,
+        files=more_files(system.boot, kernel) if options is not None else (),
         systemd_version=_systemd_version(dataclasses.replace(system.boot, scheme=scheme)),
     )
 
@@ -243,7 +278,8 @@ def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
         raise CannotCompose(
             f"this system boots by {dirs.scheme.boot_type.value} entries of GRUB, "
             f"and the image by {boot_type.value}",
-            hint="install the image instead: bootc install",
+            hint="install the image instead: bootc install"
+            + (", with --boot-type bls" if boot_type is BootType.UKI else ""),
         )
     return dataclasses.replace(dirs, scheme=dataclasses.replace(dirs.scheme, boot_type=boot_type))
 
@@ -258,18 +294,25 @@ def _shared_kernel(dirs: BootDirs, facts: Facts, candidate: Candidate) -> str | 
     return find_shared_kernel(dirs, digest, [name for name in names if name])
 
 
-def _options_of(
-    system: HostAccess, facts: Facts, deployment: Digest, kargs_d: Sequence[str]
-) -> str:
-    """Return the kernel arguments for an image with these arguments in its kargs.d."""
-    running = description_of(system.repository, facts.images_of(facts.booted.image_id))
+def _options_of(system: HostAccess, facts: Facts, deployment: Digest, asked: Sequence[str]) -> str:
+    """Return the kernel arguments for an image that asks for these."""
+    running = facts.booted.image_id
+    root = description_of(system.repository, facts.images_of(running))
     return upgraded_options(
         _booted_options(facts),
         deployment,
-        kargs_d_of_deployed(system.repository, running),
-        kargs_d,
+        _asked(system, facts, running, root),
+        asked,
         optional=facts.booted.missing_verity_allowed,
     )
+
+
+def _asked(system: HostAccess, facts: Facts, deployment: Digest, root: Directory) -> Sequence[str]:
+    """Return the kernel arguments that the image of an existing deployment asked for."""
+    origin = facts.origin(deployment)
+    if origin is not None and origin.uki is not None and origin.uki.arguments is not None:
+        return cmdline.parse(origin.uki.arguments)
+    return kargs_d_of_deployed(system.repository, root)
 
 
 def _booted_options(facts: Facts) -> str | None:

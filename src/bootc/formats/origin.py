@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bootc.errors import Error
@@ -33,7 +34,15 @@ _MANIFEST_DIGEST = ("image", "manifest_digest")
 _BOOTLOADER = ("bootc", "bootloader")
 _FIRMWARE = ("bootc", "firmware")
 _ESP = ("bootc", "esp")
-_KNOWN = (_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST, _BOOTLOADER, _FIRMWARE, _ESP)
+_TAKES_APART = ("bootc", "takes_apart")
+_UKI_ARGUMENTS = ("bootc", "uki_arguments")
+_UKI_ADDONS = ("bootc", "uki_addons")
+_KNOWN = (
+    *(_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST, _BOOTLOADER, _FIRMWARE, _ESP),
+    *(_TAKES_APART, _UKI_ARGUMENTS, _UKI_ADDONS),
+)
+#: Between the file names of add-ons, which cannot have it.
+_ADDON_SEPARATOR = "/"
 
 _UNVERIFIED = "ostree-unverified-image:"
 _SIGNED = "ostree-image-signed:"
@@ -86,13 +95,40 @@ class BootRecord:
     esp: str | None = None
 
 
+class TakesApart(enum.StrEnum):
+    """Which unified kernel images a machine boots by a Type #1 entry, taken apart.
+
+    ``UNSEALED``: images whose own command line tolerates missing fs-verity. ``ALL``: also those
+    that demand it, because the user gave up their seal.
+    """
+
+    UNSEALED = "unsealed"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class UkiRecord:
+    """How a machine takes unified kernel images apart, chosen by its installer.
+
+    Attributes:
+        takes_apart: Which images.
+        addons: The file names of the add-ons whose arguments are used.
+        arguments: The arguments that the deployment has from its unified kernel image and the
+            add-ons; None if its image has no unified kernel image.
+    """
+
+    takes_apart: TakesApart
+    addons: tuple[str, ...] = ()
+    arguments: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """The content of an origin file.
 
     ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
-    is None if no signature is demanded. ``extra`` holds unknown keys, as (section, key,
-    value).
+    is None if no signature is demanded. ``uki`` is None on machines that take nothing apart.
+    ``extra`` holds unknown keys, as (section, key, value).
     """
 
     image: ImageReference | None
@@ -101,6 +137,7 @@ class Origin:
     manifest_digest: OciDigest | None = None
     signature: Signature | None = None
     record: BootRecord = BootRecord()
+    uki: UkiRecord | None = None
     extra: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -136,6 +173,7 @@ def parse_origin(data: bytes) -> Origin:
         manifest_digest=manifest,
         signature=signature,
         record=BootRecord(*(values.get(key) for key in (_BOOTLOADER, _FIRMWARE, _ESP))),
+        uki=_parse_uki(values),
         extra=tuple((*name, value) for name, value in lines if name not in _KNOWN),
     )
 
@@ -159,6 +197,7 @@ def serialise_origin(origin: Origin) -> bytes:
         (_BOOTLOADER, record.bootloader),
         (_FIRMWARE, record.firmware),
         (_ESP, record.esp),
+        *_uki_values(origin.uki),
     )
     values += [(*name, value) for name, value in recorded if value is not None]
     sections: dict[str, list[str]] = {}
@@ -167,6 +206,25 @@ def serialise_origin(origin: Origin) -> bytes:
             raise OriginError(f"origin cannot hold {value!r} as {key}")
         sections.setdefault(section, []).append(f"{key} = {value}\n")
     return "\n".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()).encode()
+
+
+def _parse_uki(values: Mapping[tuple[str, str], str]) -> UkiRecord | None:
+    takes_apart = values.get(_TAKES_APART)
+    if takes_apart is None:
+        return None
+    if takes_apart not in list(TakesApart):
+        raise OriginError(f"origin has the unknown value {takes_apart!r:.140} for takes_apart")
+    addons = values.get(_UKI_ADDONS, "").split(_ADDON_SEPARATOR)
+    return UkiRecord(
+        TakesApart(takes_apart), tuple(filter(None, addons)), values.get(_UKI_ARGUMENTS)
+    )
+
+
+def _uki_values(uki: UkiRecord | None) -> Iterator[tuple[tuple[str, str], str | None]]:
+    if uki is not None:
+        yield _TAKES_APART, uki.takes_apart.value
+        yield _UKI_ADDONS, _ADDON_SEPARATOR.join(uki.addons) or None
+        yield _UKI_ARGUMENTS, uki.arguments
 
 
 def _parse_image(text: str | None) -> tuple[ImageReference | None, Signature | None]:

@@ -43,12 +43,13 @@ from bootc.formats.osrelease import OsRelease, parse_os_release
 LINUX = ".linux"
 INITRD = ".initrd"
 DTB = ".dtb"
+UCODE = ".ucode"
 CMDLINE = ".cmdline"
 OSREL = ".osrel"
 UNAME = ".uname"
 PROFILE = ".profile"
 
-_SINGLE = (LINUX, INITRD, DTB, CMDLINE, OSREL, UNAME)
+_SINGLE = (LINUX, INITRD, DTB, UCODE, CMDLINE, OSREL, UNAME)
 
 #: The kernel takes a few thousand bytes of command line; no other text is long either.
 MAX_TEXT_BYTES = 1 << 20
@@ -142,6 +143,25 @@ class Uki:
             for name, size_bytes, offset in _SECTION.iter_unpack(raw)
         ]
         return cls(file, size, sections)
+
+    @property
+    def profile_count(self) -> int:
+        """How many profiles the UKI has.
+
+        Raises:
+            PeError: more than a boot loader shows.
+        """
+        return len(self._parts()) - 1
+
+    def first_profile(self) -> Uki:
+        """Return the UKI as it starts by default: the first profile, completed from the base.
+
+        Raises:
+            PeError: there are more profiles than a boot loader shows.
+        """
+        base, *profiles = self._parts()
+        own = profiles[0].sections if profiles else []
+        return Uki(self._file, self._size_bytes, [*own, *base.sections])
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Return the content of a section in pieces.

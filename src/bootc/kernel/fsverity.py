@@ -7,6 +7,7 @@ the types.
 from __future__ import annotations
 
 import fcntl
+import os
 import struct
 
 FS_VERITY_HASH_ALG_SHA256 = 1
@@ -15,10 +16,24 @@ FS_VERITY_HASH_ALG_SHA512 = 2
 FS_IOC_ENABLE_VERITY = 0x40806685
 FS_IOC_MEASURE_VERITY = 0xC0046686
 
+#: The file systems that list their features in sysfs.
+_SHOWING = ("ext4", "f2fs")
 _MAX_DIGEST = 64
 # version, hash_algorithm, block_size, salt_size, salt_ptr, sig_size, reserved, sig_ptr, reserved
 _ENABLE_ARG = struct.Struct("=IIIIQIIQ88x")
 _DIGEST = struct.Struct("=HH")
+
+
+def is_in_kernel(*, sysfs: str = "/sys") -> bool | None:
+    """Tell whether the running kernel has fs-verity; None if no loaded file system shows it.
+
+    The kernel has one switch for all file systems, and these show its state.
+    """
+    for name in _SHOWING:
+        features = f"{sysfs}/fs/{name}/features"
+        if os.path.isdir(features):
+            return os.path.exists(f"{features}/verity")
+    return None
 
 
 def enable(fd: int, algorithm: int, *, block_size: int = 4096) -> None:

@@ -8,15 +8,23 @@ run, that is a warning. :mod:`bootc.cli.render.lint` has the words.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 from bootc.errors import Error, doing, one_line
+from bootc.events import Notice, Sink, null_sink
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.visit import visit
 from bootc.lint.model import Lint, LintFinding, LintKind, RootType
 from bootc.lint.table import LINTS
+from bootc.printable import printable
+
+#: A walk that takes no longer is silent.
+_SILENT_S = 5.0
+#: The clock is read once for so many names.
+_NAMES_A_LOOK = 1024
 
 
 class LintFailed(Error):
@@ -44,6 +52,7 @@ def lint(
     *,
     skip: Collection[str] = (),
     lints: Sequence[Lint] = LINTS,
+    sink: Sink = null_sink,
 ) -> Counts:
     """Run the lints for a root.
 
@@ -52,13 +61,14 @@ def lint(
         tell: Called with each finding as soon as there is one.
         skip: The names of lints that do not run. Unknown names have no effect.
         lints: All lints.
+        sink: Told of the progress if checking takes long.
 
     Raises:
         LintFailed: a lint of upstream cannot run. The lints after it did not run.
     """
     counts = Counts()
     with doing("Linting"):
-        for one, finding in _findings(root, lints, skip, counts):
+        for one, finding in _findings(root, lints, skip, counts, sink):
             fatal = one.kind is LintKind.FATAL
             counts.fatal += fatal
             counts.warnings += not fatal and not one.own
@@ -82,7 +92,11 @@ def require_passed(counts: Counts, *, fatal_warnings: bool) -> None:
 
 
 def _findings(
-    root: ImageRoot, lints: Sequence[Lint], skip: Collection[str], counts: Counts
+    root: ImageRoot,
+    lints: Sequence[Lint],
+    skip: Collection[str],
+    counts: Counts,
+    sink: Sink,
 ) -> Iterator[tuple[Lint, LintFinding]]:
     """Yield the findings in the order of the lints, and count passed and skipped lints."""
     root_type = RootType.RUNNING if root.is_running else RootType.ALTERNATIVE
@@ -94,7 +108,7 @@ def _findings(
             finding = _checked(one, one.check, root)
         else:
             if looked is None:
-                looked = _look(root, [other for other in wanted if other.look is not None])
+                looked = _look(root, [other for other in wanted if other.look is not None], sink)
             finding = looked.get(one.name)
         if finding is not None:
             yield one, finding
@@ -113,13 +127,15 @@ def _checked(
         raise _cannot_run(one, exc) from exc
 
 
-def _look(root: ImageRoot, lints: Sequence[Lint]) -> dict[str, LintFinding]:
+def _look(root: ImageRoot, lints: Sequence[Lint], sink: Sink) -> dict[str, LintFinding]:
     """Run all lints that check every name in one walk. Each ends with its first finding."""
     found: dict[str, LintFinding] = {}
     left = list(lints)
     try:
         with closing(visit(root.dir)) as walk:
+            slow = _SlowWalk(sink)
             for visited in walk:
+                slow.count(visited.path)
                 for one in tuple(left):
                     finding = one.look(visited) if one.look else None
                     if finding is not None:
@@ -130,6 +146,25 @@ def _look(root: ImageRoot, lints: Sequence[Lint]) -> dict[str, LintFinding]:
     except (Error, OSError) as exc:
         raise _cannot_run(left[0], exc) from exc
     return found
+
+
+class _SlowWalk:
+    """Tells of a walk that takes long, every now and then."""
+
+    __slots__ = ("_next_s", "_number", "_sink")
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._number = 0
+        self._next_s = time.monotonic() + _SILENT_S
+
+    def count(self, path: str) -> None:
+        """Count one name."""
+        self._number += 1
+        if self._number % _NAMES_A_LOOK == 0 and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + _SILENT_S
+            where = printable(path.partition("/")[0])
+            self._sink(Notice(f"Checked {self._number} names, now below /{where} …"))
 
 
 def _cannot_run(one: Lint, exc: Exception) -> LintFailed:

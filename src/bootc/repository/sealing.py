@@ -16,9 +16,12 @@ from bootc.formats.digest import Algorithm
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import filesystem_of
+from bootc.kernel import fsverity
 
 #: Errors of the ioctls if the file system or the kernel has no fs-verity.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
+#: The file systems that can have it.
+_ABLE = frozenset({"ext4", "f2fs", "btrfs"})
 #: Errors that damaged content or a damaged medium causes, permanently. ext4 answers EINVAL for
 #: a file whose fs-verity descriptor is damaged. Any other error (permissions, memory) says
 #: nothing about the file, and is no damage.
@@ -46,12 +49,25 @@ class VerityMissing(Error):
 
 
 def without_verity(directory: Dir) -> VerityMissing:
-    """Return the error for a directory whose file system does not support fs-verity."""
+    """Return the error for a directory in whose file system a file got no fs-verity.
+
+    The cause is one of three: the kernel, the type of the file system, or the way it was made.
+    """
     filesystem = filesystem_of(directory)
-    hint = "mkfs.ext4 needs -O verity" if filesystem == "ext4" else "ext4 (-O verity) and btrfs do"
+    if filesystem not in _ABLE:
+        hint = "use ext4 (mkfs.ext4 -O verity) or btrfs"
+    elif fsverity.is_in_kernel() is False:
+        return VerityMissing(
+            f"the running kernel does not support fs-verity, so {directory.path} cannot have it",
+            hint="boot a kernel with CONFIG_FS_VERITY",
+        )
+    elif filesystem == "ext4":
+        hint = "it was made without: tune2fs -O verity DEVICE adds it"
+    else:
+        hint = "use ext4 (mkfs.ext4 -O verity), or a newer kernel"
     return VerityMissing(
         f"{directory.path} lies in a file system ({filesystem}) that does not support fs-verity",
-        hint=f"{hint}; the kernel needs CONFIG_FS_VERITY",
+        hint=hint,
     )
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bootc.deploy.host import boot_state
+from bootc.fs.imageroot import ImageRoot
+from bootc.lint import run as lint_run
 from bootc.lint.table import LINTS
 from support.roots import MODULES, base, bootable
 
@@ -29,6 +32,30 @@ def test_images_that_pass(run: Run, tmp_path: Path) -> None:
                 "Checks passed: 13\nChecks skipped: 1\n",
                 "",
             )
+
+
+def test_the_root_of_the_machine_is_announced(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = base(tmp_path / "root").path
+    monkeypatch.setattr(ImageRoot, "is_running", True)
+    monkeypatch.setattr(boot_state, "in_container", lambda root: True)
+    assert run("--rootfs", root)[2] == ""
+    monkeypatch.setattr(boot_state, "in_container", lambda root: False)
+    code, _, notices = run("--rootfs", root)
+    assert code == 0
+    assert notices.startswith("notice: this checks / of the running machine")
+    assert "--rootfs DIR" in notices
+
+
+def test_a_slow_check_shows_how_far_it_is(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lint_run, "_SILENT_S", 0.0)
+    monkeypatch.setattr(lint_run, "_NAMES_A_LOOK", 1)
+    code, _, notices = run("--rootfs", base(tmp_path / "root").path)
+    assert code == 0
+    assert "Checked 1 names, now below /" in notices
 
 
 def test_warnings(run: Run, tmp_path: Path) -> None:

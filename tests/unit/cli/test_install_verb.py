@@ -11,6 +11,7 @@ from bootc.deploy.install import config, running_image, to_disk, to_filesystem
 from bootc.deploy.install.request import DiskRequest, FilesystemRequest, Replace
 from bootc.deploy.install.running_image import RunningImage
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
 
 STORED = ImageReference("containers-storage", "0123456789abcdef" * 4)
 DISK = ("install", "to-disk", "/dev/x")
@@ -164,6 +165,15 @@ def test_the_running_system(
     assert (request.root, request.replace) == (root, replace)
     assert (request.existing_root, request.skip_finalize) == (True, True)
     assert request.acknowledge_destructive
+
+
+def test_a_seal_is_given_up_only_with_the_boot_type(
+    requests: list[DiskRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*DISK, "--disable-sealing", "--boot-type", "uki"]) == 2
+    assert capsys.readouterr().err == "error: --disable-sealing needs --boot-type bls\n"
+    assert cli.main([*DISK, "--disable-sealing", "--boot-type", "bls"]) == 0
+    assert [(r.boot_type, r.disable_sealing) for r in requests] == [(BootType.BLS, True)]
 
 
 def test_installations_of_ostree_are_not_completed(capsys: pytest.CaptureFixture[str]) -> None:

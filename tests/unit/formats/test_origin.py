@@ -14,6 +14,8 @@ from bootc.formats.origin import (
     Origin,
     OriginError,
     Signature,
+    TakesApart,
+    UkiRecord,
     parse_origin,
     serialise_origin,
 )
@@ -42,6 +44,30 @@ ORIGIN = Origin(
 def test_the_file_to_the_byte() -> None:
     assert parse_origin(TEXT) == ORIGIN
     assert serialise_origin(ORIGIN) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("text", "uki"),
+    [
+        ("takes_apart = unsealed\n", UkiRecord(TakesApart.UNSEALED)),
+        (
+            "takes_apart = all\nuki_addons = a b.addon.efi/c.addon.efi\n"
+            'uki_arguments = rw a="b c"\n',
+            UkiRecord(TakesApart.ALL, ("a b.addon.efi", "c.addon.efi"), 'rw a="b c"'),
+        ),
+    ],
+)
+def test_how_a_unified_kernel_image_was_taken_apart(text: str, uki: UkiRecord) -> None:
+    data = TEXT + b"\n[bootc]\n" + text.encode()
+    assert parse_origin(data) == replace(ORIGIN, uki=uki)
+    assert serialise_origin(replace(ORIGIN, uki=uki)) == data
+    with pytest.raises(OriginError, match="unknown value 'some' for takes_apart"):
+        parse_origin(TEXT + b"\n[bootc]\ntakes_apart = some\n")
+
+
+def test_an_image_without_arguments_was_taken_apart_too() -> None:
+    origin = replace(ORIGIN, uki=UkiRecord(TakesApart.ALL, arguments=""))
+    assert parse_origin(serialise_origin(origin)) == origin
 
 
 def test_the_record_of_the_installation() -> None:

@@ -104,6 +104,7 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         "usr/lib/dracut/modules.d/51bootc/closure.py": 0o755,
         "usr/lib/dracut/modules.d/51bootc/module-setup.sh": 0o755,
         "usr/lib/systemd/system-generators/bootc-systemd-generator": 0o755,
+        "usr/lib/systemd/system/bootc-destructive-cleanup.service": 0o644,
         "usr/lib/systemd/system/bootc-fetch-apply-updates.service": 0o644,
         "usr/lib/systemd/system/bootc-fetch-apply-updates.timer": 0o644,
         "usr/lib/systemd/system/bootc-finalize-staged.service": 0o644,

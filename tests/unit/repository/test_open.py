@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from bootc.errors import one_line
 from bootc.formats.digest import Algorithm
 from bootc.fs.dir import Dir
 from bootc.fs.lock import LockedByOther, LockedHere, lock_exclusive
+from bootc.kernel import fsverity
+from bootc.repository import sealing
 from bootc.repository.metadata import Metadata, MetadataError, UnsupportedRepository
 from bootc.repository.repository import NotARepository, Repository, RepositoryExists
 from bootc.repository.sealing import VerityMissing
@@ -82,12 +85,42 @@ def test_another_configuration_is_refused(insecure: Repository, parent: Dir) -> 
         Repository.create(parent, algorithm=Algorithm.SHA256, secure=False)
 
 
+@pytest.mark.parametrize(
+    ("filesystem", "in_kernel", "message", "hint"),
+    [
+        (
+            "tmpfs",
+            True,
+            r"\(tmpfs\) that does not",
+            "use ext4 (mkfs.ext4 -O verity)",
+        ),
+        ("xfs", False, r"\(xfs\) that does not", "use ext4 (mkfs.ext4 -O verity)"),
+        ("ext4", True, r"\(ext4\) that does not", "tune2fs -O verity DEVICE"),
+        ("ext4", None, r"\(ext4\) that does not", "tune2fs -O verity DEVICE"),
+        ("ext4", False, "the running kernel does not", "boot a kernel with CONFIG_FS_VERITY"),
+        ("btrfs", False, "the running kernel does not", "boot a kernel with CONFIG_FS_VERITY"),
+    ],
+)
+def test_the_one_cause_of_missing_verity(
+    parent: Dir,
+    monkeypatch: pytest.MonkeyPatch,
+    filesystem: str,
+    in_kernel: bool | None,
+    message: str,
+    hint: str,
+) -> None:
+    monkeypatch.setattr(sealing, "filesystem_of", lambda directory: filesystem)
+    monkeypatch.setattr(fsverity, "is_in_kernel", lambda: in_kernel)
+    error = sealing.without_verity(parent)
+    assert re.search(message, error.message)
+    assert hint in (error.hint or "")
+    causes = [w for w in ("CONFIG_FS_VERITY", "tune2fs", "btrfs") if w in (error.hint or "")]
+    assert len(causes) == 1
+
+
 def test_a_file_system_without_verity_cannot_be_secure(parent: Dir) -> None:
-    with pytest.raises(VerityMissing, match="does not support fs-verity") as caught:
+    with pytest.raises(VerityMissing, match="does not support fs-verity"):
         Repository.create(parent, secure=True, verity=FakeVerity(error=errno.EOPNOTSUPP))
-    # Of which command this is a part, and what its option is called, others know.
-    assert caught.value.hint is not None
-    assert caught.value.hint.endswith("; the kernel needs CONFIG_FS_VERITY")
     # Nothing that looks like a repository is left, so that a second attempt is a first one.
     assert os.listdir(Path(parent.path, "composefs")) == []
     Repository.create(parent, secure=False, verity=FakeVerity(error=errno.EOPNOTSUPP)).close()

@@ -86,6 +86,8 @@ def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
         yield "Timestamp", str(image.timestamp)
     if entry.pinned:
         yield "Pinned", "yes"
+    if entry.in_parts:
+        yield "Sealing", "not sealed: its unified kernel image boots in parts"
     if entry.cached_update is not None:
         yield from _update_rows(entry.cached_update)
 

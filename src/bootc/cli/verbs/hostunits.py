@@ -48,6 +48,15 @@ def refresh_boot_menu(args: argparse.Namespace, context: Context) -> None:
         refresh_menu(system, context.sink)
 
 
+def remove_old_root(args: argparse.Namespace, context: Context) -> None:
+    """Remove the system that this one replaced, if the installer was asked to."""
+    from bootc.cli.session import open_host
+    from bootc.deploy import old_root
+
+    with open_host(context.sink) as system:
+        old_root.remove_old_root(system, context.sink)
+
+
 COMMANDS = (
     Command(
         name="systemd-generator",
@@ -78,5 +87,10 @@ COMMANDS = (
         name="refresh-boot-menu",
         help="Write the boot entries that the firmware has lost, on a machine without boot loader.",
         run=refresh_boot_menu,
+    ),
+    Command(
+        name="remove-old-root",
+        help="Remove the system that this one replaced (install to-existing-root --cleanup).",
+        run=remove_old_root,
     ),
 )

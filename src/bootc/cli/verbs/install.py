@@ -6,12 +6,14 @@ import argparse
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
-from bootc.errors import Error
+from bootc.errors import Error, UsageError
 
 if TYPE_CHECKING:
     from bootc.deploy.install.running_image import RunningImage
 
 _BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+_BOOT_TYPES = ("bls", "uki")
+_BOUND_IMAGES = ("stored", "pull", "skip")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 _REPLACE = ("wipe", "alongside")
 #: Where podman users mount the root of the host.
@@ -62,6 +64,7 @@ def to_existing_root(args: argparse.Namespace, context: Context) -> None:
         root=_TARGET_ROOT if args.root is None else args.root,
         replace=Replace(args.replace),
         existing_root=True,
+        cleanup=args.cleanup,
         acknowledge_destructive=args.acknowledge_destructive,
         skip_finalize=True,
         **_shared(args, context),
@@ -87,8 +90,9 @@ def ensure_completion(args: argparse.Namespace, context: Context) -> NoReturn:
 
 def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
     """Return the part of a request that all installations have."""
-    from bootc.deploy.install.request import target_reference
+    from bootc.deploy.install.request import BoundImages, target_reference
     from bootc.formats.imgref import ImageReference
+    from bootc.formats.origin import BootType
 
     if args.source_imgref is None:
         running = _running_image()
@@ -102,6 +106,8 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
     else:
         source = updates = ImageReference.parse(args.source_imgref)
         name = source.name
+    if args.disable_sealing and args.boot_type != BootType.BLS:
+        raise UsageError("--disable-sealing needs --boot-type bls")
     if args.dry_run:
         context.messages_are_the_result()
     return {
@@ -114,6 +120,9 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
         "allow_missing_verity": args.allow_missing_verity,
         "generic_image": args.generic_image,
         "uki_addons": tuple(args.uki_addon),
+        "bound_images": None if args.bound_images is None else BoundImages(args.bound_images),
+        "boot_type": None if args.boot_type is None else BootType(args.boot_type),
+        "disable_sealing": args.disable_sealing,
         "from_container": args.source_imgref is None,
         "root_keys_file": args.root_ssh_authorized_keys,
         "stateroot": args.stateroot,
@@ -193,7 +202,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub or none.",
+        "The boot loader: systemd, grub or none (default: the image's).",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),
@@ -222,6 +231,13 @@ _CONFIGURATION = (
         "The disk will boot on another machine: do not change this machine's firmware.",
         default=False,
     ),
+    Option(
+        ("--bound-images",),
+        "skip accepts that bound images are not installed; with stored or pull, an image that has "
+        "some is refused.",
+        metavar="MODE",
+        choices=_BOUND_IMAGES,
+    ),
     Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
     Option(("--dry-run",), "Check everything, print the steps, and change nothing.", default=False),
 )
@@ -241,6 +257,18 @@ _COMPOSEFS = (
         "Install this addon of the image's unified kernel image; may be repeated.",
         metavar="NAME",
         default=(),
+    ),
+    Option(
+        ("--boot-type",),
+        "How the machine boots: bls takes a unified kernel image apart, uki demands one "
+        "(default: what the image has).",
+        metavar="TYPE",
+        choices=_BOOT_TYPES,
+    ),
+    Option(
+        ("--disable-sealing",),
+        "With --boot-type bls: take a sealed unified kernel image apart, too.",
+        default=False,
     ),
 )
 
@@ -349,6 +377,12 @@ _COMMAND = Command(
                     default="alongside",
                 ),
                 _ACKNOWLEDGE,
+                Option(
+                    ("--cleanup",),
+                    "Have the installed system remove the old one at its first boot, except for "
+                    "configuration and data.",
+                    default=False,
+                ),
             ),
             run=to_existing_root,
         ),

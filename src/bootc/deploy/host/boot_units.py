@@ -6,6 +6,7 @@ to be durable or removed.
 - ``bootc-sysusers-shadow-sync.service``, if there is a ``/etc/shadow``.
 - ``bootc-early-overlay-relabel.service``, if ``/``, ``/etc`` or ``/var`` is a writable overlay.
 - ``bootc-refresh-boot-menu.service``. Its conditions restrict it to machines without boot loader.
+- ``bootc-destructive-cleanup.service``, if the installer left its mark.
 - ``bootc-status-updated.path`` and ``bootc-status-updated-onboot.target``.
 
 Source: bootc, "systemd units"; systemd.generator(7).
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 
 from bootc.deploy.host.boot_state import booted_image
 from bootc.deploy.host.overlays import writable_overlays
+from bootc.deploy.old_root import MARK
 from bootc.errors import doing
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -26,6 +28,7 @@ from bootc.fs.mounts import Mount
 SHADOW_SYNC = "bootc-sysusers-shadow-sync.service"
 RELABEL = "bootc-early-overlay-relabel.service"
 REFRESH_MENU = "bootc-refresh-boot-menu.service"
+REMOVE_OLD_ROOT = "bootc-destructive-cleanup.service"
 STATUS_UPDATED = ("bootc-status-updated.path", "bootc-status-updated-onboot.target")
 _UNITS = "/usr/lib/systemd/system"
 _RELABEL_UNIT = """\
@@ -64,6 +67,8 @@ def generate(directory: str, mounts: Sequence[Mount], *, root: str = "/") -> Non
         if writable_overlays(mounts):
             atomic.write_file(units, RELABEL, _RELABEL_UNIT.encode(), durable=False)
             _link(units, "sysinit.target", RELABEL, f"../{RELABEL}")
+        if os.path.lexists(os.path.join(root, "sysroot", MARK)):
+            _link(units, "multi-user.target", REMOVE_OLD_ROOT, f"{_UNITS}/{REMOVE_OLD_ROOT}")
         for unit in (REFRESH_MENU, *STATUS_UPDATED):
             _link(units, "multi-user.target", unit, f"{_UNITS}/{unit}")
 

@@ -148,6 +148,7 @@ class BootEntry:
         pinned: The user wants it kept.
         soft_reboot_capable: Its kernel and command line are already running.
         download_only: It is staged, and does not boot before the user releases it.
+        in_parts: It boots a unified kernel image in parts, so no signature covers its arguments.
     """
 
     composefs: ComposefsStatus
@@ -156,6 +157,7 @@ class BootEntry:
     pinned: bool = False
     soft_reboot_capable: bool = False
     download_only: bool = False
+    in_parts: bool = False
 
     def to_json(self) -> Json:
         """Return the schema's ``BootEntry``; what only ostree has is empty."""

@@ -142,6 +142,7 @@ def _describe(facts: Facts, deployment: Digest) -> BootEntry:
         image=_image(facts, deployment),
         pinned=facts.is_pinned(deployment),
         soft_reboot_capable=_is_soft_reboot_capable(facts, deployment, item),
+        in_parts=origin is not None and origin.uki is not None and origin.uki.arguments is not None,
     )
 
 

@@ -2,7 +2,8 @@
 
 A bare kernel gets its arguments here. A unified kernel image brings them, under its
 signature: nothing can be added, and its demands on the disk are final. If request and image
-contradict each other, the installation ends here.
+contradict each other, the installation ends here. On request a unified kernel image boots in
+parts (:mod:`bootc.boot.uki_parts`): like a bare kernel, with the arguments that it brings.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from bootc.boot.image_kernel import UkiFile, find_boot_resource
+from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
-from bootc.boot.uki import inspect_uki
+from bootc.boot.uki import UkiFacts, inspect_uki
+from bootc.boot.uki_parts import take_apart
 from bootc.deploy.bootable import kargs_d_of, os_release_of
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.loader_installer import Booting
@@ -23,7 +25,7 @@ from bootc.deploy.named_images import make_named_images
 from bootc.errors import Error
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType
+from bootc.formats.origin import BootType, TakesApart, UkiRecord
 from bootc.oci.pull import Pulled
 from bootc.printable import listed
 from bootc.repository.repository import Repository
@@ -47,6 +49,7 @@ def decide_booting(
         KernelTooOld: its kernel cannot mount the image.
         UkiRefused: the request contradicts its unified kernel image.
         WrongUki: its unified kernel image boots another image.
+        CannotTakeApart: its unified kernel image cannot boot in parts.
         CmdlineError: the kernel would cut off its arguments.
         PeError: its unified kernel image is malformed.
         OSError: a file cannot be read.
@@ -54,31 +57,72 @@ def decide_booting(
     resource = find_boot_resource(pulled.root)
     check_image_kernel(resource, pulled.root, repository.objects)
     selinux = selinux_state(pulled.root, disable=request.disable_selinux)
-    if isinstance(resource, UkiFile):
+    if isinstance(resource, Kernel):
+        booting = _bare_kernel(request, pulled, resource, repository)
+        asked = kargs_d_of(repository, pulled.root)
+    else:
         uki = inspect_uki(resource, repository.objects)
-        check_uki(decisions, missing_verity_allowed=uki.images.optional)
-        if selinux is SelinuxState.FORCE_TARGET_DISABLED:
-            raise UkiRefused(
-                f"--disable-selinux cannot add {SELINUX_OFF} to the arguments of a UKI",
-                hint="build the argument into the image",
-            )
         resource = _with_addons(resource, request.uki_addons)
-        named = make_named_images(repository, pulled, resource, uki.images)
-        return Booting(named.image_id, resource, BootType.UKI, uki.os_release, None, selinux)
+        pulled = make_named_images(repository, pulled, resource, uki.images)
+        if request.boot_type is not BootType.BLS:
+            _check_whole_uki(decisions, uki, selinux)
+            return Booting(pulled.image_id, resource, BootType.UKI, uki.os_release, None, selinux)
+        booting = _uki_in_parts(request, pulled, resource, uki, repository)
+        asked = tuple(cmdline.parse((booting.uki and booting.uki.arguments) or ""))
+    if selinux is SelinuxState.FORCE_TARGET_DISABLED:
+        decisions = dataclasses.replace(decisions, kargs=(SELINUX_OFF, *decisions.kargs))
+    options = cmdline.join(kernel_arguments(decisions, root_kargs, pulled.image_id, asked))
+    cmdline.check_length(options)
+    return dataclasses.replace(booting, options=options, selinux=selinux)
+
+
+def _bare_kernel(
+    request: InstallRequest, pulled: Pulled, kernel: Kernel, repository: Repository
+) -> Booting:
+    """Return how a bare kernel boots, without its arguments."""
     if request.uki_addons:
         raise UkiRefused(
             f"the image has no unified kernel image to add {request.uki_addons[0]} to",
             hint="leave out --uki-addon",
         )
-    if selinux is SelinuxState.FORCE_TARGET_DISABLED:
-        decisions = dataclasses.replace(decisions, kargs=(SELINUX_OFF, *decisions.kargs))
-    arguments = kernel_arguments(
-        decisions, root_kargs, pulled.image_id, kargs_d_of(repository, pulled.root)
-    )
-    options = cmdline.join(arguments)
-    cmdline.check_length(options)
+    if request.boot_type is BootType.UKI:
+        raise UkiRefused(
+            "the image has no unified kernel image", hint="leave out --boot-type, or use bls"
+        )
+    # A later image may have a unified kernel image. The user wants it taken apart.
+    record = None if request.boot_type is None else _uki_record(request)
     os_release = os_release_of(repository, pulled.root)
-    return Booting(pulled.image_id, resource, BootType.BLS, os_release, options, selinux)
+    return Booting(pulled.image_id, kernel, BootType.BLS, os_release, None, uki=record)
+
+
+def _uki_in_parts(
+    request: InstallRequest, pulled: Pulled, file: UkiFile, uki: UkiFacts, repository: Repository
+) -> Booting:
+    """Return how a unified kernel image boots in parts, without its arguments."""
+    record = _uki_record(request)
+    parts = take_apart(file, repository.objects, record.takes_apart, sealed=not uki.images.optional)
+    record = dataclasses.replace(record, arguments=cmdline.join(parts.arguments))
+    return Booting(pulled.image_id, parts, BootType.BLS, uki.os_release, None, uki=record)
+
+
+def _uki_record(request: InstallRequest) -> UkiRecord:
+    return UkiRecord(
+        takes_apart(request), tuple(name + ADDON_SUFFIX for name in request.uki_addons)
+    )
+
+
+def takes_apart(request: InstallRequest) -> TakesApart:
+    """Return which unified kernel images a user wants taken apart who wants Type #1 entries."""
+    return TakesApart.ALL if request.disable_sealing else TakesApart.UNSEALED
+
+
+def _check_whole_uki(decisions: Decisions, uki: UkiFacts, selinux: SelinuxState) -> None:
+    check_uki(decisions, missing_verity_allowed=uki.images.optional)
+    if selinux is SelinuxState.FORCE_TARGET_DISABLED:
+        raise UkiRefused(
+            f"--disable-selinux cannot add {SELINUX_OFF} to the arguments of a UKI",
+            hint="build the argument into the image",
+        )
 
 
 def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
@@ -116,7 +160,7 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
 
 
 def kernel_arguments(
-    decisions: Decisions, root_kargs: Sequence[str], image_id: Digest, kargs_d: tuple[str, ...]
+    decisions: Decisions, root_kargs: Sequence[str], image_id: Digest, asked: Sequence[str]
 ) -> list[str]:
     """Put the kernel's arguments together; the first of identical arguments is kept.
 
@@ -128,7 +172,7 @@ def kernel_arguments(
     for text in decisions.kargs:
         arguments = cmdline.extend(arguments, cmdline.parse(text))
     composefs = cmdline.composefs_karg(image_id.hex, optional=decisions.allow_missing_verity)
-    kept = cmdline.without(kargs_d, decisions.karg_deletes)
+    kept = cmdline.without(asked, decisions.karg_deletes)
     return cmdline.extend(arguments, [composefs, *kept])
 
 

@@ -27,7 +27,7 @@ from bootc.formats import cmdline, ocispec
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.origin import Signature
 from bootc.fs import process
-from bootc.kernel import mount
+from bootc.kernel import fsverity, mount
 from bootc.oci.pull import required_bytes
 from bootc.oci.source import Source
 
@@ -163,11 +163,10 @@ def check_kernel(decisions: Decisions) -> None:
         _check_filesystem(name)
     if decisions.allow_missing_verity:
         return
-    # The kernel has one fs-verity switch for all file systems, and ext4 shows it.
+    # Opening a context loads the module, which shows whether the kernel has fs-verity.
     with contextlib.suppress(OSError):
         os.close(mount.fsopen(Filesystem.EXT4.value))
-    features = "/sys/fs/ext4/features"
-    if os.path.exists(features) and not os.path.exists(f"{features}/verity"):
+    if fsverity.is_in_kernel() is False:
         raise InstallRefused(
             "the running kernel has no fs-verity",
             hint="install from a system that has it, or use --allow-missing-verity",

@@ -54,6 +54,28 @@ class DiskPlan:
             )
 
 
+def check_disk(
+    request: DiskRequest, config: InstallConfig | None, machine: str
+) -> tuple[Device, bool]:
+    """Check what does not depend on the boot loader, and return the disk.
+
+    Returns:
+        The disk, and whether it has an unfinished installation.
+
+    Raises:
+        InstallRefused: the request cannot be met, or the disk must not be written.
+        UnknownFilesystem: the type of the root file system is unknown.
+        ToolMissing: a program is not installed.
+    """
+    checks.require_root()
+    root_fs = _choose_filesystem(request, config)
+    _choose_block_setup(request, config or InstallConfig())
+    checks.check_tools((*_TOOLS, root_fs.tool))
+    inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect
+    disk = inspect(request.device)
+    return disk, target_disk.check_may_be_written(disk, wipe=request.wipe, machine=machine)
+
+
 def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) -> DiskPlan:
     """Decide how to install to a disk, and check that this machine can.
 
@@ -77,10 +99,8 @@ def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) 
     partition.require_layout(machine)
     checks.check_machine(decisions)
     esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
-    checks.check_tools((*loader.tools, *_TOOLS, *esp_tools, root_fs.tool))
-    inspect = target_disk.inspect_file if request.via_loopback else target_disk.inspect
-    disk = inspect(request.device)
-    unfinished = target_disk.check_may_be_written(disk, wipe=request.wipe, machine=machine)
+    checks.check_tools((*loader.tools, *esp_tools))
+    disk, unfinished = check_disk(request, config, machine)
     esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
     fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
     _check_size(disk, fixed_size_mib, request.root_size_mib)

@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 
 from bootc.boot.image_kernel import is_uki_path
 from bootc.boot.uki import MAX_UKI_BYTES
-from bootc.deploy.install.boot_choice import check_uki
+from bootc.boot.uki_parts import check_seal
+from bootc.boot.unpacked_kernel import has_uki
+from bootc.deploy.install.boot_choice import check_uki, takes_apart
 from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.loader_choice import starts
+from bootc.deploy.install.request import ANY_UKI, InstallRequest
 from bootc.errors import doing
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Algorithm, OciDigest
 from bootc.formats.ocispec import Descriptor, ImageConfig
+from bootc.formats.origin import BootType
 from bootc.formats.pe import PeError, Uki
 from bootc.formats.splitstream import StreamReader
 from bootc.formats.tar import Entry, EntryKind
@@ -40,16 +45,20 @@ _OPAQUE = ".wh..wh..opq"
 _ALGORITHM = Algorithm.SHA512
 
 
-def check_last_layer(decisions: Decisions, source: Source) -> None:
-    """Check that a unified kernel image in the last layer fits the decisions.
+def check_last_layer(request: InstallRequest, decisions: Decisions, source: Source) -> None:
+    """Check that a unified kernel image in the last layer fits request and decisions.
 
     The layer is only read if a unified kernel image could contradict them.
 
     Raises:
         UkiRefused: it contradicts a decision.
+        CannotTakeApart: it is sealed, and shall boot in parts.
+        InstallRefused: the boot loader cannot start it.
         Error, OSError: the layer cannot be read, or has another digest than the image says.
     """
-    if not (decisions.kargs or decisions.karg_deletes or decisions.allow_missing_verity):
+    in_parts = request.boot_type is BootType.BLS
+    changed = decisions.kargs or decisions.karg_deletes or decisions.allow_missing_verity
+    if not (in_parts or changed or not starts(decisions.loader, BootType.UKI)):
         return
     diff_ids = ImageConfig.parse(source.config_raw).diff_ids
     if not source.layers or len(diff_ids) != len(source.layers):
@@ -57,19 +66,34 @@ def check_last_layer(decisions: Decisions, source: Source) -> None:
     if source.layers[-1].size_bytes > _MAX_LAYER_BYTES:
         return
     for optional in _ukis_in(source, source.layers[-1], diff_ids[-1]):
-        check_uki(decisions, missing_verity_allowed=optional)
+        if in_parts:
+            check_seal(takes_apart(request), sealed=not optional)
+        else:
+            decisions.loader.check_boot_type(BootType.UKI)
+            check_uki(decisions, missing_verity_allowed=optional)
 
 
-def find_in_image(source: Source, paths: Collection[str]) -> Collection[str]:
+def find_in_image(
+    source: Source,
+    paths: Collection[str],
+    *,
+    until: Callable[[Collection[str]], bool] | None = None,
+) -> Collection[str]:
     """Return those of several paths that an image has.
 
     The layers are read from the topmost down, until each path is found or known to be removed.
+
+    Args:
+        source: The image.
+        paths: The paths. :data:`ANY_UKI` stands for any unified kernel image.
+        until: Says, by the paths that were found, whether the others do not matter.
 
     Raises:
         Error, OSError: a layer cannot be read.
     """
     found: set[str] = set()
     unknown = set(paths)
+    gone: set[str] = set()
     for descriptor in reversed(source.layers):
         if not unknown:
             break
@@ -80,28 +104,41 @@ def find_in_image(source: Source, paths: Collection[str]) -> Collection[str]:
             closing(unpack.paths_of(blob)) as names,
         ):
             for name in names:
-                if name in unknown:
-                    found.add(name)
-                    unknown.discard(name)
-                    if not unknown:
-                        break
                 parent, _, base = name.rpartition("/")
                 if base == _OPAQUE:
                     removed.add(parent)
                 elif base.startswith(_WHITEOUT):
                     removed.add(f"{parent}/{base.removeprefix(_WHITEOUT)}".lstrip("/"))
+                path = ANY_UKI if _is_uki_there(name, gone) else name
+                if path in unknown:
+                    found.add(path)
+                    unknown.discard(path)
+                    if not unknown or (until is not None and until(found)):
+                        return found
         # A layer removes only what lower layers have.
-        unknown = {path for path in unknown if not _is_below(path, removed)}
+        unknown = {path for path in unknown if path == ANY_UKI or not _is_below(path, removed)}
+        gone |= removed
     return found
 
 
 def find_in_tree(root: ImageRoot, paths: Collection[str]) -> Collection[str]:
     """Return those of several paths that the root of an image has.
 
+    Args:
+        root: The root.
+        paths: The paths. :data:`ANY_UKI` stands for any unified kernel image.
+
     Raises:
         OSError: a directory cannot be read.
     """
-    return {path for path in paths if root.stat(path) is not None}
+    found = {path for path in paths if path != ANY_UKI and root.stat(path) is not None}
+    return found | ({ANY_UKI} if ANY_UKI in paths and has_uki(root) else set())
+
+
+def _is_uki_there(path: str, gone: Collection[str]) -> bool:
+    if not is_uki_path(path) or path.rpartition("/")[2].startswith(_WHITEOUT):
+        return False
+    return not _is_below(path, gone)
 
 
 def _is_below(path: str, removed: Collection[str]) -> bool:

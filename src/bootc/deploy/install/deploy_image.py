@@ -19,7 +19,7 @@ from bootc.boot.space import NoSpaceOnBoot, free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
-from bootc.deploy.install import root_keys
+from bootc.deploy.install import bound_images, root_keys
 from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import decide_booting
 from bootc.deploy.install.checks import Decisions
@@ -35,7 +35,7 @@ from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
@@ -80,14 +80,13 @@ def deploy_image(
         InsufficientSpace: the image does not fit.
         ImageNotBootable: it has no kernel to boot.
         UkiRefused: the request contradicts its unified kernel image.
-        InstallRefused: the boot loader cannot start its kind of kernel.
+        InstallRefused: the loader cannot start its kernel, or the user asks for bound images.
         NoSpaceOnBoot: its kernel does not fit on the boot partition.
         Error, OSError: pulling, mounting or writing failed.
     """
     loader, root = decisions.loader, target.root
     with _new_repository(root, decisions) as repository:
-        check_space(repository, source)
-        pulled = pull(repository, source, sink)
+        pulled = _pull(request, repository, source, sink)
         booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
         loader.check_boot_type(booting.boot_type)
         # The image asks for arguments, too.
@@ -104,7 +103,7 @@ def deploy_image(
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(booting, pulled.root, image, repository, generic)
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
-            origin = _origin(request, decisions, target, pulled, booting.boot_type, boot_digest)
+            origin = _origin(request, decisions, target, pulled, booting, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
@@ -114,6 +113,16 @@ def deploy_image(
             with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
                 keep()
+    return pulled
+
+
+def _pull(request: InstallRequest, repository: Repository, source: Source, sink: Sink) -> Pulled:
+    check_space(repository, source)
+    pulled = pull(repository, source, sink)
+    names = bound_images.names_in_tree(pulled.root)
+    notice = bound_images.check(request.bound_images, names)
+    if notice is not None:
+        sink(Message(notice))
     return pulled
 
 
@@ -179,16 +188,17 @@ def _origin(
     decisions: Decisions,
     target: BootTarget,
     pulled: Pulled,
-    boot_type: BootType,
+    booting: Booting,
     boot_digest: str,
 ) -> Origin:
     return Origin(
         image=request.target,
-        boot_type=boot_type,
+        boot_type=booting.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,
         record=decisions.loader.record(target),
+        uki=booting.uki,
     )
 
 

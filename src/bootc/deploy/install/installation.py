@@ -14,27 +14,31 @@ The process remains in a mount namespace of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from bootc.deploy.bootable import note_label
-from bootc.deploy.install import checks, loaders
+from bootc.deploy.install import bound_images, checks, loaders
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
+from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.deploy_image import deploy_image
+from bootc.deploy.install.loader_choice import with_found_loader
 from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.request import Installed, InstallRequest
 from bootc.errors import doing
 from bootc.events import Message, Sink, stage
+from bootc.formats.origin import Signature
 from bootc.fs import mounts
 from bootc.fs.imageroot import ImageRoot
 from bootc.oci import sigpolicy
 from bootc.oci.pull import Pulled, required_bytes
 from bootc.oci.source import Source, open_source
 from bootc.sizes import human_size
+
+_Request = TypeVar("_Request", bound=InstallRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +109,12 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
     with open_source(request.source, decisions.signature) as source:
         checks.check_platform(decisions, source)
         destination.check_room(checks.needed_mib(source))
-        check_last_layer(decisions, source)
+        check_last_layer(request, decisions, source)
         _check_loader(request, decisions, source)
+        _check_bound_images(request)
         _announce(request, destination, source, sink)
         if request.dry_run:
-            for number, step in enumerate(_steps(destination, source), 1):
+            for number, step in enumerate(_steps(request, destination, source), 1):
                 sink(Message(f"{number}. {step}"))
             return None
         if not request.from_container:
@@ -132,14 +137,50 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
     return Installed(pulled.image_id, pulled.manifest_digest, decisions.loader.name)
 
 
+def choose_by_image(request: _Request, config: InstallConfig, machine: str) -> _Request:
+    """Return a request with the boot loader that the image has, unless a loader is named.
+
+    Raises:
+        InstallRefused: the image has no loader that starts the machine.
+        Error, OSError: the image cannot be read.
+    """
+
+    def find(paths: Collection[str], until: Callable[[Collection[str]], bool]) -> Collection[str]:
+        if request.from_container:
+            return _in_container(paths)
+        signed = request.enforce_sigpolicy or config.enforce_sigpolicy
+        with (
+            doing("Looking for the boot loader of the image"),
+            open_source(request.source, Signature() if signed else None) as source,
+        ):
+            return find_in_image(source, paths, until=until)
+
+    return with_found_loader(request, config, machine, find)
+
+
 def _check_loader(request: InstallRequest, decisions: Decisions, source: Source) -> None:
-    if not request.from_container:
-        has = partial(find_in_image, source)
-        loaders.require_in_image(decisions.loader, decisions.machine, has)
-        return
-    # The container has the files of the image.
+    if request.found_loader is not None and request.found_loader[0] == decisions.loader.name:
+        return  # The image was searched for it.
+
+    def has(paths: Collection[str]) -> Collection[str]:
+        return _in_container(paths) if request.from_container else find_in_image(source, paths)
+
+    loaders.require_in_image(
+        decisions.loader, decisions.machine, has, installs_itself=request.from_container
+    )
+
+
+def _check_bound_images(request: InstallRequest) -> None:
+    """Refuse bound images that the user asks for, if the image is that of this container."""
+    if request.from_container and request.bound_images is not None:
+        with ImageRoot.open("/") as root:
+            bound_images.check(request.bound_images, bound_images.names_in_root(root))
+
+
+def _in_container(paths: Collection[str]) -> Collection[str]:
+    """Return those of several paths that the container has: the files of its image."""
     with ImageRoot.open("/") as root:
-        loaders.require_in_image(decisions.loader, decisions.machine, partial(find_in_tree, root))
+        return find_in_tree(root, paths)
 
 
 def _announce(
@@ -156,13 +197,13 @@ def _announce(
     note_label(source, sink)
 
 
-def _steps(destination: Destination, source: Source) -> Iterator[str]:
+def _steps(request: InstallRequest, destination: Destination, source: Source) -> Iterator[str]:
     decisions = destination.decisions
     loader = decisions.loader
     size = human_size(required_bytes(source))
     yield from destination.steps
     yield f"Pull {source.imgref} ({len(source.layers)} layers, {size})"
-    yield f"Install {loader.title} from the image"
+    yield f"Install {_loader(request, decisions)} from the image"
     yield f"Write the kernel to {loader.kernel_place}"
     yield "Write /etc and /var of the deployment"
     yield "Write the boot entry; from then on the machine boots the image"
@@ -174,8 +215,15 @@ def _summary(request: InstallRequest, decisions: Decisions, pulled: Pulled) -> I
     yield f"       Image: {request.source}"
     yield f"      Digest: {pulled.manifest_digest}"
     yield f"     Updates: {request.target}"
-    yield f"      Loader: {decisions.loader.title}"
+    yield f"      Loader: {_loader(request, decisions)}"
     yield f"      Verity: {_verity(request, decisions)}"
+
+
+def _loader(request: InstallRequest, decisions: Decisions) -> str:
+    loader = decisions.loader
+    if request.found_loader is None:
+        return loader.title
+    return f"{loader.title} (chosen because {request.found_loader[1]})"
 
 
 def _verity(request: InstallRequest, decisions: Decisions) -> str:

@@ -77,8 +77,8 @@ class GrubBiosInstaller(_Grub):
         if boot_type is not BootType.BLS:
             raise InstallRefused(
                 "the image boots by a unified kernel image, which a BIOS cannot start",
-                hint="install on a machine with UEFI, or use an image with a kernel and an "
-                "initramfs in /usr/lib/modules",
+                hint="--boot-type bls boots its kernel without the UKI and its signature; or use "
+                "an image with a kernel and an initramfs in /usr/lib/modules",
             )
 
     def record(self, target: BootTarget) -> BootRecord:

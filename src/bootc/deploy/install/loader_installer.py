@@ -29,14 +29,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.kernels import BootResource
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.install import installed_menu
 from bootc.deploy.install.partition import Partition
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootRecord, BootType
+from bootc.formats.origin import BootRecord, BootType, UkiRecord
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
@@ -91,14 +91,16 @@ class Booting:
         os_release: The name in the boot menu.
         options: The kernel's arguments; None if the unified kernel image has its own.
         selinux: Whether the machine will have SELinux.
+        uki: How unified kernel images are taken apart, if they are.
     """
 
     image_id: Digest
-    resource: Kernel | UkiFile
+    resource: BootResource
     boot_type: BootType
     os_release: OsRelease
     options: str | None
     selinux: SelinuxState = SelinuxState.DISABLED
+    uki: UkiRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,12 @@ class ImageNeed:
     Attributes:
         paths: The places where it may be; one of them is enough.
         package: The Debian package that brings it.
+        replaceable: A file of the installing system takes its place if the image lacks it.
     """
 
     paths: tuple[str, ...]
     package: str
+    replaceable: bool = False
 
 
 class FirmwareType(enum.StrEnum):
@@ -226,7 +230,7 @@ class LoaderInstaller(Protocol):
         """
         return {}
 
-    def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
+    def kernel_sizes(self, resource: BootResource) -> Mapping[str, int]:
         """Return the sizes in bytes of all that :meth:`write_kernel` and :meth:`commit` write.
 
         The menu does not count. The keys name the files in messages.

@@ -45,6 +45,7 @@ def write_menu(deployment: NewDeployment, boot: BootDirs, *, systemd_version: in
         booting.image_id,
         booting.os_release,
         options=booting.options,
+        files=booting.resource.sizes,
         systemd_version=systemd_version,
     )
     menu = open_menu(boot)

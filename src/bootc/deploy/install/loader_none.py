@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 
 from bootc.boot.firmware_entries import Firmware, PartitionPlace
-from bootc.boot.image_kernel import Kernel, UkiFile
+from bootc.boot.kernels import BootResource
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
 from bootc.deploy.install import loader_menu
@@ -71,7 +71,7 @@ class NoLoaderInstaller(LoaderInstaller):
     ) -> None:
         """Write nothing: the firmware starts the kernel itself."""
 
-    def kernel_sizes(self, resource: Kernel | UkiFile) -> Mapping[str, int]:
+    def kernel_sizes(self, resource: BootResource) -> Mapping[str, int]:
         """Return the sizes of the unified kernel image, and of its copy in ``EFI/BOOT``."""
         sizes = dict(resource.sizes)
         return sizes | {f"the copy of {name} in EFI/BOOT": size for name, size in sizes.items()}

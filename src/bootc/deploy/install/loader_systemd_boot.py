@@ -16,6 +16,7 @@ from bootc.deploy.install.image_mounts import mount_directory, mount_temporary
 from bootc.deploy.install.loader_installer import (
     BootTarget,
     FirmwareType,
+    ImageNeed,
     LoaderInstaller,
     NewDeployment,
 )
@@ -31,11 +32,10 @@ from bootc.repository.content import read_content
 
 _log = logging.getLogger(__name__)
 
-#: The programs of the image, and where bootctl writes one of them.
-_PROGRAMS = tuple(
-    f"usr/lib/systemd/boot/efi/systemd-boot{suffix}"
-    for suffix in ("x64.efi", "x64.efi.signed", "aa64.efi", "aa64.efi.signed")
-)
+_PROGRAMS = "usr/lib/systemd/boot/efi"
+#: In the names of its programs, by architecture.
+_SUFFIXES = {"x86_64": "x64", "aarch64": "aa64"}
+#: Where bootctl writes one of the programs.
 _COPIES = ("EFI/systemd", "EFI/BOOT")
 #: Upstream's configuration of systemd-boot for unified kernel images; bootctl's file wins.
 _LOADER_CONF = "loader/loader.conf"
@@ -43,10 +43,7 @@ _LOADER_CONF_TEXT = b"timeout 5"
 
 
 class SystemdBootInstaller(LoaderInstaller):
-    """systemd-boot, started by UEFI firmware. Menu and kernels are on the ESP.
-
-    It needs nothing of the image that ``bootctl`` does not report itself.
-    """
+    """systemd-boot, started by UEFI firmware. Menu and kernels are on the ESP."""
 
     name = Bootloader.SYSTEMD.value
     title = "systemd-boot"
@@ -60,8 +57,13 @@ class SystemdBootInstaller(LoaderInstaller):
     def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the two copies of the program that bootctl writes."""
         # Of a signed and an unsigned program bootctl writes one.
-        size = max(file_size(tree, path) or 0 for path in _PROGRAMS)
+        paths = (path for suffix in _SUFFIXES.values() for path in _programs(suffix))
+        size = max(file_size(tree, path) or 0 for path in paths)
         return {f"systemd-boot in {place}": size for place in _COPIES} if size else {}
+
+    def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
+        """Return the program. If it is missing, bootctl takes that of the installing system."""
+        return (ImageNeed(_programs(_SUFFIXES[machine]), "systemd-boot-efi", replaceable=True),)
 
     def boot_dirs(self, target: BootTarget, boot_type: BootType) -> BootDirs:
         """Return the extended boot loader partition, else the ESP."""
@@ -121,3 +123,8 @@ def _ensure_started(esp: Dir, partition: Partition) -> None:
     for program in loader_programs(esp)[:1]:
         if firmware_start.ensure_started(partition, program, "Linux Boot Manager"):
             _log.info("bootctl wrote no boot entry of the firmware; the installer did")
+
+
+def _programs(suffix: str) -> tuple[str, ...]:
+    path = f"{_PROGRAMS}/systemd-boot{suffix}.efi"
+    return path, f"{path}.signed"

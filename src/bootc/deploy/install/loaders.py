@@ -15,7 +15,7 @@ from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.printable import listed
 
 _DEFAULT = Bootloader.SYSTEMD.value
-_UEFI = "/sys/firmware/efi"
+UEFI = "/sys/firmware/efi"
 #: One of each boot loader that this version installs.
 INSTALLERS: tuple[LoaderInstaller, ...] = (
     SystemdBootInstaller(),
@@ -27,9 +27,9 @@ INSTALLERS: tuple[LoaderInstaller, ...] = (
 
 
 def choose_loader(
-    request: InstallRequest, config: InstallConfig, *, uefi: str = _UEFI
+    request: InstallRequest, config: InstallConfig, *, uefi: str = UEFI
 ) -> LoaderInstaller:
-    """Return the boot loader to install: that of the request, else that of the configuration.
+    """Return the boot loader to install: of the request, of the configuration, or of the image.
 
     If it has a form for each firmware, the firmware of this machine decides. ``--generic-image``
     chooses the form for most kinds of firmware.
@@ -42,7 +42,8 @@ def choose_loader(
     Raises:
         InstallRefused: this version cannot install it.
     """
-    asked = request.bootloader or config.bootloader or _DEFAULT
+    found = request.found_loader[0] if request.found_loader else _DEFAULT
+    asked = request.bootloader or config.bootloader or found
     named = [installer for installer in INSTALLERS if installer.name == asked]
     if not named:
         raise InstallRefused(
@@ -57,7 +58,11 @@ def choose_loader(
 
 
 def require_in_image(
-    loader: LoaderInstaller, machine: str, has: Callable[[Collection[str]], Collection[str]]
+    loader: LoaderInstaller,
+    machine: str,
+    has: Callable[[Collection[str]], Collection[str]],
+    *,
+    installs_itself: bool,
 ) -> None:
     """Check that an image has what a loader needs of it.
 
@@ -65,11 +70,15 @@ def require_in_image(
         loader: The loader.
         machine: The architecture of the machine.
         has: Returns those of several paths that the image has.
+        installs_itself: The image is the installing system, so nothing can take the place of a
+            missing file.
 
     Raises:
         InstallRefused: a file is missing; the message names its package.
     """
     needs = loader.image_needs(machine)
+    if not installs_itself:
+        needs = tuple(need for need in needs if not need.replaceable)
     if not needs:
         return
     found = has([path for need in needs for path in need.paths])

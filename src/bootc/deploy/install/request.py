@@ -8,13 +8,26 @@ from dataclasses import dataclass
 from bootc.errors import Error
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
 
 #: The transport of a target that is given without one.
 DEFAULT_TRANSPORT = "registry"
 
 
+#: Stands for any unified kernel image among paths to find in an image.
+ANY_UKI = "boot/EFI/Linux/*.efi"
+
+
 class InstallRefused(Error):
     """The request cannot be met. Nothing was written; the disk is unchanged."""
+
+
+class BoundImages(enum.StrEnum):
+    """What an installation does with bound images: copy them, pull them, or neither."""
+
+    STORED = "stored"
+    PULL = "pull"
+    SKIP = "skip"
 
 
 class Replace(enum.StrEnum):
@@ -37,18 +50,25 @@ class InstallRequest:
         source_name: Its name, or None if it has no name.
         target: The image from which the installed machine updates.
         bootloader: A name, or None to leave the choice to the configuration.
+        found_loader: The loader that the image has, and why it was chosen; used if neither the
+            user nor the configuration names one.
         kargs: Kernel arguments to add.
         karg_deletes: Kernel arguments of the configuration and of the image to leave out.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
         generic_image: The disk will boot on other machines: do not change this machine's
             firmware variables.
         uki_addons: The add-ons of the image's unified kernel image to install, without suffix.
+        boot_type: The way to boot; ``BLS`` takes a unified kernel image apart. None boots what the
+            image has.
+        disable_sealing: Take a unified kernel image apart even if it demands fs-verity.
         from_container: The source is the image of this container, in the storage of the host.
         root_keys_file: A file with the public SSH keys of root, or None.
         stateroot: The name of the directory for ``/var``, or None for the configured one.
         enforce_sigpolicy: Demand signatures, whatever the configuration says.
         fetch_check: Make sure that the target can be fetched.
         disable_selinux: Turn SELinux off on the installed machine.
+        bound_images: What happens to the bound images of the image: ``stored``, ``pull`` or
+            ``skip``; None if the user does not say.
         dry_run: Check everything, print the plan, and change nothing.
     """
 
@@ -56,17 +76,21 @@ class InstallRequest:
     target: ImageReference
     source_name: str | None = None
     bootloader: str | None = None
+    found_loader: tuple[str, str] | None = None
     kargs: tuple[str, ...] = ()
     karg_deletes: tuple[str, ...] = ()
     allow_missing_verity: bool = False
     generic_image: bool = False
     uki_addons: tuple[str, ...] = ()
+    boot_type: BootType | None = None
+    disable_sealing: bool = False
     from_container: bool = False
     root_keys_file: str | None = None
     stateroot: str | None = None
     enforce_sigpolicy: bool = False
     fetch_check: bool = False
     disable_selinux: bool = False
+    bound_images: BoundImages | None = None
     dry_run: bool = False
 
 
@@ -103,6 +127,7 @@ class FilesystemRequest(InstallRequest):
         existing_root: The root is that of the running system: reuse its arguments of the kernel.
         acknowledge_destructive: Do not wait before the root of the running system is changed.
         skip_finalize: Leave the file systems writable.
+        cleanup: Have the installed system remove the previous one, where that is kept.
     """
 
     root: str
@@ -112,6 +137,7 @@ class FilesystemRequest(InstallRequest):
     existing_root: bool = False
     acknowledge_destructive: bool = False
     skip_finalize: bool = False
+    cleanup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from contextlib import ExitStack, contextmanager
 from bootc.boot.partitions import ESP_FILESYSTEM, ESP_OPTIONS, filesystem_uuid
 from bootc.deploy.install import checks_disk, filesystem, partition, running_image, target_disk
 from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.checks_disk import DiskPlan, plan_disk
-from bootc.deploy.install.config import read_config
+from bootc.deploy.install.checks_disk import DiskPlan, check_disk, plan_disk
+from bootc.deploy.install.config import InstallConfig, read_config
 from bootc.deploy.install.finalize import finalize_filesystem
-from bootc.deploy.install.installation import Opened, install
+from bootc.deploy.install.installation import Opened, choose_by_image, install
 from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.partition import Partition, TargetPartitions
 from bootc.deploy.install.request import DiskRequest, Installed
@@ -57,7 +57,10 @@ def install_to_disk(request: DiskRequest, sink: Sink) -> Installed | None:
         sink(Message("notice: --via-loopback implies --generic-image"))
         request = dataclasses.replace(request, generic_image=True)
     machine = os.uname().machine
-    plan = plan_disk(request, read_config(machine), machine)
+    config = read_config(machine)
+    check_disk(request, config, machine)
+    request = choose_by_image(request, config or InstallConfig(), machine)
+    plan = plan_disk(request, config, machine)
     return install(request, DiskDestination(plan), sink)
 
 

@@ -24,7 +24,7 @@ from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.clearing import UndoneUnlessKept
 from bootc.deploy.install.config import InstallConfig, read_config
 from bootc.deploy.install.finalize import finalize_filesystem
-from bootc.deploy.install.installation import Opened, install
+from bootc.deploy.install.installation import Opened, choose_by_image, install
 from bootc.deploy.install.loader_installer import BootTarget
 from bootc.deploy.install.loaders import choose_loader
 from bootc.deploy.install.partition import MIB
@@ -37,6 +37,7 @@ from bootc.deploy.install.target_filesystem import (
     check_no_other_mounts,
     find_filesystems,
 )
+from bootc.deploy.old_root import mark_old_root
 from bootc.events import Message, Sink
 from bootc.fs import host_mounts, mounts
 from bootc.fs.dir import Dir
@@ -82,7 +83,10 @@ def install_to_filesystem(request: FilesystemRequest, sink: Sink) -> Installed |
         mounts.private_mount_namespace()
         running_image.mount_host_directories(request.source)
     machine = os.uname().machine
-    plan = plan_filesystem(request, read_config(machine) or InstallConfig(), machine)
+    config = read_config(machine) or InstallConfig()
+    checks.require_root()
+    request = choose_by_image(request, config, machine)
+    plan = plan_filesystem(request, config, machine)
     return install(request, FilesystemDestination(request, plan), sink)
 
 
@@ -218,9 +222,15 @@ class FilesystemDestination:
                 boot = stack.enter_context(target.root.ensure_dir("boot"))
                 target = dataclasses.replace(target, boot=boot)
             partitions = _BootPartitions(target)
+
+            def keep() -> None:
+                undone.keep()
+                if request.cleanup and request.replace is Replace.ALONGSIDE:
+                    mark_old_root(target.root)
+
             opened = Opened(
                 target,
-                undone.keep,
+                keep,
                 lambda: _finalize(target, skip=request.skip_finalize),
                 None if request.replace is None else partitions.clear,
                 _places(found),

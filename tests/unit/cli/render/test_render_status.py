@@ -93,6 +93,12 @@ def test_pins_and_updates() -> None:
     )
 
 
+def test_a_unified_kernel_image_in_parts() -> None:
+    status = HostStatus(booted=dataclasses.replace(entry("aa"), in_parts=True))
+    last = status_text(Host(HostSpec(), status), verbose=False).splitlines()[-1]
+    assert last.strip() == "Sealing: not sealed: its unified kernel image boots in parts"
+
+
 def test_a_pinned_deployment_that_names_no_image() -> None:
     status = HostStatus(booted=dataclasses.replace(entry("aa", name=None), pinned=True))
     assert status_text(Host(HostSpec(), status), verbose=False) == (

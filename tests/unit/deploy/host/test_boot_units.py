@@ -17,6 +17,7 @@ from bootc.deploy.host.etc_fstab import edit
 from bootc.deploy.host.fsck import check_host
 from bootc.deploy.host.overlay_labels import relabel_overlays
 from bootc.deploy.host.overlays import writable_overlays
+from bootc.deploy.old_root import MARK
 from bootc.events import Event, Message
 from bootc.fs.dir import Dir
 from bootc.fs.mounts import Mount
@@ -88,6 +89,18 @@ def test_units_of_a_boot(
     for _ in range(2):
         generate(str(units), mounts, root=str(root))
         assert generated(units) == expected
+
+
+def test_an_old_system_is_removed_once(tmp_path: Path) -> None:
+    root, units = tmp_path / "root", tmp_path / "units"
+    units.mkdir()
+    (root / "sysroot/etc").mkdir(parents=True)
+    (root / "sysroot" / MARK).touch()
+    generate(str(units), [mount("/", f"composefs:{ID}")], root=str(root))
+    unit = "bootc-destructive-cleanup.service"
+    wanted = {f"multi-user.target.wants/{unit}": f"/usr/lib/systemd/system/{unit}"}
+    assert generated(units) == {**STATUS, **wanted}
+    assert f"ConditionPathExists=/sysroot/{MARK}\n" in (DATA / unit).read_text()
 
 
 def test_a_root_that_can_be_written(tmp_path: Path, read_only: set[str]) -> None:

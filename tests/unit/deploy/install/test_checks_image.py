@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.uki_parts import CannotTakeApart
 from bootc.deploy.install.boot_choice import UkiRefused
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_image import check_last_layer, find_in_image, find_in_tree
 from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_grub import GrubBiosInstaller
+from bootc.deploy.install.loader_installer import LoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
+from bootc.deploy.install.request import ANY_UKI, InstallRefused, InstallRequest
 from bootc.formats import cmdline
 from bootc.formats.digest import DigestMismatch
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import BootType
 from bootc.fs.imageroot import ImageRoot
 from bootc.oci.source import open_source
 from support import images, pe
@@ -36,16 +41,23 @@ def look(
     *kargs: str,
     filesystem: Filesystem = Filesystem.EXT4,
     lenient: bool = False,
+    loader: LoaderInstaller | None = None,
+    boot_type: BootType | None = None,
+    disable_sealing: bool = False,
 ) -> None:
+    reference = ImageReference.parse(layout.reference())
+    request = InstallRequest(
+        source=reference, target=reference, boot_type=boot_type, disable_sealing=disable_sealing
+    )
     decisions = Decisions(
         machine="x86_64",
-        loader=SystemdBootInstaller(),
+        loader=loader or SystemdBootInstaller(),
         filesystem=filesystem,
         allow_missing_verity=lenient or not filesystem.supports_verity,
         kargs=kargs,
     )
-    with open_source(ImageReference.parse(layout.reference())) as source:
-        check_last_layer(decisions, source)
+    with open_source(reference) as source:
+        check_last_layer(request, decisions, source)
 
 
 @pytest.mark.parametrize("name", [UKI, f"./{UKI}", f"/{UKI}", "usr/lib/modules/6.12/a.efi"])
@@ -86,6 +98,26 @@ def test_a_tolerant_one_may_go_anywhere(tmp_path: Path) -> None:
 )
 def test_what_is_no_unified_kernel_image_is_left_to_the_pull(tmp_path: Path, last: bytes) -> None:
     look(images.single(tmp_path / "layout", BASE, last), "quiet", lenient=True)
+
+
+def test_a_loader_that_cannot_start_it(tmp_path: Path) -> None:
+    layout = images.single(tmp_path / "layout", BASE, layer(content=uki(optional=True)))
+    with pytest.raises(InstallRefused, match="unified kernel image") as caught:
+        look(layout, loader=GrubBiosInstaller())
+    assert "--boot-type bls" in caught.value.hint
+    look(layout, loader=GrubBiosInstaller(), boot_type=BootType.BLS)
+
+
+@pytest.mark.parametrize(
+    ("optional", "disable_sealing", "fails"),
+    [(True, False, False), (False, False, True), (False, True, False)],
+)
+def test_a_seal_that_is_to_be_taken_apart(
+    tmp_path: Path, optional: bool, disable_sealing: bool, fails: bool
+) -> None:
+    layout = images.single(tmp_path / "layout", BASE, layer(content=uki(optional=optional)))
+    with pytest.raises(CannotTakeApart, match="is sealed") if fails else nullcontext():
+        look(layout, "quiet", boot_type=BootType.BLS, disable_sealing=disable_sealing)
 
 
 def test_only_the_last_layer_is_read(tmp_path: Path) -> None:
@@ -142,6 +174,35 @@ def test_files_are_found_in_any_layer(
         assert find_in_image(source, [GRUB, "usr/bin/none"]) == found
 
 
+@pytest.mark.parametrize(
+    ("upper", "found"),
+    [
+        ((), {ANY_UKI}),
+        ((file("boot/EFI/Linux/.wh.6.12.efi"),), set()),
+        ((file("boot/EFI/.wh.Linux"),), set()),
+        ((directory("boot/EFI/Linux"), file("boot/EFI/Linux/.wh..wh..opq")), set()),
+        ((file("boot/EFI/Linux/.wh.old.efi"),), {ANY_UKI}),
+        ((file("boot/EFI/.wh.Linux"), file("usr/lib/modules/6.13/6.13.efi")), {ANY_UKI}),
+    ],
+)
+def test_any_unified_kernel_image_is_found(
+    tmp_path: Path, upper: tuple[images.Member, ...], found: set[str]
+) -> None:
+    layout = images.single(tmp_path / "layout", layer(), images.layer(*upper))
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        assert find_in_image(source, [ANY_UKI, GRUB]) == found
+
+
+def test_a_search_that_has_enough(tmp_path: Path) -> None:
+    layout = images.single(
+        tmp_path / "layout", images.layer(file("usr/b")), images.layer(file("usr/a"))
+    )
+    with open_source(ImageReference.parse(layout.reference())) as source:
+        layout.blob_path(str(source.layers[0].digest)).unlink()
+        wanted = ["usr/a", "usr/b"]
+        assert find_in_image(source, wanted, until=lambda found: "usr/a" in found) == {"usr/a"}
+
+
 def test_a_damaged_layer_is_not_an_image_without_files(tmp_path: Path) -> None:
     layout = images.single(tmp_path / "layout", images.layer(file(GRUB, b"x" * 900)))
     with open_source(ImageReference.parse(layout.reference())) as source:
@@ -155,4 +216,7 @@ def test_files_of_a_running_image_are_found(tmp_path: Path) -> None:
     (tmp_path / GRUB).parent.mkdir(parents=True)
     (tmp_path / GRUB).touch()
     with ImageRoot.open(str(tmp_path)) as root:
-        assert find_in_tree(root, [GRUB, "usr/bin/none"]) == {GRUB}
+        assert find_in_tree(root, [GRUB, "usr/bin/none", ANY_UKI]) == {GRUB}
+        (tmp_path / UKI).parent.mkdir(parents=True)
+        (tmp_path / UKI).touch()
+        assert find_in_tree(root, [GRUB, ANY_UKI]) == {GRUB, ANY_UKI}

@@ -99,15 +99,19 @@ def test_an_image_without_grub_is_refused_with_the_package(
     present: tuple[str, ...], packages: str | None
 ) -> None:
     if packages is None:
-        require_in_image(GrubBiosInstaller(), "x86_64", lambda paths: present)
+        require_in_image(GrubBiosInstaller(), "x86_64", lambda _: present, installs_itself=False)
         return
     with pytest.raises(InstallRefused, match="the image cannot install GRUB for BIOS") as caught:
-        require_in_image(GrubBiosInstaller(), "x86_64", lambda paths: present)
+        require_in_image(GrubBiosInstaller(), "x86_64", lambda _: present, installs_itself=False)
     assert f"build it with {packages}, or" in (caught.value.hint or "")
 
 
-def test_nothing_is_read_for_a_loader_that_needs_nothing() -> None:
-    require_in_image(SystemdBootInstaller(), "x86_64", pytest.fail)
+def test_systemd_boot_of_the_installing_system() -> None:
+    # Nothing is read if bootctl can take the program of another system.
+    require_in_image(SystemdBootInstaller(), "x86_64", pytest.fail, installs_itself=False)
+    with pytest.raises(InstallRefused, match="cannot install systemd-boot") as caught:
+        require_in_image(SystemdBootInstaller(), "x86_64", lambda _: (), installs_itself=True)
+    assert "build it with systemd-boot-efi" in (caught.value.hint or "")
 
 
 def test_grub_starts_no_unified_kernel_image() -> None:

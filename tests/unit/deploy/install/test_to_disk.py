@@ -33,9 +33,10 @@ PLAN = DiskPlan(
 def test_signatures_that_nobody_would_check_are_refused_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch, source: ImageReference, target: ImageReference
 ) -> None:
+    monkeypatch.setattr(to_disk, "check_disk", lambda *_: None)
     monkeypatch.setattr(to_disk, "plan_disk", lambda *_: PLAN)
     monkeypatch.setattr(to_disk, "read_config", lambda *_: None)
-    request = DiskRequest(device="/dev/none", source=source, target=target)
+    request = DiskRequest(device="/dev/none", source=source, target=target, bootloader="systemd")
     with pytest.raises(PolicyNotEnforced, match=f"cannot be enforced for {LAYOUT}"):
         to_disk.install_to_disk(request, pytest.fail)
 
@@ -45,6 +46,7 @@ def test_the_image_of_a_disk_is_for_other_machines(
     monkeypatch: pytest.MonkeyPatch, generic: bool
 ) -> None:
     seen: list[DiskRequest] = []
+    monkeypatch.setattr(to_disk, "check_disk", lambda *_: None)
     monkeypatch.setattr(to_disk, "plan_disk", lambda *_: PLAN)
     monkeypatch.setattr(to_disk, "read_config", lambda *_: None)
     monkeypatch.setattr(to_disk, "install", lambda request, *_: seen.append(request))
@@ -53,6 +55,7 @@ def test_the_image_of_a_disk_is_for_other_machines(
         device="/disk.img",
         source=LAYOUT,
         target=REGISTRY,
+        bootloader="systemd",
         via_loopback=True,
         generic_image=generic,
     )

@@ -10,10 +10,17 @@ from bootc.cli.options import Command, Context, Option
 if TYPE_CHECKING:
     from bootc.lint.model import Lint, LintFinding
 
+_OF_THE_MACHINE = (
+    "notice: this checks / of the running machine, which may take minutes; "
+    "--rootfs DIR checks the root of an image"
+)
+
 
 def run_lints(args: argparse.Namespace, context: Context) -> None:
     """Check the root of an image, or list the checks."""
     from bootc.cli.render.lint import SHOWN_ITEMS, counts_text, finding_text, lint_text
+    from bootc.deploy.host.boot_state import in_container
+    from bootc.events import Notice
     from bootc.fs.imageroot import ImageRoot
     from bootc.lint.run import lint, require_passed
     from bootc.lint.table import LINTS
@@ -27,7 +34,9 @@ def run_lints(args: argparse.Namespace, context: Context) -> None:
         context.write(finding_text(one, finding, limit))
 
     with ImageRoot.open(args.rootfs) as root:
-        counts = lint(root, tell, skip=args.skip)
+        if root.is_running and not in_container("/"):
+            context.sink(Notice(_OF_THE_MACHINE))
+        counts = lint(root, tell, skip=args.skip, sink=context.sink)
     context.write(counts_text(counts))
     require_passed(counts, fatal_warnings=args.fatal_warnings)
 
