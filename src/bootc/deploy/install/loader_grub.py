@@ -163,10 +163,11 @@ class GrubAnyInstaller(GrubUefiInstaller):
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return GRUB for one of the two."""
-        needs = grub_efi.needs(machine)
-        if machine in GrubBiosInstaller.machines:
-            needs += grub_bios.NEEDS
-        return (ImageNeed(tuple(path for need in needs for path in need.paths), needs[0].package),)
+        program = grub_efi.needs(machine)[0]
+        if machine not in GrubBiosInstaller.machines:
+            return (program,)
+        # The package of the boot code depends on that of the program that makes the core image.
+        return (ImageNeed((*program.paths, *grub_bios.NEEDS[0].paths), program.package),)
 
     def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the programs for UEFI, if the image has them."""

@@ -15,6 +15,7 @@ IMAGE = ImageReference("registry", "example.com/os:1")
 SYSTEMD = "usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed"
 SYSTEMD_ARM = "usr/lib/systemd/boot/efi/systemd-bootaa64.efi"
 GRUB = ("usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage")
+EFI_GRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 #: The loaders of each firmware, and no other.
 UEFI, BIOS, GENERIC = "UEFI", "BIOS", "generic image"
 
@@ -51,7 +52,10 @@ def choose(
         (UEFI, (ANY_UKI,), "none"),
         (GENERIC, (SYSTEMD, *GRUB), "systemd"),
         (GENERIC, GRUB, "grub"),
-        (GENERIC, (GRUB[0], ANY_UKI), "none"),
+        (GENERIC, (GRUB[1], ANY_UKI), "none"),
+        (GENERIC, (EFI_GRUB,), "grub"),
+        (UEFI, (EFI_GRUB, ANY_UKI), "grub"),
+        (UEFI, (*GRUB, ANY_UKI), "none"),
         (BIOS, (SYSTEMD, *GRUB), "grub"),
         (BIOS, (*GRUB, ANY_UKI), "grub"),
     ],
@@ -105,7 +109,7 @@ def test_a_named_loader_is_taken_unseen(asked: str | None, configured: str | Non
 
 def test_the_search_ends_with_the_first_of_the_list(tmp_path: Path) -> None:
     def find(paths: Collection[str], until: Callable[[Collection[str]], bool]) -> Collection[str]:
-        assert set(paths) >= {SYSTEMD, *GRUB, ANY_UKI}
+        assert set(paths) >= {SYSTEMD, GRUB[0], EFI_GRUB, ANY_UKI}
         assert not until({*GRUB, ANY_UKI})
         assert until({SYSTEMD})
         return {SYSTEMD}
