@@ -90,6 +90,8 @@ class UpdateMachine(RuleBasedStateMachine):
 
     scheme: Scheme
     age = V1_16_9
+    #: The model of the boot partitions.
+    room_type: Callable[[FakeMachine], Room] = Room
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +109,7 @@ class UpdateMachine(RuleBasedStateMachine):
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
         self.install_first()
         self.verbs = Verbs(self.machine, self.channels)
-        self.room = Room(self.machine)
+        self.room = self.room_type(self.machine)
         self.stack.enter_context(limited(*self.room.volumes))
         #: The ``/etc`` of every deployment in the menu.
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
@@ -599,11 +601,12 @@ def carried_out() -> Iterator[list[Step]]:
 
 def images_of(scheme: Scheme, age: Age) -> Images:
     """Return the images for the boot type of a scheme and an age, made once."""
-    key = scheme.boot_type, age
+    boot_type = BootType.UKI if scheme.boot_type.is_unified else BootType.BLS
+    key = boot_type, age
     if key not in _IMAGES:
         directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         _KEPT.append(directory)
-        _IMAGES[key] = Images(Path(directory.name), scheme.boot_type, age=age)
+        _IMAGES[key] = Images(Path(directory.name), boot_type, age=age)
     return _IMAGES[key]
 
 

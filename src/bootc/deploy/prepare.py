@@ -96,7 +96,8 @@ def pull_candidate(
         pulled = make_named_images(repository, pulled, resource, uki.images)
         if not (uki.images.optional or repository.secure):
             _require_verity(repository, pulled, uki.images)
-        boot_type, boot_digest, os_release = BootType.UKI, uki.boot_digest, uki.os_release
+        boot_type, boot_digest = system.boot.scheme.uki_type, uki.boot_digest
+        os_release = uki.os_release
         missing_verity_allowed = uki.images.optional
     else:
         boot_type = BootType.BLS
@@ -230,11 +231,12 @@ def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
             nothing on this machine can start the image.
     """
     dirs, boot_type = system.boot, candidate.origin.boot_type
-    if dirs.firmware is not None and boot_type is not BootType.UKI:
+    if dirs.scheme.only_unified and not boot_type.is_unified:
+        starter = "boot loader" if dirs.scheme.in_slots else "firmware"
         raise CannotCompose(
-            "the firmware of this machine starts only unified kernel images, "
+            f"the {starter} of this machine starts only unified kernel images, "
             "and the image has none",
-            hint="use an image with a unified kernel image, or install with a boot loader: "
+            hint="use an image with a unified kernel image, or install with another boot loader: "
             "bootc install",
         )
     if dirs.scheme.boot_type is boot_type:
