@@ -16,6 +16,7 @@ v4       11      renamed-demo  v3-plain with a third kernel set
 ``u2-two`` is u2 as version 9.2. Its unified kernel image names the image in both format versions.
 
 The family ``g`` has g1 and g2: v1 and v2 with GRUB, whose files come from ``tools/grub-tree``.
+The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -49,7 +50,7 @@ from bootc.oci.source import open_source
 from bootc.oci.trees import boot_tree, image_id_of
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
-from support import grubtree, initramfs, ukify
+from support import grubtree, initramfs, ukiboottree, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
 from testbed.demo_os import DemoOs
 
@@ -57,6 +58,8 @@ from testbed.demo_os import DemoOs
 TYPE1, UKI = "v", "u"
 #: The kernel and initramfs of the family v, and GRUB.
 GRUB = "g"
+#: The unified kernel images of the family u, and ukiboot.
+UKIBOOT = "a"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -119,6 +122,12 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         return {
             "g1": _Recipe("1", "debian-demo", members),
             "g2": _Recipe("9", "debian-demo", (*second, *members)),
+        }
+    if family == UKIBOOT:
+        members = ukiboottree.members()
+        return {
+            "a1": _Recipe("1", "debian-demo", members, uki=True),
+            "a2": _Recipe("9", "debian-demo", (*second, *members), uki=True),
         }
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")

@@ -11,7 +11,7 @@ from bootc.errors import Error
 if TYPE_CHECKING:
     from bootc.deploy.install.running_image import RunningImage
 
-_BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+_BOOTLOADERS = ("grub", "grub-cc", "systemd", "none", "ukiboot")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
 _REPLACE = ("wipe", "alongside")
 #: Where podman users mount the root of the host.
@@ -193,7 +193,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub on a machine with a BIOS, or none.",
+        "The boot loader: systemd, grub on a machine with a BIOS, none, or ukiboot.",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),

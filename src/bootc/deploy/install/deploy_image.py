@@ -35,7 +35,7 @@ from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType, Origin
+from bootc.formats.origin import Origin
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
@@ -103,7 +103,7 @@ def deploy_image(
                 booting, pulled.root, image, repository, request.generic_image
             )
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
-            origin = _origin(request, decisions, target, pulled, booting.boot_type, boot_digest)
+            origin = _origin(request, decisions, target, pulled, boot, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
@@ -164,12 +164,12 @@ def _origin(
     decisions: Decisions,
     target: BootTarget,
     pulled: Pulled,
-    boot_type: BootType,
+    boot: BootDirs,
     boot_digest: str,
 ) -> Origin:
     return Origin(
         image=request.target,
-        boot_type=boot_type,
+        boot_type=boot.scheme.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,
