@@ -38,6 +38,7 @@ class Row:
 SYSTEMD_BOOT = Row("systemd-boot, UEFI", "demo", ("systemd-boot-efi",))
 GRUB_BIOS = Row("GRUB, BIOS", "grub", ("grub-pc-bin",))
 NO_LOADER = Row("no loader, UEFI", "qemu", ("ovmf",))
+UKIBOOT = Row("ukiboot, UEFI", "ukiboot", ("ukiboot",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ CELLS = (
         often=True,
     ),
     Cell(NO_LOADER, Column.UKI, "test_no_loader.py::test_a_life_without_a_boot_loader[uki]"),
+    Cell(UKIBOOT, Column.UKI, "test_ukiboot.py::test_a_life_with_two_partitions"),
 )
 #: In a column where no cell is declared.
 IMPOSSIBLE = "\N{EN DASH}"
