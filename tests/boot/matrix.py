@@ -40,6 +40,7 @@ GRUB_UEFI = Row("GRUB, UEFI", "grub", ("grub-efi-amd64-signed", "shim-signed"))
 GRUB_BIOS = Row("GRUB, BIOS", "grub", ("grub-pc-bin",))
 TAKEN_APART = Row("UKI taken apart, GRUB, BIOS", "grub", ("grub-pc-bin",))
 NO_LOADER = Row("no loader, UEFI", "qemu", ("ovmf",))
+UKIBOOT = Row("ukiboot, UEFI", "ukiboot", ("ukiboot",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ CELLS = (
         "test_uki_in_parts.py::test_a_life_of_a_kernel_taken_apart",
     ),
     Cell(NO_LOADER, Column.UKI, "test_no_loader.py::test_a_life_without_a_boot_loader[uki]"),
+    Cell(UKIBOOT, Column.UKI, "test_ukiboot.py::test_a_life_with_two_partitions"),
 )
 #: In a column where no cell is declared.
 IMPOSSIBLE = "\N{EN DASH}"

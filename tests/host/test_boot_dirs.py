@@ -16,6 +16,7 @@ from bootc.boot.firmware_entries import PartitionPlace
 from bootc.boot.loader import Bootloader
 from bootc.boot.partitions import NotOnGpt, place_of
 from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.slot_partitions import Slots
 from bootc.deploy.host.view import BootNotFound, NoBootMenu, find_boot_dirs
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
@@ -43,7 +44,9 @@ def run(*argv: str, input: str | None = None) -> str:
 class Disk:
     """A disk with an ESP, a second partition and a root file system that is mounted."""
 
-    def __init__(self, stack: contextlib.ExitStack, path: Path, kind: str) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, path: Path, kind: str, *, root: int = 3
+    ) -> None:
         self.stack = stack
         self.root = path / "root"
         for name in ("boot", "sysroot"):
@@ -57,9 +60,9 @@ class Disk:
         run("partx", "--add", self.device)
         stack.callback(run, "partx", "--delete", self.device)
         run(f"mkfs.{partitions.ESP_FILESYSTEM}", f"{self.device}p1")
-        for number in (2, 3):
+        for number in (2, root):
             run("mkfs.ext4", "-q", f"{self.device}p{number}")
-        self.mount(3, "sysroot")
+        self.mount(root, "sysroot")
         self.physical = stack.enter_context(Dir.open(self.root / "sysroot"))
 
     def mount(self, number: int, name: str, options: str = "rw") -> Path:
@@ -166,7 +169,7 @@ def test_the_boot_partition_of_systemd_boot(
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        (Scheme(Bootloader.UKIBOOT, BootType.ABOOT), "this machine boots from A/B partitions"),
+        (Scheme(Bootloader.NONE, BootType.ABOOT), "this machine boots from A/B partitions"),
         (Scheme(Bootloader.UKIBOOT, BootType.UKI), "ukiboot started this machine without"),
     ],
 )
@@ -178,6 +181,26 @@ def test_machines_without_a_menu(tmp_path: Path, scheme: Scheme, message: str) -
     ):
         pass
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("missing", [None, "ukiboot_a", "ukibootctl"])
+def test_the_partitions_of_ukiboot(
+    stack: contextlib.ExitStack, tmp_path: Path, missing: str | None
+) -> None:
+    """The name and the type must match."""
+    slot, control = "df331e4d-be00-463f-b4a7-8b43e18fb53a", "fefd9070-346f-4c9a-85e6-17f07f922773"
+    rows = {"ukibootctl": control, "ukiboot_b": slot, "ukiboot_a": slot}
+    kinds = {name: LINUX if name == missing else kind for name, kind in rows.items()}
+    more = "".join(f'\nsize=1MiB, name="{name}", type={kind}' for name, kind in kinds.items())
+    disk = Disk(stack, tmp_path, f"{XBOOTLDR}{more}", root=6)
+    scheme = Scheme(Bootloader.UKIBOOT, BootType.ABOOT)
+    if missing is not None:
+        with pytest.raises(BootNotFound, match=f"no partition {missing} of ukiboot"):
+            disk.find(scheme)
+        return
+    dirs = disk.find(scheme)
+    assert dirs.slots == Slots(*(f"{disk.device}p{number}" for number in (5, 4, 3)))
+    assert dirs.menu is dirs.binaries is disk.physical
 
 
 def test_the_root_file_system_may_hold_the_menu(disk: Disk) -> None:

@@ -17,7 +17,7 @@ from bootc.boot import kernel_release
 from bootc.deploy.install import target_disk
 from bootc.deploy.install.checks_disk import plan_disk
 from bootc.deploy.install.filesystem import Filesystem, lacks_verity, make_esp, make_root
-from bootc.deploy.install.partition import create_partitions, mark_finished, read_table
+from bootc.deploy.install.partition import DiskSizes, create_partitions, mark_finished, read_table
 from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import (
     BlankUnlessKept,
@@ -77,7 +77,7 @@ def test_a_link_to_the_disk(disk: str, tmp_path: Path) -> None:
 
 
 def test_partitions_are_made_where_the_kernel_does_not_scan(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
 
     assert (layout.esp.node, layout.root.node) == (f"{disk}p2", f"{disk}p3")
     assert layout.esp.size_bytes == 1024 * MIB
@@ -93,12 +93,12 @@ def test_partitions_are_made_where_the_kernel_does_not_scan(disk: str) -> None:
 
 
 def test_the_size_of_the_root_is_what_was_asked_for(disk: str) -> None:
-    assert create_partitions(disk, "x86_64", 300).root.size_bytes == 300 * MIB
+    assert create_partitions(disk, "x86_64", DiskSizes(300)).root.size_bytes == 300 * MIB
 
 
 def test_nodes_of_an_older_table_are_not_taken_for_the_new_ones(disk: str) -> None:
-    create_partitions(disk, "aarch64", 500)
-    layout = create_partitions(disk, "x86_64", 300)
+    create_partitions(disk, "aarch64", DiskSizes(500))
+    layout = create_partitions(disk, "x86_64", DiskSizes(300))
     with open(layout.root.node, "rb") as node:
         assert node.seek(0, os.SEEK_END) == 300 * MIB
     with open(layout.esp.node, "rb") as node:
@@ -106,7 +106,7 @@ def test_nodes_of_an_older_table_are_not_taken_for_the_new_ones(disk: str) -> No
 
 
 def test_partitions_are_not_overwritten_unasked(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     mark_finished(disk, layout.root)
     # Found on the disk itself, also when the kernel has not been told of them.
     run("partx", "--delete", disk)
@@ -116,7 +116,7 @@ def test_partitions_are_not_overwritten_unasked(disk: str) -> None:
 
 
 def test_a_killed_installation_is_overwritten_unasked(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     assert check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
     run("partx", "--delete", disk)
@@ -125,7 +125,7 @@ def test_a_killed_installation_is_overwritten_unasked(disk: str) -> None:
 
 
 def test_a_partition_gets_its_name_while_it_is_mounted(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     with mounts.mounted(layout.root.node, "ext4"):
         mark_finished(disk, layout.root)
@@ -154,7 +154,7 @@ def test_a_mounted_disk_is_refused_even_with_wipe(disk: str) -> None:
 
 
 def test_a_disk_with_a_mounted_partition_is_refused(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     with (
         mounts.mounted(layout.root.node, "ext4"),
@@ -175,7 +175,7 @@ def test_a_disk_that_something_claims_is_refused(disk: str) -> None:
 
 def test_file_systems_are_made_as_asked(disk: str) -> None:
     require.tool("mkfs.fat")
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     fs_uuid = make_root(Filesystem.EXT4, layout.root.node)
     make_esp(layout.esp.node, layout.esp.sectors)
 
@@ -189,14 +189,14 @@ def test_file_systems_are_made_as_asked(disk: str) -> None:
 
 
 def test_old_contents_do_not_stop_a_file_system(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     again = make_root(Filesystem.EXT4, layout.root.node)
     assert f"UUID={again}" in run("blkid", "--probe", "--output", "export", layout.root.node)
 
 
 def test_wiping_leaves_a_blank_disk(disk: str) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
 
     wipe(inspect(disk))
@@ -204,12 +204,12 @@ def test_wiping_leaves_a_blank_disk(disk: str) -> None:
     assert signatures(disk) == []
     assert inspect(disk).partitions == ()
     check_may_be_written(inspect(disk), wipe=False, machine="x86_64")
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     assert signatures(layout.root.node) == []
 
 
 def test_wiping_waits_for_whoever_still_looks_at_a_partition(disk: str) -> None:
-    node = create_partitions(disk, "x86_64", None).root.node
+    node = create_partitions(disk, "x86_64", DiskSizes()).root.node
     held = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     release = threading.Timer(1.0, os.close, (held,))
     release.start()
@@ -221,7 +221,7 @@ def test_wiping_waits_for_whoever_still_looks_at_a_partition(disk: str) -> None:
 def test_wiping_gives_up_on_a_partition_that_stays_in_use(
     disk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = create_partitions(disk, "x86_64", None).root.node
+    node = create_partitions(disk, "x86_64", DiskSizes()).root.node
     monkeypatch.setattr(target_disk, "_FORGET_TIMEOUT_S", 0.5)
     with (
         open(node, "rb"),
@@ -237,7 +237,7 @@ def test_wiping_a_blank_disk(disk: str) -> None:
 
 
 def fail_after_formatting(disk: str, failure: type[BaseException]) -> None:
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     with mounts.mounted(layout.root.node, "ext4"):
         raise failure
@@ -259,13 +259,13 @@ HALF_AN_INSTALLATION = """
 import sys, time
 from bootc.deploy.install.target_disk import BlankUnlessKept, inspect
 from bootc.deploy.install.filesystem import Filesystem, make_root
-from bootc.deploy.install.partition import create_partitions
+from bootc.deploy.install.partition import DiskSizes, create_partitions
 from bootc.fs import interruption, mounts
 interruption.raise_when_interrupted()
 disk = sys.argv[1]
 mounts.private_mount_namespace()
 with BlankUnlessKept(inspect(disk), print):
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     make_root(Filesystem.EXT4, layout.root.node)
     with mounts.mounted(layout.root.node, "ext4"):
         print("half", flush=True)
@@ -290,7 +290,7 @@ def test_each_signal_leaves_a_blank_disk(disk: str, number: signal.Signals) -> N
 
 def keep_then_fail(disk: str, events: list[Event]) -> None:
     with BlankUnlessKept(inspect(disk), events.append) as kept:
-        create_partitions(disk, "x86_64", None)
+        create_partitions(disk, "x86_64", DiskSizes())
         kept.keep()
         raise RuntimeError
 
@@ -370,9 +370,9 @@ def test_a_kernel_that_cannot_mount_images_is_told_before_the_disk_is_touched(
 
 
 def test_uuid_of_the_table_is_fresh(disk: str) -> None:
-    create_partitions(disk, "x86_64", None)
+    create_partitions(disk, "x86_64", DiskSizes())
     first = uuid.UUID(run("sfdisk", "--disk-id", disk).strip())
-    create_partitions(disk, "x86_64", None)
+    create_partitions(disk, "x86_64", DiskSizes())
     assert uuid.UUID(run("sfdisk", "--disk-id", disk).strip()) != first
 
 

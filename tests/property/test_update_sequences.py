@@ -92,6 +92,8 @@ class UpdateMachine(RuleBasedStateMachine):
     age = V1_16_9
     #: The images have unified kernel images, and the machine boots them in parts.
     in_parts = False
+    #: The model of the boot partitions.
+    room_type: Callable[[FakeMachine], Room] = Room
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +111,7 @@ class UpdateMachine(RuleBasedStateMachine):
         self.machine = FakeMachine(root / "machine", self.scheme, self.images)
         self.install_first()
         self.verbs = Verbs(self.machine, self.channels)
-        self.room = Room(self.machine)
+        self.room = self.room_type(self.machine)
         self.stack.enter_context(limited(*self.room.volumes))
         #: The ``/etc`` of every deployment in the menu.
         self.etc = {self.machine.booted_id: dict(osimages.ALL[first].etc)}
@@ -611,7 +613,9 @@ def images_of(scheme: Scheme, age: Age, *, in_parts: bool = False) -> Images:
     if key not in _IMAGES:
         directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         _KEPT.append(directory)
-        boot_type = BootType.UKI if in_parts else scheme.boot_type
+        boot_type = BootType.BLS
+        if in_parts or scheme.boot_type.is_unified:
+            boot_type = BootType.UKI
         _IMAGES[key] = Images(Path(directory.name), boot_type, age=age, in_parts=in_parts)
     return _IMAGES[key]
 

@@ -24,6 +24,8 @@ GRUB_GENERATED = Scheme(Bootloader.GRUB, BootType.BLS, generated=True)
 GRUB_UKI = Scheme(Bootloader.GRUB, BootType.UKI)
 #: The firmware starts the unified kernel images.
 NONE_UKI = Scheme(Bootloader.NONE, BootType.UKI)
+#: ukiboot starts one of two partitions.
+UKIBOOT = Scheme(Bootloader.UKIBOOT, BootType.ABOOT)
 #: The loaders and the boot types with a boot menu.
 MENU_LOADERS = (Bootloader.GRUB, Bootloader.GRUB_CC, Bootloader.SYSTEMD)
 MENU_BOOT_TYPES = (BootType.BLS, BootType.UKI)
@@ -49,7 +51,7 @@ def item_of(
 ) -> NewItem:
     """Return a deployment that is new to the menu."""
     digest = deployment(number)
-    if scheme.boot_type is BootType.UKI:
+    if scheme.boot_type.is_unified:
         return new_item(scheme, digest, os_release)
     options = f"{karg} {composefs_karg(digest.hex, optional=False)}"
     return new_item(scheme, digest, os_release, options=options)

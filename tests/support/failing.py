@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from bootc.fs import atomic, removal
+from bootc.fs import atomic, rawdevice, removal
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 from bootc.kernel import efivars
@@ -34,6 +34,8 @@ _CALLS = (
     (removal, "_rmdir"),
     (efivars, "write_variable"),
     (efivars, "remove_variable"),
+    (rawdevice, "_write_block"),
+    (rawdevice, "_write_chunk"),
 )
 _DEAD = 77
 _CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bootc.boot.image_kernel import UkiFile, find_boot_resource
-from bootc.boot.kernels import BootResource, boot_digest_of, publish_resource
+from bootc.boot.kernels import BootResource, boot_digest_of, publish_resource, write_to_slot
 from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu import open_menu
 from bootc.boot.menu_compose import new_item
@@ -35,13 +35,14 @@ from bootc.deploy.host.statedir_lifecycle import create_state
 from bootc.deploy.host.status import compose_host
 from bootc.deploy.journal import Event as JournalEvent
 from bootc.deploy.journal import JournalMessage
+from bootc.deploy.refresh import refresh_menu
 from bootc.errors import Error
 from bootc.events import Message
 from bootc.formats import cmdline
 from bootc.formats.cmdline import composefs_karg
 from bootc.formats.digest import Digest
 from bootc.formats.erofs.reader import read_erofs
-from bootc.formats.origin import BootType, Origin, TakesApart, UkiRecord
+from bootc.formats.origin import Origin, TakesApart, UkiRecord
 from bootc.formats.osrelease import parse_os_release
 from bootc.formats.tree import External, Leaf
 from bootc.fs.dir import Dir
@@ -49,7 +50,7 @@ from bootc.oci.pull import pull
 from bootc.oci.source import open_source
 from bootc.repository import legacy
 from bootc.repository.repository import Repository
-from support import firmware, menureader
+from support import firmware, menureader, slots
 from support.failing import dies, killed
 from support.firmware import firmware_of
 from support.osimages import Channel, Images
@@ -131,8 +132,18 @@ class FakeMachine:
         self.esp = path / "esp"
         self.run = path / "run"
         self.menu_root = self.esp if scheme.menu_on_esp else self.physical / "boot"
-        self.binaries_root = self.esp if scheme.binaries_on_esp else self.menu_root
+        if scheme.in_slots:
+            self.menu_root = self.physical
+        self.binaries_root = (
+            self.menu_root
+            if scheme.in_slots
+            else self.esp
+            if scheme.binaries_on_esp
+            else self.menu_root
+        )
         self.entries = self.menu_root / scheme.entries
+        #: The slot that ukiboot started.
+        self.slot: str | None = None
         #: What the journal was told.
         self.told = Told()
 
@@ -143,6 +154,7 @@ class FakeMachine:
         shutil.copytree(self.path, path, symlinks=True)
         copy = FakeMachine(path, self.scheme, self.images)
         copy.booted = self.booted
+        copy.slot = self.slot
         return copy
 
     def install(self, channel: Channel) -> None:
@@ -162,8 +174,12 @@ class FakeMachine:
                 resource = take_apart(resource, objects, TakesApart.UNSEALED, sealed=False)
                 arguments = cmdline.join(resource.arguments)
                 record = UkiRecord(TakesApart.UNSEALED, arguments=arguments)
-            publish_resource(boot, image_id, resource, objects)
-            uki = self.scheme.boot_type is BootType.UKI
+            uki = self.scheme.boot_type.is_unified
+            if boot.slots is None:
+                publish_resource(boot, image_id, resource, objects)
+            else:
+                assert isinstance(resource, UkiFile)
+                write_to_slot(boot.slots.a, image_id, resource, objects)
             composefs = composefs_karg(image_id.hex, optional=True)
             options = f"{KARGS} {composefs} {channel.offered.kargs}".strip()
             item = new_item(
@@ -182,8 +198,11 @@ class FakeMachine:
             )
             etc = image_etc(objects, image_id)
             create_state(physical, etc, lambda c: objects.open(c.digest), image_id, origin)
-            open_menu(boot).write_staged([item])
-            open_menu(boot).commit(image_id)
+            if boot.slots is None:
+                open_menu(boot).write_staged([item])
+                open_menu(boot).commit(image_id)
+            else:
+                slots.put(self.path, (15, 7, 0), (0, 0, 0))
         self.start()
 
     def start(self) -> str:
@@ -193,12 +212,16 @@ class FakeMachine:
         default = self.menu()[0]
         self._count_boot(default.name)
         self.check_bootable(default)
+        if self.scheme.in_slots:
+            self.slot = slots.start(self.path)
         self.booted = BootedState(
             image_id=Digest.from_hex(default.image_id),
             missing_verity_allowed=True,
             loader=LoaderTraces(self.scheme.bootloader),
             cmdline=default.options,
         )
+        if self.scheme.in_slots:
+            self.command(refresh_menu)
         return default.image_id
 
     def shut_down(self) -> None:
@@ -335,6 +358,8 @@ class FakeMachine:
         """Return the entries of ours as the loader shows them; the first is started."""
         if self.scheme.bootloader is Bootloader.NONE:
             return self._started()
+        if self.scheme.in_slots:
+            return self._in_slots()
         shown = self._shown(self.entries)
         if self.scheme.menu_on_esp and self.scheme.bootloader.value == "systemd":
             keys = [menureader.keys(self.entries / entry.name) for entry in shown]
@@ -356,6 +381,16 @@ class FakeMachine:
             ids = [text.decode() for text in _PROGRAM_ID.findall(path.read_bytes())]
             if ids and not any(shown.image_id == ids[0] for shown in found):
                 found.append(Shown(title, ids[0], (path,), ""))
+        return found
+
+    def _in_slots(self) -> list[Shown]:
+        """Return what ukiboot would start."""
+        found = []
+        for name in slots.order(self.path):
+            path = self.path / "parts" / name
+            ids = [text.decode() for text in _PROGRAM_ID.findall(path.read_bytes())]
+            if ids:
+                found.append(Shown(f"slot {name}", ids[0], (path,), ""))
         return found
 
     def _shown(self, menu: Path) -> list[Shown]:
@@ -384,8 +419,14 @@ class FakeMachine:
     def check_bootable(self, shown: Shown) -> None:
         """Fail unless all is there that an entry needs to start a deployment."""
         image_id = shown.image_id
+        whole = self.images.kernels[image_id]
         kernels = tuple(path.read_bytes() for path in shown.files)
-        assert kernels == self.images.kernels[image_id], "the kernel is not whole"
+        if self.scheme.in_slots:
+            # The rest of a partition may have anything.
+            kernels = tuple(
+                data[: len(kernel)] for data, kernel in zip(kernels, whole, strict=True)
+            )
+        assert kernels == whole, "the kernel is not whole"
         link = self.physical / "composefs/images" / image_id
         assert link.exists(), "the image is not there"
         with (
@@ -474,7 +515,9 @@ class FakeMachine:
             if self.binaries_root != self.menu_root:
                 binaries = stack.enter_context(Dir.open(self.binaries_root))
             entries = firmware_of(self.path, self.scheme)
-            yield physical, repository, BootDirs(self.scheme, menu, binaries, firmware=entries)
+            parts = slots.slots_of(self.path, self.scheme, self.slot)
+            boot = BootDirs(self.scheme, menu, binaries, firmware=entries, slots=parts)
+            yield physical, repository, boot
 
     def _unattended(self, command: Command) -> Callable[[], None]:
         def work() -> None:

@@ -17,6 +17,7 @@ v4       11      renamed-demo  v3-plain with a third kernel set
 
 The families ``g`` and ``gu`` have g1 and g2, gu1 and gu2: v1 and v2 with GRUB, whose files come
 from ``tools/grub-tree``. Those of ``gu`` boot a unified kernel image.
+The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -50,7 +51,7 @@ from bootc.oci.source import open_source
 from bootc.oci.trees import boot_tree, image_id_of
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
-from support import grubtree, initramfs, ukify
+from support import grubtree, initramfs, ukiboottree, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
 from testbed.demo_os import DemoOs
 
@@ -58,6 +59,8 @@ from testbed.demo_os import DemoOs
 TYPE1, UKI = "v", "u"
 #: The kernel and initramfs of the family v, or a unified kernel image, and GRUB.
 GRUB, GRUB_UKI = "g", "gu"
+#: The unified kernel images of the family u, and ukiboot.
+UKIBOOT = "a"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -120,6 +123,12 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         return {
             f"{family}1": _Recipe("1", "debian-demo", members, uki=uki),
             f"{family}2": _Recipe("9", "debian-demo", (*second, *members), uki=uki),
+        }
+    if family == UKIBOOT:
+        members = ukiboottree.members()
+        return {
+            "a1": _Recipe("1", "debian-demo", members, uki=True),
+            "a2": _Recipe("9", "debian-demo", (*second, *members), uki=True),
         }
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")

@@ -31,6 +31,7 @@ RUN_BY = {
         "tools/grub-tree",
         "grub-efi-amd64-signed,",
     ),
+    "RUN apt-get update && apt-get install -y ukiboot": ("tools/ukiboot-tree", "sid ukiboot,"),
     "bootc container compute-composefs-digest --explain A B": (
         "tests/interop/test_readme_commands.py",
         "_, command = of_containers()",

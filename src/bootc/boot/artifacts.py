@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bootc.boot import scheme as schemes
 from bootc.boot.scheme import GLOBAL_ADDONS, UKIS, BootDirs
 from bootc.errors import doing, one_line
+from bootc.formats.digest import Digest
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
 from bootc.fs.visit import files_below
@@ -30,6 +31,8 @@ class ArtifactKind(enum.StrEnum):
     KERNEL = "kernel"
     #: A unified kernel image with its add-ons.
     UKI = "uki"
+    #: A unified kernel image that waits to be written to a partition of ukiboot.
+    PAYLOAD = "payload"
     #: A global add-on of unified kernel images.
     ADDON = "add-on"
     #: The remains of unified kernel images after an interruption.
@@ -68,6 +71,8 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
     Raises:
         OSError: a directory cannot be read.
     """
+    if dirs.slots is not None:
+        return _list_payloads(dirs)
     found: list[Artifact] = []
     with doing("Listing the kernels on the boot partition"):
         for name in _names(dirs.menu, dirs.scheme.kernels):
@@ -78,6 +83,21 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
         for name in names:
             if kind := _kind(name, names):
                 found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
+    return tuple(found)
+
+
+def _list_payloads(dirs: BootDirs) -> tuple[Artifact, ...]:
+    # Imported here: few machines have partitions of ukiboot.
+    from bootc.boot.slots import DEPLOYMENTS, payload_dir
+
+    found = []
+    with doing("Listing the kernels that wait for their partition"):
+        for name in _names(dirs.binaries, DEPLOYMENTS):
+            artifact = schemes.artifact_name(name)
+            if artifact == name:
+                path = payload_dir(Digest.from_hex(artifact))
+                if dirs.binaries.exists(path):
+                    found.append(_artifact(dirs.binaries, ArtifactKind.PAYLOAD, name, path))
     return tuple(found)
 
 

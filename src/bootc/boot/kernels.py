@@ -29,12 +29,13 @@ from bootc.boot.scheme import (
     global_addon_file,
     uki_file,
 )
-from bootc.boot.uki import check_names, inspect_uki
+from bootc.boot.slots import payload_path
+from bootc.boot.uki import UkiFacts, check_names, inspect_uki
 from bootc.boot.uki_parts import UkiParts
 from bootc.errors import doing
 from bootc.formats.digest import Digest
 from bootc.formats.pe import Uki
-from bootc.fs import atomic
+from bootc.fs import atomic, rawdevice
 from bootc.fs.atomic import write_stream
 
 #: What a deployment boots with: two files of the image, a unified kernel image, or its parts.
@@ -52,6 +53,9 @@ def publish_resource(
     Raises:
         Error, OSError: as :func:`publish_kernel` and :func:`publish_uki`.
     """
+    if dirs.slots is not None:
+        assert isinstance(resource, UkiFile), "ukiboot starts only unified kernel images"
+        return _publish_payload(dirs, deployment, resource, objects)
     if isinstance(resource, UkiFile):
         return publish_uki(dirs, deployment, resource, objects)
     return publish_kernel(dirs, deployment, resource, objects)
@@ -100,15 +104,48 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
         DamagedKernel: the stored content is not the content that the image names.
         OSError: reading or writing failed.
     """
-    facts = inspect_uki(uki, objects)
-    with doing(f"Reading {uki.path} of the image"):
-        check_names(facts.images, deployment)
+    facts = _inspected(deployment, uki, objects)
     name = uki_file(deployment.hex)
     with (
         doing(f"Writing the kernel to {dirs.binaries.path}/{UKIS}"),
         dirs.binaries.ensure_dir(UKIS) as directory,
     ):
         _write_addons(dirs, deployment, uki, objects)
+        write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
+        dirs.binaries.sync()
+    return facts.boot_digest
+
+
+def write_to_slot(node: str, deployment: Digest, uki: UkiFile, objects: ObjectSource) -> str:
+    """Write a unified kernel image to a partition of ukiboot, and return its boot digest.
+
+    Raises:
+        WrongUki, PeError, DamagedKernel: as :func:`publish_uki`.
+        NotOnDisk, OSError: writing failed.
+    """
+    facts = _inspected(deployment, uki, objects)
+    with doing(f"Writing the kernel to {node}"):
+        rawdevice.write_content(node, checked_chunks(uki.leaf, objects, uki.path))
+    return facts.boot_digest
+
+
+def _inspected(deployment: Digest, uki: UkiFile, objects: ObjectSource) -> UkiFacts:
+    facts = inspect_uki(uki, objects)
+    with doing(f"Reading {uki.path} of the image"):
+        check_names(facts.images, deployment)
+    return facts
+
+
+def _publish_payload(
+    dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: ObjectSource
+) -> str:
+    """Write a unified kernel image beside the state of its deployment, for the next shutdown."""
+    facts = _inspected(deployment, uki, objects)
+    parent, _, name = payload_path(deployment).rpartition("/")
+    with (
+        doing(f"Writing the kernel to {dirs.binaries.path}/{parent}"),
+        dirs.binaries.ensure_dir(parent) as directory,
+    ):
         write_stream(directory, name, checked_chunks(uki.leaf, objects, uki.path))
         dirs.binaries.sync()
     return facts.boot_digest

@@ -45,11 +45,6 @@ class Bootloader(enum.StrEnum):
     UKIBOOT = "ukiboot"
 
     @property
-    def has_menu(self) -> bool:
-        """Whether bootc keeps a boot menu for it on a file system."""
-        return self is not Bootloader.UKIBOOT
-
-    @property
     def sorts_by_key(self) -> bool:
         """Whether the key ``sort-key`` gives the order of entries, not the file name."""
         return self in (Bootloader.SYSTEMD, Bootloader.NONE)

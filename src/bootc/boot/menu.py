@@ -15,7 +15,7 @@ Every implementation promises:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bootc.boot import menu_read
@@ -97,6 +97,18 @@ class BootMenu(Protocol):
         """
         ...
 
+    def check_kernel(self, sizes: Mapping[str, int]) -> None:
+        """Check that the loader has a place for a new kernel, beside the boot partition.
+
+        Args:
+            sizes: The bytes of each of its files, by name.
+
+        Raises:
+            NoSpaceOnBoot: it does not fit.
+            Error, OSError: the place is unknown, or cannot be read.
+        """
+        ...
+
 
 def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     """Read the live menu of a machine, or its staged menu.
@@ -105,6 +117,10 @@ def read_menu(dirs: BootDirs, *, staged: bool) -> Menu:
     menu is complete, and for which deployment.
     """
     # Imported where needed: few machines have these menus, and bootc status has to be fast.
+    if dirs.slots is not None:
+        from bootc.boot.slots import read_live, read_staged
+
+        return read_staged(dirs, dirs.slots) if staged else read_live(dirs.slots)
     if dirs.firmware is not None and not staged:
         from bootc.boot.firmware_order import read_started
 
@@ -128,6 +144,10 @@ def open_menu(dirs: BootDirs) -> BootMenu:
         from bootc.boot.menu_firmware import FirmwareMenu
 
         return FirmwareMenu(dirs, dirs.firmware)
+    if dirs.slots is not None:
+        from bootc.boot.menu_ukiboot import SlotMenu
+
+        return SlotMenu(dirs, dirs.slots)
     from bootc.boot.menu_files import FilesMenu
 
     return FilesMenu(dirs)

@@ -40,6 +40,8 @@ from bootc.formats.osrelease import OsRelease
 
 #: The os id of an image that does not name one.
 _DEFAULT_OS_ID = "bootc"
+#: The partitions of ukiboot.
+_SLOTS = 2
 #: The first systemd-boot that knows the key ``uki``.
 _UKI_KEY_SYSTEMD = 258
 #: Middle part of the file name of rank 0 for GRUB. It has the same length for all ranks.
@@ -100,7 +102,7 @@ def new_item(
     Raises:
         CmdlineError: the arguments are longer than the kernel takes.
     """
-    assert (options is None) is (scheme.boot_type is BootType.UKI), "kernel arguments"
+    assert (options is None) is scheme.boot_type.is_unified, "kernel arguments"
     own = artifact or deployment.hex
     os_id = _UNFIT_FOR_ID.sub("_", os_release.id or _DEFAULT_OS_ID)[:_MAX_ID]
     version = os_release.version or deployment.hex
@@ -135,15 +137,20 @@ def compose_menu(
 ) -> tuple[tuple[str, bytes], ...]:
     """Return name and content of every file of the menu that boots these, the first by default.
 
+    The two partitions of ukiboot are no files.
+
     Raises:
-        CannotCompose: there is no deployment, one is there twice, or one needs another kind of
-            menu.
+        CannotCompose: there is no deployment, one is there twice, there are too many for two
+            partitions, or one needs another kind of menu.
         BlsError, GrubCfgError: an entry cannot be written as text, or GRUB cannot start it.
     """
     if not ordered:
         raise CannotCompose("a boot menu cannot be empty: nothing would boot")
     if len({item.deployment for item in ordered}) != len(ordered):
         raise CannotCompose("a boot menu cannot have a deployment twice")
+    if scheme.in_slots:
+        _check_slots(ordered)
+        return ()
     if scheme.menu_is_file:
         entries = [item.entry for item in ordered if isinstance(item.entry, grubcfg.MenuEntry)]
         _check_kind(scheme, ordered, len(entries))
@@ -226,6 +233,15 @@ def _line(parameters: Sequence[str]) -> str:
     if first.startswith('"') and equals and '"' not in key:
         first = f'{key}="{value}'
     return cmdline.join([first, *others])
+
+
+def _check_slots(ordered: Sequence[NewItem | Item]) -> None:
+    if len(ordered) > _SLOTS:
+        extra = ordered[-1].deployment
+        raise CannotCompose(
+            f"this machine boots from two partitions, and pinned deployments need another: {extra}",
+            hint=f"unpin it first: bootc unpin {extra}",
+        )
 
 
 def _check_kind(scheme: Scheme, ordered: Sequence[NewItem | Item], fitting: int) -> None:

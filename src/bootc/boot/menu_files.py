@@ -6,7 +6,7 @@ is the exchange of the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import menu_write
@@ -48,3 +48,6 @@ class FilesMenu:
     def copies_bytes(self, order: Sequence[NewItem | Item]) -> int:
         """Return 0: the loader needs the menu and the kernels only."""
         return 0
+
+    def check_kernel(self, sizes: Mapping[str, int]) -> None:
+        """Accept all kernels: the loader reads them from the boot partition."""

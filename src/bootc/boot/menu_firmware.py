@@ -11,7 +11,7 @@ commit point.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bootc.boot import menu_write
@@ -112,6 +112,9 @@ class FirmwareMenu:
         """Return the size of the next fallback, which exists beside the old one for a moment."""
         menu = [item.artifact for item in order]
         return sum(fallback_bytes(self.dirs, name, menu) for name in menu[1:2] if name)
+
+    def check_kernel(self, sizes: Mapping[str, int]) -> None:
+        """Accept all kernels: the firmware reads them from the boot partition."""
 
     @property
     def _files(self) -> FilesMenu:

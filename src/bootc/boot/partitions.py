@@ -137,6 +137,27 @@ def find_xbootldr(device: str) -> str | None:
         return None if found is None else found.path
 
 
+def find_named(device: str, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return the paths of partitions on the disks of ``device`` by their names in the table.
+
+    Args:
+        device: The block device of the root file system.
+        wanted: The types of the partitions in a GPT, by name. Type and name must both match, and
+            of several partitions the first counts.
+
+    Raises:
+        ToolMissing, CommandFailed: as :func:`find_esp`.
+    """
+    with doing(f"Looking for {', '.join(wanted)} beside {device}"):
+        found: dict[str, str] = {}
+        for kind in dict.fromkeys(wanted.values()):
+            for block in _of_type(_on_disks_of(device), {"gpt": {kind}}):
+                name = block.partition_name or _probed(block.path, "PART_ENTRY_NAME")
+                if name is not None and wanted.get(name) == kind:
+                    found.setdefault(name, block.path)
+        return found
+
+
 def filesystem_on(device: str) -> str:
     """Return the type of the file system on a device, from the content of the device.
 
@@ -230,7 +251,11 @@ def _number(path: str) -> int:
 
 def _probed_id(device: str) -> str | None:
     """Return the PARTUUID of a partition that udev has not looked at yet."""
-    tag = "PART_ENTRY_UUID"
+    return _probed(device, "PART_ENTRY_UUID")
+
+
+def _probed(device: str, tag: str) -> str | None:
+    """Return one value of a partition's row in the table."""
     argv = ["blkid", "--probe", "--match-tag", tag, "--output", "value", device]
     return process.run(argv, ok=(0, 2)).stdout.decode("ascii", "replace").strip() or None
 

@@ -11,6 +11,7 @@ the same, UKI      ESP: ``loader/entries/``                    ESP: ``EFI/Linux/
 none, UKI          ESP: ``loader/entries/`` (the record)       ESP: ``EFI/Linux/bootc/``
 grub               boot: ``loader/entries/``                   boot: ``<name>/``
 grub, UKI          boot: ``grub2/user.cfg``                    ESP: ``EFI/Linux/bootc/``
+ukiboot, A/B       the control block of the loader             two partitions
 =================  ==========================================  =========================
 
 A GRUB that does not read boot entries reads a menu that is generated from them: the file
@@ -18,7 +19,8 @@ A GRUB that does not read boot entries reads a menu that is generated from them:
 
 Without a boot loader the firmware starts the kernels, and ``BootOrder`` is the menu
 (:mod:`bootc.boot.firmware_order`). With systemd-boot an extended boot loader partition (XBOOTLDR)
-takes the place of the ESP.
+takes the place of the ESP. With ukiboot (:mod:`bootc.boot.slots`) a staged unified kernel image is
+on the physical root, in the state directory of its deployment.
 
 A kernel and its initramfs are the files ``vmlinuz`` and ``initrd`` in the directory
 ``bootc_composefs-<image id>``. A kernel that came in a unified kernel image may have the files
@@ -42,6 +44,7 @@ from bootc.fs.dir import Dir
 
 if TYPE_CHECKING:
     from bootc.boot.firmware_entries import Firmware
+    from bootc.boot.slot_partitions import Slots
 
 VMLINUZ = "vmlinuz"
 INITRD = "initrd"
@@ -91,7 +94,22 @@ class Scheme:
     @property
     def has_menu(self) -> bool:
         """Whether there is a boot menu. The other properties are for schemes with a menu."""
-        return self.bootloader.has_menu and self.boot_type is not BootType.ABOOT
+        return self.in_slots is (self.boot_type is BootType.ABOOT)
+
+    @property
+    def in_slots(self) -> bool:
+        """Whether the loader starts the content of one of two partitions."""
+        return self.bootloader is Bootloader.UKIBOOT
+
+    @property
+    def uki_type(self) -> BootType:
+        """The boot type of deployments with a unified kernel image."""
+        return BootType.ABOOT if self.in_slots else BootType.UKI
+
+    @property
+    def only_unified(self) -> bool:
+        """Whether only unified kernel images can be started."""
+        return self.bootloader in (Bootloader.NONE, Bootloader.UKIBOOT)
 
     @property
     def menu_on_esp(self) -> bool:
@@ -169,6 +187,8 @@ class BootDirs:
         programs: The root of the ESP with the programs of the boot loader; None if that is
             ``binaries``, or not needed.
         firmware: The boot entries of the firmware, if these are the menu.
+        slots: The partitions of ukiboot, if these have the kernels. ``menu`` and ``binaries`` are
+            the physical root.
     """
 
     scheme: Scheme
@@ -176,6 +196,12 @@ class BootDirs:
     binaries: Dir
     programs: Dir | None = None
     firmware: Firmware | None = None
+    slots: Slots | None = None
+
+    @property
+    def place(self) -> str:
+        """The file system of new kernels, for messages."""
+        return "the boot partition" if self.slots is None else "the root file system"
 
     def sync(self) -> None:
         """Write all changes to the disks, and return then."""

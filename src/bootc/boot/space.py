@@ -74,6 +74,7 @@ def plan_space(
     cluster_bytes: int,
     *,
     spare_clusters: int = SPARE_CLUSTERS,
+    where: str = "the boot partition",
 ) -> SpacePlan:
     """Decide what to remove for an update.
 
@@ -85,6 +86,7 @@ def plan_space(
         free_bytes: The free bytes of this file system.
         cluster_bytes: The size of its clusters. Each file takes whole clusters.
         spare_clusters: Clusters for directories and menus.
+        where: How errors name this file system.
 
     Raises:
         NoSpaceOnBoot: removing all unneeded artifacts does not make enough room.
@@ -95,7 +97,7 @@ def plan_space(
     evict, obtainable = _evict(existing, needed_names, required, free_bytes, cluster_bytes)
     if obtainable < required:
         kept = [artifact for artifact in existing if artifact.name in needed_names]
-        raise _no_space(sizes, required, free_bytes, obtainable, kept)
+        raise _no_space(where, sizes, required, free_bytes, obtainable, kept)
     return SpacePlan(evict, required)
 
 
@@ -169,13 +171,18 @@ def beside_menu(scheme: Scheme, artifacts: Sequence[Artifact]) -> tuple[Artifact
 
 
 def _no_space(
-    sizes: Mapping[str, int], required: int, free: int, obtainable: int, kept: Sequence[Artifact]
+    where: str,
+    sizes: Mapping[str, int],
+    required: int,
+    free: int,
+    obtainable: int,
+    kept: Sequence[Artifact],
 ) -> NoSpaceOnBoot:
     parts = (
         ", ".join(f"{name} {human_size(size)}" for name, size in sizes.items()) or "menu entries"
     )
     text = (
-        f"the boot partition has {human_size(free)} free, "
+        f"{where} has {human_size(free)} free, "
         f"but the update needs {human_size(required)} ({parts})"
     )
     if obtainable > free:

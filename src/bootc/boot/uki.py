@@ -126,7 +126,7 @@ def doubled_sections(uki: UkiFile, objects: ObjectSource) -> list[PeError]:
 
 
 def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsImages:
-    """Ensure that a UKI on the ESP boots ``deployment``, and return the images that it names.
+    """Ensure that an installed UKI boots ``deployment``, and return the images that it names.
 
     Another program may have written the UKI.
 
@@ -176,6 +176,12 @@ def _check_installed_addons(dirs: BootDirs, home: str) -> None:
 
 
 def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+    if dirs.slots is not None:
+        from bootc.boot.slots import program_path
+
+        node = program_path(dirs.slots, relpath)
+        if node is not None:
+            return open(node, "rb")
     return open(dirs.binaries.open_regular(relpath), "rb")
 
 

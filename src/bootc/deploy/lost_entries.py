@@ -38,6 +38,8 @@ def find_lost_kernel(
     origin, own = facts.origin(deployment), deployment.hex
     if origin is None:
         return None
+    if origin.boot_type is BootType.ABOOT:
+        return None  # It was in its partition only.
     if origin.boot_type is BootType.UKI:
         return own if _is_there(f"{schemes.UKIS}/{schemes.uki_file(own)}", artifacts) else None
     if origin.boot_digest is None:

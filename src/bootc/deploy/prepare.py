@@ -139,7 +139,9 @@ def _uki_candidate(
         if not (found.images.optional or repository.secure):
             _require_verity(repository, named, found.images)
         candidate = dataclasses.replace(candidate, missing_verity_allowed=found.images.optional)
-        return _with_origin(candidate, boot_type=BootType.UKI, boot_digest=found.boot_digest)
+        return _with_origin(
+            candidate, boot_type=system.boot.scheme.uki_type, boot_digest=found.boot_digest
+        )
     sealed = not found.images.optional
     parts = take_apart(uki, repository.objects, record.takes_apart, sealed=sealed)
     return _with_origin(
@@ -265,11 +267,12 @@ def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
             nothing on this machine can start the image.
     """
     dirs, boot_type = system.boot, candidate.origin.boot_type
-    if dirs.firmware is not None and boot_type is not BootType.UKI:
+    if dirs.scheme.only_unified and not boot_type.is_unified:
+        starter = "boot loader" if dirs.scheme.in_slots else "firmware"
         raise CannotCompose(
-            "the firmware of this machine starts only unified kernel images, "
+            f"the {starter} of this machine starts only unified kernel images, "
             "and the image has none",
-            hint="use an image with a unified kernel image, or install with a boot loader: "
+            hint="use an image with a unified kernel image, or install with another boot loader: "
             "bootc install",
         )
     if dirs.scheme.boot_type is boot_type:

@@ -15,7 +15,6 @@ from bootc.deploy.host.facts import Facts
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootType
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Protection:
 def booted_protection(facts: Facts) -> Protection:
     """Return the protection of the booted deployment."""
     return Protection(
-        unified=facts.scheme.boot_type is BootType.UKI,
+        unified=facts.scheme.boot_type.is_unified,
         strict=not facts.booted.missing_verity_allowed,
     )
 
@@ -45,7 +44,7 @@ def staged_losses(facts: Facts) -> list[str]:
     origin = None if staged is None else facts.origin(staged)
     if staged is None or origin is None:
         return []
-    unified = origin.boot_type is BootType.UKI
+    unified = origin.boot_type.is_unified
     optional = missing_verity_allowed(facts, staged)
     return losses(facts, Protection(unified, None if optional is None else not optional))
 

@@ -1,6 +1,7 @@
 """Refreshing the boot menu at each boot.
 
 Firmwares lose boot entries and add their own. bootc compares them with the menu that it recorded.
+ukiboot needs to be told that a slot has booted.
 """
 
 from __future__ import annotations

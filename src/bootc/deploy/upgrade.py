@@ -47,7 +47,6 @@ from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
 from bootc.deploy.protection import Protection, losses, notice
 from bootc.events import Message, Sink
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import BootType
 from bootc.oci import sigpolicy
 from bootc.oci.source import open_source
 
@@ -230,7 +229,7 @@ def _update_to(wanted: ImageSpec, update: _Update) -> bool:
 
 def _deploy(candidate: Candidate, update: _Update) -> bool:
     """Let a pulled image boot next; return whether another deployment than the booted one does."""
-    unified = candidate.origin.boot_type is BootType.UKI
+    unified = candidate.origin.boot_type.is_unified
     protection = Protection(unified, strict=not candidate.missing_verity_allowed)
     for loss in losses(update.facts, protection):
         update.say(notice(loss))

@@ -60,12 +60,18 @@ class OriginError(Error):
 class BootType(enum.StrEnum):
     """The way a deployment boots: by a Type #1 entry, or as a unified kernel image.
 
-    Deployments of upstream's ``aboot`` boot from one of two partitions, without a boot menu.
+    Deployments of upstream's ``aboot`` boot from one of two partitions: unified kernel images with
+    ukiboot, else Android boot images.
     """
 
     BLS = "bls"
     UKI = "uki"
     ABOOT = "aboot"
+
+    @property
+    def is_unified(self) -> bool:
+        """Whether the kernel brings its arguments with it."""
+        return self is not BootType.BLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from bootc.fs.process import CommandFailed, run_json
 from bootc.fs.toolreply import Record, run_for_record
 
 #: lsblk prints a tree only if NAME is among the columns.
-_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,PARTUUID,SIZE,RO,MODEL,SERIAL"
+_COLUMNS = "NAME,PATH,TYPE,PTTYPE,PARTTYPE,PARTUUID,PARTLABEL,SIZE,RO,MODEL,SERIAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Block:
         partition_table: The kind of table this partition is in: ``gpt``, ``dos``, …
         partition_type: The type in the table, or None if udev does not know it (yet).
         partition_id: The PARTUUID in lower case, if it is a partition and udev knows it.
+        partition_name: The name in the table, if it is a partition and udev knows it.
         is_last: Whether it is a leaf of the tree: for :func:`above`, no device depends on it; for
             :func:`below`, it depends on no device.
     """
@@ -44,6 +45,7 @@ class Block:
     partition_table: str | None
     partition_type: str | None
     partition_id: str | None
+    partition_name: str | None
     is_last: bool
 
 
@@ -114,5 +116,6 @@ def _block(record: Record, *, is_last: bool) -> Block:
         partition_table=record.optional_text("pttype"),
         partition_type=record.optional_text("parttype"),
         partition_id=(record.optional_text("partuuid") or "").lower() or None,
+        partition_name=record.optional_text("partlabel"),
         is_last=is_last,
     )

@@ -50,10 +50,10 @@ def test_a_device_and_what_is_made_of_it(commands: Commands) -> None:
     volume = DISK | {"path": "/dev/mapper/v", "type": "lvm"}
     answer(commands, DISK | {"children": [part | {"children": [volume]}, other]})
     assert lsblk.above("/dev/vda") == [
-        Block("/dev/vda", "disk", 4096, False, "QEMU", None, "gpt", None, None, False),
-        Block("/dev/vda1", "part", 4096, False, "QEMU", "'\r", "gpt", "X", "ab-c", False),
-        Block("/dev/vda2", "part", 4096, False, "QEMU", None, "gpt", None, None, True),
-        Block("/dev/mapper/v", "lvm", 4096, False, "QEMU", None, "gpt", None, None, True),
+        Block("/dev/vda", "disk", 4096, False, "QEMU", None, "gpt", None, None, None, False),
+        Block("/dev/vda1", "part", 4096, False, "QEMU", "'\r", "gpt", "X", "ab-c", None, False),
+        Block("/dev/vda2", "part", 4096, False, "QEMU", None, "gpt", None, None, None, True),
+        Block("/dev/mapper/v", "lvm", 4096, False, "QEMU", None, "gpt", None, None, None, True),
     ]
 
 

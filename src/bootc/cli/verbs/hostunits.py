@@ -40,7 +40,7 @@ def relabel_overlay_mountpoints(args: argparse.Namespace, context: Context) -> N
 
 
 def refresh_boot_menu(args: argparse.Namespace, context: Context) -> None:
-    """Give the firmware the boot entries that it has lost."""
+    """Give the firmware the boot entries that it has lost, or mark the slot of ukiboot."""
     from bootc.cli.session import open_host
     from bootc.deploy.refresh import refresh_menu
 
@@ -85,7 +85,7 @@ COMMANDS = (
     ),
     Command(
         name="refresh-boot-menu",
-        help="Write the boot entries that the firmware has lost, on a machine without boot loader.",
+        help="Write the boot entries that the firmware has lost, or mark the slot of ukiboot.",
         run=refresh_boot_menu,
     ),
     Command(

@@ -11,7 +11,7 @@ from bootc.errors import Error, UsageError
 if TYPE_CHECKING:
     from bootc.deploy.install.running_image import RunningImage
 
-_BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+_BOOTLOADERS = ("grub", "grub-cc", "systemd", "none", "ukiboot")
 _BOOT_TYPES = ("bls", "uki")
 _BOUND_IMAGES = ("stored", "pull", "skip")
 _BLOCK_SETUPS = ("direct", "tpm2-luks")
@@ -202,7 +202,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub or none (default: the image's).",
+        "The boot loader: systemd, grub, none or ukiboot (default: the image's).",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),

@@ -5,7 +5,8 @@ to be durable or removed.
 
 - ``bootc-sysusers-shadow-sync.service``, if there is a ``/etc/shadow``.
 - ``bootc-early-overlay-relabel.service``, if ``/``, ``/etc`` or ``/var`` is a writable overlay.
-- ``bootc-refresh-boot-menu.service``. Its conditions restrict it to machines without boot loader.
+- ``bootc-refresh-boot-menu.service``. Its conditions restrict it to machines without boot loader,
+  and those with ukiboot.
 - ``bootc-destructive-cleanup.service``, if the installer left its mark.
 - ``bootc-status-updated.path`` and ``bootc-status-updated-onboot.target``.
 

@@ -31,6 +31,7 @@ from bootc.deploy.host.boot_state import (
 )
 from bootc.deploy.host.services import Services, Systemd
 from bootc.deploy.host.view import (
+    booted_slot,
     find_boot_dirs,
     find_scheme,
     preferred_esps,
@@ -257,6 +258,7 @@ def _boot_dirs(
         root=root,
         esps=preferred_esps(physical, booted),
         writable=writable,
+        slot=booted_slot(booted),
     )
 
 

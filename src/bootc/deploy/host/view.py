@@ -10,7 +10,8 @@ GRUB's menu is in ``/sysroot/boot``, or on a file system of its own, which the c
 fstab mounts at ``/boot``, or which is not mounted. The search order: the file system at
 ``/boot`` (an automount is triggered) unless that is the ESP; ``/sysroot/boot`` if a menu is in
 it; the extended boot loader partition of the disk; ``/sysroot/boot``. systemd-boot's menu is on
-the extended boot loader partition beside the ESP, or on the ESP.
+the extended boot loader partition beside the ESP, or on the ESP. ukiboot's is in partitions of its
+own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
@@ -37,7 +39,12 @@ from bootc.repository import layout
 from bootc.repository.metadata import Metadata
 from bootc.repository.repository import NotARepository, Repository
 
+if TYPE_CHECKING:
+    from bootc.formats.ukiboot import Name
+
 _BOOT = "boot"
+#: What the add-ons of ukiboot append to the kernel command line.
+_SLOT_SUFFIX = "androidboot.slot_suffix="
 #: A directory from which GRUB reads a menu has at least one of these.
 _GRUB_SIGNS = ("loader/entries", "grub2", "grub")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -120,15 +127,31 @@ def preferred_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
     return tuple(found for found in (booted.loader.partition, recorded) if found)
 
 
+def booted_slot(booted: BootedState) -> Name | None:
+    """Return the slot that ukiboot started the system from, or None.
+
+    The add-on of the slot appends it to the kernel command line. Two different slots there name
+    neither.
+    """
+    from bootc.formats.ukiboot import Name
+
+    words = [word for word in booted.cmdline.split() if word.startswith(_SLOT_SUFFIX)]
+    if not words:
+        image = (booted.loader.stub_image or "").rpartition("/")[2].lower()
+        return next((name for name in Name if image == f"{name.label}.efi"), None)
+    named = {word.removeprefix(_SLOT_SUFFIX) for word in words}
+    return next((name for name in Name if named == {f"_{name.value}"}), None)
+
+
 def require_menu(scheme: Scheme) -> None:
     """Refuse a machine without a boot menu.
 
     Raises:
         NoBootMenu: it has none.
     """
-    if scheme.boot_type is BootType.ABOOT:
+    if scheme.boot_type is BootType.ABOOT and not scheme.in_slots:
         raise NoBootMenu(
-            "this machine boots from A/B partitions (boot_type aboot), "
+            "this machine boots from A/B partitions (boot_type aboot) without ukiboot, "
             "which this version does not change",
             hint="update it with the program that installed it",
         )
@@ -148,6 +171,7 @@ def find_boot_dirs(
     root: str = "/",
     esps: Sequence[str] = (),
     writable: bool = False,
+    slot: Name | None = None,
 ) -> Iterator[BootDirs]:
     """Yield the file systems of a scheme; the result's scheme says whether ``/boot`` is separate.
 
@@ -160,6 +184,7 @@ def find_boot_dirs(
         root: Where the system is mounted.
         esps: The result of :func:`preferred_esps`.
         writable: Open them for writing.
+        slot: The result of :func:`booted_slot`.
 
     Raises:
         NoBootMenu: the machine boots without a menu.
@@ -173,6 +198,9 @@ def find_boot_dirs(
             return
         if scheme.bootloader is Bootloader.NONE:
             yield _enter_firmware(stack, scheme, _esp_of(physical, esps), writable=writable)
+            return
+        if scheme.in_slots:
+            yield _find_slots(scheme, physical, slot)
             return
         if scheme.bootloader is not Bootloader.GRUB:
             esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
@@ -226,7 +254,8 @@ def _enter_boot(
     try:
         scheme = find_scheme(physical, booted)
         esps = preferred_esps(physical, booted)
-        return stack.enter_context(find_boot_dirs(physical, scheme, root=root, esps=esps))
+        found = find_boot_dirs(physical, scheme, root=root, esps=esps, slot=booted_slot(booted))
+        return stack.enter_context(found)
     except (Error, OSError) as exc:
         findings.append(unreadable("boot menu", exc))
         return None
@@ -309,6 +338,21 @@ def _enter_firmware(
     firmware = Firmware(partitions.place_of(esp))
     opened = _enter_esp(stack, esp, writable=writable)
     return BootDirs(scheme, opened, opened, firmware=firmware)
+
+
+def _find_slots(scheme: Scheme, physical: Dir, slot: Name | None) -> BootDirs:
+    """Find the partitions of ukiboot. Its other files are on the physical root."""
+    from bootc.boot.slot_partitions import Slots
+    from bootc.formats.ukiboot import CONTROL_NAME, CONTROL_TYPE, SLOT_TYPE, Name
+
+    wanted = {CONTROL_NAME: CONTROL_TYPE} | {name.label: SLOT_TYPE for name in Name}
+    device = partitions.backing_device(physical)
+    found = partitions.find_named(device, wanted)
+    for name in wanted:
+        if name not in found:
+            raise BootNotFound(f"no partition {name} of ukiboot is on the disk of {device}")
+    nodes = Slots(found[Name.A.label], found[Name.B.label], found[CONTROL_NAME], slot)
+    return BootDirs(scheme, physical, physical, slots=nodes)
 
 
 def _has_entries(scheme: Scheme, device: str) -> bool:

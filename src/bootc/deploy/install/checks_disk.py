@@ -8,7 +8,8 @@ from bootc.deploy.install import checks, filesystem, loaders, partition, target_
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.deploy.install.partition import MIB
+from bootc.deploy.install.loader_installer import LoaderInstaller
+from bootc.deploy.install.partition import MIB, DiskSizes
 from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import Device
 
@@ -23,18 +24,16 @@ class DiskPlan:
     Attributes:
         decisions: The choices that all installations have.
         device: The disk.
+        sizes: The sizes of the partitions.
         wipe: Whether data on it is overwritten.
         discoverable: Whether the machine finds its root partition by the partition's type.
-        root_size_mib: The size of the root partition, or None for the rest of the disk.
-        esp_size_mib: The size of the ESP, or None for a disk without it.
     """
 
     decisions: Decisions
     device: Device
+    sizes: DiskSizes
     wipe: bool = False
     discoverable: bool = False
-    root_size_mib: int | None = None
-    esp_size_mib: int | None = None
 
     def check_room(self, needed_mib: int) -> None:
         """Check that the root file system will have this size.
@@ -42,11 +41,11 @@ class DiskPlan:
         Raises:
             InstallRefused: it is smaller.
         """
-        if self.root_size_mib is not None:
-            what, have_mib = "the root partition", self.root_size_mib
+        if self.sizes.root_mib is not None:
+            what, have_mib = "the root partition", self.sizes.root_mib
         else:
             what, have_mib = self.device.path, self.device.size_bytes // MIB
-            needed_mib += partition.fixed_size_mib(self.decisions.machine, self.esp_size_mib)
+            needed_mib += partition.fixed_size_mib(self.decisions.machine, self.sizes)
         if have_mib < needed_mib:
             raise InstallRefused(
                 f"{what} is too small for the image: it has {have_mib} MiB, "
@@ -101,17 +100,19 @@ def plan_disk(request: DiskRequest, config: InstallConfig | None, machine: str) 
     esp_tools = (filesystem.ESP_TOOL,) if loader.needs_esp else ()
     checks.check_tools((*loader.tools, *esp_tools))
     disk, unfinished = check_disk(request, config, machine)
-    esp_size_mib = _esp_size_mib(disk, known) if loader.needs_esp else None
-    fixed_size_mib = partition.fixed_size_mib(machine, esp_size_mib)
-    _check_size(disk, fixed_size_mib, request.root_size_mib)
+    sizes = DiskSizes(
+        root_mib=request.root_size_mib,
+        esp_mib=_esp_size_mib(loader, disk, known) if loader.needs_esp else None,
+        raw=loader.raw_partitions(disk.size_bytes // MIB),
+    )
+    _check_size(disk, partition.fixed_size_mib(machine, sizes), request.root_size_mib)
     checks.check_kernel(decisions)
     return DiskPlan(
         decisions=decisions,
         device=disk,
         wipe=request.wipe or unfinished,
         discoverable=loaders.finds_root_by_type(loader, request, known),
-        root_size_mib=request.root_size_mib,
-        esp_size_mib=esp_size_mib,
+        sizes=sizes,
     )
 
 
@@ -138,8 +139,12 @@ def _choose_block_setup(request: DiskRequest, config: InstallConfig) -> None:
         )
 
 
-def _esp_size_mib(disk: Device, config: InstallConfig) -> int:
-    return config.esp_size_mib or partition.default_esp_size_mib(disk.size_bytes // MIB)
+def _esp_size_mib(loader: LoaderInstaller, disk: Device, config: InstallConfig) -> int:
+    if config.esp_size_mib is not None:
+        return config.esp_size_mib
+    if not loader.kernels_on_esp:
+        return partition.SMALL_ESP_SIZE_MIB
+    return partition.default_esp_size_mib(disk.size_bytes // MIB)
 
 
 def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) -> None:

@@ -38,7 +38,7 @@ _MAX_BYTES = 1 << 20
 FILESYSTEMS = ("xfs", "ext4", "btrfs")
 BLOCK_SETUPS = ("direct", "tpm2-luks")
 DEFAULT_BLOCK_SETUPS = ("direct",)
-BOOTLOADERS = ("grub", "grub-cc", "systemd", "none")
+BOOTLOADERS = ("grub", "grub-cc", "systemd", "none", "ukiboot")
 
 #: The one name of the directory with ``/var``; upstream's ostree backend has others.
 STATEROOT = "default"

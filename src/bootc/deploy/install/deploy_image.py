@@ -103,7 +103,7 @@ def deploy_image(
         with _mounted_image(repository, pulled.image_id) as image:
             deployment = NewDeployment(booting, pulled.root, image, repository, generic)
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
-            origin = _origin(request, decisions, target, pulled, booting, boot_digest)
+            origin = _origin(request, decisions, target, pulled, booting, boot, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
                 _lay_out_root(root)
                 create_var(root, image)
@@ -189,11 +189,12 @@ def _origin(
     target: BootTarget,
     pulled: Pulled,
     booting: Booting,
+    boot: BootDirs,
     boot_digest: str,
 ) -> Origin:
     return Origin(
         image=request.target,
-        boot_type=booting.boot_type,
+        boot_type=boot.scheme.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,

@@ -10,6 +10,7 @@ Nothing here writes to a file system or replays its journal: a boot loader does 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -102,7 +103,23 @@ def _target_on(
         esp=None if layout.esp is None else _opened_part(stack, path, layout.esp),
         esp_partition=layout.esp,
         bios_boot=layout.bios_boot,
+        raw=_attached_raw(stack, path, table),
     )
+
+
+def _attached_raw(
+    stack: ExitStack, path: str, table: tuple[Partition, ...]
+) -> dict[str, Partition]:
+    """Attach the partitions without a file system that a loader would start from."""
+    known = {(p.name, p.type) for loader in INSTALLERS for p in loader.raw_partitions(0)}
+    found = {}
+    for row in table:
+        if (row.name, row.type) in known:
+            part = loopback.attached(
+                path, offset=row.offset_bytes, size_bytes=row.size_bytes, read_only=True
+            )
+            found[row.name] = dataclasses.replace(row, node=stack.enter_context(part))
+    return found
 
 
 def _opened_part(stack: ExitStack, path: str, row: Partition) -> Dir | None:

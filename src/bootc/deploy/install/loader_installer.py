@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bootc.boot.kernels import BootResource
 from bootc.boot.scheme import BootDirs
 from bootc.deploy.install import installed_menu
-from bootc.deploy.install.partition import Partition
+from bootc.deploy.install.partition import Partition, RawPartition
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.events import Sink
 from bootc.formats.digest import Digest
@@ -60,6 +60,7 @@ class BootTarget:
         esp_uuid: The UUID of its file system.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
+        raw: The partitions of :meth:`LoaderInstaller.raw_partitions`, by name.
         xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
             None if there is none.
         root_kargs: The kernel arguments by which the initramfs finds and mounts the root file
@@ -78,6 +79,7 @@ class BootTarget:
     bios_boot: Partition | None = None
     xbootldr: Dir | None = None
     root_kargs: tuple[str, ...] = ("rw",)
+    raw: Mapping[str, Partition] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,10 @@ class LoaderInstaller(Protocol):
         """Whether the disk needs an EFI system partition."""
 
     @property
+    def kernels_on_esp(self) -> bool:
+        """Whether the EFI system partition needs room for kernels."""
+
+    @property
     def tells_partition(self) -> bool:
         """Whether the loader tells the system from which partition it was started.
 
@@ -183,6 +189,13 @@ class LoaderInstaller(Protocol):
     @property
     def kernel_place(self) -> str:
         """The place of the kernel, in messages."""
+
+    def raw_partitions(self, disk_size_mib: int) -> tuple[RawPartition, ...]:
+        """Return the partitions without a file system that the loader needs on a disk.
+
+        A loader that needs any cannot be installed to mounted file systems.
+        """
+        return ()
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return the files that the image must have, for a machine of this architecture."""

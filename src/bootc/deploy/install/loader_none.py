@@ -39,6 +39,7 @@ class NoLoaderInstaller(LoaderInstaller):
     firmwares = (FirmwareType.UEFI,)
     machines = ("x86_64", "aarch64")
     needs_esp = True
+    kernels_on_esp = True
     #: systemd-stub does.
     tells_partition = True
     kernel_place = "the EFI system partition"

@@ -51,6 +51,7 @@ class SystemdBootInstaller(LoaderInstaller):
     tools = ("bootctl",)
     machines = ("x86_64", "aarch64")
     needs_esp = True
+    kernels_on_esp = True
     tells_partition = True
     kernel_place = "the EFI system partition"
 

@@ -11,6 +11,7 @@ from bootc.deploy.install.loader_grub import GrubAnyInstaller, GrubBiosInstaller
 from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
+from bootc.deploy.install.loader_ukiboot import UkibootInstaller
 from bootc.deploy.install.request import InstallRefused, InstallRequest
 from bootc.printable import listed
 
@@ -23,6 +24,7 @@ INSTALLERS: tuple[LoaderInstaller, ...] = (
     GrubBiosInstaller(),
     GrubAnyInstaller(),
     NoLoaderInstaller(),
+    UkibootInstaller(),
 )
 
 

@@ -1,8 +1,9 @@
 """The partition table of a new installation, written by ``sfdisk``.
 
 A GPT with, in this order: a BIOS boot partition (x86_64; systemd-boot does not use it, but
-every bootc disk has it), the EFI system partition, and the root partition with the type that
-the Discoverable Partitions Specification has for this architecture.
+every bootc disk has it), the EFI system partition, partitions without a file system if the boot
+loader needs any, and the root partition with the type that the Discoverable Partitions
+Specification has for this architecture.
 
 The names of the device nodes come from the table itself, and the code waits for the nodes. If
 udev runs, it is asked to settle. If there is no udev, or if the kernel does not scan tables
@@ -17,7 +18,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bootc.errors import Error, doing
@@ -30,6 +31,8 @@ ESP_SIZE_MIB = 1024
 #: On disks of at least this size the ESP has room for many unified kernel images.
 LARGE_DISK_MIB = 16 << 10
 LARGE_ESP_SIZE_MIB = 2048
+#: An ESP with the programs of a boot loader only.
+SMALL_ESP_SIZE_MIB = 100
 #: The space for the table at both ends of the disk, and for alignment.
 TABLE_SIZE_MIB = 1
 #: Architectures whose firmware starts a boot loader from an ESP, and the size of the BIOS boot
@@ -92,12 +95,46 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class RawPartition:
+    """A partition without a file system that a boot loader needs: one name and type."""
+
+    name: str
+    type: str
+    size_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSizes:
+    """The sizes of the partitions of a new table, in MiB.
+
+    Attributes:
+        root_mib: The root partition, or None for the rest of the disk.
+        esp_mib: The EFI system partition, or None for a disk without it.
+        raw: The partitions of the boot loader.
+    """
+
+    root_mib: int | None = None
+    esp_mib: int | None = ESP_SIZE_MIB
+    raw: tuple[RawPartition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TargetPartitions:
-    """The partitions an installation writes to; None for a partition that the disk lacks."""
+    """The partitions an installation writes to; None for a partition that the disk lacks.
+
+    ``raw`` has the partitions without a file system, by their names.
+    """
 
     root: Partition
     esp: Partition | None = None
     bios_boot: Partition | None = None
+    raw: Mapping[str, Partition] = field(default_factory=dict)
+
+    @property
+    def all(self) -> tuple[Partition, ...]:
+        """All of them."""
+        known = (self.bios_boot, self.esp, *self.raw.values(), self.root)
+        return tuple(part for part in known if part is not None)
 
 
 def parse_size(text: str) -> int:
@@ -130,28 +167,23 @@ def default_esp_size_mib(disk_size_mib: int) -> int:
     return ESP_SIZE_MIB if disk_size_mib < LARGE_DISK_MIB else LARGE_ESP_SIZE_MIB
 
 
-def fixed_size_mib(machine: str, esp_size_mib: int | None = ESP_SIZE_MIB) -> int:
+def fixed_size_mib(machine: str, sizes: DiskSizes) -> int:
     """Return how much of a disk the other partitions and the table take, in MiB.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
     """
-    return _bios_boot_size_mib(machine) + (esp_size_mib or 0) + 2 * TABLE_SIZE_MIB
+    raw_mib = sum(part.size_mib for part in sizes.raw)
+    return _bios_boot_size_mib(machine) + (sizes.esp_mib or 0) + raw_mib + 2 * TABLE_SIZE_MIB
 
 
-def sfdisk_script(
-    machine: str,
-    label_id: uuid.UUID,
-    root_size_mib: int | None,
-    esp_size_mib: int | None = ESP_SIZE_MIB,
-) -> str:
+def sfdisk_script(machine: str, label_id: uuid.UUID, sizes: DiskSizes) -> str:
     """Return the input for ``sfdisk``. Its table is one of an unfinished installation.
 
     Args:
         machine: The architecture of this machine.
         label_id: The GUID of the disk.
-        root_size_mib: The size of the root partition, or None for the rest of the disk.
-        esp_size_mib: The size of the EFI system partition, or None for a disk without it.
+        sizes: The sizes of the partitions.
 
     Raises:
         UnsupportedMachine: there is no layout for ``machine``.
@@ -162,19 +194,15 @@ def sfdisk_script(
             f"size={bios_boot_size_mib}MiB, bootable, "
             f'type={dps.BIOS_BOOT.upper()}, name="BIOS-BOOT"'
         )
-    if esp_size_mib is not None:
-        lines.append(f'size={esp_size_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
-    size = "" if root_size_mib is None else f"size={root_size_mib}MiB, "
+    if sizes.esp_mib is not None:
+        lines.append(f'size={sizes.esp_mib}MiB, type={dps.ESP}, name="EFI-SYSTEM"')
+    lines += [f'size={raw.size_mib}MiB, type={raw.type}, name="{raw.name}"' for raw in sizes.raw]
+    size = "" if sizes.root_mib is None else f"size={sizes.root_mib}MiB, "
     lines.append(f'{size}type={dps.root_type(machine)}, name="{_UNFINISHED}"')
     return "".join(f"{line}\n" for line in lines)
 
 
-def create_table(
-    path: str,
-    machine: str,
-    root_size_mib: int | None,
-    esp_size_mib: int | None = ESP_SIZE_MIB,
-) -> TargetPartitions:
+def create_table(path: str, machine: str, sizes: DiskSizes) -> TargetPartitions:
     """Write a new partition table to a disk, or to the file of a disk image.
 
     The arguments are those of :func:`sfdisk_script`.
@@ -184,28 +212,23 @@ def create_table(
         PartitioningFailed: a partition is missing.
         CommandFailed: sfdisk refused.
     """
-    script = sfdisk_script(machine, uuid.uuid4(), root_size_mib, esp_size_mib)
+    script = sfdisk_script(machine, uuid.uuid4(), sizes)
     with doing(f"Partitioning {path}"):
         # Old signatures in the same place would make the new partitions look used.
         argv = ["sfdisk", "--wipe=always", "--wipe-partitions=always", path]
         process.run(argv, input=script.encode())
-        return find_layout(read_table(path), machine, with_esp=esp_size_mib is not None)
+        with_esp = sizes.esp_mib is not None
+        return find_layout(read_table(path), machine, with_esp=with_esp, raw=sizes.raw)
 
 
-def create_partitions(
-    device: str,
-    machine: str,
-    root_size_mib: int | None,
-    esp_size_mib: int | None = ESP_SIZE_MIB,
-) -> TargetPartitions:
+def create_partitions(device: str, machine: str, sizes: DiskSizes) -> TargetPartitions:
     """Write a new partition table to a disk, and wait for its partitions.
 
     Arguments and errors are those of :func:`create_table`.
     """
-    layout = create_table(device, machine, root_size_mib, esp_size_mib)
+    layout = create_table(device, machine, sizes)
     with doing(f"Partitioning {device}"):
-        made = (layout.bios_boot, layout.esp, layout.root)
-        _wait_for_nodes(device, tuple(part for part in made if part is not None))
+        _wait_for_nodes(device, layout.all)
     return layout
 
 
@@ -258,7 +281,11 @@ def _number(node: str) -> int:
 
 
 def find_layout(
-    table: tuple[Partition, ...], machine: str, *, with_esp: bool = True
+    table: tuple[Partition, ...],
+    machine: str,
+    *,
+    with_esp: bool = True,
+    raw: Sequence[RawPartition] = (),
 ) -> TargetPartitions:
     """Find the partitions of an installation in a table that was just written.
 
@@ -266,11 +293,13 @@ def find_layout(
         PartitioningFailed: one of them is missing.
     """
     by_type = {partition.type: partition for partition in table}
+    by_name = {(partition.name, partition.type): partition for partition in table}
     try:
         return TargetPartitions(
             root=by_type[dps.root_type(machine)],
             esp=by_type[dps.ESP] if with_esp else None,
             bios_boot=by_type.get(dps.BIOS_BOOT),
+            raw={part.name: by_name[part.name, part.type] for part in raw},
         )
     except KeyError as exc:
         raise PartitioningFailed(f"the new table has no partition of type {exc.args[0]}") from exc

@@ -96,9 +96,11 @@ class DiskDestination:
     def steps(self) -> Sequence[str]:
         """The steps up to the mounted file systems."""
         plan, path = self._plan, self._plan.device.path
-        root_size = "the rest" if plan.root_size_mib is None else f"{plan.root_size_mib} MiB"
-        esp = [] if plan.esp_size_mib is None else [f"EFI-SYSTEM {plan.esp_size_mib} MiB"]
-        table = ", ".join([*esp, f"root {root_size}"])
+        sizes = plan.sizes
+        root_size = "the rest" if sizes.root_mib is None else f"{sizes.root_mib} MiB"
+        esp = [] if sizes.esp_mib is None else [f"EFI-SYSTEM {sizes.esp_mib} MiB"]
+        raw = [f"{part.name} {part.size_mib} MiB" for part in sizes.raw]
+        table = ", ".join([*esp, *raw, f"root {root_size}"])
         formats = [f"{plan.decisions.filesystem} on root"]
         return (
             *([f"Wipe {path}"] if plan.wipe else []),
@@ -136,21 +138,22 @@ class DiskDestination:
 def _partitioned(stack: ExitStack, plan: DiskPlan) -> tuple[str, TargetPartitions]:
     """Return the node of the disk, and its new partitions with their nodes."""
     path, machine = plan.device.path, plan.decisions.machine
-    sizes = plan.root_size_mib, plan.esp_size_mib
     if not plan.device.is_file:
-        return path, partition.create_partitions(path, machine, *sizes)
-    layout = partition.create_table(path, machine, *sizes)
+        return path, partition.create_partitions(path, machine, plan.sizes)
+    layout = partition.create_table(path, machine, plan.sizes)
 
-    def node_of(part: Partition | None) -> Partition | None:
-        if part is None:
-            return None
+    def node_of(part: Partition) -> Partition:
         node = loopback.attached(path, offset=part.offset_bytes, size_bytes=part.size_bytes)
         return dataclasses.replace(part, node=stack.enter_context(node))
 
     root = node_of(layout.root)
-    assert root is not None, "the argument is not None"
     disk = stack.enter_context(loopback.attached(path))
-    return disk, TargetPartitions(root, node_of(layout.esp), node_of(layout.bios_boot))
+    return disk, TargetPartitions(
+        root,
+        None if layout.esp is None else node_of(layout.esp),
+        None if layout.bios_boot is None else node_of(layout.bios_boot),
+        {name: node_of(part) for name, part in layout.raw.items()},
+    )
 
 
 def _mounted(
@@ -175,6 +178,7 @@ def _mounted(
         esp_uuid=esp_uuid,
         esp_partition=layout.esp,
         bios_boot=layout.bios_boot,
+        raw=layout.raw,
     )
 
 

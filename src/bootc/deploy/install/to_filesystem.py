@@ -119,6 +119,11 @@ def plan_filesystem(
     """
     checks.require_root()
     loader = choose_loader(request, config)
+    if loader.raw_partitions(0):
+        raise InstallRefused(
+            f"{loader.title} starts from partitions of its own, and to-filesystem makes none",
+            hint="use bootc install to-disk, or another --bootloader",
+        )
     checks.check_tools((*loader.tools, *_TOOLS))
     found = find_filesystems(request.root, loader)
     decisions = checks.decide(request, config, machine, found.filesystem)

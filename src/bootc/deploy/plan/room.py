@@ -65,6 +65,8 @@ def room_for_update(
         NoSpaceOnBoot: there is not enough space.
         OSError: the boot partition cannot be read.
     """
+    if sizes is not None:
+        open_menu(dirs).check_kernel(sizes)
     artifacts = list_artifacts(dirs)
     kept = kept_kernels(dirs, facts, artifacts, staged=False)
     if shared is not None:
@@ -78,7 +80,9 @@ def room_for_update(
     menu_clusters = staging_clusters(dirs, compose_menu(dirs.scheme, order), cluster)
     spare = max(SPARE_CLUSTERS, menu_clusters + _DIRECTORIES)
     spare += -(-open_menu(dirs).copies_bytes(order) // cluster)
-    return plan_space(here, kept, sizes, free, cluster, spare_clusters=spare).evict
+    return plan_space(
+        here, kept, sizes, free, cluster, spare_clusters=spare, where=dirs.place
+    ).evict
 
 
 def with_room(system: HostAccess, facts: Facts, plan: Plan) -> Plan:

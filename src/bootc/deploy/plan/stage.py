@@ -80,9 +80,11 @@ def plan_stage(facts: Facts, new: NewDeployment, *, locked: bool) -> Plan:
     if deployment in facts.states or deployment in facts.illegible_states:
         # An interrupted or failed attempt left it, or a clean-up could not remove it.
         steps.append(SetStateAside(deployment))
+    # The state first: ukiboot's kernel waits in its directory.
+    steps.append(CreateState(deployment, new.origin))
     if new.kernel_size_bytes is not None:
         steps.append(WriteKernel(deployment, new.kernel_size_bytes))
-    steps += [CreateState(deployment, new.origin), StartFinalizer()]
+    steps.append(StartFinalizer())
     if facts.booted.staged is not None and Withdraw() not in steps:
         steps.append(Withdraw())
     steps.append(WriteStagedMenu((new.item, *new.beside, *kept_items(facts))))

@@ -14,6 +14,7 @@ from bootc.deploy.host.gather import gather
 from bootc.deploy.host.status import compose_host
 from bootc.deploy.host.view import (
     NoBootMenu,
+    booted_slot,
     find_scheme,
     open_partial_view,
     preferred_esps,
@@ -73,24 +74,41 @@ def test_the_esp_of_a_machine(tmp_path: Path) -> None:
         assert preferred_esps(physical, started) == (STICK, ESP)
 
 
-@pytest.mark.parametrize("recorded", [None, "ukiboot", "none"])
-def test_status_of_a_machine_with_two_partitions(tmp_path: Path, recorded: str | None) -> None:
+def test_status_of_a_machine_with_android_boot(tmp_path: Path) -> None:
     system = FakeSysroot(tmp_path)
-    record = BootRecord(recorded)
+    record = BootRecord("none")
     system.add_state(A, dataclasses.replace(ORIGIN, boot_type=BootType.ABOOT, record=record))
-    state = booted(LoaderTraces(None, "EFI/BOOT/ukiboot_a.efi"))
+    state = booted(LoaderTraces())
     (tmp_path / "sysroot/sysroot").symlink_to(".")
     with open_partial_view(state, root=str(system.physical)) as view:
         assert view.boot is None
         # Without /sys there is another finding: the device of the disk is unknown.
         (finding,) = (found for found in view.findings if found.subject == "boot menu")
         host = compose_host(gather(view))
-    assert "A/B partitions (boot_type aboot), which this version does not change" in finding.text
+    assert "A/B partitions (boot_type aboot) without ukiboot, which" in finding.text
     shown = host.status.booted
     assert shown is not None
     composefs = shown.composefs.to_json()
     assert composefs["bootType"] == "Aboot"
-    assert composefs["bootloader"] == (recorded or "ukiboot")
+    assert composefs["bootloader"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "image", "slot"),
+    [
+        ("rw androidboot.slot_suffix=_a", None, "a"),
+        ("androidboot.slot_suffix=_b rw", "EFI/BOOT/ukiboot_a.efi", "b"),
+        ("androidboot.slot_suffix=_b androidboot.slot_suffix=_b", None, "b"),
+        ("androidboot.slot_suffix=_b androidboot.slot_suffix=_a", None, None),
+        ("androidboot.slot_suffix=_c", "EFI/BOOT/ukiboot_a.efi", None),
+        ("rw", "/EFI/BOOT/UKIBOOT_B.EFI", "b"),
+        ("rw", "/EFI/BOOT/other.efi", None),
+        ("rw", None, None),
+    ],
+)
+def test_the_slot_that_runs(cmdline: str, image: str | None, slot: str | None) -> None:
+    state = dataclasses.replace(booted(LoaderTraces(None, image)), cmdline=cmdline)
+    assert booted_slot(state) == slot
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bootc.deploy.install.checks_disk import DiskPlan, plan_disk
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.filesystem import Filesystem, UnknownFilesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
-from bootc.deploy.install.partition import UnsupportedMachine
+from bootc.deploy.install.partition import DiskSizes, UnsupportedMachine
 from bootc.deploy.install.request import DiskRequest, InstallRefused
 from bootc.deploy.install.target_disk import Device
 from bootc.errors import Error, one_line
@@ -72,7 +72,7 @@ def test_the_size_of_the_esp(
     monkeypatch.setattr(target_disk, "check_may_be_written", lambda *args, **options: False)
     monkeypatch.setattr(checks, "check_kernel", lambda decisions: None)
     wanted = InstallConfig(esp_size_mib=config)
-    assert plan_disk(ask(tmp_path), wanted, "x86_64").esp_size_mib == esp_mib
+    assert plan_disk(ask(tmp_path), wanted, "x86_64").sizes.esp_mib == esp_mib
     with refused("/dev/x is too small"):
         plan_disk(ask(tmp_path), InstallConfig(esp_size_mib=disk_gib << 10), "x86_64")
 
@@ -236,7 +236,7 @@ def test_unknown_file_system_names_the_known(tmp_path: Path) -> None:
 def plan(size_mib: int = 8192, root_size_mib: int | None = None) -> DiskPlan:
     decisions = Decisions("x86_64", SystemdBootInstaller(), Filesystem.EXT4, False, ())
     disk = Device("/dev/vda", "disk", size_mib << 20, False, None, None, ())
-    return DiskPlan(decisions, disk, root_size_mib=root_size_mib, esp_size_mib=1024)
+    return DiskPlan(decisions, disk, DiskSizes(root_size_mib, 1024))
 
 
 @pytest.mark.parametrize(

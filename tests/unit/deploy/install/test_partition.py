@@ -8,6 +8,7 @@ import pytest
 
 from bootc.deploy.install import partition
 from bootc.deploy.install.partition import (
+    DiskSizes,
     Partition,
     PartitioningFailed,
     UnsupportedMachine,
@@ -29,7 +30,7 @@ MIB = 1 << 20
 
 
 def test_the_script_on_x86_64() -> None:
-    assert sfdisk_script("x86_64", LABEL, None) == (
+    assert sfdisk_script("x86_64", LABEL, DiskSizes()) == (
         "label: gpt\n"
         "label-id: 0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0\n"
         "size=1MiB, bootable, type=21686148-6449-6E6F-744E-656564454649, "
@@ -40,7 +41,7 @@ def test_the_script_on_x86_64() -> None:
 
 
 def test_the_script_on_aarch64_with_a_size() -> None:
-    assert sfdisk_script("aarch64", LABEL, 10240) == (
+    assert sfdisk_script("aarch64", LABEL, DiskSizes(10240)) == (
         "label: gpt\n"
         "label-id: 0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0\n"
         'size=1024MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b, name="EFI-SYSTEM"\n'
@@ -51,15 +52,15 @@ def test_the_script_on_aarch64_with_a_size() -> None:
 @pytest.mark.parametrize("machine", ["s390x", "ppc64le", "riscv64", "i686", ""])
 def test_machines_without_systemd_boot_or_layout(machine: str) -> None:
     with pytest.raises(UnsupportedMachine, match=f"^Unsupported architecture: {machine}$"):
-        sfdisk_script(machine, LABEL, None)
+        sfdisk_script(machine, LABEL, DiskSizes())
     with pytest.raises(UnsupportedMachine):
-        fixed_size_mib(machine)
+        fixed_size_mib(machine, DiskSizes())
 
 
 def test_what_is_not_for_the_root() -> None:
-    assert fixed_size_mib("x86_64") == 1 + 1024 + 2
-    assert fixed_size_mib("aarch64") == 1024 + 2
-    assert fixed_size_mib("x86_64", 300) == 1 + 300 + 2
+    assert fixed_size_mib("x86_64", DiskSizes()) == 1 + 1024 + 2
+    assert fixed_size_mib("aarch64", DiskSizes()) == 1024 + 2
+    assert fixed_size_mib("x86_64", DiskSizes(esp_mib=300)) == 1 + 300 + 2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_what_is_not_for_the_root() -> None:
 )
 def test_the_size_of_the_esp(disk_gib: float, esp_mib: int) -> None:
     assert partition.default_esp_size_mib(int(disk_gib * 1024)) == esp_mib
-    script = sfdisk_script("aarch64", LABEL, None, esp_mib)
+    script = sfdisk_script("aarch64", LABEL, DiskSizes(esp_mib=esp_mib))
     assert f'size={esp_mib}MiB, type={ESP_TYPE}, name="EFI-SYSTEM"' in script
 
 
@@ -135,12 +136,12 @@ def test_the_layout_of_a_table() -> None:
 
 
 def test_the_layout_of_a_disk_without_an_esp() -> None:
-    script = sfdisk_script("x86_64", LABEL, None, None)
+    script = sfdisk_script("x86_64", LABEL, DiskSizes(esp_mib=None))
     assert [row.partition("type=")[2] for row in script.splitlines()[2:]] == [
         '21686148-6449-6E6F-744E-656564454649, name="BIOS-BOOT"',
         f'{ROOT_TYPE}, name="bootc-unfinished"',
     ]
-    assert partition.fixed_size_mib("x86_64", None) == 3
+    assert partition.fixed_size_mib("x86_64", DiskSizes(esp_mib=None)) == 3
     bios, root = Partition("/dev/a1", BIOS_BOOT_TYPE, MIB), Partition("/dev/a2", ROOT_TYPE, MIB)
     layout = find_layout((bios, root), "x86_64", with_esp=False)
     assert (layout.bios_boot, layout.esp, layout.root) == (bios, None, root)
@@ -156,11 +157,11 @@ def test_a_table_that_lacks_what_was_asked_for() -> None:
 def test_sfdisk_gets_the_script_and_says_no(commands: Commands) -> None:
     sfdisk = commands.mock("sfdisk", "echo 'sfdisk: cannot open /dev/vda: Busy' >&2; exit 1")
     with pytest.raises(CommandFailed, match="cannot open /dev/vda: Busy") as caught:
-        partition.create_partitions("/dev/vda", "x86_64", 4096)
+        partition.create_partitions("/dev/vda", "x86_64", DiskSizes(4096))
     assert caught.value.__notes__ == ["Partitioning /dev/vda"]
     assert sfdisk.calls == [["--wipe=always", "--wipe-partitions=always", "/dev/vda"]]
     label_id = uuid.UUID(sfdisk.stdin.splitlines()[1].removeprefix("label-id: "))
-    assert sfdisk.stdin == sfdisk_script("x86_64", label_id, 4096)
+    assert sfdisk.stdin == sfdisk_script("x86_64", label_id, DiskSizes(4096))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.checks_disk import DiskPlan
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
+from bootc.deploy.install.partition import DiskSizes
 from bootc.deploy.install.request import DiskRequest
 from bootc.deploy.install.target_disk import Device
 from bootc.deploy.install.to_disk import DiskDestination
@@ -25,7 +26,7 @@ DECISIONS = Decisions(
 PLAN = DiskPlan(
     DECISIONS,
     Device("/dev/none", "disk", 8 << 30, False, None, "S1", ()),
-    esp_size_mib=1024,
+    sizes=DiskSizes(),
 )
 
 
@@ -77,7 +78,7 @@ def test_the_lines_and_steps_of_a_disk() -> None:
         "Write a GPT to /dev/none: EFI-SYSTEM 1024 MiB, root the rest",
         "Create FAT on EFI-SYSTEM and ext4 on root",
     )
-    plan = dataclasses.replace(PLAN, wipe=True, root_size_mib=4096, esp_size_mib=None)
+    plan = dataclasses.replace(PLAN, wipe=True, sizes=DiskSizes(4096, None))
     assert DiskDestination(plan).steps == (
         "Wipe /dev/none",
         "Write a GPT to /dev/none: root 4096 MiB",
