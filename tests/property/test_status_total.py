@@ -26,6 +26,7 @@ from bootc.deploy.host.status import compose_host
 from bootc.formats import bls, grubcfg
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import BootType, Origin, Signature
+from support.bootdirs import MENU_BOOT_TYPES
 from support.schemas import problems
 from support.sysroot import IMAGE, FakeSysroot, image_id
 
@@ -216,8 +217,9 @@ def put(system: FakeSysroot, top: Path, place: str, make: Litter) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(Bootloader),
-    st.sampled_from(BootType),
+    # ukiboot and Android have no menu of files.
+    st.sampled_from([loader for loader in Bootloader if loader is not Bootloader.UKIBOOT]),
+    st.sampled_from(MENU_BOOT_TYPES),
     st.lists(ids, unique=True, max_size=3),
     litters(),
 )
