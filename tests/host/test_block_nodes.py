@@ -82,5 +82,5 @@ def test_partitions_that_never_appear(
     )
     partx = commands.mock("partx", "exit 1")
     with pytest.raises(PartitioningFailed, match=f"{tmp_path}/esp did not appear"):
-        partition.create_partitions("/dev/vda", "x86_64", None)
+        partition.create_partitions("/dev/vda", "x86_64", partition.DiskSizes())
     assert partx.calls[0] == ["--update", "/dev/vda"]

@@ -11,7 +11,7 @@ import pytest
 
 from bootc.deploy.install import grub_bios
 from bootc.deploy.install.loader_installer import BootTarget
-from bootc.deploy.install.partition import create_partitions
+from bootc.deploy.install.partition import DiskSizes, create_partitions
 from bootc.formats.grubembed import SECTOR_BYTES, GrubImageError, patch_boot, patch_core
 from bootc.fs.dir import Dir
 from support import grubtree, require
@@ -54,7 +54,7 @@ def first_mib(disk: str) -> bytes:
 
 def test_the_disk_is_as_grub_writes_it(disk: str, tmp_path: Path) -> None:
     tree = grubtree.find()
-    made = create_partitions(disk, "x86_64", None, None)
+    made = create_partitions(disk, "x86_64", DiskSizes(esp_mib=None))
     assert made.bios_boot is not None
     subprocess.run(["mkfs.ext4", "-q", made.root.node], check=True)
     with Dir.open(tmp_path) as boot:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.partition import create_table, is_unfinished, read_table
+from bootc.deploy.install.partition import DiskSizes, create_table, is_unfinished, read_table
 from bootc.fs import loopback
 from support import images, installer, require
 from support.commands import Commands
@@ -120,7 +120,7 @@ def root(tmp_path: Path, _programs: None) -> Iterator[Path]:
     disk.touch()
     with open(disk, "r+b") as raw:
         raw.truncate(1024 * MIB)
-    table = create_table(str(disk), "x86_64", None, 128)
+    table = create_table(str(disk), "x86_64", DiskSizes(esp_mib=128))
     with contextlib.ExitStack() as stack:
         nodes = []
         for row in (table.root, table.esp):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.partition import create_partitions
+from bootc.deploy.install.partition import DiskSizes, create_partitions
 from bootc.deploy.install.request import InstallRefused
 from bootc.deploy.install.target_disk import check_may_be_written, inspect, wipe
 from support import require
@@ -183,7 +183,7 @@ def test_what_is_left_on_a_disk(disk: str, name: str) -> None:
 
 def test_old_contents_do_not_show_through(disk: str) -> None:
     """Where new partitions begin there was another file system once."""
-    layout = create_partitions(disk, "x86_64", None)
+    layout = create_partitions(disk, "x86_64", DiskSizes())
     nodes = [f"{disk}p1", layout.esp.node, layout.root.node]
     for node in nodes:
         with open(node, "r+b") as file:
@@ -193,6 +193,6 @@ def test_old_contents_do_not_show_through(disk: str) -> None:
     subprocess.run(["partx", "--delete", disk], check=True)
     write(disk, 0, bytes(MIB))
     write(disk, SIZE - MIB, bytes(MIB))
-    create_partitions(disk, "x86_64", None)
+    create_partitions(disk, "x86_64", DiskSizes())
     for node in nodes:
         assert signatures(node) == set()

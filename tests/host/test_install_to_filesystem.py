@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.deploy.install.partition import create_table, read_table
+from bootc.deploy.install.partition import DiskSizes, create_table, read_table
 from bootc.formats import dps
 from bootc.fs import loopback
 from bootc.kernel.mount import MS_BIND, MS_RDONLY, MS_REMOUNT, mount, umount2
@@ -91,7 +91,7 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     disk = tmp_path / "disk.img"
     with open(disk, "wb") as raw:
         raw.truncate(1024 * MIB)
-    table = create_table(str(disk), "x86_64", None, 128)
+    table = create_table(str(disk), "x86_64", DiskSizes(esp_mib=128))
     with contextlib.ExitStack() as stack:
         nodes = []
         for row in (table.root, table.esp):
