@@ -35,7 +35,7 @@ from bootc.cli import main
 
 def run(args, context):
     from bootc.boot.scheme import BootDirs
-    from bootc.boot.loader import Bootloader
+    from bootc.boot.loader import Bootloader, LoaderTraces
     from bootc.deploy.host import status
     from bootc.deploy.host.boot_state import BootedState
     from bootc.deploy.host.view import PartialHostView, find_scheme
@@ -50,7 +50,7 @@ def run(args, context):
                 boot = BootDirs(find_scheme(physical, booted), esp, esp)
                 yield PartialHostView(booted, physical, repository, boot)
 
-    booted = BootedState(Digest.from_hex(image), False, Bootloader.SYSTEMD)
+    booted = BootedState(Digest.from_hex(image), False, LoaderTraces(Bootloader.SYSTEMD))
     status.read_booted_state = lambda *, root: booted
     status.open_partial_view = open_partial_view
     command.run(args, context)
@@ -117,7 +117,7 @@ def in_this_process(system: FakeSysroot, booted: BootedState) -> float:
 
 def measure() -> dict[str, float]:
     """Measure everything."""
-    from bootc.boot.loader import Bootloader
+    from bootc.boot.loader import Bootloader, LoaderTraces
 
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryDirectory() as cache:
         system = FakeSysroot(Path(directory))
@@ -125,7 +125,7 @@ def measure() -> dict[str, float]:
         for deployment in deployments:
             system.add_state(deployment)
         system.set_menu(*deployments)
-        booted = BootedState(deployments[0], False, Bootloader.SYSTEMD)
+        booted = BootedState(deployments[0], False, LoaderTraces(Bootloader.SYSTEMD))
         python = [sys.executable, "-s", "-c"]
         status = [*python, STATUS, directory, deployments[0].hex]
         modules = imported(status, cache)
