@@ -24,6 +24,8 @@ RUN_BY = {
     "deploy/install/": ["install to-disk"],
     "deploy/upgrade.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
+    "build/uki.py": ["container ukify"],
+    "cli/verbs/container/lint.py": ["container lint"],
     "cli/verbs/container/digest.py": ["container compute-composefs-digest"],
     "cli/verbs/container/export.py": ["container export"],
     "cli/verbs/container/inspect.py": ["container inspect"],
@@ -53,6 +55,7 @@ RUN_BY = {
 }
 #: Options of other programs in messages of ours, and what starts no message.
 NOT_OURS = {
+    "build/uki.py": {"--output"},
     "oci/canonical.py": {"--source-date-epoch", "--rewrite-timestamp"},
     "oci/flatten.py": {"--sparse"},
     "cli/verbs/container/digest.py": {"--privileged"},

@@ -116,7 +116,7 @@ def check_seal(takes_apart: TakesApart, *, sealed: bool) -> None:
         raise CannotTakeApart(
             "the image's UKI is sealed: it demands fs-verity, and in parts no signature covers it",
             hint="boot it whole; build the image with composefs=? in the UKI's command line; or "
-            "give up the seal: bootc install with --boot-type bls --disable-sealing",
+            "give up the seal: bootc install to-disk --boot-type bls --disable-sealing",
         )
 
 

@@ -160,7 +160,7 @@ def output_of(options: Sequence[str], rootfs: str) -> str:
         name, equals, value = option.partition("=")
         if name in _OWN_OPTIONS:
             raise UkiNotBuilt(
-                f"{name} cannot be given: bootc gives it to ukify",
+                f"{name} cannot be given: the command composes it",
                 hint="use --karg and --kernel-dir before the --",
             )
         if name == "--output":

@@ -281,8 +281,9 @@ def _dirs_for(system: HostAccess, candidate: Candidate) -> BootDirs:
         raise CannotCompose(
             f"this system boots by {dirs.scheme.boot_type.value} entries of GRUB, "
             f"and the image by {boot_type.value}",
-            hint="install the image instead: bootc install"
-            + (", with --boot-type bls" if boot_type is BootType.UKI else ""),
+            hint="install the image instead: bootc install to-disk --boot-type bls"
+            if boot_type is BootType.UKI
+            else "install the image instead: bootc install",
         )
     return dataclasses.replace(dirs, scheme=dataclasses.replace(dirs.scheme, boot_type=boot_type))
 

@@ -8,6 +8,7 @@ import contextlib
 import pytest
 
 from bootc.boot.findings import FindingKind
+from bootc.build.uki import DigestChoice
 from bootc.cli.completion import Shell
 from bootc.cli.options import Command
 from bootc.cli.render import status
@@ -16,7 +17,8 @@ from bootc.cli.verbs.cfs import opening
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.install.config import BLOCK_SETUPS, BOOTLOADERS
 from bootc.deploy.install.filesystem import Filesystem
-from bootc.deploy.install.request import Replace
+from bootc.deploy.install.request import BoundImages, Replace
+from bootc.formats.origin import BootType
 from bootc.oci.seal import XattrMode
 from bootc.repository.metadata import EROFS_FORMATS
 
@@ -27,6 +29,15 @@ CHOICES = {
         (f"install {verb}", "--bootloader"): BOOTLOADERS
         for verb in ("to-disk", "to-filesystem", "to-existing-root")
     },
+    **{
+        (f"install {verb}", "--boot-type"): [BootType.BLS.value, BootType.UKI.value]
+        for verb in ("to-disk", "to-filesystem", "to-existing-root")
+    },
+    **{
+        (f"install {verb}", "--bound-images"): [choice.value for choice in BoundImages]
+        for verb in ("to-disk", "to-filesystem", "to-existing-root")
+    },
+    ("container ukify", "--erofs-version"): [choice.value for choice in DigestChoice],
     ("install to-filesystem", "--replace"): [mode.value for mode in Replace],
     ("install to-existing-root", "--replace"): [mode.value for mode in Replace],
     ("install to-disk", "--block-setup"): BLOCK_SETUPS,

@@ -51,11 +51,12 @@ def test_verity_that_the_file_system_lacks(bootc, tmp_path: Path, monkeypatch) -
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
     monkeypatch.setattr(fsverity, "enable", refuse)
+    monkeypatch.setattr(fsverity, "is_in_kernel", lambda: True)
     (tmp_path / "f").touch()
     code, _, err = bootc("internals", "fsverity", "enable", tmp_path / "f")
     assert code == 1
     assert f"{tmp_path} lies in a file system (" in err
-    assert "the kernel needs CONFIG_FS_VERITY)" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("verb", ["measure", "enable"])

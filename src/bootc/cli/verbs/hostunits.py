@@ -90,7 +90,7 @@ COMMANDS = (
     ),
     Command(
         name="remove-old-root",
-        help="Remove the system that this one replaced (install to-existing-root --cleanup).",
+        help="Remove the system that bootc install to-existing-root --cleanup replaced.",
         run=remove_old_root,
     ),
 )
