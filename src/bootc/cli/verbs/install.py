@@ -202,7 +202,7 @@ _TARGET = (
 _CONFIGURATION = (
     Option(
         ("--bootloader",),
-        "The boot loader: systemd, grub, none or ukiboot (default: the image's).",
+        "The boot loader: systemd, grub, ukiboot or none (default: the first that the image has).",
         metavar="NAME",
         choices=_BOOTLOADERS,
     ),
@@ -228,17 +228,20 @@ _CONFIGURATION = (
     Option(("--disable-selinux",), "Turn SELinux off on the installed machine.", default=False),
     Option(
         ("--generic-image",),
-        "The disk will boot on another machine: do not change this machine's firmware.",
+        "The disk will boot on another machine: do not change this machine's firmware; with GRUB, "
+        "write it for UEFI and BIOS.",
         default=False,
     ),
     Option(
         ("--bound-images",),
-        "skip accepts that bound images are not installed; with stored or pull, an image that has "
-        "some is refused.",
+        "skip accepts that bound images are not installed; stored and pull refuse an image that "
+        "has bound images.",
         metavar="MODE",
         choices=_BOUND_IMAGES,
     ),
-    Option(("--stateroot",), "Refused unless it is default.", metavar="NAME"),
+    Option(
+        ("--stateroot",), "The name of the state root; the only one is default.", metavar="NAME"
+    ),
     Option(("--dry-run",), "Check everything, print the steps, and change nothing.", default=False),
 )
 _COMPOSEFS = (
@@ -293,7 +296,7 @@ _COMMAND = Command(
                 *_COMPOSEFS,
                 Option(
                     ("--block-setup",),
-                    "The block setup: direct.",
+                    "The block setup; the only one is direct.",
                     metavar="NAME",
                     choices=_BLOCK_SETUPS,
                 ),

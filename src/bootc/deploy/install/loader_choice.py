@@ -23,7 +23,6 @@ from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
 from bootc.deploy.install.request import ANY_UKI, InstallRefused, InstallRequest
 from bootc.formats.origin import BootType
-from bootc.printable import listed
 
 _ORDER = (Bootloader.SYSTEMD, Bootloader.GRUB, Bootloader.UKIBOOT, Bootloader.NONE)
 _Request = TypeVar("_Request", bound=InstallRequest)
@@ -120,10 +119,12 @@ def _nothing_found(
     candidates: Collection[LoaderInstaller], machine: str, *, bios: bool
 ) -> InstallRefused:
     where = "a machine with a BIOS" if bios else "this machine"
-    packages = (
-        " and ".join(need.package for need in loader.image_needs(machine)) for loader in candidates
-    )
+    packages = [
+        " and ".join(dict.fromkeys(need.package for need in loader.image_needs(machine)))
+        for loader in candidates
+    ]
     return InstallRefused(
         f"the image has no boot loader for {where}",
-        hint=f"build it with {listed(filter(None, packages))}; or name a loader with --bootloader",
+        hint=f"build it with {', or '.join(filter(None, packages))}; or name a loader with "
+        "--bootloader",
     )

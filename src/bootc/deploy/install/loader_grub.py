@@ -68,6 +68,7 @@ class GrubBiosInstaller(_Grub):
     tools: tuple[str, ...] = ("chroot",)
     machines: tuple[str, ...] = ("x86_64",)
     needs_esp = False
+    needs_bios_boot = True
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return GRUB's boot code and the program that makes its core image."""

@@ -176,6 +176,14 @@ class LoaderInstaller(Protocol):
         """Whether the disk needs an EFI system partition."""
 
     @property
+    def needs_bios_boot(self) -> bool:
+        """Whether the loader is in the BIOS boot partition of the disk.
+
+        Such a loader cannot be installed to mounted file systems: the partition is not mounted.
+        """
+        return False
+
+    @property
     def kernels_on_esp(self) -> bool:
         """Whether the EFI system partition needs room for kernels."""
 

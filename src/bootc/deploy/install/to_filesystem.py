@@ -119,7 +119,8 @@ def plan_filesystem(
     """
     checks.require_root()
     loader = choose_loader(request, config)
-    if loader.raw_partitions(0):
+    # Found out later, the old boot loader would be gone already.
+    if loader.raw_partitions(0) or loader.needs_bios_boot:
         raise InstallRefused(
             f"{loader.title} starts from partitions of its own, and to-filesystem makes none",
             hint="use bootc install to-disk, or another --bootloader",
