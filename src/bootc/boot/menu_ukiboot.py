@@ -291,7 +291,8 @@ def check_fits(slots: Slots, name: Name, size_bytes: int) -> None:
         raise NoSpaceOnBoot(
             f"the unified kernel image has {human_size(size_bytes)}, and the partition "
             f"{name.label} only {human_size(room)}",
-            hint="build a smaller image, or install again with larger partitions: bootc install",
+            hint="build a smaller image; an installation to a disk of at least 16 GiB makes "
+            "partitions of 512 MiB",
         )
 
 
@@ -326,5 +327,6 @@ def _repaired(facts: SlotFacts, booted: Name) -> ControlBlock:
 def _unknown_slot() -> UnknownSlot:
     return UnknownSlot(
         "the kernel command line does not say from which slot ukiboot started this system",
-        hint="restart it through ukiboot; androidboot.slot_suffix= must occur once",
+        hint="restart the machine through ukiboot, which adds androidboot.slot_suffix=; no UKI may "
+        "have this argument",
     )

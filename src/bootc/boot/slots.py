@@ -119,8 +119,8 @@ def read_live(slots: Slots) -> Menu:
             findings.append(Finding(FindingKind.UNREADABLE, name.label, one_line(fault)))
         elif facts.damage is None or name is facts.block.active:
             text = (
-                f"the loader would start it, and it starts no deployment: {one_line(fault)}; "
-                "bootc upgrade replaces it"
+                "the loader would start this slot, but it starts no deployment: "
+                f"{one_line(fault)}; bootc upgrade replaces it"
             )
             repairs.append(Finding(FindingKind.MISSING, name.label, text))
     findings += [_failed(name) for name in Name if facts.block.slot(name).has_failed]
@@ -233,7 +233,7 @@ def _boots_first(facts: SlotFacts, deployment: Digest) -> bool:
 
 def _failed(name: Name) -> Finding:
     text = (
-        "the loader started it as often as it should, and its deployment did not boot; "
+        "its deployment did not boot in any attempt, so the loader starts the other slot; "
         "bootc upgrade replaces it"
     )
     return Finding(FindingKind.FAILED, name.label, text)

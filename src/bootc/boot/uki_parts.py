@@ -134,14 +134,14 @@ def _check_sections(image: Uki) -> None:
         raise CannotTakeApart(
             f"the image's UKI has {image.profile_count} profiles, and in parts only the first "
             "would boot",
-            hint="build it with one profile",
+            hint="build the UKI with one profile, or boot it whole",
         )
     for name in _BY_HARDWARE:
         if name in image.sections:
             raise CannotTakeApart(
-                f"the image's UKI has a section {name!r}, of which its stub uses what fits the "
-                "hardware",
-                hint="build it without, or boot it whole",
+                f"the image's UKI has a section {name!r}, from which systemd-stub chooses by the "
+                "hardware; a boot entry cannot choose",
+                hint="build the UKI without it, or boot it whole",
             )
 
 
@@ -155,7 +155,8 @@ def _addon_words(file: pe.SeekableFile, release: str | None) -> list[str]:
     for name in _OF_ADDONS:
         if name in addon.sections:
             raise CannotTakeApart(
-                f"it has a section {name!r}, and in parts only its arguments are used",
+                f"it has a section {name!r}; a UKI that is taken apart gets only the kernel "
+                "arguments of an add-on",
                 hint="leave the add-on out, or boot the UKI whole",
             )
     return [word for text in addon.texts(pe.CMDLINE) for word in _words(text)]
