@@ -38,7 +38,8 @@ class _Grub(LoaderInstaller):
     #: GRUB 2.12 does not tell the system where it was started from.
     tells_partition = False
     kernel_place: str = "/boot"
-    kernels_on_esp = False
+    #: Of unified kernel images.
+    kernels_on_esp = True
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
         """Refuse what GRUB would change on the way to the kernel."""

@@ -55,13 +55,24 @@ def ask(tmp_path: Path, **changes: Any) -> DiskRequest:
 
 
 @pytest.mark.parametrize(
-    ("disk_gib", "config", "esp_mib"),
-    [(8, None, 1024), (16, None, 2048), (500, 300, 300), (8, 4096, 4096)],
+    ("loader", "disk_gib", "config", "esp_mib"),
+    [
+        ("systemd", 8, None, 1024),
+        ("systemd", 16, None, 2048),
+        ("systemd", 500, 300, 300),
+        ("systemd", 8, 4096, 4096),
+        # The image of an update may have a unified kernel image.
+        ("none", 16, None, 2048),
+        # Its kernels are in partitions of their own.
+        ("ukiboot", 16, None, 100),
+        ("ukiboot", 16, 300, 300),
+    ],
 )
 def test_the_size_of_the_esp(
     tmp_path: Path,
     commands: Commands,
     monkeypatch: pytest.MonkeyPatch,
+    loader: str,
     disk_gib: int,
     config: int | None,
     esp_mib: int,
@@ -72,7 +83,7 @@ def test_the_size_of_the_esp(
     monkeypatch.setattr(target_disk, "check_may_be_written", lambda *args, **options: False)
     monkeypatch.setattr(checks, "check_kernel", lambda decisions: None)
     wanted = InstallConfig(esp_size_mib=config)
-    assert plan_disk(ask(tmp_path), wanted, "x86_64").sizes.esp_mib == esp_mib
+    assert plan_disk(ask(tmp_path, bootloader=loader), wanted, "x86_64").sizes.esp_mib == esp_mib
     with refused("/dev/x is too small"):
         plan_disk(ask(tmp_path), InstallConfig(esp_size_mib=disk_gib << 10), "x86_64")
 
