@@ -12,7 +12,7 @@ from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.loader_ukiboot import UkibootInstaller
-from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.request import FilesystemRequest, InstallRefused, InstallRequest
 from bootc.printable import listed
 
 _DEFAULT = Bootloader.SYSTEMD.value
@@ -34,7 +34,7 @@ def choose_loader(
     """Return the boot loader to install: of the request, of the configuration, or of the image.
 
     If it has a form for each firmware, the firmware of this machine decides. ``--generic-image``
-    chooses the form for most kinds of firmware.
+    chooses the form for most kinds of firmware that the destination can have.
 
     Args:
         request: The request.
@@ -53,6 +53,9 @@ def choose_loader(
             hint=f"use --bootloader {_DEFAULT}",
         )
     if request.generic_image:
+        # Mounted file systems have no place for GRUB's program for a BIOS.
+        if isinstance(request, FilesystemRequest):
+            named = [one for one in named if FirmwareType.BIOS not in one.firmwares]
         return max(named, key=lambda installer: len(installer.firmwares))
     firmware = FirmwareType.UEFI if os.path.isdir(uefi) else FirmwareType.BIOS
     # A loader with one form is installed on any machine: the disk may be for another one.

@@ -11,7 +11,7 @@ from bootc.deploy.install.loader_installer import BootTarget, FirmwareType, Load
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.loaders import choose_loader, finds_root_by_type, require_in_image
 from bootc.deploy.install.partition import Partition
-from bootc.deploy.install.request import InstallRefused, InstallRequest
+from bootc.deploy.install.request import FilesystemRequest, InstallRefused, InstallRequest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
@@ -71,6 +71,18 @@ def test_the_firmware_decides_which_grub(tmp_path: Path, uefi: bool) -> None:
     assert loader.needs_esp is uefi
     # systemd-boot has one form, also where it is installed for another machine.
     assert choose(tmp_path, "systemd", InstallConfig(), uefi=uefi).name == "systemd"
+
+
+@pytest.mark.parametrize("uefi", [False, True])
+def test_mounted_file_systems_for_any_machine_have_grub_for_uefi(
+    tmp_path: Path, uefi: bool
+) -> None:
+    generic = FilesystemRequest(
+        source=IMAGE, target=IMAGE, bootloader="grub", generic_image=True, root="/mnt"
+    )
+    directory = tmp_path if uefi else tmp_path / "none"
+    loader = choose_loader(generic, InstallConfig(), uefi=str(directory))
+    assert loader.firmwares == (FirmwareType.UEFI,)
 
 
 @pytest.mark.parametrize("uefi", [False, True])
