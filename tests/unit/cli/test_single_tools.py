@@ -46,16 +46,28 @@ def test_verity_of_a_file(bootc, tmp_path: Path, verity: list[int]) -> None:
     assert bootc("internals", "fsverity", "measure", path) == (0, "ab" * 32 + "\n", "")
 
 
-def test_verity_that_the_file_system_lacks(bootc, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("in_kernel", "cause", "hint"),
+    [
+        (True, "lies in a file system (ext4)", "tune2fs -O verity"),
+        (False, "the running kernel does not support fs-verity", "CONFIG_FS_VERITY"),
+    ],
+)
+def test_verity_that_is_missing(
+    bootc, tmp_path: Path, monkeypatch, in_kernel: bool, cause: str, hint: str
+) -> None:
     def refuse(fd: int, algorithm: int) -> None:
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
     monkeypatch.setattr(fsverity, "enable", refuse)
-    monkeypatch.setattr(fsverity, "is_in_kernel", lambda: True)
+    monkeypatch.setattr(fsverity, "is_in_kernel", lambda: in_kernel)
+    monkeypatch.setattr("bootc.repository.sealing.filesystem_of", lambda directory: "ext4")
     (tmp_path / "f").touch()
     code, _, err = bootc("internals", "fsverity", "enable", tmp_path / "f")
     assert code == 1
-    assert f"{tmp_path} lies in a file system (" in err
+    assert cause in err
+    assert hint in err
+    assert str(tmp_path) in err
     assert len(err.splitlines()) == 1
 
 
