@@ -117,7 +117,12 @@ def test_a_partition_that_is_too_small_stays_as_it_is(
         volume.leave(len(PROGRAM) // 512 - 1 if loader.needs_esp else 19)
         with pytest.raises(NoSpaceOnBoot, match=what) as caught:
             machine.install(layout, loader)
-    assert caught.value.hint == "make room on the partition, or make it larger"
+        assert caught.value.hint == "make room on the partition, or make it larger"
+        if loader.needs_esp:
+            # Of a new ESP the user can choose the size.
+            with pytest.raises(NoSpaceOnBoot) as caught:
+                machine.install(layout, loader, esp_is_new=True)
+            assert "set esp-size in the table [install]" in (caught.value.hint or "")
     assert list(Path(volume.root).iterdir()) == []
     assert machine.disk.read_bytes() == machine.bios_boot.read_bytes() == bytes(MIB)
 
