@@ -9,7 +9,6 @@ tools are those of this system.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,8 +120,3 @@ def system() -> Iterator[Member]:
 def record(root: str, name: str) -> list[str]:
     """Return the lines of a record in a root file system: ``calls``, ``env`` or ``sees``."""
     return Path(root, f"bootupctl.{name}").read_text().splitlines()
-
-
-def forget(root: str) -> None:
-    """Remove what an installation wrote to the boot directory."""
-    shutil.rmtree(Path(root, "boot"), ignore_errors=True)

@@ -249,12 +249,7 @@ class FilesystemDestination:
             except BaseException:
                 if partitions.are_cleared and not undone.is_kept:
                     sink(Message("The old boot loader is removed, and the new one boots nothing"))
-                    sink(
-                        Message(
-                            "Do not restart before another installation is complete: the "
-                            "same command starts it again"
-                        )
-                    )
+                    sink(Message("Run the same command again before the machine is restarted"))
                 raise
 
 
