@@ -6,41 +6,26 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from bootc.boot.space import NoSpaceOnBoot
-from bootc.deploy.install.checks import Decisions
-from bootc.deploy.install.deploy_image import deploy_image
-from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_grub import GrubAnyInstaller, GrubBiosInstaller, GrubUefiInstaller
-from bootc.deploy.install.loader_installer import BootTarget, LoaderInstaller
-from bootc.deploy.install.partition import Partition
-from bootc.deploy.install.request import InstallRequest
-from bootc.events import Event, Message
+from bootc.deploy.install.loader_installer import LoaderInstaller
 from bootc.formats import grubembed
 from bootc.formats.cmdline import MAX_BYTES
 from bootc.formats.grubcfg import GrubCfgError
-from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootRecord, parse_origin
-from bootc.fs import mounts
-from bootc.fs.dir import Dir
-from bootc.oci.source import open_source
 from support import images, require
 from support.commands import Commands
+from support.grubmachine import ESP_UUID, MIB, ROOT_UUID, Machine, bench
 from support.images import directory, file
 from support.room import Volume, limited
 
 pytestmark = pytest.mark.host
 
-MIB = 1 << 20
-ROOT_UUID = "0b1c2d3e-4f50-4162-8384-95a6b7c8d9e0"
-ESP_UUID = "11111111-2222-4333-8444-555555555555"
-TARGET = ImageReference("registry", "example.com/os:1")
 BOOT_IMAGE = bytes(range(254)) * 2 + b"\0\0" + b"\x55\xaa"
 CORE = b"core" * 400
 #: Do what grub-mkimage does in a chroot: write the file that --output names.
@@ -63,72 +48,12 @@ def layer(*more: images.Member) -> bytes:
     )
 
 
-@dataclass
-class Machine:
-    """A root file system, a directory as ESP, and files as disk and BIOS boot partition."""
-
-    root: Dir
-    esp: Dir
-    disk: Path
-    bios_boot: Path
-    events: list[Event] = field(default_factory=list)
-    boots_without_sector_0: bool | None = None
-
-    @property
-    def notices(self) -> list[str]:
-        """The messages that begin with "notice"."""
-        said = (event.text for event in self.events if isinstance(event, Message))
-        return [text for text in said if text.startswith("notice")]
-
-    def install(self, layout: images.Layout, loader: LoaderInstaller, *kargs: str) -> str:
-        source_ref = ImageReference.parse(layout.reference())
-        request = InstallRequest(source=source_ref, target=TARGET, generic_image=True)
-        decisions = Decisions(
-            machine="x86_64",
-            loader=loader,
-            filesystem=Filesystem.EXT4,
-            allow_missing_verity=True,
-            kargs=kargs,
-        )
-        esp = loader.needs_esp
-        with self.root.ensure_dir("boot") as boot, open_source(source_ref) as source:
-            target = BootTarget(
-                disk=str(self.disk),
-                root=self.root,
-                root_uuid=ROOT_UUID,
-                boot=boot,
-                boot_uuid=ROOT_UUID,
-                root_kargs=(f"root=UUID={ROOT_UUID}", "rw"),
-                esp=self.esp if esp else None,
-                esp_partition=Partition("/dev/vda2", "", 8 * MIB, ESP_UUID) if esp else None,
-                bios_boot=Partition(str(self.bios_boot), "", MIB, "", 2048, 2048),
-            )
-            pulled = deploy_image(request, decisions, source, target, self.events.append)
-            assert loader.boots(target)
-            # A kill before the boot sector was written.
-            self.boots_without_sector_0 = loader.boots(replace(target, disk="/dev/zero"))
-        return pulled.image_id.hex
-
-
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     require.root()
     Commands(tmp_path / "bin", monkeypatch).mock("chroot", CHROOT)
-    image, disk, bios_boot = (tmp_path / name for name in ("root.img", "disk", "bios-boot"))
-    image.write_bytes(b"")
-    for path, size in ((image, 64 * MIB), (disk, MIB), (bios_boot, MIB)):
-        path.touch()
-        with open(path, "r+b") as raw:
-            raw.truncate(size)
-    subprocess.run([require.tool("mkfs.ext4"), "-q", str(image)], check=True)
-    losetup = [require.tool("losetup"), "--find", "--show", str(image)]
-    loop = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
-    (tmp_path / "esp").mkdir()
-    try:
-        with mounts.mounted(loop, "ext4") as root, Dir.open(tmp_path / "esp") as esp:
-            yield Machine(root, esp, disk, bios_boot)
-    finally:
-        subprocess.run(["losetup", "--detach", loop], check=True)
+    with bench(tmp_path) as machine:
+        yield machine
 
 
 def test_a_bios_machine(machine: Machine, tmp_path: Path) -> None:
@@ -192,7 +117,12 @@ def test_a_partition_that_is_too_small_stays_as_it_is(
         volume.leave(len(PROGRAM) // 512 - 1 if loader.needs_esp else 19)
         with pytest.raises(NoSpaceOnBoot, match=what) as caught:
             machine.install(layout, loader)
-    assert caught.value.hint == "make room on the partition, or make it larger"
+        assert caught.value.hint == "make room on the partition, or make it larger"
+        if loader.needs_esp:
+            # Of a new ESP the user can choose the size.
+            with pytest.raises(NoSpaceOnBoot) as caught:
+                machine.install(layout, loader, esp_is_new=True)
+            assert "set esp-size in the table [install]" in (caught.value.hint or "")
     assert list(Path(volume.root).iterdir()) == []
     assert machine.disk.read_bytes() == machine.bios_boot.read_bytes() == bytes(MIB)
 

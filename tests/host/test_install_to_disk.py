@@ -23,7 +23,7 @@ from bootc.deploy.install.partition import is_unfinished, read_table
 from bootc.deploy.install.target_disk import inspect, inspect_file, wipe
 from bootc.formats.imgref import ImageReference
 from bootc.fs import loopback, mounts
-from support import children, howto, images, installer, protection, require
+from support import bootupd, children, howto, images, installer, protection, require
 from support.commands import Commands
 from support.images import directory, file, symlink
 from support.installer import attached_to
@@ -236,8 +236,8 @@ def test_a_dry_run_prints_the_steps_and_changes_nothing(
 def test_the_loader_of_the_image_is_installed(
     layout: images.Layout, disk_image: Path, tmp_path: Path
 ) -> None:
-    def dry_run(layout: images.Layout) -> subprocess.CompletedProcess[str]:
-        options = (*OPTIONS[2:], "--dry-run")
+    def dry_run(layout: images.Layout, *more: str) -> subprocess.CompletedProcess[str]:
+        options = (*OPTIONS[2:], *more, "--dry-run")
         source = ("--source-imgref", layout.reference(), "--via-loopback")
         return installer.run("to-disk", *source, *options, disk_image)
 
@@ -245,6 +245,19 @@ def test_the_loader_of_the_image_is_installed(
     assert done.returncode == 0, done.stderr
     wanted = "Install systemd-boot (chosen because the image has it) from the image\n"
     assert wanted in done.stdout
+    assert "notice:" not in done.stdout.partition("\n")[2]
+    skips = "--bootupd-skip-boot-uuid"
+    notice = f"notice: {skips} has no effect: bootupd does not install systemd-boot of this image\n"
+    assert notice in dry_run(layout, skips).stdout
+    members = bootupd.members(bios=True)
+    by_bootupd = images.single(
+        tmp_path / "bootupd", images.bootable(*members, kernel=b"k", initramfs=b"i")
+    )
+    done = dry_run(by_bootupd, skips)
+    assert done.returncode == 0, done.stderr
+    wanted = "GRUB for UEFI and BIOS by bootupd (chosen because the image has it) from the image\n"
+    assert f"Install {wanted}" in done.stdout
+    assert "notice: GRUB will look for a file system with the label boot" in done.stdout
     bare = images.single(tmp_path / "bare", images.bootable(kernel=b"k", initramfs=b"i"))
     done = dry_run(bare)
     assert done.returncode == 1

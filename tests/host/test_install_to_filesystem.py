@@ -312,6 +312,7 @@ def test_a_failure_leaves_the_root_as_it_was(
         lines = done.stdout.splitlines()
         assert f"Removed the unfinished installation from {target.root}" in lines
         assert "The old boot loader is removed, and the new one boots nothing" in lines
+        assert "Run the same command again before the machine is restarted" in lines
         assert sorted(os.listdir(target.root)) == ["boot", "lost+found", "old"]
 
 

@@ -4,6 +4,10 @@ The generated menu (:mod:`bootc.formats.grubmenu`) is in the directory of the bo
 static configuration ``grub2/grub.cfg`` finds it there; bootc writes it once, at installation. The
 stub finds the static configuration by the UUID of the file system. It is the configuration beside
 the EFI program, and the one inside the BIOS program.
+
+bootupd writes a static configuration of its own, which belongs to bootupd. It lets GRUB read the
+boot entries (``blscfg``), and then reads ``grub2/custom.cfg``. For a GRUB without that command,
+bootc writes that file, which reads the generated menu.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from bootc.fs.dir import Dir
 STATIC_CONFIG = "grub2/grub.cfg"
 #: grub.cfg can contain the hash of a password.
 STATIC_CONFIG_MODE = 0o600
-#: The variable with the menu, by which a static configuration of ours is known.
+#: A file for additions, which all static configurations read last.
+CUSTOM_CONFIG = "grub2/custom.cfg"
+#: The variable with the menu, by which a configuration of ours is known.
 _MARK = b"set bootc_menu="
 _MAX_CONFIG_BYTES = 1 << 20
 _SERIAL_CONSOLE = "console=ttyS"
@@ -57,6 +63,20 @@ if [ -f ${config_directory}/user.cfg ]; then source ${config_directory}/user.cfg
 if [ -f $prefix/custom.cfg ]; then source $prefix/custom.cfg; fi
 """
 
+#: The menu of unified kernel images, if there is one, comes first in bootupd's configuration, and
+#: only that menu sets the variable with the UUID of the ESP.
+_CUSTOM = """\
+# Written by bootc: the GRUB of this system reads no boot entries, but a menu made of them.
+if [ -d ($root)/boot/loader ]; then set bootc_boot=/boot; else set bootc_boot=; fi
+set bootc_menu=($root)$bootc_boot/loader/entries
+if [ -f $bootc_menu/grub.cfg ]; then
+  source $bootc_menu/grub.cfg
+elif [ -f $prefix/bootc-last.cfg ]; then
+  source $prefix/bootc-last.cfg
+fi
+if [ -n "${bootc_first}" -a -z "${EFI_PART_UUID}" ]; then set default="bootc-${bootc_first}"; fi
+"""
+
 
 def static_config(kernel_arguments: Iterable[str]) -> bytes:
     """Return the static configuration.
@@ -66,6 +86,15 @@ def static_config(kernel_arguments: Iterable[str]) -> bytes:
     """
     serial = any(argument.startswith(_SERIAL_CONSOLE) for argument in kernel_arguments)
     return ((_SERIAL if serial else "") + _STATIC).encode()
+
+
+def custom_config(present: bytes) -> bytes:
+    """Return the content of :data:`CUSTOM_CONFIG` that has GRUB read the generated menu.
+
+    Args:
+        present: The content that the file has. It is kept.
+    """
+    return (present.rstrip(b"\n") + b"\n" if present else b"") + _CUSTOM.encode()
 
 
 def esp_uuid_config(uuid: str) -> bytes:
@@ -105,15 +134,24 @@ def early_config(boot_uuid: str, *, separate_boot: bool) -> bytes:
 
 
 def reads_generated_menu(boot: Dir) -> bool:
-    """Tell whether the static configuration in a boot directory reads a generated menu.
+    """Tell whether the configuration in a boot directory reads a generated menu.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return any(_MARK in read_config(boot, path) for path in (STATIC_CONFIG, CUSTOM_CONFIG))
+
+
+def read_config(boot: Dir, path: str) -> bytes:
+    """Return the content of a configuration file in a boot directory; empty if there is none.
 
     Raises:
         OSError: it cannot be read.
     """
     try:
-        return _MARK in boot.read_bytes(STATIC_CONFIG, _MAX_CONFIG_BYTES)
+        return boot.read_bytes(path, _MAX_CONFIG_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return b""
 
 
 def _search(boot_uuid: str) -> str:

@@ -38,7 +38,19 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class CannotTakeApart(Error):
-    """A Type #1 entry cannot do what a unified kernel image does, or must not."""
+    """A Type #1 entry cannot do what a unified kernel image does, or must not.
+
+    The hint is that for an installation, which can boot the image whole.
+
+    Args:
+        message: What the image has.
+        remedy: How to build an image that can be taken apart.
+        choice: What the user can do with this image.
+    """
+
+    def __init__(self, message: str, *, remedy: str, choice: str = "boot it whole") -> None:
+        super().__init__(message, hint=f"{remedy}, or {choice}")
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +127,9 @@ def check_seal(takes_apart: TakesApart, *, sealed: bool) -> None:
     if sealed and takes_apart is not TakesApart.ALL:
         raise CannotTakeApart(
             "the image's UKI is sealed: it demands fs-verity, and in parts no signature covers it",
-            hint="boot it whole; build the image with composefs=? in the UKI's command line; or "
-            "give up the seal: bootc install to-disk --boot-type bls --disable-sealing",
+            remedy="build the image with composefs=? in the UKI's command line",
+            choice="boot it whole; or give up the seal: bootc install to-disk --boot-type bls "
+            "--disable-sealing",
         )
 
 
@@ -134,14 +147,14 @@ def _check_sections(image: Uki) -> None:
         raise CannotTakeApart(
             f"the image's UKI has {image.profile_count} profiles, and in parts only the first "
             "would boot",
-            hint="build the UKI with one profile, or boot it whole",
+            remedy="build the UKI with one profile",
         )
     for name in _BY_HARDWARE:
         if name in image.sections:
             raise CannotTakeApart(
                 f"the image's UKI has a section {name!r}, from which systemd-stub chooses by the "
                 "hardware; a boot entry cannot choose",
-                hint="build the UKI without it, or boot it whole",
+                remedy="build the UKI without it",
             )
 
 
@@ -157,7 +170,8 @@ def _addon_words(file: pe.SeekableFile, release: str | None) -> list[str]:
             raise CannotTakeApart(
                 f"it has a section {name!r}; a UKI that is taken apart gets only the kernel "
                 "arguments of an add-on",
-                hint="leave the add-on out, or boot the UKI whole",
+                remedy="leave the add-on out",
+                choice="boot the UKI whole",
             )
     return [word for text in addon.texts(pe.CMDLINE) for word in _words(text)]
 

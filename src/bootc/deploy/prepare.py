@@ -27,7 +27,7 @@ from bootc.boot.menu_read import Item
 from bootc.boot.scheme import BootDirs
 from bootc.boot.systemd_boot import installed_version
 from bootc.boot.uki import WrongUki, inspect_uki
-from bootc.boot.uki_parts import take_apart
+from bootc.boot.uki_parts import CannotTakeApart, take_apart
 from bootc.deploy.bootable import (
     check_space,
     description_of,
@@ -143,7 +143,12 @@ def _uki_candidate(
             candidate, boot_type=system.boot.scheme.uki_type, boot_digest=found.boot_digest
         )
     sealed = not found.images.optional
-    parts = take_apart(uki, repository.objects, record.takes_apart, sealed=sealed)
+    try:
+        parts = take_apart(uki, repository.objects, record.takes_apart, sealed=sealed)
+    except CannotTakeApart as exc:
+        # The hint is for an installation. This machine was installed to boot no UKI whole.
+        exc.hint = f"{exc.remedy}; or update to another image: bootc switch IMAGE"
+        raise
     return _with_origin(
         dataclasses.replace(candidate, resource=parts, asked=parts.arguments),
         boot_digest=boot_digest_of(parts, repository.objects),

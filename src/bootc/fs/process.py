@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,11 +68,14 @@ _PACKAGES = {
     "systemctl": "systemd",
     "udevadm": "udev",
     "ukify": "systemd-ukify",
+    "unshare": "util-linux",
     "wipefs": "util-linux",
 }
 
 _TAIL_LINES = 3
 _TAIL_BYTES = 8192
+#: For the programs of an image, which have another layout than those of this system.
+_PATH_IN_ROOT = "/bin:/usr/bin:/sbin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 #: More than any tool that bootc calls writes.
 _MAX_OUTPUT_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 16
@@ -180,8 +184,57 @@ def run(
     return Completed(stdout, stderr, child.returncode)
 
 
+def run_in_root(root: str, argv: Sequence[str], *, timeout_s: float) -> Completed:
+    """Run a program of another system: of an image, with its own libraries.
+
+    It sees ``root`` as its root directory, and has a mount namespace of its own: its mounts end
+    with it. Its environment has only a PATH. Errors name the program without ``root``.
+
+    Args:
+        root: The path of the root directory of the other system.
+        argv: The program, a name or a path in ``root``, and its arguments.
+        timeout_s: The time after which the program and its children are killed.
+
+    Raises:
+        ToolMissing: this system lacks the programs that start it.
+        CommandFailed: it is missing, its exit code is not 0, or it wrote or took too much.
+    """
+    program = find_tool("unshare")
+    _log.debug("running %s in %s", shlex.join(argv), root)
+    with subprocess.Popen(
+        ["unshare", "--mount", "--", find_tool("chroot"), root, *argv],
+        executable=program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": _PATH_IN_ROOT},
+        # One signal ends its children, too.
+        process_group=0,
+    ) as child:
+        deadline = time.monotonic() + timeout_s
+        try:
+            stdout, stderr = _converse(child, argv, b"", _MAX_OUTPUT_BYTES, deadline)
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except BaseException as exc:
+            os.killpg(child.pid, signal.SIGKILL)
+            if isinstance(exc, subprocess.TimeoutExpired):
+                raise _too_long(argv, stderr) from None
+            raise
+    if child.returncode:
+        raise CommandFailed(argv, child.returncode, stderr)
+    return Completed(stdout, stderr, child.returncode)
+
+
+def _too_long(argv: Sequence[str], stderr: bytes) -> CommandFailed:
+    return CommandFailed(argv, 0, stderr + b"\nit did not end in time, and was killed")
+
+
 def _converse(
-    child: subprocess.Popen[bytes], argv: Sequence[str], input: bytes, limit: int
+    child: subprocess.Popen[bytes],
+    argv: Sequence[str],
+    input: bytes,
+    limit: int,
+    deadline: float | None = None,
 ) -> tuple[bytes, bytes]:
     """Feed a program, and read all of its standard output and the end of its standard error."""
     pipes = (child.stdin, child.stdout, child.stderr)
@@ -192,7 +245,10 @@ def _converse(
             write = pipe is child.stdin
             waiting.register(pipe, selectors.EVENT_WRITE if write else selectors.EVENT_READ, pipe)
         while waiting.get_map():
-            for key, _ in waiting.select():
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise _too_long(argv, stderr)
+            for key, _ in waiting.select(left_s):
                 if key.data is child.stdin:
                     unsent = _sent(key.fd, unsent)
                     over = not unsent

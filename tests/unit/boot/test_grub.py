@@ -26,6 +26,21 @@ def test_a_configuration_of_ours_is_known(tmp_path: Path) -> None:
         assert grub.reads_generated_menu(boot)
 
 
+@pytest.mark.parametrize(("present", "kept"), [(b"", b""), (b"set x=1", b"set x=1\n")])
+def test_an_addition_to_the_configuration_of_bootupd_is_known(
+    tmp_path: Path, present: bytes, kept: bytes
+) -> None:
+    custom = tmp_path / grub.CUSTOM_CONFIG
+    custom.parent.mkdir()
+    with Dir.open(tmp_path) as boot:
+        (tmp_path / grub.STATIC_CONFIG).write_bytes(b"blscfg\nsource $prefix/custom.cfg\n")
+        custom.write_bytes(present)
+        assert not grub.reads_generated_menu(boot)
+        custom.write_bytes(grub.custom_config(grub.read_config(boot, grub.CUSTOM_CONFIG)))
+        assert custom.read_bytes().startswith(kept + b"# Written by bootc")
+        assert grub.reads_generated_menu(boot)
+
+
 def test_the_environment_has_the_size_that_grub_demands() -> None:
     assert len(grub.EMPTY_ENVIRONMENT) == 1024
     assert grub.EMPTY_ENVIRONMENT.startswith(b"# GRUB Environment Block\n#")

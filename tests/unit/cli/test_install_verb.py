@@ -87,6 +87,7 @@ def test_everything_that_can_be_asked_for(requests: list[DiskRequest]) -> None:
                 *("--root-ssh-authorized-keys", "/keys", "--stateroot", "default"),
                 *("--disable-selinux", "--enforce-container-sigpolicy", "--run-fetch-check"),
                 *("--skip-fetch-check", "--target-no-signature-verification"),
+                "--bootupd-skip-boot-uuid",
             ]
         )
         == 0
@@ -96,6 +97,7 @@ def test_everything_that_can_be_asked_for(requests: list[DiskRequest]) -> None:
     assert request.karg_deletes == ("quiet",)
     assert (request.root_keys_file, request.stateroot) == ("/keys", "default")
     assert (request.disable_selinux, request.enforce_sigpolicy, request.fetch_check) == (True,) * 3
+    assert request.bootupd_skip_boot_uuid
     assert request.source_name == "quay.io/os:43"
 
 

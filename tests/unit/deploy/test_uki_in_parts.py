@@ -73,8 +73,12 @@ def test_a_sealed_image_is_taken_apart_only_on_demand(
     channel = Channel(top / "sealed-channel", sealed, osimages.TURNED)
     bench.machine.images = sealed
     if which is TakesApart.UNSEALED:
-        with pytest.raises(CannotTakeApart, match="is sealed"):
+        with pytest.raises(CannotTakeApart, match="is sealed") as caught:
             switch(bench, channel)
+        assert caught.value.hint == (
+            "build the image with composefs=? in the UKI's command line; "
+            "or update to another image: bootc switch IMAGE"
+        )
         assert bench.machine.announced() is None
     else:
         switch(bench, channel)

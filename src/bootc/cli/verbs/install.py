@@ -129,6 +129,7 @@ def _shared(args: argparse.Namespace, context: Context) -> dict[str, Any]:
         "enforce_sigpolicy": args.enforce_container_sigpolicy,
         "fetch_check": args.run_fetch_check,
         "disable_selinux": args.disable_selinux,
+        "bootupd_skip_boot_uuid": args.bootupd_skip_boot_uuid,
         "dry_run": args.dry_run,
     }
 
@@ -205,6 +206,11 @@ _CONFIGURATION = (
         "The boot loader: systemd, grub, ukiboot or none (default: the first that the image has).",
         metavar="NAME",
         choices=_BOOTLOADERS,
+    ),
+    Option(
+        ("--bootupd-skip-boot-uuid",),
+        "If bootupd installs GRUB: do not write the UUID of the file system with /boot.",
+        default=False,
     ),
     Option(
         ("--karg",),

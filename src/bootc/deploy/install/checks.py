@@ -50,6 +50,7 @@ class Decisions:
         karg_deletes: Kernel arguments of the image and of the installer to leave out.
         root_keys: The SSH keys of root, or None.
         signature: The demand for signatures, or None.
+        skip_boot_uuid: bootupd does not write the UUID of the file system with ``boot``.
     """
 
     machine: str
@@ -60,6 +61,7 @@ class Decisions:
     karg_deletes: tuple[str, ...] = ()
     root_keys: bytes | None = None
     signature: Signature | None = None
+    skip_boot_uuid: bool = False
 
 
 def require_root() -> None:
@@ -106,6 +108,7 @@ def decide(
         karg_deletes=karg_deletes,
         root_keys=None if keys_file is None else read_keys(keys_file),
         signature=Signature() if enforce else None,
+        skip_boot_uuid=request.bootupd_skip_boot_uuid or config.bootupd_skip_boot_uuid,
     )
 
 

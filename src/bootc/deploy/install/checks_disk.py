@@ -49,7 +49,10 @@ class DiskPlan:
         if have_mib < needed_mib:
             raise InstallRefused(
                 f"{what} is too small for the image: it has {have_mib} MiB, "
-                f"at least {needed_mib} MiB are needed"
+                f"at least {needed_mib} MiB are needed",
+                hint="use a larger disk"
+                if self.sizes.root_mib is None
+                else f"give --root-size {needed_mib}M or more, or leave it out",
             )
 
 
@@ -131,7 +134,10 @@ def _choose_filesystem(request: DiskRequest, config: InstallConfig | None) -> Fi
 def _choose_block_setup(request: DiskRequest, config: InstallConfig) -> None:
     asked = request.block_setup or config.block[0]
     if asked not in config.block:
-        raise InstallRefused(f"Block setup {asked} is not enabled in installation config")
+        raise InstallRefused(
+            f"Block setup {asked} is not enabled in installation config",
+            hint=f"it allows {', '.join(config.block)}: add the name to install.block",
+        )
     if asked != BLOCK_SETUP:
         raise InstallRefused(
             f"block setup {asked} is not supported yet by this version",
@@ -152,5 +158,9 @@ def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) ->
     have_mib = disk.size_bytes // MIB
     if have_mib < needed_mib:
         raise InstallRefused(
-            f"{disk.path} is too small: it has {have_mib} MiB, at least {needed_mib} MiB are needed"
+            f"{disk.path} is too small: it has {have_mib} MiB, "
+            f"at least {needed_mib} MiB are needed",
+            hint="use a larger disk, or a smaller esp-size in the install configuration"
+            if root_size_mib is None
+            else "use a larger disk, or a smaller --root-size",
         )

@@ -6,8 +6,8 @@ The files are ``bootc/install/*.toml`` below ``/usr/lib``, ``/usr/local/lib``, `
 scalar wins, lists of kernel arguments grow.
 
 Promises: an unknown key inside a table of ours is an error, because it is probably a spelling
-mistake; elsewhere it is a warning. Keys for functions that this program does not have (ostree,
-bootupd) are checked and ignored. Unlike in upstream's composefs backend, ``kargs``,
+mistake; elsewhere it is a warning. The key for ostree, which this program does not have, is checked
+and ignored. Unlike in upstream's composefs backend, ``kargs``,
 ``karg-deletes`` and ``stateroot`` take effect: a missing kernel argument can make a machine
 unreachable.
 """
@@ -50,6 +50,7 @@ _MIN_ESP_SIZE_MIB = 128
 _FLAT_TYPE = "root-fs-type"
 _SIGPOLICY = "enforce-container-sigpolicy"
 _MACHINES = "match-architectures"
+_BOOTUPD, _SKIP_BOOT_UUID = "bootupd", "skip-boot-uuid"
 _KARGS = "kargs"
 _KARG_DELETES = "karg-deletes"
 #: Keys that upstream leaves out of its JSON if no file has them. Other keys are null.
@@ -67,7 +68,7 @@ _INSTALL: _Schema = {
     "stateroot": str,
     "root-mount-spec": str,
     "boot-mount-spec": str,
-    "bootupd": {"skip-boot-uuid": bool},
+    _BOOTUPD: {_SKIP_BOOT_UUID: bool},
     "bootloader": str,
     "discoverable-partitions": bool,
     _ESP_SIZE: str,
@@ -95,6 +96,7 @@ class InstallConfig:
     stateroot: str | None = None
     root_mount_spec: str | None = None
     boot_mount_spec: str | None = None
+    bootupd_skip_boot_uuid: bool = False
 
 
 def read_config(machine: str, *, root: str = "/") -> InstallConfig | None:
@@ -230,6 +232,7 @@ def _as_config(merged: Mapping[str, Any]) -> InstallConfig:
         stateroot=merged["stateroot"],
         root_mount_spec=merged["root-mount-spec"],
         boot_mount_spec=merged["boot-mount-spec"],
+        bootupd_skip_boot_uuid=bool((merged[_BOOTUPD] or {}).get(_SKIP_BOOT_UUID)),
     )
 
 

@@ -50,6 +50,11 @@ from bootc.repository.sealing import VerityMissing
 #: The directory of container storage, and the link by which images find it.
 _BOUND_IMAGES = "bootc"
 _BOUND_IMAGES_LINK = ("ostree", "bootc", "../composefs/bootc")
+_ROOM_HINT = "make room on the partition, or make it larger"
+_ESP_HINT = (
+    "set esp-size in the table [install] of a file /etc/bootc/install/*.toml of the installing "
+    "system, for a larger EFI system partition"
+)
 #: The mount point of the ESP in a running machine.
 _ESP_MOUNT_POINT = "boot/efi"
 
@@ -101,7 +106,9 @@ def deploy_image(
         kernel = loader.kernel_sizes(booting.resource)
         _make_boot_room(kernel, programs, target, boot, clear_boot, sink)
         with _mounted_image(repository, pulled.image_id) as image:
-            deployment = NewDeployment(booting, pulled.root, image, repository, generic)
+            deployment = NewDeployment(
+                booting, pulled.root, image, repository, generic, decisions.skip_boot_uuid
+            )
             boot_digest = _write_boot_files(loader, deployment, target, boot, sink)
             origin = _origin(request, decisions, target, pulled, booting, boot, boot_digest)
             with stage(sink, "state", "Writing the deployment's state"):
@@ -135,7 +142,8 @@ def _write_boot_files(
 ) -> str:
     """Write the boot loader and the kernel, and return the boot digest. Nothing boots yet."""
     sink(Message(f"Bootloader: {loader.name}"))
-    with stage(sink, "bootloader", f"Installing bootloader via {loader.title}"):
+    title = loader.title_in(deployment.mounted.exists)
+    with stage(sink, "bootloader", f"Installing bootloader via {title}"):
         loader.write_programs(deployment, target, boot, sink)
     with stage(sink, "kernel", f"Writing the kernel to {loader.kernel_place}"):
         return loader.write_kernel(deployment, boot)
@@ -176,7 +184,7 @@ def _make_boot_room(
         try:
             plan_space((), frozenset(), files, free_bytes, cluster_bytes)
         except NoSpaceOnBoot as exc:
-            exc.hint = "make room on the partition, or make it larger"
+            exc.hint = _ESP_HINT if place is target.esp and target.esp_is_new else _ROOM_HINT
             raise
     if clear_boot is not None:
         with stage(sink, "clear", "Removing the old boot loader and its menu"):

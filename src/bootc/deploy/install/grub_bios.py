@@ -39,6 +39,8 @@ _MODULES = (
 _BOOT_CODE_BYTES = 440
 _EARLY, _CORE = "early.cfg", "core.img"
 _MAX_CORE_BYTES = 4 << 20
+#: It compresses 200 kB.
+_TIMEOUT_S = 120.0
 
 
 def is_there(has: Callable[[str], bool]) -> bool:
@@ -119,10 +121,10 @@ def _make_core(image: Dir, target: BootTarget) -> bytes:
         with image.open_dir("tmp") as directory:
             early = grub.early_config(target.boot_uuid, separate_boot=target.separate_boot)
             atomic.write_file(directory, _EARLY, early, durable=False)
-            argv = ["chroot", image.path, f"/{_MKIMAGE}", "--format=i386-pc"]
+            argv = [f"/{_MKIMAGE}", "--format=i386-pc"]
             argv += [f"--directory=/{_PLATFORM}", f"--output=/tmp/{_CORE}"]
             argv += ["--prefix=/boot/grub2", f"--config=/tmp/{_EARLY}"]
-            process.run([*argv, *_MODULES])
+            process.run_in_root(image.path, [*argv, *_MODULES], timeout_s=_TIMEOUT_S)
             return directory.read_bytes(_CORE, _MAX_CORE_BYTES)
 
 

@@ -14,6 +14,7 @@ The process remains in a mount namespace of its own.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def install(request: InstallRequest, destination: Destination, sink: Sink) -> In
         checks.check_platform(decisions, source)
         destination.check_room(checks.needed_mib(source))
         check_last_layer(request, decisions, source)
-        _check_loader(request, decisions, source)
+        request = _check_loader(request, decisions, source)
         _check_bound_images(request)
         _announce(request, destination, source, sink)
         if request.dry_run:
@@ -158,16 +159,18 @@ def choose_by_image(request: _Request, config: InstallConfig, machine: str) -> _
     return with_found_loader(request, config, machine, find)
 
 
-def _check_loader(request: InstallRequest, decisions: Decisions, source: Source) -> None:
+def _check_loader(request: InstallRequest, decisions: Decisions, source: Source) -> InstallRequest:
+    """Return the request with the files of its loader that the image has."""
     if request.found_loader is not None and request.found_loader[0] == decisions.loader.name:
-        return  # The image was searched for it.
+        return request  # The image was searched for it.
 
     def has(paths: Collection[str]) -> Collection[str]:
         return _in_container(paths) if request.from_container else find_in_image(source, paths)
 
-    loaders.require_in_image(
+    found = loaders.require_in_image(
         decisions.loader, decisions.machine, has, installs_itself=request.from_container
     )
+    return dataclasses.replace(request, found_files=frozenset(found))
 
 
 def _check_bound_images(request: InstallRequest) -> None:
@@ -194,7 +197,22 @@ def _announce(
         sink(Message(line))
     if destination.decisions.signature is not None:
         sink(Message(sigpolicy.notice()))
+    _note_boot_uuid(request, destination.decisions, sink)
     note_label(source, sink)
+
+
+def _note_boot_uuid(request: InstallRequest, decisions: Decisions, sink: Sink) -> None:
+    loader = decisions.loader
+    if not decisions.skip_boot_uuid:
+        return
+    if loader.is_by_bootupd(request.found_files.__contains__):
+        text = (
+            "GRUB will look for a file system with the label boot, because bootupd writes no UUID"
+        )
+        sink(Message(f"notice: {text}"))
+    elif request.bootupd_skip_boot_uuid:
+        text = f"bootupd does not install {loader.title} of this image"
+        sink(Message(f"notice: --bootupd-skip-boot-uuid has no effect: {text}"))
 
 
 def _steps(request: InstallRequest, destination: Destination, source: Source) -> Iterator[str]:
@@ -220,10 +238,10 @@ def _summary(request: InstallRequest, decisions: Decisions, pulled: Pulled) -> I
 
 
 def _loader(request: InstallRequest, decisions: Decisions) -> str:
-    loader = decisions.loader
+    title = decisions.loader.title_in(request.found_files.__contains__)
     if request.found_loader is None:
-        return loader.title
-    return f"{loader.title} (chosen because {request.found_loader[1]})"
+        return title
+    return f"{title} (chosen because {request.found_loader[1]})"
 
 
 def _verity(request: InstallRequest, decisions: Decisions) -> str:

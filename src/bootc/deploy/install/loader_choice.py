@@ -2,8 +2,9 @@
 
 The first of these that the image has, and that starts the machine, is chosen: systemd-boot, GRUB,
 ukiboot, and no loader for an image with a unified kernel image. A machine with a BIOS gets GRUB,
-unless the disk is for another machine (``--generic-image``). Upstream prefers GRUB if the image has
-bootupd's updates and the installing system has bootupd, and takes systemd-boot for any other image.
+unless the disk is for another machine (``--generic-image``). An image has GRUB if it has bootupd or
+the files from which bootc installs GRUB itself. Upstream prefers GRUB if the image has bootupd's
+updates and the installing system has bootupd, and takes systemd-boot for any other image.
 
 The disk is partitioned for the loader, so the image is read before. An image that is not the one of
 the running container is read layer by layer, the topmost first, until the first loader of the list
@@ -66,7 +67,7 @@ def with_found_loader(
     if bios and (starting := [one for one in candidates if FirmwareType.BIOS in one.firmwares]):
         candidates = starting
     paths = {path for one in candidates for path in _paths(one, machine)}
-    found = find(paths, lambda found: _is_in(candidates[0], machine, found))
+    found = find(paths, lambda found: _is_first_choice(candidates[0], machine, found))
     for loader in candidates:
         if _is_in(loader, machine, found):
             why = "the image has it"
@@ -74,7 +75,9 @@ def with_found_loader(
                 why = "the image has a unified kernel image and no boot loader"
             elif bios and FirmwareType.BIOS in loader.firmwares:
                 why += ", and this machine has a BIOS"
-            return dataclasses.replace(request, found_loader=(loader.name, why))
+            return dataclasses.replace(
+                request, found_loader=(loader.name, why), found_files=frozenset(found)
+            )
     raise _nothing_found(candidates, machine, bios=bios)
 
 
@@ -102,8 +105,9 @@ def _candidates(
 
 
 def _paths(loader: LoaderInstaller, machine: str) -> Iterator[str]:
-    for need in loader.image_needs(machine):
-        yield from need.paths
+    for needs in loader.image_choices(machine):
+        for need in needs:
+            yield from need.paths
     if not starts(loader, BootType.BLS):
         yield ANY_UKI
 
@@ -111,8 +115,13 @@ def _paths(loader: LoaderInstaller, machine: str) -> Iterator[str]:
 def _is_in(loader: LoaderInstaller, machine: str, found: Collection[str]) -> bool:
     if not starts(loader, BootType.BLS) and ANY_UKI not in found:
         return False
-    needs = loader.image_needs(machine)
-    return all(any(path in found for path in need.paths) for need in needs)
+    return loaders.has_one_of(loader.image_choices(machine), found)
+
+
+def _is_first_choice(loader: LoaderInstaller, machine: str, found: Collection[str]) -> bool:
+    """Tell whether no further file changes the choice of the loader, or who installs it."""
+    preferred = loader.image_choices(machine)[:1]
+    return _is_in(loader, machine, found) and loaders.has_one_of(preferred, found)
 
 
 def _nothing_found(

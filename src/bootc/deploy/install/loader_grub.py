@@ -1,19 +1,20 @@
-"""Installs GRUB from the image, with a configuration that bootc writes.
+"""Installs GRUB from the image: by bootupd if the image has it, else with files that bootc writes.
 
-Menu and kernels are in ``/boot``. The image's GRUB may not read boot entries, so it reads a menu
-that is generated from them (:mod:`bootc.formats.grubmenu`).
+Menu and kernels are in ``/boot``. The image's GRUB may not read boot entries. In this case it reads
+a menu that is generated from them (:mod:`bootc.formats.grubmenu`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bootc.boot import grub
 from bootc.boot.image_content import file_size
 from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import BootDirs, Scheme
-from bootc.deploy.install import firmware_start, grub_bios, grub_efi, loader_menu
+from bootc.deploy.install import firmware_start, grub_bios, grub_bootupd, grub_efi, loader_menu
 from bootc.deploy.install.loader_installer import (
     BootTarget,
     FirmwareType,
@@ -37,9 +38,53 @@ class _Grub(LoaderInstaller):
     name = Bootloader.GRUB.value
     #: GRUB 2.12 does not tell the system where it was started from.
     tells_partition = False
+    #: They run programs of the image.
+    tools: tuple[str, ...] = ("chroot", "unshare")
     kernel_place: str = "/boot"
     #: Of unified kernel images.
     kernels_on_esp = True
+
+    def image_choices(self, machine: str) -> tuple[tuple[ImageNeed, ...], ...]:
+        """Return the files of bootupd, and those from which bootc installs GRUB itself."""
+        return grub_bootupd.NEEDS, self.image_needs(machine)
+
+    def is_by_bootupd(self, has: Callable[[str], bool]) -> bool:
+        """Tell whether the image has bootupd."""
+        return grub_bootupd.is_there(has)
+
+    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+        """Return the programs for the ESP."""
+        if self.is_by_bootupd(lambda path: tree.lookup(path) is not None):
+            return grub_bootupd.sizes(tree) if self.needs_esp else {}
+        return self._own_sizes(tree, generic=generic)
+
+    def write_programs(
+        self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
+    ) -> None:
+        """Install GRUB and its static configuration: by bootupd, or as the subclass does."""
+        if not self.is_by_bootupd(deployment.mounted.exists):
+            self._write_own(deployment, target, boot, sink)
+            return
+        grub_bootupd.install(deployment, target, sink)
+        _write_esp_uuid(target)
+        boot.sync()
+        if target.esp is not None:
+            target.esp.sync()
+
+    def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
+        """Write the menu, without which GRUB boots nothing."""
+        generated = grub.reads_generated_menu(boot.menu)
+        scheme = dataclasses.replace(boot.scheme, generated=generated)
+        loader_menu.write_menu(deployment, dataclasses.replace(boot, scheme=scheme))
+
+    def _own_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+        """Return the programs that :meth:`_write_own` writes to the ESP."""
+        return {}
+
+    def _write_own(
+        self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
+    ) -> None:
+        """Write the programs of the image, and the static configuration of bootc."""
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
         """Refuse what GRUB would change on the way to the kernel."""
@@ -66,7 +111,6 @@ class GrubBiosInstaller(_Grub):
 
     title = "GRUB for BIOS"
     firmwares: tuple[FirmwareType, ...] = (FirmwareType.BIOS,)
-    tools: tuple[str, ...] = ("chroot",)
     machines: tuple[str, ...] = ("x86_64",)
     needs_esp = False
     needs_bios_boot = True
@@ -88,7 +132,7 @@ class GrubBiosInstaller(_Grub):
         """Return the record: there is no ESP."""
         return BootRecord(self.name, FirmwareType.BIOS)
 
-    def write_programs(
+    def _write_own(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
     ) -> None:
         """Write the static configuration, and the program to the BIOS boot partition."""
@@ -96,8 +140,13 @@ class GrubBiosInstaller(_Grub):
         grub_bios.write_core(deployment.mounted, target)
 
     def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
-        """Write the menu, and then sector 0, which makes the disk bootable."""
-        loader_menu.write_menu(deployment, boot)
+        """Write the menu, and then sector 0, which makes the disk bootable.
+
+        bootupd has written sector 0 already. In this case the menu makes the disk bootable.
+        """
+        super().commit(deployment, target, boot)
+        if self.is_by_bootupd(deployment.mounted.exists):
+            return
         boot.sync()
         grub_bios.write_boot_sector(grub_bios.read_boot_image(deployment.mounted), target)
 
@@ -111,7 +160,6 @@ class GrubUefiInstaller(_Grub):
 
     title = "GRUB for UEFI"
     firmwares: tuple[FirmwareType, ...] = (FirmwareType.UEFI,)
-    tools: tuple[str, ...] = ()
     machines: tuple[str, ...] = grub_efi.MACHINES
     needs_esp = True
     kernel_place = "/boot, or to the EFI system partition if it is a unified kernel image"
@@ -120,7 +168,7 @@ class GrubUefiInstaller(_Grub):
         """Return GRUB's EFI program. shim is not needed without Secure Boot."""
         return grub_efi.needs(machine)
 
-    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+    def _own_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the programs."""
         return grub_efi.sizes(tree, os.uname().machine, generic=generic)
 
@@ -129,7 +177,7 @@ class GrubUefiInstaller(_Grub):
         esp = target.esp_partition
         return BootRecord(self.name, FirmwareType.UEFI, esp.uuid or None if esp else None)
 
-    def write_programs(
+    def _write_own(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
     ) -> None:
         """Write the static configuration, the programs, and the boot entry of the firmware."""
@@ -148,10 +196,6 @@ class GrubUefiInstaller(_Grub):
             title = program.split("/")[1]
             firmware_start.ensure_started(target.esp_partition, program, title)
 
-    def commit(self, deployment: NewDeployment, target: BootTarget, boot: BootDirs) -> None:
-        """Write the menu, without which GRUB boots nothing."""
-        loader_menu.write_menu(deployment, boot)
-
 
 class GrubAnyInstaller(GrubUefiInstaller):
     """GRUB for a disk that any machine boots: started by UEFI and by a BIOS, with one menu.
@@ -162,7 +206,6 @@ class GrubAnyInstaller(GrubUefiInstaller):
 
     title = "GRUB for UEFI and BIOS"
     firmwares = (FirmwareType.UEFI, FirmwareType.BIOS)
-    tools = ("chroot",)
 
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return GRUB for one of the two."""
@@ -172,21 +215,21 @@ class GrubAnyInstaller(GrubUefiInstaller):
         # The package of the boot code depends on that of the program that makes the core image.
         return (ImageNeed((*program.paths, *grub_bios.NEEDS[0].paths), program.package),)
 
-    def program_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
+    def _own_sizes(self, tree: Directory, *, generic: bool) -> Mapping[str, int]:
         """Return the programs for UEFI, if the image has them."""
         machine = os.uname().machine
         if not grub_efi.is_there(lambda path: file_size(tree, path) is not None, machine):
             return {}
         return grub_efi.sizes(tree, machine, generic=generic)
 
-    def write_programs(
+    def _write_own(
         self, deployment: NewDeployment, target: BootTarget, boot: BootDirs, sink: Sink
     ) -> None:
         """Write the static configuration, and the programs that the image has."""
         machine = os.uname().machine
         no_bios = _why_no_bios(deployment, target, boot)
         if grub_efi.is_there(deployment.mounted.exists, machine):
-            super().write_programs(deployment, target, boot, sink)
+            super()._write_own(deployment, target, boot, sink)
             if no_bios is not None and machine in GrubBiosInstaller.machines:
                 sink(Message(f"notice: A BIOS does not start the disk: {no_bios}"))
         elif no_bios is None:
@@ -195,7 +238,9 @@ class GrubAnyInstaller(GrubUefiInstaller):
             _write_configuration(deployment, target, boot)
         else:
             raise InstallRefused(
-                f"the image has no GRUB for UEFI, and a BIOS does not start the disk: {no_bios}"
+                f"the image has no GRUB for UEFI, and a BIOS does not start the disk: {no_bios}",
+                hint=f"build the image with {grub_efi.needs(machine)[0].package}, or choose "
+                "another boot loader with --bootloader",
             )
         if no_bios is None:
             grub_bios.write_core(deployment.mounted, target)
@@ -221,7 +266,17 @@ def _write_configuration(deployment: NewDeployment, target: BootTarget, boot: Bo
         config, mode = grub.static_config(arguments), grub.STATIC_CONFIG_MODE
         atomic.write_file(directory, name, config, mode=mode, durable=True)
         atomic.write_file(directory, grub.ENVIRONMENT, grub.EMPTY_ENVIRONMENT, durable=True)
-        if target.esp_uuid:
-            # Also for a machine that gets unified kernel images with a later update.
-            esp_uuid = grub.esp_uuid_config(target.esp_uuid)
-            atomic.write_file(directory, grub.ESP_UUID, esp_uuid, durable=True)
+    _write_esp_uuid(target)
+
+
+def _write_esp_uuid(target: BootTarget) -> None:
+    """Tell GRUB where unified kernel images are; a later update may bring the first one."""
+    if not target.esp_uuid:
+        return
+    parent = grub.STATIC_CONFIG.rpartition("/")[0]
+    with (
+        doing(f"Writing {target.boot.path}/{parent}/{grub.ESP_UUID}"),
+        target.boot.ensure_dir(parent) as directory,
+    ):
+        esp_uuid = grub.esp_uuid_config(target.esp_uuid)
+        atomic.write_file(directory, grub.ESP_UUID, esp_uuid, durable=True)

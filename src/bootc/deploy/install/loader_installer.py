@@ -25,7 +25,7 @@ answer with "nothing".
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,6 +60,9 @@ class BootTarget:
         esp_uuid: The UUID of its file system.
         esp_partition: Its row of the partition table.
         bios_boot: The BIOS boot partition; None if there is none.
+        disk_is_file: Whether the disk is a file. In this case the kernel does not know its
+            partitions: each of them is a loop device of its own.
+        esp_is_new: Whether the installation made the ESP, so that its size can be configured.
         raw: The partitions of :meth:`LoaderInstaller.raw_partitions`, by name.
         xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
             None if there is none.
@@ -77,6 +80,8 @@ class BootTarget:
     esp_uuid: str = ""
     esp_partition: Partition | None = None
     bios_boot: Partition | None = None
+    disk_is_file: bool = False
+    esp_is_new: bool = False
     xbootldr: Dir | None = None
     root_kargs: tuple[str, ...] = ("rw",)
     raw: Mapping[str, Partition] = field(default_factory=dict)
@@ -116,6 +121,7 @@ class NewDeployment:
         repository: The repository that holds it.
         generic: The disk will boot on other machines: the firmware of this machine stays
             unchanged, and nothing secret is written.
+        skip_boot_uuid: bootupd does not write the UUID of the file system with ``boot``.
     """
 
     booting: Booting
@@ -123,6 +129,7 @@ class NewDeployment:
     mounted: Dir
     repository: Repository
     generic: bool
+    skip_boot_uuid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +215,22 @@ class LoaderInstaller(Protocol):
     def image_needs(self, machine: str) -> tuple[ImageNeed, ...]:
         """Return the files that the image must have, for a machine of this architecture."""
         return ()
+
+    def image_choices(self, machine: str) -> tuple[tuple[ImageNeed, ...], ...]:
+        """Return all sets of files of which the image must have one, the preferred set first."""
+        return (self.image_needs(machine),)
+
+    def is_by_bootupd(self, has: Callable[[str], bool]) -> bool:
+        """Tell whether bootupd of an image installs the loader.
+
+        Args:
+            has: Tells whether the image has a file or a directory.
+        """
+        return False
+
+    def title_in(self, has: Callable[[str], bool]) -> str:
+        """Return :attr:`title` and bootupd's part, for the argument of :meth:`is_by_bootupd`."""
+        return f"{self.title} by bootupd" if self.is_by_bootupd(has) else self.title
 
     def check_kernel_arguments(self, arguments: tuple[str, ...]) -> None:
         """Check that the loader can pass these arguments on to the kernel. Most can pass all.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from bootc.boot.loader import Bootloader
 from bootc.deploy.install.config import InstallConfig
 from bootc.deploy.install.loader_grub import GrubAnyInstaller, GrubBiosInstaller, GrubUefiInstaller
-from bootc.deploy.install.loader_installer import FirmwareType, LoaderInstaller
+from bootc.deploy.install.loader_installer import FirmwareType, ImageNeed, LoaderInstaller
 from bootc.deploy.install.loader_none import NoLoaderInstaller
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
 from bootc.deploy.install.loader_ukiboot import UkibootInstaller
@@ -68,8 +68,8 @@ def require_in_image(
     has: Callable[[Collection[str]], Collection[str]],
     *,
     installs_itself: bool,
-) -> None:
-    """Check that an image has what a loader needs of it.
+) -> Collection[str]:
+    """Check that an image has what a loader needs of it, and return the files that were found.
 
     Args:
         loader: The loader.
@@ -81,19 +81,37 @@ def require_in_image(
     Raises:
         InstallRefused: a file is missing; the message names its package.
     """
-    needs = loader.image_needs(machine)
-    if not installs_itself:
-        needs = tuple(need for need in needs if not need.replaceable)
-    if not needs:
-        return
-    found = has([path for need in needs for path in need.paths])
-    lacking = [need for need in needs if not any(path in found for path in need.paths)]
-    if lacking:
-        packages = listed(dict.fromkeys(need.package for need in lacking))
-        raise InstallRefused(
-            f"the image cannot install {loader.title}: it has no /{lacking[0].paths[0]}",
-            hint=f"build it with {packages}, or choose another boot loader with --bootloader",
-        )
+    choices = [
+        [need for need in needs if installs_itself or not need.replaceable]
+        for needs in loader.image_choices(machine)
+    ]
+    if not all(choices):
+        return ()
+    found = has([path for needs in choices for need in needs for path in need.paths])
+    if has_one_of(choices, found):
+        return found
+    # The set of which the image has most; if it has nothing, the last one, of Debian's packages.
+    needs = max(reversed(choices), key=lambda needs: len(needs) - len(_lacking(needs, found)))
+    lacking = _lacking(needs, found)
+    packages = listed(dict.fromkeys(need.package for need in lacking))
+    raise InstallRefused(
+        f"the image cannot install {loader.title}: it has no /{lacking[0].paths[0]}",
+        hint=f"build it with {packages}, or choose another boot loader with --bootloader",
+    )
+
+
+def has_one_of(choices: Iterable[Collection[ImageNeed]], found: Collection[str]) -> bool:
+    """Tell whether an image has all files of one of several sets.
+
+    Args:
+        choices: The sets.
+        found: The paths that the image has.
+    """
+    return any(not _lacking(needs, found) for needs in choices)
+
+
+def _lacking(needs: Collection[ImageNeed], found: Collection[str]) -> list[ImageNeed]:
+    return [need for need in needs if not any(path in found for path in need.paths)]
 
 
 def finds_root_by_type(

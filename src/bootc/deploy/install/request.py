@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bootc.errors import Error
@@ -52,6 +53,7 @@ class InstallRequest:
         bootloader: A name, or None to leave the choice to the configuration.
         found_loader: The loader that the image has, and why it was chosen; used if neither the
             user nor the configuration names one.
+        found_files: The files of boot loaders that were found in the image.
         kargs: Kernel arguments to add.
         karg_deletes: Kernel arguments of the configuration and of the image to leave out.
         allow_missing_verity: Tolerate objects without fs-verity, now and at each boot.
@@ -67,6 +69,8 @@ class InstallRequest:
         enforce_sigpolicy: Demand signatures, whatever the configuration says.
         fetch_check: Make sure that the target can be fetched.
         disable_selinux: Turn SELinux off on the installed machine.
+        bootupd_skip_boot_uuid: Have bootupd not write the UUID of the file system with ``boot``,
+            whatever the configuration says.
         bound_images: What happens to the bound images of the image: ``stored``, ``pull`` or
             ``skip``; None if the user does not say.
         dry_run: Check everything, print the plan, and change nothing.
@@ -77,6 +81,7 @@ class InstallRequest:
     source_name: str | None = None
     bootloader: str | None = None
     found_loader: tuple[str, str] | None = None
+    found_files: Collection[str] = frozenset()
     kargs: tuple[str, ...] = ()
     karg_deletes: tuple[str, ...] = ()
     allow_missing_verity: bool = False
@@ -90,6 +95,7 @@ class InstallRequest:
     enforce_sigpolicy: bool = False
     fetch_check: bool = False
     disable_selinux: bool = False
+    bootupd_skip_boot_uuid: bool = False
     bound_images: BoundImages | None = None
     dry_run: bool = False
 

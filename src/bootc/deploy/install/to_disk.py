@@ -178,6 +178,8 @@ def _mounted(
         esp_uuid=esp_uuid,
         esp_partition=layout.esp,
         bios_boot=layout.bios_boot,
+        disk_is_file=plan.device.is_file,
+        esp_is_new=True,
         raw=layout.raw,
     )
 

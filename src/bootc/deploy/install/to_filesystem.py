@@ -204,7 +204,10 @@ class FilesystemDestination:
         if have_mib < needed_mib:
             raise InstallRefused(
                 f"{self._plan.found.path} is too small for the image: it has {have_mib} MiB, "
-                f"at least {needed_mib} MiB are needed"
+                f"at least {needed_mib} MiB are needed",
+                hint="make room in it, or --replace wipe removes everything in it"
+                if not wipe
+                else "use a larger file system, or a smaller image",
             )
 
     @contextmanager
@@ -246,6 +249,7 @@ class FilesystemDestination:
             except BaseException:
                 if partitions.are_cleared and not undone.is_kept:
                     sink(Message("The old boot loader is removed, and the new one boots nothing"))
+                    sink(Message("Run the same command again before the machine is restarted"))
                 raise
 
 

@@ -271,5 +271,7 @@ def test_room_for_the_image(
     if message is None:
         what.check_room(image_mib + SLACK_MIB)
         return
-    with refused(message):
+    with pytest.raises(InstallRefused, match=message) as caught:
         what.check_room(image_mib + SLACK_MIB)
+    way_out = "use a larger disk" if root_mib is None else "give --root-size 356M or more"
+    assert (caught.value.hint or "").startswith(way_out)

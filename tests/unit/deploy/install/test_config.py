@@ -73,6 +73,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         stateroot="default",
         root_mount_spec="LABEL=root",
         boot_mount_spec="",
+        bootupd_skip_boot_uuid=True,
     )
 
 

@@ -16,6 +16,7 @@ SYSTEMD = "usr/lib/systemd/boot/efi/systemd-bootx64.efi.signed"
 SYSTEMD_ARM = "usr/lib/systemd/boot/efi/systemd-bootaa64.efi"
 GRUB = ("usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage")
 EFI_GRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+BOOTUPD = ("usr/bin/bootupctl", "usr/lib/bootupd/updates")
 #: The loaders of each firmware, and no other.
 UEFI, BIOS, GENERIC = "UEFI", "BIOS", "generic image"
 
@@ -58,6 +59,14 @@ def choose(
         (UEFI, (*GRUB, ANY_UKI), "none"),
         (BIOS, (SYSTEMD, *GRUB), "grub"),
         (BIOS, (*GRUB, ANY_UKI), "grub"),
+        # An image like Fedora's.
+        (UEFI, BOOTUPD, "grub"),
+        (BIOS, BOOTUPD, "grub"),
+        (GENERIC, BOOTUPD, "grub"),
+        (UEFI, (*BOOTUPD, SYSTEMD, ANY_UKI), "systemd"),
+        (UEFI, (*BOOTUPD, ANY_UKI), "grub"),
+        (UEFI, (BOOTUPD[0], ANY_UKI), "none"),
+        (UEFI, (BOOTUPD[1], ANY_UKI), "none"),
     ],
 )
 def test_what_the_image_has(
@@ -120,3 +129,15 @@ def test_the_search_ends_with_the_first_of_the_list(tmp_path: Path) -> None:
     request = InstallRequest(source=IMAGE, target=IMAGE, generic_image=True)
     found = with_found_loader(request, InstallConfig(), "x86_64", find, uefi=str(tmp_path))
     assert found.found_loader == ("systemd", "the image has it")
+
+
+def test_the_search_ends_when_it_is_known_who_installs_grub(tmp_path: Path) -> None:
+    def find(paths: Collection[str], until: Callable[[Collection[str]], bool]) -> Collection[str]:
+        assert not until(GRUB)
+        assert until(BOOTUPD)
+        return BOOTUPD
+
+    request = InstallRequest(source=IMAGE, target=IMAGE)
+    uefi = str(tmp_path / "none")
+    found = with_found_loader(request, InstallConfig(), "x86_64", find, uefi=uefi)
+    assert found.found_files == frozenset(BOOTUPD)

@@ -116,6 +116,9 @@ def test_a_bios_cannot_start_the_unified_kernel_image_on_a_disk_for_any_machine(
 
 def test_a_disk_that_no_firmware_would_start_is_refused(installation: Installation) -> None:
     installation.has(*BIOS)
-    with pytest.raises(InstallRefused, match="the image has no GRUB for UEFI, and a BIOS does not"):
+    with pytest.raises(
+        InstallRefused, match="the image has no GRUB for UEFI, and a BIOS does not"
+    ) as caught:
         installation.install(GrubAnyInstaller())
+    assert (caught.value.hint or "").startswith("build the image with grub-efi-amd64-signed")
     assert list(installation.esp.iterdir()) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
 from bootc.fs.dir import Dir
 
+UPDATES = "usr/lib/bootupd/updates"
 IMAGE = ImageReference("registry", "example.com/os:1")
 BOOT_IMAGE, MKIMAGE = "usr/lib/grub/i386-pc/boot.img", "usr/bin/grub-mkimage"
 EFI_PROGRAM = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
@@ -116,6 +118,39 @@ def test_an_image_without_grub_is_refused_with_the_package(
     with pytest.raises(InstallRefused, match="the image cannot install GRUB for BIOS") as caught:
         require_in_image(GrubBiosInstaller(), "x86_64", lambda _: present, installs_itself=False)
     assert f"build it with {packages}, or" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("present", "lacks", "packages"),
+    [
+        (("usr/bin/bootupctl", UPDATES), None, None),
+        (("usr/bin/bootupctl", UPDATES, EFI_PROGRAM), None, None),
+        ((EFI_PROGRAM, UPDATES), None, None),
+        ((UPDATES,), "/usr/bin/bootupctl", "bootupd"),
+        (("usr/bin/bootupctl",), f"/{UPDATES}", "bootupd"),
+        ((), f"/{EFI_PROGRAM}", "grub-efi-amd64-signed"),
+    ],
+)
+def test_bootupd_or_the_packages_of_debian(
+    present: tuple[str, ...], lacks: str | None, packages: str | None
+) -> None:
+    loader = GrubUefiInstaller()
+
+    def has(paths: Collection[str]) -> Collection[str]:
+        return [path for path in paths if path in present]
+
+    if lacks is None:
+        found = require_in_image(loader, "x86_64", has, installs_itself=False)
+        assert set(found) == set(present)
+        by_bootupd = {"usr/bin/bootupctl", UPDATES} <= set(present)
+        assert loader.is_by_bootupd(found.__contains__) is by_bootupd
+        title = "GRUB for UEFI by bootupd" if by_bootupd else "GRUB for UEFI"
+        assert loader.title_in(found.__contains__) == title
+        return
+    with pytest.raises(InstallRefused) as caught:
+        require_in_image(loader, "x86_64", has, installs_itself=False)
+    assert caught.value.message == f"the image cannot install GRUB for UEFI: it has no {lacks}"
+    assert (caught.value.hint or "").startswith(f"build it with {packages}, or")
 
 
 def test_systemd_boot_of_the_installing_system() -> None:
