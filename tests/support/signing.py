@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -61,11 +60,13 @@ class Sigstore:
 
 
 class Gnupg:
-    """Signs by a GPG key; the signatures are in a directory, the lookaside store."""
+    """Signs by a GPG key; the signatures are in a directory, the lookaside store.
+
+    skopeo finds the key in the home that ``GNUPGHOME`` names.
+    """
 
     def __init__(self, home: Path, directory: Path, name: str) -> None:
         require.tool("gpg")
-        self._home = home
         self._public = directory / f"{name}.gpg"
         self._store = directory / "lookaside"
         self.registries_d = {
@@ -78,14 +79,13 @@ class Gnupg:
         _run(*gpg, "--output", str(self._public), "--export", self._name)
 
     def options(self) -> list[str]:
-        os.environ["GNUPGHOME"] = str(self._home)
         return ["--sign-by", self._name]
 
     def requirement(self) -> dict[str, Any]:
         return {"type": "signedBy", "keyType": "GPGKeys", "keyPath": str(self._public)}
 
     def steal(self, registry: str, repository: str, old: str, new: str) -> None:
-        (source,) = self._store.rglob(f"*@sha256={old}")
+        (source,) = self._store.rglob(f"{repository}@sha256={old}")
         shutil.copytree(source, source.with_name(source.name.replace(old, new)))
 
 

@@ -33,7 +33,7 @@ from bootc.formats.sigpolicy import (
     registry_scopes,
 )
 from bootc.fs.dir import open_regular, read_all
-from bootc.printable import listed
+from bootc.printable import listed, shown
 
 #: The files in which skopeo looks for a policy; it reads the first that exists.
 POLICY_FILES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")
@@ -192,15 +192,18 @@ def _rules(policy: SignaturePolicy, imgref: ImageReference) -> tuple[Rule, ...]:
 
 
 def _require_verifying(rule: Rule, path: str, imgref: ImageReference) -> None:
-    hint = f"{_SAY_WHO_SIGNS}, {_WITHOUT}"
+    way_out = _SAY_WHO_SIGNS
+    if imgref.transport == "containers-storage":
+        way_out += ", or use the image of a registry (bootc install to-disk --source-imgref docker://IMAGE)"
+    hint = f"{way_out}, {_WITHOUT}"
     if rule.rejects:
         raise RejectedByPolicy(
-            f"the signature policy {path} rejects {imgref}: {rule}", hint=_SAY_WHO_SIGNS
+            f"the signature policy {path} rejects {imgref}: {rule}", hint=way_out
         )
     if rule.unknown_type is not None:
         raise PolicyNotEnforced(
             f"the signature policy {path} cannot be enforced for {imgref}: {rule}, "
-            "and bootc does not know this requirement",
+            f"and the requirement {shown(rule.unknown_type)} is unknown",
             hint=hint,
         )
     if rule.accepts_anything:

@@ -111,7 +111,7 @@ def test_the_first_policy_counts(policies: tuple[Path, Path]) -> None:
             policy_of("signedBy", docker={"127.0.0.1:1": "signedBy", "127.0.0.1:1/os:1": "new"}),
             PolicyNotEnforced,
             "cannot be enforced for {}: the rule for docker:127.0.0.1:1/os:1 is new, "
-            "and bootc does not know this requirement",
+            "and the requirement 'new' is unknown",
         ),
     ],
 )
