@@ -36,7 +36,7 @@ from support import skopeo as skopeos
 from support.bench import Bench, upgrade
 from support.bootdirs import SYSTEMD
 from support.commands import Commands
-from support.images import bootable, directory, file, single
+from support.images import ARCHITECTURE, bootable, directory, file, sha256, single
 from support.machine import Command
 from support.osimages import Images, OsImage
 from support.signing import Gnupg, Signer, Sigstore
@@ -212,6 +212,26 @@ def test_a_tag_that_moves_after_the_check(signers: Signers) -> None:
         signers.push(osimages.TURNED, "moves:1", None)
         digest, _ = image.document("GetManifest", MAX_MANIFEST_BYTES)
     assert digest == f"sha256:{signers.digest(osimages.NEW)}"
+
+
+def test_an_image_of_several_architectures(signers: Signers, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    shutil.copytree(signers.images.path / "all", layout)
+    platform = {"architecture": ARCHITECTURE, "os": "linux"}
+    kind = "application/vnd.oci.image.index.v1+json"
+    entries = [{**signers.images.entry(osimages.NEW), "platform": platform}]
+    raw = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    digest = sha256(raw)
+    (layout / "blobs/sha256" / digest.removeprefix("sha256:")).write_bytes(raw)
+    entry = {"mediaType": kind, "digest": digest, "size": len(raw)}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    server, options = signers.server, signers.ours.options()
+    reference = ImageReference.parse(server.push(f"oci:{layout}", "list:1", "--all"))
+    with pytest.raises(SkopeoError), open_source(reference, Signature()):
+        pass
+    server.push(f"oci:{layout}", "list:1", "--all", *options)
+    with open_source(reference, Signature()) as source:
+        assert source.manifest_digest.hex == signers.digest(osimages.NEW)
 
 
 def test_a_policy_that_changes_after_the_check(signers: Signers) -> None:
