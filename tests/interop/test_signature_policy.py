@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bootc.cli.options import build_parser
-from bootc.cli.table import commands_for
-from bootc.cli.verbs import switch as switch_verb
 from bootc.deploy import upgrade as updates
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import one_line
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import MAX_MANIFEST_BYTES
-from bootc.formats.origin import BootType, Signature
+from bootc.formats.origin import Signature
 from bootc.formats.sigpolicy import directory_scopes, parse_policy, registry_scopes
 from bootc.oci import skopeo
 from bootc.oci.sigpolicy import PolicyNotEnforced, enforced_policy
 from bootc.oci.skopeo import SkopeoError
 from bootc.oci.source import open_source
-from support import howto, installer, osimages, require, signing
-from support import skopeo as skopeos
+from support import osimages, require, signing
 from support.bench import Bench, upgrade
-from support.bootdirs import SYSTEMD
-from support.commands import Commands
-from support.images import ARCHITECTURE, bootable, directory, file, sha256, single
+from support.images import ARCHITECTURE, sha256
 from support.machine import Command
 from support.osimages import Images, OsImage
 from support.signing import Gnupg, Signer, Sigstore
@@ -48,34 +37,10 @@ REJECT = [{"type": "reject"}]
 ANYTHING = [{"type": "insecureAcceptAnything"}]
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    return Images(tmp_path_factory.mktemp("images"), BootType.BLS)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registry.Registry]:
-    """Run a registry, and have a skopeo use it that checks signatures."""
-    top = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch, registry.running(top) as running:
-        for name, value in running.environment.items():
-            patch.setenv(name, value)
-        (top / "bin").mkdir()
-        skopeos.checking_signatures(top / "bin", patch)
-        yield running
-
-
-@pytest.fixture
-def server(running: registry.Registry) -> registry.Registry:
-    """Return the registry with its own configuration of skopeo."""
-    assert running.environment
-    return running
-
-
 @pytest.fixture(scope="module", params=["gnupg", "sigstore"])
 def keys(
     request: pytest.FixtureRequest,
-    running: registry.Registry,
+    signatures_registry: registry.Registry,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Signer, Signer]]:
     """Return the keys of two signers."""
@@ -126,16 +91,11 @@ class Signers:
 
 @pytest.fixture
 def signers(
-    server: registry.Registry, images: Images, keys: tuple[Signer, Signer]
+    signatures: registry.Registry, os_images: Images, keys: tuple[Signer, Signer]
 ) -> Iterator[Signers]:
-    signers = Signers(server, images, *keys)
+    signers = Signers(signatures, os_images, *keys)
     yield signers
     signers.policy.unlink()
-
-
-@pytest.fixture
-def bench(images: Images, tmp_path: Path) -> Bench:
-    return Bench(SYSTEMD, tmp_path, images, osimages.OLD)
 
 
 def enforcing(target: ImageReference) -> Command:
@@ -324,10 +284,10 @@ def section(policy: Path, reference: str) -> str:
 
 
 def test_rules_are_those_that_skopeo_applies(
-    server: registry.Registry, images: Images, tmp_path: Path
+    signatures: registry.Registry, os_images: Images, tmp_path: Path
 ) -> None:
     path, link = tmp_path / "policy.json", tmp_path / "link"
-    layout = images.path.resolve() / "all"
+    layout = os_images.path.resolve() / "all"
     link.symlink_to(layout)
     oci = [*("", str(layout.parent)), f"{layout}:new", str(link)]
     rules = {"docker": dict.fromkeys(SCOPES, REJECT), "oci": dict.fromkeys(oci, REJECT)}
@@ -335,10 +295,10 @@ def test_rules_are_those_that_skopeo_applies(
     policy = parse_policy(path.read_bytes())
     scopes = {f"docker://{name}": registry_scopes(name) for name in NAMES}
     for tag in ("1", "2", "v1", "latest"):
-        server.push(f"oci:{layout}:new", f"any:{tag}")
+        signatures.push(f"oci:{layout}:new", f"any:{tag}")
     (Path(os.environ["HOME"]) / ".config/containers/registries.conf").write_text(
         "".join(
-            registry.configuration(f"{server.host}/any", known_as=repository)
+            registry.configuration(f"{signatures.host}/any", known_as=repository)
             for repository in {found[1] for found in scopes.values()}
         )
     )
@@ -349,155 +309,3 @@ def test_rules_are_those_that_skopeo_applies(
         for place in (layout, link)
     }
     assert {name: section(path, name) for name in found} == found
-
-
-def blocks(beginning: str) -> list[str]:
-    """Return the files that the how-to prints, by their beginning."""
-    text = (howto.DIRECTORY / "signatures.md").read_text("utf-8")
-    found = map(textwrap.dedent, re.findall(r"(?:^ {4,}.*\n)+", text, re.MULTILINE))
-    return [block for block in found if block.startswith(beginning)]
-
-
-def rules_of_page() -> dict[str, Any]:
-    """Return the policy of the how-to, with a rule for the builder, which is the same machine."""
-    (text,) = blocks("{")
-    rules: dict[str, Any] = json.loads(text)
-    rules["transports"]["oci"] = {"": ANYTHING}
-    return rules
-
-
-@dataclass(frozen=True)
-class Follow:
-    """Runs commands of the how-to, and puts the test's own names into its files."""
-
-    run: Callable[..., subprocess.CompletedProcess[str]]
-    replaced: Callable[[str], str]
-    policy: Path
-
-    def configure(self, policy: str, registries_d: str) -> None:
-        """Write the configuration of skopeo."""
-        (self.policy.parent / "registries.d").mkdir(exist_ok=True)
-        (self.policy.parent / "registries.d/test.yaml").write_text(self.replaced(registries_d))
-        self.policy.write_text(self.replaced(policy))
-
-
-@pytest.fixture
-def follow(
-    server: registry.Registry, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Follow]:
-    """Have a function run the commands of the how-to in the directory of a builder."""
-    builder = tmp_path / "builder"
-    builder.mkdir()
-    (builder / "passphrase").write_text("not a secret")
-    ours = {
-        "https://registry.example.com/signatures": f"file://{builder}/signatures",
-        "/srv/signatures": f"{builder}/signatures",
-        "registry.example.com": server.host,
-        "/etc/containers/": f"{builder}/",
-        "oci:out/oci:v1": f"oci:{images.path}/all:new",
-    }
-
-    def run(command: str, image: str = "") -> subprocess.CompletedProcess[str]:
-        known = {**ours, "oci:out/oci:v1": image} if image else ours
-        return subprocess.run(
-            ["sh", "-c", howto.replaced(command, known)],
-            cwd=builder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    policy = server.directory / "home/.config/containers/policy.json"
-    yield Follow(run, lambda text: howto.replaced(text, ours), policy)
-    policy.unlink(missing_ok=True)
-
-
-def switch_to(command: str) -> Command:
-    (words,) = howto.bootc_arguments(command)
-    target = switch_verb._target(build_parser("bootc", commands_for(), "0").parse_args(words))
-    return lambda system, journal: updates.switch(system, target, UpdateOptions(), journal)
-
-
-def test_the_how_to_with_a_sigstore_key(follow: Follow, bench: Bench) -> None:
-    follow.configure(json.dumps(rules_of_page()), blocks("docker:")[0])
-    for command in (
-        howto.command("signatures", "skopeo generate-sigstore-key"),
-        howto.command("signatures", "skopeo copy --sign-by-sigstore-private-key"),
-    ):
-        done = follow.run(command)
-        assert done.returncode == 0, done.stderr
-    command = howto.command("signatures", "bootc switch")
-    bench.machine.command(switch_to(follow.replaced(command)))
-    assert bench.machine.reboot() is None
-    assert bench.machine.booted_id == bench.id(osimages.NEW)
-
-
-def test_the_how_to_with_a_gpg_key(
-    follow: Follow, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require.tool("gpg")
-    page = (howto.DIRECTORY / "signatures.md").read_text("utf-8")
-    (requirement,) = re.findall(r'`(\{"type": "signedBy".*\})`', page)
-    rules = rules_of_page()
-    rules["transports"]["docker"]["registry.example.com/os"] = [json.loads(requirement)]
-    follow.configure(json.dumps(rules), blocks("docker:")[1])
-    with signing.gnupg_home() as home:
-        monkeypatch.setenv("GNUPGHOME", str(home))
-        for command in (
-            *howto.commands("signatures", "gpg"),
-            howto.command("signatures", "skopeo copy --sign-by "),
-        ):
-            done = follow.run(command)
-            assert done.returncode == 0, done.stderr
-        command = howto.command("signatures", "bootc switch")
-        bench.machine.command(switch_to(follow.replaced(command)))
-    assert bench.machine.reboot() is None
-    assert bench.machine.booted_id == bench.id(osimages.NEW)
-
-
-def test_the_how_to_installs_a_signed_image(
-    follow: Follow, server: registry.Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require.root()
-    require.tool("sfdisk")
-    policy = json.dumps(rules_of_page())
-    follow.configure(policy, blocks("docker:")[0])
-    layer = bootable(
-        *(directory(name) for name in ("etc", "etc/containers", "var", "tmp")),
-        file("etc/containers/policy.json", follow.replaced(policy).encode()),
-        file("usr/lib/os-release", b"ID=demo\nVERSION_ID=1\n"),
-        *(directory(f"usr/lib/systemd{below}") for below in ("", "/boot", "/boot/efi")),
-        *(file(f"usr/lib/systemd/boot/efi/systemd-boot{s}.efi") for s in ("x64", "aa64")),
-        kernel=b"kernel" * 1000,
-        initramfs=b"initramfs" * 1000,
-    )
-    layout = single(tmp_path / "layout", layer, tag="v1").reference("v1")
-    commands = Commands(tmp_path / "commands", monkeypatch)
-    commands.mock("bootctl", installer.BOOTCTL)
-    commands.mock("bootc", f'exec {sys.executable} -m support.installer "$@"')
-    monkeypatch.setenv("PYTHONPATH", installer.PYTHONPATH)
-    disk = tmp_path / "disk.img"
-    disk.touch()
-    os.truncate(disk, 2 << 30)
-    # The disk is a file, and not every kernel has fs-verity.
-    install = (
-        f"{howto.installer('signatures', 'bootc install to-disk')} --via-loopback"
-        f" --allow-missing-verity --source-imgref {howto.IMAGE} {disk}"
-    )
-    done = follow.run(howto.command("signatures", "skopeo generate-sigstore-key"))
-    assert done.returncode == 0, done.stderr
-    server.push(layout, "os:v1")
-    refused = follow.run(install)
-    assert refused.returncode == 1
-    assert "A signature was required, but no signature exists" in refused.stderr
-    assert disk.stat().st_blocks == 0
-    done = follow.run(howto.command("signatures", "skopeo copy --sign-by-sigstore"), layout)
-    assert done.returncode == 0, done.stderr
-    done = follow.run(install)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
-    assert f"notice: skopeo checks the signature of the image by {follow.policy}: " in done.stdout
-    assert "will refuse updates" not in done.stdout
-    assert said[-1] == "Installation complete!"
