@@ -37,7 +37,7 @@ test: host-packages ## Every test: units to real boots of virtual machines
 	$(machines)
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie
-	tools/debian-tree build/podman trixie podman usr/bin/podman
+	tools/debian-tree build/podman trixie podman,skopeo usr/bin/podman usr/bin/skopeo
 	BOOTC_SPEED=pure $(BIN)/pytest -q tests/vectors
 	$(PYTEST) -q -n $(JOBS) -m root tests/unit tests/property
 	$(PYTEST) -n $(JOBS) --hypothesis-profile=thorough --without-boot-all \

@@ -312,8 +312,9 @@ def _filecontexts(data: bytes) -> None:
 def _sigpolicy(data: bytes) -> None:
     policy = sigpolicy.parse_policy(data)
     assert policy.default
-    for transport in ("docker", *policy.transports):
-        policy.unsafe_rule(transport)
+    for transport, scopes in (("docker", {}), *policy.transports.items()):
+        rules = [policy.rule(transport, scopes), *policy.rules(transport)]
+        assert all(rule.types and str(rule).isprintable() for rule in rules)
 
 
 _JSON_TOKENS = (b'"', b"{", b"[", b":", b",", b"null", b"1e999", b"-0", b'"\\ud800"', b"NaN")

@@ -492,9 +492,9 @@ def dry_runs(
 
 def test_a_signature_policy_that_nobody_enforces(host: Host, image: str) -> None:
     target = ["switch", "--enforce-container-sigpolicy", "--transport"]
-    layout, archive, state = host.run(
+    layout, registry, state = host.run(
         [*target, "oci", image],
-        [*target, "oci-archive", "/etc/motd"],
+        [*target, "registry", "127.0.0.1:1/os:1"],
         "ls /run/composefs; cat /sysroot/state/deploy/*/*.origin",
     )
     assert (layout.code, layout.journal) == (1, [])
@@ -503,8 +503,8 @@ def test_a_signature_policy_that_nobody_enforces(host: Host, image: str) -> None
     )
     assert "--enforce-container-sigpolicy" in layout.err
     # /etc of this machine has no policy.json.
-    assert (archive.code, archive.journal) == (1, [])
-    assert "there is no signature policy to enforce for oci-archive:/etc/motd" in archive.err
+    assert (registry.code, registry.journal) == (1, [])
+    assert "there is no signature policy to enforce for docker://127.0.0.1:1/os:1" in registry.err
     assert "ostree-image-signed" not in state.out
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,9 @@ script = json.loads(said("script"))
 sys.stderr.write(script["stderr"])
 with open(os.path.join(here, "calls"), "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "--policy":
+    with open(sys.argv[2], "rb") as given, open(os.path.join(here, "policy"), "wb") as policy:
+        policy.write(given.read())
 if sys.argv[1] == "inspect":
     sys.stdout.buffer.write(said("raw"))
     sys.exit(script["inspect_exit"])
@@ -84,7 +86,7 @@ class FakeSkopeo:
     #: By digest.
     blobs: dict[str, bytes] = field(default_factory=dict)
     #: Whole packets in place of an answer, by method.
-    replies: Mapping[str, str] = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
     stderr: str = ""
     inspect_exit: int = 0
 
@@ -97,7 +99,7 @@ class FakeSkopeo:
         program.chmod(0o755)
         script = {
             "claimed": self.claimed,
-            "replies": dict(self.replies),
+            "replies": self.replies,
             "stderr": self.stderr,
             "inspect_exit": self.inspect_exit,
         }

@@ -201,6 +201,9 @@ OF_OTHER_PROGRAMS = {
     *("--soft-reboot", "--via-loopback"),
     *("--linux", "--uname", "--cmdline", "--os-release", "--measure"),
     *("--secureboot-private-key", "--secureboot-certificate"),
+    *("--output-prefix", "--passphrase-file", "--sign-by-sigstore-private-key"),
+    *("--sign-passphrase-file", "--sign-by", "--batch", "--passphrase", "--quick-gen-key"),
+    *("--output", "--export"),
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 #: A command line of bootc in code or in bold, up to what ends a command for a shell.

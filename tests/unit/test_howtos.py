@@ -44,6 +44,10 @@ RUN_BY = {
         "tests/unit/cli/render/test_render_status.py",
         '("Download-only", "yes")',
     ),
+    "bootc status --verbose | grep Signature": (
+        "tests/unit/cli/render/test_render_status.py",
+        '("Signature", "container-policy")',
+    ),
     "bootc upgrade --from-downloaded": (UPDATES, '"upgrade --from-downloaded"'),
     "bootc upgrade --cancel": (UPDATES, '"upgrade --cancel"'),
     "bootc rollback": (UPDATES, '"rollback"'),

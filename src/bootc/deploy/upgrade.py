@@ -153,10 +153,10 @@ def switch(
         Error, OSError: as :func:`upgrade`.
     """
     facts = survey(system, dry_run=options.dry_run)
-    sigpolicy.require_enforceable(target.reference, target.signature)
+    policy = sigpolicy.enforced_policy(target.reference, target.signature)
     update = _Update(system, facts, options, sink, Event.SWITCH_STAGED, target.reference)
-    if target.signature is not None:
-        update.say(sigpolicy.notice())
+    if policy is not None:
+        update.say(policy.notice)
     if wanted_image(facts) == target:
         update.say("Image specification is unchanged.")
         boots_next = facts.staged_id() is not None

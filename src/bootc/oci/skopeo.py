@@ -11,7 +11,9 @@ file, skopeo looks in its usual places (``REGISTRY_AUTH_FILE``, the user's
 
 Signatures: from protocol version 0.2.6 on, ``OpenImage`` refuses an image that the host's
 ``policy.json`` rejects, for every transport (tried with skopeo 1.18). Older versions (skopeo 1.9)
-do not read the policy at all.
+do not read the policy at all. If the caller demands a signature, skopeo gets a copy of the policy
+that bootc judged (:mod:`bootc.oci.sigpolicy`). The check and the pull use one ``OpenImage``: the
+manifest that skopeo checked is the manifest that bootc gets, even if the tag moves.
 
 Protocol (skopeo-experimental-image-proxy(1), version 0.2.3 and later): requests and replies are
 JSON, one in each packet of a ``SOCK_SEQPACKET`` socket. Content comes through a pipe; its reading
@@ -51,7 +53,7 @@ from bootc.oci.blob import (
     VerifiedBlob,
     read_whole,
 )
-from bootc.oci.sigpolicy import PolicyNotEnforced
+from bootc.oci.sigpolicy import EnforcedPolicy, PolicyNotEnforced
 
 _log = logging.getLogger(__name__)
 
@@ -99,14 +101,17 @@ class SkopeoSource:
 
 @contextlib.contextmanager
 def open_skopeo(
-    imgref: ImageReference, *, image_store: str | None = None, enforce_policy: bool = False
+    imgref: ImageReference,
+    *,
+    image_store: str | None = None,
+    policy: EnforcedPolicy | None = None,
 ) -> Iterator[SkopeoSource]:
     """Open an image for this machine's architecture.
 
     Args:
         imgref: The image.
         image_store: An additional image store, see containers-storage.conf(5).
-        enforce_policy: Refuse a skopeo that does not check the signature policy.
+        policy: The policy to enforce; None leaves the policy to skopeo.
 
     Raises:
         PolicyNotEnforced: this skopeo does not check it.
@@ -117,15 +122,17 @@ def open_skopeo(
     """
     _refuse_odd_files(imgref)
     env = _environment(image_store)
-    with _proxy(env) as proxy:
-        if enforce_policy and proxy.version < _SIGNATURE_POLICY:
+    with _proxy(env, policy) as proxy:
+        if policy is not None and proxy.version < _SIGNATURE_POLICY:
             version = ".".join(map(str, proxy.version))
             raise PolicyNotEnforced(
                 f"the signature policy cannot be enforced for {imgref}: this skopeo does not "
                 f"check signatures (its image proxy has version {version})",
                 hint="0.2.6 and later do, as that of skopeo 1.18",
             )
-        image = _Image.open(proxy, imgref)
+        under = f" under the signature policy {policy.path}" if policy is not None else ""
+        with doing(f"Opening image {imgref}{under}"):
+            image = _Image.open(proxy, imgref)
         with doing(f"Reading the manifest of {imgref}"):
             value, served = image.document("GetManifest", ocispec.MAX_MANIFEST_BYTES)
             manifest_raw = _original_manifest(imgref, _digest(value), served, env)
@@ -337,12 +344,17 @@ def _name(imgref: ImageReference) -> str:
 
 
 @contextlib.contextmanager
-def _proxy(env: Mapping[str, str]) -> Iterator[_Proxy]:
-    argv = ["skopeo", "experimental-image-proxy", *_auth_arguments()]
+def _proxy(env: Mapping[str, str], policy: EnforcedPolicy | None = None) -> Iterator[_Proxy]:
+    argv = ["experimental-image-proxy", *_auth_arguments()]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ours)
+        fds: list[int] = []
+        if policy is not None:
+            fds.append(stack.enter_context(policy.opened()))
+            argv = ["--policy", f"/proc/self/fd/{fds[0]}", *argv]
         with theirs:
-            child = process.spawn(argv, stdin=theirs.fileno(), env=env)
+            child = process.spawn(["skopeo", *argv], stdin=theirs.fileno(), env=env, pass_fds=fds)
         with child:
             proxy = _Proxy(ours, child)
             proxy.initialize()
@@ -361,11 +373,10 @@ class _Image:
 
     @classmethod
     def open(cls, proxy: _Proxy, imgref: ImageReference) -> _Image:
-        with doing(f"Opening image {imgref}"):
-            number = proxy.ask("OpenImage", _name(imgref))
-            if type(number) is not int:
-                raise SkopeoError("skopeo's reply makes no sense: no number of an image")
-            return cls(proxy, number)
+        number = proxy.ask("OpenImage", _name(imgref))
+        if type(number) is not int:
+            raise SkopeoError("skopeo's reply makes no sense: no number of an image")
+        return cls(proxy, number)
 
     @contextlib.contextmanager
     def pipe(self, method: str, *args: int | str) -> Iterator[tuple[Any, Blob]]:

@@ -5,7 +5,9 @@
 with their digests when a source is open, and layers are compared while they are read.
 
 skopeo checks signatures (:mod:`bootc.oci.sigpolicy` says when). If the caller demands a check and
-no program would make it, :func:`open_source` refuses the image.
+no program would make it, :func:`open_source` refuses the image. The bytes that skopeo checked are
+those that the source serves: a source is opened once, and its manifest names all the rest by
+digest.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from bootc.formats.ocispec import (
 from bootc.formats.origin import Signature
 from bootc.oci.blob import Blob
 from bootc.oci.layoutdir import open_layout
-from bootc.oci.sigpolicy import require_enforceable
+from bootc.oci.sigpolicy import enforced_policy, require_accepted
 from bootc.oci.skopeo import open_skopeo
 
 
@@ -81,13 +83,15 @@ def open_source(
 
     Raises:
         PolicyNotEnforced: a signature is demanded, and no program would check it.
+        RejectedByPolicy: the signature policy rejects it.
         Error: the image does not exist, is damaged, is for another architecture, or is rejected.
     """
-    require_enforceable(imgref, signature)
+    policy = enforced_policy(imgref, signature)
     if imgref.transport == "oci":
+        require_accepted(imgref)
         opened: AbstractContextManager[Source] = open_layout(imgref, host_architecture())
     else:
-        opened = open_skopeo(imgref, image_store=image_store, enforce_policy=signature is not None)
+        opened = open_skopeo(imgref, image_store=image_store, policy=policy)
     with opened as source:
         yield source
 

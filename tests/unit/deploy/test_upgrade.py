@@ -32,6 +32,7 @@ from bootc.errors import Error
 from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
+from bootc.fs.process import ToolMissing
 from bootc.oci import sigpolicy
 from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.sizes import exact_size
@@ -313,7 +314,7 @@ def test_a_policy_that_nobody_would_enforce_is_refused(bench: Bench, top: Path) 
     machine, other = bench.machine, Channel(top / "other", bench.images, osimages.TURNED)
     before = machine.contents(repository=True)
     for reference in (other.reference, bench.channel.reference):
-        with pytest.raises(PolicyNotEnforced, match="it is read without skopeo"):
+        with pytest.raises(PolicyNotEnforced, match="images of this transport have no"):
             machine.command(enforcing(reference))
     # As an older bootc recorded it, without anybody who checks.
     origin = machine.state(machine.booted_id) / f"{machine.booted_id}.origin"
@@ -331,15 +332,15 @@ def test_who_asks_for_a_policy_hears_what_it_does(
     bench: Bench, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = top / "policy.json"
-    policy.write_text('{"default": [{"type": "reject"}]}')
+    policy.write_text('{"default": [{"type": "signedBy"}]}')
     monkeypatch.setattr(sigpolicy, "POLICY_FILES", (str(policy),))
-    journal, archive = Journal(), ImageReference("oci-archive", f"{top}/missing")
-    with pytest.raises(Error) as caught, bench.machine.open() as system:
-        enforcing(archive)(system, journal)
-    assert not isinstance(caught.value, PolicyNotEnforced) or "this skopeo" in str(caught.value)
+    monkeypatch.setattr("bootc.fs.process._SYSTEM_PATH", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    journal, image = Journal(), ImageReference("registry", "127.0.0.1:1/os:1")
+    with pytest.raises(ToolMissing), bench.machine.open() as system:
+        enforcing(image)(system, journal)
     assert journal == [
-        f"notice: skopeo checks the image against {policy}; "
-        "a rule there for this registry or repository may still accept anything"
+        f"notice: skopeo checks the signature of the image by {policy}: the default is signedBy"
     ]
 
 

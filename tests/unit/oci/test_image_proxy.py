@@ -17,6 +17,7 @@ from bootc.formats import ocispec
 from bootc.formats.digest import DigestMismatch, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.fs.process import CommandFailed
+from bootc.oci.sigpolicy import EnforcedPolicy, PolicyNotEnforced
 from bootc.oci.skopeo import SkopeoError, SkopeoSource, open_skopeo
 from support import images
 from support.fakeskopeo import FakeSkopeo
@@ -99,6 +100,41 @@ def test_nothing_more_is_read_where_it_does_not(
     skopeo.blobs[images.sha256(OCI_CONFIG)] = OCI_CONFIG
     assert opened(skopeo, monkeypatch).config_raw == OCI_CONFIG
     assert [call[0] for call in skopeo.calls()] == ["experimental-image-proxy"]
+
+
+POLICY = EnforcedPolicy("/policy.json", b'{"default": []}', ())
+
+
+def test_skopeo_gets_the_policy_that_was_judged(
+    skopeo: FakeSkopeo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skopeo.replies = {"Initialize": '{"success": true, "value": "0.2.6"}'}
+    skopeo.install(monkeypatch)
+    with open_skopeo(ImageReference.parse("docker://host/os"), policy=POLICY):
+        pass
+    assert (skopeo.directory / "policy").read_bytes() == POLICY.raw
+    skopeo.replies |= {"OpenImage": '{"success": false, "error": "no signature exists"}'}
+    skopeo.install(monkeypatch)
+    with (
+        pytest.raises(SkopeoError) as caught,
+        open_skopeo(ImageReference.parse("docker://host/os"), policy=POLICY),
+    ):
+        pass
+    assert one_line(caught.value) == (
+        "Opening image docker://host/os under the signature policy /policy.json: "
+        "skopeo: no signature exists"
+    )
+
+
+def test_an_older_skopeo_cannot_enforce_a_policy(
+    skopeo: FakeSkopeo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skopeo.install(monkeypatch)
+    with (
+        pytest.raises(PolicyNotEnforced, match="this skopeo does not check signatures"),
+        open_skopeo(ImageReference.parse("docker://host/os"), policy=POLICY),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

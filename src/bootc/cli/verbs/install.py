@@ -190,7 +190,7 @@ _TARGET = (
     Option(("--target-no-signature-verification",), "No effect.", default=False, hidden=True),
     Option(
         ("--enforce-container-sigpolicy",),
-        "Demand that the container policy checks signatures, now and at each update.",
+        "Demand that skopeo verifies a signature by policy.json, now and at each update.",
         default=False,
     ),
     Option(

@@ -104,8 +104,8 @@ _COMMAND = Command(
         QUIET,
         Option(
             ("--enforce-container-sigpolicy",),
-            "Demand that skopeo checks the image against the host's policy.json, now and at each "
-            "update. Refused if skopeo would not check it, as for oci.",
+            "Demand that skopeo verifies a signature by the host's policy.json, now and at each "
+            "update. Refused if the policy demands none, and for transports without signatures.",
             default=False,
         ),
         Option(("--retain",), "Pin the booted deployment.", default=False),

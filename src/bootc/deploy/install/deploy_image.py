@@ -19,7 +19,7 @@ from bootc.boot.space import NoSpaceOnBoot, free_space, plan_space
 from bootc.deploy.bootable import check_space
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.host.statedir_lifecycle import create_state, create_var
-from bootc.deploy.install import bound_images, root_keys
+from bootc.deploy.install import bound_images, image_policy, root_keys
 from bootc.deploy.install.aleph import aleph, write_aleph
 from bootc.deploy.install.boot_choice import decide_booting
 from bootc.deploy.install.checks import Decisions
@@ -99,7 +99,7 @@ def deploy_image(
         if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
             sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
-        etc = _etc_of(repository, pulled, decisions, sink)
+        etc = _etc_of(request, repository, pulled, decisions, sink)
         boot = loader.boot_dirs(target, booting.boot_type)
         generic = request.generic_image
         programs = loader.program_sizes(pulled.root, generic=generic)
@@ -248,9 +248,18 @@ def _lay_out_root(root: Dir) -> None:
                 atomic.replace_symlink(ostree, name, target)
 
 
-def _etc_of(repository: Repository, pulled: Pulled, decisions: Decisions, sink: Sink) -> Directory:
+def _etc_of(
+    request: InstallRequest,
+    repository: Repository,
+    pulled: Pulled,
+    decisions: Decisions,
+    sink: Sink,
+) -> Directory:
     # From the image itself: the pulled tree has no SELinux labels.
     etc = image_etc(repository.objects, pulled.image_id)
+    notice = image_policy.notice(etc, repository.objects, request.target, decisions.signature)
+    if notice is not None:
+        sink(Message(notice))
     if decisions.root_keys is None:
         return etc
     sink(Message(f"Injected: etc/{root_keys.DROP_IN}"))

@@ -195,8 +195,9 @@ def _announce(
         *destination.facts,
     ):
         sink(Message(line))
-    if destination.decisions.signature is not None:
-        sink(Message(sigpolicy.notice()))
+    policy = sigpolicy.enforced_policy(request.source, destination.decisions.signature)
+    if policy is not None:
+        sink(Message(policy.notice))
     _note_boot_uuid(request, destination.decisions, sink)
     note_label(source, sink)
 
