@@ -139,7 +139,16 @@ def open_menu(dirs: BootDirs) -> BootMenu:
     Args:
         dirs: Its boot partition. The caller keeps it open.
     """
-    # Imported here, because bootc status changes nothing and has to be fast.
+    if dirs.mirrors:
+        # Imported here, because bootc status changes nothing and has to be fast.
+        from bootc.boot.menu_mirrored import MirroredMenu
+
+        return MirroredMenu(dirs, _open_main(dirs))
+    return _open_main(dirs)
+
+
+def _open_main(dirs: BootDirs) -> BootMenu:
+    # Imported here for the same reason.
     if dirs.firmware is not None:
         from bootc.boot.menu_firmware import FirmwareMenu
 

@@ -29,6 +29,7 @@ from bootc.deploy.install.loader_installer import (
     LoaderInstaller,
     NewDeployment,
 )
+from bootc.deploy.install.mirror_esps import write_mirrors
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.errors import doing
@@ -113,6 +114,7 @@ def deploy_image(
             with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
                 keep()
+            write_mirrors(loader, target, boot, sink, generic=generic)
     return pulled
 
 

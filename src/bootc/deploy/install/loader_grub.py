@@ -54,7 +54,8 @@ class _Grub(LoaderInstaller):
         # A disk without an ESP has no unified kernel images, which check_boot_type refused.
         on_esp = scheme.binaries_on_esp and target.esp is not None
         binaries = target.esp if on_esp and target.esp is not None else target.boot
-        return BootDirs(scheme, menu=target.boot, binaries=binaries)
+        programs = None if on_esp else target.esp
+        return BootDirs(scheme, menu=target.boot, binaries=binaries, programs=programs)
 
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the kernel to ``/boot``, or to the ESP."""
