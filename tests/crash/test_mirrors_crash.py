@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.menu import read_menu
 from bootc.boot.scheme import Scheme
 from bootc.deploy import finalize
 from bootc.deploy import rollback as orders
@@ -71,14 +72,9 @@ def cancel(system: HostSession, journal: Journal) -> None:
 
 
 def delete(system: HostSession, journal: Journal) -> None:
-    old = next(i for i in map(str, _shown_ids(system)) if i != system.booted.image_id.hex)
-    orders.delete_deployment(system, old, journal)
-
-
-def _shown_ids(system: HostSession) -> list[str]:
-    from bootc.boot.menu import read_menu
-
-    return [item.deployment.hex for item in read_menu(system.boot, staged=False).items]
+    shown = read_menu(system.boot, staged=False).items
+    old = next(i.deployment for i in shown if i.deployment != system.booted.image_id)
+    orders.delete_deployment(system, old.hex, journal)
 
 
 def defaults(machine: FakeMachine) -> list[str]:
@@ -101,7 +97,7 @@ def cuts(bench: Bench, where: Path, command: Command) -> Iterator[FakeMachine]:
     """Yield machines whose power failed at the first, the second … change of a command."""
     for number in range(1, LIMIT):
         machine = bench.machine.copy(where / str(number))
-        cut = dies(number, machine._unattended(command))
+        cut = dies(number, machine.unattended(command))
         if not cut:
             assert number > 5
             return
@@ -156,7 +152,7 @@ def test_an_update_that_is_given_up_between_the_two(bench: Bench, where: Path) -
         again = machine.copy(where / "again")
         for number in range(1, LIMIT):
             given_up = again.copy(where / "given-up")
-            cut = dies(number, given_up._unattended(cancel))
+            cut = dies(number, given_up.unattended(cancel))
             main, mirror = defaults(given_up)
             assert main == new
             assert mirror in (new, turned)

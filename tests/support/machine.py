@@ -261,13 +261,22 @@ class FakeMachine:
         Returns:
             Whether it came to that; the power is cut after the command else.
         """
-        cut = dies(at, self._unattended(command))
+        cut = dies(at, self.unattended(command))
         self.start()
         return cut
 
     def killed(self, at: int, command: Command) -> bool:
         """Run a command that is killed at its ``at``-th change; the machine stays up."""
-        return killed(at, self._unattended(command))
+        return killed(at, self.unattended(command))
+
+    def unattended(self, command: Command) -> Callable[[], None]:
+        """Return a call that runs a command, and that nobody tells of a failure."""
+
+        def work() -> None:
+            with contextlib.suppress(Error, OSError):
+                self.command(command)
+
+        return work
 
     def command(self, command: Command) -> Journal:
         """Run a command and return what it said."""
@@ -545,13 +554,6 @@ class FakeMachine:
             return Mirror(name, BootDirs(self.scheme, esp, esp))
         binaries = esp if self.scheme.binaries_on_esp else main.binaries
         return Mirror(name, BootDirs(self.scheme, main.menu, binaries, esp))
-
-    def _unattended(self, command: Command) -> Callable[[], None]:
-        def work() -> None:
-            with contextlib.suppress(Error, OSError):
-                self.command(command)
-
-        return work
 
 
 def _read_files(top: Path) -> dict[str, str]:

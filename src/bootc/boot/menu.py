@@ -139,24 +139,22 @@ def open_menu(dirs: BootDirs) -> BootMenu:
     Args:
         dirs: Its boot partition. The caller keeps it open.
     """
-    if dirs.mirrors:
-        # Imported here, because bootc status changes nothing and has to be fast.
-        from bootc.boot.menu_mirrored import MirroredMenu
-
-        return MirroredMenu(dirs, _open_main(dirs))
-    return _open_main(dirs)
-
-
-def _open_main(dirs: BootDirs) -> BootMenu:
-    # Imported here for the same reason.
-    if dirs.firmware is not None:
-        from bootc.boot.menu_firmware import FirmwareMenu
-
-        return FirmwareMenu(dirs, dirs.firmware)
+    # Imported here, because bootc status changes nothing and has to be fast.
     if dirs.slots is not None:
         from bootc.boot.menu_ukiboot import SlotMenu
 
         return SlotMenu(dirs, dirs.slots)
-    from bootc.boot.menu_files import FilesMenu
+    main: FirmwareMenu | FilesMenu
+    if dirs.firmware is not None:
+        from bootc.boot.menu_firmware import FirmwareMenu
 
-    return FilesMenu(dirs)
+        main = FirmwareMenu(dirs, dirs.firmware)
+    else:
+        from bootc.boot.menu_files import FilesMenu
+
+        main = FilesMenu(dirs)
+    if not dirs.mirrors:
+        return main
+    from bootc.boot.menu_mirrored import MirroredMenu
+
+    return MirroredMenu(dirs, main)

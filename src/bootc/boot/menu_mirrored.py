@@ -18,7 +18,8 @@ from bootc.errors import Error
 from bootc.formats.digest import Digest
 
 if TYPE_CHECKING:
-    from bootc.boot.menu import BootMenu
+    from bootc.boot.menu_files import FilesMenu
+    from bootc.boot.menu_firmware import FirmwareMenu
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class MirroredMenu:
     """The menus of all ESPs. :class:`bootc.boot.menu.BootMenu` has the API."""
 
     dirs: BootDirs
-    main: BootMenu
+    main: FilesMenu | FirmwareMenu
 
     def write_staged(self, order: Sequence[NewItem | Item]) -> None:
         """Write the staged menu to the main ESP. The mirrors get it with the commit."""

@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 #: Larger files of kernels are compared by their size.
 _COMPARED_BYTES = 1 << 20
 _PROGRAMS = "EFI"
+#: Characters of a deployment id in messages.
+_SHORT_ID = 12
 _REPAIR = "the next update writes it again, and bootc internals composefs-gc does it now"
 
 
@@ -116,10 +118,10 @@ def copy_kernel(dirs: BootDirs, deployment: Digest) -> None:
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     """Remove an artifact of the main ESP from all mirrors whose menu does not need it.
 
-    A mirror that cannot be written is a warning.
+    A failure is no warning: the artifact is removed when the mirror is written the next time.
     """
     for mirror in dirs.mirrors:
-        with _tolerated(mirror) as target:
+        with _tolerated(mirror, logging.DEBUG) as target:
             if target is None or artifact.name in _booted_artifacts(target):
                 continue
             for found in _kernels_on_esp(target):
@@ -172,8 +174,8 @@ def _compared(mirror: Mirror, wanted: _Wanted) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def _tolerated(mirror: Mirror) -> Iterator[BootDirs | None]:
-    """Yield the file systems of a mirror, if it can be opened. A failure of the block is a warning.
+def _tolerated(mirror: Mirror, level: int = logging.WARNING) -> Iterator[BootDirs | None]:
+    """Yield the file systems of a mirror, if it can be opened. A failure of the block is logged.
 
     Nothing else depends on a mirror, and the others can still be written.
     """
@@ -183,7 +185,8 @@ def _tolerated(mirror: Mirror) -> Iterator[BootDirs | None]:
     except (Error, OSError) as exc:
         problem = one_line(exc)
     if problem:
-        _log.warning("the EFI system partition %s is not up to date: %s", mirror.device, problem)
+        text = "the EFI system partition %s is not up to date: %s"
+        _log.log(level, text, mirror.device, problem)
 
 
 def _wanted(dirs: BootDirs, *, staged: bool = False, without: Digest | None = None) -> _Wanted:
@@ -314,7 +317,13 @@ def _copy_kernels(
     device: str,
 ) -> None:
     lacking = {kernel: _lacking(main, mirror, kernel) for kernel in kernels}
-    new = {path: root_of(main, k).stat(path).st_size for k in lacking for path in lacking[k]}
+    new = {
+        f"{path.rpartition('/')[2]} of {kernel.name[:_SHORT_ID]}": root_of(main, kernel)
+        .stat(path)
+        .st_size
+        for kernel, paths in lacking.items()
+        for path in paths
+    }
     if new:
         _make_room(mirror, {kernel.name for kernel in kernels}, known, new, device)
     for kernel in kernels:

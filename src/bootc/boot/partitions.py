@@ -328,8 +328,8 @@ def _on_disks_of(device: str) -> Iterator[Block]:
 def _devices_of_btrfs(device: str) -> list[str]:
     """Return all devices of the btrfs on a device, this one first; nothing if it has no btrfs."""
     try:
-        own = os.path.basename(os.path.realpath(_sysfs(os.stat(device).st_rdev)))
-    except OSError:
+        own = _name_in_kernel(device)
+    except FileNotFoundError:
         return []
     for directory in sorted(glob.glob(f"{_BTRFS}/*/devices")):
         names = sorted(os.listdir(directory), key=lambda name: (name != own, name))
@@ -337,6 +337,11 @@ def _devices_of_btrfs(device: str) -> list[str]:
             fields = (proc.read_fields(f"{directory}/{name}/uevent", b"=") for name in names)
             return [f"/dev/{os.fsdecode(field[b'DEVNAME'])}" for field in fields]
     return []
+
+
+def _name_in_kernel(device: str) -> str:
+    """Return the name that the kernel has for a device, which may have several nodes."""
+    return os.path.basename(os.path.realpath(_sysfs(os.stat(device).st_rdev)))
 
 
 def _of_type(blocks: Iterable[Block], types: _Types) -> Iterator[Block]:

@@ -96,8 +96,7 @@ def deploy_image(
             sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(repository, pulled, decisions, sink)
-        boot = loader.boot_dirs(target, booting.boot_type)
-        generic = request.generic_image
+        boot, generic = loader.boot_dirs(target, booting.boot_type), request.generic_image
         programs = loader.program_sizes(pulled.root, generic=generic)
         kernel = loader.kernel_sizes(booting.resource)
         _make_boot_room(kernel, programs, target, boot, clear_boot, sink)

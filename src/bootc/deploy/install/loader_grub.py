@@ -224,5 +224,6 @@ def _write_configuration(deployment: NewDeployment, target: BootTarget, boot: Bo
         atomic.write_file(directory, grub.ENVIRONMENT, grub.EMPTY_ENVIRONMENT, durable=True)
         if target.esp_uuid:
             # Also for a machine that gets unified kernel images with a later update.
-            esp_uuid = grub.esp_uuid_config(target.esp_uuid)
+            mirrors = (mirror.esp_uuid for mirror in target.mirrors if mirror.esp_uuid)
+            esp_uuid = grub.esp_uuid_config(target.esp_uuid, *mirrors)
             atomic.write_file(directory, grub.ESP_UUID, esp_uuid, durable=True)

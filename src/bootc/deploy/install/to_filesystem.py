@@ -302,10 +302,10 @@ def _file_systems(target: BootTarget) -> Iterator[Dir]:
     yield target.root
     if target.separate_boot:
         yield target.boot
-    for part in (target, *target.mirrors):
-        for directory in (part.xbootldr, part.esp):
-            if directory is not None:
-                yield directory
+    esps = [target.xbootldr, target.esp]
+    for mirror in target.mirrors:
+        esps += [mirror.xbootldr, mirror.esp]
+    yield from (directory for directory in esps if directory is not None)
 
 
 class _BootPartitions:

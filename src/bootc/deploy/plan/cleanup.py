@@ -58,7 +58,7 @@ def plan_gc(
     steps: list[Step] = []
     if not is_legible(facts.active):
         return Plan(notes=(_ILLEGIBLE,))
-    if any(finding.kind is not FindingKind.FOREIGN for finding in facts.mirrors):
+    if any(finding.kind is FindingKind.OUTDATED for finding in facts.mirrors):
         # First: the menu of a mirror may refer to what the other steps remove.
         steps.append(SynchroniseMirrors())
     if facts.staged.items and not _waits(facts):
