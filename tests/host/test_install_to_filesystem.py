@@ -415,8 +415,10 @@ def test_all_esps_of_the_root_are_written(
     assert f"         ESP: {uuid_of(main_node)} on {main_node}" in summary
     assert f"  Mirror ESP: {uuid_of(other_node)} on {other_node}" in summary
     (origin,) = partitioned.root.glob("state/deploy/*/*.origin")
-    recorded = {row.node: row.uuid for row in read_table(disk)}[main_node]
-    assert recorded in origin.read_text()
+    rows = {row.node: row.uuid for row in read_table(disk)}
+    text = origin.read_text()
+    assert f"esp = {rows[main_node]}\n" in text
+    assert f"esp_mirrors = {rows[other_node]}\n" in text
     for node in (main_node, other_node):
         with mounted(node, tmp_path / "esp", installer.esp_filesystem()) as esp:
             assert "composefs=" in entry_of(esp)

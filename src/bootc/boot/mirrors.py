@@ -53,7 +53,7 @@ _COMPARED_BYTES = 1 << 20
 _PROGRAMS = "EFI"
 #: Characters of a deployment id in messages.
 _SHORT_ID = 12
-_REPAIR = "the next update writes it again, and bootc internals composefs-gc does it now"
+_REPAIR = "the next update writes it again; at once: bootc internals composefs-gc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,9 @@ def _compared(mirror: Mirror, wanted: _Wanted) -> Iterator[Finding]:
         return
     try:
         if not _is_ours(wanted.main, mirror.dirs):
-            text = "it has programs of another system; empty it to have bootc write it"
+            text = (
+                "it has programs of another system, so updates leave it alone unless it is emptied"
+            )
             yield Finding(FindingKind.FOREIGN, mirror.device, text)
             return
         difference = _difference(mirror.dirs, wanted)

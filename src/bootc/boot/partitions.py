@@ -90,10 +90,23 @@ class Esps:
         main: The ESP that the system boots from.
         mirrors: The further ESPs on the disks of the root file system. The devices that a RAID or
             another device uses are left out.
+        ids: The PARTUUIDs of all of them in lower case; None if udev does not know one.
     """
 
     main: str
     mirrors: tuple[str, ...] = ()
+    ids: frozenset[str] | None = None
+
+    def missing(self, recorded: Iterable[str]) -> list[str]:
+        """Return those of recorded PARTUUIDs that are not there any more.
+
+        A replaced disk has another PARTUUID. Therefore nothing is missing if there are as many
+        ESPs as there were.
+        """
+        expected = {partition_id.lower() for partition_id in recorded}
+        if self.ids is None or len(self.ids) >= len(expected):
+            return []
+        return sorted(expected - self.ids)
 
 
 def find_esp(device: str, preferred: Sequence[str] = ()) -> str | None:
@@ -123,7 +136,11 @@ def find_esps(device: str, preferred: Sequence[str] = ()) -> Esps | None:
         main = _find_esp(beside, preferred)
         if main is None:
             return None
-        return Esps(main.path, _mirrors(beside, main.path))
+        mirrors = _mirrors(beside, main.path)
+        known = {block.path: block.partition_id for block in (*beside, main)}
+        ids = {known[path] for path in (main.path, *mirrors)}
+        all_known = frozenset(partition_id for partition_id in ids if partition_id is not None)
+        return Esps(main.path, mirrors, all_known if None not in ids else None)
 
 
 def find_mirrors(device: str, main: str) -> tuple[str, ...]:

@@ -156,11 +156,14 @@ def test_the_mirrors_are_on_all_disks_below_the_root(machine: Fake) -> None:
     array = row("md0", "raid1", None, parts)
     everything = (STICK, disk, TWO_ESPS)
     machine({"vdb": disk, "vda": TWO_ESPS}, {"md0": array}, all_disks=everything)
-    assert find_esps("/dev/md0") == Esps("/dev/vdb1", ("/dev/vda1", "/dev/vda3"))
+    ids = frozenset(map(partition_id, ("vdb1", "vda1", "vda3")))
+    assert find_esps("/dev/md0") == Esps("/dev/vdb1", ("/dev/vda1", "/dev/vda3"), ids)
     started = [partition_id("vda3")]
-    assert find_esps("/dev/md0", started) == Esps("/dev/vda3", ("/dev/vdb1", "/dev/vda1"))
+    assert find_esps("/dev/md0", started) == Esps("/dev/vda3", ("/dev/vdb1", "/dev/vda1"), ids)
     elsewhere = find_esps("/dev/md0", [partition_id("sdb1")])
-    assert elsewhere == Esps("/dev/sdb1", ("/dev/vdb1", "/dev/vda1", "/dev/vda3"))
+    assert elsewhere == Esps(
+        "/dev/sdb1", ("/dev/vdb1", "/dev/vda1", "/dev/vda3"), ids | {partition_id("sdb1")}
+    )
     assert find_mirrors("/dev/md0", "/dev/vda1") == ("/dev/vdb1", "/dev/vda3")
 
 
@@ -175,8 +178,27 @@ def test_the_disks_of_a_btrfs(
     monkeypatch.setattr(partitions, "_name_in_kernel", lambda device: device.rpartition("/")[2])
     inverse = {"vdb2": row("vdb2", children=(row("vdb", "disk"),))}
     machine({"vdb": ESP_BESIDE, "vda": DISK}, inverse | ON_DISK)
-    assert find_esps("/dev/vdb2") == Esps("/dev/vdb1", ("/dev/vda1",))
-    assert find_esps("/dev/vda2") == Esps("/dev/vda1", ("/dev/vdb1",))
+    ids = frozenset(map(partition_id, ("vda1", "vdb1")))
+    assert find_esps("/dev/vdb2") == Esps("/dev/vdb1", ("/dev/vda1",), ids)
+    assert find_esps("/dev/vda2") == Esps("/dev/vda1", ("/dev/vdb1",), ids)
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        ({"a", "b"}, []),
+        ({"a"}, ["b"]),
+        ({"c"}, ["a", "b"]),
+        # The disk was replaced.
+        ({"a", "c"}, []),
+        (None, []),
+    ],
+)
+def test_an_esp_that_the_installation_wrote_is_missing(
+    found: set[str] | None, missing: list[str]
+) -> None:
+    esps = Esps("/dev/vda1", ids=None if found is None else frozenset(found))
+    assert esps.missing(["A", "b"]) == missing
 
 
 def test_a_system_without_an_esp(machine: Fake) -> None:

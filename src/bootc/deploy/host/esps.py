@@ -31,6 +31,7 @@ def enter_esps(
     scheme: Scheme,
     physical: Dir,
     preferred: Sequence[str],
+    recorded: Sequence[str],
     *,
     writable: bool,
 ) -> BootDirs:
@@ -41,6 +42,7 @@ def enter_esps(
         scheme: The scheme of the menu.
         physical: The physical root.
         preferred: The PARTUUIDs of the main ESP, the best first.
+        recorded: The PARTUUIDs of all ESPs, if the installation wrote several.
         writable: Open them for writing.
 
     Raises:
@@ -55,15 +57,15 @@ def enter_esps(
         main = dataclasses.replace(main, firmware=Firmware(partitions.place_of(esps.main)))
     if scheme.bootloader is Bootloader.GRUB_CC:
         return main
-    return _with_mirrors(stack, main, esps, writable=writable)
+    return _with_mirrors(stack, main, esps, recorded, writable=writable)
 
 
 def enter_esps_of_grub(
     stack: contextlib.ExitStack,
-    scheme: Scheme,
+    dirs: BootDirs,
     physical: Dir,
-    menu: Dir,
     preferred: Sequence[str],
+    recorded: Sequence[str],
     *,
     writable: bool,
 ) -> BootDirs:
@@ -71,28 +73,28 @@ def enter_esps_of_grub(
 
     Args:
         stack: Closes them.
-        scheme: The scheme of the menu.
+        dirs: GRUB's ``/boot``.
         physical: The physical root.
-        menu: GRUB's ``/boot``.
         preferred: The PARTUUIDs of the main ESP, the best first.
+        recorded: The PARTUUIDs of all ESPs, if the installation wrote several.
         writable: Open them for writing.
 
     Raises:
         BootNotFound: there is no ESP, and there must be one.
         Error, OSError: the main ESP cannot be found or mounted.
     """
-    if scheme.binaries_on_esp:
+    if dirs.scheme.binaries_on_esp:
         esps = _esps_of(physical, preferred)
         opened = _enter_esp(stack, esps.main, writable=writable)
-        return _with_mirrors(stack, BootDirs(scheme, menu, opened), esps, writable=writable)
-    main = BootDirs(scheme, menu, menu)
+        main = dataclasses.replace(dirs, binaries=opened)
+        return _with_mirrors(stack, main, esps, recorded, writable=writable)
     # A machine with a BIOS has no ESP, and a single ESP has nothing that changes.
     found = _further_esps(physical, preferred)
     if found is None:
-        return main
+        return dirs
     programs = _enter_esp(stack, found.main, writable=False)
-    main = dataclasses.replace(main, programs=programs)
-    return _with_mirrors(stack, main, found, writable=writable)
+    main = dataclasses.replace(dirs, programs=programs)
+    return _with_mirrors(stack, main, found, recorded, writable=writable)
 
 
 def _further_esps(physical: Dir, preferred: Sequence[str]) -> Esps | None:
@@ -113,9 +115,15 @@ def _esps_of(physical: Dir, preferred: Sequence[str]) -> Esps:
 
 
 def _with_mirrors(
-    stack: contextlib.ExitStack, main: BootDirs, esps: Esps, *, writable: bool
+    stack: contextlib.ExitStack,
+    main: BootDirs,
+    esps: Esps,
+    recorded: Sequence[str],
+    *,
+    writable: bool,
 ) -> BootDirs:
-    mirrors = []
+    lost = "it is not there any more; its disk may be missing"
+    mirrors = [Mirror(f"PARTUUID={name}", None, lost) for name in esps.missing(recorded)]
     for device in esps.mirrors:
         with contextlib.ExitStack() as opening:
             try:

@@ -123,6 +123,14 @@ def preferred_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
     return tuple(found for found in (booted.loader.partition, recorded) if found)
 
 
+def recorded_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
+    """Return the PARTUUIDs of all ESPs, if the installation wrote several."""
+    origin = _booted_origin(physical, booted)
+    if origin is None or not origin.record.mirrors:
+        return ()
+    return tuple(found for found in (origin.record.esp, *origin.record.mirrors) if found)
+
+
 def booted_slot(booted: BootedState) -> Name | None:
     """Return the slot that ukiboot started the system from, or None.
 
@@ -166,6 +174,7 @@ def find_boot_dirs(
     *,
     root: str = "/",
     esps: Sequence[str] = (),
+    recorded: Sequence[str] = (),
     writable: bool = False,
     slot: Name | None = None,
 ) -> Iterator[BootDirs]:
@@ -179,6 +188,7 @@ def find_boot_dirs(
         scheme: The scheme of the menu.
         root: Where the system is mounted.
         esps: The result of :func:`preferred_esps`.
+        recorded: The result of :func:`recorded_esps`.
         writable: Open them for writing.
         slot: The result of :func:`booted_slot`.
 
@@ -193,7 +203,7 @@ def find_boot_dirs(
             yield _find_slots(scheme, physical, slot)
             return
         if scheme.menu_on_esp:
-            yield enter_esps(stack, scheme, physical, esps, writable=writable)
+            yield enter_esps(stack, scheme, physical, esps, recorded, writable=writable)
             return
         # Few machines have GRUB, and bootc status has to be fast.
         from bootc.boot.grub import reads_generated_menu
@@ -202,7 +212,8 @@ def find_boot_dirs(
         scheme = dataclasses.replace(
             scheme, separate_boot=separate, generated=reads_generated_menu(menu)
         )
-        yield enter_esps_of_grub(stack, scheme, physical, menu, esps, writable=writable)
+        dirs = BootDirs(scheme, menu, menu)
+        yield enter_esps_of_grub(stack, dirs, physical, esps, recorded, writable=writable)
 
 
 def unreadable(subject: str, exc: BaseException) -> Finding:
@@ -240,7 +251,8 @@ def _enter_boot(
     try:
         scheme = find_scheme(physical, booted)
         esps = preferred_esps(physical, booted)
-        found = find_boot_dirs(physical, scheme, root=root, esps=esps, slot=booted_slot(booted))
+        recorded, slot = recorded_esps(physical, booted), booted_slot(booted)
+        found = find_boot_dirs(physical, scheme, root=root, esps=esps, recorded=recorded, slot=slot)
         return stack.enter_context(found)
     except (Error, OSError) as exc:
         findings.append(unreadable("boot menu", exc))

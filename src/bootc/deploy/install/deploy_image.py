@@ -193,13 +193,14 @@ def _origin(
     boot: BootDirs,
     boot_digest: str,
 ) -> Origin:
+    mirrors = tuple(m.esp_partition.uuid for m in target.mirrors if m.esp_partition.uuid)
     return Origin(
         image=request.target,
         boot_type=boot.scheme.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,
-        record=decisions.loader.record(target),
+        record=dataclasses.replace(decisions.loader.record(target), mirrors=mirrors),
         uki=booting.uki,
     )
 
