@@ -58,8 +58,11 @@ class MirroredMenu:
         self.main.remove_recounted(name)
 
     def refresh(self) -> None:
-        """Bring what depends on the menu of the main ESP to its state."""
+        """Bring what depends on the menu of the main ESP to its state, and then the mirrors."""
+        before = read_files(self.dirs, staged=False).items
         self.main.refresh()
+        if read_files(self.dirs, staged=False).items != before:
+            mirrors.synchronise(self.dirs)
 
     def copies_bytes(self, order: Sequence[NewItem | Item]) -> int:
         """Return how many bytes a commit writes to the main ESP."""

@@ -193,6 +193,13 @@ def _tolerated(mirror: Mirror, level: int = logging.WARNING) -> Iterator[BootDir
 
 def _wanted(dirs: BootDirs, *, staged: bool = False, without: Digest | None = None) -> _Wanted:
     menu = read_files(dirs, staged=staged)
+    if dirs.firmware is not None and not staged:
+        from bootc.boot.firmware_order import read_started
+
+        # Without a boot loader the firmware has the menu. An interruption can leave an older record
+        # on the main ESP, which the next boot renews. Until then there is nothing to copy.
+        if read_started(dirs, dirs.firmware).deployments != menu.deployments:
+            menu = Menu()
     items = tuple(item for item in menu.items if item.deployment != without)
     names = {item.artifact for item in items}
     kernels = _kernels_on_esp(dirs)

@@ -11,9 +11,10 @@ import pytest
 from bootc.boot import mirrors
 from bootc.boot.scheme import Scheme
 from bootc.deploy.cleanup import collect_garbage
+from bootc.deploy.refresh import refresh_menu
 from bootc.deploy.rollback import delete_deployment, rollback
 from bootc.formats.origin import BootType
-from support import osimages
+from support import firmware, osimages
 from support.bench import Bench
 from support.bootdirs import GRUB, GRUB_UKI, NONE_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.osimages import Images
@@ -257,3 +258,15 @@ def test_the_programs_of_grub_are_on_all_esps(top: Path, made: dict[BootType, Im
     bench.update(osimages.NEW)
     assert content(bench, "esp2") == files
     assert outdated(bench) == []
+
+
+def test_the_record_that_follows_the_firmware_reaches_the_mirrors(
+    top: Path, made: dict[BootType, Images]
+) -> None:
+    """Without a boot loader an interruption can leave an old record, which the next boot renews."""
+    bench = Bench(NONE_UKI, top, made[BootType.UKI], osimages.OLD, osimages.NEW, esps=ESPS[:2])
+    variables = bench.machine.path / "efivars"
+    firmware.put_order(variables, *reversed(firmware.order(variables)))
+    bench.machine.command(refresh_menu)
+    assert bench.shown() == ["old", "new"]
+    check_same(bench)
