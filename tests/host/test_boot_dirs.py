@@ -30,6 +30,7 @@ size=8MiB, type=c12a7328-f81f-11d2-ba4b-00a0c93ec93b
 size=16MiB, type={}
 type=4f68bce3-e8cd-4db1-96e7-fbcaf984b709
 """
+ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 SYSTEMD = Scheme(Bootloader.SYSTEMD, BootType.BLS)
@@ -164,6 +165,39 @@ def test_the_boot_partition_of_systemd_boot(
         assert "p1" in dirs.programs.names()
     if writable:
         dirs.menu.ensure_dir("loader/entries").close()
+
+
+@pytest.mark.parametrize("writable", [False, True])
+@pytest.mark.parametrize(
+    "scheme",
+    [SYSTEMD, Scheme(Bootloader.NONE, BootType.UKI), Scheme(Bootloader.GRUB, BootType.UKI), GRUB],
+    ids=lambda scheme: f"{scheme.bootloader}-{scheme.boot_type}",
+)
+def test_a_second_esp_is_a_mirror(
+    stack: contextlib.ExitStack, tmp_path: Path, scheme: Scheme, writable: bool
+) -> None:
+    disk = Disk(stack, tmp_path, ESP)
+    (disk.root / "sysroot/boot/grub2").mkdir(parents=True)
+    run(f"mkfs.{partitions.ESP_FILESYSTEM}", f"{disk.device}p2")
+    for number in (1, 2):
+        disk.mark(number)
+    dirs = disk.find(scheme, writable=writable)
+    assert "p1" in dirs.esp.names()
+    (mirror,) = dirs.mirrors
+    assert mirror.device == f"{disk.device}p2"
+    assert mirror.dirs is not None
+    assert "p2" in mirror.dirs.esp.names()
+    assert (mirror.dirs.menu is dirs.menu) is not scheme.menu_on_esp
+    if writable:
+        mirror.dirs.esp.mkdir("EFI")
+
+
+def test_a_mirror_that_cannot_be_opened(stack: contextlib.ExitStack, tmp_path: Path) -> None:
+    disk = Disk(stack, tmp_path, ESP)
+    run("wipefs", "--quiet", "--all", f"{disk.device}p2")
+    (mirror,) = disk.find(SYSTEMD, writable=True).mirrors
+    assert mirror.dirs is None
+    assert f"Mounting {disk.device}p2" in mirror.problem
 
 
 @pytest.mark.parametrize(

@@ -399,22 +399,79 @@ def test_partitions_that_are_not_mounted_are_found(partitioned: Target, tmp_path
 
 
 @pytest.mark.parametrize("kind", [dps.ESP])
-def test_one_of_several_esps_is_written_and_the_user_says_which(
-    partitioned: Target, tmp_path: Path
+@pytest.mark.parametrize("main", [None, 1, 2])
+def test_all_esps_of_the_root_are_written(
+    partitioned: Target, tmp_path: Path, main: int | None
 ) -> None:
+    """The mounted one is the main one, else the first."""
     disk = partitioned.node.removesuffix("p3")
-    refusal = partitioned.refusal(LENIENT)
-    assert f"several EFI system partitions ({disk}p1, {disk}p2)" in refusal
-    assert f"mount the one to use at {partitioned.root}/boot/efi" in refusal
-    # A killed installation may have written to any of them.
-    (partitioned.root / ".bootc-unfinished").touch()
-    assert "several EFI system partitions" in partitioned.refusal(LENIENT, "--bootloader", "grub")
-    partitioned.esp = f"{disk}p2"
-    with partitioned.mounted_esp() as esp:
+    main_node = f"{disk}p{main or 1}"
+    other_node = f"{disk}p{3 - (main or 1)}"
+    partitioned.esp = main_node
+    with partitioned.mounted_esp() if main else contextlib.nullcontext():
         done = partitioned.install(LENIENT)
-        assert done.returncode == 0, done.stderr
-        notice = f"notice: {disk}p1 is another EFI system partition; "
-        assert f"{notice}installation and updates leave it alone" in done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert "up to date" not in done.stderr
+    summary = done.stdout.splitlines()
+    assert f"         ESP: {uuid_of(main_node)} on {main_node}" in summary
+    assert f"  Mirror ESP: {uuid_of(other_node)} on {other_node}" in summary
+    (origin,) = partitioned.root.glob("state/deploy/*/*.origin")
+    rows = {row.node: row.uuid for row in read_table(disk)}
+    text = origin.read_text()
+    assert f"esp = {rows[main_node]}\n" in text
+    assert f"esp_mirrors = {rows[other_node]}\n" in text
+    for node in (main_node, other_node):
+        with mounted(node, tmp_path / "esp", installer.esp_filesystem()) as esp:
+            assert "composefs=" in entry_of(esp)
+            (kernel,) = esp.glob("EFI/Linux/*/vmlinuz")
+            assert kernel.read_bytes() == KERNEL
+            assert (esp / "EFI/systemd/systemd-bootx64.efi").exists()
+
+
+@pytest.mark.parametrize("kind", [dps.ESP])
+def test_a_mirror_of_another_system_is_left_alone(partitioned: Target, tmp_path: Path) -> None:
+    disk = partitioned.node.removesuffix("p3")
+    with mounted(f"{disk}p2", tmp_path / "esp", installer.esp_filesystem()) as esp:
+        (esp / "EFI/Other").mkdir(parents=True)
+        (esp / "EFI/Other/boot.efi").write_bytes(b"other")
+    done = partitioned.install(LENIENT)
+    assert done.returncode == 0, done.stderr
+    with mounted(f"{disk}p2", tmp_path / "esp", installer.esp_filesystem()) as esp:
+        assert sorted(os.listdir(esp / "EFI")) == ["Other"]
+        assert not (esp / "loader").exists()
+
+
+@pytest.mark.parametrize("kind", [dps.ESP])
+def test_a_mirror_without_a_file_system_is_a_warning(partitioned: Target, tmp_path: Path) -> None:
+    disk = partitioned.node.removesuffix("p3")
+    subprocess.run(["wipefs", "--quiet", "--all", f"{disk}p2"], check=True)
+    done = partitioned.install(LENIENT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Installation complete!"
+    assert f"the EFI system partition {disk}p2 is not written: " in done.stderr
+    with mounted(f"{disk}p1", tmp_path / "esp", installer.esp_filesystem()) as esp:
         assert "composefs=" in entry_of(esp)
-    with mounted(f"{disk}p1", tmp_path / "other", installer.esp_filesystem()) as other:
-        assert set(os.listdir(other)) <= {"lost+found"}
+
+
+@pytest.mark.parametrize("kind", [dps.ESP])
+@pytest.mark.parametrize("others", [(), ("Other",)], ids=["copy", "others"])
+def test_what_a_replaced_system_left_on_a_mirror(
+    partitioned: Target, tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    """A copy of the old loader is removed with it; another system is not."""
+    disk = partitioned.node.removesuffix("p3")
+    for number, names in ((1, ("Old",)), (2, ("Old", *others))):
+        with mounted(f"{disk}p{number}", tmp_path / "esp", installer.esp_filesystem()) as esp:
+            for name in names:
+                (esp / "EFI" / name).mkdir(parents=True)
+                (esp / "EFI" / name / "boot.efi").write_bytes(b"old")
+    (partitioned.root / "kept").touch()
+    done = partitioned.install(LENIENT, "--replace", "alongside")
+    assert done.returncode == 0, done.stderr
+    assert (partitioned.root / "kept").exists()
+    with mounted(f"{disk}p2", tmp_path / "esp", installer.esp_filesystem()) as esp:
+        if others:
+            assert sorted(os.listdir(esp / "EFI")) == ["Old", "Other"]
+        else:
+            assert "composefs=" in entry_of(esp)
+            assert not (esp / "EFI/Old").exists()

@@ -26,6 +26,7 @@ class Bench:
         images: The images.
         tags: The image that is installed, and those that it is updated to.
         installer: The age of upstream's program that installs it; ours does if None.
+        esps: The names of its ESPs, the main one first.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Bench:
         images: Images,
         *tags: OsImage,
         installer: Age | None = None,
+        esps: tuple[str, ...] = ("esp",),
     ) -> None:
         self.images = images
         self.channel = Channel(top / "channel", images, tags[0])
-        self.machine = FakeMachine(top / "machine", scheme, images)
+        self.machine = FakeMachine(top / "machine", scheme, images, esps)
         if installer is None:
             self.machine.install(self.channel)
         else:

@@ -9,6 +9,7 @@ remembers to finalize.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from bootc.boot.kernels import BootResource, boot_digest_of, publish_resource, w
 from bootc.boot.loader import Bootloader, LoaderTraces
 from bootc.boot.menu import open_menu
 from bootc.boot.menu_compose import new_item
-from bootc.boot.scheme import BootDirs, Scheme
+from bootc.boot.scheme import BootDirs, Mirror, Scheme
 from bootc.boot.uki_parts import take_apart
 from bootc.deploy.etc.apply import image_etc
 from bootc.deploy.finalize import finalize_staged
@@ -124,12 +125,16 @@ class Told(list[JournalMessage]):
 class FakeMachine:
     """A machine below ``path``, which may be a copy of another machine's."""
 
-    def __init__(self, path: Path, scheme: Scheme, images: Images) -> None:
+    def __init__(
+        self, path: Path, scheme: Scheme, images: Images, esps: tuple[str, ...] = ("esp",)
+    ) -> None:
         self.path = path
+        #: The names of its ESPs, the main one first.
+        self.esps = esps
         self.scheme = scheme
         self.images = images
         self.physical = path / "sysroot"
-        self.esp = path / "esp"
+        self.esp = path / esps[0]
         self.run = path / "run"
         self.menu_root = self.esp if scheme.menu_on_esp else self.physical / "boot"
         if scheme.in_slots:
@@ -152,14 +157,21 @@ class FakeMachine:
     def copy(self, path: Path) -> FakeMachine:
         """Return a copy, which is up as this one is."""
         shutil.copytree(self.path, path, symlinks=True)
-        copy = FakeMachine(path, self.scheme, self.images)
+        copy = FakeMachine(path, self.scheme, self.images, self.esps)
         copy.booted = self.booted
         copy.slot = self.slot
         return copy
 
+    def started_from(self, esp: str) -> FakeMachine:
+        """Return the same machine as if the firmware started this ESP of it."""
+        others = (name for name in self.esps if name != esp)
+        same = FakeMachine(self.path, self.scheme, self.images, (esp, *others))
+        same.booted = self.booted
+        return same
+
     def install(self, channel: Channel) -> None:
         """Bring the first image onto it and start it."""
-        for directory in (self.physical / "boot", self.esp):
+        for directory in (self.physical / "boot", *(self.path / name for name in self.esps)):
             directory.mkdir(parents=True, exist_ok=True)
         with Dir.open(self.physical) as root:
             Repository.create(root, secure=False).close()
@@ -249,13 +261,22 @@ class FakeMachine:
         Returns:
             Whether it came to that; the power is cut after the command else.
         """
-        cut = dies(at, self._unattended(command))
+        cut = dies(at, self.unattended(command))
         self.start()
         return cut
 
     def killed(self, at: int, command: Command) -> bool:
         """Run a command that is killed at its ``at``-th change; the machine stays up."""
-        return killed(at, self._unattended(command))
+        return killed(at, self.unattended(command))
+
+    def unattended(self, command: Command) -> Callable[[], None]:
+        """Return a call that runs a command, and that nobody tells of a failure."""
+
+        def work() -> None:
+            with contextlib.suppress(Error, OSError):
+                self.command(command)
+
+        return work
 
     def command(self, command: Command) -> Journal:
         """Run a command and return what it said."""
@@ -517,14 +538,22 @@ class FakeMachine:
             entries = firmware_of(self.path, self.scheme)
             parts = slots.slots_of(self.path, self.scheme, self.slot)
             boot = BootDirs(self.scheme, menu, binaries, firmware=entries, slots=parts)
-            yield physical, repository, boot
+            if self.esps[1:] and binaries is menu and not self.scheme.menu_on_esp:
+                esp = stack.enter_context(Dir.open(self.esp))
+                boot = dataclasses.replace(boot, programs=esp)
+            found = [self._mirror(stack, name, boot) for name in self.esps[1:]]
+            yield physical, repository, dataclasses.replace(boot, mirrors=tuple(found))
 
-    def _unattended(self, command: Command) -> Callable[[], None]:
-        def work() -> None:
-            with contextlib.suppress(Error, OSError):
-                self.command(command)
-
-        return work
+    def _mirror(self, stack: contextlib.ExitStack, name: str, main: BootDirs) -> Mirror:
+        """Open a mirror of the main ESP, unless its directory is missing."""
+        path = self.path / name
+        if not path.exists():
+            return Mirror(name, None, "No such device")
+        esp = stack.enter_context(Dir.open(path))
+        if self.scheme.menu_on_esp:
+            return Mirror(name, BootDirs(self.scheme, esp, esp))
+        binaries = esp if self.scheme.binaries_on_esp else main.binaries
+        return Mirror(name, BootDirs(self.scheme, main.menu, binaries, esp))
 
 
 def _read_files(top: Path) -> dict[str, str]:

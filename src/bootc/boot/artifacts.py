@@ -119,6 +119,11 @@ def list_global_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
     return tuple(found)
 
 
+def root_of(dirs: BootDirs, artifact: Artifact) -> Dir:
+    """Return the root of the file system that has an artifact."""
+    return dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
+
+
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     """Remove an artifact with its add-ons. An artifact that does not exist is no error.
 
@@ -127,7 +132,7 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
     Raises:
         OSError: removing failed.
     """
-    root = dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
+    root = root_of(dirs, artifact)
     paths = [artifact.path]
     if artifact.kind is ArtifactKind.KERNEL:
         paths = [_set_aside(root, artifact.path)]

@@ -7,14 +7,14 @@ specification 2.10, "Removable Media Boot Behavior"). bootc replaces no program 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from bootc.boot.scheme import UKIS, BootDirs, addons_dir, uki_file
 from bootc.errors import Error, doing
 from bootc.formats.pe import Uki
 from bootc.fs.atomic import write_stream
+from bootc.fs.dir import same_content
 from bootc.fs.visit import files_below
 
 _DIRECTORY = "EFI/BOOT"
@@ -140,12 +140,4 @@ def _addons(dirs: BootDirs, path: str) -> set[str]:
 
 def _same(dirs: BootDirs, path: str, other: str) -> bool:
     """Tell whether two files have the same content."""
-    try:
-        if dirs.binaries.stat(path).st_size != dirs.binaries.stat(other).st_size:
-            return False
-        pieces: Iterable[tuple[bytes, bytes]] = itertools.zip_longest(
-            dirs.binaries.read_chunks(path), dirs.binaries.read_chunks(other), fillvalue=b""
-        )
-        return all(one == two for one, two in pieces)
-    except FileNotFoundError:
-        return False
+    return same_content(dirs.binaries, path, dirs.binaries, other)

@@ -28,6 +28,8 @@ class FindingKind(enum.StrEnum):
     FAILED = "failed"
     #: It protects the machine less than the booted deployment does.
     WEAKER = "weaker"
+    #: It shall be the same as another thing, and differs.
+    OUTDATED = "outdated"
     #: Nothing needs it, and removing it failed.
     LEFTOVER = "leftover"
 

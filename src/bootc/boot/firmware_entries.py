@@ -219,11 +219,23 @@ def placed(order: Sequence[int], ours: Collection[int], numbers: Sequence[int]) 
     return (*foreign[:at], *numbers, *foreign[at:])
 
 
-def ensure_entry(place: ProgramPlace, title: str, *, root: str = efivars.EFIVARS) -> bool:
+def ensure_entry(
+    place: ProgramPlace,
+    title: str,
+    *,
+    behind: uuid.UUID | None = None,
+    root: str = efivars.EFIVARS,
+) -> bool:
     """Make sure that the firmware starts a program, and tell whether an entry was missing.
 
-    A new entry comes first in the order. The order is written last, so an interruption leaves
-    the old order.
+    The order is written last, so an interruption leaves the old order.
+
+    Args:
+        place: The program.
+        title: The title of a new entry.
+        behind: The PARTUUID of a partition. A new entry follows the entries of this partition, or
+            all others. Without this argument, a new entry comes first in the order.
+        root: The directory of the variables.
 
     Raises:
         NoFreeNumber: there is no number for another entry.
@@ -240,9 +252,17 @@ def ensure_entry(place: ProgramPlace, title: str, *, root: str = efivars.EFIVARS
         number = known[0] if known else _free_number(entries)
         if not known:
             _write_entry(number, place, title, root)
-        packed = struct.pack(f"<{len(order) + 1}H", number, *order)
+        at = 0 if behind is None else _end_of(behind, order, entries)
+        packed = struct.pack(f"<{len(order) + 1}H", *order[:at], number, *order[at:])
         efivars.write_variable(_ORDER, GLOBAL_GUID, _ATTRIBUTES, packed, root=root)
     return True
+
+
+def _end_of(partition: uuid.UUID, order: Sequence[int], entries: dict[int, bytes]) -> int:
+    """Return the position in an order behind the last entry of a partition, or the end."""
+    options = [parse_load_option(number, entries.get(number, b"")) for number in order]
+    found = [at for at, o in enumerate(options, 1) if o is not None and o.partuuid == partition]
+    return found[-1] if found else len(order)
 
 
 def read_order(*, root: str = efivars.EFIVARS) -> tuple[int, ...]:

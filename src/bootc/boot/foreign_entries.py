@@ -12,7 +12,7 @@ from bootc.boot.menu_read import foreign_files
 from bootc.errors import doing
 from bootc.fs import tree_copy
 from bootc.fs.atomic import write_stream
-from bootc.fs.dir import Dir
+from bootc.fs.dir import Dir, same_content
 
 
 def carry_foreign(live: Dir, staged: Dir) -> None:
@@ -38,14 +38,14 @@ def differing(live: Dir, staged: Dir) -> list[str]:
     return [
         name
         for name in foreign_files(live)
-        if not stat.S_ISREG(live.stat(name).st_mode) or not _same_content(live, staged, name)
+        if not stat.S_ISREG(live.stat(name).st_mode) or not same_content(live, name, staged, name)
     ]
 
 
 def _copy(live: Dir, staged: Dir, name: str) -> None:
     kind = stat.S_IFMT(live.stat(name).st_mode)
     if kind == stat.S_IFREG:
-        if not _same_content(live, staged, name):
+        if not same_content(live, name, staged, name):
             write_stream(staged, name, live.read_chunks(name))
         return
     staged.remove_tree(name)
@@ -54,13 +54,3 @@ def _copy(live: Dir, staged: Dir, name: str) -> None:
             tree_copy.copy_tree(source, target)
     elif kind == stat.S_IFLNK:
         staged.symlink(live.readlink(name), name)
-
-
-def _same_content(live: Dir, staged: Dir, name: str) -> bool:
-    try:
-        if live.stat(name).st_size != staged.stat(name).st_size:
-            return False
-        pairs = zip(live.read_chunks(name), staged.read_chunks(name), strict=True)
-        return all(one == other for one, other in pairs)
-    except FileNotFoundError:
-        return False

@@ -97,13 +97,21 @@ def custom_config(present: bytes) -> bytes:
     return (present.rstrip(b"\n") + b"\n" if present else b"") + _CUSTOM.encode()
 
 
-def esp_uuid_config(uuid: str) -> bytes:
-    """Return the content of :data:`ESP_UUID`, as upstream bootc writes it.
+def esp_uuid_config(uuid: str, *mirrors: str) -> bytes:
+    """Return the content of :data:`ESP_UUID`, for one ESP as upstream bootc writes it.
 
     Args:
         uuid: The UUID of the file system of the ESP, as ``blkid`` prints it.
+        mirrors: Those of its mirrors. GRUB uses the first ESP that exists.
     """
-    return f'set EFI_PART_UUID="{uuid}"'.encode()
+    lines = [f'set EFI_PART_UUID="{uuid}"']
+    for mirror in mirrors:
+        lines += [
+            f"search --no-floppy --fs-uuid --set=bootc_esp {uuid}",
+            f'if [ -z "${{bootc_esp}}" ]; then set EFI_PART_UUID="{mirror}"; fi',
+        ]
+        uuid = mirror
+    return "\n".join(lines).encode()
 
 
 def stub(boot_uuid: str) -> bytes:

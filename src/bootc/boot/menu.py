@@ -140,14 +140,21 @@ def open_menu(dirs: BootDirs) -> BootMenu:
         dirs: Its boot partition. The caller keeps it open.
     """
     # Imported here, because bootc status changes nothing and has to be fast.
-    if dirs.firmware is not None:
-        from bootc.boot.menu_firmware import FirmwareMenu
-
-        return FirmwareMenu(dirs, dirs.firmware)
     if dirs.slots is not None:
         from bootc.boot.menu_ukiboot import SlotMenu
 
         return SlotMenu(dirs, dirs.slots)
-    from bootc.boot.menu_files import FilesMenu
+    main: FirmwareMenu | FilesMenu
+    if dirs.firmware is not None:
+        from bootc.boot.menu_firmware import FirmwareMenu
 
-    return FilesMenu(dirs)
+        main = FirmwareMenu(dirs, dirs.firmware)
+    else:
+        from bootc.boot.menu_files import FilesMenu
+
+        main = FilesMenu(dirs)
+    if not dirs.mirrors:
+        return main
+    from bootc.boot.menu_mirrored import MirroredMenu
+
+    return MirroredMenu(dirs, main)

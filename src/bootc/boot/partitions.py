@@ -1,7 +1,8 @@
 """Finds the partitions that a machine boots from, and opens the ESP.
 
-The ESP of a system is the one that its boot loader was started from, or else the first on the
-disks of its root file system. These disks may be below encryption, logical volumes or RAID.
+The main ESP of a system is the one that its boot loader was started from, or else the first on
+the disks of its root file system. These disks may be below encryption, logical volumes or RAID, or
+a btrfs may be on several of them. All further ESPs on these disks are mirrors of the main one.
 :mod:`bootc.fs.detached` mounts the partitions.
 
 GRUB's extended boot loader partition (XBOOTLDR) is the first on these disks. systemd-boot uses
@@ -11,9 +12,11 @@ the first on the disk of the ESP.
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bootc.errors import Error, doing, one_line
@@ -39,6 +42,8 @@ _XBOOTLDR_TYPES: _Types = {"gpt": {dps.XBOOTLDR}, "dos": {"0xea"}}
 ESP_FILESYSTEM = "vfat"
 #: The unit in which ``/sys`` gives the start and the size of partitions.
 _KERNEL_SECTOR_BYTES = 512
+#: The directory in which the kernel lists the devices of each mounted btrfs.
+_BTRFS = "/sys/fs/btrfs"
 #: FAT has no modes of its own. Only root may read the ESP, and no file on it is executable.
 ESP_OPTIONS = "fmask=0177,dmask=0077"
 
@@ -77,38 +82,103 @@ def is_read_only(device: str) -> bool:
     return proc.read_table(f"{_sysfs(os.stat(device).st_rdev)}/ro") == [b"1"]
 
 
+@dataclass(frozen=True, slots=True)
+class Esps:
+    """The ESPs of a system, as paths of partitions.
+
+    Attributes:
+        main: The ESP that the system boots from.
+        mirrors: The further ESPs on the disks of the root file system. The devices that a RAID or
+            another device uses are left out.
+        ids: The PARTUUIDs of all of them in lower case; None if udev does not know one.
+    """
+
+    main: str
+    mirrors: tuple[str, ...] = ()
+    ids: frozenset[str] | None = None
+
+    def missing(self, recorded: Iterable[str]) -> list[str]:
+        """Return those of recorded PARTUUIDs that are not there any more.
+
+        A replaced disk has another PARTUUID. Therefore nothing is missing if there are as many
+        ESPs as there were.
+        """
+        expected = {partition_id.lower() for partition_id in recorded}
+        if self.ids is None or len(self.ids) >= len(expected):
+            return []
+        return sorted(expected - self.ids)
+
+
 def find_esp(device: str, preferred: Sequence[str] = ()) -> str | None:
-    """Return the path of the ESP that belongs to the file system on ``device``, or None.
+    """Return the path of the main ESP of the file system on ``device``, or None.
+
+    The arguments and errors are those of :func:`find_esps`.
+    """
+    with doing(f"Looking for the EFI system partition of {device}"):
+        found = _find_esp(_on_disks_of(device), preferred)
+        return None if found is None else found.path
+
+
+def find_esps(device: str, preferred: Sequence[str] = ()) -> Esps | None:
+    """Return the ESPs that belong to the file system on ``device``, or None if there is no ESP.
 
     Args:
-        device: The block device of the root file system.
-        preferred: PARTUUIDs in lower case. The first that is an ESP wins, on whichever disk it
-            is, and one on the disks of ``device`` before a copy on another disk.
+        device: A block device of the root file system.
+        preferred: PARTUUIDs in lower case. The first that is an ESP is the main one, on whichever
+            disk it is, and one on the disks of ``device`` before a copy on another disk.
 
     Raises:
         ToolMissing: lsblk is not installed.
         CommandFailed: lsblk cannot read the device.
     """
-    with doing(f"Looking for the EFI system partition of {device}"):
-        if preferred:
-            beside = list(_on_disks_of(device))
-            # The loader can be on another disk than the root.
-            for partition_id in preferred:
-                for block in _of_type((*beside, *lsblk.all_devices()), _ESP_TYPES):
-                    if block.partition_id == partition_id:
-                        return block.path
-        found = next(_of_type(_on_disks_of(device), _ESP_TYPES), None)
-        return None if found is None else found.path
+    with doing(f"Looking for the EFI system partitions of {device}"):
+        beside = list(_on_disks_of(device))
+        main = _find_esp(beside, preferred)
+        if main is None:
+            return None
+        mirrors = _mirrors(beside, main.path)
+        known = {block.path: block.partition_id for block in (*beside, main)}
+        ids = {known[path] for path in (main.path, *mirrors)}
+        all_known = frozenset(partition_id for partition_id in ids if partition_id is not None)
+        return Esps(main.path, mirrors, all_known if None not in ids else None)
 
 
-def find_esps(device: str) -> list[str]:
-    """Return the paths of all ESPs on the disks of the file system on ``device``.
+def find_mirrors(device: str, main: str) -> tuple[str, ...]:
+    """Return the paths of the ESPs on the disks of the file system on ``device``, without one.
+
+    Args:
+        device: A block device of the root file system.
+        main: The path of the main ESP, which may be on another disk.
 
     Raises:
-        ToolMissing, CommandFailed: as :func:`find_esp`.
+        ToolMissing, CommandFailed: as :func:`find_esps`.
     """
     with doing(f"Looking for the EFI system partitions of {device}"):
-        return [block.path for block in _of_type(_on_disks_of(device), _ESP_TYPES)]
+        return _mirrors(_on_disks_of(device), main)
+
+
+def _find_esp(beside: Iterable[Block], preferred: Sequence[str]) -> Block | None:
+    beside = tuple(beside) if preferred else beside
+    # The loader can be on another disk than the root.
+    for partition_id in preferred:
+        for block in _of_type((*beside, *lsblk.all_devices()), _ESP_TYPES):
+            if block.partition_id == partition_id:
+                return block
+    return next(_of_type(beside, _ESP_TYPES), None)
+
+
+def _mirrors(beside: Iterable[Block], main: str) -> tuple[str, ...]:
+    # The members of an array are written through the array.
+    esps = (block.path for block in _of_type(beside, _ESP_TYPES) if block.is_last)
+    return tuple(path for path in dict.fromkeys(esps) if not _is_same(path, main))
+
+
+def _is_same(path: str, other: str) -> bool:
+    """Tell whether two paths name the same device."""
+    try:
+        return path == other or os.stat(path).st_rdev == os.stat(other).st_rdev
+    except FileNotFoundError:
+        return False
 
 
 def find_xbootldr_beside(esp: str) -> str | None:
@@ -265,10 +335,30 @@ def _sysfs(number: int) -> str:
 
 
 def _on_disks_of(device: str) -> Iterator[Block]:
-    disks = [block for block in lsblk.below(device) if block.is_last]
+    parts = _devices_of_btrfs(device) or [device]
+    disks = [block for part in parts for block in lsblk.below(part) if block.is_last]
     # Several parts of an array may be on one disk.
     for path in dict.fromkeys(disk.path for disk in disks):
         yield from lsblk.above(path)
+
+
+def _devices_of_btrfs(device: str) -> list[str]:
+    """Return all devices of the btrfs on a device, this one first; nothing if it has no btrfs."""
+    try:
+        own = _name_in_kernel(device)
+    except FileNotFoundError:
+        return []
+    for directory in sorted(glob.glob(f"{_BTRFS}/*/devices")):
+        names = sorted(os.listdir(directory), key=lambda name: (name != own, name))
+        if own in names:
+            fields = (proc.read_fields(f"{directory}/{name}/uevent", b"=") for name in names)
+            return [f"/dev/{os.fsdecode(field[b'DEVNAME'])}" for field in fields]
+    return []
+
+
+def _name_in_kernel(device: str) -> str:
+    """Return the name that the kernel has for a device, which may have several nodes."""
+    return os.path.basename(os.path.realpath(_sysfs(os.stat(device).st_rdev)))
 
 
 def _of_type(blocks: Iterable[Block], types: _Types) -> Iterator[Block]:

@@ -176,6 +176,22 @@ class Scheme:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """A further ESP of the machine, which has the same content as the main one.
+
+    Attributes:
+        device: The path of the partition.
+        dirs: Its file systems; None if they cannot be opened. On a machine whose menu is not on the
+            ESP, ``menu`` is that of the main ESP.
+        problem: The reason why they cannot be opened.
+    """
+
+    device: str
+    dirs: BootDirs | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BootDirs:
     """The open file systems of a scheme; their owner closes them.
 
@@ -189,6 +205,7 @@ class BootDirs:
         firmware: The boot entries of the firmware, if these are the menu.
         slots: The partitions of ukiboot, if these have the kernels. ``menu`` and ``binaries`` are
             the physical root.
+        mirrors: The further ESPs of a machine whose root file system is on several disks.
     """
 
     scheme: Scheme
@@ -197,6 +214,12 @@ class BootDirs:
     programs: Dir | None = None
     firmware: Firmware | None = None
     slots: Slots | None = None
+    mirrors: tuple[Mirror, ...] = ()
+
+    @property
+    def esp(self) -> Dir:
+        """The root of the ESP, on machines that have one."""
+        return self.programs or self.binaries
 
     @property
     def place(self) -> str:

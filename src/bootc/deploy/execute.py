@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
+from bootc.boot import mirrors
 from bootc.boot.artifacts import remove_artifact
 from bootc.boot.kernels import BootResource, publish_resource
 from bootc.boot.menu import open_menu
@@ -50,6 +51,7 @@ from bootc.deploy.plan.steps import (
     SetTag,
     StartFinalizer,
     Step,
+    SynchroniseMirrors,
     Withdraw,
     WriteKernel,
     WriteStagedMenu,
@@ -200,6 +202,7 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
             | RemoveEntry()
             | RemoveRecounted()
             | RefreshMenu()
+            | SynchroniseMirrors()
             | RemoveArtifact()
         ):
             _change_menu(step, system)
@@ -235,6 +238,7 @@ def _write(
                 publish_resource(
                     system.boot, deployment, supplies.resource, system.repository.objects
                 )
+                mirrors.copy_kernel(system.boot, deployment)
         case CreateState(deployment, origin):
             with stage(sink, "state", "Writing the deployment's state"):
                 create_state(
@@ -259,6 +263,7 @@ def _change_menu(
     | RemoveEntry
     | RemoveRecounted
     | RefreshMenu
+    | SynchroniseMirrors
     | RemoveArtifact,
     system: HostSession,
 ) -> None:
@@ -278,7 +283,10 @@ def _change_menu(
             menu.remove_recounted(name)
         case RefreshMenu():
             menu.refresh()
+        case SynchroniseMirrors():
+            mirrors.synchronise(system.boot)
         case RemoveArtifact(artifact):
+            mirrors.remove_artifact(system.boot, artifact)
             remove_artifact(system.boot, artifact)
         case _:
             assert_never(step)
@@ -309,6 +317,7 @@ def _tidy_repository(
 def _remove_state(system: HostSession, step: RemoveState | SetStateAside | RemoveLeftover) -> None:
     match step:
         case RemoveState(deployment):
+            mirrors.release(system.boot, deployment)
             remove_state(system.physical, deployment)
         case SetStateAside(deployment):
             set_state_aside(system.physical, deployment)

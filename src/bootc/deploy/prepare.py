@@ -339,4 +339,4 @@ def _systemd_version(dirs: BootDirs) -> int:
     scheme = dirs.scheme
     if scheme.bootloader is not Bootloader.SYSTEMD or scheme.boot_type is BootType.BLS:
         return 0
-    return installed_version(dirs.programs or dirs.binaries)
+    return installed_version(dirs.esp)

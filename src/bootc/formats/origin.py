@@ -34,12 +34,13 @@ _MANIFEST_DIGEST = ("image", "manifest_digest")
 _BOOTLOADER = ("bootc", "bootloader")
 _FIRMWARE = ("bootc", "firmware")
 _ESP = ("bootc", "esp")
+_MIRRORS = ("bootc", "esp_mirrors")
 _TAKES_APART = ("bootc", "takes_apart")
 _UKI_ARGUMENTS = ("bootc", "uki_arguments")
 _UKI_ADDONS = ("bootc", "uki_addons")
 _KNOWN = (
     *(_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST, _BOOTLOADER, _FIRMWARE, _ESP),
-    *(_TAKES_APART, _UKI_ARGUMENTS, _UKI_ADDONS),
+    *(_MIRRORS, _TAKES_APART, _UKI_ARGUMENTS, _UKI_ADDONS),
 )
 #: Between the file names of add-ons, which cannot have it.
 _ADDON_SEPARATOR = "/"
@@ -94,11 +95,13 @@ class BootRecord:
         bootloader: The name of the boot loader.
         firmware: ``uefi`` or ``bios``.
         esp: The PARTUUID of the EFI system partition.
+        mirrors: Those of the further EFI system partitions.
     """
 
     bootloader: str | None = None
     firmware: str | None = None
     esp: str | None = None
+    mirrors: tuple[str, ...] = ()
 
 
 class TakesApart(enum.StrEnum):
@@ -178,7 +181,12 @@ def parse_origin(data: bytes) -> Origin:
         boot_digest=boot_digest,
         manifest_digest=manifest,
         signature=signature,
-        record=BootRecord(*(values.get(key) for key in (_BOOTLOADER, _FIRMWARE, _ESP))),
+        record=BootRecord(
+            values.get(_BOOTLOADER),
+            values.get(_FIRMWARE),
+            values.get(_ESP),
+            tuple(values.get(_MIRRORS, "").split()),
+        ),
         uki=_parse_uki(values),
         extra=tuple((*name, value) for name, value in lines if name not in _KNOWN),
     )
@@ -203,6 +211,7 @@ def serialise_origin(origin: Origin) -> bytes:
         (_BOOTLOADER, record.bootloader),
         (_FIRMWARE, record.firmware),
         (_ESP, record.esp),
+        (_MIRRORS, " ".join(record.mirrors) or None),
         *_uki_values(origin.uki),
     )
     values += [(*name, value) for name, value in recorded if value is not None]

@@ -21,7 +21,7 @@ import itertools
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -292,6 +292,23 @@ class Dir:
         except OSError as exc:
             _set_path(exc, self._join(relpath))
             raise
+
+
+def same_content(one: Dir, path: str, other: Dir, other_path: str) -> bool:
+    """Tell whether two files exist and have the same content.
+
+    Raises:
+        OSError: a file exists and cannot be read.
+    """
+    try:
+        if one.stat(path).st_size != other.stat(other_path).st_size:
+            return False
+        pieces: Iterable[tuple[bytes, bytes]] = itertools.zip_longest(
+            one.read_chunks(path), other.read_chunks(other_path), fillvalue=b""
+        )
+        return all(piece == other_piece for piece, other_piece in pieces)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def open_regular(path: str, *, dir_fd: int | None = None) -> int:

@@ -100,6 +100,28 @@ def test_a_missing_entry_is_written(
     assert not ensure_entry(PLACE, "Linux", root=str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("known", "numbers"),
+    [
+        ((1, 2, 3), (1, 2, 0, 3)),
+        ((3, 2), (3, 2, 0)),
+        ((2, 3, 2, 1), (2, 3, 2, 0, 1)),
+        # The partition has no entry.
+        ((1, 3), (1, 3, 0)),
+        ((), (0,)),
+    ],
+)
+def test_an_entry_behind_those_of_another_partition(
+    tmp_path: Path, known: tuple[int, ...], numbers: tuple[int, ...]
+) -> None:
+    main = uuid.uuid4()
+    for number, payload in ((1, OTHER), (2, OPTION.replace(ESP.bytes_le, main.bytes_le)), (3, b"")):
+        put(tmp_path, f"Boot{number:04X}", payload)
+    put(tmp_path, "BootOrder", order(*known))
+    assert ensure_entry(PLACE, "Linux", behind=main, root=str(tmp_path))
+    assert read_order(root=str(tmp_path)) == numbers
+
+
 def test_each_variable_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The firmware takes each write for a whole variable."""
     put(tmp_path, "BootOrder", order(1))

@@ -52,3 +52,16 @@ def test_the_early_configuration_is_commands_only(separate: bool, prefix: str) -
         "search --no-floppy --fs-uuid --set=root 1234",
         f"set prefix=($root){prefix}",
     ]
+
+
+def test_unified_kernel_images_are_on_the_first_esp_that_exists() -> None:
+    assert grub.esp_uuid_config("A") == b'set EFI_PART_UUID="A"'
+    assert grub.esp_uuid_config("A", "B").decode().split("\n") == [
+        'set EFI_PART_UUID="A"',
+        "search --no-floppy --fs-uuid --set=bootc_esp A",
+        'if [ -z "${bootc_esp}" ]; then set EFI_PART_UUID="B"; fi',
+    ]
+    assert grub.esp_uuid_config("A", "B", "C").decode().split("\n")[3:] == [
+        "search --no-floppy --fs-uuid --set=bootc_esp B",
+        'if [ -z "${bootc_esp}" ]; then set EFI_PART_UUID="C"; fi',
+    ]

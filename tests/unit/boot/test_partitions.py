@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from bootc.boot import partitions
 from bootc.boot.partitions import (
+    Esps,
     NoBackingDevice,
     backing_device,
     filesystem_on,
     find_esp,
+    find_esps,
+    find_mirrors,
     find_xbootldr,
     find_xbootldr_beside,
 )
@@ -139,6 +143,68 @@ def test_the_esp_that_the_loader_was_started_from(
     machine({"vda": TWO_ESPS}, ON_DISK, all_disks=(STICK, TWO_ESPS))
     names = [partition_id(name) for name in preferred]
     assert find_esp("/dev/vda2", names) == f"/dev/{found}"
+
+
+ESP_BESIDE = row("vdb", "disk", None, (row("vdb1", parttype=ESP_TYPE), row("vdb2")))
+
+
+def test_the_mirrors_are_on_all_disks_below_the_root(machine: Fake) -> None:
+    """Not those of other disks, and not what an array is made of."""
+    member = row("vdb3", parttype=ESP_TYPE, children=(row("md1", "raid1"),))
+    disk = row("vdb", "disk", None, (*ESP_BESIDE["children"], member))
+    parts = (row("vdb2", children=(row("vdb", "disk"),)), ON_DISK["vda2"])
+    array = row("md0", "raid1", None, parts)
+    everything = (STICK, disk, TWO_ESPS)
+    machine({"vdb": disk, "vda": TWO_ESPS}, {"md0": array}, all_disks=everything)
+    ids = frozenset(map(partition_id, ("vdb1", "vda1", "vda3")))
+    assert find_esps("/dev/md0") == Esps("/dev/vdb1", ("/dev/vda1", "/dev/vda3"), ids)
+    started = [partition_id("vda3")]
+    assert find_esps("/dev/md0", started) == Esps("/dev/vda3", ("/dev/vdb1", "/dev/vda1"), ids)
+    elsewhere = find_esps("/dev/md0", [partition_id("sdb1")])
+    assert elsewhere == Esps(
+        "/dev/sdb1", ("/dev/vdb1", "/dev/vda1", "/dev/vda3"), ids | {partition_id("sdb1")}
+    )
+    assert find_mirrors("/dev/md0", "/dev/vda1") == ("/dev/vdb1", "/dev/vda3")
+
+
+def test_the_disks_of_a_btrfs(
+    machine: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("vda2", "vdb2"):
+        path = tmp_path / "uuid/devices" / name
+        path.mkdir(parents=True)
+        (path / "uevent").write_text(f"MAJOR=1\nDEVNAME={name}\n")
+    monkeypatch.setattr(partitions, "_BTRFS", str(tmp_path))
+    monkeypatch.setattr(partitions, "_name_in_kernel", lambda device: device.rpartition("/")[2])
+    inverse = {"vdb2": row("vdb2", children=(row("vdb", "disk"),))}
+    machine({"vdb": ESP_BESIDE, "vda": DISK}, inverse | ON_DISK)
+    ids = frozenset(map(partition_id, ("vda1", "vdb1")))
+    assert find_esps("/dev/vdb2") == Esps("/dev/vdb1", ("/dev/vda1",), ids)
+    assert find_esps("/dev/vda2") == Esps("/dev/vda1", ("/dev/vdb1",), ids)
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        ({"a", "b"}, []),
+        ({"a"}, ["b"]),
+        ({"c"}, ["a", "b"]),
+        # The disk was replaced.
+        ({"a", "c"}, []),
+        (None, []),
+    ],
+)
+def test_an_esp_that_the_installation_wrote_is_missing(
+    found: set[str] | None, missing: list[str]
+) -> None:
+    esps = Esps("/dev/vda1", ids=None if found is None else frozenset(found))
+    assert esps.missing(["A", "b"]) == missing
+
+
+def test_a_system_without_an_esp(machine: Fake) -> None:
+    disk = row("vda", "disk", None, (row("vda2", parttype=ROOT_TYPE),))
+    machine({"vda": disk}, ON_DISK)
+    assert find_esps("/dev/vda2") is None
 
 
 def test_a_copy_of_the_partition_table_on_another_disk(machine: Fake) -> None:

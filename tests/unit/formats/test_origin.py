@@ -65,6 +65,13 @@ def test_how_a_unified_kernel_image_was_taken_apart(text: str, uki: UkiRecord) -
         parse_origin(TEXT + b"\n[bootc]\ntakes_apart = some\n")
 
 
+def test_the_esps_of_the_installation() -> None:
+    record = BootRecord("systemd", "uefi", "a", ("b", "c"))
+    data = TEXT + b"\n[bootc]\nbootloader = systemd\nfirmware = uefi\nesp = a\nesp_mirrors = b c\n"
+    assert parse_origin(data) == replace(ORIGIN, record=record)
+    assert serialise_origin(replace(ORIGIN, record=record)) == data
+
+
 def test_an_image_without_arguments_was_taken_apart_too() -> None:
     origin = replace(ORIGIN, uki=UkiRecord(TakesApart.ALL, arguments=""))
     assert parse_origin(serialise_origin(origin)) == origin

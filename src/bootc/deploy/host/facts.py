@@ -62,6 +62,7 @@ class Facts:
         leftovers: Names of state directories that are being removed.
         illegible_states: Deployments whose state directory is a file or cannot be read.
         cleanup_failures: Garbage that the last clean-up could not remove.
+        mirrors: How further ESPs differ from the main one.
         read_only: The disk refuses writes.
         findings: Damaged, foreign or unreadable things. None of them stops a command.
     """
@@ -77,6 +78,7 @@ class Facts:
     leftovers: tuple[str, ...] = ()
     illegible_states: frozenset[Digest] = frozenset()
     cleanup_failures: tuple[CleanupFailure, ...] = ()
+    mirrors: tuple[Finding, ...] = ()
     read_only: bool = False
     findings: tuple[Finding, ...] = ()
 

@@ -106,6 +106,7 @@ def gather(system: Opened) -> Facts:
         leftovers=leftovers,
         illegible_states=frozenset(found.keys() - states.keys()),
         cleanup_failures=_read_cleanup_failures(system.physical, findings),
+        mirrors=_compare_mirrors(system.boot),
         findings=tuple(findings),
     )
 
@@ -128,6 +129,15 @@ def _read_marker(run: Dir | None, findings: list[Finding]) -> Staged | None:
     if run is None:
         return None
     return _tried(lambda: read_staged(run), f"{run.path}/{STAGED_MARKER_NAME}", findings)
+
+
+def _compare_mirrors(boot: BootDirs | None) -> tuple[Finding, ...]:
+    if boot is None or not boot.mirrors:
+        return ()
+    # Imported here: few machines have several ESPs.
+    from bootc.boot.mirrors import compare
+
+    return compare(boot)
 
 
 def _read_ukis(

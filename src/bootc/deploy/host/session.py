@@ -35,6 +35,7 @@ from bootc.deploy.host.view import (
     find_boot_dirs,
     find_scheme,
     preferred_esps,
+    recorded_esps,
     require_menu,
 )
 from bootc.deploy.journal import Journal, SystemdJournal
@@ -257,6 +258,7 @@ def _boot_dirs(
         find_scheme(physical, booted),
         root=root,
         esps=preferred_esps(physical, booted),
+        recorded=recorded_esps(physical, booted),
         writable=writable,
         slot=booted_slot(booted),
     )

@@ -99,6 +99,7 @@ def compose_host(facts: Facts) -> Host:
             is_bootc=True,
             findings=(
                 *facts.findings,
+                *facts.mirrors,
                 *_lost_entries(facts),
                 *_failures(facts),
                 *_interrupted(facts),

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 
 from bootc.boot import partitions
 from bootc.boot.findings import Finding, FindingKind
-from bootc.boot.loader import Bootloader, identify
-from bootc.boot.menu_read import read_files
+from bootc.boot.loader import identify
 from bootc.boot.partitions import NoBackingDevice
 from bootc.boot.scheme import BootDirs, Scheme, uki_artifact
 from bootc.deploy.host.boot_state import STAGED_DIRECTORY, BootedState
+from bootc.deploy.host.esps import BootNotFound, enter_esps, enter_esps_of_grub
 from bootc.deploy.host.statedir import StateDir
 from bootc.errors import Error, doing, one_line
 from bootc.formats.origin import BootType, Origin, OriginError
@@ -48,10 +48,6 @@ _SLOT_SUFFIX = "androidboot.slot_suffix="
 #: A directory from which GRUB reads a menu has at least one of these.
 _GRUB_SIGNS = ("loader/entries", "grub2", "grub")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class BootNotFound(Error):
-    """There is no file system with a boot menu."""
 
 
 class NoBootMenu(Error):
@@ -127,6 +123,14 @@ def preferred_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
     return tuple(found for found in (booted.loader.partition, recorded) if found)
 
 
+def recorded_esps(physical: Dir, booted: BootedState) -> tuple[str, ...]:
+    """Return the PARTUUIDs of all ESPs, if the installation wrote several."""
+    origin = _booted_origin(physical, booted)
+    if origin is None or not origin.record.mirrors:
+        return ()
+    return tuple(found for found in (origin.record.esp, *origin.record.mirrors) if found)
+
+
 def booted_slot(booted: BootedState) -> Name | None:
     """Return the slot that ukiboot started the system from, or None.
 
@@ -170,6 +174,7 @@ def find_boot_dirs(
     *,
     root: str = "/",
     esps: Sequence[str] = (),
+    recorded: Sequence[str] = (),
     writable: bool = False,
     slot: Name | None = None,
 ) -> Iterator[BootDirs]:
@@ -183,6 +188,7 @@ def find_boot_dirs(
         scheme: The scheme of the menu.
         root: Where the system is mounted.
         esps: The result of :func:`preferred_esps`.
+        recorded: The result of :func:`recorded_esps`.
         writable: Open them for writing.
         slot: The result of :func:`booted_slot`.
 
@@ -193,18 +199,11 @@ def find_boot_dirs(
     """
     require_menu(scheme)
     with contextlib.ExitStack() as stack:
-        if scheme.bootloader is Bootloader.SYSTEMD:
-            yield _enter_systemd_boot(stack, scheme, _esp_of(physical, esps), writable=writable)
-            return
-        if scheme.bootloader is Bootloader.NONE:
-            yield _enter_firmware(stack, scheme, _esp_of(physical, esps), writable=writable)
-            return
         if scheme.in_slots:
             yield _find_slots(scheme, physical, slot)
             return
-        if scheme.bootloader is not Bootloader.GRUB:
-            esp = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
-            yield BootDirs(scheme, esp, esp)
+        if scheme.menu_on_esp:
+            yield enter_esps(stack, scheme, physical, esps, recorded, writable=writable)
             return
         # Few machines have GRUB, and bootc status has to be fast.
         from bootc.boot.grub import reads_generated_menu
@@ -213,10 +212,8 @@ def find_boot_dirs(
         scheme = dataclasses.replace(
             scheme, separate_boot=separate, generated=reads_generated_menu(menu)
         )
-        binaries = menu
-        if scheme.binaries_on_esp:
-            binaries = _enter_esp(stack, _esp_of(physical, esps), writable=writable)
-        yield BootDirs(scheme, menu, binaries)
+        dirs = BootDirs(scheme, menu, menu)
+        yield enter_esps_of_grub(stack, dirs, physical, esps, recorded, writable=writable)
 
 
 def unreadable(subject: str, exc: BaseException) -> Finding:
@@ -254,7 +251,8 @@ def _enter_boot(
     try:
         scheme = find_scheme(physical, booted)
         esps = preferred_esps(physical, booted)
-        found = find_boot_dirs(physical, scheme, root=root, esps=esps, slot=booted_slot(booted))
+        recorded, slot = recorded_esps(physical, booted), booted_slot(booted)
+        found = find_boot_dirs(physical, scheme, root=root, esps=esps, recorded=recorded, slot=slot)
         return stack.enter_context(found)
     except (Error, OSError) as exc:
         findings.append(unreadable("boot menu", exc))
@@ -299,47 +297,6 @@ def _has_grub(physical: Dir) -> bool:
         return False
 
 
-def _esp_of(physical: Dir, esps: Sequence[str]) -> str:
-    device = partitions.backing_device(physical)
-    esp = partitions.find_esp(device, esps)
-    if esp is None:
-        raise BootNotFound(f"no EFI system partition belongs to {device}")
-    return esp
-
-
-def _enter_esp(stack: contextlib.ExitStack, esp: str, *, writable: bool) -> Dir:
-    opened = partitions.open_esp_writable if writable else partitions.open_esp
-    return stack.enter_context(opened(esp))
-
-
-def _enter_systemd_boot(
-    stack: contextlib.ExitStack, scheme: Scheme, esp: str, *, writable: bool
-) -> BootDirs:
-    """Open the boot partition of systemd-boot: the XBOOTLDR partition, or the ESP.
-
-    systemd-boot shows the entries of both. A machine whose entries are on the ESP only, by an
-    older version of bootc, keeps them there.
-    """
-    boot = partitions.find_xbootldr_beside(esp)
-    if boot is not None and not (_has_entries(scheme, esp) and not _has_entries(scheme, boot)):
-        programs = _enter_esp(stack, esp, writable=False)
-        opened = _enter_esp(stack, boot, writable=writable)
-        return BootDirs(scheme, opened, opened, programs)
-    opened = _enter_esp(stack, esp, writable=writable)
-    return BootDirs(scheme, opened, opened)
-
-
-def _enter_firmware(
-    stack: contextlib.ExitStack, scheme: Scheme, esp: str, *, writable: bool
-) -> BootDirs:
-    """Open the ESP, from which the firmware starts its boot entries."""
-    from bootc.boot.firmware_entries import Firmware
-
-    firmware = Firmware(partitions.place_of(esp))
-    opened = _enter_esp(stack, esp, writable=writable)
-    return BootDirs(scheme, opened, opened, firmware=firmware)
-
-
 def _find_slots(scheme: Scheme, physical: Dir, slot: Name | None) -> BootDirs:
     """Find the partitions of ukiboot. Its other files are on the physical root."""
     from bootc.boot.slot_partitions import Slots
@@ -353,11 +310,6 @@ def _find_slots(scheme: Scheme, physical: Dir, slot: Name | None) -> BootDirs:
             raise BootNotFound(f"no partition {name} of ukiboot is on the disk of {device}")
     nodes = Slots(found[Name.A.label], found[Name.B.label], found[CONTROL_NAME], slot)
     return BootDirs(scheme, physical, physical, slots=nodes)
-
-
-def _has_entries(scheme: Scheme, device: str) -> bool:
-    with partitions.open_esp(device) as opened:
-        return bool(read_files(BootDirs(scheme, opened, opened), staged=False).items)
 
 
 def _enter_device(

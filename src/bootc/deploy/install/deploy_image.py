@@ -29,6 +29,7 @@ from bootc.deploy.install.loader_installer import (
     LoaderInstaller,
     NewDeployment,
 )
+from bootc.deploy.install.mirror_esps import write_mirrors
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.selinux import SelinuxState
 from bootc.errors import doing
@@ -100,8 +101,7 @@ def deploy_image(
             sink(Message("notice: Target has SELinux enabled, overriding to disable"))
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(request, repository, pulled, decisions, sink)
-        boot = loader.boot_dirs(target, booting.boot_type)
-        generic = request.generic_image
+        boot, generic = loader.boot_dirs(target, booting.boot_type), request.generic_image
         programs = loader.program_sizes(pulled.root, generic=generic)
         kernel = loader.kernel_sizes(booting.resource)
         _make_boot_room(kernel, programs, target, boot, clear_boot, sink)
@@ -120,6 +120,7 @@ def deploy_image(
             with stage(sink, "entry", "Writing the boot entry"), undisturbed():
                 loader.commit(deployment, target, boot)
                 keep()
+            write_mirrors(loader, target, boot, sink, generic=generic)
     return pulled
 
 
@@ -200,13 +201,14 @@ def _origin(
     boot: BootDirs,
     boot_digest: str,
 ) -> Origin:
+    mirrors = tuple(m.esp_partition.uuid for m in target.mirrors if m.esp_partition.uuid)
     return Origin(
         image=request.target,
         boot_type=boot.scheme.boot_type,
         boot_digest=boot_digest,
         manifest_digest=pulled.manifest_digest,
         signature=decisions.signature,
-        record=decisions.loader.record(target),
+        record=dataclasses.replace(decisions.loader.record(target), mirrors=mirrors),
         uki=booting.uki,
     )
 

@@ -15,7 +15,9 @@ from bootc.kernel.efivars import EFIVARS
 _log = logging.getLogger(__name__)
 
 
-def ensure_started(partition: Partition, program: str, title: str) -> bool:
+def ensure_started(
+    partition: Partition, program: str, title: str, *, behind: Partition | None = None
+) -> bool:
     """Make sure that the firmware has a boot entry, and tell whether it had none.
 
     Without an entry the firmware starts ``EFI/BOOT`` of the disk, unless another entry comes
@@ -25,6 +27,7 @@ def ensure_started(partition: Partition, program: str, title: str) -> bool:
         partition: The EFI system partition.
         program: The path of the EFI program on it.
         title: The name of a new entry.
+        behind: The ESP whose entries come before a new one. Without it a new entry comes first.
     """
     number = re.search(r"[0-9]+\Z", partition.node)
     if number is None or not partition.uuid or not os.path.isdir(EFIVARS):
@@ -37,7 +40,8 @@ def ensure_started(partition: Partition, program: str, title: str) -> bool:
         program,
     )
     try:
-        return ensure_entry(place, title)
+        before = None if behind is None or not behind.uuid else uuid.UUID(behind.uuid)
+        return ensure_entry(place, title, behind=before)
     except (Error, OSError) as exc:
         _log.warning(
             "the firmware has no boot entry for the new disk, and starts its EFI/BOOT: %s",

@@ -99,7 +99,8 @@ class _Grub(LoaderInstaller):
         # A disk without an ESP has no unified kernel images, which check_boot_type refused.
         on_esp = scheme.binaries_on_esp and target.esp is not None
         binaries = target.esp if on_esp and target.esp is not None else target.boot
-        return BootDirs(scheme, menu=target.boot, binaries=binaries)
+        programs = None if on_esp else target.esp
+        return BootDirs(scheme, menu=target.boot, binaries=binaries, programs=programs)
 
     def write_kernel(self, deployment: NewDeployment, boot: BootDirs) -> str:
         """Write the kernel to ``/boot``, or to the ESP."""
@@ -278,5 +279,6 @@ def _write_esp_uuid(target: BootTarget) -> None:
         doing(f"Writing {target.boot.path}/{parent}/{grub.ESP_UUID}"),
         target.boot.ensure_dir(parent) as directory,
     ):
-        esp_uuid = grub.esp_uuid_config(target.esp_uuid)
+        mirrors = (mirror.esp_uuid for mirror in target.mirrors if mirror.esp_uuid)
+        esp_uuid = grub.esp_uuid_config(target.esp_uuid, *mirrors)
         atomic.write_file(directory, grub.ESP_UUID, esp_uuid, durable=True)

@@ -15,6 +15,8 @@ An installation calls a loader in this order:
 5. :meth:`LoaderInstaller.commit`, when the state of the deployment and the whole repository are
    on the disk. Before this call the disk boots nothing.
 
+:mod:`bootc.deploy.install.mirror_esps` then copies the content of the ESP to its mirrors.
+
 If the installation is killed, :meth:`LoaderInstaller.boots` tells the next one whether it reached
 the commit point.
 
@@ -24,6 +26,7 @@ answer with "nothing".
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +44,16 @@ from bootc.formats.osrelease import OsRelease
 from bootc.formats.tree import Directory
 from bootc.fs.dir import Dir
 from bootc.repository.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorTarget:
+    """A further ESP on the disks of the root. :class:`BootTarget` has the same attributes."""
+
+    esp: Dir
+    esp_uuid: str
+    esp_partition: Partition
+    xbootldr: Dir | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,7 @@ class BootTarget:
             partitions: each of them is a loop device of its own.
         esp_is_new: Whether the installation made the ESP, so that its size can be configured.
         raw: The partitions of :meth:`LoaderInstaller.raw_partitions`, by name.
+        mirrors: The further ESPs, which become copies of the main one.
         xbootldr: The root of the extended boot loader partition that the loader of the ESP reads;
             None if there is none.
         root_kargs: The kernel arguments by which the initramfs finds and mounts the root file
@@ -85,6 +99,18 @@ class BootTarget:
     xbootldr: Dir | None = None
     root_kargs: tuple[str, ...] = ("rw",)
     raw: Mapping[str, Partition] = field(default_factory=dict)
+    mirrors: tuple[MirrorTarget, ...] = ()
+
+    def on_mirror(self, mirror: MirrorTarget) -> BootTarget:
+        """Return the same target with a mirror in place of the main ESP."""
+        return dataclasses.replace(
+            self,
+            esp=mirror.esp,
+            esp_uuid=mirror.esp_uuid,
+            esp_partition=mirror.esp_partition,
+            xbootldr=mirror.xbootldr,
+            mirrors=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

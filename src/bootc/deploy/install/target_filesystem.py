@@ -1,8 +1,8 @@
 """The mounted file systems to install to: finding them, and checking that they may be written.
 
 The user has mounted the root file system, and perhaps a separate ``/boot`` and the EFI system
-partition below it. An ESP that is not mounted is found by its type on the disks of the root, if
-it is the only one there.
+partition below it. Otherwise the first ESP on the disks of the root is the main one, from which the
+machine boots. The further ESPs on these disks are its mirrors.
 Nothing here writes anything.
 """
 
@@ -52,6 +52,21 @@ class TargetMount:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetMirror:
+    """A further EFI system partition on the disks of the root.
+
+    Attributes:
+        esp: The partition.
+        partition: Its row in the partition table.
+        xbootldr: The extended boot loader partition that a loader on it reads.
+    """
+
+    esp: TargetMount
+    partition: Partition
+    xbootldr: TargetMount | None
+
+
+@dataclass(frozen=True, slots=True)
 class TargetFilesystems:
     """The file systems of an installation.
 
@@ -62,11 +77,10 @@ class TargetFilesystems:
         subvolume: The directory of the file system that is mounted there.
         disk: The disk, or the first of several.
         boot: A separate ``/boot`` that is neither ESP nor XBOOTLDR for its loader.
-        esp: The EFI system partition, if the boot loader needs one.
+        esp: The main EFI system partition, if the boot loader needs one.
         esp_partition: Its row in the partition table.
         xbootldr: The extended boot loader partition, if the boot loader reads it.
-        other_esps: The paths of further EFI system partitions on the disks of the root. Nothing
-            writes to them.
+        mirrors: The further EFI system partitions.
     """
 
     path: str
@@ -78,12 +92,13 @@ class TargetFilesystems:
     esp: TargetMount | None = None
     esp_partition: Partition | None = None
     xbootldr: TargetMount | None = None
-    other_esps: tuple[str, ...] = ()
+    mirrors: tuple[TargetMirror, ...] = ()
 
     @property
     def mounts(self) -> Iterator[str]:
         """Where the user mounted the file systems other than the root."""
-        for part in (self.boot, self.esp, self.xbootldr):
+        others = (part for mirror in self.mirrors for part in (mirror.esp, mirror.xbootldr))
+        for part in (self.boot, self.esp, self.xbootldr, *others):
             if part is not None and part.path is not None:
                 yield part.path
 
@@ -97,8 +112,7 @@ def find_filesystems(path: str, loader: LoaderInstaller) -> TargetFilesystems:
 
     Raises:
         EspNotFound: the ESP that the loader needs is missing.
-        InstallRefused: the path is no mount point, something is mounted read-only, or there are
-            several ESPs.
+        InstallRefused: the path is no mount point, or something is mounted read-only.
         UnknownFilesystem: bootc cannot use the root file system.
         Error, OSError: the mounts or the disks cannot be read.
     """
@@ -133,11 +147,7 @@ def _with_boot(
 ) -> TargetFilesystems:
     """Add the partitions that the machine boots from."""
     esp = _find_esp(stack, found, logical) if loader.needs_esp else None
-    xbootldr = None
-    if esp is not None:
-        device = partitions.find_xbootldr_beside(esp.device)
-        if device is not None:
-            xbootldr = TargetMount(device, _path_of(device), partitions.filesystem_uuid(device))
+    xbootldr = None if esp is None else _xbootldr_beside(esp)
     boot = _separate_boot(stack, found, logical)
     others = {part.device for part in (esp, xbootldr) if part is not None}
     return TargetFilesystems(
@@ -150,14 +160,23 @@ def _with_boot(
         esp=esp,
         esp_partition=None if esp is None else _partition_of(esp.device),
         xbootldr=xbootldr,
-        other_esps=() if esp is None else _other_esps(found, esp),
+        mirrors=() if esp is None else tuple(_mirrors(found, esp)),
     )
 
 
-def _other_esps(found: TargetFilesystems, esp: TargetMount) -> tuple[str, ...]:
-    own = os.stat(esp.device).st_rdev
-    esps = partitions.find_esps(found.root.device)
-    return tuple(path for path in esps if os.stat(path).st_rdev != own)
+def _xbootldr_beside(esp: TargetMount) -> TargetMount | None:
+    device = partitions.find_xbootldr_beside(esp.device)
+    return None if device is None else _target_mount(device)
+
+
+def _mirrors(found: TargetFilesystems, main: TargetMount) -> Iterator[TargetMirror]:
+    for device in partitions.find_mirrors(found.root.device, main.device):
+        esp = _target_mount(device)
+        yield TargetMirror(esp, _partition_of(device), _xbootldr_beside(esp))
+
+
+def _target_mount(device: str) -> TargetMount:
+    return TargetMount(device, _path_of(device), partitions.filesystem_uuid(device))
 
 
 def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount:
@@ -169,21 +188,15 @@ def _find_esp(stack: ExitStack, found: TargetFilesystems, logical: str) -> Targe
                 _require_writable(mounted[0])
                 device = partitions.backing_device(mounted[0])
                 return TargetMount(device, path, partitions.filesystem_uuid(device))
-    esps = partitions.find_esps(found.root.device)
-    here = os.path.join(logical, _ESP_MOUNT_POINTS[0])
-    if not esps:
+    first = partitions.find_esp(found.root.device)
+    if first is None:
+        here = os.path.join(logical, _ESP_MOUNT_POINTS[0])
         raise EspNotFound(
             "ESP partition not found",
             hint=f"make a partition of the type EFI System on {found.disk}, or mount the one to "
             f"use at {here}",
         )
-    if len(esps) > 1:
-        raise InstallRefused(
-            f"the disks have several EFI system partitions ({', '.join(esps)}), and updates "
-            "write to only one of them",
-            hint=f"mount the one to use at {here}",
-        )
-    return TargetMount(esps[0], None, partitions.filesystem_uuid(esps[0]))
+    return TargetMount(first, None, partitions.filesystem_uuid(first))
 
 
 def _separate_boot(stack: ExitStack, found: TargetFilesystems, logical: str) -> TargetMount | None:

@@ -12,6 +12,7 @@ Promises:
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from bootc.deploy.install.clearing import UndoneUnlessKept
 from bootc.deploy.install.config import InstallConfig, read_config
 from bootc.deploy.install.finalize import finalize_filesystem
 from bootc.deploy.install.installation import Opened, choose_by_image, install
-from bootc.deploy.install.loader_installer import BootTarget
+from bootc.deploy.install.loader_installer import BootTarget, MirrorTarget
 from bootc.deploy.install.loaders import choose_loader
 from bootc.deploy.install.partition import MIB
 from bootc.deploy.install.request import FilesystemRequest, Installed, InstallRefused, Replace
@@ -38,10 +39,13 @@ from bootc.deploy.install.target_filesystem import (
     find_filesystems,
 )
 from bootc.deploy.old_root import mark_old_root
+from bootc.errors import Error, one_line
 from bootc.events import Message, Sink
 from bootc.fs import host_mounts, mounts
 from bootc.fs.dir import Dir
 from bootc.repository import layout
+
+_log = logging.getLogger(__name__)
 
 _TOOLS = ("blkid", "lsblk")
 #: Time to think before the running system is overwritten.
@@ -177,14 +181,8 @@ class FilesystemDestination:
 
     @property
     def facts(self) -> Sequence[str]:
-        """The file systems, and the ESPs that the machine will not keep up to date."""
-        found = self._plan.found
-        others = (
-            f"notice: {path} is another EFI system partition; "
-            "installation and updates leave it alone"
-            for path in found.other_esps
-        )
-        return (*_places(found), *others)
+        """The file systems."""
+        return _places(self._plan.found)
 
     @property
     def steps(self) -> Sequence[str]:
@@ -273,7 +271,27 @@ def _open_target(stack: ExitStack, plan: FilesystemPlan) -> BootTarget:
         esp_partition=found.esp_partition,
         xbootldr=xbootldr,
         root_kargs=plan.root_kargs,
+        mirrors=tuple(_open_mirrors(stack, found)),
     )
+
+
+def _open_mirrors(stack: ExitStack, found: TargetFilesystems) -> Iterator[MirrorTarget]:
+    """Open the further ESPs. The machine boots without those that cannot be opened."""
+    for mirror in found.mirrors:
+        with ExitStack() as opening:
+            try:
+                esp = _entered(opening, mirror.esp, ESP_FILESYSTEM, ESP_OPTIONS)
+                xbootldr = None
+                if mirror.xbootldr is not None:
+                    xbootldr = _entered(opening, mirror.xbootldr, ESP_FILESYSTEM, ESP_OPTIONS)
+            except (Error, OSError) as exc:
+                device = mirror.esp.device
+                _log.warning(
+                    "the EFI system partition %s is not written: %s", device, one_line(exc)
+                )
+                continue
+            stack.enter_context(opening.pop_all())
+            yield MirrorTarget(esp, mirror.esp.uuid, mirror.partition, xbootldr)
 
 
 def _entered(stack: ExitStack, part: TargetMount, fstype: str = "", options: str = "") -> Dir:
@@ -288,9 +306,10 @@ def _file_systems(target: BootTarget) -> Iterator[Dir]:
     yield target.root
     if target.separate_boot:
         yield target.boot
-    for directory in (target.xbootldr, target.esp):
-        if directory is not None:
-            yield directory
+    esps = [target.xbootldr, target.esp]
+    for mirror in target.mirrors:
+        esps += [mirror.xbootldr, mirror.esp]
+    yield from (directory for directory in esps if directory is not None)
 
 
 class _BootPartitions:
@@ -303,11 +322,26 @@ class _BootPartitions:
         self.are_cleared = False
 
     def clear(self) -> None:
-        """Remove everything in them."""
+        """Remove everything in them, and in the mirrors that are copies of the main ESP."""
+        target = self._target
         self.are_cleared = True
-        for directory in (self._target.boot, self._target.xbootldr, self._target.esp):
+        places = [target.boot, target.xbootldr, target.esp]
+        for mirror in target.mirrors:
+            if target.esp is not None and _systems(mirror.esp) <= _systems(target.esp):
+                places += [mirror.xbootldr, mirror.esp]
+        for directory in places:
             if directory is not None:
                 clearing.remove(directory, directory.names())
+
+
+def _systems(esp: Dir) -> set[str]:
+    """Return the names of the systems that have programs on an ESP."""
+    try:
+        with esp.open_dir("EFI") as directory:
+            # FAT ignores the case of letters.
+            return {name.lower() for name in directory.names()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
 
 
 def _finalize(target: BootTarget, *, skip: bool) -> None:
@@ -333,5 +367,6 @@ def _places(found: TargetFilesystems) -> Sequence[str]:
         ("        Boot", found.boot),
         ("    XBOOTLDR", found.xbootldr),
         ("         ESP", found.esp),
+        *(("  Mirror ESP", mirror.esp) for mirror in found.mirrors),
     )
     return (root, *(f"{name}: {part.uuid} on {part.device}" for name, part in others if part))

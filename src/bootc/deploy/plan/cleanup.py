@@ -30,6 +30,7 @@ from bootc.deploy.plan.steps import (
     RemoveTag,
     SetTag,
     Step,
+    SynchroniseMirrors,
 )
 from bootc.formats.digest import Digest, OciDigest
 
@@ -57,6 +58,9 @@ def plan_gc(
     steps: list[Step] = []
     if not is_legible(facts.active):
         return Plan(notes=(_ILLEGIBLE,))
+    if any(finding.kind is FindingKind.OUTDATED for finding in facts.mirrors):
+        # First: the menu of a mirror may refer to what the other steps remove.
+        steps.append(SynchroniseMirrors())
     if facts.staged.items and not _waits(facts):
         steps.append(DiscardStagedMenu())
     needed = {*needed_artifacts(facts), *lost}

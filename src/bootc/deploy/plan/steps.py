@@ -181,6 +181,14 @@ class RefreshMenu:
 
 
 @dataclass(frozen=True, slots=True)
+class SynchroniseMirrors:
+    """Bring the further ESPs to the state of the main one."""
+
+    def __str__(self) -> str:
+        return "bring the further EFI system partitions up to date"
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOrigin:
     """Replace the recorded origin of a deployment."""
 
@@ -255,6 +263,7 @@ Step = (
     | RemoveEntry
     | RemoveRecounted
     | RefreshMenu
+    | SynchroniseMirrors
     | RecordOrigin
     | SetPin
     | SetTag
