@@ -61,6 +61,7 @@ _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "mkfs.fat": "dosfstools",
     "mkfs.xfs": "xfsprogs",
+    "osslsigncode": "osslsigncode",
     "partx": "util-linux",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
