@@ -29,7 +29,7 @@ from bootc.boot.unpacked_kernel import UKIS
 from bootc.build.seal_base import SIGNED_SUFFIX, BaseImage, SealRefused
 from bootc.build.seal_layer import WrittenLayer, sealed_tree, write_layer
 from bootc.build.seal_work import Work, WorkFile, WorkManifest
-from bootc.build.signing import Signer, check_signed
+from bootc.build.signing import Signer, check_signed, usable_certificate
 from bootc.build.uki import UKIFY, DigestChoice, UkiKernel, composed_cmdline, run_ukify
 from bootc.errors import doing
 from bootc.events import Sink, stage
@@ -101,20 +101,34 @@ def seal(
         NotSigned: a file was not signed as it must be.
         Error, OSError: as :func:`prepare` and :func:`finish`.
     """
-    check_output(output)
-    signer.require()
-    temporary = os.environ.get("TMPDIR") or _TEMPORARY
-    with (
-        tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=temporary) as path,
-        Work.open(path) as work,
-    ):
+    certificate = usable_certificate(signer.certificate, sink)
+    with _temporary_directory() as path, Work.open(path) as work:
         for _ in range(_ROUNDS):
             for file in prepare(base, work, options, sink):
                 unsigned, signed = work.unsigned(file.name), work.signed(file.name)
                 with stage(sink, "sign", f"Signing {file.name}"):
-                    signer.sign(unsigned, signed)
-                    check_signed(unsigned, signed, signer.certificate, sink)
+                    signer.sign(unsigned, signed, base.epoch)
+                    check_signed(unsigned, signed, certificate)
         return finish(base, work, output, sink)
+
+
+def check_ready(output: ImageReference | None = None, signer: Signer | None = None) -> None:
+    """Check all that sealing needs besides the image, which takes long to read.
+
+    Args:
+        output: The place for the sealed image, if there will be one.
+        signer: The signer, if one will sign.
+
+    Raises:
+        OutputExists: the output exists.
+        ToolMissing: ukify or the signer is not installed.
+        Error, OSError: the output or a file of the signer cannot be used.
+    """
+    if output is not None:
+        check_output(output)
+    process.find_tool(UKIFY)
+    if signer is not None:
+        signer.require()
 
 
 def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tuple[WorkFile, ...]:
@@ -136,7 +150,6 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
         CmdlineError: an argument of ``kargs`` is not allowed, or the line is too long.
         Error, OSError: the image is damaged, or a file cannot be written.
     """
-    process.find_tool(UKIFY)
     _require_same_image(base, work.read())
     image = str(base.source.manifest_digest)
     files: tuple[WorkFile, ...] = ()
@@ -146,7 +159,7 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
     if waiting := work.waiting(files):
         work.write(WorkManifest(image, files, None))
         return waiting
-    _check_files(work, files, None, sink)
+    _check_files(work, files, None)
     with stage(sink, "uki", "Building the unified kernel image"):
         uki, line = _add_uki(base, work, files, options)
     files = (*files, uki)
@@ -188,7 +201,7 @@ def finish(
         raise SealRefused(
             f"{waiting[0].name} is not signed", hint=f"write it to {work.signed(waiting[0].name)}"
         )
-    _check_files(work, manifest.files, certificate, sink)
+    _check_files(work, manifest.files, usable_certificate(certificate, sink))
     _check_cmdline(work.signed(manifest.files[-1].name), manifest.cmdline)
     with (
         layout_written(output) as layout,
@@ -240,20 +253,17 @@ def _signed(work: Work, files: tuple[WorkFile, ...]) -> Mapping[str, str]:
     return {file.path: work.signed(file.name) for file in files}
 
 
-def _check_files(
-    work: Work, files: tuple[WorkFile, ...], certificate: str | None, sink: Sink
-) -> None:
+def _check_files(work: Work, files: tuple[WorkFile, ...], certificate: str | None) -> None:
     for file in files:
         work.check(file)
-        check_signed(work.unsigned(file.name), work.signed(file.name), certificate, sink)
+        check_signed(work.unsigned(file.name), work.signed(file.name), certificate)
 
 
 def _add_uki(
     base: BaseImage, work: Work, files: tuple[WorkFile, ...], options: SealOptions
 ) -> tuple[WorkFile, str]:
     """Build the UKI of the tree with the signed loader; return the file, and its command line."""
-    temporary = os.environ.get("TMPDIR") or _TEMPORARY
-    with tempfile.TemporaryDirectory(prefix="bootc-uki-", dir=temporary) as home:
+    with _temporary_directory() as home:
         with open(f"{home}/layer", "w+b") as file:
             tree = sealed_tree(base, write_layer(base, _signed(work, files), file))
         line = composed_cmdline(base.kargs, tree, options.choice, kargs=options.kargs)
@@ -280,6 +290,11 @@ def _add_uki(
         run_ukify(kernel, f"{home}/os-release", line, own, output=uki)
         path = _uki_path(base)
         return work.add(os.path.basename(path), path, _chunks(uki)), line
+
+
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    directory = os.environ.get("TMPDIR") or _TEMPORARY
+    return tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=directory)
 
 
 def _check_cmdline(path: str, line: str) -> None:

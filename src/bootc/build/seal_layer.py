@@ -32,6 +32,7 @@ from bootc.repository.sink import DigestOnly
 
 _WHITEOUT = b".wh."
 _HIDDEN = (VMLINUZ, INITRAMFS, HMAC)
+_BOOT = "boot"
 _CREATED_BY = "bootc container seal"
 _PIECE_BYTES = 1 << 20
 
@@ -97,13 +98,9 @@ def _tree_of(base: BaseImage, files: Mapping[str, str]) -> tuple[Directory, dict
     """Return the tree of the layer, and where the contents of its files are."""
     root = Directory()
     paths: dict[Digest, str] = {}
-    home = f"{MODULES}/{base.kernel.kver}"
-    modules = base.root.lookup(home)
-    assert isinstance(modules, Directory), "the kernel was found in it"
-    for name in _HIDDEN:
-        if name.encode() in modules.entries:
-            leaf = Leaf(Stat(mtime_s=base.epoch), Inline(b""))
-            _directory(base, root, home).entries[_WHITEOUT + name.encode()] = leaf
+    for home, hidden in _hidden(base):
+        leaf = Leaf(Stat(mtime_s=base.epoch), Inline(b""))
+        _directory(base, root, home).entries[_WHITEOUT + hidden] = leaf
     for path, place in files.items():
         above, _, name = path.rpartition("/")
         # The digest is only a key here: it names the place, and not the content.
@@ -112,6 +109,22 @@ def _tree_of(base: BaseImage, files: Mapping[str, str]) -> tuple[Directory, dict
         leaf = Leaf(Stat(0o644, mtime_s=base.epoch), External(digest, os.stat(place).st_size))
         _directory(base, root, above).entries[name.encode()] = leaf
     return root, paths
+
+
+def _hidden(base: BaseImage) -> Iterator[tuple[str, bytes]]:
+    """Yield directory and name of each bare kernel, initramfs and checksum of the image."""
+    home = f"{MODULES}/{base.kernel.kver}"
+    modules = base.root.find_directory(home)
+    assert modules is not None, "the kernel was found in it"
+    for name in map(str.encode, _HIDDEN):
+        if name in modules.entries:
+            yield home, name
+    # Debian's packages leave another copy in /boot.
+    copied = {base.kernel.vmlinuz.content, base.kernel.initramfs.content}
+    boot = base.root.lookup(_BOOT)
+    for name, node in boot.sorted_entries() if isinstance(boot, Directory) else ():
+        if isinstance(node, Leaf) and node.content in copied:
+            yield _BOOT, name
 
 
 def _directory(base: BaseImage, root: Directory, path: str) -> Directory:

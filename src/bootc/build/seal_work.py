@@ -80,7 +80,9 @@ class Work:
             WrongWork: the directory has other files.
             OSError: it cannot be opened.
         """
-        with doing(f"Opening {shell_quoted(path)}"), Dir.open(os.path.abspath(path)) as directory:
+        with doing(f"Opening {shell_quoted(path)}"):
+            opened = Dir.open(os.path.abspath(path))
+        with opened as directory:
             other = {name for name in directory.names() if not name.startswith(atomic.FILE_PREFIX)}
             if _MANIFEST not in other and other - {_UNSIGNED, _SIGNED}:
                 raise WrongWork(

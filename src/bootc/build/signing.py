@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bootc.errors import Error, doing
 from bootc.events import Message, Sink
@@ -23,7 +24,7 @@ from bootc.fs import process
 from bootc.fs.dir import open_regular
 from bootc.printable import printable
 
-OSSLSIGNCODE = "osslsigncode"
+_OSSLSIGNCODE = "osslsigncode"
 _SBVERIFY = "sbverify"
 #: A person may have to touch a token.
 SIGNER_TIMEOUT_S = 600.0
@@ -34,96 +35,161 @@ class NotSigned(Error):
     """A program was not signed, or not as it must be."""
 
 
+class Signer(Protocol):
+    """Signs programs."""
+
+    @property
+    def certificate(self) -> str | None:
+        """The path of the certificate that signatures must verify with; None if it is unknown."""
+
+    def require(self) -> None:
+        """Ensure that the signer can run.
+
+        Raises:
+            ToolMissing: its program is not installed.
+            OSError: a file that it needs cannot be read.
+        """
+
+    def sign(self, unsigned: str, signed: str, epoch: int) -> None:
+        """Sign a program. If this fails, there is no signed file.
+
+        Args:
+            unsigned: The path of the program.
+            signed: The path of the file to write.
+            epoch: The time of the signature, in seconds since 1970.
+
+        Raises:
+            NotSigned: the signer failed, took too long, or wrote no file.
+            ToolMissing: its program is not installed.
+        """
+
+
 @dataclass(frozen=True, slots=True)
-class Signer:
-    """A command that signs.
+class CommandSigner:
+    """A command that the user names. It gets the two paths as its last arguments.
 
     Attributes:
-        argv: The command. It also gets ``unsigned`` and ``signed``.
-        before: What stands before the path of the unsigned file, and before that of the signed one.
-        environment: Its environment, besides the clean one that all programs get.
+        argv: The command.
+        environment: Its environment. ``SOURCE_DATE_EPOCH`` is added.
+        certificate: As in :class:`Signer`.
         timeout_s: How long it may run.
-        certificate: The certificate that signatures must verify with; None if it is unknown.
     """
 
     argv: tuple[str, ...]
-    before: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     environment: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = SIGNER_TIMEOUT_S
     certificate: str | None = None
+    timeout_s: float = SIGNER_TIMEOUT_S
 
     def require(self) -> None:
-        """Ensure that the command is installed.
-
-        Raises:
-            ToolMissing: it is not.
-        """
+        """Find the program."""
         process.find_tool(self.argv[0])
 
-    def sign(self, unsigned: str, signed: str) -> None:
-        """Sign a program. If this fails, there is no signed file.
-
-        Raises:
-            NotSigned: the command failed, took too long, or wrote no file.
-            ToolMissing: the command is not installed.
-        """
-        argv = (*self.argv, *self.before[0], unsigned, *self.before[1], signed)
-        name = shell_quoted(self.argv[0])
+    def sign(self, unsigned: str, signed: str, epoch: int) -> None:
+        """Run the command."""
+        environment = {**self.environment, "SOURCE_DATE_EPOCH": str(epoch)}
         try:
-            with process.spawn(argv, env=self.environment) as child:
-                child.wait(self.timeout_s)
-            if not os.path.isfile(signed):
-                raise NotSigned(f"the signer {name} has written no file {shell_quoted(signed)}")
-        except BaseException as exc:
-            with contextlib.suppress(OSError):
-                os.unlink(signed)
-            if isinstance(exc, TimeoutError):
-                raise NotSigned(
-                    f"the signer {name} has not ended within {self.timeout_s:g} seconds"
-                ) from None
-            if isinstance(exc, process.CommandFailed):
-                raise self._failure(exc) from None
-            raise
-
-    def _failure(self, failed: process.CommandFailed) -> NotSigned:
-        if self.argv[0] == OSSLSIGNCODE and _KEY_DIFFERS in failed.stderr:
-            return NotSigned(
-                f"the key does not belong to the certificate {printable(self.certificate or '')}",
-                hint="give the certificate of the key with --cert",
-            )
-        return NotSigned(f"signing failed: {failed.message}")
+            _run((*self.argv, unsigned, signed), signed, environment, self.timeout_s)
+        except process.CommandFailed as exc:
+            raise NotSigned(f"the signer failed: {exc.message}") from None
 
 
-def key_signer(key: str, certificate: str, *, epoch: int) -> Signer:
-    """Return the signer for a key and a certificate in PEM.
+@dataclass(frozen=True, slots=True)
+class KeySigner:
+    """A key and a certificate, both files in PEM.
 
-    Args:
+    Attributes:
         key: The path of the key.
         certificate: The path of the certificate.
-        epoch: The time of signatures, in seconds since 1970.
+    """
+
+    key: str
+    certificate: str
+
+    def require(self) -> None:
+        """Find osslsigncode, and open both files."""
+        process.find_tool(_OSSLSIGNCODE)
+        for what, path in (("key", self.key), ("certificate", self.certificate)):
+            with doing(f"Reading the {what}"):
+                os.close(open_regular(os.path.realpath(path)))
+
+    def sign(self, unsigned: str, signed: str, epoch: int) -> None:
+        """Run osslsigncode."""
+        argv = (
+            *(_OSSLSIGNCODE, "sign", "-h", "sha256", "-time", str(epoch)),
+            *("-certs", self.certificate, "-key", self.key, "-in", unsigned, "-out", signed),
+        )
+        try:
+            _run(argv, signed, {}, SIGNER_TIMEOUT_S)
+        except process.CommandFailed as exc:
+            if _KEY_DIFFERS in exc.stderr:
+                raise NotSigned(
+                    f"the key {shell_quoted(self.key)} does not belong to the certificate "
+                    f"{shell_quoted(self.certificate)}",
+                    hint="give the certificate of the key with --cert",
+                ) from None
+            raise NotSigned(
+                f"{_OSSLSIGNCODE} cannot sign with the key {shell_quoted(self.key)}: "
+                f"{_first_line(exc.stderr)}"
+            ) from None
+
+
+def _run(
+    argv: tuple[str, ...], signed: str, environment: Mapping[str, str], timeout_s: float
+) -> None:
+    """Run a command that writes a file. If it fails, remove the file."""
+    try:
+        try:
+            with process.spawn(argv, env=environment) as child:
+                child.wait(timeout_s)
+        except TimeoutError:
+            raise NotSigned(
+                f"the signer {shell_quoted(argv[0])} has not ended within {timeout_s:g} seconds"
+            ) from None
+        if not os.path.isfile(signed):
+            raise NotSigned(
+                f"the signer {shell_quoted(argv[0])} has not written {shell_quoted(signed)}"
+            )
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(signed)
+        raise
+
+
+def _first_line(stderr: bytes) -> str:
+    lines = (line.strip() for line in stderr.decode("utf-8", "replace").split("\n"))
+    return next((printable(line, 300) for line in lines if line), "no message")
+
+
+def usable_certificate(certificate: str | None, sink: Sink) -> str | None:
+    """Return the certificate for :func:`check_signed`; None if no program can verify with it.
+
+    Args:
+        certificate: The path of the certificate, or None.
+        sink: Receives a message if sbverify is not installed.
 
     Raises:
-        OSError: one of the files cannot be read.
+        OSError: the certificate cannot be read.
     """
-    for what, path in (("key", key), ("certificate", certificate)):
-        with doing(f"Reading the {what}"):
-            os.close(open_regular(os.path.realpath(path)))
-    argv = (
-        *(OSSLSIGNCODE, "sign", "-h", "sha256", "-time", str(epoch)),
-        *("-certs", os.path.abspath(certificate), "-key", os.path.abspath(key)),
-    )
-    return Signer(argv, (("-in",), ("-out",)), certificate=certificate)
+    if certificate is None:
+        return None
+    with doing("Reading the certificate"):
+        os.close(open_regular(os.path.realpath(certificate)))
+    try:
+        process.find_tool(_SBVERIFY)
+    except process.ToolMissing as exc:
+        sink(Message(f"{exc.message}: signatures are not compared with the certificate"))
+        return None
+    return certificate
 
 
-def check_signed(unsigned: str, signed: str, certificate: str | None, sink: Sink) -> None:
+def check_signed(unsigned: str, signed: str, certificate: str | None) -> None:
     """Ensure that a signed program is the unsigned one with a signature.
 
     Args:
         unsigned: The path of the unsigned program.
         signed: The path of the signed program.
-        certificate: The path of the certificate that its signature must verify with, if the caller
-            knows it. That needs sbverify; without it a message says so.
-        sink: Receives the message.
+        certificate: The path of the certificate that its signature must verify with; None to
+            verify nothing.
 
     Raises:
         NotSigned: it is another program, has no signature, or the signature does not verify.
@@ -139,15 +205,13 @@ def check_signed(unsigned: str, signed: str, certificate: str | None, sink: Sink
             check_only_signed(before, after)
         except NotTheSameProgram as exc:
             raise NotSigned(
-                f"this is not {shell_quoted(unsigned)} with a signature: {exc.message}",
+                f"it is not {shell_quoted(unsigned)} with a signature: {exc.message}",
                 hint="sign that file again",
             ) from None
     if certificate is None:
         return
     try:
         process.run([_SBVERIFY, "--cert", certificate, signed])
-    except process.ToolMissing:
-        sink(Message("sbverify is not installed: signatures are not compared with the certificate"))
     except process.CommandFailed:
         raise NotSigned(
             f"the signature of {shell_quoted(signed)} does not verify with the certificate "

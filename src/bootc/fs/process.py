@@ -63,6 +63,7 @@ _PACKAGES = {
     "mkfs.xfs": "xfsprogs",
     "osslsigncode": "osslsigncode",
     "partx": "util-linux",
+    "sbverify": "sbsigntool",
     "sfdisk": "fdisk",
     "skopeo": "skopeo",
     "systemctl": "systemd",

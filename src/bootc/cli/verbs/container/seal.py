@@ -23,24 +23,26 @@ _CHOICES = ("v1", "v2", "v1-only")
 
 def seal(args: argparse.Namespace, context: Context) -> None:
     """Seal an image."""
+    from bootc.build.seal import check_ready
     from bootc.build.seal import seal as run
     from bootc.formats.imgref import ImageReference
-    from bootc.oci.layout_write import check_output
 
     output = ImageReference.parse(args.output)
-    check_output(output)
-    _check_signer(args)
+    signer = _signer(args)
+    check_ready(output, signer)
     with _base(args.image, context) as base:
-        sealed = run(base, output, _options(args), _signer(args, base.epoch), context.sink)
+        sealed = run(base, output, _options(args), signer, context.sink)
     _print(sealed, output, context)
 
 
 def prepare(args: argparse.Namespace, context: Context) -> None:
     """Write the files to sign, and print the paths of those that are not signed."""
+    from bootc.build.seal import check_ready
     from bootc.build.seal import prepare as run
     from bootc.build.seal_work import Work
     from bootc.fs.parents import directories_made
 
+    check_ready()
     with (
         directories_made(args.directory),
         Work.open(args.directory) as work,
@@ -82,33 +84,25 @@ def _options(args: argparse.Namespace) -> SealOptions:
     return SealOptions(DigestChoice(args.erofs_version), tuple(args.karg), args.stub)
 
 
-def _check_signer(args: argparse.Namespace) -> None:
-    """Refuse options that name no signer, or two."""
+def _signer(args: argparse.Namespace) -> Signer:
+    from bootc.build.signing import CommandSigner, KeySigner
+
     if (args.key is None) == (args.signer is None):
         raise UsageError(
             "name one signer: --key and --cert, or --signer",
             hint="to sign elsewhere, see bootc container seal prepare --help",
         )
-    if args.key is not None and args.cert is None:
-        raise UsageError("--key needs --cert, the certificate of the key")
-    if args.signer is not None and not _words(args.signer):
-        raise UsageError("--signer names no command")
-
-
-def _signer(args: argparse.Namespace, epoch: int) -> Signer:
-    from bootc.build.signing import Signer, key_signer
-
     if args.key is not None:
-        return key_signer(args.key, args.cert, epoch=epoch)
-    words = _words(args.signer)
-    return Signer(tuple(words), environment=dict(os.environ), certificate=args.cert)
-
-
-def _words(command: str) -> list[str]:
+        if args.cert is None:
+            raise UsageError("--key needs --cert, the certificate of the key")
+        return KeySigner(args.key, args.cert)
     try:
-        return shlex.split(command)
+        words = shlex.split(args.signer)
     except ValueError as exc:
         raise UsageError(f"--signer is not a command: {exc}") from None
+    if not words:
+        raise UsageError("--signer names no command")
+    return CommandSigner(tuple(words), dict(os.environ), args.cert)
 
 
 def _print(sealed: Sealed, output: ImageReference, context: Context) -> None:

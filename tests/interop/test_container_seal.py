@@ -1,0 +1,221 @@
+"""Sealed images: ukify builds, osslsigncode or sbsign signs, sbverify and umoci judge."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootc.formats.imgref import ImageReference
+from bootc.formats.ocispec import Manifest
+from bootc.formats.pe import Uki
+from bootc.oci.source import open_source
+from support import images, require, sealing, ukify
+from support.images import directory, file
+from support.sealing import KVER, LOADER, UKI, Keys
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    require.tool("osslsigncode")
+    return ukify.program(tmp_path / "programs", stub=False)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys.make(tmp_path)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> images.Layout:
+    return images.single(tmp_path / "base", *sealing.real_layers(), tag="os")
+
+
+def result(output: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in output.splitlines())
+
+
+def digest_of(what: object) -> str:
+    argv = [sys.executable, "-m", "bootc", "container", "compute-composefs-digest", str(what)]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def unpacked(reference: str, bundle: Path) -> Path:
+    require.root()
+    umoci = require.tool("umoci")
+    subprocess.run([umoci, "unpack", "--image", reference, bundle], check=True)
+    return bundle / "rootfs"
+
+
+def last_layer(reference: str) -> str:
+    with open_source(ImageReference.parse(reference)) as source:
+        return str(Manifest.parse(source.manifest_raw).layers[-1].digest)
+
+
+def test_a_sealed_image(tmp_path: Path, programs: Path, keys: Keys, base: images.Layout) -> None:
+    """The same image gives the same digest, whenever it is sealed; it is signed and complete."""
+    out = tmp_path / "out"
+    arguments = (base.reference("os"), f"oci:{out}:sealed", *keys.options, "--karg=ro")
+    found = result(sealing.seal(*arguments, programs=programs).stdout)
+    assert found["Image"] == f"oci:{out}:sealed"
+    # A machine computes the id that the UKI names, of the image and of its files on a disk.
+    assert digest_of(f"oci:{out}:sealed") == found["Deployment"]
+    root = unpacked(f"{out}:sealed", tmp_path / "bundle")
+    assert digest_of(root) == found["Deployment"]
+    with (root / UKI).open("rb") as opened:
+        uki = Uki.read(opened)
+        words = uki.text(".cmdline").split()
+        assert words[:3] == [
+            *("quiet", "lockdown=integrity"),
+            f"composefs.digest=v1-sha512-12:{found['Deployment']}",
+        ]
+        assert words[3].startswith("composefs=")
+        assert words[4:] == ["ro"]
+        assert b"".join(uki.chunks(".linux")) == sealing.KERNEL
+        assert uki.text(".uname") == KVER
+    for path in (UKI, f"{LOADER}.signed"):
+        verify = [require.tool("sbverify"), "--cert", keys.certificate, root / path]
+        subprocess.run(verify, check=True, capture_output=True)
+    assert list((root / "usr/lib/modules" / KVER).iterdir()) == []
+
+    # Time has passed; a signature of sbsign would be another one.
+    again = sealing.seal(*arguments, "--erofs-version=v1", programs=programs, expect=1)
+    assert "has an image sealed already" in again.stderr
+    second = (arguments[0], f"oci:{tmp_path}/second", *arguments[2:])
+    assert result(sealing.seal(*second, programs=programs).stdout)["Digest"] == found["Digest"]
+
+
+def test_other_builders(tmp_path: Path, programs: Path, keys: Keys, base: images.Layout) -> None:
+    """The files count, and not how a builder packed them."""
+    first, second = sealing.real_layers()
+    repacked = images.Layout(tmp_path / "repacked")
+    # The end of an archive is two blocks of zeros.
+    both = first[: -(-first.index(bytes(1024)) // 512) * 512] + second
+    repacked.image([both], tag="one", compression="zstd")
+    docker = {
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "layers": [
+            repacked.blob(
+                images.compress(data, "gzip"), "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            )
+            for data in (first, second)
+        ],
+    }
+    repacked.image([first, second], tag="docker", manifest=docker)
+    umoci = require.tool("umoci")
+    rootfs = unpacked(f"{base.path}:os", tmp_path / "bundle")
+    for command in (
+        ["init", "--layout", tmp_path / "umoci"],
+        ["new", "--image", f"{tmp_path}/umoci:os"],
+    ):
+        subprocess.run([umoci, *command], check=True)
+    empty = unpacked(f"{tmp_path}/umoci:os", tmp_path / "empty")
+    subprocess.run(["cp", "-a", f"{rootfs}/.", empty], check=True)
+    repack = ["repack", "--image", f"{tmp_path}/umoci:os", tmp_path / "empty"]
+    subprocess.run([umoci, *repack], check=True)
+
+    sources = [
+        base.reference("os"),
+        *(repacked.reference(tag) for tag in ("one", "docker")),
+        f"oci:{tmp_path}/umoci:os",
+    ]
+    found = set()
+    for number, source in enumerate(sources):
+        output = f"oci:{tmp_path}/out:{number}"
+        done = sealing.seal(source, output, *keys.options, programs=programs)
+        found.add((result(done.stdout)["Deployment"], last_layer(output)))
+    assert len(found) == 1
+
+
+def test_an_external_signer(
+    tmp_path: Path, programs: Path, keys: Keys, base: images.Layout
+) -> None:
+    """The files are signed by another program, in two halves or as a command."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    rounds: list[list[str]] = []
+    for _ in range(3):
+        done = sealing.seal("prepare", base.reference("os"), work, programs=programs)
+        rounds.append(done.stdout.splitlines())
+        for path in rounds[-1]:
+            keys.sbsign(path, path.replace("/unsigned/", "/signed/"))
+    expected = [[f"{work}/unsigned/systemd-bootx64.efi"], [f"{work}/unsigned/{KVER}.efi"], []]
+    assert rounds == expected
+    finish = ("finish", base.reference("os"), work, f"oci:{out}:halves")
+    other = Keys.make(tmp_path, "other")
+    failed = sealing.seal(*finish, f"--cert={other.certificate}", programs=programs, expect=1)
+    assert "does not verify with the certificate" in failed.stderr
+    assert not out.exists()
+    done = sealing.seal(*finish, f"--cert={keys.certificate}", programs=programs)
+    assert digest_of(f"oci:{out}:halves") == result(done.stdout)["Deployment"]
+
+    signer = programs / "hsm"
+    signer.write_text('#!/bin/sh\nexec sbsign "$1" "$2" --output "$4" "$3"\n')
+    signer.chmod(0o755)
+    command = f"{signer} '--key={keys.key}' '--cert={keys.certificate}'"
+    done = sealing.seal(
+        *(base.reference("os"), f"oci:{out}:command"),
+        *("--signer", command, "--cert", keys.certificate),
+        programs=programs,
+    )
+    assert digest_of(f"oci:{out}:command") == result(done.stdout)["Deployment"]
+    assert len(json.loads((out / "index.json").read_text())["manifests"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "certificate", "message"),
+    [
+        ("db.key", "other.pem", "does not belong to the certificate"),
+        ("db.pem", "db.pem", "osslsigncode cannot sign with the key"),
+        ("absent", "db.pem", "Reading the key: "),
+    ],
+)
+def test_keys_that_do_not_fit(
+    tmp_path: Path,
+    programs: Path,
+    keys: Keys,
+    base: images.Layout,
+    key: str,
+    certificate: str,
+    message: str,
+) -> None:
+    Keys.make(tmp_path, "other")
+    done = sealing.seal(
+        *(base.reference("os"), f"oci:{tmp_path}/out"),
+        *("--key", tmp_path / key, "--cert", tmp_path / certificate),
+        programs=programs,
+        expect=1,
+    )
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("choice", ["v2", "v1-only"])
+def test_the_digests_that_were_chosen(
+    tmp_path: Path, programs: Path, keys: Keys, choice: str
+) -> None:
+    """Whichever digest the UKI names, it is that of the image; with links and labels too."""
+    more: list[Any] = [
+        *(directory(path) for path in ("etc", "etc/selinux", "etc/selinux/t")),
+        *(directory(f"etc/selinux/t/{path}") for path in ("contexts", "contexts/files")),
+        file("etc/selinux/config", b"SELINUXTYPE=t\n"),
+        file(
+            "etc/selinux/t/contexts/files/file_contexts",
+            b"/.*\tsystem_u:object_r:usr_t:s0\n" + f"/{LOADER}.*\tx:y:boot_t:s0\n".encode(),
+        ),
+        images.hardlink("boot/vmlinuz", f"usr/lib/modules/{KVER}/vmlinuz"),
+    ]
+    base = images.single(tmp_path / "base", *sealing.real_layers(*more))
+    out = f"oci:{tmp_path}/out"
+    done = sealing.seal(
+        base.reference(), out, *keys.options, f"--erofs-version={choice}", programs=programs
+    )
+    named = result(done.stdout)["Deployment"]
+    assert (digest_of(out) == named) == (choice == "v1-only")
+    root = unpacked(f"{tmp_path}/out", tmp_path / "bundle")
+    assert not (root / "boot/vmlinuz").exists()
