@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +12,28 @@ from typing import Any
 
 import pytest
 
+from bootc.boot.image_content import checked_chunks, size_of
+from bootc.boot.image_kernel import UkiFile
+from bootc.deploy.install.boot_choice import decide_booting
+from bootc.deploy.install.checks import Decisions
+from bootc.deploy.install.filesystem import Filesystem
+from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
+from bootc.deploy.install.request import InstallRequest
+from bootc.formats.digest import Digest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Manifest
+from bootc.formats.origin import BootType
 from bootc.formats.pe import Uki
+from bootc.formats.pesignature import is_signed
+from bootc.formats.tree import Leaf
+from bootc.fs.dir import Dir
+from bootc.oci.pull import pull
 from bootc.oci.source import open_source
+from bootc.repository.repository import Repository
 from support import images, require, sealing, ukify
 from support.images import directory, file
 from support.sealing import KVER, LOADER, UKI, Keys
+from support.verity import FakeVerity
 
 pytestmark = pytest.mark.interop
 
@@ -167,6 +184,48 @@ def test_an_external_signer(
     assert len(json.loads((out / "index.json").read_text())["manifests"]) == 2
 
 
+def test_an_installation_takes_it(
+    tmp_path: Path, programs: Path, keys: Keys, base: images.Layout
+) -> None:
+    """An installation that requires fs-verity recognises the UKI, and finds all that it names."""
+    out = ImageReference.parse(f"oci:{tmp_path}/out")
+    named = result(
+        sealing.seal(base.reference("os"), out, *keys.options, programs=programs).stdout
+    )["Deployment"]
+    (tmp_path / "root").mkdir()
+    with (
+        Dir.open(tmp_path / "root") as root,
+        Repository.create(root, secure=True, verity=FakeVerity()) as repository,
+        open_source(out) as source,
+    ):
+        pulled = pull(repository, source, bootable=True)
+        assert pulled.image_id.hex == named
+        request = InstallRequest(source=out, target=out, source_name=out.name)
+        decisions = Decisions(
+            machine=os.uname().machine,
+            loader=SystemdBootInstaller(),
+            filesystem=Filesystem.EXT4,
+            allow_missing_verity=False,
+            kargs=(),
+        )
+        booting = decide_booting(request, decisions, (), pulled, repository)
+        assert (booting.image_id.hex, booting.boot_type) == (named, BootType.UKI)
+        assert isinstance(booting.resource, UkiFile)
+        assert booting.resource.path == UKI
+        installed = b"".join(checked_chunks(booting.resource.leaf, repository.objects, "UKI"))
+        images_named = Uki.read(io.BytesIO(installed)).composefs_images()
+        assert images_named.deployment == named
+        assert not images_named.optional
+        # The image of the second digest was made as well.
+        assert all(repository.images.exists(Digest.from_hex(h)) for h in images_named.hexes)
+        assert is_signed(io.BytesIO(installed))
+        # The installer of the boot loader finds the signed program.
+        sizes = SystemdBootInstaller().program_sizes(pulled.root, generic=False)
+        signed = pulled.root.lookup(f"{LOADER}.signed")
+        assert isinstance(signed, Leaf)
+        assert set(sizes.values()) == {size_of(signed)}
+
+
 @pytest.mark.parametrize(
     ("key", "certificate", "message"),
     [
@@ -211,11 +270,11 @@ def test_the_digests_that_were_chosen(
         images.hardlink("boot/vmlinuz", f"usr/lib/modules/{KVER}/vmlinuz"),
     ]
     base = images.single(tmp_path / "base", *sealing.real_layers(*more))
-    out = f"oci:{tmp_path}/out"
+    out = f"oci:{tmp_path}/out:os"
     done = sealing.seal(
         base.reference(), out, *keys.options, f"--erofs-version={choice}", programs=programs
     )
     named = result(done.stdout)["Deployment"]
     assert (digest_of(out) == named) == (choice == "v1-only")
-    root = unpacked(f"{tmp_path}/out", tmp_path / "bundle")
+    root = unpacked(f"{tmp_path}/out:os", tmp_path / "bundle")
     assert not (root / "boot/vmlinuz").exists()

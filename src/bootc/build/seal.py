@@ -204,7 +204,7 @@ def finish(
     _check_files(work, manifest.files, usable_certificate(certificate, sink))
     _check_cmdline(work.signed(manifest.files[-1].name), manifest.cmdline)
     with (
-        layout_written(output) as layout,
+        layout_written(output, sink) as layout,
         tempfile.TemporaryFile(dir=layout.directory.path) as file,
     ):
         layer = write_layer(base, _signed(work, manifest.files), file)

@@ -3,7 +3,8 @@
 The commit point is the replacement of ``index.json``. All blobs are on the disk before. If the
 block of :func:`layout_written` fails, or ends without a commit, the blobs that it added are
 removed, and also a directory that it made. After a power cut, blobs that nothing refers to may be
-left; the same command completes them.
+left; the same command completes them. A lock lets one process at a time write to a directory.
+Otherwise one could use a blob that another removes.
 
 Format: OCI image specification 1.1, "Image Layout".
 """
@@ -17,12 +18,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bootc.errors import Error, doing
+from bootc.events import Sink, null_sink
 from bootc.formats import ocispec
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Index
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
+from bootc.fs.lock import lock_exclusive
 from bootc.fs.parents import directories_made
 from bootc.oci.append_layer import descriptor_json
 
@@ -104,11 +107,12 @@ class LayoutWriter:
 
 
 @contextlib.contextmanager
-def layout_written(imgref: ImageReference) -> Iterator[LayoutWriter]:
+def layout_written(imgref: ImageReference, sink: Sink = null_sink) -> Iterator[LayoutWriter]:
     """Open a layout directory for an image; make the directory if it does not exist.
 
     Args:
         imgref: The directory and the name of the image. The transport is ``oci``.
+        sink: Receives a message if another process writes to the directory.
 
     Raises:
         OutputExists: the layout has an image of this name, or has images and no name is given.
@@ -118,6 +122,7 @@ def layout_written(imgref: ImageReference) -> Iterator[LayoutWriter]:
     check_output(imgref)
     path, _ = imgref.layout
     with directories_made(path), Dir.open(path) as directory:
+        lock_exclusive(directory, wait=True, sink=sink)
         writer = LayoutWriter(imgref, directory)
         try:
             yield writer
