@@ -30,9 +30,10 @@ from bootc.fs.dir import Dir
 from bootc.oci.pull import pull
 from bootc.oci.source import open_source
 from bootc.repository.repository import Repository
-from support import images, require, sealing, ukify
+from support import images, require, sealing, sealtools, ukify
 from support.images import directory, file
-from support.sealing import KVER, LOADER, UKI, Keys
+from support.sealing import KVER, LOADER, UKI
+from support.sealtools import Keys
 from support.verity import FakeVerity
 
 pytestmark = pytest.mark.interop
@@ -51,7 +52,7 @@ def keys(tmp_path: Path) -> Keys:
 
 @pytest.fixture
 def base(tmp_path: Path) -> images.Layout:
-    return images.single(tmp_path / "base", *sealing.real_layers(), tag="os")
+    return images.single(tmp_path / "base", *sealtools.real_layers(), tag="os")
 
 
 def result(output: str) -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_a_sealed_image(tmp_path: Path, programs: Path, keys: Keys, base: images
     """The same image gives the same digest, whenever it is sealed; it is signed and complete."""
     out = tmp_path / "out"
     arguments = (base.reference("os"), f"oci:{out}:sealed", *keys.options, "--karg=ro")
-    found = result(sealing.seal(*arguments, programs=programs).stdout)
+    found = result(sealtools.seal(*arguments, programs=programs).stdout)
     assert found["Image"] == f"oci:{out}:sealed"
     # A machine computes the id that the UKI names, of the image and of its files on a disk.
     assert digest_of(f"oci:{out}:sealed") == found["Deployment"]
@@ -102,15 +103,15 @@ def test_a_sealed_image(tmp_path: Path, programs: Path, keys: Keys, base: images
     assert list((root / "usr/lib/modules" / KVER).iterdir()) == []
 
     # Time has passed; a signature of sbsign would be another one.
-    again = sealing.seal(*arguments, "--erofs-version=v1", programs=programs, expect=1)
+    again = sealtools.seal(*arguments, "--erofs-version=v1", programs=programs, expect=1)
     assert "has an image sealed already" in again.stderr
     second = (arguments[0], f"oci:{tmp_path}/second", *arguments[2:])
-    assert result(sealing.seal(*second, programs=programs).stdout)["Digest"] == found["Digest"]
+    assert result(sealtools.seal(*second, programs=programs).stdout)["Digest"] == found["Digest"]
 
 
 def test_other_builders(tmp_path: Path, programs: Path, keys: Keys, base: images.Layout) -> None:
     """The files count, and not how a builder packed them."""
-    first, second = sealing.real_layers()
+    first, second = sealtools.real_layers()
     repacked = images.Layout(tmp_path / "repacked")
     # The end of an archive is two blocks of zeros.
     both = first[: -(-first.index(bytes(1024)) // 512) * 512] + second
@@ -145,7 +146,7 @@ def test_other_builders(tmp_path: Path, programs: Path, keys: Keys, base: images
     found = set()
     for number, source in enumerate(sources):
         output = f"oci:{tmp_path}/out:{number}"
-        done = sealing.seal(source, output, *keys.options, programs=programs)
+        done = sealtools.seal(source, output, *keys.options, programs=programs)
         found.add((result(done.stdout)["Deployment"], last_layer(output)))
     assert len(found) == 1
 
@@ -157,7 +158,7 @@ def test_an_external_signer(
     work, out = tmp_path / "work", tmp_path / "out"
     rounds: list[list[str]] = []
     for _ in range(3):
-        done = sealing.seal("prepare", base.reference("os"), work, programs=programs)
+        done = sealtools.seal("prepare", base.reference("os"), work, programs=programs)
         rounds.append(done.stdout.splitlines())
         for path in rounds[-1]:
             keys.sbsign(path, path.replace("/unsigned/", "/signed/"))
@@ -165,17 +166,17 @@ def test_an_external_signer(
     assert rounds == expected
     finish = ("finish", base.reference("os"), work, f"oci:{out}:halves")
     other = Keys.make(tmp_path, "other")
-    failed = sealing.seal(*finish, f"--cert={other.certificate}", programs=programs, expect=1)
+    failed = sealtools.seal(*finish, f"--cert={other.certificate}", programs=programs, expect=1)
     assert "does not verify with the certificate" in failed.stderr
     assert not out.exists()
-    done = sealing.seal(*finish, f"--cert={keys.certificate}", programs=programs)
+    done = sealtools.seal(*finish, f"--cert={keys.certificate}", programs=programs)
     assert digest_of(f"oci:{out}:halves") == result(done.stdout)["Deployment"]
 
     signer = programs / "hsm"
     signer.write_text('#!/bin/sh\nexec sbsign "$1" "$2" --output "$4" "$3"\n')
     signer.chmod(0o755)
     command = f"{signer} '--key={keys.key}' '--cert={keys.certificate}'"
-    done = sealing.seal(
+    done = sealtools.seal(
         *(base.reference("os"), f"oci:{out}:command"),
         *("--signer", command, "--cert", keys.certificate),
         programs=programs,
@@ -184,13 +185,30 @@ def test_an_external_signer(
     assert len(json.loads((out / "index.json").read_text())["manifests"]) == 2
 
 
+def test_a_loader_that_another_key_signed(
+    tmp_path: Path, programs: Path, keys: Keys, base: images.Layout
+) -> None:
+    """It is kept, and the user hears that the certificate is another one."""
+    loader = tmp_path / "loader.efi"
+    loader.write_bytes(ukify.stub_path().with_name("systemd-bootx64.efi").read_bytes())
+    Keys.make(tmp_path, "other").sbsign(str(loader), f"{loader}.signed")
+    added = file(f"{LOADER}.signed", Path(f"{loader}.signed").read_bytes())
+    base.image([*sealtools.real_layers(added)], tag="signed")
+    out = f"oci:{tmp_path}/out"
+    done = sealtools.seal(base.reference("signed"), out, *keys.options, programs=programs)
+    assert digest_of(out) == result(done.stdout)["Deployment"]
+    assert f"/{LOADER}.signed of the image is signed already" in done.stderr
+    assert f"its signature does not verify with {keys.certificate}" in done.stderr
+    assert "Signing systemd-boot" not in done.stderr
+
+
 def test_an_installation_takes_it(
     tmp_path: Path, programs: Path, keys: Keys, base: images.Layout
 ) -> None:
     """An installation that requires fs-verity recognises the UKI, and finds all that it names."""
     out = ImageReference.parse(f"oci:{tmp_path}/out")
     named = result(
-        sealing.seal(base.reference("os"), out, *keys.options, programs=programs).stdout
+        sealtools.seal(base.reference("os"), out, *keys.options, programs=programs).stdout
     )["Deployment"]
     (tmp_path / "root").mkdir()
     with (
@@ -244,7 +262,7 @@ def test_keys_that_do_not_fit(
     message: str,
 ) -> None:
     Keys.make(tmp_path, "other")
-    done = sealing.seal(
+    done = sealtools.seal(
         *(base.reference("os"), f"oci:{tmp_path}/out"),
         *("--key", tmp_path / key, "--cert", tmp_path / certificate),
         programs=programs,
@@ -269,9 +287,9 @@ def test_the_digests_that_were_chosen(
         ),
         images.hardlink("boot/vmlinuz", f"usr/lib/modules/{KVER}/vmlinuz"),
     ]
-    base = images.single(tmp_path / "base", *sealing.real_layers(*more))
+    base = images.single(tmp_path / "base", *sealtools.real_layers(*more))
     out = f"oci:{tmp_path}/out:os"
-    done = sealing.seal(
+    done = sealtools.seal(
         base.reference(), out, *keys.options, f"--erofs-version={choice}", programs=programs
     )
     named = result(done.stdout)["Deployment"]

@@ -25,21 +25,21 @@ from dataclasses import dataclass
 from bootc.boot.image_content import content_of
 from bootc.boot.image_kernel import UkiFile, find_boot_resource, kernel_dirs
 from bootc.boot.scheme import UKI_SUFFIX, VMLINUZ
+from bootc.boot.uki import check_sealing
 from bootc.boot.unpacked_kernel import UKIS
 from bootc.build.seal_base import SIGNED_SUFFIX, BaseImage, SealRefused
 from bootc.build.seal_layer import WrittenLayer, sealed_tree, write_layer
 from bootc.build.seal_work import Work, WorkFile, WorkManifest
-from bootc.build.signing import Signer, check_signed, usable_certificate
+from bootc.build.signing import Signer, check_signed, usable_certificate, verifies
 from bootc.build.uki import UKIFY, DigestChoice, UkiKernel, composed_cmdline, run_ukify
 from bootc.errors import doing
-from bootc.events import Sink, stage
+from bootc.events import Notice, Sink, stage
 from bootc.formats import ocispec
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.pe import CMDLINE, Uki
-from bootc.formats.pesignature import is_signed
-from bootc.formats.tree import Directory
+from bootc.formats.tree import Directory, Leaf
 from bootc.fs import process
 from bootc.fs.dir import open_regular
 from bootc.oci.append_layer import config_with_layer, manifest_with_layer
@@ -109,7 +109,7 @@ def seal(
                 with stage(sink, "sign", f"Signing {file.name}"):
                     signer.sign(unsigned, signed, base.epoch)
                     check_signed(unsigned, signed, certificate)
-        return finish(base, work, output, sink)
+        return finish(base, work, output, sink, certificate=certificate)
 
 
 def check_ready(output: ImageReference | None = None, signer: Signer | None = None) -> None:
@@ -153,9 +153,9 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
     _require_same_image(base, work.read())
     image = str(base.source.manifest_digest)
     files: tuple[WorkFile, ...] = ()
-    if (loader := _loader(base)) is not None:
-        path, data = loader
-        files = (work.add(os.path.basename(path), path + SIGNED_SUFFIX, (data,)),)
+    if base.loader is not None:
+        path, leaf = base.loader
+        files = (work.add(os.path.basename(path), path + SIGNED_SUFFIX, (base.read(leaf),)),)
     if waiting := work.waiting(files):
         work.write(WorkManifest(image, files, None))
         return waiting
@@ -201,7 +201,9 @@ def finish(
         raise SealRefused(
             f"{waiting[0].name} is not signed", hint=f"write it to {work.signed(waiting[0].name)}"
         )
-    _check_files(work, manifest.files, usable_certificate(certificate, sink))
+    certificate = usable_certificate(certificate, sink)
+    _check_files(work, manifest.files, certificate)
+    _tell_of_signed_loader(base, certificate, sink)
     _check_cmdline(work.signed(manifest.files[-1].name), manifest.cmdline)
     with (
         layout_written(output, sink) as layout,
@@ -224,25 +226,17 @@ def _require_same_image(base: BaseImage, manifest: WorkManifest | None) -> None:
         )
 
 
-def _loader(base: BaseImage) -> tuple[str, bytes] | None:
-    """Return path and content of the loader, if it has to be signed."""
-    if base.loader is None:
-        return None
-    path, leaf = base.loader
-    data = base.read(leaf)
-    with doing(f"Reading {path} of the image"):
-        return None if is_signed(io.BytesIO(data)) else (path, data)
-
-
 def _uki_path(base: BaseImage) -> str:
     return f"{UKIS}/{base.kernel.kver}{UKI_SUFFIX}"
 
 
 def _expected(base: BaseImage) -> list[tuple[str, str]]:
-    loader = _loader(base)
-    paths = [] if loader is None else [(os.path.basename(loader[0]), loader[0] + SIGNED_SUFFIX)]
     uki = _uki_path(base)
-    return [*paths, (os.path.basename(uki), uki)]
+    found = [(os.path.basename(uki), uki)]
+    if base.loader is not None:
+        path, _ = base.loader
+        found.insert(0, (os.path.basename(path), path + SIGNED_SUFFIX))
+    return found
 
 
 def _names(files: tuple[WorkFile, ...]) -> list[tuple[str, str]]:
@@ -297,6 +291,26 @@ def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=directory)
 
 
+def _tell_of_signed_loader(base: BaseImage, certificate: str | None, sink: Sink) -> None:
+    """Say that the loader is not signed again. With a certificate, say also if it does not fit."""
+    if base.signed_loader is None:
+        return
+    path, leaf = base.signed_loader
+    sink(Notice(f"/{path} of the image is signed already"))
+    if certificate is None:
+        return
+    with tempfile.NamedTemporaryFile(dir=os.environ.get("TMPDIR") or _TEMPORARY) as file:
+        file.write(base.read(leaf))
+        file.flush()
+        if not verifies(file.name, certificate):
+            sink(
+                Notice(
+                    f"its signature does not verify with {printable(certificate)}: "
+                    "machines that trust only this certificate do not start it"
+                )
+            )
+
+
 def _check_cmdline(path: str, line: str) -> None:
     with doing(f"Checking {path}"), open(open_regular(path), "rb") as file:
         if Uki.read(file).text(CMDLINE) != line:
@@ -331,7 +345,12 @@ def _check_sealed(source: LayoutSource, sink: Sink) -> str:
     bare = any(VMLINUZ.encode() in home.entries for _, home in kernel_dirs(tree.whole))
     if not isinstance(uki, UkiFile) or bare:
         raise SealRefused("the sealed image still has a bare kernel", hint=_BUG)
-    images = Uki.read(io.BytesIO(tree.read_content(content_of(uki.leaf)))).composefs_images()
+
+    def open_file(leaf: Leaf) -> io.BytesIO:
+        return io.BytesIO(tree.read_content(content_of(leaf)))
+
+    check_sealing(uki, open_file)
+    images = Uki.read(open_file(uki.leaf)).composefs_images()
     own = _ids(tree.root)
     wrong = [argument.karg for argument in images.arguments if argument.hex not in own]
     if wrong or images.optional:

@@ -6,6 +6,7 @@ few files that ukify and the signer need.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, field
 
@@ -16,10 +17,11 @@ from bootc.boot.scheme import UKI_SUFFIX
 from bootc.boot.uki import MAX_UKI_BYTES
 from bootc.boot.unpacked_kernel import MODULES
 from bootc.build.uki import OS_RELEASE
-from bootc.errors import Error, UsageError
+from bootc.errors import Error, UsageError, doing
 from bootc.events import Sink
 from bootc.formats import fat
 from bootc.formats.ocispec import ImageConfig, Manifest
+from bootc.formats.pesignature import is_signed
 from bootc.formats.tree import Directory, External, Inline, Leaf, Node, Symlink
 from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent
@@ -56,8 +58,9 @@ class BaseImage:
         kargs: The kernel arguments of its ``kargs.d``.
         os_release: Its os-release.
         stub: The stub for unified kernel images that the image ships; None if it has none.
-        loader: The path and the file of its systemd-boot; None if it has none, or a ``.signed`` one
-            beside it.
+        loader: The path and the file of its systemd-boot, which is not signed yet; None if it has
+            none, or a signed one.
+        signed_loader: The same of a signed one.
         epoch: The time of everything that sealing adds, in seconds since 1970.
     """
 
@@ -71,6 +74,7 @@ class BaseImage:
     os_release: Leaf
     stub: Leaf | None
     loader: tuple[str, Leaf] | None
+    signed_loader: tuple[str, Leaf] | None
     epoch: int
 
     def read(self, leaf: Leaf) -> bytes:
@@ -116,6 +120,9 @@ def read_base(source: Source, sink: Sink, *, epoch: int | None = None) -> BaseIm
         if isinstance(leaf, Leaf) and isinstance(leaf.content, External):
             ahead.add(leaf.content)
     kargs = read_kargs_d(root, tree.read_content, machine)
+    loader, signed_loader = found.loader, None
+    if loader is not None and _is_signed(*loader, tree.read_content):
+        loader, signed_loader = None, loader
     if epoch is None:
         usr = root.entries[b"usr"]
         epoch = min(max(usr.stat.mtime_s, 0), _LAST_SECOND)
@@ -129,7 +136,8 @@ def read_base(source: Source, sink: Sink, *, epoch: int | None = None) -> BaseIm
         tuple(kargs),
         found.os_release,
         found.stub,
-        found.loader,
+        loader,
+        signed_loader,
         epoch,
     )
 
@@ -157,14 +165,23 @@ def _find(root: Directory, machine: str) -> _Found:
     suffix = _SUFFIXES.get(machine, machine)
     stub = _regular(root, f"{PROGRAMS}/linux{suffix}.efi.stub")
     path = f"{PROGRAMS}/systemd-boot{suffix}.efi"
-    program = _regular(root, path)
-    loader = None
-    if program is not None and _regular(root, path + SIGNED_SUFFIX) is None:
-        loader = path, program
-    leaves = [kernel.vmlinuz, kernel.initramfs, os_release, *filter(None, (stub, program))]
+    # bootctl takes the first of these.
+    programs = ((one, _regular(root, one)) for one in (path + SIGNED_SUFFIX, path))
+    loader = next(((one, leaf) for one, leaf in programs if leaf is not None), None)
+    leaves = [kernel.vmlinuz, kernel.initramfs, os_release]
+    leaves += [leaf for leaf in (stub, loader and loader[1]) if leaf is not None]
     if sum(map(size_of, leaves)) > MAX_UKI_BYTES:
         raise SealRefused(f"kernel and initramfs have more than {MAX_UKI_BYTES >> 20} MiB")
     return _Found(kernel, os_release, stub, loader, leaves)
+
+
+def _is_signed(path: str, leaf: Leaf, read_content: ReadContent) -> bool:
+    """Tell whether a loader is signed, and refuse one that must be and is not."""
+    with doing(f"Reading {path} of the image"):
+        signed = is_signed(io.BytesIO(read_content(content_of(leaf))))
+    if path.endswith(SIGNED_SUFFIX) and not signed:
+        raise SealRefused(f"/{path} of the image is not signed", hint="remove the file, or sign it")
+    return signed
 
 
 def _kernel(root: Directory) -> Kernel:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bootc.errors import Error, doing
-from bootc.events import Message, Sink
+from bootc.events import Notice, Sink
 from bootc.formats.pesignature import NotTheSameProgram, check_only_signed
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs import process
@@ -165,7 +165,7 @@ def usable_certificate(certificate: str | None, sink: Sink) -> str | None:
 
     Args:
         certificate: The path of the certificate, or None.
-        sink: Receives a message if sbverify is not installed.
+        sink: Receives a notice if sbverify is not installed.
 
     Raises:
         OSError: the certificate cannot be read.
@@ -177,7 +177,7 @@ def usable_certificate(certificate: str | None, sink: Sink) -> str | None:
     try:
         process.find_tool(_SBVERIFY)
     except process.ToolMissing as exc:
-        sink(Message(f"{exc.message}: signatures are not compared with the certificate"))
+        sink(Notice(f"{exc.message}: signatures are not compared with the certificate"))
         return None
     return certificate
 
@@ -208,12 +208,17 @@ def check_signed(unsigned: str, signed: str, certificate: str | None) -> None:
                 f"it is not {shell_quoted(unsigned)} with a signature: {exc.message}",
                 hint="sign that file again",
             ) from None
-    if certificate is None:
-        return
-    try:
-        process.run([_SBVERIFY, "--cert", certificate, signed])
-    except process.CommandFailed:
+    if certificate is not None and not verifies(signed, certificate):
         raise NotSigned(
             f"the signature of {shell_quoted(signed)} does not verify with the certificate "
             f"{shell_quoted(certificate)}"
-        ) from None
+        )
+
+
+def verifies(signed: str, certificate: str) -> bool:
+    """Tell whether the signature of a program verifies with a certificate. This needs sbverify."""
+    try:
+        process.run([_SBVERIFY, "--cert", certificate, signed])
+    except process.CommandFailed:
+        return False
+    return True

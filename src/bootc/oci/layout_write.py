@@ -49,7 +49,8 @@ class LayoutWriter:
         self._imgref = imgref
         self._added: list[str] = []
         self._made_marker = False
-        self._committed = False
+        #: The manifest that the index names, or may name.
+        self._manifest: Descriptor | None = None
 
     def has(self, digest: OciDigest, size_bytes: int) -> bool:
         """Tell whether the directory has a blob of this size. Nothing compares its content."""
@@ -89,13 +90,13 @@ class LayoutWriter:
             entry["annotations"] = {ocispec.REF_NAME: name}
         value["manifests"].append(entry)
         data = json.dumps(value, separators=(",", ":")).encode()
+        self._manifest = manifest
         with doing(f"Writing {self.directory.path}/{_INDEX}"):
             atomic.write_file(self.directory, _INDEX, data, durable=True)
-        self._committed = True
 
     def clean_up(self) -> None:
-        """Remove everything that was added, unless it is committed."""
-        if self._committed:
+        """Remove everything that was added, unless the index names the image."""
+        if self._is_committed():
             return
         for path in self._added:
             with contextlib.suppress(OSError):
@@ -104,6 +105,16 @@ class LayoutWriter:
             with contextlib.suppress(OSError):
                 self.directory.unlink(_MARKER)
         _remove_empty_directories(self.directory)
+
+    def _is_committed(self) -> bool:
+        if self._manifest is None:
+            return False
+        # Writing the index may have failed after the index had got its name.
+        try:
+            _, index = _read_index(self.directory)
+        except (Error, OSError):
+            return True
+        return any(entry.digest == self._manifest.digest for entry in index.manifests)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from bootc.boot.image_kernel import ImageNotBootable
 from bootc.build.seal_base import BaseImage, SealRefused, parse_epoch, read_base
 from bootc.errors import Error, UsageError
 from bootc.events import null_sink
+from bootc.formats.pe import PeError
 from support import images, pe, sealing
 from support.images import MTIME, directory, file, symlink
 from support.sealing import EFI, KVER, LOADER
@@ -47,9 +48,23 @@ def test_what_sealing_needs(tmp_path: Path) -> None:
     assert base.read(base.stub) == STUB
 
 
-def test_a_loader_that_has_a_signed_copy(tmp_path: Path) -> None:
-    base = read(tmp_path / "layout", file(f"{LOADER}.signed", pe.signed(PROGRAM)))
+def test_a_loader_that_is_signed(tmp_path: Path) -> None:
+    """It may be signed in place, or have a signed copy, which bootctl prefers."""
+    signed = pe.signed(PROGRAM)
+    base = read(tmp_path / "copy", file(f"{LOADER}.signed", signed))
     assert base.loader is None
+    assert base.signed_loader is not None
+    assert base.signed_loader[0] == f"{LOADER}.signed"
+    assert base.read(base.signed_loader[1]) == signed
+    base = read(tmp_path / "place", loader=signed)
+    assert base.loader is None
+    assert base.signed_loader is not None
+    assert base.signed_loader[0] == LOADER
+
+
+def test_an_image_without_systemd_boot(tmp_path: Path) -> None:
+    base = read(tmp_path / "layout", loader=None)
+    assert (base.loader, base.signed_loader) == (None, None)
 
 
 def test_an_os_release_that_is_a_link(tmp_path: Path) -> None:
@@ -83,6 +98,8 @@ def test_an_os_release_that_is_a_link(tmp_path: Path) -> None:
             SealRefused,
             "no /usr/lib/os-release",
         ),
+        ([file(f"{LOADER}.signed", PROGRAM)], SealRefused, "signed of the image is not signed"),
+        ([file(LOADER, b"not a program" * 99)], PeError, "not an EFI program"),
         ([file("usr/lib/bootc/kargs.d/2.toml", b"kargs = 1")], Error, "2.toml needs 'kargs'"),
         (
             [file(f"{MODULES}/.wh.vmlinuz"), *kernel("6:1")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from bootc.errors import Error, one_line
 from bootc.formats import ocispec
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
-from bootc.oci.layout_write import LayoutWriter, OutputExists, layout_written
+from bootc.oci.layout_write import OutputExists, layout_written
 from bootc.oci.layoutdir import open_layout
 from support import images
 
@@ -22,39 +23,9 @@ DATA = images.bootable()
 DIGEST = OciDigest.of(DATA)
 
 
-def document(value: object) -> bytes:
-    return json.dumps(value).encode()
-
-
-def put_image(layout: LayoutWriter) -> OciDigest:
-    """Write an image of one layer, and return the digest of its manifest."""
-    layout.add(DIGEST, iter((DATA[:99], DATA[99:])))
-    config = layout.put(
-        document(
-            {
-                "architecture": images.ARCHITECTURE,
-                "os": "linux",
-                "rootfs": {"type": "layers", "diff_ids": [str(DIGEST)]},
-            }
-        ),
-        ocispec.CONFIG,
-    )
-    descriptors = [
-        {"mediaType": kind, "digest": str(digest), "size": size}
-        for kind, digest, size in (
-            (ocispec.CONFIG, config.digest, config.size_bytes),
-            (images.LAYER_TYPE, DIGEST, len(DATA)),
-        )
-    ]
-    raw = document({"schemaVersion": 2, "config": descriptors[0], "layers": descriptors[1:]})
-    manifest = layout.put(raw, ocispec.MANIFEST)
-    layout.commit(manifest)
-    return manifest.digest
-
-
 def write(reference: str) -> OciDigest:
     with layout_written(ImageReference.parse(reference)) as layout:
-        return put_image(layout)
+        return images.put_image(layout, DATA)
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -149,8 +120,25 @@ def test_the_name_is_checked_again_at_the_end(tmp_path: Path) -> None:
     def late() -> None:
         with layout_written(ImageReference.parse(reference)) as layout:
             shutil.copytree(other.path, tmp_path / "layout", dirs_exist_ok=True)
-            put_image(layout)
+            images.put_image(layout, DATA)
 
     with pytest.raises(OutputExists):
         late()
     assert files(tmp_path / "layout") == files(other.path)
+
+
+def test_a_failure_after_the_commit_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index may have its name when a sync fails. Then the blobs are needed."""
+    reference = f"oci:{tmp_path}/layout:new"
+    fsync = os.fsync
+
+    def fails_late(fd: int) -> None:
+        fsync(fd)
+        if (tmp_path / "layout/index.json").exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(os, "fsync", fails_late)
+        write(reference)
+    with open_layout(ImageReference.parse(reference), images.ARCHITECTURE) as source:
+        assert digest_of(reference) == source.manifest_digest

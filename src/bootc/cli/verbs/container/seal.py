@@ -90,7 +90,7 @@ def _signer(args: argparse.Namespace) -> Signer:
     if (args.key is None) == (args.signer is None):
         raise UsageError(
             "name one signer: --key and --cert, or --signer",
-            hint="to sign elsewhere, see bootc container seal prepare --help",
+            hint="to sign elsewhere, run bootc container seal prepare IMAGE DIR",
         )
     if args.key is not None:
         if args.cert is None:
