@@ -207,7 +207,7 @@ def finish(
     _check_cmdline(work.signed(manifest.files[-1].name), manifest.cmdline)
     with (
         layout_written(output, sink) as layout,
-        tempfile.TemporaryFile(dir=layout.directory.path) as file,
+        tempfile.TemporaryFile(dir=_temporary()) as file,
     ):
         layer = write_layer(base, _signed(work, manifest.files), file)
         with stage(sink, "write", "Writing the sealed image"):
@@ -286,9 +286,12 @@ def _add_uki(
         return work.add(os.path.basename(path), path, _chunks(uki)), line
 
 
+def _temporary() -> str:
+    return os.environ.get("TMPDIR") or _TEMPORARY
+
+
 def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    directory = os.environ.get("TMPDIR") or _TEMPORARY
-    return tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=directory)
+    return tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=_temporary())
 
 
 def _tell_of_signed_loader(base: BaseImage, certificate: str | None, sink: Sink) -> None:
@@ -299,7 +302,7 @@ def _tell_of_signed_loader(base: BaseImage, certificate: str | None, sink: Sink)
     sink(Notice(f"/{path} of the image is signed already"))
     if certificate is None:
         return
-    with tempfile.NamedTemporaryFile(dir=os.environ.get("TMPDIR") or _TEMPORARY) as file:
+    with tempfile.NamedTemporaryFile(dir=_temporary()) as file:
         file.write(base.read(leaf))
         file.flush()
         if not verifies(file.name, certificate):
