@@ -1,11 +1,11 @@
 """Signs EFI programs for Secure Boot, and checks signed ones.
 
-A signer is a command that gets two arguments: the file to sign, and the file to write. Signing with
-a key and a certificate on the disk is such a command, too: osslsigncode. It is used instead of
-sbsign because it takes the time of the signature as an argument: with an RSA key the same program
-then gets the same signature. sbsign always writes the present time into it.
+The user names a command (:class:`CommandSigner`), or a key and a certificate (:class:`KeySigner`).
+With a key osslsigncode signs, because it takes the time of the signature as an argument. With an
+RSA key, the same program then gets the same signature. sbsign always writes the present time into
+the signature.
 
-Whatever signed a program, :func:`check_signed` compares it with the unsigned one.
+For every signer, :func:`check_signed` compares the signed program with the unsigned one.
 """
 
 from __future__ import annotations
