@@ -22,8 +22,10 @@ from typing import Any
 import zstandard
 
 from bootc.formats import ocispec
-from bootc.formats.digest import Algorithm, Digest
+from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.imgref import ImageReference
+from bootc.oci.append_layer import descriptor_json
+from bootc.oci.layout_write import LayoutWriter
 from bootc.oci.layoutdir import LayoutSource, open_layout
 from bootc.oci.source import Source
 from bootc.oci.trees import image_id_of, image_tree
@@ -196,6 +198,26 @@ def opened(layout: Layout, tag: str | None = None) -> Iterator[LayoutSource]:
     """Open an image of a layout as the source of a pull."""
     with open_layout(ImageReference.parse(layout.reference(tag)), ARCHITECTURE) as source:
         yield source
+
+
+def put_image(layout: LayoutWriter, data: bytes) -> OciDigest:
+    """Have the library write an image of one layer; return the digest of its manifest."""
+    digest = OciDigest.of(data)
+    layout.add(digest, iter((data[:99], data[99:])))
+    value: dict[str, Any] = {
+        "architecture": ARCHITECTURE,
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [str(digest)]},
+    }
+    config = layout.put(json.dumps(value).encode(), ocispec.CONFIG)
+    value = {
+        "schemaVersion": 2,
+        "config": descriptor_json(config),
+        "layers": [{"mediaType": LAYER_TYPE, "digest": str(digest), "size": len(data)}],
+    }
+    manifest = layout.put(json.dumps(value).encode(), ocispec.MANIFEST)
+    layout.commit(manifest)
+    return manifest.digest
 
 
 def compute_image_id(

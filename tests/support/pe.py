@@ -39,3 +39,21 @@ def program(*sections: tuple[bytes, bytes]) -> bytes:
         placed.append((name, len(content), offset + len(body)))
         body += content + b"\xee" * (-len(content) % FILE_ALIGNMENT)
     return headers(placed) + body
+
+
+def signable(*sections: tuple[bytes, bytes]) -> bytes:
+    """Return a file of these sections whose header has a place for a signature."""
+    data = bytearray(program(*sections))
+    struct.pack_into("<H", data, PE_OFFSET + 24, 0x20B)
+    struct.pack_into("<I", data, PE_OFFSET + 24 + 108, 16)
+    return bytes(data)
+
+
+def signed(unsigned: bytes, signature: bytes = b"signature") -> bytes:
+    """Return a file with a signature that nothing verifies."""
+    data = bytearray(unsigned + bytes(-len(unsigned) % 8))
+    certificate = struct.pack("<IHH", 8 + len(signature), 0x0200, 2) + signature
+    certificate += bytes(-len(certificate) % 8)
+    struct.pack_into("<I", data, PE_OFFSET + 24 + 64, 0x1234)
+    struct.pack_into("<II", data, PE_OFFSET + 24 + 144, len(data), len(certificate))
+    return bytes(data) + certificate

@@ -29,11 +29,12 @@ def stub_path(stub: str = "linux") -> Path:
     return stubs[0]
 
 
-def program(directory: Path) -> Path:
-    """Make a directory for PATH with ``ukify``, which takes the stub of the chroot."""
+def program(directory: Path, *, stub: bool = True) -> Path:
+    """Make a directory for PATH with ``ukify``, which takes the stub of the chroot unless told."""
+    option = f"--stub={stub_path()}" if stub else ""
     script = f"""#!/bin/sh
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={_MODULES}
-exec {sys.executable} {_UKIFY} "$@" --stub={stub_path()}
+exec {sys.executable} {_UKIFY} "$@" {option}
 """
     directory.mkdir()
     (directory / "ukify").write_text(script)

@@ -21,7 +21,7 @@ from bootc.fs.imageroot import ImageRoot
 from bootc.fs.tree_copy import copy_metadata
 
 #: The checksum of the kernel for FIPS mode. It must be beside the kernel, so it moves as well.
-_HMAC = ".vmlinuz.hmac"
+HMAC = ".vmlinuz.hmac"
 #: In the order in which they leave the image. ``vmlinuz`` is last: a repeated run finds the kernel
 #: by it.
 _REQUIRED = (INITRAMFS, VMLINUZ)
@@ -73,7 +73,7 @@ def split_kernel(image: ImageRoot, output: Dir) -> str:
 
 def _names(source: Dir, output: Dir, version: str) -> list[str]:
     """Return the files that an earlier run has not moved yet."""
-    names = [_HMAC] if source.exists(_HMAC) else []
+    names = [HMAC] if source.exists(HMAC) else []
     for name in _REQUIRED:
         if source.exists(name):
             names.append(name)

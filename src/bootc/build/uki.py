@@ -33,8 +33,9 @@ from bootc.fs.parents import directories_made
 from bootc.oci.trees import image_id_of
 from bootc.printable import printable
 
+UKIFY = "ukify"
 #: The places of os-release. The first file counts (os-release(5)).
-_OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
+OS_RELEASE = ("usr/lib/os-release", "etc/os-release")
 #: Directories of a root that its digests leave out.
 _UNMEASURED = ("boot", "sysroot")
 #: Options of ukify that this module gives.
@@ -107,8 +108,18 @@ def uki_kernel(rootfs: str, root: ImageRoot, kernel_dir: str | None) -> UkiKerne
     return kernel
 
 
+def shipped_kargs(root: ImageRoot) -> list[str]:
+    """Return the kernel arguments of ``kargs.d`` of a root.
+
+    Raises:
+        KargsError: a file of ``kargs.d`` is wrong.
+    """
+    outline = Outline.read(root, (KARGS_D,))
+    return read_kargs_d(outline.root, outline.read_content, os.uname().machine)
+
+
 def composed_cmdline(
-    root: ImageRoot,
+    shipped: Sequence[str],
     tree: Directory,
     choice: DigestChoice,
     *,
@@ -118,18 +129,16 @@ def composed_cmdline(
     """Return the kernel command line: arguments of ``kargs.d``, the digests, ``kargs``.
 
     Args:
-        root: The root, with its ``kargs.d``.
-        tree: The tree that its digests are computed from.
+        shipped: The arguments of ``kargs.d``.
+        tree: The tree that the digests are computed from.
         choice: The digests.
         kargs: More arguments.
         allow_missing_verity: Tolerate files without fs-verity.
 
     Raises:
-        KargsError: a file of ``kargs.d`` is wrong.
         CmdlineError: an argument of ``kargs`` is not allowed, or the line is too long.
     """
-    outline = Outline.read(root, (KARGS_D,))
-    arguments = read_kargs_d(outline.root, outline.read_content, os.uname().machine)
+    arguments = list(shipped)
     digests = []
     if choice is not DigestChoice.V2:
         first = image_id_of(tree, Algorithm.SHA512, version=1).hex
@@ -193,35 +202,60 @@ def build_uki(
         options: More options for ukify.
 
     Raises:
-        UkiNotBuilt: the root has no os-release, the options are not allowed, ukify failed, or the
-            finished UKI has another command line.
+        UkiNotBuilt: the root has no os-release, or the options are not allowed.
+        Error: as :func:`run_ukify`.
+    """
+    output = output_of(options, rootfs)
+    os_release = next(filter(None, (_resolved(root, path) for path in OS_RELEASE)), None)
+    if os_release is None:
+        raise UkiNotBuilt(f"{shell_quoted(rootfs)} has no /{OS_RELEASE[0]}")
+    with _times_kept(rootfs), directories_made(os.path.dirname(output)):
+        return run_ukify(kernel, os_release, line, options, output=output, cwd=rootfs)
+
+
+def run_ukify(
+    kernel: UkiKernel,
+    os_release: str,
+    line: str,
+    options: Sequence[str],
+    *,
+    output: str,
+    cwd: str | None = None,
+) -> bytes:
+    """Run ukify, check the finished UKI, and return what ukify prints.
+
+    Args:
+        kernel: The kernel.
+        os_release: The path of os-release.
+        line: The kernel command line.
+        options: More options for ukify. They name the output.
+        output: The path of the UKI that ukify writes.
+        cwd: The directory to run ukify in.
+
+    Raises:
+        UkiNotBuilt: ukify failed, or the finished UKI has another command line.
         ToolMissing: ukify is not installed.
         PeError, CmdlineError: the finished UKI is not what was asked for. It is removed.
     """
-    output = output_of(options, rootfs)
-    os_release = next(filter(None, (_resolved(root, path) for path in _OS_RELEASE)), None)
-    if os_release is None:
-        raise UkiNotBuilt(f"{shell_quoted(rootfs)} has no /{_OS_RELEASE[0]}")
     argv = [
-        "ukify",
+        UKIFY,
         "build",
         *("--linux", kernel.linux, "--initrd", kernel.initramfs, "--uname", kernel.version),
         *("--cmdline", line, "--os-release", f"@{os_release}"),
         *options,
     ]
-    with _times_kept(rootfs), directories_made(os.path.dirname(output)):
-        try:
-            done = process.run(argv, cwd=rootfs)
-        except process.CommandFailed as exc:
-            # The message of the exception has the whole kernel command line.
-            raise UkiNotBuilt(f"ukify failed: {_last_line(exc.stderr)}") from None
-        try:
-            with doing(f"Checking {shell_quoted(output)}"):
-                _check(output, line)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(output)
-            raise
+    try:
+        done = process.run(argv, cwd=cwd)
+    except process.CommandFailed as exc:
+        # The message of the exception has the whole kernel command line.
+        raise UkiNotBuilt(f"ukify failed: {_last_line(exc.stderr)}") from None
+    try:
+        with doing(f"Checking {shell_quoted(output)}"):
+            _check(output, line)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(output)
+        raise
     return done.stdout
 
 

@@ -101,6 +101,9 @@ class Command:
     for wrong usage is 1.
 
     If a group and one of its verbs have the same option, it may stand before or after the verb.
+
+    A group with ``run`` is a verb as well: if its first word is none of its verbs, all words are
+    its own arguments. It has positional arguments, and shares no options with its verbs.
     """
 
     name: str
@@ -169,6 +172,8 @@ class _Parser(argparse.ArgumentParser):
         self.long_options = ["help"]
         #: The parsers of the commands below, by name and alias.
         self.verbs: dict[str, _Parser] = {}
+        #: Reads the arguments of a group that is a verb as well.
+        self.own: _Parser | None = None
 
     def error(self, message: str) -> NoReturn:
         kind = Error if self.like_getopt else UsageError
@@ -192,6 +197,11 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
+        if self.own is not None:
+            words = list(args or ())
+            if not words or words[0] not in (*self.verbs, HELP_VERB):
+                return self.own.parse_known_args(words, namespace)
+            return super().parse_known_args(words, namespace)
         if not self.like_getopt:
             return super().parse_known_args(args, namespace)
         # argparse's parse_intermixed_args does not support commands.
@@ -248,18 +258,34 @@ def _add_commands(
             like_getopt=command.like_getopt,
             **text,
         )
+        reader = child
+        if command.commands and command.run is not None:
+            reader = child.own = _own_parser(child.prog, command)
         for option in command.options:
-            _add_option(child, option, inherits=not above.isdisjoint(option.flags))
+            _add_option(reader, option, inherits=not above.isdisjoint(option.flags))
         if command.commands:
-            inherited = (flag for option in command.options for flag in option.flags)
-            _add_commands(child, command.commands, above.union(inherited))
+            given = (flag for option in command.options for flag in option.flags)
+            inherited = above.union(given) if reader is child else above
+            _add_commands(child, command.commands, inherited)
         parser.verbs |= dict.fromkeys((command.name, *command.aliases), child)
         shown = [option for option in command.options if not option.hidden]
         flags = [flag for option in shown for flag in option.flags if flag.startswith("--")]
-        child.set_defaults(run=command.run, program=child.prog, flags=("--help", *flags))
+        reader.set_defaults(run=command.run, program=child.prog, flags=("--help", *flags))
     text_of = "Print the help of a command."
     child = group.add_parser(HELP_VERB, description=text_of, help=text_of, allow_abbrev=False)
     child.add_argument("words", action=_ShowHelpOf, group=parser)
+
+
+def _own_parser(program: str, command: Command) -> _Parser:
+    """Return the parser for the arguments of a group that is a verb as well."""
+    verbs = "".join(f"\n  {below.name:<9} {below.help}" for below in command.commands)
+    return _Parser(
+        prog=program,
+        description=command.help,
+        epilog=f"commands:{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def _refusing_empty(parse: Callable[[str], object]) -> Callable[[str], object]:

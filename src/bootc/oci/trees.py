@@ -7,7 +7,7 @@ same layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -131,6 +131,7 @@ def image_tree(
     algorithm: Algorithm = Algorithm.SHA512,
     architecture: str | None = None,
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
+    ahead: Collection[External] = (),
 ) -> ImageTree:
     """Return the tree that a pull makes an image of. The function stores nothing.
 
@@ -143,6 +144,8 @@ def image_tree(
         algorithm: The algorithm of the digests of files.
         architecture: The architecture in the spelling of images; this machine's if None.
         xattrs: Which extended attributes are kept.
+        ahead: Contents that the caller will read. The first read of any content reads them too.
+            The caller may fill the collection when it has the tree.
 
     Raises:
         WrongArchitecture: the image is for another architecture.
@@ -164,7 +167,7 @@ def image_tree(
         if content not in kept:
             # Reading a file means reading its layer from the start. Therefore all files of the
             # SELinux policy are read together.
-            wanted = {content, *policy_contents(root)}
+            wanted = {content, *ahead, *policy_contents(root)}
             kept.update(_read_again(source, layers, wanted, algorithm))
         return kept[content]
 

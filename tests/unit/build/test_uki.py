@@ -15,6 +15,7 @@ from bootc.build.uki import (
     build_uki,
     composed_cmdline,
     output_of,
+    shipped_kargs,
     uki_kernel,
 )
 from bootc.errors import Error, one_line
@@ -52,7 +53,8 @@ def tree_of(path: Path) -> Directory:
 
 def line_of(root: Root, choice: DigestChoice, **options: object) -> str:
     with ImageRoot.open(os.fspath(root.path)) as opened:
-        return composed_cmdline(opened, tree_of(root.path), choice, **options)  # type: ignore[arg-type]
+        shipped = shipped_kargs(opened)
+    return composed_cmdline(shipped, tree_of(root.path), choice, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("optional", [False, True])

@@ -37,7 +37,10 @@ CHOICES = {
         (f"install {verb}", "--bound-images"): [choice.value for choice in BoundImages]
         for verb in ("to-disk", "to-filesystem", "to-existing-root")
     },
-    ("container ukify", "--erofs-version"): [choice.value for choice in DigestChoice],
+    **{
+        (f"container {verb}", "--erofs-version"): [choice.value for choice in DigestChoice]
+        for verb in ("ukify", "seal", "seal prepare")
+    },
     ("install to-filesystem", "--replace"): [mode.value for mode in Replace],
     ("install to-existing-root", "--replace"): [mode.value for mode in Replace],
     ("install to-disk", "--block-setup"): BLOCK_SETUPS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bootc.cli.options import Command
-from bootc.cli.verbs.container import digest, export, inspect, lint, split, ukify
+from bootc.cli.verbs.container import digest, export, inspect, lint, seal, split, ukify
 
 _COMMAND = Command(
     name="container",
@@ -13,6 +13,7 @@ _COMMAND = Command(
         inspect.COMMAND,
         split.COMMAND,
         ukify.COMMAND,
+        seal.COMMAND,
         export.COMMAND,
         digest.COMMAND,
         digest.FROM_STORAGE,

@@ -17,6 +17,7 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
         build_uki,
         composed_cmdline,
         output_of,
+        shipped_kargs,
         uki_kernel,
     )
     from bootc.fs.imageroot import ImageRoot
@@ -29,9 +30,10 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
         # What is wrong with the options need not wait for the digests.
         output_of(options, args.rootfs)
         kernel = uki_kernel(args.rootfs, root, args.kernel_dir)
+        shipped = shipped_kargs(root)
         tree = directory_tree(root.dir).root
         line = composed_cmdline(
-            root,
+            shipped,
             tree,
             DigestChoice(args.erofs_version),
             kargs=args.karg,

@@ -1,0 +1,248 @@
+"""Sealing from the image to the image, with a program in the place of ukify and a fake signer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootc.build.seal import SealOptions, finish, prepare, seal
+from bootc.build.seal_base import BaseImage, SealRefused, read_base
+from bootc.build.seal_work import Work, WrongWork
+from bootc.build.signing import NotSigned
+from bootc.build.uki import DigestChoice
+from bootc.errors import Error
+from bootc.events import null_sink
+from bootc.formats.imgref import ImageReference
+from bootc.formats.ocispec import ImageConfig, Manifest
+from bootc.oci.append_layer import TAR_LAYER
+from bootc.oci.source import open_source
+from bootc.oci.trees import image_id_of, image_tree
+from support import images, pe, sealing
+from support.commands import Commands
+from support.images import MTIME
+from support.sealing import KVER, LOADER, UKI
+
+LOADER_FILE, UKI_FILE = "systemd-bootx64.efi", f"{KVER}.efi"
+PROGRAM = pe.signable((b".text", b"program" * 100))
+#: It makes a UKI of what it is given, as ukify does.
+UKIFY = """
+import sys
+sys.path.insert(0, {tests!r})
+from support import pe
+words = iter(sys.argv[2:])
+given = dict(w.split("=", 1) if "=" in w else (w, next(words)) for w in words)
+read = lambda path: open(path, "rb").read()
+open(given["--output"], "wb").write(pe.signable(
+    (b".osrel", read(given["--os-release"][1:])),
+    (b".cmdline", given["--cmdline"].encode()),
+    (b".stub", read(given["--stub"])),
+    (b".linux", read(given["--linux"])),
+    (b".initrd", read(given["--initrd"])),
+))
+"""
+
+
+class FakeSigner:
+    """Adds a signature that nothing verifies."""
+
+    certificate = None
+
+    def require(self) -> None:
+        """Nothing is needed."""
+
+    def sign(self, unsigned: str, signed: str, epoch: int) -> None:
+        Path(signed).write_bytes(pe.signed(Path(unsigned).read_bytes(), b"%d" % epoch))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ukify(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("programs")
+    script = home / "ukify.py"
+    script.write_text(UKIFY.format(tests=str(Path(__file__).parents[2])))
+    with pytest.MonkeyPatch.context() as patch:
+        command = f'exec {sys.executable} -S {script} "$@"'
+        Commands(home / "bin", patch).mock("ukify", command)
+        yield
+
+
+def layers(*more: images.Member, loader: bytes | None = PROGRAM) -> tuple[bytes, bytes]:
+    return sealing.layers(*more, stub=PROGRAM, loader=loader)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> images.Layout:
+    return images.single(tmp_path / "layout", *layers(), tag="os")
+
+
+@contextmanager
+def base_of(layout: images.Layout, tag: str = "os") -> Iterator[BaseImage]:
+    with images.opened(layout, tag) as source:
+        yield read_base(source, null_sink)
+
+
+def output(tmp_path: Path) -> ImageReference:
+    return ImageReference.parse(f"oci:{tmp_path}/out:sealed")
+
+
+@pytest.mark.parametrize("choice", list(DigestChoice))
+def test_a_sealed_image(tmp_path: Path, layout: images.Layout, choice: DigestChoice) -> None:
+    with base_of(layout) as base:
+        sealed = seal(base, output(tmp_path), SealOptions(choice), FakeSigner(), null_sink)
+    with open_source(output(tmp_path)) as source:
+        assert source.manifest_digest == sealed.manifest_digest
+        manifest = Manifest.parse(source.manifest_raw)
+        assert [one.media_type for one in manifest.layers][-1] == TAR_LAYER
+        assert len(ImageConfig.parse(source.config_raw).diff_ids) == 3
+        tree = image_tree(source)
+        version = 2 if choice is DigestChoice.V2 else 1
+        assert image_id_of(tree.root, version=version).hex == sealed.image_id
+        for path in (UKI, f"{LOADER}.signed"):
+            signed = tree.whole.lookup(path)
+            assert tree.read_content(signed.content).endswith(b"%d" % MTIME + bytes(6))  # type: ignore[union-attr,arg-type]
+
+
+def test_an_image_is_sealed_in_its_own_directory(tmp_path: Path, layout: images.Layout) -> None:
+    """The loader is signed already, so that one round is enough."""
+    layout.image(layers(loader=pe.signed(PROGRAM)), tag="signed")
+    place = ImageReference.parse(layout.reference("sealed"))
+    with base_of(layout, "signed") as base:
+        sealed = seal(base, place, SealOptions(kargs=("ro",)), FakeSigner(), null_sink)
+    with open_source(place) as source:
+        assert source.manifest_digest == sealed.manifest_digest
+        assert image_tree(source).whole.lookup(f"{LOADER}.signed") is None
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image, and a directory with all its files to sign and the signed ones."""
+    home = tmp_path_factory.mktemp("master")
+    path = home / "work"
+    path.mkdir()
+    layout = images.single(home / "layout", *layers(), tag="os")
+    with base_of(layout) as base, Work.open(os.fspath(path)) as work:
+        for name in (LOADER_FILE, UKI_FILE):
+            waiting = prepare(base, work, SealOptions(), null_sink)
+            assert [file.name for file in waiting] == [name]
+            FakeSigner().sign(work.unsigned(name), work.signed(name), 0)
+    return path
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, master: Path) -> Path:
+    """The same, to change."""
+    shutil.copytree(master, tmp_path / "work")
+    return tmp_path / "work"
+
+
+def finished(base: BaseImage, path: Path, place: ImageReference) -> None:
+    with Work.open(os.fspath(path)) as work:
+        finish(base, work, place, null_sink)
+
+
+def replace_uki(path: Path, old: bytes, new: bytes) -> None:
+    """Change the UKI as someone could who can write to the directory before the signature."""
+    unsigned = path / "unsigned" / UKI_FILE
+    assert old in unsigned.read_bytes()
+    unsigned.write_bytes(unsigned.read_bytes().replace(old, new))
+    FakeSigner().sign(os.fspath(unsigned), os.fspath(path / "signed" / UKI_FILE), 0)
+    value = json.loads((path / "seal.json").read_text())
+    value["files"][-1]["sha256"] = hashlib.sha256(unsigned.read_bytes()).hexdigest()
+    value["cmdline"] = value["cmdline"].replace(old.decode(), new.decode())
+    (path / "seal.json").write_text(json.dumps(value))
+
+
+def edit(path: Path, **values: Any) -> None:
+    value = json.loads((path / "seal.json").read_text())
+    (path / "seal.json").write_text(json.dumps({**value, **values}))
+
+
+#: What is done to a prepared directory, and how it is refused.
+FAULTS: list[tuple[Callable[[Path], object], type[Error], str]] = [
+    (lambda path: (path / "seal.json").unlink(), SealRefused, "are not complete"),
+    (lambda path: edit(path, cmdline=None), SealRefused, "are not complete"),
+    (lambda path: edit(path, files=[]), SealRefused, "are not complete"),
+    (lambda path: edit(path, image="sha256:x"), SealRefused, "belongs to another image"),
+    (lambda path: edit(path, cmdline="quiet"), SealRefused, "has another kernel command line"),
+    (lambda path: (path / "signed" / UKI_FILE).unlink(), SealRefused, f"{UKI_FILE} is not signed"),
+    (
+        lambda path: (path / "unsigned" / UKI_FILE).write_bytes(PROGRAM),
+        WrongWork,
+        "was changed",
+    ),
+    (
+        lambda path: (path / "signed" / LOADER_FILE).write_bytes(pe.signed(PROGRAM[:-1] + b"x")),
+        NotSigned,
+        "differs at offset",
+    ),
+    # The loader has another signature than the one that the UKI was built for.
+    (
+        lambda path: (path / "signed" / LOADER_FILE).write_bytes(pe.signed(PROGRAM, b"other")),
+        SealRefused,
+        "is not the one that its UKI names",
+    ),
+    (
+        lambda path: replace_uki(
+            path, b"integrity composefs.digest=v", b"integrit composefs.digest=?v"
+        ),
+        Error,
+        "verity",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "message"), FAULTS)
+def test_files_that_make_no_sealed_image(
+    tmp_path: Path,
+    layout: images.Layout,
+    prepared: Path,
+    fault: Callable[[Path], object],
+    kind: type[Error],
+    message: str,
+) -> None:
+    with base_of(layout) as base:
+        fault(prepared)
+        with pytest.raises(kind, match=message):
+            finished(base, prepared, output(tmp_path))
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_of_another_image(
+    tmp_path: Path, layout: images.Layout, prepared: Path
+) -> None:
+    layout.image(layers(images.file("usr/other", b"other")), tag="other")
+    with base_of(layout, "other") as base:
+        with pytest.raises(SealRefused, match="belongs to another image"):
+            finished(base, prepared, output(tmp_path))
+        with Work.open(os.fspath(prepared)) as work, pytest.raises(SealRefused):
+            prepare(base, work, SealOptions(), null_sink)
+
+
+def test_preparing_again_changes_nothing(
+    tmp_path: Path, layout: images.Layout, prepared: Path
+) -> None:
+    before = {one: one.read_bytes() for one in prepared.rglob("*") if one.is_file()}
+    with base_of(layout) as base:
+        with Work.open(os.fspath(prepared)) as work:
+            assert prepare(base, work, SealOptions(), null_sink) == ()
+        assert {one: one.read_bytes() for one in prepared.rglob("*") if one.is_file()} == before
+        finished(base, prepared, output(tmp_path))
+
+
+def test_an_image_without_a_stub(tmp_path: Path, layout: images.Layout) -> None:
+    layout.image(layers(images.file(f"{sealing.EFI}/.wh.linuxx64.efi.stub")), tag="bare")
+    stub = tmp_path / "stub"
+    stub.write_bytes(PROGRAM)
+    with base_of(layout, "bare") as base:
+        with pytest.raises(SealRefused, match="has no stub"):
+            seal(base, output(tmp_path), SealOptions(), FakeSigner(), null_sink)
+        assert not (tmp_path / "out").exists()
+        seal(base, output(tmp_path), SealOptions(stub=str(stub)), FakeSigner(), null_sink)
