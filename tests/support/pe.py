@@ -39,3 +39,13 @@ def program(*sections: tuple[bytes, bytes]) -> bytes:
         placed.append((name, len(content), offset + len(body)))
         body += content + b"\xee" * (-len(content) % FILE_ALIGNMENT)
     return headers(placed) + body
+
+
+def signed(data: bytes, certificates: bytes = b"a signature") -> bytes:
+    """Return a program with a table of certificates behind it, which nobody verifies."""
+    optional = PE_OFFSET + 24
+    header = bytearray(data)
+    struct.pack_into("<H", header, optional, 0x20B)
+    struct.pack_into("<I", header, optional + 108, 16)
+    struct.pack_into("<II", header, optional + 112 + 4 * 8, len(data), len(certificates))
+    return bytes(header) + certificates

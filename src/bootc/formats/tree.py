@@ -240,6 +240,24 @@ class Directory:
             node = found
         return node
 
+    def copy(self) -> Directory:
+        """Return an independent copy of the tree, with the same hard links."""
+        copy = Directory(self.stat.copy())
+        leaves: dict[int, Leaf] = {}
+        stack = [(self, copy)]
+        while stack:
+            source, target = stack.pop()
+            for name, node in source.entries.items():
+                if isinstance(node, Directory):
+                    below = target.entries[name] = Directory(node.stat.copy())
+                    stack.append((node, below))
+                else:
+                    leaf = leaves.get(id(node))
+                    if leaf is None:
+                        leaf = leaves[id(node)] = Leaf(node.stat.copy(), node.content)
+                    target.entries[name] = leaf
+        return copy
+
     def walk(self) -> Iterator[tuple[bytes, Node]]:
         """Yield every (absolute path, node) depth-first, names bytewise, itself first as ``/``."""
         yield b"/", self

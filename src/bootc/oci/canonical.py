@@ -146,7 +146,7 @@ class _Trial:
         a, b = self._a, self._b
         try:
             for change in changes:
-                a, b = change.apply(_copy(a)), change.apply(_copy(b))
+                a, b = change.apply(a.copy()), change.apply(b.copy())
         except Error:
             return frozenset()
         return self.differences - _keys(compare(a, b))
@@ -162,7 +162,7 @@ class _Trial:
         a, b = self._a, self._b
         applied = []
         for change in changes:
-            new_a, new_b = change.apply(_copy(a)), change.apply(_copy(b))
+            new_a, new_b = change.apply(a.copy()), change.apply(b.copy())
             applied.append(Applied(change, self._touched(a, new_a), self._touched(b, new_b)))
             a, b = new_a, new_b
         return tuple(applied), list(itertools.islice(compare(a, b), _SAMPLE))
@@ -224,24 +224,6 @@ def _paths_below(policy: Directory | Leaf) -> Iterator[bytes]:
     if isinstance(policy, Directory):
         for path, _ in policy.walk():
             yield _POLICY + path
-
-
-def _copy(root: Directory) -> Directory:
-    copy = Directory(root.stat.copy())
-    leaves: dict[int, Leaf] = {}
-    stack = [(root, copy)]
-    while stack:
-        source, target = stack.pop()
-        for name, node in source.entries.items():
-            if isinstance(node, Directory):
-                below = target.entries[name] = Directory(node.stat.copy())
-                stack.append((node, below))
-            else:
-                leaf = leaves.get(id(node))
-                if leaf is None:
-                    leaf = leaves[id(node)] = Leaf(node.stat.copy(), node.content)
-                target.entries[name] = leaf
-    return copy
 
 
 def _on_each(change: Callable[[Stat], None]) -> Callable[[Directory], Directory]:
