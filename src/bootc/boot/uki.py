@@ -154,7 +154,7 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
         OSError: reading failed.
     """
     relpath = path.lstrip("/")
-    with _open_installed(dirs, relpath) as file:
+    with open_installed(dirs, relpath) as file:
         images = _images(Uki.read(file))
     check_names(images, deployment)
     for home in (*addons_dirs(relpath), GLOBAL_ADDONS):
@@ -194,11 +194,16 @@ def _check_installed_addons(dirs: BootDirs, home: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{home}/{name}") as file:
+        with doing(f"UKI add-on {name!a}"), open_installed(dirs, f"{home}/{name}") as file:
             _check_addon(file)
 
 
-def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+def open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+    """Open a unified kernel image or an add-on, also one in a partition of ukiboot.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     if dirs.slots is not None:
         from bootc.boot.slots import program_path
 

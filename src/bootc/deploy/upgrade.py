@@ -17,6 +17,7 @@ kernel before it touches the staged deployment.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bootc.deploy.check import is_image, no_changes, source_of
@@ -48,7 +49,7 @@ from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
 from bootc.deploy.protection import Protection, check_losses, losses, notice, staged_losses
 from bootc.events import Message, Sink
 from bootc.formats.imgref import ImageReference
-from bootc.formats.origin import Waiver
+from bootc.formats.origin import Origin, Waiver
 from bootc.oci import sigpolicy
 from bootc.oci.source import open_source
 
@@ -292,7 +293,8 @@ def _plan_new(candidate: Candidate, update: _Update) -> tuple[Plan, Supplies]:
 
 def _release_or_hold(wanted: ImageSpec, update: _Update) -> None:
     """Let the staged deployment boot next, or hold it back, as the options say."""
-    update.carry_out(_announcing(update, locked=update.options.download_only))
+    plan = _announcing(update, locked=update.options.download_only)
+    update.carry_out(_choosing(plan, update))
     if update.options.download_only:
         update.say(no_changes(wanted.reference, staged=True))
     elif not update.options.apply:
@@ -309,35 +311,32 @@ def _announcing(update: _Update, *, locked: bool) -> Plan:
     plan, facts = plan_announce(update.facts, locked=locked), update.facts
     staged = facts.staged_id()
     origin = None if staged is None else facts.origin(staged)
-    accepted = origin is not None and Waiver.WEAKER in origin.waived
-    if locked or accepted:
-        return _choosing(plan, update)
-    lost = staged_losses(facts)
-    waives = check_losses(facts, lost, allowed=update.options.allow_weaker)
-    return _choosing(plan, update, waives=waives)
+    if locked or (origin is not None and Waiver.WEAKER in origin.waived):
+        return plan
+    if check_losses(facts, staged_losses(facts), allowed=update.options.allow_weaker):
+        return _recording(plan, facts, lambda recorded: recorded.with_waiver(Waiver.WEAKER))
+    return plan
 
 
-def _choosing(plan: Plan, update: _Update, *, waives: bool = False) -> Plan:
-    """Record for the staged deployment what the options say, if they say something new.
+def _choosing(plan: Plan, update: _Update) -> Plan:
+    """Let the staged deployment's conflicts be resolved as the options say, if they say it."""
+    policy = update.options.etc_conflict
+    if policy is ConflictPolicy.FAIL:
+        return plan
+    return _recording(plan, update.facts, lambda recorded: with_policy(recorded, policy))
 
-    Args:
-        plan: The plan for the staged deployment.
-        update: The run of the command.
-        waives: The user accepts that it protects less.
-    """
-    facts, policy = update.facts, update.options.etc_conflict
+
+def _recording(plan: Plan, facts: Facts, change: Callable[[Origin], Origin]) -> Plan:
+    """Let a plan for the staged deployment record a changed origin, unless nothing changes."""
     staged = facts.staged_id()
     origin = None if staged is None else facts.origin(staged)
     if staged is None or origin is None:
         return plan
     recorded = [step.origin for step in plan.steps if isinstance(step, RecordOrigin)]
-    chosen = base = next(iter(recorded), origin)
-    if policy is not ConflictPolicy.FAIL:
-        chosen = with_policy(chosen, policy)
-    if waives:
-        chosen = chosen.with_waiver(Waiver.WEAKER)
-    if chosen == base:
+    base = next(iter(recorded), origin)
+    changed = change(base)
+    if changed == base:
         return plan
     others = tuple(step for step in plan.steps if not isinstance(step, RecordOrigin))
-    *before, commit = (RecordOrigin(staged, chosen), *others)
+    *before, commit = (RecordOrigin(staged, changed), *others)
     return Plan(before=tuple(before), commit=commit)

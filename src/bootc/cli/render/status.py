@@ -151,8 +151,11 @@ def _protection_rows(chain: TrustChain) -> Iterator[tuple[str, str]]:
     if weakest is None:
         yield "Protection", "every link from the firmware to the files is verified"
     else:
-        label = _LINKS[weakest.name].lower() if weakest.name != "uki" else "UKI"
-        yield "Protection", f"not protected; the weakest link is the {label}: {weakest.text}"
+        label = "UKI" if weakest.name == "uki" else _LINKS[weakest.name].lower()
+        what = "not known, because of the"
+        if chain.protected is False:
+            what = "not protected; the weakest link is the"
+        yield "Protection", f"{what} {label}: {weakest.text}"
     for link in chain.links:
         yield _LINKS[link.name], f"{link.state.value}: {link.text}"
 

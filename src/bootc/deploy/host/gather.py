@@ -18,7 +18,7 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import read_menu
 from bootc.boot.menu_read import Item, Menu, program_of
 from bootc.boot.scheme import BootDirs
-from bootc.boot.secure_boot import BootPrograms, read_programs
+from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.boot_state import (
     STAGED_MARKER_NAME,
@@ -167,6 +167,9 @@ def _read_programs(
 ) -> BootPrograms | None:
     if boot is None:
         return None
+    # Imported here: the most of status does not need it.
+    from bootc.boot.boot_programs import read_programs
+
     own = (item for item in items if item.deployment == booted)
     path = next(filter(None, (program_of(item.entry) for item in own)), None)
     try:

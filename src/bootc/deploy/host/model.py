@@ -231,11 +231,19 @@ class TrustChain:
                     return link
         return None
 
+    @property
+    def protected(self) -> bool | None:
+        """Whether every link is verified; None if a link is not known and no link is weak."""
+        weakest = self.weakest
+        if weakest is None:
+            return True
+        return None if weakest.state is LinkState.UNKNOWN else False
+
     def to_json(self) -> Json:
         """Return the chain as JSON."""
         weakest = self.weakest
         return {
-            "protected": weakest is None,
+            "protected": self.protected,
             "weakest": None if weakest is None else weakest.name,
             "links": [link.to_json() for link in self.links],
         }

@@ -47,7 +47,10 @@ def _loader(facts: Facts) -> TrustLink:
     if name is Bootloader.NONE:
         return TrustLink("loader", LinkState.OK, "none: the firmware starts the UKI", details)
     if not programs:
-        text = f"{name.value}: bootc does not know its program"
+        why = "bootc does not know its program"
+        if facts.programs is None:
+            why = "the boot partition cannot be read"
+        text = f"{name.value}: {why}"
         return TrustLink("loader", LinkState.UNKNOWN, text, details)
     state, text = _signatures(programs)
     return TrustLink("loader", state, f"{name.value}: {text}", details)

@@ -14,6 +14,7 @@ from bootc.boot.secure_boot import BootPrograms, Program, SecureBoot
 from bootc.cli.render.status import status_text
 from bootc.deploy.host.boot_state import BootedState, files_verified
 from bootc.deploy.host.facts import Facts, StateFacts
+from bootc.deploy.host.model import LinkState
 from bootc.deploy.host.status import compose_host
 from bootc.deploy.host.trust_chain import compose_chain
 from bootc.formats.cmdline import composefs_images, composefs_karg
@@ -82,7 +83,7 @@ def firmware(enabled: bool | None, setup_mode: bool | None) -> Facts:
             "uki",
             "EFI/Linux/bootc/os.efi, signed; its command line names no image of this deployment",
         ),
-        (replace(SEALED, programs=None), "loader", "systemd: bootc does not know its program"),
+        (replace(SEALED, programs=None), "loader", "systemd: the boot partition cannot be read"),
         (
             replace(SEALED, scheme=Scheme(Bootloader.SYSTEMD, BootType.BLS)),
             "uki",
@@ -118,10 +119,12 @@ def test_the_weakest_link_is_named(facts: Facts, weakest: str | None, words: str
     assert (found and found.name, found.text if found else "") == (weakest, words)
     host = compose_host(facts)
     value = host.to_json()["status"]["protection"]
-    assert (value["protected"], value["weakest"]) == (weakest is None, weakest)
+    unknown = found is not None and found.state is LinkState.UNKNOWN
+    assert (value["protected"], value["weakest"]) == (None if unknown else not found, weakest)
     assert problems("host", host.to_json()) == []
     text = status_text(host, verbose=True)
-    assert ("not protected; the weakest link is the" in text) is (weakest is not None)
+    assert ("not protected; the weakest link is the" in text) is (found is not None and not unknown)
+    assert ("Protection: not known, because of the" in text) is unknown
 
 
 def test_a_machine_without_a_loader_has_one_link_less_to_trust() -> None:
