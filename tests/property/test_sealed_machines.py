@@ -37,7 +37,9 @@ OFFERS = (
     (OPTIONAL, osimages.NEW),
     (BARE, osimages.RENAMED),
 )
-COMMANDS = ("switch", "switch", "upgrade", "release", "cancel", "reboot")
+COMMANDS = ("switch", "switch", "switch", "upgrade", "release", "cancel")
+#: The step that has the option; mostly none.
+ALLOWED_AT = (None, None, None, 0, 3)
 
 
 class Offers:
@@ -77,16 +79,16 @@ def offers() -> Iterator[Offers]:
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(COMMANDS), st.sampled_from(OFFERS), st.booleans()),
-        min_size=2,
+        st.tuples(st.sampled_from(COMMANDS), st.sampled_from(OFFERS), st.booleans(), st.booleans()),
+        min_size=3,
         max_size=8,
     ),
-    allowed_at=st.none() | st.integers(0, 7),
+    allowed_at=st.sampled_from(ALLOWED_AT),
 )
 @of_machine(100)
 def test_a_sealed_machine_becomes_weaker_only_by_name(
     offers: Offers,
-    steps: list[tuple[str, tuple[str, OsImage], bool]],
+    steps: list[tuple[str, tuple[str, OsImage], bool, bool]],
     allowed_at: int | None,
 ) -> None:
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path, pytest.MonkeyPatch.context() as patch:
@@ -100,13 +102,15 @@ def test_a_sealed_machine_becomes_weaker_only_by_name(
         machine = Unchecked(root / "machine", SYSTEMD_UKI, offers.images[SEALED])
         machine.install(channels[SEALED])
         named = False
-        for number, (command, (kind, image), locked) in enumerate(steps):
+        for number, (command, (kind, image), locked, reboots) in enumerate(steps):
             channels[kind].offer(image)
             allow = number == allowed_at
             named = named or allow
             options = UpdateOptions(download_only=locked, allow_weaker=allow)
             with contextlib.suppress(Error):
                 run(machine, command, channels[kind], options)
+            if reboots:
+                machine.reboot()
             booted = offers.kind_of(machine.menu()[0].files[0].read_bytes())
             assert named or booted == SEALED
 
@@ -122,7 +126,5 @@ def run(machine: FakeMachine, command: str, channel: Channel, options: UpdateOpt
             machine.command(lambda system, journal: upgrade.upgrade(system, options, journal))
         case "release":
             machine.command(lambda system, journal: upgrade.release(system, options, journal))
-        case "cancel":
-            machine.command(upgrade.cancel)
         case _:
-            machine.reboot()
+            machine.command(upgrade.cancel)
