@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from bootc.boot.firmware_entries import GLOBAL_GUID, ProgramPlace, ensure_entry
+from bootc.boot.firmware_entries import ProgramPlace, ensure_entry
 from bootc.boot.uki_unpack import AlreadyUnpacked, unpack_uki
 from bootc.deploy.host import etc_fstab
 from bootc.deploy.host.accounts import remove_orphans
@@ -132,7 +132,7 @@ def test_an_interrupted_entry_of_the_firmware_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     place = ProgramPlace(2, 4096, 2097152, uuid.UUID(int=1), "EFI/systemd/systemd-bootx64.efi")
-    order = tmp_path / f"BootOrder-{GLOBAL_GUID}"
+    order = tmp_path / f"BootOrder-{efivars.GLOBAL_GUID}"
     order.write_bytes(b"\x07\0\0\0\5\0")
     write, count = efivars.write_variable, itertools.count(1)
 

@@ -321,6 +321,32 @@ def test_objects_without_verity_are_refused_where_it_is_demanded(physical: Physi
     assert seen["program"] == "Input/output error"
 
 
+ATTACHED = (
+    PRELUDE
+    + """
+from bootc.deploy.host.boot_state import files_verified
+from bootc.fs.mounts import attach, read_mounts
+from bootc.repository.mounting import mount_composefs
+image_fd = os.open(f"{root}/composefs/images/{sys.argv[2]}", os.O_RDONLY)
+objects_fd = os.open(f"{root}/composefs/objects", os.O_PATH)
+mount_fd = mount_composefs(
+    image_fd, objects_fd, name=sys.argv[2], verity=sys.argv[3] == "verity"
+)
+with attach(mount_fd) as path:
+    print(json.dumps(files_verified(read_mounts(), path)))
+"""
+)
+
+
+@pytest.mark.parametrize("demanded", [True, False])
+def test_the_table_of_mounts_tells_whether_files_are_verified(
+    physical: PhysicalRoot, demanded: bool
+) -> None:
+    argument = "verity" if demanded else "no"
+    seen, _ = run(ATTACHED, physical.path, physical.image_hex, argument)
+    assert seen is demanded
+
+
 REFUSED = (
     PRELUDE
     + """

@@ -105,16 +105,17 @@ def test_selinux_is_turned_off(target: Target, tmp_path: Path) -> None:
     assert Message("notice: Target has SELinux enabled, overriding to disable") in target.events
 
 
-@pytest.mark.parametrize("signature", [None, Signature()])
+@pytest.mark.parametrize(("signature", "tolerant"), [(None, True), (Signature(), False)])
 def test_the_origin_knows_the_image(
-    target: Target, layout: images.Layout, signature: Signature | None
+    target: Target, layout: images.Layout, signature: Signature | None, tolerant: bool
 ) -> None:
-    pulled = target.install(layout, signature=signature)
+    pulled = target.install(layout, signature=signature, tolerant=tolerant)
     image = pulled.image_id.hex
     origin = parse_origin(target.root.read_bytes(f"state/deploy/{image}/{image}.origin"))
     assert origin.image == TARGET
     assert origin.signature == signature
     assert origin.record == BootRecord("systemd", "uefi", ESP_UUID)
+    assert origin.waived == (("allow-missing-verity",) if tolerant else ())
     assert origin.manifest_digest == pulled.manifest_digest
     assert origin.boot_digest is not None
     assert len(origin.boot_digest) == 64

@@ -45,6 +45,7 @@ from bootc.formats.digest import Digest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.origin import Origin, TakesApart, UkiRecord
 from bootc.formats.osrelease import parse_os_release
+from bootc.formats.pe import CMDLINE, Uki
 from bootc.formats.tree import External, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci.pull import pull
@@ -62,8 +63,11 @@ _MARKER = "staged-deployment"
 _IMAGE_ID = re.compile(
     r"(?:^|\s)(?:composefs=\??|composefs\.digest=\??v[12]-sha512-12:)([0-9a-f]{128})(?=\s|$)"
 )
+
 #: The same in the command line inside a unified kernel image.
 _PROGRAM_ID = re.compile(rb"composefs(?:=|\.digest=)\??(?:v[12]-sha512-12:)?([0-9a-f]{128})")
+#: A command line that tolerates missing fs-verity.
+_OPTIONAL = re.compile(r"composefs(?:\.digest)?=\?")
 
 Command = Callable[[HostSession, "Journal"], object]
 
@@ -226,15 +230,23 @@ class FakeMachine:
         self.check_bootable(default)
         if self.scheme.in_slots:
             self.slot = slots.start(self.path)
+        given = self._cmdline(default)
         self.booted = BootedState(
             image_id=Digest.from_hex(default.image_id),
-            missing_verity_allowed=True,
+            missing_verity_allowed=_OPTIONAL.search(given) is not None,
             loader=LoaderTraces(self.scheme.bootloader),
-            cmdline=default.options,
+            cmdline=given,
         )
         if self.scheme.in_slots:
             self.command(refresh_menu)
         return default.image_id
+
+    def _cmdline(self, shown: Shown) -> str:
+        """Return what the kernel gets from an entry, or from its program."""
+        if shown.options:
+            return shown.options
+        with open(shown.files[0], "rb") as file:
+            return Uki.read(file).text(CMDLINE)
 
     def shut_down(self) -> None:
         """Go down in order, finalizing what is staged.

@@ -81,6 +81,7 @@ class Target:
         addons: tuple[str, ...] = (),
         signature: Signature | None = None,
         verity: bool = False,
+        tolerant: bool = False,
         root_keys: bytes | None = None,
         disable_selinux: bool = False,
         boot_type: BootType | None = None,
@@ -98,6 +99,7 @@ class Target:
             disable_selinux=disable_selinux,
             boot_type=boot_type,
             disable_sealing=disable_sealing,
+            allow_missing_verity=tolerant,
         )
         decisions = Decisions(
             machine=os.uname().machine,

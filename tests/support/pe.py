@@ -43,15 +43,20 @@ def program(*sections: tuple[bytes, bytes]) -> bytes:
 
 def signable(*sections: tuple[bytes, bytes]) -> bytes:
     """Return a file of these sections whose header has a place for a signature."""
-    data = bytearray(program(*sections))
-    struct.pack_into("<H", data, PE_OFFSET + 24, 0x20B)
-    struct.pack_into("<I", data, PE_OFFSET + 24 + 108, 16)
-    return bytes(data)
+    return _with_place(program(*sections))
+
+
+def _with_place(data: bytes) -> bytes:
+    """Make the header one of 64 bits with all directories."""
+    made = bytearray(data)
+    struct.pack_into("<H", made, PE_OFFSET + 24, 0x20B)
+    struct.pack_into("<I", made, PE_OFFSET + 24 + 108, 16)
+    return bytes(made)
 
 
 def signed(unsigned: bytes, signature: bytes = b"signature") -> bytes:
     """Return a file with a signature that nothing verifies."""
-    data = bytearray(unsigned + bytes(-len(unsigned) % 8))
+    data = bytearray(_with_place(unsigned) + bytes(-len(unsigned) % 8))
     certificate = struct.pack("<IHH", 8 + len(signature), 0x0200, 2) + signature
     certificate += bytes(-len(certificate) % 8)
     struct.pack_into("<I", data, PE_OFFSET + 24 + 64, 0x1234)

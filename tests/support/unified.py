@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bootc.formats import cmdline
@@ -25,6 +26,7 @@ def unified(
     optional: bool = True,
     image_id: str | None = None,
     arguments: str = "",
+    later: Sequence[bytes] = (),
 ) -> images.Layout:
     """Make an image with a unified kernel image beside its bare kernel.
 
@@ -37,6 +39,7 @@ def unified(
         image_id: The image that it names; None for the right one.
         arguments: Kernel arguments that name the image. {1} and {2} are its ids of these format
             versions.
+        later: Layers behind the one with the unified kernel image.
     """
     base = images.bootable(*members, kernel=kernel, initramfs=initramfs)
     bare = images.single(path / "bare", base)
@@ -58,4 +61,4 @@ def unified(
         file(f"{extra}/debug.addon.efi", ADDON),
         file(f"{extra}/quiet.addon.efi", ADDON),
     )
-    return images.single(path / "unified", base, sealed)
+    return images.single(path / "unified", base, sealed, *later)

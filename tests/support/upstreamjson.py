@@ -75,7 +75,7 @@ ENTRY = obj(
     }
 )
 #: Keys of ``status`` that only pybootc has.
-MORE = {"findings": {"type": "array"}}
+MORE = {"findings": {"type": "array"}, "protection": {"type": "object"}}
 HOST = obj(
     {
         "apiVersion": {"const": "org.containers.bootc/v1"},

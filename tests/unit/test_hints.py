@@ -22,6 +22,7 @@ RUN_BY = {
     "deploy/install/target_filesystem.py": ["install to-filesystem", "install to-existing-root"],
     "deploy/install/to_filesystem.py": ["install to-filesystem", "install to-existing-root"],
     "deploy/install/": ["install to-disk"],
+    "deploy/protection.py": ["upgrade", "switch"],
     "deploy/upgrade.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
     "build/uki.py": ["container ukify"],

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from bootc.errors import Error, doing
 from bootc.kernel import efivars
+from bootc.kernel.efivars import GLOBAL_GUID
 
-#: The vendor of the variables that the UEFI specification defines.
-GLOBAL_GUID = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 #: Non-volatile, and visible before and after the start of the system.
 _ATTRIBUTES = 7
 _ACTIVE = 1

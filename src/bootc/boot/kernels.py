@@ -102,6 +102,7 @@ def publish_uki(dirs: BootDirs, deployment: Digest, uki: UkiFile, objects: Objec
         WrongUki: it boots another deployment. Nothing was written.
         PeError: it is not a unified kernel image.
         DamagedKernel: the stored content is not the content that the image names.
+        NotOnDisk: the boot partition has another content than the one just written.
         OSError: reading or writing failed.
     """
     facts = _inspected(deployment, uki, objects)

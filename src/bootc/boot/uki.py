@@ -4,7 +4,7 @@ The command line inside a UKI names the image, and the signature covers it. It c
 one tree in several versions of the image format (:class:`bootc.formats.cmdline.ComposefsImages`).
 A UKI that names another image would boot another deployment, whatever the menu says. bootc
 refuses it before anything refers to it. :func:`inspect_uki` reads the names; the caller compares
-them with the images that it can make of the container (:mod:`bootc.deploy.named_images`).
+them with the images that it can make of the container (:mod:`bootc.deploy.sealing`).
 :mod:`bootc.boot.kernels` writes UKIs to the ESP.
 
 The add-ons of a UKI are in a directory beside it, and those of all UKIs in ``loader/addons``. The
@@ -59,6 +59,19 @@ class UkiFacts:
     options: str
     boot_digest: str
     images: ComposefsImages
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the image is sealed."""
+        return is_sealed(self.images)
+
+
+def is_sealed(images: ComposefsImages) -> bool:
+    """Tell whether a UKI that names these images is sealed: no digest has a ``?``.
+
+    This is the definition for all of bootc (``docs/reference/sealed-images.md``).
+    """
+    return not images.optional
 
 
 def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
@@ -141,7 +154,7 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
         OSError: reading failed.
     """
     relpath = path.lstrip("/")
-    with _open_installed(dirs, relpath) as file:
+    with open_installed(dirs, relpath) as file:
         images = _images(Uki.read(file))
     check_names(images, deployment)
     for home in (*addons_dirs(relpath), GLOBAL_ADDONS):
@@ -149,8 +162,18 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
     return images
 
 
-def check_names(images: ComposefsImages, deployment: Digest) -> None:
+def check_names(
+    images: ComposefsImages,
+    deployment: Digest,
+    *,
+    hint: str = "build the image again: it was changed after its kernel image was made",
+) -> None:
     """Ensure that a deployment is among the images that a UKI names.
+
+    Args:
+        images: The images that it names.
+        deployment: The deployment.
+        hint: The way out, if the caller knows more of the image.
 
     Raises:
         WrongUki: it is not.
@@ -159,7 +182,7 @@ def check_names(images: ComposefsImages, deployment: Digest) -> None:
         raise WrongUki(
             "The UKI has the wrong composefs= parameter "
             f"(is '{images.deployment}', should be '{deployment.hex}')",
-            hint="build the image again: it was changed after its kernel image was made",
+            hint=hint,
         )
 
 
@@ -171,11 +194,16 @@ def _check_installed_addons(dirs: BootDirs, home: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        with doing(f"UKI add-on {name!a}"), _open_installed(dirs, f"{home}/{name}") as file:
+        with doing(f"UKI add-on {name!a}"), open_installed(dirs, f"{home}/{name}") as file:
             _check_addon(file)
 
 
-def _open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+def open_installed(dirs: BootDirs, relpath: str) -> BinaryIO:
+    """Open a unified kernel image or an add-on, also one in a partition of ukiboot.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     if dirs.slots is not None:
         from bootc.boot.slots import program_path
 

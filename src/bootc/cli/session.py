@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from bootc.deploy.host.session import HostSession, HostView
     from bootc.events import Sink
 
+ALLOW_WEAKER = Option(
+    ("--allow-weaker",),
+    "Accept an image that protects less than the booted deployment: one that tolerates missing "
+    "fs-verity, or has no unified kernel image.",
+    default=False,
+)
 APPLY = Option(("--apply",), "Reboot into the new deployment at the end.", default=False)
 DRY_RUN = Option(("--dry-run",), "Print the steps, and change nothing.", default=False)
 DRY_RUN_THAT_PULLS = Option(

@@ -26,8 +26,8 @@ from bootc.boot.menu_compose import CannotCompose, NewItem, new_item, upgraded_o
 from bootc.boot.menu_read import Item
 from bootc.boot.scheme import BootDirs
 from bootc.boot.systemd_boot import installed_version
-from bootc.boot.uki import WrongUki, inspect_uki
-from bootc.boot.uki_parts import CannotTakeApart, take_apart
+from bootc.boot.uki import inspect_uki
+from bootc.boot.uki_parts import CannotTakeApart
 from bootc.deploy.bootable import (
     check_space,
     description_of,
@@ -42,20 +42,17 @@ from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import HostAccess
 from bootc.deploy.lost_entries import find_lost_kernel
-from bootc.deploy.named_images import make_named_images
 from bootc.deploy.plan.room import room_for_update
 from bootc.deploy.plan.stage import NewDeployment, kept_items
+from bootc.deploy.sealing import check_uki, require_verity, take_uki_apart
 from bootc.events import Sink
 from bootc.formats import bls, cmdline
-from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest
-from bootc.formats.origin import BootRecord, BootType, Origin, UkiRecord
+from bootc.formats.origin import BootRecord, BootType, Origin, UkiRecord, Waiver
 from bootc.formats.osrelease import OsRelease
-from bootc.formats.tree import Directory, External, Leaf
+from bootc.formats.tree import Directory
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
-from bootc.repository.adoption import find_without_verity
-from bootc.repository.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +104,7 @@ def pull_candidate(
             # Deployments pass on how the machine was installed.
             record=BootRecord() if running is None else running.record,
             uki=None if running is None else running.uki,
+            waived=_waived_by_installation(facts, running),
         ),
         resource=resource,
         os_release=os_release_of(repository, pulled.root),
@@ -131,20 +129,21 @@ def _uki_candidate(
     else:
         uki = uki.with_addons(record.addons, for_all=record.addons)
     found = inspect_uki(uki, repository.objects)
-    named = make_named_images(repository, pulled, uki, found.images)
+    checked = check_uki(repository, pulled, uki, found)
     candidate = dataclasses.replace(
-        candidate, image_id=named.image_id, resource=uki, os_release=found.os_release
+        candidate, image_id=checked.pulled.image_id, resource=uki, os_release=found.os_release
     )
     if record is None:
-        if not (found.images.optional or repository.secure):
-            _require_verity(repository, named, found.images)
-        candidate = dataclasses.replace(candidate, missing_verity_allowed=found.images.optional)
+        require_verity(repository, checked)
+        candidate = dataclasses.replace(candidate, missing_verity_allowed=not checked.sealed)
         return _with_origin(
-            candidate, boot_type=system.boot.scheme.uki_type, boot_digest=found.boot_digest
+            candidate,
+            boot_type=system.boot.scheme.uki_type,
+            boot_digest=found.boot_digest,
+            waived=() if checked.sealed else candidate.origin.waived,
         )
-    sealed = not found.images.optional
     try:
-        parts = take_apart(uki, repository.objects, record.takes_apart, sealed=sealed)
+        parts = take_uki_apart(repository, checked, record.takes_apart)
     except CannotTakeApart as exc:
         # The hint is for an installation. This machine was installed to boot no UKI whole.
         exc.hint = f"{exc.remedy}; or update to another image: bootc switch IMAGE"
@@ -166,25 +165,12 @@ def _with_origin(candidate: Candidate, **changes: Any) -> Candidate:
     return dataclasses.replace(candidate, origin=origin)
 
 
-def _require_verity(repository: Repository, pulled: Pulled, images: ComposefsImages) -> None:
-    """Refuse an image that would not boot, because some of its objects have no fs-verity.
-
-    Objects of a repository that does not require fs-verity have it if the file system can.
-
-    Raises:
-        WrongUki: an object has no fs-verity.
-    """
-    contents = (node.content for _, node in pulled.root.walk() if isinstance(node, Leaf))
-    digests = (content.digest for content in contents if isinstance(content, External))
-    named = map(Digest.from_hex, images.hexes)
-    lacking = find_without_verity(repository, (*named, *digests))
-    if lacking is not None:
-        raise WrongUki(
-            "the image's UKI demands fs-verity, and this system stores objects without, "
-            f"{lacking} for one",
-            hint="install again on a file system with fs-verity, "
-            "or build the image with composefs=? in the UKI's command line",
-        )
+def _waived_by_installation(facts: Facts, running: Origin | None) -> tuple[str, ...]:
+    """Return what a new deployment tolerates because the installation does."""
+    waiver = Waiver.MISSING_VERITY.value
+    if running is None or not facts.booted.missing_verity_allowed:
+        return ()
+    return (waiver,) if waiver in running.waived else ()
 
 
 def new_deployment(

@@ -42,6 +42,7 @@ from bootc.formats.verity import verity_digest
 from bootc.fs.dir import Dir
 from bootc.fs.parents import directories_made
 from bootc.oci.documents import write_documents
+from bootc.oci.mismatch import explain_mismatch
 from bootc.oci.names import FORMAT_VERSIONS, image_name
 from bootc.oci.stored import StoredImage
 from bootc.oci.trees import boot_tree
@@ -106,7 +107,7 @@ def prepare_boot(
     found = first_boot_files(whole, objects, os_release, entry_id=request.entry_id)
     booted = boot_tree(repository, whole)
     if found.uki is not None:
-        images = _named_images(repository, booted, found.uki, request)
+        images = _named_images(repository, whole, booted, found.uki, request)
     else:
         data = mkfs_erofs(booted, version=request.version)
         images = {request.version: data}
@@ -170,7 +171,7 @@ def _with_entry(found: BootFiles, image_id: Digest, request: BootRequest) -> Boo
 
 
 def _named_images(
-    repository: Repository, booted: Directory, uki: UkiFile, request: BootRequest
+    repository: Repository, whole: Directory, booted: Directory, uki: UkiFile, request: BootRequest
 ) -> dict[int, bytes]:
     """Return the images that a UKI names, by version; the one that boots first."""
     if request.arguments:
@@ -186,10 +187,12 @@ def _named_images(
     with doing(f"Reading {uki.path} of the image"):
         for argument in named.arguments:
             if argument.hex not in made:
+                expected = Digest.from_hex(argument.hex)
+                why = explain_mismatch(repository, whole, expected, uki_path=uki.path)
                 raise WrongUki(
                     "The UKI has the wrong composefs digest "
                     f"(is '{argument.hex}', should be one of [{', '.join(made)}])",
-                    hint="build the image again: it was changed after its kernel image was made",
+                    hint=why.text,
                 )
     return dict(made[hexadecimal] for hexadecimal in named.ids)
 

@@ -2,19 +2,25 @@
 
 Two properties of a deployment count (``docs/explanation/trust.md``). Its kernel arguments are
 in a unified kernel image, which a signature can cover, or in a menu entry, which no signature
-covers. And they require fs-verity, or tolerate that it is missing (``composefs=?``). Commands
-report the loss of a property and do not refuse it. All functions are pure.
+covers. And they require fs-verity, or tolerate that it is missing (``composefs=?``). If the booted
+deployment requires fs-verity, an update that loses a property is refused, unless the user asked
+for it by name. Otherwise commands report the loss. All functions are pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bootc.deploy.host.facts import Facts
+from bootc.errors import Error
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
+
+
+class ProtectsLess(Error):
+    """An image protects less than the booted deployment, which requires fs-verity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,30 @@ def losses(facts: Facts, then: Protection) -> list[str]:
     return list(_losses(booted_protection(facts), then))
 
 
+def check_losses(facts: Facts, lost: Sequence[str], *, allowed: bool) -> bool:
+    """Refuse to lose protection if the booted deployment requires fs-verity.
+
+    Args:
+        facts: The facts of the system.
+        lost: What the next deployment would lose, as phrases.
+        allowed: The user asked for less protection by name.
+
+    Returns:
+        Whether the loss needed the consent of the user.
+
+    Raises:
+        ProtectsLess: the user did not ask for it.
+    """
+    if not (lost and booted_protection(facts).strict):
+        return False
+    if not allowed:
+        raise ProtectsLess(
+            f"the new image protects less than the booted one: {'; '.join(lost)}",
+            hint="use a sealed image, or accept less protection by name: --allow-weaker",
+        )
+    return True
+
+
 def notice(loss: str) -> str:
     """Return the line that tells of a loss."""
     return f"notice: the new image protects less than the booted one: {loss}"
@@ -74,6 +104,7 @@ def missing_verity_allowed(facts: Facts, deployment: Digest) -> bool | None:
 
 
 def _losses(now: Protection, then: Protection) -> Iterator[str]:
+    """Yield a phrase for each property that ``now`` has and ``then`` does not have."""
     if now.strict and then.strict is False:
         yield (
             "it tolerates missing fs-verity (composefs=?), "

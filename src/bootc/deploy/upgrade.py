@@ -16,6 +16,8 @@ kernel before it touches the staged deployment.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bootc.deploy.check import is_image, no_changes, source_of
@@ -44,9 +46,10 @@ from bootc.deploy.plan.stage import (
 )
 from bootc.deploy.plan.steps import Plan, RecordOrigin
 from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
-from bootc.deploy.protection import Protection, losses, notice
+from bootc.deploy.protection import Protection, check_losses, losses, notice, staged_losses
 from bootc.events import Message, Sink
 from bootc.formats.imgref import ImageReference
+from bootc.formats.origin import Origin, Waiver
 from bootc.oci import sigpolicy
 from bootc.oci.source import open_source
 
@@ -60,12 +63,15 @@ class UpdateOptions:
         download_only: Stage it, and do not boot it until the user releases it.
         dry_run: Pull the image and show the steps, and do nothing else.
         etc_conflict: How to resolve conflicts between local changes in ``/etc`` and the image.
+        allow_weaker: Accept an image that protects less than a booted deployment which requires
+            fs-verity.
     """
 
     apply: bool = False
     download_only: bool = False
     dry_run: bool = False
     etc_conflict: ConflictPolicy = ConflictPolicy.FAIL
+    allow_weaker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ def upgrade(
 
     Raises:
         NoImageSource: no image is on record.
+        ProtectsLess: the image protects less than the booted deployment. Nothing has been touched.
         EtcConflict: local changes exclude the image's. Nothing has been touched.
         NoSpaceOnBoot: there is no room for its kernel. Nothing has been touched.
         Error, OSError: as pulling and writing raise.
@@ -161,7 +168,7 @@ def switch(
         update.say("Image specification is unchanged.")
         boots_next = facts.staged_id() is not None
         if boots_next and options.apply:
-            update.carry_out(plan_announce(facts, locked=False))
+            update.carry_out(_announcing(update, locked=False))
     else:
         boots_next = _update_to(target, update)
     if retain:
@@ -195,6 +202,7 @@ def release(system: HostAccess, options: UpdateOptions, sink: Sink) -> bool:
 
     Raises:
         NothingStaged: nothing was downloaded.
+        ProtectsLess: another program staged it, and it protects less than the booted deployment.
     """
     facts = survey(system, dry_run=options.dry_run)
     update = _Update(system, facts, options, sink, Event.UPGRADE_STAGED)
@@ -204,7 +212,7 @@ def release(system: HostAccess, options: UpdateOptions, sink: Sink) -> bool:
         update.say("Staged deployment is present and not in download only mode.")
         if not options.apply:
             update.say("Use `bootc update --apply` to apply the update.")
-    update.carry_out(plan_announce(facts, locked=False))
+    update.carry_out(_announcing(update, locked=False))
     return True
 
 
@@ -231,7 +239,11 @@ def _deploy(candidate: Candidate, update: _Update) -> bool:
     """Let a pulled image boot next; return whether another deployment than the booted one does."""
     unified = candidate.origin.boot_type.is_unified
     protection = Protection(unified, strict=not candidate.missing_verity_allowed)
-    for loss in losses(update.facts, protection):
+    lost = losses(update.facts, protection)
+    if check_losses(update.facts, lost, allowed=update.options.allow_weaker):
+        origin = candidate.origin.with_waiver(Waiver.WEAKER)
+        candidate = dataclasses.replace(candidate, origin=origin)
+    for loss in lost:
         update.say(notice(loss))
     plan, supplies = _planned(candidate, update)
     update.carry_out(plan, supplies)
@@ -281,7 +293,7 @@ def _plan_new(candidate: Candidate, update: _Update) -> tuple[Plan, Supplies]:
 
 def _release_or_hold(wanted: ImageSpec, update: _Update) -> None:
     """Let the staged deployment boot next, or hold it back, as the options say."""
-    plan = plan_announce(update.facts, locked=update.options.download_only)
+    plan = _announcing(update, locked=update.options.download_only)
     update.carry_out(_choosing(plan, update))
     if update.options.download_only:
         update.say(no_changes(wanted.reference, staged=True))
@@ -289,17 +301,42 @@ def _release_or_hold(wanted: ImageSpec, update: _Update) -> None:
         update.say("Update already staged. To apply update run `bootc update --apply`")
 
 
-def _choosing(plan: Plan, update: _Update) -> Plan:
-    """Let the staged deployment's conflicts be resolved as the options say, if they say it."""
-    facts, policy = update.facts, update.options.etc_conflict
+def _announcing(update: _Update, *, locked: bool) -> Plan:
+    """Plan that the staged deployment boots next, or hold it back.
+
+    Raises:
+        ProtectsLess: it protects less than the booted deployment, and the user did not accept that.
+            Another program staged it.
+    """
+    plan, facts = plan_announce(update.facts, locked=locked), update.facts
     staged = facts.staged_id()
     origin = None if staged is None else facts.origin(staged)
-    if staged is None or origin is None or policy is ConflictPolicy.FAIL:
+    if locked or (origin is not None and Waiver.WEAKER in origin.waived):
+        return plan
+    if check_losses(facts, staged_losses(facts), allowed=update.options.allow_weaker):
+        return _recording(plan, facts, lambda recorded: recorded.with_waiver(Waiver.WEAKER))
+    return plan
+
+
+def _choosing(plan: Plan, update: _Update) -> Plan:
+    """Let the staged deployment's conflicts be resolved as the options say, if they say it."""
+    policy = update.options.etc_conflict
+    if policy is ConflictPolicy.FAIL:
+        return plan
+    return _recording(plan, update.facts, lambda recorded: with_policy(recorded, policy))
+
+
+def _recording(plan: Plan, facts: Facts, change: Callable[[Origin], Origin]) -> Plan:
+    """Let a plan for the staged deployment record a changed origin, unless nothing changes."""
+    staged = facts.staged_id()
+    origin = None if staged is None else facts.origin(staged)
+    if staged is None or origin is None:
         return plan
     recorded = [step.origin for step in plan.steps if isinstance(step, RecordOrigin)]
-    chosen = with_policy(next(iter(recorded), origin), policy)
-    if chosen == origin:
+    base = next(iter(recorded), origin)
+    changed = change(base)
+    if changed == base:
         return plan
     others = tuple(step for step in plan.steps if not isinstance(step, RecordOrigin))
-    *before, commit = (RecordOrigin(staged, chosen), *others)
+    *before, commit = (RecordOrigin(staged, changed), *others)
     return Plan(before=tuple(before), commit=commit)

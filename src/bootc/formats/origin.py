@@ -16,6 +16,7 @@ boot_type = bls
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 from collections.abc import Iterator, Mapping
@@ -38,9 +39,10 @@ _MIRRORS = ("bootc", "esp_mirrors")
 _TAKES_APART = ("bootc", "takes_apart")
 _UKI_ARGUMENTS = ("bootc", "uki_arguments")
 _UKI_ADDONS = ("bootc", "uki_addons")
+_WAIVED = ("bootc", "waived")
 _KNOWN = (
     *(_IMAGE, _BOOT_TYPE, _BOOT_DIGEST, _MANIFEST_DIGEST, _BOOTLOADER, _FIRMWARE, _ESP),
-    *(_MIRRORS, _TAKES_APART, _UKI_ARGUMENTS, _UKI_ADDONS),
+    *(_MIRRORS, _TAKES_APART, _UKI_ARGUMENTS, _UKI_ADDONS, _WAIVED),
 )
 #: Between the file names of add-ons, which cannot have it.
 _ADDON_SEPARATOR = "/"
@@ -115,6 +117,19 @@ class TakesApart(enum.StrEnum):
     ALL = "all"
 
 
+class Waiver(enum.StrEnum):
+    """A demand of sealed images that the user gave up, by the name of the option.
+
+    ``MISSING_VERITY``: the installation tolerates missing fs-verity. ``SEALING``: it takes sealed
+    unified kernel images apart, which :class:`TakesApart` records. ``WEAKER``: an update protects
+    less than the deployment that was booted.
+    """
+
+    MISSING_VERITY = "allow-missing-verity"
+    SEALING = "disable-sealing"
+    WEAKER = "allow-weaker"
+
+
 @dataclass(frozen=True, slots=True)
 class UkiRecord:
     """How a machine takes unified kernel images apart, chosen by its installer.
@@ -137,7 +152,8 @@ class Origin:
 
     ``boot_digest`` is the SHA-256 in hex over kernel and initramfs. ``signature``
     is None if no signature is demanded. ``uki`` is None on machines that take nothing apart.
-    ``extra`` holds unknown keys, as (section, key, value).
+    ``waived`` names the options by which the user gave up a demand; newer versions may know more of
+    them than :class:`Waiver`. ``extra`` holds unknown keys, as (section, key, value).
     """
 
     image: ImageReference | None
@@ -147,7 +163,19 @@ class Origin:
     signature: Signature | None = None
     record: BootRecord = BootRecord()
     uki: UkiRecord | None = None
+    waived: tuple[str, ...] = ()
     extra: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def waivers(self) -> tuple[str, ...]:
+        """The options by which the user gave up a demand, wherever they are recorded."""
+        apart = self.uki is not None and self.uki.takes_apart is TakesApart.ALL
+        return (*self.waived, *((Waiver.SEALING.value,) if apart else ()))
+
+    def with_waiver(self, waiver: Waiver) -> Origin:
+        """Return the origin with the record that the user gave up a demand."""
+        waived = dict.fromkeys((*self.waived, waiver.value))
+        return dataclasses.replace(self, waived=tuple(waived))
 
 
 def parse_origin(data: bytes) -> Origin:
@@ -188,6 +216,7 @@ def parse_origin(data: bytes) -> Origin:
             tuple(values.get(_MIRRORS, "").split()),
         ),
         uki=_parse_uki(values),
+        waived=tuple(dict.fromkeys(values.get(_WAIVED, "").split())),
         extra=tuple((*name, value) for name, value in lines if name not in _KNOWN),
     )
 
@@ -213,6 +242,7 @@ def serialise_origin(origin: Origin) -> bytes:
         (_ESP, record.esp),
         (_MIRRORS, " ".join(record.mirrors) or None),
         *_uki_values(origin.uki),
+        (_WAIVED, " ".join(origin.waived) or None),
     )
     values += [(*name, value) for name, value in recorded if value is not None]
     sections: dict[str, list[str]] = {}

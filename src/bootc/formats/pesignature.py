@@ -35,6 +35,10 @@ _REVISION, _PKCS_SIGNED_DATA = 0x0200, 0x0002
 _PIECE_BYTES = 1 << 20
 
 
+class NoPlaceForSignature(PeError):
+    """The header of a program has no entry for a table of certificates."""
+
+
 class NotTheSameProgram(Error):
     """A signed program is not the unsigned one with a signature."""
 
@@ -50,12 +54,16 @@ class _Place:
 
 
 def is_signed(file: SeekableFile) -> bool:
-    """Tell whether a program has a signature. Nothing verifies the signature.
+    """Tell whether a program has a whole signature. Nothing verifies the signature.
 
     Raises:
         PeError: the file is no EFI program.
     """
-    return _place(file).table_bytes > 0
+    try:
+        place = _place(file)
+    except NoPlaceForSignature:
+        return False
+    return place.table_bytes > 0 and place.table_at + place.table_bytes <= file.seek(0, 2)
 
 
 def check_only_signed(unsigned: SeekableFile, signed: SeekableFile) -> None:
@@ -145,10 +153,10 @@ def _place(file: SeekableFile) -> _Place:
         raise PeError(f"not an EFI program: unknown optional header {magic:#06x}")
     entry = directories + _CERTIFICATES * _ENTRY_BYTES
     if entry + _ENTRY_BYTES > optional_bytes or optional + optional_bytes > len(raw):
-        raise PeError("the EFI program has no place for a signature")
+        raise NoPlaceForSignature("the EFI program has no place for a signature")
     (count,) = struct.unpack_from("<I", raw, optional + directories - 4)
     if count <= _CERTIFICATES:
-        raise PeError("the EFI program has no place for a signature")
+        raise NoPlaceForSignature("the EFI program has no place for a signature")
     table_at, table_bytes = struct.unpack_from("<II", raw, optional + entry)
     if table_bytes > _MAX_TABLE_BYTES:
         raise PeError(f"the signature of the EFI program has {table_bytes} bytes")

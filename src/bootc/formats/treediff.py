@@ -52,6 +52,15 @@ class Aspect(enum.Enum):
     LINKS = "hard-links"
 
 
+#: The titles that are not the value of the aspect.
+_TITLES = {
+    Aspect.ENTRY: "entry missing",
+    Aspect.STORAGE: "where content is kept",
+    Aspect.ALGORITHM: "digest algorithm",
+    Aspect.MTIME_NS: "mtime nanoseconds",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One aspect of one name. A side is None when it has no such entry or xattr."""
@@ -82,6 +91,14 @@ class DifferenceGroup:
     only_a: int
     only_b: int
     examples: tuple[Difference, ...]
+
+    @property
+    def title(self) -> str:
+        """The class in words."""
+        if self.aspect is Aspect.XATTR:
+            return f"xattr {printable(self.name)}"
+        name: str = self.aspect.value
+        return _TITLES.get(self.aspect, name.replace("-", " "))
 
 
 def compare(a: tree.Directory, b: tree.Directory) -> Iterator[Difference]:

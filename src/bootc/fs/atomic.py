@@ -85,15 +85,20 @@ def write_file(
 def write_stream(directory: Dir, name: str, chunks: Iterable[bytes]) -> None:
     """Write a large file in pieces, replacing what was there. It is on the disk afterwards.
 
-    This suits FAT, which has no journal: the file is complete when it has its final name. If the
-    chunks end in an exception, the file is removed. After a power cut the unfinished file has a
-    fixed temporary name, which the next call for the same name removes. Therefore repeated
-    failures do not fill the partition.
+    This suits FAT, which has neither journal nor checksums: the file is complete when it has its
+    final name, and was compared with what the disk has. If the chunks end in an exception, or the
+    disk has another content, the file is removed. After a power cut the unfinished file has a fixed
+    temporary name, which the next call for the same name removes. Therefore repeated failures do
+    not fill the partition.
 
     Args:
         directory: Where the file belongs.
         name: One component.
         chunks: The content in pieces.
+
+    Raises:
+        NotOnDisk: the disk has another content.
+        OSError: writing failed.
     """
     with staged_stream(directory, name, chunks) as commit:
         commit()
@@ -116,8 +121,12 @@ def staged_stream(
     Yields:
         A function that gives the file its name, which is on the disk afterwards.
     """
+    # Few programs write large files.
+    from bootc.fs.readback import Written
+
     path = f"{directory.path}/{name}"
     temporary = f"{FILE_PREFIX}{name}"
+    written = Written()
     with contextlib.suppress(FileNotFoundError):
         directory.unlink(temporary)
     fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -145,8 +154,11 @@ def staged_stream(
                         os.fsync(target.fileno())
                         os.fsync(directory.fileno())
                     write_all(target.fileno(), chunk)
+                written.update(chunk)
             with naming(path):
                 os.fsync(target.fileno())
+                with open(directory.open_file(temporary, os.O_RDONLY), "rb", buffering=0) as file:
+                    written.check(file.fileno(), path)
             yield commit
         finally:
             if not committed:

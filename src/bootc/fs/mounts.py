@@ -43,9 +43,10 @@ _log = logging.getLogger(__name__)
 
 _MOUNT_POINTS = "/run/bootc/mounts"
 
-#: mount id, parent, device, root, mount point, options, optional fields, -, type, source, …
+#: mount id, parent, device, root, mount point, options, optional fields, -, type, source, options
+#: of the file system
 _MOUNT = re.compile(
-    rb"(\d{1,10}) (\d{1,10}) (\d+:\d+) ([^ ]+) ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) "
+    rb"(\d{1,10}) (\d{1,10}) (\d+:\d+) ([^ ]+) ([^ ]+) [^ ]+(?: [^ ]+)*? - ([^ ]+) ([^ ]*) ([^ ]*)"
 )
 #: The kernel's escapes of a blank, a tab, a newline, a backslash and (newer kernels) ``#``.
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
@@ -66,6 +67,7 @@ class Mount:
     source: str
     parent_id: int = 0
     root: str = "/"  # the directory of the file system that is mounted
+    options: tuple[str, ...] = ()  # of the file system
 
 
 def private_mount_namespace() -> None:
@@ -217,7 +219,7 @@ def parse_mount(line: bytes) -> Mount:
 
     >>> parse_mount(rb"36 35 98:0 /mnt1 /mnt\0402 rw master:1 - ext3 /dev/root rw")
     Mount(mount_id=36, device='98:0', path='/mnt 2', fstype='ext3', source='/dev/root', \
-parent_id=35, root='/mnt1')
+parent_id=35, root='/mnt1', options=('rw',))
 
     Raises:
         MountTableError: the line is malformed.
@@ -227,7 +229,8 @@ parent_id=35, root='/mnt1')
         # Without this line a mounted disk would look unused.
         raise MountTableError(f"/proc/self/mountinfo has a line '{printable(line, 200)}'")
     device, root, path, fstype, source = map(_unescaped, match.group(3, 4, 5, 6, 7))
-    return Mount(int(match[1]), device, path, fstype, source, int(match[2]), root)
+    options = tuple(_unescaped(option) for option in match[8].split(b",") if option)
+    return Mount(int(match[1]), device, path, fstype, source, int(match[2]), root, options)
 
 
 def _unescaped(field: bytes) -> str:

@@ -6,21 +6,15 @@ The same functions work on regular files. All data is on the disk when a functio
 from __future__ import annotations
 
 import errno
-import hashlib
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from bootc.errors import Error
 from bootc.fs.dir import naming
+from bootc.fs.readback import Written
 
 #: No disk has larger sectors, and direct writes must be whole sectors.
 _BLOCK_BYTES = 4096
-_CHUNK_BYTES = 1 << 20
-
-
-class NotOnDisk(Error):
-    """A partition has another content than the one just written."""
 
 
 def size_of(path: str) -> int:
@@ -78,7 +72,7 @@ def write_content(path: str, chunks: Iterable[bytes]) -> None:
         NotOnDisk: the disk has another content.
         OSError: writing failed.
     """
-    written, size_bytes = hashlib.sha256(), 0
+    written = Written()
     with naming(path):
         # The kernel refuses this for a partition that is mounted.
         fd = os.open(path, os.O_WRONLY | os.O_EXCL | os.O_CLOEXEC)
@@ -86,34 +80,14 @@ def write_content(path: str, chunks: Iterable[bytes]) -> None:
             for chunk in chunks:
                 _write_chunk(fd, chunk)
                 written.update(chunk)
-                size_bytes += len(chunk)
             os.fsync(fd)
-            # The comparison must not read what the kernel has in memory.
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
-        found = hashlib.sha256()
-        for chunk in _read(path, size_bytes):
-            found.update(chunk)
-    if found.digest() != written.digest():
-        raise NotOnDisk(
-            f"{path} does not have the content that was written to it",
-            hint="the disk may be failing; see the messages of the kernel: dmesg",
-        )
-
-
-def _read(path: str, size_bytes: int) -> Iterator[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        at = 0
-        while at < size_bytes:
-            chunk = os.pread(fd, min(_CHUNK_BYTES, size_bytes - at), at)
-            if not chunk:
-                return
-            yield chunk
-            at += len(chunk)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            written.check(fd, path)
+        finally:
+            os.close(fd)
 
 
 def _open_direct(path: str) -> int:

@@ -13,6 +13,8 @@ import struct
 
 from bootc.kernel import files
 
+#: The vendor of the variables that the UEFI specification defines.
+GLOBAL_GUID = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 EFIVARS = "/sys/firmware/efi/efivars"
 _ATTRIBUTES_SIZE = 4
 

@@ -9,7 +9,6 @@ import pytest
 
 from bootc.boot import firmware_entries
 from bootc.boot.firmware_entries import (
-    GLOBAL_GUID,
     LoadOption,
     NoFreeNumber,
     ProgramPlace,
@@ -20,6 +19,7 @@ from bootc.boot.firmware_entries import (
     read_order,
 )
 from bootc.errors import one_line
+from bootc.kernel.efivars import GLOBAL_GUID
 
 ESP = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
 PLACE = ProgramPlace(2, 4096, 2097152, ESP, "EFI/systemd/systemd-bootx64.efi")

@@ -22,6 +22,7 @@ from bootc.boot.scheme import BootDirs
 from bootc.boot.space import NoSpaceOnBoot
 from bootc.fs import rawdevice
 from bootc.fs.dir import Dir
+from bootc.fs.readback import NotOnDisk
 from support import slots
 from support.bootdirs import UKIBOOT, deployment, item_of
 from support.failing import dies, failing
@@ -301,7 +302,7 @@ def test_a_disk_that_keeps_something_else(
 ) -> None:
     machine.publish(3)
     monkeypatch.setattr(rawdevice, "_write_chunk", lambda fd, chunk: os.write(fd, chunk[::-1]))
-    with pytest.raises(rawdevice.NotOnDisk, match="does not have the content"):
+    with pytest.raises(NotOnDisk, match="does not have the content"):
         machine.update()
     assert machine.starts() == machine.menu() == "1"
 

@@ -6,6 +6,7 @@ Real commands on directories; the machine around them is made up.
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import HostSession
 from bootc.deploy.plan.finalize import EtcConflict
 from bootc.deploy.plan.stage import NothingStaged
+from bootc.deploy.protection import ProtectsLess
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.errors import Error
 from bootc.formats.digest import Digest
@@ -82,10 +84,16 @@ def test_a_unified_image_that_tolerates_missing_verity(
     said = bench.upgrade(osimages.NEW, dry_run=True)
     assert not any(line.startswith(WEAKER) for line in said)
     demand_verity(bench.machine)
-    said = bench.upgrade(osimages.NEW, dry_run=True)
-    assert said[0] == WEAKER + VERITY
-    assert bench.upgrade(osimages.NEW)[0] == WEAKER + VERITY
+    before = bench.machine.contents(repository=False)
+    for dry_run in (True, False):
+        with pytest.raises(ProtectsLess) as caught:
+            bench.upgrade(osimages.NEW, dry_run=dry_run)
+        assert caught.value.message == f"the new image protects less than the booted one: {VERITY}"
+        assert str(caught.value.hint).endswith("by name: --allow-weaker")
+    assert bench.machine.contents(repository=False) == before
+    assert bench.upgrade(osimages.NEW, allow_weaker=True)[0] == WEAKER + VERITY
     assert weaker(bench.machine) == [f"it protects less than the booted deployment: {VERITY}"]
+    assert waived(bench, osimages.NEW) == ("allow-weaker",)
     assert bench.check() == [
         f"No changes in staged image: ostree-unverified-image:{bench.channel.reference}",
         WEAKER + VERITY,
@@ -94,11 +102,48 @@ def test_a_unified_image_that_tolerates_missing_verity(
 
 def test_a_bare_kernel_after_a_unified_image(top: Path, made: dict[BootType, Images]) -> None:
     bench = Bench(SYSTEMD_UKI, top, made[BootType.UKI], osimages.OLD)
-    demand_verity(bench.machine)
     other = Channel(top / "other", made[BootType.BLS], osimages.NEW)
-    said = bench.machine.command(switch(other.reference))
+    # The booted deployment tolerates missing fs-verity: there is nothing to insist on.
+    assert bench.machine.command(switch(other.reference, dry_run=True))[0] == WEAKER + ARGUMENTS
+    demand_verity(bench.machine)
+    with pytest.raises(ProtectsLess, match=re.escape(ARGUMENTS)):
+        bench.machine.command(switch(other.reference))
+    assert bench.machine.announced() is None
+    said = bench.machine.command(switch(other.reference, allow_weaker=True))
     assert said[0] == WEAKER + ARGUMENTS
     assert weaker(bench.machine) == [f"it protects less than the booted deployment: {ARGUMENTS}"]
+
+
+@pytest.mark.parametrize("accepted_before", [True, False])
+def test_a_weaker_deployment_is_released_once_it_was_accepted(
+    accepted_before: bool, top: Path, made: dict[BootType, Images]
+) -> None:
+    bench = Bench(SYSTEMD_UKI, top, made[BootType.UKI], osimages.OLD)
+    if accepted_before:
+        demand_verity(bench.machine)
+    # Otherwise as if a program had staged it that does not compare.
+    bench.upgrade(osimages.NEW, download_only=True, allow_weaker=accepted_before)
+    demand_verity(bench.machine)
+    if not accepted_before:
+        for command in (release(), upgrade(), upgrade(apply=True)):
+            with pytest.raises(ProtectsLess, match=re.escape(VERITY)):
+                bench.machine.command(command)
+        assert bench.machine.announced() == (bench.id(osimages.NEW), True)
+        bench.machine.command(upgrade(download_only=True))
+    bench.machine.command(release(allow_weaker=not accepted_before))
+    assert bench.machine.announced() == (bench.id(osimages.NEW), False)
+    assert waived(bench, osimages.NEW) == ("allow-weaker",)
+
+
+def release(**options: Any) -> Command:
+    return lambda system, journal: updates.release(system, UpdateOptions(**options), journal)
+
+
+def waived(bench: Bench, image: OsImage) -> tuple[str, ...]:
+    """Return what the user gave up for a deployment, by its origin."""
+    origin = bench.machine.facts().origin(Digest.from_hex(bench.id(image)))
+    assert origin is not None
+    return origin.waived
 
 
 def test_as_much_protection_as_before_is_not_worth_a_word(bench: Bench) -> None:

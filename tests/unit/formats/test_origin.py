@@ -16,6 +16,7 @@ from bootc.formats.origin import (
     Signature,
     TakesApart,
     UkiRecord,
+    Waiver,
     parse_origin,
     serialise_origin,
 )
@@ -75,6 +76,19 @@ def test_the_esps_of_the_installation() -> None:
 def test_an_image_without_arguments_was_taken_apart_too() -> None:
     origin = replace(ORIGIN, uki=UkiRecord(TakesApart.ALL, arguments=""))
     assert parse_origin(serialise_origin(origin)) == origin
+
+
+def test_what_the_user_gave_up_is_recorded() -> None:
+    text = TEXT + b"\n[bootc]\nwaived = allow-missing-verity of-the-future\n"
+    origin = replace(ORIGIN, waived=("allow-missing-verity", "of-the-future"))
+    assert parse_origin(text) == origin
+    assert serialise_origin(origin) == text
+    more = origin.with_waiver(Waiver.WEAKER).with_waiver(Waiver.MISSING_VERITY)
+    assert more.waived == (*origin.waived, "allow-weaker")
+    assert parse_origin(serialise_origin(more)) == more
+    apart = replace(more, uki=UkiRecord(TakesApart.ALL))
+    assert apart.waivers == (*more.waived, "disable-sealing")
+    assert replace(more, uki=UkiRecord(TakesApart.UNSEALED)).waivers == more.waived
 
 
 def test_the_record_of_the_installation() -> None:

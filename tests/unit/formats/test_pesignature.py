@@ -9,7 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from bootc.formats.pe import PeError
-from bootc.formats.pesignature import NotTheSameProgram, check_only_signed, is_signed
+from bootc.formats.pesignature import (
+    NoPlaceForSignature,
+    NotTheSameProgram,
+    check_only_signed,
+    is_signed,
+)
 from support import pe
 
 PROGRAM = pe.signable((b".linux", b"kernel" * 100_000))
@@ -70,17 +75,34 @@ def test_a_program_that_was_signed_before() -> None:
         check(signed, pe.signed(signed))
 
 
+#: Signed programs, but nobody finds the signature: the header has no place for it.
+WITHOUT_PLACE = [
+    changed(pe.signed(PROGRAM), OPTIONAL + 108, struct.pack("<I", 4)),
+    changed(pe.signed(PROGRAM), pe.PE_OFFSET + 20, struct.pack("<H", 112 + 4 * 8)),
+]
+
+
+@pytest.mark.parametrize("data", WITHOUT_PLACE)
+def test_a_program_without_a_place_for_a_signature_has_none(data: bytes) -> None:
+    assert not is_signed(io.BytesIO(data))
+    with pytest.raises(NoPlaceForSignature, match="has no place for a signature"):
+        check(PROGRAM, data)
+
+
+def test_a_signature_that_is_cut_off_is_none() -> None:
+    assert not is_signed(io.BytesIO(pe.signed(PROGRAM)[:-1]))
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
         b"MZ",
+        b"add-on" * 20,
         b"MZ" + bytes(100),
         PROGRAM[: OPTIONAL + 50],
         changed(PROGRAM, 0x3C, b"\xff" * 4),
         changed(PROGRAM, OPTIONAL, b"\0\0"),
-        changed(PROGRAM, OPTIONAL + 108, struct.pack("<I", 4)),
-        changed(PROGRAM, pe.PE_OFFSET + 20, struct.pack("<H", 0x60)),
         changed(PROGRAM, ENTRY + 4, b"\xff" * 4),
     ],
 )

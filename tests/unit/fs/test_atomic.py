@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bootc.fs import atomic
 from bootc.fs.atomic import Tmpfile, exchange, replace_symlink, write_file, write_stream
 from bootc.fs.dir import Dir
+from bootc.fs.readback import NotOnDisk
 
 CREATORS = [Tmpfile.create, Tmpfile.create_named]
 
@@ -106,6 +108,15 @@ def test_chunks_that_end_in_an_exception_leave_nothing(directory: Dir) -> None:
     with pytest.raises(OSError, match="damaged"):
         write_stream(directory, "file", chunks())
     assert directory.names() == []
+
+
+def test_a_disk_that_keeps_something_else(directory: Dir, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stream(directory, "file", [b"old"])
+    monkeypatch.setattr(atomic, "write_all", lambda fd, data: os.write(fd, data[::-1]))
+    with pytest.raises(NotOnDisk, match=r"/file does not have the content that was written to it$"):
+        write_stream(directory, "file", [b"one", b"two"])
+    assert directory.names() == ["file"]
+    assert directory.read_bytes("file", 100) == b"old"
 
 
 def test_replace_symlink(directory: Dir) -> None:

@@ -23,21 +23,32 @@ from bootc.kernel import proc
     [
         (
             b"21 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda1 rw",
-            Mount(21, "254:0", "/", "ext4", "/dev/vda1", 1, "/"),
+            Mount(21, "254:0", "/", "ext4", "/dev/vda1", 1, "/", ("rw",)),
         ),
         (
             rb"22 1 0:30 /a /mnt/x\040y\134040 rw - btrfs /dev/mapper/a\011b rw,subvol=/a",
-            Mount(22, "0:30", "/mnt/x y\\040", "btrfs", "/dev/mapper/a\tb", 1, "/a"),
+            Mount(
+                22,
+                "0:30",
+                "/mnt/x y\\040",
+                "btrfs",
+                "/dev/mapper/a\tb",
+                1,
+                "/a",
+                ("rw", "subvol=/a"),
+            ),
         ),
         (
             b"23 1 0:31 / /a\r\x0b\x0c\x1c\x1d\x1e\xc2\x85\xe2\x80\xa8b rw - tmpfs t\r rw",
-            Mount(23, "0:31", "/a\r\x0b\x0c\x1c\x1d\x1e\x85\u2028b", "tmpfs", "t\r", 1),
+            Mount(
+                23, "0:31", "/a\r\x0b\x0c\x1c\x1d\x1e\x85\u2028b", "tmpfs", "t\r", 1, "/", ("rw",)
+            ),
         ),
         (
             rb"24 1 0:32 / /\377\012\043 rw - tmpfs  rw",
-            Mount(24, "0:32", "/\udcff\n#", "tmpfs", "", 1),
+            Mount(24, "0:32", "/\udcff\n#", "tmpfs", "", 1, "/", ("rw",)),
         ),
-        (b"25 1 0:33 / /a-b rw - a - b rw", Mount(25, "0:33", "/a-b", "a", "-", 1)),
+        (b"25 1 0:33 / /a-b rw - a - b rw", Mount(25, "0:33", "/a-b", "a", "-", 1, "/", ("b",))),
     ],
 )
 def test_parse_mount(line: bytes, expected: Mount) -> None:

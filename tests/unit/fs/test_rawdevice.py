@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bootc.fs import rawdevice
-from bootc.fs.rawdevice import NotOnDisk
+from bootc.fs.readback import NotOnDisk
 
 
 def test_the_start_is_replaced_and_the_rest_kept(tmp_path: Path) -> None:

@@ -19,12 +19,6 @@ from bootc.oci.explain import Comparison, Side
 from bootc.printable import printable
 
 _WIDTH = 80
-_TITLES = {
-    Aspect.ENTRY: "entry missing",
-    Aspect.STORAGE: "where content is kept",
-    Aspect.ALGORITHM: "digest algorithm",
-    Aspect.MTIME_NS: "mtime nanoseconds",
-}
 
 
 def comparison_text(report: Comparison) -> str:
@@ -41,11 +35,11 @@ def _lines(report: Comparison) -> Iterator[str]:
         return
     yield "The digests differ."
     yield ""
-    width = max((len(_title(finding)) for finding in report.findings), default=0)
+    width = max((len(finding.title) for finding in report.findings), default=0)
     if report.a.format_version != report.b.format_version:
         yield f"format version: {_version(report.a)} in A, {_version(report.b)} in B"
     for finding in report.findings:
-        yield f"{_title(finding):{width}}  {finding.entries:>7}{_remarks(finding)}"
+        yield f"{finding.title:{width}}  {finding.entries:>7}{_remarks(finding)}"
         yield from (f"    {_example(example)}" for example in finding.examples)
     yield from _conclusion(report)
 
@@ -81,13 +75,6 @@ def _sides(applied: Applied) -> str:
     if applied.changes_a == applied.changes_b:
         return ""
     return f" (which changes {'A' if applied.changes_a else 'B'})"
-
-
-def _title(finding: DifferenceGroup) -> str:
-    if finding.aspect is Aspect.XATTR:
-        return f"xattr {printable(finding.name)}"
-    name: str = finding.aspect.value
-    return _TITLES.get(finding.aspect, name.replace("-", " "))
 
 
 def _remarks(finding: DifferenceGroup) -> str:

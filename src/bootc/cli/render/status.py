@@ -16,8 +16,23 @@ from bootc.printable import printable
 
 if TYPE_CHECKING:
     from bootc.boot.findings import Finding
-    from bootc.deploy.host.model import BootEntry, Host, ImageSpec, ImageStatus, UsrOverlay
+    from bootc.deploy.host.model import (
+        BootEntry,
+        Host,
+        ImageSpec,
+        ImageStatus,
+        TrustChain,
+        UsrOverlay,
+    )
 
+#: The labels of the links of the chain of trust.
+_LINKS = {
+    "firmware": "Firmware",
+    "loader": "Loader",
+    "uki": "UKI",
+    "image": "Image digest",
+    "files": "Files",
+}
 #: The kind of findings about other systems.
 _OTHERS = "foreign"
 
@@ -43,8 +58,12 @@ def status_text(host: Host, *, verbose: bool) -> str:
         rows = list(_rows(entry))
         if entry is status.booted and status.usr_overlay is not None:
             rows.append(("/usr overlay", _overlay(status.usr_overlay)))
+        chain = status.protection if entry is status.booted else None
+        if chain is not None and chain.weakest and _is_sealed(entry) and not verbose:
+            rows += list(_protection_rows(chain))[:1]
         if verbose:
             rows += _verbose_rows(entry, staged=entry is status.staged)
+            rows += [] if chain is None else _protection_rows(chain)
         sections.append(_section(heading, entry.image, rows))
     if not sections:
         return "System is not deployed via bootc.\n"
@@ -77,6 +96,7 @@ def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
         yield "Commit", verity
         if entry.pinned:
             yield "Pinned", "yes"
+        yield from _sealing_rows(entry)
         return
     yield "Digest", f"{image.digest} ({image.architecture})"
     yield "Verity", verity
@@ -86,10 +106,16 @@ def _rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
         yield "Timestamp", str(image.timestamp)
     if entry.pinned:
         yield "Pinned", "yes"
-    if entry.in_parts:
-        yield "Sealing", "not sealed: its unified kernel image boots in parts"
+    yield from _sealing_rows(entry)
     if entry.cached_update is not None:
         yield from _update_rows(entry.cached_update)
+
+
+def _sealing_rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
+    if entry.in_parts:
+        yield "Sealing", "not sealed: its unified kernel image boots in parts"
+    if entry.waived:
+        yield "Accepted", ", ".join(f"--{name}" for name in entry.waived)
 
 
 def _update_rows(update: ImageStatus) -> Iterator[tuple[str, str]]:
@@ -113,6 +139,25 @@ def _verbose_rows(entry: BootEntry, *, staged: bool) -> Iterator[tuple[str, str]
     yield "FsVerity", "Not Enforced" if allowed else "Enforced"
     if staged:
         yield "Download-only", _yes_no(entry.download_only)
+
+
+def _is_sealed(entry: BootEntry) -> bool:
+    unified = entry.composefs.boot_type.is_unified
+    return unified and not entry.composefs.missing_verity_allowed
+
+
+def _protection_rows(chain: TrustChain) -> Iterator[tuple[str, str]]:
+    weakest = chain.weakest
+    if weakest is None:
+        yield "Protection", "every link from the firmware to the files is verified"
+    else:
+        label = "UKI" if weakest.name == "uki" else _LINKS[weakest.name].lower()
+        what = "not known, because of the"
+        if chain.protected is False:
+            what = "not protected; the weakest link is the"
+        yield "Protection", f"{what} {label}: {weakest.text}"
+    for link in chain.links:
+        yield _LINKS[link.name], f"{link.state.value}: {link.text}"
 
 
 def _overlay(overlay: UsrOverlay) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
 from bootc.cli.session import (
+    ALLOW_WEAKER,
     APPLY,
     DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
         apply=args.apply,
         dry_run=args.dry_run,
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
+        allow_weaker=args.allow_weaker,
     )
     with reporting(args, context) as sink:
         if args.experimental_unified_storage:
@@ -111,6 +113,7 @@ _COMMAND = Command(
         Option(("--retain",), "Pin the booted deployment.", default=False),
         DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
+        ALLOW_WEAKER,
         NO_WAIT,
         PROGRESS_FD,
         Option(

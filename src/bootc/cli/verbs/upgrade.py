@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.session import (
+    ALLOW_WEAKER,
     APPLY,
     DRY_RUN_THAT_PULLS,
     ETC_CONFLICT,
@@ -67,6 +68,7 @@ def _act(args: argparse.Namespace, system: HostAccess, sink: Sink) -> bool:
         download_only=args.download_only,
         dry_run=args.dry_run,
         etc_conflict=ConflictPolicy(args.etc_conflict or ConflictPolicy.FAIL.value),
+        allow_weaker=args.allow_weaker,
     )
     if args.from_downloaded:
         return upgrade.release(system, options, sink)
@@ -78,12 +80,12 @@ def _check_usage(args: argparse.Namespace) -> None:
         args,
         "--check",
         *("--apply", "--download-only", "--from-downloaded", "--cancel"),
-        *("--dry-run", "--etc-conflict"),
+        *("--dry-run", "--etc-conflict", "--allow-weaker"),
     )
     refuse_together(args, "--download-only", "--apply", "--from-downloaded", "--cancel")
     # What is downloaded has been told already which image it is, and how it merges.
     refuse_together(args, "--from-downloaded", "--cancel", "--tag", "--etc-conflict")
-    refuse_together(args, "--cancel", "--apply", "--tag", "--etc-conflict")
+    refuse_together(args, "--cancel", "--apply", "--tag", "--etc-conflict", "--allow-weaker")
 
 
 _COMMAND = Command(
@@ -108,6 +110,7 @@ _COMMAND = Command(
         Option(("--cancel",), "Drop the staged deployment.", default=False),
         DRY_RUN_THAT_PULLS,
         ETC_CONFLICT,
+        ALLOW_WEAKER,
         NO_WAIT,
         PROGRESS_FD,
     ),

@@ -12,11 +12,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import LoaderTraces, read_traces
+from bootc.boot.secure_boot import SecureBoot, read_secure_boot
 from bootc.deploy.host import notes
 from bootc.deploy.host.model import ImageStatus, UsrOverlay
 from bootc.errors import Error, doing, one_line
@@ -32,11 +34,16 @@ _log = logging.getLogger(__name__)
 #: The directory in which a staged deployment is announced, and the name of the announcement.
 STAGED_DIRECTORY = "run/composefs"
 STAGED_MARKER_NAME = "staged-deployment"
+_IMAGE_SOURCE = "composefs:"
+#: The option of such a mount that has the kernel refuse files without fs-verity.
+_VERIFIES = "verity=require"
 #: The source of a root that is mounted from an image; the second form has a writable layer.
 _ROOT_SOURCE = re.compile(r"(?:composefs:|transient:composefs=)([0-9a-f]+)\Z")
 _CONTAINER_MARKS = ("run/.containerenv", ".dockerenv")
 _SELINUX = "sys/fs/selinux/enforce"
 _MAX_MARKER_BYTES = 1 << 16
+
+_T = TypeVar("_T")
 
 
 class MarkerError(Error):
@@ -76,6 +83,9 @@ class BootedState:
     selinux: bool = False
     findings: tuple[Finding, ...] = ()
     also: tuple[Digest, ...] = ()
+    secure_boot: SecureBoot = field(default_factory=SecureBoot)
+    #: The kernel reads no file of the root without comparing it; None if that is not known.
+    files_verified: bool | None = None
 
 
 def read_booted_state(*, root: str = "/") -> BootedState | None:
@@ -105,13 +115,15 @@ def read_booted_state(*, root: str = "/") -> BootedState | None:
             image_id=image_id,
             # Also after a soft reboot, when another image runs than the arguments name.
             missing_verity_allowed=named is not None and named.optional,
-            loader=_loader(findings),
+            loader=_read_firmware(read_traces, LoaderTraces(), "LoaderInfo", findings),
             staged=_staged(os.path.join(root, STAGED_DIRECTORY)),
             usr_overlay=_usr_overlay(mounts, os.path.join(root, "usr")),
             cmdline=cmdline.strip(),
             selinux=os.path.exists(os.path.join(root, _SELINUX)),
             findings=tuple(findings),
             also=tuple(also),
+            secure_boot=_read_firmware(read_secure_boot, SecureBoot(), "SecureBoot", findings),
+            files_verified=files_verified(mounts, root),
         )
 
 
@@ -136,6 +148,17 @@ def deployment_ids(
     ids = map(Digest.from_hex, named.ids)
     sysroot = os.path.join(root, "sysroot")
     return tuple(sorted(ids, key=lambda image_id: not statedir.has_state(sysroot, image_id)))
+
+
+def files_verified(mounts: Sequence[Mount], root: str = "/") -> bool | None:
+    """Tell whether the kernel compares every file of the root with the digest in its image.
+
+    The result is None if the topmost mount has a writable layer: its lower layers are in no table.
+    """
+    tops = [entry for entry in mounts if entry.path == root]
+    if not tops or not tops[-1].source.startswith(_IMAGE_SOURCE):
+        return None
+    return _VERIFIES in tops[-1].options
 
 
 def booted_image(mounts: Sequence[Mount], root: str = "/") -> Digest | None:
@@ -218,12 +241,14 @@ def _named_images(cmdline: str) -> ComposefsImages | None:
         return None
 
 
-def _loader(findings: list[Finding]) -> LoaderTraces:
+def _read_firmware(
+    read: Callable[[], _T], unknown: _T, variable: str, findings: list[Finding]
+) -> _T:
     try:
-        return read_traces()
+        return read()
     except OSError as exc:
-        findings.append(Finding(FindingKind.UNREADABLE, "LoaderInfo", one_line(exc)))
-        return LoaderTraces()
+        findings.append(Finding(FindingKind.UNREADABLE, variable, one_line(exc)))
+        return unknown
 
 
 def _staged(path: str) -> Staged | None:

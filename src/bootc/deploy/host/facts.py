@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from bootc.boot.findings import Finding
 from bootc.boot.menu_read import Item, Menu
 from bootc.boot.scheme import Scheme
+from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.model import ImageStatus, Timestamp
 from bootc.deploy.host.notes import CleanupFailure, FinalizeFailure
@@ -58,6 +59,8 @@ class Facts:
         images: The facts of images, by manifest, if their documents can be read.
         ukis: For each deployment with a readable unified kernel image in a menu: the images that
             this names, and whether it tolerates missing fs-verity.
+        programs: The EFI programs that start the booted deployment, if they can be read.
+        filesystem: The type of the file system of the physical root; empty if unknown.
         cached_update: The image that the last check for updates since the boot found.
         leftovers: Names of state directories that are being removed.
         illegible_states: Deployments whose state directory is a file or cannot be read.
@@ -74,6 +77,8 @@ class Facts:
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
     ukis: Mapping[Digest, ComposefsImages] = field(default_factory=dict)
+    programs: BootPrograms | None = None
+    filesystem: str = ""
     cached_update: ImageStatus | None = None
     leftovers: tuple[str, ...] = ()
     illegible_states: frozenset[Digest] = frozenset()

@@ -18,6 +18,7 @@ from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import read_menu
 from bootc.boot.menu_read import Item, Menu, program_of
 from bootc.boot.scheme import BootDirs
+from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.boot_state import (
     STAGED_MARKER_NAME,
@@ -38,6 +39,7 @@ from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.origin import Origin, OriginError
 from bootc.fs.dir import Dir
+from bootc.fs.mounts import filesystem_of
 from bootc.oci.documents import read_documents
 from bootc.oci.names import manifest_id
 from bootc.repository import layout
@@ -102,6 +104,10 @@ def gather(system: Opened) -> Facts:
         states=states,
         images=_read_images(system.repository, states, findings),
         ukis=ukis,
+        programs=_read_programs(
+            system.boot, booted.image_id, (*active.items, *staged.items), findings
+        ),
+        filesystem=_filesystem(system.physical),
         cached_update=_read_cached_update(system.run, findings),
         leftovers=leftovers,
         illegible_states=frozenset(found.keys() - states.keys()),
@@ -164,6 +170,30 @@ def _read_ukis(
         except OSError as exc:
             findings.append(unreadable(subject, exc))
     return found
+
+
+def _read_programs(
+    boot: BootDirs | None, booted: Digest, items: Iterable[Item], findings: list[Finding]
+) -> BootPrograms | None:
+    if boot is None:
+        return None
+    # Imported here: the most of status does not need it.
+    from bootc.boot.boot_programs import read_programs
+
+    own = (item for item in items if item.deployment == booted)
+    path = next(filter(None, (program_of(item.entry) for item in own)), None)
+    try:
+        return read_programs(boot, path)
+    except OSError as exc:
+        findings.append(unreadable(boot.binaries.path, exc))
+        return None
+
+
+def _filesystem(physical: Dir) -> str:
+    try:
+        return filesystem_of(physical)
+    except (Error, OSError):
+        return ""
 
 
 def _by_state(menu: Menu, states: Container[Digest]) -> Menu:

@@ -2,8 +2,8 @@
 
 The vocabulary and the JSON of ``bootc status``. The keys, their spelling and which of them may
 be missing are an interface that other programs read. A key without a value is ``null``, except
-``signature`` and ``otherDeployments``, which are left out. ``findings`` is bootc's own key. It
-is missing as long as there are no findings.
+``signature`` and ``otherDeployments``, which are left out. ``findings``, ``protection`` and
+``composefs.waived`` are bootc's own keys. They are missing if there is nothing to say.
 
 ``to_json`` stays beside the values and not in :mod:`bootc.cli.render`: this JSON is a format,
 which the cached update on disk has, too. Nothing here reads anything.
@@ -12,6 +12,7 @@ which the cached update on disk has, too. Nothing here reads anything.
 from __future__ import annotations
 
 import datetime
+import enum
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -149,6 +150,7 @@ class BootEntry:
         soft_reboot_capable: Its kernel and command line are already running.
         download_only: It is staged, and does not boot before the user releases it.
         in_parts: It boots a unified kernel image in parts, so no signature covers its arguments.
+        waived: The options by which the user gave up a demand of sealed images.
     """
 
     composefs: ComposefsStatus
@@ -158,9 +160,11 @@ class BootEntry:
     soft_reboot_capable: bool = False
     download_only: bool = False
     in_parts: bool = False
+    waived: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         """Return the schema's ``BootEntry``; what only ostree has is empty."""
+        waived: Json = {"waived": [printable(name) for name in self.waived]}
         return {
             "image": None if self.image is None else self.image.to_json(),
             "cachedUpdate": None if self.cached_update is None else self.cached_update.to_json(),
@@ -170,7 +174,78 @@ class BootEntry:
             "downloadOnly": self.download_only,
             "store": None,
             "ostree": None,
-            "composefs": self.composefs.to_json(),
+            "composefs": self.composefs.to_json() | (waived if self.waived else {}),
+        }
+
+
+class LinkState(enum.StrEnum):
+    """How strong a link of the chain of trust is."""
+
+    OK = "ok"
+    WEAK = "weak"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLink:
+    """A link of the chain of trust.
+
+    Attributes:
+        name: ``firmware``, ``loader``, ``uki``, ``image`` or ``files``.
+        state: How strong it is.
+        text: Why, in one line.
+        details: The facts that decide.
+    """
+
+    name: str
+    state: LinkState
+    text: str
+    details: Json
+
+    def to_json(self) -> Json:
+        """Return the link as JSON."""
+        return {
+            "link": self.name,
+            "state": self.state.value,
+            "text": printable(self.text),
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChain:
+    """What verifies the booted system, from the firmware to the files.
+
+    Attributes:
+        links: All links in their order. Each one trusts those before it.
+    """
+
+    links: tuple[TrustLink, ...]
+
+    @property
+    def weakest(self) -> TrustLink | None:
+        """The first link that is weak, or else not known; None if the system is protected."""
+        for state in (LinkState.WEAK, LinkState.UNKNOWN):
+            for link in self.links:
+                if link.state is state:
+                    return link
+        return None
+
+    @property
+    def protected(self) -> bool | None:
+        """Whether every link is verified; None if a link is not known and no link is weak."""
+        weakest = self.weakest
+        if weakest is None:
+            return True
+        return None if weakest.state is LinkState.UNKNOWN else False
+
+    def to_json(self) -> Json:
+        """Return the chain as JSON."""
+        weakest = self.weakest
+        return {
+            "protected": self.protected,
+            "weakest": None if weakest is None else weakest.name,
+            "links": [link.to_json() for link in self.links],
         }
 
 
@@ -213,6 +288,7 @@ class HostStatus:
         usr_overlay: The overlay that is mounted over ``/usr``.
         read_only: The disk refuses writes.
         is_bootc: The machine was booted through composefs.
+        protection: What verifies the booted deployment.
         findings: Problems of the host.
     """
 
@@ -224,6 +300,7 @@ class HostStatus:
     usr_overlay: UsrOverlay | None = None
     read_only: bool = False
     is_bootc: bool = False
+    protection: TrustChain | None = None
     findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> Json:
@@ -241,6 +318,8 @@ class HostStatus:
             "usrOverlay": None if self.usr_overlay is None else self.usr_overlay.to_json(),
             "readOnly": self.read_only,
         }
+        if self.protection is not None:
+            value["protection"] = self.protection.to_json()
         if self.findings:
             value["findings"] = [_finding_to_json(finding) for finding in self.findings]
         return value

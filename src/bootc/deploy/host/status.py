@@ -36,6 +36,7 @@ from bootc.deploy.host.model import (
     ImageStatus,
 )
 from bootc.deploy.host.notes import FinalizeFailure
+from bootc.deploy.host.trust_chain import compose_chain
 from bootc.deploy.host.view import open_partial_view
 from bootc.deploy.protection import missing_verity_allowed, staged_losses
 from bootc.formats import bls, cmdline
@@ -97,6 +98,7 @@ def compose_host(facts: Facts) -> Host:
             usr_overlay=facts.booted.usr_overlay,
             read_only=facts.read_only,
             is_bootc=True,
+            protection=compose_chain(facts),
             findings=(
                 *facts.findings,
                 *facts.mirrors,
@@ -144,6 +146,7 @@ def _describe(facts: Facts, deployment: Digest) -> BootEntry:
         pinned=facts.is_pinned(deployment),
         soft_reboot_capable=_is_soft_reboot_capable(facts, deployment, item),
         in_parts=origin is not None and origin.uki is not None and origin.uki.arguments is not None,
+        waived=() if origin is None else origin.waivers,
     )
 
 

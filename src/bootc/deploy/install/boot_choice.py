@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource
 from bootc.boot.kernel_release import check_image_kernel
 from bootc.boot.scheme import ADDON_SUFFIX
-from bootc.boot.uki import UkiFacts, inspect_uki
-from bootc.boot.uki_parts import take_apart
+from bootc.boot.uki import inspect_uki
 from bootc.deploy.bootable import kargs_d_of, os_release_of
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.loader_installer import Booting
 from bootc.deploy.install.request import InstallRequest
 from bootc.deploy.install.selinux import SELINUX_OFF, SelinuxState, selinux_state
-from bootc.deploy.named_images import make_named_images
+from bootc.deploy.sealing import CheckedUki, check_uki, require_verity, take_uki_apart
 from bootc.errors import Error
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
@@ -61,17 +60,17 @@ def decide_booting(
         booting = _bare_kernel(request, pulled, resource, repository)
         asked = kargs_d_of(repository, pulled.root)
     else:
-        uki = inspect_uki(resource, repository.objects)
+        # All add-ons of the image must be harmless, also those that are not chosen.
+        facts = inspect_uki(resource, repository.objects)
         resource = _with_addons(resource, request.uki_addons)
-        pulled = make_named_images(repository, pulled, resource, uki.images)
+        checked = check_uki(repository, pulled, resource, facts)
         if request.boot_type is not BootType.BLS:
-            _check_whole_uki(decisions, uki, selinux)
-            return Booting(pulled.image_id, resource, BootType.UKI, uki.os_release, None, selinux)
-        booting = _uki_in_parts(request, pulled, resource, uki, repository)
+            return _whole_uki(decisions, repository, checked, selinux)
+        booting = _uki_in_parts(request, checked, repository)
         asked = tuple(cmdline.parse((booting.uki and booting.uki.arguments) or ""))
     if selinux is SelinuxState.FORCE_TARGET_DISABLED:
         decisions = dataclasses.replace(decisions, kargs=(SELINUX_OFF, *decisions.kargs))
-    options = cmdline.join(kernel_arguments(decisions, root_kargs, pulled.image_id, asked))
+    options = cmdline.join(kernel_arguments(decisions, root_kargs, booting.image_id, asked))
     cmdline.check_length(options)
     return dataclasses.replace(booting, options=options, selinux=selinux)
 
@@ -95,14 +94,13 @@ def _bare_kernel(
     return Booting(pulled.image_id, kernel, BootType.BLS, os_release, None, uki=record)
 
 
-def _uki_in_parts(
-    request: InstallRequest, pulled: Pulled, file: UkiFile, uki: UkiFacts, repository: Repository
-) -> Booting:
+def _uki_in_parts(request: InstallRequest, checked: CheckedUki, repository: Repository) -> Booting:
     """Return how a unified kernel image boots in parts, without its arguments."""
     record = _uki_record(request)
-    parts = take_apart(file, repository.objects, record.takes_apart, sealed=not uki.images.optional)
+    parts = take_uki_apart(repository, checked, record.takes_apart)
     record = dataclasses.replace(record, arguments=cmdline.join(parts.arguments))
-    return Booting(pulled.image_id, parts, BootType.BLS, uki.os_release, None, uki=record)
+    image_id, os_release = checked.pulled.image_id, checked.facts.os_release
+    return Booting(image_id, parts, BootType.BLS, os_release, None, uki=record)
 
 
 def _uki_record(request: InstallRequest) -> UkiRecord:
@@ -116,21 +114,27 @@ def takes_apart(request: InstallRequest) -> TakesApart:
     return TakesApart.ALL if request.disable_sealing else TakesApart.UNSEALED
 
 
-def _check_whole_uki(decisions: Decisions, uki: UkiFacts, selinux: SelinuxState) -> None:
-    check_uki(decisions, missing_verity_allowed=uki.images.optional)
+def _whole_uki(
+    decisions: Decisions, repository: Repository, checked: CheckedUki, selinux: SelinuxState
+) -> Booting:
+    """Return how a unified kernel image boots whole."""
+    check_request(decisions, sealed=checked.sealed)
+    require_verity(repository, checked)
     if selinux is SelinuxState.FORCE_TARGET_DISABLED:
         raise UkiRefused(
             f"--disable-selinux cannot add {SELINUX_OFF} to the arguments of a UKI",
             hint="build the argument into the image",
         )
+    image_id, os_release = checked.pulled.image_id, checked.facts.os_release
+    return Booting(image_id, checked.uki, BootType.UKI, os_release, None, selinux)
 
 
-def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
-    """Check that a unified kernel image fits the decisions.
+def check_request(decisions: Decisions, *, sealed: bool) -> None:
+    """Check that the decisions suit a unified kernel image that boots whole.
 
     Args:
-        decisions: The decisions of :func:`~bootc.deploy.install.checks.check_host`.
-        missing_verity_allowed: Whether its command line tolerates missing fs-verity.
+        decisions: The decisions of :func:`~bootc.deploy.install.checks.decide`.
+        sealed: Whether it is sealed.
 
     Raises:
         UkiRefused: it contradicts a decision.
@@ -145,7 +149,7 @@ def check_uki(decisions: Decisions, *, missing_verity_allowed: bool) -> None:
                 hint="build the arguments into the image; leave out --karg and --karg-delete, "
                 "and kargs and karg-deletes in the configuration",
             )
-    if missing_verity_allowed or not decisions.allow_missing_verity:
+    if not (sealed and decisions.allow_missing_verity):
         return
     if not decisions.filesystem.supports_verity:
         raise UkiRefused(

@@ -16,10 +16,10 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 
 from bootc.boot.image_kernel import is_uki_path
-from bootc.boot.uki import MAX_UKI_BYTES
+from bootc.boot.uki import MAX_UKI_BYTES, is_sealed
 from bootc.boot.uki_parts import check_seal
 from bootc.boot.unpacked_kernel import has_uki
-from bootc.deploy.install.boot_choice import check_uki, takes_apart
+from bootc.deploy.install.boot_choice import check_request, takes_apart
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.loader_choice import starts
 from bootc.deploy.install.request import ANY_UKI, InstallRequest
@@ -65,12 +65,12 @@ def check_last_layer(request: InstallRequest, decisions: Decisions, source: Sour
         return
     if source.layers[-1].size_bytes > _MAX_LAYER_BYTES:
         return
-    for optional in _ukis_in(source, source.layers[-1], diff_ids[-1]):
+    for sealed in _ukis_in(source, source.layers[-1], diff_ids[-1]):
         if in_parts:
-            check_seal(takes_apart(request), sealed=not optional)
+            check_seal(takes_apart(request), sealed=sealed)
         else:
             decisions.loader.check_boot_type(BootType.UKI)
-            check_uki(decisions, missing_verity_allowed=optional)
+            check_request(decisions, sealed=sealed)
 
 
 def find_in_image(
@@ -146,7 +146,7 @@ def _is_below(path: str, removed: Collection[str]) -> bool:
 
 
 def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list[bool]:
-    """Return for each unified kernel image in a layer whether it tolerates missing fs-verity."""
+    """Return for each unified kernel image in a layer whether it is sealed."""
     with doing(f"Reading layer {descriptor.digest}"):
         with source.blob(descriptor) as blob:
             stream = unpack.split_layer(blob, diff_id, DigestOnly(_ALGORITHM))
@@ -155,7 +155,7 @@ def _ukis_in(source: Source, descriptor: Descriptor, diff_id: OciDigest) -> list
         if not found:
             return []
         with source.blob(descriptor) as blob:
-            answers = [_is_optional(body) for _, body in unpack.bodies_of(blob, found)]
+            answers = [_is_sealed(body) for _, body in unpack.bodies_of(blob, found)]
     return [answer for answer in answers if answer is not None]
 
 
@@ -164,9 +164,9 @@ def _is_uki(entry: Entry) -> bool:
     return entry.kind is EntryKind.FILE and entry.size_bytes <= MAX_UKI_BYTES and is_uki_path(path)
 
 
-def _is_optional(data: bytes) -> bool | None:
+def _is_sealed(data: bytes) -> bool | None:
     try:
-        return Uki.read(io.BytesIO(data)).composefs_images().optional
+        return is_sealed(Uki.read(io.BytesIO(data)).composefs_images())
     except (PeError, CmdlineError):
         # The pull fails for the same reason, with a better message.
         return None

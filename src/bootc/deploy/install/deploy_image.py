@@ -36,7 +36,7 @@ from bootc.errors import doing
 from bootc.events import Message, Sink, stage
 from bootc.formats import cmdline
 from bootc.formats.digest import Digest
-from bootc.formats.origin import Origin
+from bootc.formats.origin import Origin, Waiver
 from bootc.formats.tree import Directory
 from bootc.fs import atomic, mounts
 from bootc.fs.dir import Dir
@@ -210,6 +210,7 @@ def _origin(
         signature=decisions.signature,
         record=dataclasses.replace(decisions.loader.record(target), mirrors=mirrors),
         uki=booting.uki,
+        waived=(Waiver.MISSING_VERITY.value,) if request.allow_missing_verity else (),
     )
 
 

@@ -94,7 +94,9 @@ def rollback_of(host: Host) -> BootEntry:
 
 def test_a_fresh_installation() -> None:
     image = {"image": "quay.io/example/os:43", "transport": "registry"}
-    assert compose_host(facts(A)).to_json() == {
+    host = compose_host(facts(A))
+    assert host.status.protection is not None
+    assert host.to_json() == {
         "apiVersion": "org.containers.bootc/v1",
         "kind": "BootcHost",
         "metadata": {"name": "host"},
@@ -129,6 +131,8 @@ def test_a_fresh_installation() -> None:
             "type": "bootcHost",
             "usrOverlay": None,
             "readOnly": False,
+            # tests/unit/deploy/host/test_trust_chain.py is about it.
+            "protection": host.status.protection.to_json(),
         },
     }
 

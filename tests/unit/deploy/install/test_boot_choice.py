@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bootc.deploy.install.boot_choice import UkiRefused, check_uki, kernel_arguments
+from bootc.deploy.install.boot_choice import UkiRefused, check_request, kernel_arguments
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.filesystem import Filesystem
 from bootc.deploy.install.loader_systemd_boot import SystemdBootInstaller
@@ -91,16 +91,14 @@ def test_deleted_arguments_are_those_of_disk_and_image(
     assert shown == left
 
 
-@pytest.mark.parametrize("tolerant", [True, False])
-def test_a_unified_kernel_image_may_demand_what_the_disk_has(tolerant: bool) -> None:
-    check_uki(decisions(), missing_verity_allowed=tolerant)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_unified_kernel_image_may_demand_what_the_disk_has(sealed: bool) -> None:
+    check_request(decisions(), sealed=sealed)
 
 
 @pytest.mark.parametrize("filesystem", Filesystem)
 def test_a_tolerant_unified_kernel_image_goes_anywhere(filesystem: Filesystem) -> None:
-    check_uki(
-        decisions(filesystem=filesystem, allow_missing_verity=True), missing_verity_allowed=True
-    )
+    check_request(decisions(filesystem=filesystem, allow_missing_verity=True), sealed=False)
 
 
 @pytest.mark.parametrize(
@@ -123,5 +121,5 @@ def test_a_tolerant_unified_kernel_image_goes_anywhere(filesystem: Filesystem) -
 )
 def test_what_a_sealed_image_refuses(what: Decisions, words: str) -> None:
     with pytest.raises(UkiRefused) as caught:
-        check_uki(what, missing_verity_allowed=False)
+        check_request(what, sealed=True)
     assert caught.value.message == words
