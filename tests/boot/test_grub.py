@@ -40,11 +40,12 @@ option = open(f"Boot{current:04X}-{guid}", "rb").read().decode("latin-1").replac
 print(*re.findall(r"\\EFI[\\A-Za-z0-9.]*\.efi", option))
 END
 """
-#: Prints what the loader told the system about itself, one variable a line.
+#: Prints what the loader told the system about itself, one variable a line. ``tail`` alone would
+#: seek, which these files refuse.
 TOLD = """
 cd /sys/firmware/efi/efivars
 for name in LoaderInfo LoaderDevicePartUUID; do
-    tail -c +5 $name-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f | tr -d '\\0'
+    cat $name-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f | tail -c +5 | tr -d '\\0'
     echo
 done
 """

@@ -78,8 +78,13 @@ def test_what_it_leaves_in_the_variables_of_the_firmware(tree: GrubTree) -> None
 
 
 def test_it_reads_no_boot_entries(tree: GrubTree) -> None:
-    """The command is in no signed program, so bootc generates the menu, also for GRUB 2.14."""
+    """The command is in no signed program, so bootc generates the menu, also for GRUB 2.14.
+
+    Where an unsigned GRUB 2.14 finds the module, the generated menu still comes first.
+    """
     assert b"blscfg" not in (tree.find() / SIGNED).read_bytes()
     for platform in ("i386-pc", "x86_64-efi"):
         module = tree.find() / f"usr/lib/grub/{platform}/blsuki.mod"
         assert module.exists() is (tree is grubtree.SID)
+    static = grub.static_config([])
+    assert static.index(b"source $bootc_menu/grub.cfg") < static.index(b"insmod blsuki")
