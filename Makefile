@@ -15,6 +15,7 @@ BOOT_MATRIX := build/boot-matrix.md
 define machines
 	tools/qemu-chroot
 	tools/grub-tree
+	tools/grub-tree sid
 	tools/ukiboot-tree
 	$(ROOT) examples/debian/build
 endef

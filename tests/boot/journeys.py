@@ -244,6 +244,11 @@ class Journey:
         host: dict[str, Any] = json.loads(self.bootc("status --json").stdout)
         return host
 
+    def findings(self) -> list[dict[str, Any]]:
+        """Return what the status finds wrong; usually nothing."""
+        found: list[dict[str, Any]] = self.status()["status"].get("findings") or []
+        return found
+
     def slots(self) -> dict[str, str | None]:
         """Return the image id of each slot, None where it is empty."""
         status = self.status()["status"]

@@ -37,7 +37,9 @@ class Row:
 
 SYSTEMD_BOOT = Row("systemd-boot, UEFI", "demo", ("systemd-boot-efi",))
 GRUB_UEFI = Row("GRUB, UEFI", "grub", ("grub-efi-amd64-signed", "shim-signed"))
+GRUB_214_UEFI = Row("GRUB 2.14, UEFI", "grub-sid", ("grub-efi-amd64-signed", "shim-signed"))
 GRUB_BIOS = Row("GRUB, BIOS", "grub", ("grub-pc-bin",))
+GRUB_214_BIOS = Row("GRUB 2.14, BIOS", "grub-sid", ("grub-pc-bin",))
 TAKEN_APART = Row("UKI taken apart, GRUB, BIOS", "grub", ("grub-pc-bin",))
 NO_LOADER = Row("no loader, UEFI", "qemu", ("ovmf",))
 UKIBOOT = Row("ukiboot, UEFI", "ukiboot", ("ukiboot",))
@@ -89,10 +91,20 @@ CELLS = (
         "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[uefi_uki]",
     ),
     Cell(
+        GRUB_214_UEFI,
+        Column.TYPE1,
+        "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[uefi_sid]",
+    ),
+    Cell(
         GRUB_BIOS,
         Column.TYPE1,
         "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[bios]",
         often=True,
+    ),
+    Cell(
+        GRUB_214_BIOS,
+        Column.TYPE1,
+        "test_grub.py::test_a_machine_is_installed_updated_and_rolled_back[bios_sid]",
     ),
     Cell(
         TAKEN_APART,
@@ -133,14 +145,14 @@ class Results:
         commit: The commit, with a remark if the tree had changes.
         date: The day of the last run, ``YYYY-MM-DD``.
         machines: The kernel, the emulator and the accelerator, as a text.
-        loaders: The version of each package.
+        loaders: The version of each package, by the tree and the name of the package.
         outcomes: By node id.
     """
 
     commit: str
     date: str
     machines: str
-    loaders: Mapping[str, str]
+    loaders: Mapping[str, Mapping[str, str]]
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
     def with_outcome(self, cell: Cell, outcome: Outcome) -> Results:
@@ -193,7 +205,8 @@ def table(results: Results, cells: Sequence[Cell] = CELLS) -> str:
             else IMPOSSIBLE
             for column in Column
         ]
-        packages = ", ".join(f"{name} {results.loaders[name]}" for name in row.packages)
+        versions = results.loaders[row.tree]
+        packages = ", ".join(f"{name} {versions[name]}" for name in row.packages)
         lines.append(_line([row.title, *words, packages]))
     return "\n".join(lines) + "\n"
 

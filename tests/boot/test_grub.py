@@ -40,6 +40,22 @@ option = open(f"Boot{current:04X}-{guid}", "rb").read().decode("latin-1").replac
 print(*re.findall(r"\\EFI[\\A-Za-z0-9.]*\.efi", option))
 END
 """
+#: Prints what the loader told the system about itself, one variable a line. ``tail`` alone would
+#: seek, which these files refuse.
+TOLD = """
+cd /sys/firmware/efi/efivars
+for name in LoaderInfo LoaderDevicePartUUID; do
+    cat $name-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f | tail -c +5 | tr -d '\\0'
+    echo
+done
+"""
+#: Removes the root from the boot entries, as a user would who mounts /sysroot writable.
+FORGET_ROOT = f"""
+unshare --mount sh -ec '
+    mount -o remount,bind,rw /sysroot
+    sed -i "s/ root=UUID=[^ ]*//" {ENTRIES}/*.conf
+'
+"""
 
 #: Builds the images of a family, once.
 Build = Callable[[str], dict[str, Variant]]
@@ -47,7 +63,8 @@ Build = Callable[[str], dict[str, Variant]]
 
 @pytest.fixture(scope="module")
 def build(demo_os: DemoOs, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    grubtree.find()
+    for tree in grubtree.TREES:
+        tree.find()
 
     @functools.cache
     def built(family: str) -> dict[str, Variant]:
@@ -67,17 +84,25 @@ class Cell:
 
     @property
     def is_bios(self) -> bool:
-        return self.name == "bios"
+        return "firmware = bios" in self.record
 
     @property
     def is_uki(self) -> bool:
         return self.family == variants.GRUB_UKI
 
+    @property
+    def tells_partition(self) -> bool:
+        """GRUB tells the system which partition it was started from."""
+        return self.family == variants.GRUB_SID and not self.is_bios
 
+
+_ON_BIOS = ("bootloader = grub", "firmware = bios")
 _ON_UEFI = ("bootloader = grub", "firmware = uefi", "esp = ESP")
 CELLS = (
-    Cell("bios", 2, ("bootloader = grub", "firmware = bios")),
+    Cell("bios", 2, _ON_BIOS),
+    Cell("bios_sid", 2, _ON_BIOS, variants.GRUB_SID),
     Cell("uefi", 3, _ON_UEFI),
+    Cell("uefi_sid", 3, _ON_UEFI, variants.GRUB_SID),
     # Not "-uki", which would share the installation of the other unified kernel images.
     Cell("uefi_uki", 3, _ON_UEFI, variants.GRUB_UKI),
 )
@@ -150,6 +175,12 @@ def live_through(machine: Journey, cell: Cell, first: Variant, second: Variant) 
     said = machine.machine.run(record).stdout.splitlines()
     kept = [re.sub(r"^esp = [0-9a-f-]{36}$", "esp = ESP", line) for line in said if line]
     assert kept == ["[bootc]", *cell.record]
+    if cell.tells_partition:
+        name, partition = machine.machine.run(TOLD).stdout.splitlines()
+        assert name.startswith(f"GRUB {grubtree.SID.version}")
+        assert f"esp = {partition.lower()}" in said
+        # From here on, the initramfs finds the root by its type on the disk of that partition.
+        machine.machine.run(FORGET_ROOT)
     second_drive.set_up(machine)
 
     machine.publish(second)
@@ -169,6 +200,8 @@ def check(
     machine: Journey, cell: Cell, *, booted: Variant, rollback: Variant | None = None
 ) -> None:
     """Compare what runs, what status says, and GRUB's menu."""
+    if cell.tells_partition and rollback is not None:
+        assert "root=" not in machine.machine.run("cat /proc/cmdline").stdout
     host = machine.status()["status"]
     assert host["booted"]["composefs"]["verity"] == booted.image_id.hex
     assert host["booted"]["composefs"]["bootloader"] == "grub"

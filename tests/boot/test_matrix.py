@@ -25,7 +25,10 @@ RESULTS = Results(
     "0123456789ab",
     "2026-11-30",
     "Linux 6.12, QEMU 10.0.2, emulated (TCG)",
-    {"package-a": "1.0-1", "package-b": "2+3", "package-c": "unknown"},
+    {
+        "grub": {"package-a": "1.0-1", "package-b": "2+3"},
+        "qemu": {"package-a": "4", "package-c": "unknown"},
+    },
 )
 
 
@@ -54,7 +57,7 @@ def test_results_are_kept() -> None:
     [
         ({"date": "2026-11-29"}, True),
         ({"commit": "ba9876543210"}, False),
-        ({"loaders": {**RESULTS.loaders, "package-a": "1.0-2"}}, False),
+        ({"loaders": {**RESULTS.loaders, "grub": {"package-a": "1.0-2"}}}, False),
         ({"machines": "Linux 6.13"}, False),
     ],
 )
@@ -100,7 +103,8 @@ def report(when: str, outcome: str, duration: float = 1.0) -> pytest.TestReport:
     ],
 )
 def test_the_word_of_a_cell(tmp_path: Path, reports: list[tuple[str, str]], outcome: str) -> None:
-    loaders = {package: "1" for cell in CELLS for package in cell.row.packages}
+    packages = {name: "1" for cell in CELLS for name in cell.row.packages}
+    loaders = {cell.row.tree: packages for cell in CELLS}
     path = tmp_path / "build/matrix.md"
     results = replace(RESULTS, loaders=loaders)
     recorder = matrix_run.Recorder(path, results)
@@ -201,3 +205,12 @@ def test_the_version_of_a_package() -> None:
         "unknown",
     ]
     assert re.fullmatch(r"\d\S+", versions.version(versions.status("no such tree"), "dpkg"))
+
+
+def test_trees_may_have_two_versions_of_a_package() -> None:
+    rows = [Row("a", "no such tree", ("dpkg",)), Row("b", "another", ("dpkg", "no-such-package"))]
+    dpkg = versions.version(versions.status("no such tree"), "dpkg")
+    assert versions.loaders(rows) == {
+        "another": {"dpkg": dpkg, "no-such-package": "unknown"},
+        "no such tree": {"dpkg": dpkg},
+    }

@@ -75,7 +75,7 @@ def test_a_life_without_a_boot_loader(
         assert journey.slots() == slots(second, rollback=first)
         both = [second.image_id.hex, first.image_id.hex]
         assert entries(journey) == (both, second.image_id.hex)
-        assert problems(journey) == []
+        assert journey.findings() == []
 
         journey.bootc("rollback")
         journey.shut_down()
@@ -88,7 +88,7 @@ def test_a_life_without_a_boot_loader(
         journey.machine.run(howto.command("uki", "systemctl restart"))
         log = journey.machine.run(howto.command("uki", "journalctl")).stdout
         assert "bootc-refresh-boot-menu" in log
-        assert problems(journey) == []
+        assert journey.findings() == []
 
         assert journey.reboot() == "running"
         assert journey.slots() == slots(first, rollback=second)
@@ -106,9 +106,3 @@ def loaders(journey: Journey) -> list[str]:
     """Return the programs on the ESP that are no unified kernel images of a deployment."""
     programs = (path for path in journey.esp_files() if path.lower().endswith(".efi"))
     return [path for path in programs if not path.startswith("EFI/Linux/bootc/")]
-
-
-def problems(journey: Journey) -> list[str]:
-    """Return what the status finds wrong."""
-    found = journey.status()["status"].get("findings") or []
-    return [finding["text"] for finding in found]

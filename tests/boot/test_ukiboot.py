@@ -81,7 +81,7 @@ def test_a_life_with_two_partitions(
         journey.machine.run(
             f"dd if=/dev/zero of={_BY_NAME}/ukibootctl bs=512 count=1 conv=fsync status=none"
         )
-        (finding,) = journey.status()["status"]["findings"]
+        (finding,) = journey.findings()
         assert finding["subject"] == "ukibootctl"
         journey.machine.run(howto.command("ab-device", "systemctl restart"))
         check(journey, "a", slots(first, rollback=second))
@@ -93,7 +93,7 @@ def check(journey: Journey, slot: str, expected: dict[str, str | None]) -> None:
     assert journey.slots() == expected
     cmdline = journey.machine.run("cat /proc/cmdline").stdout.split()
     assert f"androidboot.slot_suffix=_{slot}" in cmdline
-    assert not journey.status()["status"].get("findings")
+    assert journey.findings() == []
     seen = journey.machine.run(f"cat /sysroot/state/boot/aboot/slots/{slot}").stdout
     assert seen == expected["booted"]
 

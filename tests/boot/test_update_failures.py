@@ -56,7 +56,7 @@ def conflict_after_staging(journey: Journey, v1: Variant, v3: Variant) -> None:
     machine = journey.machine
     assert journey.slots() == slots(v1)
     assert journey.esp_entries() == entries
-    (finding,) = journey.status()["status"]["findings"]
+    (finding,) = journey.findings()
     assert (finding["kind"], finding["subject"]) == ("failed", f"deployment {v3.image_id}")
     assert "Merge conflicts found in etc: " in finding["text"]
     assert "conflict.d" in finding["text"]
@@ -67,7 +67,7 @@ def conflict_after_staging(journey: Journey, v1: Variant, v3: Variant) -> None:
     journey.bootc(f"etc take /{CONFLICT}")
     journey.bootc("upgrade")
     assert journey.slots() == slots(v1, staged=v3)
-    assert "findings" not in journey.status()["status"]
+    assert journey.findings() == []
     assert journey.reboot() == "running"
     machine = journey.machine
     assert journey.slots() == slots(v3, rollback=v1)

@@ -290,8 +290,9 @@ def put_foreign(journey: Journey) -> None:
 
 
 def assert_foreign(journey: Journey) -> None:
-    findings = journey.status()["status"]["findings"]
-    assert [(found["kind"], found["subject"]) for found in findings] == [("foreign", "other.conf")]
+    assert [(found["kind"], found["subject"]) for found in journey.findings()] == [
+        ("foreign", "other.conf")
+    ]
     for path, text in FOREIGN.items():
         assert journey.machine.run(f"cat {ESP}/{path}").stdout == text
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from matrix import CELLS, Cell, Results
+from matrix import CELLS, Cell, Results, Row
 
 from bootc.formats.kernelimage import HEAD_BYTES, kernel_release
 from testbed.command import EMULATED, accelerator
@@ -29,12 +29,20 @@ def now(cells: Iterable[Cell] = CELLS) -> Results:
         commit=commit(TOP),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         machines=f"Linux {kernel(DemoOs())}, QEMU {emulator(qemu)}, {emulated}",
-        loaders={
-            package: version(status(cell.row.tree), package)
-            for cell in cells
-            for package in cell.row.packages
-        },
+        loaders=loaders({cell.row for cell in cells}),
     )
+
+
+def loaders(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
+    """Return the versions of the loaders' packages, by tree and package."""
+    packages: dict[str, set[str]] = {}
+    for row in rows:
+        packages.setdefault(row.tree, set()).update(row.packages)
+    return {
+        tree: {name: version(installed, name) for name in sorted(names)}
+        for tree, names in sorted(packages.items())
+        for installed in [status(tree)]
+    }
 
 
 def commit(top: Path) -> str:

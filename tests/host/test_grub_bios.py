@@ -15,20 +15,21 @@ from bootc.deploy.install.partition import DiskSizes, create_partitions
 from bootc.formats.grubembed import SECTOR_BYTES, GrubImageError, patch_boot, patch_core
 from bootc.fs.dir import Dir
 from support import grubtree, require
+from support.grubtree import GrubTree
 
 pytestmark = pytest.mark.host
 
 MIB = 1 << 20
 #: In the tree of GRUB: a core image made as bootc makes it, and GRUB's installer, which puts it on
-#: the disk with the directory /mnt.
+#: the disk with the directory /boot.
 SETUP = """
 mount --bind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mount -t sysfs sys "$1/sys"
-mount "$2" "$1/mnt"
-cp "$3" "$1/mnt/core.img"
-cp "$1/usr/lib/grub/i386-pc/boot.img" "$1/mnt"
-chroot "$1" /usr/lib/grub/i386-pc/grub-bios-setup --no-rs-codes -s -d /mnt "$4"
+mount "$2" "$1/boot"
+cp "$3" "$1/boot/core.img"
+cp "$1/usr/lib/grub/i386-pc/boot.img" "$1/boot"
+chroot "$1" /usr/lib/grub/i386-pc/grub-bios-setup --no-rs-codes -s -d /boot "$4"
 """
 
 
@@ -52,14 +53,15 @@ def first_mib(disk: str) -> bytes:
         return file.read(2 * MIB)
 
 
-def test_the_disk_is_as_grub_writes_it(disk: str, tmp_path: Path) -> None:
-    tree = grubtree.find()
+@pytest.mark.parametrize("tree", grubtree.TREES, ids=lambda tree: tree.suite)
+def test_the_disk_is_as_grub_writes_it(tree: GrubTree, disk: str, tmp_path: Path) -> None:
+    root = tree.find()
     made = create_partitions(disk, "x86_64", DiskSizes(esp_mib=None))
     assert made.bios_boot is not None
     subprocess.run(["mkfs.ext4", "-q", made.root.node], check=True)
     with Dir.open(tmp_path) as boot:
         target = BootTarget(disk, boot, "1234-5678", boot, "1234-5678", bios_boot=made.bios_boot)
-        with grubtree.mounted(tree, tmp_path) as image:
+        with tree.mounted(tmp_path) as image:
             core = grub_bios._make_core(image, target)
             assert b"search --no-floppy --fs-uuid --set=root 1234-5678" not in core, "compressed"
             grub_bios.write_core(image, target)
@@ -68,7 +70,7 @@ def test_the_disk_is_as_grub_writes_it(disk: str, tmp_path: Path) -> None:
             grub_bios.write_boot_sector(grub_bios.read_boot_image(image), target)
     ours = first_mib(disk)
     (tmp_path / "core.img").write_bytes(core)
-    words = [str(tree), made.root.node, str(tmp_path / "core.img"), disk]
+    words = [str(root), made.root.node, str(tmp_path / "core.img"), disk]
     subprocess.run(["unshare", "--mount", "sh", "-ec", SETUP, "sh", *words], check=True)
     theirs = first_mib(disk)
     assert ours[:SECTOR_BYTES] == theirs[:SECTOR_BYTES]

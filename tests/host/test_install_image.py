@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,22 +36,9 @@ from support.mountedtarget import (
     TARGET,
     Target,
     members,
-    mounted_target,
 )
 
 pytestmark = pytest.mark.host
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    with mounted_target(tmp_path, monkeypatch) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> images.Layout:
-    layer = images.bootable(*members(), kernel=KERNEL, initramfs=INITRAMFS)
-    return images.single(tmp_path / "layout", layer)
 
 
 def test_what_lies_where(target: Target, layout: images.Layout) -> None:

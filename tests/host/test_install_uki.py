@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from support.mountedtarget import (
     ROOT_UUID,
     Target,
     members,
-    mounted_target,
 )
 from support.unified import ADDON, KVER, unified
 
@@ -41,18 +39,6 @@ WITH_LOADER = """
 mkdir -p "$3/boot/EFI/systemd" "$3/boot/loader"
 printf '#### LoaderInfo: systemd-boot %s ####' '{}' >"$3/boot/EFI/systemd/systemd-bootx64.efi"
 """
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
-    with mounted_target(tmp_path, monkeypatch) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> images.Layout:
-    layer = images.bootable(*members(), kernel=KERNEL, initramfs=INITRAMFS)
-    return images.single(tmp_path / "layout", layer)
 
 
 def sealed(path: Path, **options: Any) -> images.Layout:

@@ -15,8 +15,9 @@ v4       11      renamed-demo  v3-plain with a third kernel set
 
 ``u2-two`` is u2 as version 9.2. Its unified kernel image names the image in both format versions.
 
-The families ``g`` and ``gu`` have g1 and g2, gu1 and gu2: v1 and v2 with GRUB, whose files come
-from ``tools/grub-tree``. Those of ``gu`` boot a unified kernel image.
+The families ``g``, ``gs`` and ``gu`` have g1 and g2, and so on: v1 and v2 with GRUB, whose files
+come from ``tools/grub-tree``. Those of ``gs`` have the GRUB of Debian sid. Those of ``gu`` boot a
+unified kernel image.
 The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
@@ -58,7 +59,7 @@ from testbed.demo_os import DemoOs
 #: Families, by the letter that their tags begin with: a kernel and an initramfs, or one image.
 TYPE1, UKI = "v", "u"
 #: The kernel and initramfs of the family v, or a unified kernel image, and GRUB.
-GRUB, GRUB_UKI = "g", "gu"
+GRUB, GRUB_SID, GRUB_UKI = "g", "gs", "gu"
 #: The unified kernel images of the family u, and ukiboot.
 UKIBOOT = "a"
 VERSION = "org.opencontainers.image.version"
@@ -118,8 +119,9 @@ def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
 
 def _recipes(family: str) -> dict[str, _Recipe]:
     second = _changes("9", "debian-demo", "second")
-    if family in (GRUB, GRUB_UKI):
-        members, uki = grubtree.members(), family == GRUB_UKI
+    if family in (GRUB, GRUB_SID, GRUB_UKI):
+        tree = grubtree.SID if family == GRUB_SID else grubtree.TRIXIE
+        members, uki = tree.members(), family == GRUB_UKI
         return {
             f"{family}1": _Recipe("1", "debian-demo", members, uki=uki),
             f"{family}2": _Recipe("9", "debian-demo", (*second, *members), uki=uki),

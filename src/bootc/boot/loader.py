@@ -9,7 +9,7 @@ apart:
 started by                           LoaderInfo                    StubInfo
 ===================================  ============================  ========
 systemd-boot, kernel (or UKI)        ``systemd-boot 257.13``       - (yes)
-GRUB 2.14, kernel                    ``GRUB 2.14``                 -
+GRUB 2.14, kernel (or UKI)           ``GRUB 2.14``                 - (yes)
 GRUB 2.06 and 2.12, kernel           -                             -
 GRUB 2.12, UKI                       -                             yes
 the firmware or ukiboot, UKI         -                             yes

@@ -67,6 +67,15 @@ def firmware(path: Path, **variables: str) -> str:
         ),
         (
             {
+                "LoaderInfo": "GRUB 2.14-4",
+                "StubInfo": "systemd-stub 257.13",
+                "LoaderDevicePartUUID": UUID,
+                "LoaderImageIdentifier": OUR_UKI,
+            },
+            LoaderTraces(Bootloader.GRUB, None, UUID.lower()),
+        ),
+        (
+            {
                 "StubInfo": "systemd-stub 257.13",
                 "LoaderDevicePartUUID": UUID,
                 "LoaderImageIdentifier": OUR_UKI,

@@ -36,7 +36,7 @@ class _Grub(LoaderInstaller):
     """The properties that GRUB has on all machines."""
 
     name = Bootloader.GRUB.value
-    #: GRUB 2.12 does not tell the system where it was started from.
+    #: GRUB 2.12 does not tell the system where it was started from. 2.14 does, but not on a BIOS.
     tells_partition = False
     #: They run programs of the image.
     tools: tuple[str, ...] = ("chroot", "unshare")
