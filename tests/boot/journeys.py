@@ -61,6 +61,8 @@ class Installed:
     tag: str
     #: Its machine starts with a BIOS.
     bios: bool = False
+    #: Its firmware enforces Secure Boot.
+    secure_boot: bool = False
     #: The machine that runs on this disk; without it, the disk has not been booted.
     saved: Saved | None = None
 
@@ -125,6 +127,7 @@ class Journey:
         self._tag = start.tag
         self._saved = start.saved
         self._bios = start.bios
+        self._secure_boot = start.secure_boot
         self._name = name
         self._logs = logs
         self._disk = disks.copy(start.disk, directory / f"{name}.img")
@@ -163,6 +166,12 @@ class Journey:
         assert self._machine is None, "the machine is on"
         return self._disk
 
+    @property
+    def firmware_vars(self) -> Path:
+        """The variables of the firmware, while the machine is off."""
+        assert self._machine is None, "the machine is on"
+        return self._firmware_vars
+
     def reference(self, variant_tag: str | None = None) -> str:
         """Return the image as ``bootc switch`` and ``status`` call it."""
         return f"{self._repository}:{variant_tag or self._tag}"
@@ -189,13 +198,26 @@ class Journey:
         saved = self.machine.save(directory)
         self.cut_power()
         disk, firmware_vars = saved.hardware.disks[0].path, saved.hardware.firmware_vars
-        return Installed(disk, firmware_vars, self._repository, self._tag, self._bios, saved)
+        return Installed(
+            disk,
+            firmware_vars,
+            self._repository,
+            self._tag,
+            self._bios,
+            self._secure_boot,
+            saved,
+        )
 
     def _begin(self, resume: Saved | None) -> Machine:
         assert self._machine is None, "the machine is on"
         self._boots += 1
         hardware = installed(
-            self._disk, self._firmware_vars, *self._more, network=True, bios=self._bios
+            self._disk,
+            self._firmware_vars,
+            *self._more,
+            network=True,
+            bios=self._bios,
+            secure_boot=self._secure_boot,
         )
         console = self._logs / f"{self._name}-{self._boots}.txt"
         machine = self._running.enter_context(

@@ -50,6 +50,14 @@ def test_the_command_line_boots_a_kernel_directly(monkeypatch: pytest.MonkeyPatc
     assert "user,id=net0" in argv
 
 
+def test_the_command_line_enforces_secure_boot() -> None:
+    argv = qemu_command(QEMU, Hardware(Path("/v"), [], secure_boot=True), console="null")
+    assert argv[argv.index("-machine") + 1] == "q35,smm=on"
+    code = "if=pflash,format=raw,unit=0,readonly=on,file=/fw/OVMF_CODE_4M.secboot.fd"
+    assert code in argv
+    assert "driver=cfi.pflash01,property=secure,value=on" in argv
+
+
 def test_the_command_line_resumes_a_saved_machine() -> None:
     """With the same machine, and sockets of this run."""
     hardware = Hardware(Path("/v"), [Disk(Path("/a.img"), "root")])
@@ -224,8 +232,31 @@ def test_what_is_not_there_cannot_be_tampered_with(ext4_disk: Path, tmp_path: Pa
         root.flip_byte("/objects/none", 0)
     empty = disks.blank(tmp_path / "empty.img", 16 << 20)
     subprocess.run([require.tool("sfdisk"), "-q", str(empty)], input=b"label: gpt\n", check=True)
-    with pytest.raises(tamper.TamperError, match="no root partition"):
+    with pytest.raises(tamper.TamperError, match=f"no partition of the type {tamper.ROOT_TYPE}"):
         tamper.root_filesystem(empty)
+
+
+def test_files_of_an_esp_change(tmp_path: Path) -> None:
+    require.tool("mcopy")
+    disk = disks.blank(tmp_path / "disk.img", 64 << 20)
+    subprocess.run(
+        [require.tool("sfdisk"), "-q", str(disk)],
+        input=f"label: gpt\nstart=2048, size=40MiB, type={tamper.ESP_TYPE}\n",
+        text=True,
+        check=True,
+    )
+    argv = [require.tool("mkfs.fat"), "--offset", "2048", str(disk), str(40 << 10)]
+    subprocess.run(argv, check=True, capture_output=True)
+    esp = tamper.esp(disk)
+    esp.write("loader/entries/one two.conf", b"first")
+    esp.write("loader/loader.conf", b"timeout 5\n")
+    esp.write("loader/entries/one two.conf", b"second")
+    assert sorted(esp.files()) == ["loader/entries/one two.conf", "loader/loader.conf"]
+    assert esp.read("loader/entries/one two.conf") == b"second"
+    esp.remove("loader/loader.conf")
+    assert esp.files() == ["loader/entries/one two.conf"]
+    with pytest.raises(tamper.TamperError, match=r"^mtype: "):
+        esp.read("none")
 
 
 def test_a_copy_is_sparse(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ The families ``g``, ``gs`` and ``gu`` have g1 and g2, and so on: v1 and v2 with 
 come from ``tools/grub-tree``. Those of ``gs`` have the GRUB of Debian sid. Those of ``gu`` boot a
 unified kernel image.
 The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
+The family ``s`` has s1 and s2: u1 and u2, signed, with a signed boot loader. A machine that runs
+one of them is to refuse the others: s2-wrong names another image, s2-optional does not demand
+fs-verity, and s2-bare has no unified kernel image.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -54,6 +57,7 @@ from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import grubtree, initramfs, ukiboottree, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
+from support.secureboot import Keys
 from testbed.demo_os import DemoOs
 
 #: Families, by the letter that their tags begin with: a kernel and an initramfs, or one image.
@@ -62,6 +66,8 @@ TYPE1, UKI = "v", "u"
 GRUB, GRUB_SID, GRUB_UKI = "g", "gs", "gu"
 #: The unified kernel images of the family u, and ukiboot.
 UKIBOOT = "a"
+#: Unified kernel images and a boot loader that are signed for Secure Boot.
+SEALED = "s"
 VERSION = "org.opencontainers.image.version"
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
@@ -72,6 +78,9 @@ CHANGED_DEFAULT = "etc/demo.conf"
 REMOVED_DEFAULT = "etc/removed.conf"
 CONFLICT = "etc/conflict.d"
 UKI_DIRECTORY = "boot/EFI/Linux"
+#: The boot loader, and the program that bootctl prefers to it.
+_LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+_SIGNED_LOADER = f"{_LOADER}.signed"
 
 _PADDING_BYTES = 64 << 10
 
@@ -110,11 +119,17 @@ class _Recipe:
     padding: bytes = b""
     uki: bool = False
     two_digests: bool = False
+    #: The unified kernel image names another image, or does not demand fs-verity.
+    wrong: bool = False
+    optional: bool = False
 
 
-def build(demo_os: DemoOs, path: Path, family: str) -> dict[str, Variant]:
-    """Make the variants of a family in one OCI layout below ``path``; return them by tag."""
-    return _Builder(demo_os, path).build(_recipes(family))
+def build(demo_os: DemoOs, path: Path, family: str, keys: Keys | None = None) -> dict[str, Variant]:
+    """Make the variants of a family in one OCI layout below ``path``; return them by tag.
+
+    With ``keys``, boot loader and unified kernel images are signed.
+    """
+    return _Builder(demo_os, path, keys).build(_recipes(family))
 
 
 def _recipes(family: str) -> dict[str, _Recipe]:
@@ -131,6 +146,14 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         return {
             "a1": _Recipe("1", "debian-demo", members, uki=True),
             "a2": _Recipe("9", "debian-demo", (*second, *members), uki=True),
+        }
+    if family == SEALED:
+        return {
+            "s1": _Recipe("1", "debian-demo", uki=True),
+            "s2": _Recipe("9", "debian-demo", second, uki=True),
+            "s2-wrong": _Recipe("9", "debian-demo", second, uki=True, wrong=True),
+            "s2-optional": _Recipe("9", "debian-demo", second, uki=True, optional=True),
+            "s2-bare": _Recipe("9", "debian-demo", second),
         }
     third = _changes("10", "renamed-demo", "third")
     fourth = _changes("11", "renamed-demo", "fourth")
@@ -169,8 +192,9 @@ def _changes(version: str, os_id: str, word: str) -> tuple[Member, ...]:
 class _Builder:
     """The layout under construction, and a repository to look at the images with."""
 
-    def __init__(self, demo_os: DemoOs, path: Path) -> None:
+    def __init__(self, demo_os: DemoOs, path: Path, keys: Keys | None) -> None:
         self._path = path
+        self._keys = keys
         self._layout = Layout(path / "oci")
         self._demo = demo_os
         self._vmlinuz = (demo_os.directory / "vmlinuz").read_bytes()
@@ -191,6 +215,10 @@ class _Builder:
             self._layout.add(self._v1, tag="v1")
             root = self._pull(repository, "v1").root
             self._modules = _only_directory(root, "usr/lib/modules")
+            self._signed: tuple[Member, ...] = ()
+            if self._keys is not None:
+                loader = self._keys.sign(_content(repository, root, _LOADER))
+                self._signed = (file(_SIGNED_LOADER, loader),)
             variants = {}
             for tag, recipe in recipes.items():
                 if tag != "v1":
@@ -212,7 +240,8 @@ class _Builder:
             return pull(repository, source)
 
     def _add(self, repository: Repository, tag: str, recipe: _Recipe) -> None:
-        layers = [layer(*recipe.members)] if recipe.members else []
+        members = (*recipe.members, *self._signed)
+        layers = [layer(*members)] if members else []
         initramfs = _padding(recipe.padding) + self._initramfs
         if recipe.uki:
             gone = (f"{self._modules}/.wh.vmlinuz", f"{self._modules}/.wh.initramfs.img")
@@ -255,7 +284,10 @@ class _Builder:
         (self._path / "initramfs").write_bytes(initramfs)
         os_release = _content(repository, pulled.root, "usr/lib/os-release")
         (self._path / "os-release").write_bytes(os_release)
-        names = [cmdline.composefs_karg(pulled.image_id.hex, optional=False)]
+        image_id = pulled.image_id.hex
+        if recipe.wrong:
+            image_id = image_id[::-1]
+        names = [cmdline.composefs_karg(image_id, optional=recipe.optional)]
         if recipe.two_digests:
             names = [
                 cmdline.composefs_karg(pulled.image_id.hex, optional=False, version="v1"),
@@ -272,10 +304,13 @@ class _Builder:
                 "cmdline": cmdline.join([*_kargs(repository, pulled.root), *names, "rw"]),
             },
         )
+        content = uki.read_bytes()
+        if self._keys is not None:
+            content = self._keys.sign(content)
         parents = ("boot/EFI", UKI_DIRECTORY)
         return (
             *(directory(name) for name in parents),
-            file(f"{UKI_DIRECTORY}/{kver}.efi", uki.read_bytes()),
+            file(f"{UKI_DIRECTORY}/{kver}.efi", content),
         )
 
     def _variant(self, repository: Repository, tag: str, recipe: _Recipe) -> Variant:

@@ -92,6 +92,8 @@ class Hardware:
     credentials: Mapping[str, bytes] = field(default_factory=dict)
     accelerator: str = field(default_factory=accelerator)
     bios: bool = False
+    #: Its firmware enforces Secure Boot with the keys in the variables.
+    secure_boot: bool = False
 
 
 def qemu_command(
@@ -115,15 +117,20 @@ def qemu_command(
         resume: A saved machine's memory; the machine waits for the monitor's word to go on.
         stay: Reboot when the guest reboots.
     """
-    argv = [*qemu.argv, "-machine", "q35", "-accel", hardware.accelerator, "-smp", processors()]
+    machine = "q35,smm=on" if hardware.secure_boot else "q35"
+    argv = [*qemu.argv, "-machine", machine, "-accel", hardware.accelerator, "-smp", processors()]
     argv += ["-cpu", _CPU_EMULATED if hardware.accelerator.startswith("tcg") else "max"]
     argv += ["-m", str(hardware.memory_mib), "-nodefaults", "-display", "none"]
     argv += [] if stay else ["-no-reboot"]
     if not hardware.bios:
-        code = _escape(qemu.firmware_code)
+        code = _escape(qemu.secure_firmware_code if hardware.secure_boot else qemu.firmware_code)
         argv += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}"]
         variables = _escape(hardware.firmware_vars)
         argv += ["-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
+    if hardware.secure_boot:
+        # Only code of the firmware writes the variables, and it does not support suspending.
+        argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        argv += ["-global", "ICH9-LPC.disable_s3=1"]
     for disk in hardware.disks:
         argv += ["-drive", disk.option()]
         argv += ["-device", f"virtio-blk-pci,drive={disk.serial},serial={disk.serial}"]

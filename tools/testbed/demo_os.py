@@ -90,7 +90,12 @@ class DemoOs:
 
 
 def installed(
-    target: Path, firmware_vars: Path, *more: Disk, network: bool = False, bios: bool = False
+    target: Path,
+    firmware_vars: Path,
+    *more: Disk,
+    network: bool = False,
+    bios: bool = False,
+    secure_boot: bool = False,
 ) -> Hardware:
     """The machine that boots what was installed."""
     return Hardware(
@@ -98,4 +103,5 @@ def installed(
         disks=[Disk(target, "target"), *more],
         network=network,
         bios=bios,
+        secure_boot=secure_boot,
     )

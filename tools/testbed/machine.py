@@ -356,13 +356,21 @@ class Machine:
         raw = self._console.read_text(encoding="utf-8", errors="replace")
         return _ESCAPES.sub("", raw)
 
-    def wait_console(self, pattern: str, timeout_s: float = BOOT_TIMEOUT_S) -> re.Match[str]:
+    def wait_console(
+        self, pattern: str, timeout_s: float = BOOT_TIMEOUT_S, *, before_kernel: bool = False
+    ) -> re.Match[str]:
         """Wait until the console shows a match of a regular expression.
+
+        Args:
+            pattern: The expression.
+            timeout_s: How long to wait.
+            before_kernel: Firmware or boot loader show it; no kernel has to start.
 
         Raises:
             MachineError: The machine ended or took too long.
         """
-        self._await_kernel()
+        if not before_kernel:
+            self._await_kernel()
         assert self._process is not None
         expression = re.compile(pattern)
         deadline = time.monotonic() + timeout_s

@@ -34,6 +34,11 @@ class Qemu:
     firmware_vars: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def secure_firmware_code(self) -> Path:
+        """The firmware that enforces Secure Boot once its variables hold keys."""
+        return self.firmware_code.with_name("OVMF_CODE_4M.secboot.fd")
+
 
 def find_qemu() -> Qemu:
     """Return the emulator to use: ``$BOOTC_QEMU_ROOT``, the system's, or ``build/qemu``.

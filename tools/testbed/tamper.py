@@ -2,8 +2,8 @@
 
 This is what the tests of integrity are about: bytes change although nobody wrote
 to a file, which fs-verity would not allow on a running machine. Everything happens
-offline, on a raw GPT image with an ext4 partition, through ``sfdisk`` and
-``debugfs``; nothing is mounted. Work on a copy (:func:`testbed.disks.copy`).
+offline, on a raw GPT image with an ext4 partition and an ESP, through ``sfdisk``,
+``debugfs`` and ``mtools``; nothing is mounted. Work on a copy (:func:`testbed.disks.copy`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 #: Discoverable Partitions Specification: root partition for x86-64.
 ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
+ESP_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _SECTOR_BYTES = 512
 
 
@@ -112,12 +113,74 @@ class Ext4:
             )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Fat:
+    """A FAT file system inside a raw disk image."""
+
+    image: Path
+    offset_bytes: int
+
+    def files(self) -> list[str]:
+        """Return the paths of all files."""
+        lines = self._mtool("mdir", "-b", "-/", "::").decode().splitlines()
+        return [line.removeprefix("::/") for line in lines if line and not line.endswith("/")]
+
+    def read(self, path: str) -> bytes:
+        """Return a file's content."""
+        return self._mtool("mtype", f"::/{path}")
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, in the place of one that is there, with its directories."""
+        parents = [str(parent) for parent in reversed(PurePosixPath(path).parents)][1:]
+        for parent in parents:
+            # It complains of what is there, and has no option for that.
+            self._mtool("mmd", "-D", "s", f"::/{parent}", check=False)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            self._mtool("mcopy", "-o", file.name, f"::/{path}")
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self._mtool("mdel", f"::/{path}")
+
+    def _mtool(self, tool: str, *arguments: str, check: bool = True) -> bytes:
+        """Run one of the mtools and return what it prints.
+
+        Raises:
+            TamperError: It failed, and ``check`` is set.
+        """
+        result = subprocess.run(
+            [tool, "-i", f"{self.image}@@{self.offset_bytes}", *arguments],
+            check=False,
+            capture_output=True,
+            env={**os.environ, "MTOOLS_SKIP_CHECK": "1"},
+        )
+        if check and result.returncode != 0:
+            raise TamperError(f"{tool}: {result.stderr.decode(errors='replace').strip()}")
+        return result.stdout
+
+
 def root_filesystem(image: Path) -> Ext4:
     """Find the ext4 root file system of a disk image by its partition type.
 
     Raises:
         TamperError: There is none.
     """
+    offset = _partition_offset(image, ROOT_TYPE)
+    return Ext4(image, offset, _block_size(image, offset))
+
+
+def esp(image: Path) -> Fat:
+    """Find the EFI system partition of a disk image by its partition type.
+
+    Raises:
+        TamperError: There is none.
+    """
+    return Fat(image, _partition_offset(image, ESP_TYPE))
+
+
+def _partition_offset(image: Path, kind: str) -> int:
     table = json.loads(
         subprocess.run(
             ["sfdisk", "--json", str(image)],
@@ -127,10 +190,10 @@ def root_filesystem(image: Path) -> Ext4:
         ).stdout
     )["partitiontable"]
     for partition in table.get("partitions", ()):
-        if partition["type"].upper() == ROOT_TYPE:
-            offset = partition["start"] * table.get("sectorsize", _SECTOR_BYTES)
-            return Ext4(image, offset, _block_size(image, offset))
-    raise TamperError(f"{image}: no root partition")
+        if partition["type"].upper() == kind:
+            offset: int = partition["start"] * table.get("sectorsize", _SECTOR_BYTES)
+            return offset
+    raise TamperError(f"{image}: no partition of the type {kind}")
 
 
 def _block_size(image: Path, offset: int) -> int:

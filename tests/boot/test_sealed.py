@@ -1,0 +1,342 @@
+"""A sealed machine: signed boot loader and unified kernel images, Secure Boot with own keys.
+
+It is installed once, and lives through an update and a rollback. Each attack changes a copy of
+its disk while it is off, as somebody does who holds the disk. The console or the running system
+show what came of it. Attacks that do not meet share a boot.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import budget
+import pytest
+from journeys import Installed, Journey, install
+from system_checks import slots
+
+from bootc.formats.digest import Algorithm
+from bootc.formats.verity import verity_digest
+from support import require, ukify, variants
+from support.secureboot import Keys
+from support.variants import Variant
+from testbed import disks
+from testbed.agent import Result
+from testbed.demo_os import DemoOs, installed
+from testbed.machine import Machine
+from testbed.qemu import find_qemu
+from testbed.registry import Registry
+from testbed.saved import Saved
+from testbed.tamper import Ext4, Fat, esp, root_filesystem
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
+
+#: Prints the last byte of two variables of the firmware: Secure Boot is on, no setup mode.
+SECURE = """
+cd /sys/firmware/efi/efivars
+for name in SecureBoot SetupMode; do tail -c1 $name-8be4df61-93ca-11d2-aa0d-00e098032b8c; done |
+od -An -tu1
+"""
+#: Files that no boot needs, and what is done to their objects.
+CHANGED, UNPROTECTED, MISSING = (
+    f"/usr/share/common-licenses/{name}" for name in ("GPL-3", "GPL-2", "LGPL-2.1")
+)
+#: A file that does not change.
+UNTOUCHED = "/usr/share/common-licenses/LGPL-3"
+#: What the machine runs where something of an attack is believed.
+_BELIEVED = "/run/attack"
+#: Creates a file when systemd-tmpfiles reads it.
+_TMPFILES = f"f {_BELIEVED}-%s 0644 root root - attack\n"
+#: Images to update to that a sealed machine refuses, and what the refusal says.
+REFUSED = {"s2-wrong": "s2-wrong", "s2-optional": "s2-optional", "s2-bare": "s2-bare"}
+_ACCESS_DENIED = r"(?i)access denied|security violation"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The keys of the owner, the images, and the life of one machine."""
+
+    keys: Keys
+    images: dict[str, Variant]
+    #: Secure Boot and setup mode, as the firmware says.
+    secure: list[str]
+    cmdline: str
+    #: The contents of files, by path.
+    contents: dict[str, bytes]
+    #: By the tag of the image.
+    refusals: dict[str, Result]
+    #: By the image that was booted.
+    slots: dict[str, dict[str, str | None]]
+    status: str
+    #: The disk in the end: the first image is booted, the second one is there.
+    disk: Path
+    firmware_vars: Path
+
+    def copy(self, directory: Path) -> Attacked:
+        """Copy disk and firmware variables, to be attacked."""
+        disk = disks.copy(self.disk, directory / "disk.img")
+        shutil.copyfile(self.firmware_vars, directory / "vars.fd")
+        return Attacked(self, disk, directory / "vars.fd", root_filesystem(disk), esp(disk))
+
+
+@dataclass(frozen=True, slots=True)
+class Attacked:
+    """A copy of the machine's disk in the hands of somebody else."""
+
+    sealed: Sealed
+    disk: Path
+    firmware_vars: Path
+    root: Ext4
+    esp: Fat
+
+    def image(self, tag: str) -> str:
+        """Return the id of an image."""
+        return self.sealed.images[tag].image_id.hex
+
+    def object_of(self, path: str) -> str:
+        """Return where the root file system keeps the content of a file of the image."""
+        return object_path(verity_digest(self.sealed.contents[path], Algorithm.SHA512).hex)
+
+    @property
+    def kernel(self) -> str:
+        """The path on the ESP of the unified kernel image that boots by default."""
+        (path,) = (
+            path
+            for path in self.esp.files()
+            if path.endswith(f"bootc_composefs-{self.image('s1')}.efi")
+        )
+        return path
+
+    def machine(self, console: Path) -> Machine:
+        """Return the machine with this disk."""
+        hardware = installed(self.disk, self.firmware_vars, secure_boot=True)
+        return Machine(hardware, keep_console=console)
+
+
+@pytest.fixture(scope="module")
+def sealed(
+    demo_os: DemoOs,
+    live_machine: Saved,
+    update_registry: Registry,
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Sealed]:
+    if not budget.is_left():
+        budget.skip_rest(0, 1)
+    directory = tmp_path_factory.mktemp("sealed")
+    keys = Keys.make(directory / "keys")
+    images = variants.build(demo_os, directory, variants.SEALED, keys)
+    start = install(
+        live_machine, update_registry, images["s1"], name="sealed", directory=directory, logs=logs
+    )
+    # The owner enrols the keys in the machine where it will stand.
+    keys.enroll(find_qemu().firmware_vars, directory / "enrolled.vars")
+    start = replace(start, firmware_vars=directory / "enrolled.vars", secure_boot=True)
+    lived = live_through(start, keys, images, update_registry, directory, logs)
+    yield lived
+    lived.disk.unlink()
+
+
+def live_through(
+    start: Installed,
+    keys: Keys,
+    images: dict[str, Variant],
+    registry: Registry,
+    directory: Path,
+    logs: Path,
+) -> Sealed:
+    """Boot, refuse images, update, roll back, and keep the disk."""
+    (directory / "life").mkdir()
+    with Journey(
+        start, registry, name="sealed", directory=directory / "life", logs=logs
+    ) as journey:
+        assert journey.boot() == "running"
+        secure = journey.machine.run(SECURE).stdout.split()
+        cmdline = journey.machine.run("cat /proc/cmdline").stdout
+        status = journey.bootc("status --verbose --format humanreadable").stdout
+        contents = {
+            path: journey.machine.run(f"cat {path}").stdout_bytes
+            for path in (CHANGED, UNPROTECTED, MISSING, UNTOUCHED)
+        }
+        refusals = {}
+        for tag in REFUSED:
+            journey.publish(images[tag])
+            refusals[tag] = journey.bootc("upgrade", check=False)
+        seen = {"s1": journey.slots()}
+        journey.publish(images["s2"])
+        journey.bootc("upgrade")
+        assert journey.reboot() == "running"
+        seen["s2"] = journey.slots()
+        journey.bootc("rollback")
+        journey.shut_down()
+        disk = disks.copy(journey.disk, directory / "lived.img")
+        firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "lived.vars"))
+    start.disk.unlink()
+    return Sealed(
+        keys, images, secure, cmdline, contents, refusals, seen, status, disk, firmware_vars
+    )
+
+
+def test_it_lives_under_secure_boot(sealed: Sealed) -> None:
+    first, second = sealed.images["s1"], sealed.images["s2"]
+    assert sealed.secure == ["1", "0"]
+    assert f"composefs={first.image_id.hex}" in sealed.cmdline.split()
+    assert sealed.slots == {"s1": slots(first), "s2": slots(second, rollback=first)}
+
+
+@pytest.mark.parametrize("tag", REFUSED)
+def test_an_image_that_would_protect_less_is_refused(sealed: Sealed, tag: str) -> None:
+    assert sealed.refusals[tag].rc == 1
+
+
+def test_what_lies_on_the_disk_cannot_weaken_it(sealed: Sealed, tmp_path: Path, logs: Path) -> None:
+    attacked = sealed.copy(tmp_path)
+    attacked.root.flip_byte(attacked.object_of(CHANGED), len(sealed.contents[CHANGED]) // 2)
+    attacked.root.replace(attacked.object_of(UNPROTECTED), sealed.contents[UNPROTECTED])
+    attacked.root.debugfs(f'rm "{attacked.object_of(MISSING)}"', write=True)
+    # Without fs-verity, it says that the repository is insecure.
+    meta = attacked.root.read("/composefs/meta.json")
+    attacked.root.replace("/composefs/meta.json", meta)
+    put_beside_the_kernel(attacked, tmp_path)
+    with attacked.machine(logs / "sealed-weakened.txt") as machine:
+        machine.wait_ready()
+        assert machine.wait_running() == "running"
+        check_nothing_was_believed(sealed, machine)
+        for path in (CHANGED, UNPROTECTED, MISSING):
+            result = machine.run(f"cat {path}", check=False)
+            assert (result.rc, result.stdout_bytes in sealed.contents[path]) == (1, True), path
+        assert machine.run(f"cat {UNTOUCHED}").stdout_bytes == sealed.contents[UNTOUCHED]
+
+
+def test_the_menu_cannot_change_the_arguments(sealed: Sealed, tmp_path: Path, logs: Path) -> None:
+    attacked = sealed.copy(tmp_path)
+    attacked.root.debugfs('rm "/composefs/meta.json"', write=True)
+    words = "options rd.break init=/bin/sh systemd.debug_shell attack\n"
+    for path in attacked.esp.files():
+        if path.startswith("loader/entries/"):
+            attacked.esp.write(path, attacked.esp.read(path) + words.encode())
+    attacked.esp.write("loader/loader.conf", b"timeout 0\neditor yes\n")
+    with attacked.machine(logs / "sealed-options.txt") as machine:
+        machine.wait_ready()
+        assert machine.wait_running() == "running"
+        check_nothing_was_believed(sealed, machine)
+
+
+def check_nothing_was_believed(sealed: Sealed, machine: Machine) -> None:
+    assert machine.run(SECURE).stdout.split() == ["1", "0"]
+    assert machine.run("cat /proc/cmdline").stdout == sealed.cmdline
+    assert machine.run(f"ls -d {_BELIEVED}*", check=False).stdout == ""
+    options = machine.run("findmnt -no OPTIONS /").stdout.strip().split(",")
+    assert {"ro", "verity=require"} <= set(options)
+
+
+def put_beside_the_kernel(attacked: Attacked, scratch: Path) -> None:
+    """Put on the ESP what the stub passes on: arguments, credentials, extensions."""
+    addon = ukify.build(scratch / "attack.addon.efi", {"cmdline": "attack"}, stub="addon")
+    directories = (f"{attacked.kernel}.extra.d", "loader/addons")
+    for directory in directories:
+        attacked.esp.write(f"{directory}/attack.addon.efi", addon.read_bytes())
+    for directory in (directories[0], "loader/credentials"):
+        attacked.esp.write(f"{directory}/tmpfiles.extra.cred", (_TMPFILES % "credential").encode())
+    for kind, top in (("sysext", "usr/lib"), ("confext", "etc")):
+        made = extension(scratch, kind, top)
+        for directory in (directories[0], "loader/extensions"):
+            attacked.esp.write(f"{directory}/attack.{kind}.raw", made)
+
+
+def extension(scratch: Path, kind: str, top: str) -> bytes:
+    """Make a system extension that writes a file when systemd-tmpfiles finds it."""
+    tree, image = scratch / kind, scratch / f"attack.{kind}.raw"
+    for name, text in (
+        ("extension-release.d/extension-release.attack", "ID=_any\n"),
+        ("tmpfiles.d/attack.conf", _TMPFILES % kind),
+    ):
+        path = tree / top / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    argv = [require.tool("mkfs.erofs"), "--quiet", str(image), str(tree)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return image.read_bytes()
+
+
+def change_the_image(attacked: Attacked) -> None:
+    path = object_path(attacked.image("s1"))
+    attacked.root.flip_byte(path, len(attacked.root.read(path)) // 2)
+
+
+def exchange_the_image(attacked: Attacked) -> None:
+    link_image(attacked, object_path(attacked.image("s2")).replace("/composefs", "..", 1))
+
+
+def link_a_reference(attacked: Attacked) -> None:
+    link_image(attacked, "refs/attack")
+    attacked.root.debugfs(
+        'mkdir "/composefs/images/refs"',
+        f'symlink "/composefs/images/refs/attack" "../{attacked.image("s2")}"',
+        write=True,
+    )
+
+
+def link_image(attacked: Attacked, target: str) -> None:
+    link = f"/composefs/images/{attacked.image('s1')}"
+    attacked.root.debugfs(f'rm "{link}"', f'symlink "{link}" "{target}"', write=True)
+
+
+@pytest.mark.parametrize(
+    ("attack", "cause"),
+    [
+        (change_the_image, "fs-verity: data corrupted"),
+        (exchange_the_image, "fs-verity: digest mismatch"),
+        (link_a_reference, "fs-verity: digest mismatch"),
+    ],
+)
+def test_another_image_stops_the_boot(
+    sealed: Sealed, attack: object, cause: str, tmp_path: Path, logs: Path
+) -> None:
+    attacked = sealed.copy(tmp_path)
+    assert callable(attack)
+    attack(attacked)
+    with attacked.machine(logs / f"sealed-{getattr(attack, '__name__', '')}.txt") as machine:
+        machine.wait_console(r"(?s)You are in emergency mode.*Press Enter to continue")
+        said = machine.console_text()
+    assert cause in said, said[-4000:]
+    assert "Reached target initrd-switch-root.target" not in said
+    assert "the root account is locked" in said
+
+
+def own_kernel(attacked: Attacked, scratch: Path) -> bytes:
+    """Make an unsigned unified kernel image."""
+    content = attacked.esp.read(attacked.kernel)
+    unsigned, signed = scratch / "unsigned.efi", scratch / "signed.efi"
+    signed.write_bytes(content)
+    shutil.copyfile(signed, unsigned)
+    argv = [require.tool("sbattach"), "--remove", str(unsigned)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return unsigned.read_bytes()
+
+
+def changed_arguments(attacked: Attacked, scratch: Path) -> bytes:
+    """Change the command line in the signed unified kernel image."""
+    content = attacked.esp.read(attacked.kernel)
+    name = f"composefs={attacked.image('s1')}".encode()
+    assert content.count(name) == 1
+    return content.replace(name, name.replace(b"=", b"X"))
+
+
+@pytest.mark.parametrize("attack", [own_kernel, changed_arguments])
+def test_a_kernel_without_a_valid_signature_is_not_started(
+    sealed: Sealed, attack: object, tmp_path: Path, logs: Path
+) -> None:
+    attacked = sealed.copy(tmp_path)
+    assert callable(attack)
+    attacked.esp.write(attacked.kernel, attack(attacked, tmp_path))
+    with attacked.machine(logs / f"sealed-{getattr(attack, '__name__', '')}.txt") as machine:
+        machine.wait_console(_ACCESS_DENIED, before_kernel=True)
+        assert "Linux version" not in machine.console_text()
+
+
+def object_path(digest: str) -> str:
+    return f"/composefs/objects/{digest[:2]}/{digest[2:]}"
