@@ -7,21 +7,24 @@ show what came of it. Attacks that do not meet share a boot.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import budget
 import pytest
-from journeys import Installed, Journey, install
+from journeys import LONG_S, Installed, Journey, install
 from system_checks import slots
 
-from bootc.formats.digest import Algorithm
+from bootc.formats.digest import Algorithm, Digest, OciDigest
 from bootc.formats.verity import verity_digest
-from support import require, ukify, variants
-from support.secureboot import Keys
+from support import howto, require, ukify, variants
+from support.sealtools import Keys
 from support.variants import Variant
 from testbed import disks
 from testbed.agent import Result
@@ -31,6 +34,15 @@ from testbed.qemu import find_qemu
 from testbed.registry import Registry
 from testbed.saved import Saved
 from testbed.tamper import Ext4, Fat, esp, root_filesystem
+
+TOP = Path(__file__).parents[2]
+INSTALL = howto.installer("sealed", "bootc install to-disk")
+#: What the owner does where the image is built.
+SEAL = (
+    howto.command("sealed", "examples/sealed/make-keys"),
+    howto.command("sealed", "umoci insert"),
+    howto.command("sealed", "bootc container seal"),
+)
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
@@ -57,9 +69,8 @@ _ACCESS_DENIED = r"(?i)access denied|security violation"
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The keys of the owner, the images, and the life of one machine."""
+    """The images, and the life of one machine."""
 
-    keys: Keys
     images: dict[str, Variant]
     #: Secure Boot and setup mode, as the firmware says.
     secure: list[str]
@@ -127,22 +138,64 @@ def sealed(
     if not budget.is_left():
         budget.skip_rest(0, 1)
     directory = tmp_path_factory.mktemp("sealed")
-    keys = Keys.make(directory / "keys")
-    images = variants.build(demo_os, directory, variants.SEALED, keys)
+    first, keys = seal_as_the_tutorial_says(demo_os, directory)
+    images = variants.build(demo_os, directory / "more", variants.SEALED, keys)
+    images["s1"] = replace(images["s2"], tag="s1", **first)
     start = install(
-        live_machine, update_registry, images["s1"], name="sealed", directory=directory, logs=logs
+        live_machine,
+        update_registry,
+        images["s1"],
+        name="sealed",
+        directory=directory,
+        logs=logs,
+        command=INSTALL,
     )
-    # The owner enrols the keys in the machine where it will stand.
-    keys.enroll(find_qemu().firmware_vars, directory / "enrolled.vars")
-    start = replace(start, firmware_vars=directory / "enrolled.vars", secure_boot=True)
-    lived = live_through(start, keys, images, update_registry, directory, logs)
+    # The machine where it will stand has no keys yet.
+    shutil.copyfile(find_qemu().firmware_vars, directory / "own.vars")
+    start = replace(start, firmware_vars=directory / "own.vars", secure_boot=True)
+    enrol(start, logs)
+    lived = live_through(start, images, update_registry, directory, logs)
     yield lived
     lived.disk.unlink()
 
 
+def seal_as_the_tutorial_says(demo_os: DemoOs, directory: Path) -> tuple[dict[str, Any], Keys]:
+    """Run the commands of the tutorial; return what they say of the image, and the keys."""
+    require.tool("osslsigncode")
+    shutil.copytree(demo_os.layout, directory / "os")
+    (directory / "examples").symlink_to(TOP / "examples")
+    programs = ukify.program(directory / "programs", stub=False)
+    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for command in SEAL:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=directory,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    first = {
+        "reference": f"oci:{directory}/os:sealed",
+        "manifest_digest": OciDigest.parse(said["Digest"]),
+        "image_id": Digest.from_hex(said["Deployment"]),
+    }
+    return first, Keys(directory / "keys/db.key", directory / "keys/db.pem")
+
+
+def enrol(start: Installed, logs: Path) -> None:
+    """Start the machine for the first time: the boot loader gives the keys to the firmware."""
+    hardware = installed(start.disk, start.firmware_vars, secure_boot=True)
+    with Machine(hardware, keep_console=logs / "sealed-enrol.txt") as machine:
+        machine.wait_console("(?i)secure boot keys successfully enrolled", before_kernel=True)
+        machine.wait_end()
+
+
 def live_through(
     start: Installed,
-    keys: Keys,
     images: dict[str, Variant],
     registry: Registry,
     directory: Path,
@@ -156,7 +209,7 @@ def live_through(
         assert journey.boot() == "running"
         secure = journey.machine.run(SECURE).stdout.split()
         cmdline = journey.machine.run("cat /proc/cmdline").stdout
-        status = journey.bootc("status --verbose --format humanreadable").stdout
+        status = journey.machine.run(howto.command("sealed", "bootc status")).stdout
         contents = {
             path: journey.machine.run(f"cat {path}").stdout_bytes
             for path in (CHANGED, UNPROTECTED, MISSING, UNTOUCHED)
@@ -167,7 +220,7 @@ def live_through(
             refusals[tag] = journey.bootc("upgrade", check=False)
         seen = {"s1": journey.slots()}
         journey.publish(images["s2"])
-        journey.bootc("upgrade")
+        journey.machine.run(howto.command("sealed", "bootc upgrade"), timeout_s=LONG_S)
         assert journey.reboot() == "running"
         seen["s2"] = journey.slots()
         journey.bootc("rollback")
@@ -175,9 +228,7 @@ def live_through(
         disk = disks.copy(journey.disk, directory / "lived.img")
         firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "lived.vars"))
     start.disk.unlink()
-    return Sealed(
-        keys, images, secure, cmdline, contents, refusals, seen, status, disk, firmware_vars
-    )
+    return Sealed(images, secure, cmdline, contents, refusals, seen, status, disk, firmware_vars)
 
 
 def test_it_lives_under_secure_boot(sealed: Sealed) -> None:

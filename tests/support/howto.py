@@ -1,4 +1,4 @@
-"""Commands that the how-tos print, for tests that run them.
+"""Commands that the how-tos and tutorials print, for tests that run them.
 
 A command is a line of an indented block that begins with ``# ``, or with ``RUN `` if it is for
 building an image; a backslash continues it. All other lines are output.
@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-DIRECTORY = Path(__file__).parents[2] / "docs/howto"
+_DOCS = Path(__file__).parents[2] / "docs"
+_PAGES = {path.stem: path for name in ("howto", "tutorial") for path in (_DOCS / name).glob("*.md")}
 #: What all pages call the image and the disk; only these may a test replace.
 IMAGE = "docker://registry.example.com/os:v1"
 DISK = "/dev/vda"
@@ -20,14 +21,19 @@ _COMMAND = re.compile(r"^ {4,}(?:# |(?=RUN ))((?:.*\\\n)*.*)$", re.MULTILINE)
 _ENDS = {"|", "||", "&&", ";", ";;", "&", ">", ">>", "<", "(", ")"}
 
 
+def text(page: str) -> str:
+    """Return a page."""
+    return _PAGES[page].read_text("utf-8")
+
+
 def pages() -> list[str]:
     """Return the names of all pages."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.md"))
+    return sorted(_PAGES)
 
 
 def commands(page: str, beginning: str = "") -> list[str]:
     """Return the commands of a page that begin with these words, each on one line."""
-    found = _COMMAND.findall((DIRECTORY / f"{page}.md").read_text("utf-8"))
+    found = _COMMAND.findall(text(page))
     lines = (re.sub(r"\s*\\\n\s*", " ", command) for command in found)
     return [line for line in lines if line.startswith(beginning)]
 

@@ -19,9 +19,9 @@ The families ``g``, ``gs`` and ``gu`` have g1 and g2, and so on: v1 and v2 with 
 come from ``tools/grub-tree``. Those of ``gs`` have the GRUB of Debian sid. Those of ``gu`` boot a
 unified kernel image.
 The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
-The family ``s`` has s1 and s2: u1 and u2, signed, with a signed boot loader. A machine that runs
-one of them is to refuse the others: s2-wrong names another image, s2-optional does not demand
-fs-verity, and s2-bare has no unified kernel image.
+The family ``s`` has s2: u2, signed, with a signed boot loader. A machine that runs a sealed image
+is to refuse the others: s2-wrong names another image, s2-optional does not demand fs-verity, and
+s2-bare has no unified kernel image.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -57,7 +57,7 @@ from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
 from support import grubtree, initramfs, ukiboottree, ukify
 from support.images import LAYER_TYPE, Layout, Member, directory, file, layer, sha256
-from support.secureboot import Keys
+from support.sealtools import Keys
 from testbed.demo_os import DemoOs
 
 #: Families, by the letter that their tags begin with: a kernel and an initramfs, or one image.
@@ -149,7 +149,6 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         }
     if family == SEALED:
         return {
-            "s1": _Recipe("1", "debian-demo", uki=True),
             "s2": _Recipe("9", "debian-demo", second, uki=True),
             "s2-wrong": _Recipe("9", "debian-demo", second, uki=True, wrong=True),
             "s2-optional": _Recipe("9", "debian-demo", second, uki=True, optional=True),
@@ -217,7 +216,7 @@ class _Builder:
             self._modules = _only_directory(root, "usr/lib/modules")
             self._signed: tuple[Member, ...] = ()
             if self._keys is not None:
-                loader = self._keys.sign(_content(repository, root, _LOADER))
+                loader = self._sign(self._keys, _content(repository, root, _LOADER))
                 self._signed = (file(_SIGNED_LOADER, loader),)
             variants = {}
             for tag, recipe in recipes.items():
@@ -306,12 +305,18 @@ class _Builder:
         )
         content = uki.read_bytes()
         if self._keys is not None:
-            content = self._keys.sign(content)
+            content = self._sign(self._keys, content)
         parents = ("boot/EFI", UKI_DIRECTORY)
         return (
             *(directory(name) for name in parents),
             file(f"{UKI_DIRECTORY}/{kver}.efi", content),
         )
+
+    def _sign(self, keys: Keys, program: bytes) -> bytes:
+        unsigned, signed = self._path / "unsigned.efi", self._path / "signed.efi"
+        unsigned.write_bytes(program)
+        keys.sbsign(str(unsigned), str(signed))
+        return signed.read_bytes()
 
     def _variant(self, repository: Repository, tag: str, recipe: _Recipe) -> Variant:
         pulled = self._pull(repository, tag)

@@ -36,6 +36,10 @@ RUN_BY = {
         "tests/interop/test_readme_commands.py",
         "_, command = of_containers()",
     ),
+    "skopeo copy --preserve-digests oci:os:sealed docker://registry.example.com/os:v1": (
+        "tests/boot/journeys.py",
+        'registry.push(variant.reference, f"{name}:latest", "--preserve-digests")',
+    ),
     "bootc status": (DEMO, 'STATUS = "bootc status"'),
     "bootc upgrade --check": (UPDATES, '"upgrade --check"'),
     "bootc upgrade": (UPDATES, '"upgrade"'),
@@ -107,7 +111,7 @@ def test_bootc_takes_every_command(page: str) -> None:
 @pytest.mark.parametrize("page", howto.pages())
 def test_every_line_of_bootc_is_a_command(page: str) -> None:
     """A block that begins without a prompt would be taken for output."""
-    text = (howto.DIRECTORY / f"{page}.md").read_text("utf-8")
+    text = howto.text(page)
     assert re.findall(r"(?<=\n\n) {4,}(?:bootc|podman) .*", text) == []
 
 
