@@ -203,7 +203,7 @@ OF_OTHER_PROGRAMS = {
     *("--secureboot-private-key", "--secureboot-certificate"),
     *("--output-prefix", "--passphrase-file", "--sign-by-sigstore-private-key"),
     *("--sign-passphrase-file", "--sign-by", "--batch", "--passphrase", "--quick-gen-key"),
-    *("--output", "--export"),
+    *("--output", "--export", "--image", "--preserve-digests"),
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 #: A command line of bootc in code or in bold, up to what ends a command for a shell.
