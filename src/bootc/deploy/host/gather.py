@@ -177,7 +177,7 @@ def _read_programs(
 ) -> BootPrograms | None:
     if boot is None:
         return None
-    # Imported here: the most of status does not need it.
+    # Imported here: a machine whose boot partition cannot be opened does not need it.
     from bootc.boot.boot_programs import read_programs
 
     own = (item for item in items if item.deployment == booted)

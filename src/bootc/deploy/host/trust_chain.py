@@ -47,7 +47,7 @@ def _loader(facts: Facts) -> TrustLink:
     if name is Bootloader.NONE:
         return TrustLink("loader", LinkState.OK, "none: the firmware starts the UKI", details)
     if not programs:
-        why = "bootc does not know its program"
+        why = "its program was not found"
         if facts.programs is None:
             why = "the boot partition cannot be read"
         text = f"{name.value}: {why}"

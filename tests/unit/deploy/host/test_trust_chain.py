@@ -71,7 +71,7 @@ def firmware(enabled: bool | None, setup_mode: bool | None) -> Facts:
             "loader",
             "systemd: EFI/systemd/b.efi has no signature",
         ),
-        (with_programs(loaders=()), "loader", "systemd: bootc does not know its program"),
+        (with_programs(loaders=()), "loader", "systemd: its program was not found"),
         (
             with_programs(uki=replace(UKI, signed=False)),
             "uki",
