@@ -151,8 +151,10 @@ def _place(file: SeekableFile) -> _Place:
     directories = _DIRECTORIES_AT.get(magic)
     if directories is None:
         raise PeError(f"not an EFI program: unknown optional header {magic:#06x}")
+    if optional + optional_bytes > len(raw):
+        raise PeError("not an EFI program: the optional header is cut off")
     entry = directories + _CERTIFICATES * _ENTRY_BYTES
-    if entry + _ENTRY_BYTES > optional_bytes or optional + optional_bytes > len(raw):
+    if entry + _ENTRY_BYTES > optional_bytes:
         raise NoPlaceForSignature("the EFI program has no place for a signature")
     (count,) = struct.unpack_from("<I", raw, optional + directories - 4)
     if count <= _CERTIFICATES:

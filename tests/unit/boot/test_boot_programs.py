@@ -13,7 +13,7 @@ from bootc.fs.dir import Dir
 from support import pe
 from support.bootdirs import GRUB_UKI, NONE_UKI, SYSTEMD, SYSTEMD_UKI
 
-UNSIGNED = pe.signed(pe.program(*pe.UKI_SECTIONS), certificates=b"")
+UNSIGNED = pe.signable(*pe.UKI_SECTIONS)
 SIGNED = pe.signed(pe.program(*pe.UKI_SECTIONS))
 UKI = "EFI/Linux/bootc/os.efi"
 

@@ -94,11 +94,7 @@ def deploy_image(
     with _new_repository(root, decisions) as repository:
         pulled = _pull(request, repository, source, sink)
         booting = decide_booting(request, decisions, target.root_kargs, pulled, repository)
-        loader.check_boot_type(booting.boot_type)
-        # The image asks for arguments, too.
-        loader.check_kernel_arguments(tuple(cmdline.parse(booting.options or "")))
-        if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
-            sink(Message("notice: Target has SELinux enabled, overriding to disable"))
+        _check_booting(loader, booting, sink)
         pulled = dataclasses.replace(pulled, image_id=booting.image_id)
         etc = _etc_of(request, repository, pulled, decisions, sink)
         boot, generic = loader.boot_dirs(target, booting.boot_type), request.generic_image
@@ -122,6 +118,15 @@ def deploy_image(
                 keep()
             write_mirrors(loader, target, boot, sink, generic=generic)
     return pulled
+
+
+def _check_booting(loader: LoaderInstaller, booting: Booting, sink: Sink) -> None:
+    """Ensure that the loader can start what the image boots, with its arguments."""
+    loader.check_boot_type(booting.boot_type)
+    # The image asks for arguments, too.
+    loader.check_kernel_arguments(tuple(cmdline.parse(booting.options or "")))
+    if booting.selinux is SelinuxState.FORCE_TARGET_DISABLED:
+        sink(Message("notice: Target has SELinux enabled, overriding to disable"))
 
 
 def _pull(request: InstallRequest, repository: Repository, source: Source, sink: Sink) -> Pulled:
