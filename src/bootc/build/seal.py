@@ -34,7 +34,7 @@ from bootc.build.signing import Signer, check_signed, usable_certificate, verifi
 from bootc.build.uki import UKIFY, DigestChoice, UkiKernel, composed_cmdline, run_ukify
 from bootc.errors import doing
 from bootc.events import Notice, Sink, stage
-from bootc.formats import ocispec
+from bootc.formats import cmdline, ocispec
 from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
@@ -260,7 +260,8 @@ def _add_uki(
     with _temporary_directory() as home:
         with open(f"{home}/layer", "w+b") as file:
             tree = sealed_tree(base, write_layer(base, _signed(work, files), file))
-        line = composed_cmdline(base.kargs, tree, options.choice, kargs=options.kargs)
+        kargs = (*options.kargs, *_root_access(base, options))
+        line = composed_cmdline(base.kargs, tree, options.choice, kargs=kargs)
         uki, stub = f"{home}/uki.efi", options.stub
         if stub is None:
             if base.stub is None:
@@ -312,6 +313,16 @@ def _tell_of_signed_loader(base: BaseImage, certificate: str | None, sink: Sink)
                     "machines that trust only this certificate do not start it"
                 )
             )
+
+
+def _root_access(base: BaseImage, options: SealOptions) -> tuple[str, ...]:
+    """Return the argument for a writable root, unless the image or the user decides about it.
+
+    The installer writes it into boot entries that are files. Without it the root file system is
+    mounted read-only, with /etc and /var, and services of the system fail.
+    """
+    given = {*base.kargs, *(word for text in options.kargs for word in cmdline.parse(text))}
+    return () if given & {"ro", "rw"} else ("rw",)
 
 
 def _check_cmdline(path: str, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from bootc.errors import Error
 from bootc.events import null_sink
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageConfig, Manifest
+from bootc.formats.pe import Uki
 from bootc.oci.append_layer import TAR_LAYER
 from bootc.oci.source import open_source
 from bootc.oci.trees import image_id_of, image_tree
@@ -91,6 +93,22 @@ def base_of(layout: images.Layout, tag: str = "os") -> Iterator[BaseImage]:
 
 def output(tmp_path: Path) -> ImageReference:
     return ImageReference.parse(f"oci:{tmp_path}/out:sealed")
+
+
+@pytest.mark.parametrize(
+    ("kargs", "expected"), [((), ["rw"]), (("ro", "a"), ["ro", "a"]), (("x=rw",), ["x=rw", "rw"])]
+)
+def test_the_root_is_writable_unless_somebody_decides(
+    tmp_path: Path, layout: images.Layout, kargs: tuple[str, ...], expected: list[str]
+) -> None:
+    with base_of(layout) as base:
+        seal(base, output(tmp_path), SealOptions(kargs=kargs), FakeSigner(), null_sink)
+    with open_source(output(tmp_path)) as source:
+        tree = image_tree(source)
+        uki = tree.read_content(tree.whole.lookup(UKI).content)  # type: ignore[union-attr,arg-type]
+    words = Uki.read(io.BytesIO(uki)).text(".cmdline").split()
+    assert words[:2] == ["quiet", "lockdown=integrity"]
+    assert [word for word in words[2:] if not word.startswith("composefs")] == expected
 
 
 @pytest.mark.parametrize("choice", list(DigestChoice))
