@@ -35,7 +35,7 @@ ANYTHING = [{"type": "insecureAcceptAnything"}]
 
 def blocks(beginning: str) -> list[str]:
     """Return the files that the how-to prints, by their beginning."""
-    text = (howto.DIRECTORY / "signatures.md").read_text("utf-8")
+    text = howto.text("signatures")
     found = map(textwrap.dedent, re.findall(r"(?:^ {4,}.*\n)+", text, re.MULTILINE))
     return [block for block in found if block.startswith(beginning)]
 
@@ -123,7 +123,7 @@ def test_the_how_to_with_a_gpg_key(
     follow: Follow, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require.tool("gpg")
-    page = (howto.DIRECTORY / "signatures.md").read_text("utf-8")
+    page = howto.text("signatures")
     (requirement,) = re.findall(r'`(\{"type": "signedBy".*\})`', page)
     rules = rules_of_page()
     rules["transports"]["docker"]["registry.example.com/os"] = [json.loads(requirement)]
