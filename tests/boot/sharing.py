@@ -1,8 +1,9 @@
 """Which tests one process runs, where several run side by side (pytest-xdist).
 
 Those of a family of images share its build and an installation, others with virtual machines
-those of their file, and all without one this machine's mounts and loop devices. Not by marks:
-how those reach the scheduler depends on versions of both packages.
+those of their file, and all that change this machine its mounts and loop devices. The others share
+nothing but what is in their file, so that the process which is free first runs them in the end.
+Not by marks: how those reach the scheduler depends on versions of both packages.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: With two processes, the one that is not busy with this machine runs the journeys of the boot
 #: paths, before the time for virtual machines is over.
 _FIRST = ("this machine", "tests/boot/test_journey.py", "uki", "tests/boot/test_grub.py", "type1")
+#: Directories of tests that change nothing on this machine.
+_ANYWHERE = {"crash", "property", "vectors"}
 _FAMILY = re.compile(r"\[(?:.*-)?(type1|uki)(?:-.*)?\]$")
 
 
@@ -43,6 +46,7 @@ def rank(nodeid: str) -> int:
 def shared_by(nodeid: str) -> str:
     """Return the name of what a test shares with others."""
     family, path = _FAMILY.search(nodeid), nodeid.partition("::")[0]
-    if "boot" not in path.split("/"):
-        return "this machine"
+    directories = set(path.split("/"))
+    if "boot" not in directories:
+        return path if directories & _ANYWHERE else "this machine"
     return family[1] if family else path

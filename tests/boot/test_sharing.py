@@ -42,6 +42,8 @@ def test_more(family):
         ("tests/boot/test_journey.py::TestX::test_y", "tests/boot/test_journey.py"),
         ("tests/host/test_mounts.py::test_z", "this machine"),
         ("tests/interop/test_skopeo.py::test_z[uki]", "this machine"),
+        ("tests/crash/test_gc_crash.py::test_z[uki]", "tests/crash/test_gc_crash.py"),
+        ("tests/property/test_gc.py::test_z", "tests/property/test_gc.py"),
     ],
 )
 def test_what_is_shared(nodeid: str, name: str) -> None:
@@ -56,6 +58,7 @@ def test_the_boot_paths_come_before_their_repetitions() -> None:
         "tests/boot/test_grub.py::test_bios",
         "tests/boot/test_updates.py::test_a_life[type1]",
         "tests/boot/test_saved.py::test_a",
+        "tests/crash/test_gc_crash.py::test_a",
     ]
     turned = [*tests[3:], *tests[:3]]
     assert sorted(turned, key=rank) == tests
