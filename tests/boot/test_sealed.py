@@ -63,6 +63,9 @@ UNTOUCHED = "/usr/share/common-licenses/LGPL-3"
 _BELIEVED = "/run/attack"
 #: Creates a file when systemd-tmpfiles reads it.
 _TMPFILES = f"f {_BELIEVED}-%s 0644 root root - attack\n"
+#: A credential that systemd-sysctl takes, and the value that it would set.
+_CREDENTIAL = "sysctl.extra"
+_SETTING, _VALUE = "kernel/printk_ratelimit_burst", "77"
 #: Images to update to that a sealed machine refuses, and what the refusal says.
 REFUSED = {"s2-wrong": "s2-wrong", "s2-optional": "s2-optional", "s2-bare": "s2-bare"}
 _ACCESS_DENIED = r"(?i)access denied|security violation"
@@ -256,7 +259,11 @@ def test_what_lies_on_the_disk_cannot_weaken_it(sealed: Sealed, tmp_path: Path, 
     put_beside_the_kernel(attacked, tmp_path)
     with attacked.machine(logs / "sealed-weakened.txt") as machine:
         machine.wait_ready()
-        assert machine.wait_running() == "running"
+        # The attacker can keep a service from starting, by a credential as by damage.
+        assert machine.wait_running() == "degraded"
+        failed = machine.run("systemctl --failed --no-legend --plain").stdout.split("\n")
+        assert {line.split()[0] for line in failed if line} == {"systemd-sysctl.service"}
+        assert machine.run(f"cat /proc/sys/{_SETTING}").stdout.strip() != _VALUE
         check_nothing_was_believed(sealed, machine)
         for path in (CHANGED, UNPROTECTED, MISSING):
             result = machine.run(f"cat {path}", check=False)
@@ -293,7 +300,8 @@ def put_beside_the_kernel(attacked: Attacked, scratch: Path) -> None:
     for directory in directories:
         attacked.esp.write(f"{directory}/attack.addon.efi", addon.read_bytes())
     for directory in (directories[0], "loader/credentials"):
-        attacked.esp.write(f"{directory}/tmpfiles.extra.cred", (_TMPFILES % "credential").encode())
+        setting = f"{_SETTING.replace('/', '.')} = {_VALUE}\n".encode()
+        attacked.esp.write(f"{directory}/{_CREDENTIAL}.cred", setting)
     for kind, top in (("sysext", "usr/lib"), ("confext", "etc")):
         made = extension(scratch, kind, top)
         for directory in (directories[0], "loader/extensions"):
