@@ -68,6 +68,8 @@ _CREDENTIAL = "sysctl.extra"
 _SETTING, _VALUE = "kernel/printk_ratelimit_burst", "77"
 #: Images to update to that a sealed machine refuses, and what the refusal says.
 REFUSED = {"s2-wrong": "s2-wrong", "s2-optional": "s2-optional", "s2-bare": "s2-bare"}
+#: How long the installation and the life take, before the first attack.
+_LIFE_MINUTES = 15
 _ACCESS_DENIED = r"(?i)access denied|security violation"
 
 
@@ -139,7 +141,7 @@ def sealed(
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Sealed]:
-    if not budget.is_left():
+    if not budget.is_left(_LIFE_MINUTES):
         budget.skip_rest(0, 1)
     directory = tmp_path_factory.mktemp("sealed")
     first, keys = seal_as_the_tutorial_says(demo_os, directory)
