@@ -371,10 +371,12 @@ def test_interruptions_at_any_moment(layout: images.Layout, disk_image: Path, ki
             argv = installer.command(*arguments(layout, target, *options))
             environment = {**os.environ, "PYTHONPATH": installer.PYTHONPATH}
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            with children.running(argv, env=environment, **pipes) as run:
+            with children.running(argv, env=environment, start_new_session=True, **pipes) as run:
                 time.sleep(chance.random() * whole_s)
                 run.send_signal(chance.choice(SIGNALS))
                 shown, _ = run.communicate(timeout=60)
+            # A program that it had started may still write to the disk.
+            children.wait_for_session(run.pid)
             completed = b"Installation complete!" in shown
             assert b"Detected existing" not in shown
             check_nothing_is_left(disk_image, before, loops)

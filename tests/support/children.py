@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 #: How long a child may take to do what a test waits for.
@@ -56,6 +58,33 @@ def running(argv: Sequence[str | os.PathLike[str]], **options: Any) -> Iterator[
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 stream.close()
+
+
+def wait_for_session(leader: int) -> None:
+    """Wait until a session has ended: a child, and what it had started when it was killed.
+
+    Args:
+        leader: The child's number; it was started with ``start_new_session``.
+
+    Raises:
+        TimeoutError: a process of it still runs after :data:`DEADLINE_S`.
+    """
+    end = time.monotonic() + DEADLINE_S
+    while left := _running_in(leader):
+        if time.monotonic() > end:
+            raise TimeoutError(f"still there: {left}")
+        time.sleep(0.01)
+
+
+def _running_in(session: int) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, _, number = rest.split()[:4]
+            if int(number) == session and state not in "ZX":
+                found.append(name)
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootc.boot.loader import Bootloader
 from bootc.boot.scheme import GENERATED_MENU
 from bootc.formats.origin import BootType
 from support.machine import FakeMachine
@@ -179,10 +180,13 @@ class Room:
         return _content(self.machine.entries), self.machine.pinned()
 
     def _kernel(self, writes: Writes) -> Range:
+        # Without a boot loader, the fallback may be replaced, and the old one is there meanwhile.
+        is_copied = self.machine.scheme.bootloader is Bootloader.NONE and writes.stages
+        copy = Range(0, self.set_clusters if is_copied else 0)
         if not writes.kernel:
-            return Range(0, 0)
+            return copy
         # Its directory, and the growth of the one above.
-        return Range(self.set_clusters, self.set_clusters + 3)
+        return Range(self.set_clusters, self.set_clusters + 3) + copy
 
     def _menu(self, writes: Writes) -> Range:
         entries = self.machine.entries

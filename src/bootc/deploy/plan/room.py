@@ -42,6 +42,8 @@ from bootc.deploy.plan.steps import (
 
 #: Clusters for the directory of a new kernel, and for the growth of its parents.
 _DIRECTORIES = 4
+#: How a refusal names what :meth:`~bootc.boot.menu.BootMenu.copies_bytes` counts.
+_COPY = "the copy of a kernel that the firmware starts by itself"
 
 
 def room_for_update(
@@ -79,7 +81,9 @@ def room_for_update(
         return (*evict, *menu)
     menu_clusters = staging_clusters(dirs, compose_menu(dirs.scheme, order), cluster)
     spare = max(SPARE_CLUSTERS, menu_clusters + _DIRECTORIES)
-    spare += -(-open_menu(dirs).copies_bytes(order) // cluster)
+    copies = open_menu(dirs).copies_bytes(order)
+    if copies:
+        sizes = {**(sizes or {}), _COPY: copies}
     return plan_space(
         here, kept, sizes, free, cluster, spare_clusters=spare, where=dirs.place
     ).evict

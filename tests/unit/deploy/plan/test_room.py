@@ -21,6 +21,7 @@ from support.bootdirs import (
     GRUB,
     GRUB_UKI,
     MENU_BOOT_TYPES,
+    NONE_UKI,
     SCHEMES,
     SYSTEMD,
     SYSTEMD_UKI,
@@ -28,7 +29,7 @@ from support.bootdirs import (
 )
 from support.machine import Command, FakeMachine
 from support.osimages import Images
-from support.room import Volume, limited
+from support.room import Volume, clusters_of, limited
 from support.stored import IN_MEMORY
 
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=scheme_name)
@@ -120,6 +121,25 @@ def foreign(bench: Bench, number: int) -> None:
         path.write_text(path.read_text() + text)
     else:
         (path / f"other-{number}.conf").write_text("efi /EFI/other.efi\nversion " + "1" * 500)
+
+
+def test_a_refusal_names_the_copy_that_the_firmware_starts(benches: Benches) -> None:
+    bench = benches(NONE_UKI)
+    # The copy is one of this kernel, which stays in the menu while the next copy is written.
+    bench.machine.command(pin(bench.id(osimages.OLD)))
+    bench.channel.offer(osimages.RENAMED)
+    volume = Volume(bench.machine.binaries_root)
+    kernel = clusters_of(bench.machine.menu()[0].files[0].stat().st_size)
+    with limited(volume):
+        volume.leave(kernel + 20)
+        with pytest.raises(NoSpaceOnBoot) as caught:
+            bench.machine.command(upgrade())
+        said = "the copy of a kernel that the firmware starts by itself 13.0 KiB)"
+        assert said in str(caught.value)
+        volume.leave(2 * kernel + 20)
+        bench.machine.command(upgrade())
+        assert bench.machine.reboot() is None
+    assert bench.shown() == ["renamed", "new", "old"]
 
 
 def test_the_menu_of_an_update_that_has_a_file_system_of_its_own(benches: Benches) -> None:
