@@ -73,7 +73,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what was not asked for; begin with what takes longest, and with the boot paths."""
+    """Leave out what was not asked for; begin with the machines that every change must boot."""
     matrix_run.choose(config, items)
     items.sort(key=lambda item: rank(item.nodeid))
 

@@ -17,10 +17,14 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
-#: What begins first: a process takes the next that nobody has, and holds one more in reserve.
-#: With two processes, the one that is not busy with this machine runs the journeys of the boot
-#: paths, before the time for virtual machines is over.
-_FIRST = ("this machine", "tests/boot/test_journey.py", "uki", "tests/boot/test_grub.py", "type1")
+#: What begins first: the machines that every change must boot, then the tests that change this
+#: machine. A process takes the next that nobody has, and holds one more in reserve.
+_FIRST = (
+    "tests/boot/test_journey.py",
+    "tests/boot/test_grub.py",
+    "tests/boot/test_sealed.py",
+    "this machine",
+)
 #: Directories of tests that change nothing on this machine.
 _ANYWHERE = {"crash", "property", "vectors"}
 _FAMILY = re.compile(r"\[(?:.*-)?(type1|uki)(?:-.*)?\]$")
@@ -38,9 +42,14 @@ class Sharing(LoadScopeScheduling):
 
 
 def rank(nodeid: str) -> int:
-    """Return the place of a test in the order: the lower, the earlier."""
+    """Return the place of a test in the order: the lower, the earlier.
+
+    What may be left out when the time is over comes last.
+    """
     name = shared_by(nodeid)
-    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+    if name in _FIRST:
+        return _FIRST.index(name)
+    return len(_FIRST) + ("boot" in nodeid.split("/"))
 
 
 def shared_by(nodeid: str) -> str:
