@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO
 
+from bootc.boot.esp_size import ESP_SIZE_MIB, LARGE_DISK_MIB, LARGE_ESP_SIZE_MIB
 from bootc.boot.image_content import size_of
 from bootc.boot.image_kernel import UkiFile, kernel_dirs
 from bootc.boot.kernel_release import kernel_config, locks_itself_down
@@ -25,6 +26,7 @@ from bootc.formats.initramfs import initramfs_names
 from bootc.formats.pe import CMDLINE, PeError, Uki
 from bootc.formats.pesignature import is_signed
 from bootc.formats.tree import Directory, External, Inline, Leaf
+from bootc.sizes import human_size
 
 OpenFile = Callable[[Leaf], AbstractContextManager[BinaryIO]]
 #: The boot loader systemd-boot in an image. bootctl prefers a program with the second suffix.
@@ -36,6 +38,10 @@ _LOCKDOWN = ("integrity", "confidentiality", "none")
 _INITRAMFS_TOOLS = {b"conf/initramfs.conf", b"scripts/functions"}
 #: A machine has the booted deployment and the next one.
 _DEPLOYMENTS = 2
+#: systemd-boot has less than a hundredth of this.
+_MAX_LOADER_BYTES = 64 << 20
+_LOADER_COPIES = 2
+_MIB = 1 << 20
 
 NO_LOCKDOWN = (
     "Found no lockdown= in the kernel command line, and the kernel does not lock itself down: root "
@@ -138,7 +144,9 @@ def loaders(root: Directory) -> list[tuple[str, Leaf]]:
     for name in sorted(fnmatch.filter(names, _LOADER)):
         chosen = name + SIGNED_SUFFIX if name + SIGNED_SUFFIX in names else name
         node = names[chosen]
-        if isinstance(node, Leaf) and isinstance(node.content, Inline | External):
+        if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+            continue
+        if size_of(node) <= _MAX_LOADER_BYTES:
             programs.append((f"{LOADERS}/{chosen}", node))
     return programs
 
@@ -166,8 +174,25 @@ def has_signature(leaf: Leaf, open_file: OpenFile) -> bool:
         return False
 
 
-def esp_bytes(root: Directory, uki: UkiFile) -> int:
-    """Return how many bytes two deployments of an image take on the EFI system partition."""
+def esp_too_small(root: Directory, uki_bytes: int, configured_mib: int | None) -> str | None:
+    """Return what to tell if two deployments do not fit on the EFI system partition, or None.
+
+    Args:
+        root: The tree of the image, which has the boot loader.
+        uki_bytes: The size of the UKI with its add-ons.
+        configured_mib: The size of the partition that the image asks for.
+    """
     loader_bytes = max((size_of(leaf) for _, leaf in loaders(root)), default=0)
     # The firmware's default path gets a copy of the loader.
-    return 2 * loader_bytes + _DEPLOYMENTS * sum(uki.sizes.values())
+    needed = _LOADER_COPIES * loader_bytes + _DEPLOYMENTS * uki_bytes
+    have = (ESP_SIZE_MIB if configured_mib is None else configured_mib) * _MIB
+    if needed <= have:
+        return None
+    disks = ""
+    if configured_mib is None and needed <= LARGE_ESP_SIZE_MIB * _MIB:
+        disks = f" on disks below {human_size(LARGE_DISK_MIB * _MIB)}"
+    return (
+        f"Two deployments take {human_size(needed)}, and the EFI system partition that bootc "
+        f"install makes{disks} has {human_size(have)}: updates will fail; make the initramfs "
+        "smaller, or set esp-size in the table [install] of /usr/lib/bootc/install/*.toml"
+    )

@@ -11,14 +11,13 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from bootc.boot import sealed_checks
-from bootc.boot.esp_size import ESP_SIZE_MIB, LARGE_DISK_MIB, LARGE_ESP_SIZE_MIB, parse_size
+from bootc.boot.esp_size import INSTALL_CONFIG, configured_esp_size_mib
 from bootc.boot.image_content import open_content
 from bootc.boot.image_kernel import ImageNotBootable, UkiFile, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
@@ -35,17 +34,15 @@ from bootc.fs.outline import Outline
 from bootc.fs.visit import Visited, visit
 from bootc.lint.dropins import drop_ins
 from bootc.lint.model import LintFinding, Listing, lists
-from bootc.sizes import human_size
 
-#: Where an image configures its installation; later directories override earlier ones.
-_INSTALL = tuple(f"{home}/bootc/install" for home in ("usr/lib", "usr/local/lib", "etc"))
 #: What the digest leaves out.
 _UNMEASURED = ("boot", "sysroot", "run")
+#: It gets the time of /usr.
+_TIMED_BY_USR = "/run"
 _WHITEOUT = ".wh."
 #: More names are not listed.
 _MOST = 10_000
 _NS_PER_S = 1_000_000_000
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +147,9 @@ def esp_size(root: ImageRoot) -> LintFinding | None:
     image = _with_uki(root)
     if image is None:
         return None
-    needed = sealed_checks.esp_bytes(image.outline.root, image.uki)
-    configured = _configured_esp_mib(root)
-    have = ESP_SIZE_MIB if configured is None else configured
-    if needed <= have * _MIB:
-        return None
-    which = f"The EFI system partition of {human_size(have * _MIB)} that bootc install makes"
-    if configured is None and needed <= LARGE_ESP_SIZE_MIB * _MIB:
-        which += f" on disks below {human_size(LARGE_DISK_MIB * _MIB)}"
-    return (
-        f"{which} has no room for two deployments, which take {human_size(needed)} with "
-        f"{shell_quoted(image.uki.path)}; make the initramfs smaller, or set esp-size in the table "
-        "[install] of /usr/lib/bootc/install/*.toml"
-    )
+    configured = configured_esp_size_mib(drop_ins(root, INSTALL_CONFIG, suffix=".toml"))
+    uki_bytes = sum(image.uki.sizes.values())
+    return sealed_checks.esp_too_small(image.outline.root, uki_bytes, configured)
 
 
 def layers(root: ImageRoot) -> LintFinding | None:
@@ -198,7 +185,7 @@ def _fractions(walk: Iterator[Visited], lost: list[str]) -> Iterator[tuple[int, 
         why = _unlayered(visited.entry.name, info)
         if why is not None and len(lost) < _MOST:
             lost.append(f"{shell_quoted(path)} ({why})")
-        if info.st_mtime_ns % _NS_PER_S:
+        if info.st_mtime_ns % _NS_PER_S and path != _TIMED_BY_USR:
             yield info.st_mtime_ns, path
 
 
@@ -211,19 +198,6 @@ def _unlayered(name: str, info: os.stat_result) -> str | None:
     if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
         return "a device that removes a file"
     return None
-
-
-def _configured_esp_mib(root: ImageRoot) -> int | None:
-    """Return the size that the image configures; the installer reports what is wrong with it."""
-    size = None
-    for data in drop_ins(root, _INSTALL, suffix=".toml"):
-        try:
-            table = tomllib.loads(data.decode()).get("install")
-            if isinstance(table, dict) and isinstance(table.get("esp-size"), str):
-                size = parse_size(table["esp-size"])
-        except (ValueError, RecursionError):
-            continue
-    return size
 
 
 def _sealed(root: ImageRoot) -> _Image | None:
