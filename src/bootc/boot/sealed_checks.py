@@ -19,7 +19,7 @@ from bootc.boot.esp_size import ESP_SIZE_MIB, LARGE_DISK_MIB, LARGE_ESP_SIZE_MIB
 from bootc.boot.image_content import size_of
 from bootc.boot.image_kernel import UkiFile, kernel_dirs
 from bootc.boot.kernel_release import kernel_config, locks_itself_down
-from bootc.boot.scheme import VMLINUZ
+from bootc.boot.scheme import GLOBAL_ADDONS, VMLINUZ
 from bootc.boot.unpacked_kernel import MODULES
 from bootc.formats import cmdline
 from bootc.formats.initramfs import initramfs_names
@@ -44,12 +44,13 @@ _LOADER_COPIES = 2
 _MIB = 1 << 20
 
 NO_LOCKDOWN = (
-    "Found no lockdown= in the kernel command line, and the kernel does not lock itself down: root "
-    "can change the running kernel; add lockdown=integrity"
+    "Found no lockdown= in the kernel command line, and no configuration of the kernel that locks "
+    "it down under Secure Boot. Without it, root can change the running kernel; add "
+    "lockdown=integrity"
 )
 NO_PANIC = (
-    "Found an initramfs of initramfs-tools and no panic= in the kernel command line: if the boot "
-    "fails, the console gets a shell of root, with the disk; add panic=30"
+    "Found an initramfs of initramfs-tools and no panic= in the kernel command line. If the boot "
+    "fails, the initramfs opens a shell of root on the console; add panic=30"
 )
 
 
@@ -154,14 +155,16 @@ def loaders(root: Directory) -> list[tuple[str, Leaf]]:
 def unsigned_programs(root: Directory, uki: UkiFile, open_file: OpenFile) -> list[str]:
     """Return the paths of the EFI programs without a signature: loader, UKI, and its add-ons.
 
-    A file that is no EFI program counts as unsigned.
+    A file that is no EFI program counts as unsigned. Of an add-on beside the UKI it is the name.
 
     Args:
         root: The tree of the image.
         uki: The UKI of the image.
         open_file: Opens a file of the image.
     """
-    programs = [*loaders(root), (uki.path, uki.leaf), *uki.addon_files]
+    programs = [*loaders(root), (uki.path, uki.leaf), *uki.addons.items()]
+    shared = uki.global_addons.items()
+    programs += [(f"boot/{GLOBAL_ADDONS}/{name}", leaf) for name, leaf in shared]
     return [path for path, leaf in programs if not has_signature(leaf, open_file)]
 
 
@@ -192,7 +195,7 @@ def esp_too_small(root: Directory, uki_bytes: int, configured_mib: int | None) -
     if configured_mib is None and needed <= LARGE_ESP_SIZE_MIB * _MIB:
         disks = f" on disks below {human_size(LARGE_DISK_MIB * _MIB)}"
     return (
-        f"Two deployments take {human_size(needed)}, and the EFI system partition that bootc "
-        f"install makes{disks} has {human_size(have)}: updates will fail; make the initramfs "
+        f"Two deployments take {human_size(needed)}, and the EFI system partition of an "
+        f"installation{disks} has {human_size(have)}: updates will fail; make the initramfs "
         "smaller, or set esp-size in the table [install] of /usr/lib/bootc/install/*.toml"
     )

@@ -126,15 +126,7 @@ def read_base(source: Source, sink: Sink, *, epoch: int | None = None) -> BaseIm
     root = tree.whole
     machine = os.uname().machine
     found = _find(root, machine)
-    homes = map(root.lookup, (KARGS_D, *INSTALL_CONFIG))
-    entries = [e for home in homes if isinstance(home, Directory) for e in home.entries.values()]
-    small = [
-        leaf
-        for leaf in (kernel_config(root, found.kernel.kver), *entries)
-        if isinstance(leaf, Leaf) and isinstance(leaf.content, Inline | External)
-        if size_of(leaf) <= _MAX_CONFIG_BYTES
-    ]
-    for leaf in (*found.leaves, *small):
+    for leaf in (*found.leaves, *_configuration(root, found.kernel.kver)):
         if isinstance(leaf.content, External):
             ahead.add(leaf.content)
     kargs = read_kargs_d(root, tree.read_content, machine)
@@ -192,6 +184,18 @@ def _find(root: Directory, machine: str) -> _Found:
     if sum(map(size_of, leaves)) > MAX_UKI_BYTES:
         raise SealRefused(f"kernel and initramfs have more than {MAX_UKI_BYTES >> 20} MiB")
     return _Found(kernel, os_release, stub, loader, leaves)
+
+
+def _configuration(root: Directory, kver: str) -> list[Leaf]:
+    """Return the files that configure arguments, installation and kernel."""
+    homes = map(root.lookup, (KARGS_D, *INSTALL_CONFIG))
+    entries = [e for home in homes if isinstance(home, Directory) for e in home.entries.values()]
+    return [
+        leaf
+        for leaf in (kernel_config(root, kver), *entries)
+        if isinstance(leaf, Leaf) and isinstance(leaf.content, Inline | External)
+        if size_of(leaf) <= _MAX_CONFIG_BYTES
+    ]
 
 
 def _is_signed(path: str, leaf: Leaf, read_content: ReadContent) -> bool:

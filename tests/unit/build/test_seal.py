@@ -301,5 +301,5 @@ def test_programs_that_nobody_signed_are_named(tmp_path: Path, layout: images.La
     layout.image(layers(*map(images.directory, home), addon), tag="more")
     with base_of(layout, "more") as base:
         assert notices(base, output(tmp_path)) == [
-            "not signed, so firmware does not start it: a\u00e4.addon.efi"
+            "not signed, so firmware does not start it: boot/loader/addons/a\u00e4.addon.efi"
         ]
