@@ -204,9 +204,10 @@ def test_a_shell_if_the_boot_fails(root: Root, arguments: str, initrd: bytes, ri
     assert root.found(sealed.panic) == (None if right else NO_PANIC)
 
 
-def test_a_uki_without_an_initramfs(root: Root) -> None:
+def test_a_uki_without_kernel_and_initramfs(root: Root) -> None:
     root.file(UKI, pe.signable((b".cmdline", STRICT.encode())))
     assert root.found(sealed.panic) is None
+    assert root.found(sealed.lockdown) == NO_LOCKDOWN
 
 
 def test_kernels_beside_the_uki(root: Root) -> None:
