@@ -22,8 +22,9 @@ from bootc.boot.image_content import open_content
 from bootc.boot.image_kernel import ImageNotBootable, UkiFile, find_boot_resource
 from bootc.boot.kargs import KARGS_D, KargsError, read_kargs_d
 from bootc.boot.kernel_release import stated_releases
+from bootc.boot.scheme import UKI_SUFFIX
 from bootc.boot.uki import is_sealed
-from bootc.boot.unpacked_kernel import MODULES
+from bootc.boot.unpacked_kernel import MODULES, UKIS
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.initramfs import InitramfsError
 from bootc.formats.pe import INITRD, PeError, Uki
@@ -220,9 +221,24 @@ def _is_strict(image: _Image) -> bool:
 
 
 def _with_uki(root: ImageRoot) -> _Image | None:
+    # Most images have none, and the modules of their kernel are many files.
+    homes = (UKIS, *(f"{MODULES}/{kver}" for kver in _names(root, MODULES)))
+    if not any(name.endswith(UKI_SUFFIX) for home in homes for name in _names(root, home)):
+        return None
     outline = Outline.read(root, ("boot", MODULES, KARGS_D, sealed_checks.LOADERS))
     try:
         resource = find_boot_resource(outline.root)
     except ImageNotBootable:
         return None
     return _Image(outline, resource) if isinstance(resource, UkiFile) else None
+
+
+def _names(root: ImageRoot, path: str) -> list[str]:
+    try:
+        directory = root.open_dir(path)
+    except NotADirectoryError:
+        return []
+    if directory is None:
+        return []
+    with directory:
+        return list(directory.names())
