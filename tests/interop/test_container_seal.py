@@ -71,6 +71,14 @@ def unpacked(reference: str, bundle: Path) -> Path:
     return bundle / "rootfs"
 
 
+def warnings_of(root: Path) -> list[str]:
+    """Return the names of the lints that find something."""
+    argv = [sys.executable, "-m", "bootc", "container", "lint", "--rootfs", str(root)]
+    lines = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+    assert any(line.startswith("Checks passed: ") for line in lines)
+    return [line.split(": ")[1] for line in lines if line.startswith(("Lint", "Failed"))]
+
+
 def last_layer(reference: str) -> str:
     with open_source(ImageReference.parse(reference)) as source:
         return str(Manifest.parse(source.manifest_raw).layers[-1].digest)
@@ -101,6 +109,8 @@ def test_a_sealed_image(tmp_path: Path, programs: Path, keys: Keys, base: images
         verify = [require.tool("sbverify"), "--cert", keys.certificate, root / path]
         subprocess.run(verify, check=True, capture_output=True)
     assert list((root / "usr/lib/modules" / KVER).iterdir()) == []
+    # What ukify and the signer have made has no fault.
+    assert not {name for name in warnings_of(root) if "-seal-" in name or "-digests" in name}
 
     # Time has passed; a signature of sbsign would be another one.
     again = sealtools.seal(*arguments, "--erofs-version=v1", programs=programs, expect=1)

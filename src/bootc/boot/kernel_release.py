@@ -28,6 +28,11 @@ from bootc.formats.tree import Directory, External, Inline, Leaf
 FLOOR = (6, 12)
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 _NEEDED = ("CONFIG_EROFS_FS", "CONFIG_EROFS_FS_BACKED_BY_FILE")
+_LOCKED_DOWN = (
+    "CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT",
+    "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
+    "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY",
+)
 #: A longer configuration of a kernel is not read.
 MAX_CONFIG_BYTES = 4 << 20
 
@@ -89,7 +94,40 @@ def check_image_kernel(resource: Kernel | UkiFile, root: Directory, objects: Obj
         OSError: a file cannot be read.
     """
     for release in _releases(resource, root, objects):
-        check_release(release, _config_of(root, release, objects), whose="the image's kernel")
+        leaf = kernel_config(root, release)
+        config = None
+        if leaf is not None:
+            with open_content(leaf, objects) as file:
+                config = file.read()
+        check_release(release, config, whose="the image's kernel")
+
+
+def kernel_config(root: Directory, release: str) -> Leaf | None:
+    """Return the file with the configuration of a kernel, or None if an image has none.
+
+    Args:
+        root: The tree of the image.
+        release: The release of the kernel.
+    """
+    for path in (f"{MODULES}/{release}/config", f"boot/config-{release}"):
+        node = root.lookup(path.encode("utf-8", "surrogateescape"))
+        if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
+            continue
+        if content_of(node).size_bytes <= MAX_CONFIG_BYTES:
+            return node
+    return None
+
+
+def locks_itself_down(config: bytes) -> bool:
+    """Tell whether a kernel is locked down under Secure Boot without being told by an argument.
+
+    Source: Linux, ``security/lockdown/Kconfig``; the patch of Debian, Fedora and Ubuntu that adds
+    ``CONFIG_LOCK_DOWN_IN_EFI_SECURE_BOOT``.
+
+    Args:
+        config: The configuration of the kernel.
+    """
+    return any(_option(config, name) for name in _LOCKED_DOWN)
 
 
 def stated_releases(file: BinaryIO, *, unified: bool) -> list[str]:
@@ -150,14 +188,3 @@ def _releases(resource: Kernel | UkiFile, root: Directory, objects: ObjectSource
         kvers = [kver for kver, _ in kernel_dirs(root)]
         if len(kvers) == 1:
             yield kvers[0]
-
-
-def _config_of(root: Directory, release: str, objects: ObjectSource) -> bytes | None:
-    for path in (f"{MODULES}/{release}/config", f"boot/config-{release}"):
-        node = root.lookup(path.encode("utf-8", "surrogateescape"))
-        if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
-            continue
-        if content_of(node).size_bytes <= MAX_CONFIG_BYTES:
-            with open_content(node, objects) as file:
-                return file.read()
-    return None

@@ -23,12 +23,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bootc.boot.image_content import content_of
-from bootc.boot.image_kernel import UkiFile, find_boot_resource, kernel_dirs
-from bootc.boot.scheme import UKI_SUFFIX, VMLINUZ
+from bootc.boot.image_kernel import UkiFile, find_boot_resource
+from bootc.boot.scheme import UKI_SUFFIX
+from bootc.boot.sealed_checks import SIGNED_SUFFIX, loaders, raw_kernels, unsigned_programs
 from bootc.boot.uki import check_sealing
 from bootc.boot.unpacked_kernel import UKIS
-from bootc.build.seal_base import SIGNED_SUFFIX, BaseImage, SealRefused
+from bootc.build.seal_base import BaseImage, SealRefused
 from bootc.build.seal_layer import WrittenLayer, sealed_tree, write_layer
+from bootc.build.seal_warnings import warnings
 from bootc.build.seal_work import Work, WorkFile, WorkManifest
 from bootc.build.signing import Signer, check_signed, usable_certificate, verifies
 from bootc.build.uki import UKIFY, DigestChoice, UkiKernel, composed_cmdline, run_ukify
@@ -39,7 +41,7 @@ from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.pe import CMDLINE, Uki
-from bootc.formats.tree import Directory, Leaf
+from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import process
 from bootc.fs.dir import open_regular
 from bootc.oci.append_layer import config_with_layer, manifest_with_layer
@@ -48,7 +50,7 @@ from bootc.oci.layout_write import LayoutWriter, check_output, layout_written
 from bootc.oci.layoutdir import LayoutSource
 from bootc.oci.names import FORMAT_VERSIONS
 from bootc.oci.trees import image_id_of, image_tree
-from bootc.printable import printable
+from bootc.printable import listed, printable
 
 #: Directories for temporary files; /tmp is often in memory.
 _TEMPORARY = "/var/tmp"
@@ -164,7 +166,10 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
         uki, line = _add_uki(base, work, files, options)
     files = (*files, uki)
     work.write(WorkManifest(image, files, line))
-    return work.waiting(files)
+    if waiting := work.waiting(files):
+        for text in warnings(base, line, uki.size_bytes):
+            sink(Notice(text))
+    return waiting
 
 
 def finish(
@@ -354,15 +359,17 @@ def _write(
 
 def _check_sealed(source: LayoutSource, sink: Sink) -> str:
     """Ensure that the UKI of an image names its tree, as a machine does; return the first id."""
-    tree = image_tree(source, sink)
+    ahead: set[External] = set()
+    tree = image_tree(source, sink, ahead=ahead)
     uki = find_boot_resource(tree.whole)
-    bare = any(VMLINUZ.encode() in home.entries for _, home in kernel_dirs(tree.whole))
-    if not isinstance(uki, UkiFile) or bare:
+    if not isinstance(uki, UkiFile) or raw_kernels(tree.whole):
         raise SealRefused("the sealed image still has a bare kernel", hint=_BUG)
 
     def open_file(leaf: Leaf) -> io.BytesIO:
         return io.BytesIO(tree.read_content(content_of(leaf)))
 
+    programs = [uki.leaf, *(leaf for _, leaf in (*uki.addon_files, *loaders(tree.whole)))]
+    ahead.update(leaf.content for leaf in programs if isinstance(leaf.content, External))
     check_sealing(uki, open_file)
     images = Uki.read(open_file(uki.leaf)).composefs_images()
     own = _ids(tree.root)
@@ -372,6 +379,8 @@ def _check_sealed(source: LayoutSource, sink: Sink) -> str:
             f"the sealed image is not the one that its UKI names: {wrong[0] if wrong else '?'}",
             hint=_BUG,
         )
+    if unsigned := unsigned_programs(tree.whole, uki, open_file):
+        sink(Notice(f"not signed, so firmware does not start it: {listed(unsigned)}"))
     return images.deployment
 
 

@@ -10,10 +10,13 @@ import io
 import os
 from dataclasses import dataclass, field
 
+from bootc.boot.esp_size import INSTALL_CONFIG
 from bootc.boot.image_content import content_of, size_of
 from bootc.boot.image_kernel import Kernel, UkiFile, find_boot_resource, kernel_dirs
 from bootc.boot.kargs import KARGS_D, read_kargs_d
+from bootc.boot.kernel_release import kernel_config
 from bootc.boot.scheme import UKI_SUFFIX
+from bootc.boot.sealed_checks import LOADERS, SIGNED_SUFFIX
 from bootc.boot.uki import MAX_UKI_BYTES
 from bootc.boot.unpacked_kernel import MODULES
 from bootc.build.uki import OS_RELEASE
@@ -23,19 +26,18 @@ from bootc.formats import fat
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.pesignature import is_signed
 from bootc.formats.tree import Directory, External, Inline, Leaf, Node, Symlink
+from bootc.oci.layer_doubts import LayerDoubts
 from bootc.oci.names import XattrMode
 from bootc.oci.selabel import ReadContent
 from bootc.oci.source import Source, parse_documents
 from bootc.oci.trees import image_tree
 from bootc.printable import printable
 
-#: The programs of systemd for EFI, in an image.
-PROGRAMS = "usr/lib/systemd/boot/efi"
 #: In the names of these programs, by architecture.
 _SUFFIXES = {"x86_64": "x64", "aarch64": "aa64"}
-#: bootctl prefers a program with this suffix.
-SIGNED_SUFFIX = ".signed"
 _MAX_LINKS = 40
+#: Larger files of a configuration are not read ahead.
+_MAX_CONFIG_BYTES = 4 << 20
 #: The history of an image cannot have a later time.
 _LAST_SECOND = 253402300799
 
@@ -62,6 +64,7 @@ class BaseImage:
             none, or a signed one.
         signed_loader: The same of a signed one.
         epoch: The time of everything that sealing adds, in seconds since 1970.
+        doubts: What other programs that unpack its layers do differently.
     """
 
     source: Source
@@ -76,6 +79,7 @@ class BaseImage:
     loader: tuple[str, Leaf] | None
     signed_loader: tuple[str, Leaf] | None
     epoch: int
+    doubts: LayerDoubts
 
     def read(self, leaf: Leaf) -> bytes:
         """Return the content of a regular file."""
@@ -110,14 +114,20 @@ def read_base(source: Source, sink: Sink, *, epoch: int | None = None) -> BaseIm
     """
     manifest, config = parse_documents(source, None)
     ahead: set[External] = set()
-    tree = image_tree(source, sink, bootable=False, xattrs=XattrMode.KEEP_USER_XATTRS, ahead=ahead)
+    doubts = LayerDoubts()
+    tree = image_tree(
+        source,
+        sink,
+        bootable=False,
+        xattrs=XattrMode.KEEP_USER_XATTRS,
+        ahead=ahead,
+        doubts=doubts,
+    )
     root = tree.whole
     machine = os.uname().machine
     found = _find(root, machine)
-    kargs_d = root.lookup(KARGS_D)
-    entries = kargs_d.entries.values() if isinstance(kargs_d, Directory) else ()
-    for leaf in (*found.leaves, *entries):
-        if isinstance(leaf, Leaf) and isinstance(leaf.content, External):
+    for leaf in (*found.leaves, *_configuration(root, found.kernel.kver)):
+        if isinstance(leaf.content, External):
             ahead.add(leaf.content)
     kargs = read_kargs_d(root, tree.read_content, machine)
     loader, signed_loader = found.loader, None
@@ -139,6 +149,7 @@ def read_base(source: Source, sink: Sink, *, epoch: int | None = None) -> BaseIm
         loader,
         signed_loader,
         epoch,
+        doubts,
     )
 
 
@@ -163,8 +174,8 @@ def _find(root: Directory, machine: str) -> _Found:
             f"the image has no /{OS_RELEASE[0]}", hint="the boot menu shows the name that it has"
         )
     suffix = _SUFFIXES.get(machine, machine)
-    stub = _regular(root, f"{PROGRAMS}/linux{suffix}.efi.stub")
-    path = f"{PROGRAMS}/systemd-boot{suffix}.efi"
+    stub = _regular(root, f"{LOADERS}/linux{suffix}.efi.stub")
+    path = f"{LOADERS}/systemd-boot{suffix}.efi"
     # bootctl takes the first of these.
     programs = ((one, _regular(root, one)) for one in (path + SIGNED_SUFFIX, path))
     loader = next(((one, leaf) for one, leaf in programs if leaf is not None), None)
@@ -173,6 +184,18 @@ def _find(root: Directory, machine: str) -> _Found:
     if sum(map(size_of, leaves)) > MAX_UKI_BYTES:
         raise SealRefused(f"kernel and initramfs have more than {MAX_UKI_BYTES >> 20} MiB")
     return _Found(kernel, os_release, stub, loader, leaves)
+
+
+def _configuration(root: Directory, kver: str) -> list[Leaf]:
+    """Return the files that configure arguments, installation and kernel."""
+    homes = map(root.lookup, (KARGS_D, *INSTALL_CONFIG))
+    entries = [e for home in homes if isinstance(home, Directory) for e in home.entries.values()]
+    return [
+        leaf
+        for leaf in (kernel_config(root, kver), *entries)
+        if isinstance(leaf, Leaf) and isinstance(leaf.content, Inline | External)
+        if size_of(leaf) <= _MAX_CONFIG_BYTES
+    ]
 
 
 def _is_signed(path: str, leaf: Leaf, read_content: ReadContent) -> bool:

@@ -11,12 +11,13 @@ _SUFFIX = ".conf"
 _MAX_BYTES = 1 << 24
 
 
-def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
+def drop_ins(root: ImageRoot, homes: Iterable[str], *, suffix: str = _SUFFIX) -> Iterator[bytes]:
     """Yield the content of all files, by name.
 
     Args:
         root: The image.
         homes: The directories. A file replaces the file of the same name in an earlier one.
+        suffix: The end of the names of the files.
 
     Raises:
         OSError: a file cannot be read, or is too large.
@@ -27,7 +28,7 @@ def drop_ins(root: ImageRoot, homes: Iterable[str]) -> Iterator[bytes]:
         if directory is None:
             continue
         with directory:
-            files |= {n: f"{home}/{n}" for n in directory.names() if n.endswith(_SUFFIX)}
+            files |= {n: f"{home}/{n}" for n in directory.names() if n.endswith(suffix)}
     for _, path in sorted(files.items()):
         try:
             data = root.read(path, _MAX_BYTES)

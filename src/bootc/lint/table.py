@@ -8,7 +8,17 @@ are bootc's own.
 
 from __future__ import annotations
 
-from bootc.lint import booting, kernel, layout, machine, names, prepareroot, runtime, sealing
+from bootc.lint import (
+    booting,
+    kernel,
+    layout,
+    machine,
+    names,
+    prepareroot,
+    runtime,
+    sealed,
+    sealing,
+)
 from bootc.lint.model import Lint, LintKind, RootType
 from bootc.lint.sysusers import sysusers
 from bootc.lint.tmpfiles import var_tmpfiles
@@ -106,6 +116,12 @@ _UPSTREAM = (
 )
 _OWN = (
     Lint(
+        "pybootc-esp-size",
+        LintKind.WARNING,
+        "The unified kernel images of two deployments fit on the EFI system partition.",
+        sealed.esp_size,
+    ),
+    Lint(
         "pybootc-fstab",
         LintKind.WARNING,
         "/etc/fstab does not mount the file systems that the initramfs mounts.",
@@ -140,6 +156,44 @@ _OWN = (
         LintKind.WARNING,
         "os-release is text, and has a name for the boot menu.",
         machine.os_release,
+    ),
+    Lint(
+        "pybootc-seal-kargs",
+        LintKind.WARNING,
+        "The command line of a sealed image has all arguments of kargs.d.",
+        sealed.kargs,
+    ),
+    Lint(
+        "pybootc-seal-kernel",
+        LintKind.WARNING,
+        "A sealed image has no kernel beside its unified kernel image.",
+        sealed.raw_kernel,
+    ),
+    Lint(
+        "pybootc-seal-layers",
+        LintKind.WARNING,
+        "Layers can carry everything that the digest of a sealed image depends on.",
+        sealed.layers,
+        # The root of a running process is not what an image will be made of.
+        root_type=RootType.ALTERNATIVE,
+    ),
+    Lint(
+        "pybootc-seal-lockdown",
+        LintKind.WARNING,
+        "The kernel of a sealed image is locked down against root.",
+        sealed.lockdown,
+    ),
+    Lint(
+        "pybootc-seal-panic",
+        LintKind.WARNING,
+        "The initramfs of a sealed image opens no shell if the boot fails.",
+        sealed.panic,
+    ),
+    Lint(
+        "pybootc-seal-signatures",
+        LintKind.WARNING,
+        "The EFI programs of a sealed image are signed.",
+        sealed.signatures,
     ),
     Lint(
         "pybootc-skopeo",

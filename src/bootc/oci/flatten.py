@@ -31,6 +31,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
 )
+from bootc.oci.layer_doubts import LayerDoubts
 from bootc.printable import shown
 
 _WHITEOUT = b".wh."
@@ -47,7 +48,10 @@ class FlattenError(Error):
 
 
 def apply_layer(
-    root: Directory, layer: OciDigest, entries: Iterable[tuple[Entry, Inline | External]]
+    root: Directory,
+    layer: OciDigest,
+    entries: Iterable[tuple[Entry, Inline | External]],
+    doubts: LayerDoubts | None = None,
 ) -> None:
     """Apply one layer to the tree below ``root``. Apply the layers in order, lowest first.
 
@@ -55,10 +59,13 @@ def apply_layer(
         root: The tree of the layers below, changed in place.
         layer: The ``diff_id`` of the layer, for messages.
         entries: The entries of the layer, each with the content of a regular file.
+        doubts: Receives what other programs do differently.
 
     Raises:
         FlattenError: an entry cannot be applied.
     """
+    if doubts is not None:
+        doubts.begin_layer()
     for entry, content in entries:
         parts = _components(entry.path, entry, layer)
         if not parts:
@@ -68,7 +75,7 @@ def apply_layer(
         elif parts[-1].startswith(_WHITEOUT):
             _white_out(root, parts, entry, layer)
         else:
-            _put(root, parts, entry, content, layer)
+            _put(root, parts, entry, content, layer, doubts)
 
 
 def _put(
@@ -77,6 +84,7 @@ def _put(
     entry: Entry,
     content: Inline | External,
     layer: OciDigest,
+    doubts: LayerDoubts | None,
 ) -> None:
     if len(parts[-1]) > _MAX_NAME_BYTES:
         raise FlattenError("name too long", entry, layer)
@@ -85,12 +93,16 @@ def _put(
         raise FlattenError("a sparse file: make the layer without tar's --sparse", entry, layer)
     if entry.kind is EntryKind.HARDLINK:
         node = _link_target(root, entry, layer)
-        _parent(root, parts, entry, layer).entries[parts[-1]] = node
+        _parent(root, parts, entry, layer, doubts).entries[parts[-1]] = node
+        if doubts is not None:
+            doubts.link(b"/".join(parts), node)
         return
-    siblings = _parent(root, parts, entry, layer).entries
+    siblings = _parent(root, parts, entry, layer, doubts).entries
     present = siblings.get(parts[-1])
     if entry.kind is not EntryKind.DIRECTORY:
-        siblings[parts[-1]] = Leaf(stat_of(entry), content_of(entry, content))
+        leaf = siblings[parts[-1]] = Leaf(stat_of(entry), content_of(entry, content))
+        if doubts is not None:
+            doubts.put(b"/".join(parts), present, leaf)
     elif isinstance(present, Directory):
         present.stat = stat_of(entry)
     else:
@@ -141,15 +153,23 @@ def _white_out(root: Directory, parts: list[bytes], entry: Entry, layer: OciDige
     parent.entries.pop(hidden, None)
 
 
-def _parent(root: Directory, parts: list[bytes], entry: Entry, layer: OciDigest) -> Directory:
+def _parent(
+    root: Directory,
+    parts: list[bytes],
+    entry: Entry,
+    layer: OciDigest,
+    doubts: LayerDoubts | None,
+) -> Directory:
     """Return the parent directory of an entry; make directories that no layer lists."""
     directory = root
-    for name in parts[:-1]:
+    for depth, name in enumerate(parts[:-1], 1):
         node = directory.entries.get(name)
         if node is None:
             if name.startswith(_WHITEOUT) or len(name) > _MAX_NAME_BYTES:
                 raise FlattenError("bad name of a directory", entry, layer)
             node = directory.entries[name] = Directory(Stat(mode=_IMPLICIT_MODE))
+            if doubts is not None:
+                doubts.made(b"/".join(parts[:depth]))
         if not isinstance(node, Directory):
             raise FlattenError("its parent is not a directory", entry, layer)
         directory = node

@@ -33,7 +33,7 @@ from bootc.oci.canonical import (
     known_canonicalisations,
 )
 from bootc.oci.names import FORMAT_VERSIONS
-from bootc.oci.trees import boot_tree, stored_tree
+from bootc.oci.trees import ImageTree, boot_tree, stored_tree
 from bootc.printable import printable
 from bootc.repository.content import read_content
 from bootc.repository.repository import Repository
@@ -103,11 +103,12 @@ def explain_mismatch(
         OSError: the repository cannot be read.
     """
     try:
-        booted = boot_tree(repository, plain)
+        read = partial(read_content, repository.objects)
+        tree = ImageTree(boot_tree(repository, plain), plain, read)
         return (
-            _by_dump(repository, plain, booted, expected, uki_path)
-            or _by_layers(repository, booted, expected, diff_ids)
-            or _by_changes(repository, booted, expected)
+            _by_dump(tree, expected, uki_path)
+            or _by_layers(repository, tree, expected, diff_ids)
+            or _by_changes(tree, expected)
             or Mismatch()
         )
     except Error:
@@ -115,28 +116,45 @@ def explain_mismatch(
         return Mismatch()
 
 
-def _by_dump(
-    repository: Repository, plain: Directory, booted: Directory, expected: Digest, uki_path: str
-) -> Mismatch | None:
+def explain_tree(tree: ImageTree, expected: Digest, *, uki_path: str) -> Mismatch:
+    """Explain why no image of an unpacked container has the digest that its UKI names.
+
+    Args:
+        tree: The tree of the container. Its files must be hashed as the digest is.
+        expected: The digest that the UKI names.
+        uki_path: The path of the UKI in the image.
+
+    Raises:
+        OSError: the tree cannot be read.
+    """
+    try:
+        return _by_dump(tree, expected, uki_path) or _by_changes(tree, expected) or Mismatch()
+    except Error:
+        return Mismatch()
+
+
+def _by_dump(tree: ImageTree, expected: Digest, uki_path: str) -> Mismatch | None:
     stem = posixpath.basename(uki_path).rpartition(".")[0]
     path = f"boot/{stem}.dump"
-    node = plain.lookup(path)
+    node = tree.whole.lookup(path)
     if not isinstance(node, Leaf) or not isinstance(node.content, Inline | External):
         return None
+    if node.content.size_bytes > _MAX_DUMP_BYTES:
+        return None
     try:
-        data = read_content(repository.objects, node.content, limit=_MAX_DUMP_BYTES)
+        data = tree.read_content(node.content)
         measured = parse_dumpfile(data.removesuffix(b"\n").split(b"\n"))
     except (Error, OSError):
         return None  # Any file can have this name.
     if not _has_digest(measured, expected):
         return None
-    return _compared(repository, booted, measured, f"the tree in {printable(path)}")
+    return _compared(tree, expected, measured, f"the tree in {printable(path)}")
 
 
 def _by_layers(
-    repository: Repository, booted: Directory, expected: Digest, diff_ids: Sequence[OciDigest]
+    repository: Repository, tree: ImageTree, expected: Digest, diff_ids: Sequence[OciDigest]
 ) -> Mismatch | None:
-    upper = booted
+    upper = tree.root
     for later in range(1, min(_MAX_LATER_LAYERS, len(diff_ids) - 1) + 1):
         try:
             measured = boot_tree(repository, stored_tree(repository, diff_ids[:-later]))
@@ -147,19 +165,19 @@ def _by_layers(
         upper = measured
         if _has_digest(measured, expected):
             layers = "its last layer" if later == 1 else f"its last {later} layers"
-            return _compared(repository, booted, measured, f"the image without {layers}")
+            return _compared(tree, expected, measured, f"the image without {layers}")
     return None
 
 
-def _by_changes(repository: Repository, booted: Directory, expected: Digest) -> Mismatch | None:
-    known = known_canonicalisations(repository.algorithm, partial(read_content, repository.objects))
-    useful = [change for change in known if _changes(booted, change)]
+def _by_changes(tree: ImageTree, expected: Digest) -> Mismatch | None:
+    known = known_canonicalisations(expected.algorithm, tree.read_content)
+    useful = [change for change in known if _changes(tree.root, change)]
     trials = itertools.islice(_combinations(useful), _MAX_TRIALS)
     for combination in trials:
-        tree = booted.copy()
+        changed = tree.root.copy()
         for change in combination:
-            tree = change.apply(tree)
-        if _has_digest(tree, expected):
+            changed = change.apply(changed)
+        if _has_digest(changed, expected):
             return Mismatch("its tree after a known change", (), combination)
     return None
 
@@ -188,12 +206,10 @@ def _has_digest(tree: Directory, expected: Digest) -> bool:
     )
 
 
-def _compared(
-    repository: Repository, booted: Directory, measured: Directory, what: str
-) -> Mismatch:
-    differences = list(compare(booted, measured))
-    known = known_canonicalisations(repository.algorithm, partial(read_content, repository.objects))
-    explanation: Sequence[Applied] = explain_by((booted, measured), differences, known) or ()
+def _compared(tree: ImageTree, expected: Digest, measured: Directory, what: str) -> Mismatch:
+    differences = list(compare(tree.root, measured))
+    known = known_canonicalisations(expected.algorithm, tree.read_content)
+    explanation: Sequence[Applied] = explain_by((tree.root, measured), differences, known) or ()
     changes = tuple(applied.canonicalisation for applied in explanation)
     return Mismatch(what, summarise(differences), changes)
 

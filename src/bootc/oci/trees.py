@@ -25,6 +25,7 @@ from bootc.oci import unpack
 from bootc.oci.documents import read_document
 from bootc.oci.fetch import fetch_layer, layer_name
 from bootc.oci.flatten import apply_layer
+from bootc.oci.layer_doubts import LayerDoubts
 from bootc.oci.layers import check_layer
 from bootc.oci.names import XattrMode, layer_id
 from bootc.oci.seal import transform_for_boot, transform_for_oci
@@ -132,6 +133,7 @@ def image_tree(
     architecture: str | None = None,
     xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY,
     ahead: Collection[External] = (),
+    doubts: LayerDoubts | None = None,
 ) -> ImageTree:
     """Return the tree that a pull makes an image of. The function stores nothing.
 
@@ -146,6 +148,7 @@ def image_tree(
         xattrs: Which extended attributes are kept.
         ahead: Contents that the caller will read. The first read of any content reads them too.
             The caller may fill the collection when it has the tree.
+        doubts: Receives what other programs that unpack the layers do differently.
 
     Raises:
         WrongArchitecture: the image is for another architecture.
@@ -158,7 +161,7 @@ def image_tree(
         for descriptor, diff_id in zip(source.layers, config.diff_ids, strict=True)
     ]
     sink(Start(IMAGE_TASK, "Making the image"))
-    root = _flatten(layers, algorithm, xattrs)
+    root = _flatten(layers, algorithm, xattrs, doubts)
     kept: dict[External, bytes] = {}
 
     def read_content(content: Inline | External) -> bytes:
@@ -177,13 +180,16 @@ def image_tree(
 
 
 def _flatten(
-    layers: Iterable[tuple[OciDigest, bytes]], algorithm: Algorithm, xattrs: XattrMode
+    layers: Iterable[tuple[OciDigest, bytes]],
+    algorithm: Algorithm,
+    xattrs: XattrMode,
+    doubts: LayerDoubts | None = None,
 ) -> Directory:
     """Return the plain tree of layers, given as pairs of ``diff_id`` and stream."""
     root = Directory()
     for diff_id, data in layers:
         with doing(f"Applying layer {diff_id}"):
-            apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm))
+            apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm), doubts)
     transform_for_oci(root, xattrs)
     return root
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from bootc.boot.sealed_checks import NO_LOCKDOWN
 from bootc.build.seal import SealOptions, finish, prepare, seal
 from bootc.build.seal_base import BaseImage, SealRefused, read_base
 from bootc.build.seal_work import Work, WrongWork
 from bootc.build.signing import NotSigned
 from bootc.build.uki import DigestChoice
 from bootc.errors import Error
-from bootc.events import null_sink
+from bootc.events import Event, Notice, null_sink
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.pe import Uki
@@ -264,3 +265,41 @@ def test_an_image_without_a_stub(tmp_path: Path, layout: images.Layout) -> None:
             seal(base, output(tmp_path), SealOptions(), FakeSigner(), null_sink)
         assert not (tmp_path / "out").exists()
         seal(base, output(tmp_path), SealOptions(stub=str(stub)), FakeSigner(), null_sink)
+
+
+def notices(base: BaseImage, place: ImageReference, kargs: tuple[str, ...] = ()) -> list[str]:
+    """Seal an image, and return what the user is told."""
+    told: list[str] = []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Notice):
+            told.append(event.text)
+
+    seal(base, place, SealOptions(kargs=kargs), FakeSigner(), sink)
+    return told
+
+
+@pytest.mark.parametrize("loader", [PROGRAM, pe.signed(PROGRAM), None])
+def test_each_warning_is_told_once(
+    tmp_path: Path, layout: images.Layout, loader: bytes | None
+) -> None:
+    """The number of rounds does not matter, and a warning does not stop the sealing."""
+    kargs_d = images.file("usr/lib/bootc/kargs.d/1.toml", b"kargs = []")
+    layout.image(layers(kargs_d, images.file("usr/implied/x"), loader=loader), tag="weak")
+    with base_of(layout, "weak") as base:
+        told = notices(base, output(tmp_path))
+    assert told.count(NO_LOCKDOWN) == 1
+    assert sum("/usr/implied. Other programs refuse that" in text for text in told) == 1
+    assert not any("not signed" in text for text in told)
+    with base_of(layout) as base:
+        assert notices(base, ImageReference.parse(f"oci:{tmp_path}/out:good")) == []
+
+
+def test_programs_that_nobody_signed_are_named(tmp_path: Path, layout: images.Layout) -> None:
+    home = ("boot/loader", "boot/loader/addons")
+    addon = images.file("boot/loader/addons/a\u00e4.addon.efi", pe.signable((b".text", b"x" * 99)))
+    layout.image(layers(*map(images.directory, home), addon), tag="more")
+    with base_of(layout, "more") as base:
+        assert notices(base, output(tmp_path)) == [
+            "not signed, so firmware does not start it: boot/loader/addons/a\u00e4.addon.efi"
+        ]

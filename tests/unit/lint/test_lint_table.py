@@ -38,6 +38,7 @@ def test_upstreams() -> None:
 def test_root_types() -> None:
     assert {one.name: one.root_type for one in LINTS if one.root_type} == {
         "buildah-injected": RootType.ALTERNATIVE,
+        "pybootc-seal-layers": RootType.ALTERNATIVE,
         "pybootc-uki-digests": RootType.ALTERNATIVE,
         "var-tmpfiles": RootType.RUNNING,
     }
@@ -52,12 +53,19 @@ def test_the_order() -> None:
 
 def test_ours_are_told_apart_and_warn() -> None:
     assert [one.name.removeprefix("pybootc-") for one in OWN] == [
+        "esp-size",
         "fstab",
         "initramfs",
         "installable",
         "kernel-version",
         "machine-id",
         "os-release",
+        "seal-kargs",
+        "seal-kernel",
+        "seal-layers",
+        "seal-lockdown",
+        "seal-panic",
+        "seal-signatures",
         "skopeo",
         "uki-digests",
         "usr-merge",

@@ -159,7 +159,7 @@ def _size(text: str) -> int:
     Raises:
         Error: the text is not a size.
     """
-    from bootc.deploy.install.partition import parse_size
+    from bootc.boot.esp_size import parse_size
 
     try:
         return parse_size(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bootc.boot.esp_size import default_esp_size_mib
 from bootc.deploy.install import checks, filesystem, loaders, partition, target_disk
 from bootc.deploy.install.checks import Decisions
 from bootc.deploy.install.config import InstallConfig
@@ -150,7 +151,7 @@ def _esp_size_mib(loader: LoaderInstaller, disk: Device, config: InstallConfig) 
         return config.esp_size_mib
     if not loader.kernels_on_esp:
         return partition.SMALL_ESP_SIZE_MIB
-    return partition.default_esp_size_mib(disk.size_bytes // MIB)
+    return default_esp_size_mib(disk.size_bytes // MIB)
 
 
 def _check_size(disk: Device, fixed_size_mib: int, root_size_mib: int | None) -> None:

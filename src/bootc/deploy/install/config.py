@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bootc.deploy.install.partition import parse_size
+from bootc.boot.esp_size import parse_size
 from bootc.errors import Error, doing
 from bootc.formats import cmdline
 from bootc.formats.cmdline import CmdlineError

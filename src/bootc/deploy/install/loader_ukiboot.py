@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 
+from bootc.boot.esp_size import LARGE_DISK_MIB
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.kernels import BootResource, write_to_slot
 from bootc.boot.loader import Bootloader
@@ -27,7 +28,7 @@ from bootc.deploy.install.loader_installer import (
     LoaderInstaller,
     NewDeployment,
 )
-from bootc.deploy.install.partition import LARGE_DISK_MIB, RawPartition
+from bootc.deploy.install.partition import RawPartition
 from bootc.deploy.install.request import InstallRefused
 from bootc.errors import Error, doing
 from bootc.events import Sink

@@ -21,16 +21,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bootc.boot.esp_size import ESP_SIZE_MIB
 from bootc.errors import Error, doing
 from bootc.formats import dps
 from bootc.fs import process
 from bootc.fs.toolreply import run_for_record
 
 MIB = 1 << 20
-ESP_SIZE_MIB = 1024
-#: On disks of at least this size the ESP has room for many unified kernel images.
-LARGE_DISK_MIB = 16 << 10
-LARGE_ESP_SIZE_MIB = 2048
 #: An ESP with the programs of a boot loader only.
 SMALL_ESP_SIZE_MIB = 100
 #: The space for the table at both ends of the disk, and for alignment.
@@ -38,17 +35,6 @@ TABLE_SIZE_MIB = 1
 #: Architectures whose firmware starts a boot loader from an ESP, and the size of the BIOS boot
 #: partition before it.
 _BIOS_BOOT_SIZE_MIB = {"x86_64": 1, "aarch64": 0}
-
-_SIZE = re.compile(r"([0-9]+) ?(M|MiB|G|GiB|T|TiB)?\Z")
-_MIB_PER_UNIT = {
-    "": 1,
-    "M": 1,
-    "MiB": 1,
-    "G": 1 << 10,
-    "GiB": 1 << 10,
-    "T": 1 << 20,
-    "TiB": 1 << 20,
-}
 
 #: The name of the root partition from the first write of the table to the boot entry, and its name
 #: from then on.
@@ -137,22 +123,6 @@ class TargetPartitions:
         return tuple(part for part in known if part is not None)
 
 
-def parse_size(text: str) -> int:
-    """Return a size in MiB. The text is an integer and M, MiB (the default), G, GiB, T or TiB.
-
-    >>> parse_size("10G")
-    10240
-
-    Raises:
-        ValueError: the text is malformed, or the size is zero.
-    """
-    match = _SIZE.match(text)
-    size_mib = int(match[1]) * _MIB_PER_UNIT[match[2] or ""] if match else 0
-    if size_mib == 0:
-        raise ValueError(f"not a size: {text!r}")
-    return size_mib
-
-
 def require_layout(machine: str) -> None:
     """Check that there is a partition layout for a machine.
 
@@ -160,11 +130,6 @@ def require_layout(machine: str) -> None:
         UnsupportedMachine: there is none.
     """
     _bios_boot_size_mib(machine)
-
-
-def default_esp_size_mib(disk_size_mib: int) -> int:
-    """Return the size of the ESP on a disk of this size, both in MiB."""
-    return ESP_SIZE_MIB if disk_size_mib < LARGE_DISK_MIB else LARGE_ESP_SIZE_MIB
 
 
 def fixed_size_mib(machine: str, sizes: DiskSizes) -> int:

@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from bootc.boot.esp_size import default_esp_size_mib
 from bootc.deploy.install import partition
 from bootc.deploy.install.partition import (
     DiskSizes,
@@ -14,7 +15,6 @@ from bootc.deploy.install.partition import (
     UnsupportedMachine,
     find_layout,
     fixed_size_mib,
-    parse_size,
     read_table,
     sfdisk_script,
 )
@@ -67,34 +67,9 @@ def test_what_is_not_for_the_root() -> None:
     ("disk_gib", "esp_mib"), [(2, 1024), (15.999, 1024), (16, 2048), (2000, 2048)]
 )
 def test_the_size_of_the_esp(disk_gib: float, esp_mib: int) -> None:
-    assert partition.default_esp_size_mib(int(disk_gib * 1024)) == esp_mib
+    assert default_esp_size_mib(int(disk_gib * 1024)) == esp_mib
     script = sfdisk_script("aarch64", LABEL, DiskSizes(esp_mib=esp_mib))
     assert f'size={esp_mib}MiB, type={ESP_TYPE}, name="EFI-SYSTEM"' in script
-
-
-@pytest.mark.parametrize(
-    ("text", "size_mib"),
-    [
-        ("1", 1),
-        ("512M", 512),
-        ("512MiB", 512),
-        ("10G", 10240),
-        ("10GiB", 10240),
-        ("2T", 2097152),
-        ("1TiB", 1048576),
-        ("10 G", 10240),
-    ],
-)
-def test_sizes(text: str, size_mib: int) -> None:
-    assert parse_size(text) == size_mib
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "0G", "-1G", "1.5G", "10K", "10g", "G", "1GB", " 1G", "1G\n", "٣G", "0x10"]
-)
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="not a size"):
-        parse_size(text)
 
 
 def test_a_table_as_sfdisk_tells_it(commands: Commands) -> None:
