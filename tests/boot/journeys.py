@@ -63,6 +63,8 @@ class Installed:
     bios: bool = False
     #: Its firmware enforces Secure Boot.
     secure_boot: bool = False
+    #: What its TPM remembers, a directory; None if it has no TPM.
+    tpm: Path | None = None
     #: The machine that runs on this disk; without it, the disk has not been booted.
     saved: Saved | None = None
 
@@ -128,6 +130,7 @@ class Journey:
         self._saved = start.saved
         self._bios = start.bios
         self._secure_boot = start.secure_boot
+        self._tpm = start.tpm
         self._name = name
         self._logs = logs
         self._disk = disks.copy(start.disk, directory / f"{name}.img")
@@ -205,6 +208,7 @@ class Journey:
             self._tag,
             self._bios,
             self._secure_boot,
+            self._tpm,
             saved,
         )
 
@@ -218,6 +222,7 @@ class Journey:
             network=True,
             bios=self._bios,
             secure_boot=self._secure_boot,
+            tpm=self._tpm,
         )
         console = self._logs / f"{self._name}-{self._boots}.txt"
         machine = self._running.enter_context(

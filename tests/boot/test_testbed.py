@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support import require
-from testbed import disks, tamper
+from testbed import disks, tamper, tpm
 from testbed.command import DirectBoot, Disk, Hardware, qemu_command
 from testbed.credentials import agent_credentials, smbios_options
 from testbed.monitor import Monitor, MonitorError
@@ -56,6 +56,36 @@ def test_the_command_line_enforces_secure_boot() -> None:
     code = "if=pflash,format=raw,unit=0,readonly=on,file=/fw/OVMF_CODE_4M.secboot.fd"
     assert code in argv
     assert "driver=cfi.pflash01,property=secure,value=on" in argv
+
+
+def test_the_command_line_has_a_tpm() -> None:
+    argv = qemu_command(QEMU, Hardware(Path("/v"), []), console="null", tpm=Path("/t,1"))
+    assert "socket,id=tpm,path=/t,,1" in argv
+    assert argv[argv.index("-tpmdev") + 1] == "emulator,id=tpm0,chardev=tpm"
+    assert "tpm-crb,tpmdev=tpm0" in argv
+
+
+def test_a_tpm_listens(tmp_path: Path) -> None:
+    try:
+        tpm.swtpm_argv()
+    except QemuMissingError as exc:
+        require.lacking(str(exc))
+    process = tpm.start(tmp_path / "state", tmp_path / "control", tmp_path / "said")
+    try:
+        with socket.socket(socket.AF_UNIX) as machine:
+            machine.connect(str(tmp_path / "control"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_tpm_that_does_not_start_says_why(tmp_path: Path) -> None:
+    try:
+        tpm.swtpm_argv()
+    except QemuMissingError as exc:
+        require.lacking(str(exc))
+    with pytest.raises(tpm.TpmError, match="swtpm ended: swtpm: Could not open"):
+        tpm.start(tmp_path / "state", tmp_path / "absent/control", tmp_path / "said")
 
 
 def test_the_command_line_resumes_a_saved_machine() -> None:

@@ -94,6 +94,8 @@ class Hardware:
     bios: bool = False
     #: Its firmware enforces Secure Boot with the keys in the variables.
     secure_boot: bool = False
+    #: What its TPM remembers, a directory; None if it has no TPM.
+    tpm: Path | None = None
 
 
 def qemu_command(
@@ -103,6 +105,7 @@ def qemu_command(
     console: str,
     agent: Path | None = None,
     monitor: Path | None = None,
+    tpm: Path | None = None,
     resume: Path | None = None,
     stay: bool = False,
 ) -> list[str]:
@@ -114,6 +117,7 @@ def qemu_command(
         console: What the serial console is connected to, in the words of ``-serial``.
         agent: A listening Unix socket that the guest's agent port connects to.
         monitor: A listening Unix socket that QEMU's own monitor connects to.
+        tpm: The control socket of a running swtpm.
         resume: A saved machine's memory; the machine waits for the monitor's word to go on.
         stay: Reboot when the guest reboots.
     """
@@ -144,6 +148,9 @@ def qemu_command(
     if monitor is not None:
         argv += ["-chardev", f"socket,id=monitor,path={_escape(monitor)}"]
         argv += ["-mon", "chardev=monitor,mode=control"]
+    if tpm is not None:
+        argv += ["-chardev", f"socket,id=tpm,path={_escape(tpm)}"]
+        argv += ["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]
     if resume is not None:
         argv += ["-incoming", f"file:{resume}"]
     if hardware.direct is not None:

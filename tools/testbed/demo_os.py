@@ -96,6 +96,7 @@ def installed(
     network: bool = False,
     bios: bool = False,
     secure_boot: bool = False,
+    tpm: Path | None = None,
 ) -> Hardware:
     """The machine that boots what was installed."""
     return Hardware(
@@ -104,4 +105,5 @@ def installed(
         network=network,
         bios=bios,
         secure_boot=secure_boot,
+        tpm=tpm,
     )

@@ -33,6 +33,7 @@ from testbed.credentials import agent_credentials, network_credentials
 from testbed.monitor import Monitor, MonitorError
 from testbed.qemu import Qemu, find_qemu
 from testbed.saved import Saved, copies_in, copy_storage
+from testbed.tpm import start as start_tpm
 
 #: Emulated and on a busy host, a boot takes its time.
 BOOT_TIMEOUT_S = 400.0
@@ -93,6 +94,7 @@ class Machine:
         self._keep_console = keep_console
         self._resume = resume
         self._process: subprocess.Popen[bytes] | None = None
+        self._tpm: subprocess.Popen[bytes] | None = None
         self._agent: Agent | None = None
         # The kernel of a saved machine is up, and the console does not show its boot again.
         self._kernel_is_up = resume is not None
@@ -123,12 +125,17 @@ class Machine:
         self._listener = self._listen("agent")
         self._monitor_listener = self._listen("monitor")
         self._monitor: Monitor | None = None
+        control = None
+        if self._hardware.tpm is not None:
+            control = self._directory / "tpm"
+            self._tpm = start_tpm(self._hardware.tpm, control, self._directory / "swtpm")
         argv = qemu_command(
             self._qemu,
             self._hardware,
             console=f"file:{self._console}",
             agent=self._directory / "agent",
             monitor=self._directory / "monitor",
+            tpm=control,
             resume=None if self._resume is None else self._resume.state,
         )
         # The emulator must not outlive a test run that is killed.
@@ -173,9 +180,10 @@ class Machine:
                     ) from None
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        for process in (self._process, self._tpm):
+            if process is not None:
+                process.kill()
+                process.wait()
         for endpoint in ("_connection", "_listener", "_monitor_connection", "_monitor_listener"):
             opened: socket.socket | None = getattr(self, endpoint, None)
             if opened is not None:
@@ -238,8 +246,10 @@ class Machine:
 
         Raises:
             MachineError: QEMU could not save it.
-            ValueError: One of its disks forgets what is written to it.
+            ValueError: One of its disks forgets what is written to it, or it has a TPM.
         """
+        if self._hardware.tpm is not None:
+            raise ValueError("a machine with a TPM cannot be saved")
         forgetful = [disk.serial for disk in self._hardware.disks if disk.snapshot]
         if forgetful:
             raise ValueError(f"a machine with the snapshot disk {forgetful[0]} cannot be saved")
