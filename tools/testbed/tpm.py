@@ -16,6 +16,8 @@ from testbed.qemu import BUILD, QemuMissingError
 
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _START_TIMEOUT_S = 60.0
+#: The flag of a listening socket in /proc/net/unix (__SO_ACCEPTCON).
+_LISTENS = "00010000"
 
 
 class TpmError(Exception):
@@ -59,10 +61,16 @@ def start(state: Path, control: Path, errors: Path) -> subprocess.Popen[bytes]:
     with errors.open("wb") as said:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     end = time.monotonic() + _START_TIMEOUT_S
-    while not control.exists():
+    while not _listens(control):
         if process.poll() is not None or time.monotonic() > end:
             process.kill()
             process.wait()
             raise TpmError(f"swtpm ended: {errors.read_text(errors='replace')}")
         time.sleep(0.02)
     return process
+
+
+def _listens(path: Path) -> bool:
+    """Tell whether a Unix socket accepts connections; a connection would end swtpm."""
+    sockets = Path("/proc/net/unix").read_text(errors="replace").splitlines()
+    return any(line.split()[3:4] == [_LISTENS] and line.endswith(f" {path}") for line in sockets)
