@@ -8,58 +8,43 @@ show what came of it. Attacks that do not meet share a boot.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import budget
 import pytest
-from journeys import LONG_S, Installed, Journey, install
+from journeys import Journey, install
+from sealed_machine import (
+    CHANGED,
+    INSTALL,
+    MISSING,
+    SECURE,
+    UNPROTECTED,
+    UNTOUCHED,
+    Attacked,
+    Sealed,
+    enrol,
+    live_through,
+    object_path,
+    seal_as_the_tutorial_says,
+)
 from system_checks import slots
 
 from bootc.formats import cmdline
-from bootc.formats.digest import Algorithm, Digest, OciDigest
-from bootc.formats.verity import verity_digest
-from support import howto, require, ukify, variants
-from support.sealtools import Keys
-from support.variants import Variant
+from support import require, ukify, variants
 from testbed import disks
 from testbed.agent import Result
-from testbed.demo_os import DemoOs, installed
+from testbed.demo_os import DemoOs
 from testbed.machine import Machine
 from testbed.qemu import find_qemu
 from testbed.registry import Registry
 from testbed.saved import Saved
-from testbed.tamper import Ext4, Fat, esp, root_filesystem
-
-TOP = Path(__file__).parents[2]
-INSTALL = howto.installer("sealed", "bootc install to-disk")
-#: What the owner does where the image is built.
-SEAL = (
-    howto.command("sealed", "examples/sealed/make-keys"),
-    howto.command("sealed", "umoci insert"),
-    howto.command("sealed", "bootc container seal"),
-)
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(3600)]
 
-#: Prints the last byte of two variables of the firmware: Secure Boot is on, no setup mode.
-SECURE = """
-cd /sys/firmware/efi/efivars
-for name in SecureBoot SetupMode; do tail -c1 $name-8be4df61-93ca-11d2-aa0d-00e098032b8c; done |
-od -An -tu1
-"""
-#: Files that no boot needs, and what is done to their objects.
-CHANGED, UNPROTECTED, MISSING = (
-    f"/usr/share/common-licenses/{name}" for name in ("GPL-3", "GPL-2", "LGPL-2.1")
-)
-#: A file that does not change.
-UNTOUCHED = "/usr/share/common-licenses/LGPL-3"
 #: What the machine runs where something of an attack is believed.
 _BELIEVED = "/run/attack"
 #: Creates a file when systemd-tmpfiles reads it.
@@ -75,64 +60,11 @@ REFUSED = {
 }
 #: How long three upgrades take that are refused, when each is looked for in every known way.
 _REFUSALS_MINUTES = 20
+#: How long two boots and an update take.
+_WINDOW_MINUTES = 8
+#: What refuses s1 once the counter demands 2.
+_TOO_OLD = " is 0, and the counter in the TPM requires 2"
 _ACCESS_DENIED = r"(?i)access denied|security violation"
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The images, and the life of one machine."""
-
-    images: dict[str, Variant]
-    #: Secure Boot and setup mode, as the firmware says.
-    secure: list[str]
-    cmdline: str
-    #: The contents of files, by path.
-    contents: dict[str, bytes]
-    #: By the image that was booted.
-    slots: dict[str, dict[str, str | None]]
-    status: str
-    #: The disk in the end: the first image boots next, the second one is there.
-    end: Installed
-
-    def copy(self, directory: Path) -> Attacked:
-        """Copy disk and firmware variables, to be attacked."""
-        disk = disks.copy(self.end.disk, directory / "disk.img")
-        shutil.copyfile(self.end.firmware_vars, directory / "vars.fd")
-        return Attacked(self, disk, directory / "vars.fd", root_filesystem(disk), esp(disk))
-
-
-@dataclass(frozen=True, slots=True)
-class Attacked:
-    """A copy of the machine's disk in the hands of somebody else."""
-
-    sealed: Sealed
-    disk: Path
-    firmware_vars: Path
-    root: Ext4
-    esp: Fat
-
-    def image(self, tag: str) -> str:
-        """Return the id of an image."""
-        return self.sealed.images[tag].image_id.hex
-
-    def object_of(self, path: str) -> str:
-        """Return where the root file system keeps the content of a file of the image."""
-        return object_path(verity_digest(self.sealed.contents[path], Algorithm.SHA512).hex)
-
-    @property
-    def kernel(self) -> str:
-        """The path on the ESP of the unified kernel image that boots by default."""
-        (path,) = (
-            path
-            for path in self.esp.files()
-            if path.endswith(f"bootc_composefs-{self.image('s1')}.efi")
-        )
-        return path
-
-    def machine(self, console: Path) -> Machine:
-        """Return the machine with this disk."""
-        hardware = installed(self.disk, self.firmware_vars, secure_boot=True)
-        return Machine(hardware, keep_console=console)
 
 
 @pytest.fixture(scope="module")
@@ -163,75 +95,6 @@ def sealed(
     lived = live_through(start, images, update_registry, directory, logs)
     yield lived
     lived.end.disk.unlink()
-
-
-def seal_as_the_tutorial_says(demo_os: DemoOs, directory: Path) -> tuple[dict[str, Any], Keys]:
-    """Run the commands of the tutorial; return what they say of the image, and the keys."""
-    require.tool("osslsigncode")
-    shutil.copytree(demo_os.layout, directory / "os")
-    (directory / "examples").symlink_to(TOP / "examples")
-    programs = ukify.program(directory / "programs", stub=False)
-    path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    for command in SEAL:
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=directory,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    first = {
-        "reference": f"oci:{directory}/os:sealed",
-        "manifest_digest": OciDigest.parse(said["Digest"]),
-        "image_id": Digest.from_hex(said["Deployment"]),
-    }
-    return first, Keys(directory / "keys/db.key", directory / "keys/db.pem")
-
-
-def enrol(start: Installed, logs: Path) -> None:
-    """Start the machine for the first time: the boot loader gives the keys to the firmware."""
-    hardware = installed(start.disk, start.firmware_vars, secure_boot=True)
-    with Machine(hardware, keep_console=logs / "sealed-enrol.txt") as machine:
-        machine.wait_console("(?i)secure boot keys successfully enrolled", before_kernel=True)
-        machine.wait_end()
-
-
-def live_through(
-    start: Installed,
-    images: dict[str, Variant],
-    registry: Registry,
-    directory: Path,
-    logs: Path,
-) -> Sealed:
-    """Boot, update, roll back, and keep the disk."""
-    (directory / "life").mkdir()
-    with Journey(
-        start, registry, name="sealed", directory=directory / "life", logs=logs
-    ) as journey:
-        assert journey.boot() == "running"
-        secure = journey.machine.run(SECURE).stdout.split()
-        cmdline = journey.machine.run("cat /proc/cmdline").stdout
-        status = journey.machine.run(howto.command("sealed", "bootc status")).stdout
-        contents = {
-            path: journey.machine.run(f"cat {path}").stdout_bytes
-            for path in (CHANGED, UNPROTECTED, MISSING, UNTOUCHED)
-        }
-        seen = {"s1": journey.slots()}
-        journey.publish(images["s2"])
-        journey.machine.run(howto.command("sealed", "bootc upgrade"), timeout_s=LONG_S)
-        assert journey.reboot() == "running"
-        seen["s2"] = journey.slots()
-        journey.bootc("rollback")
-        journey.shut_down()
-        disk = disks.copy(journey.disk, directory / "lived.img")
-        firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "lived.vars"))
-    start.disk.unlink()
-    end = replace(start, disk=disk, firmware_vars=firmware_vars)
-    return Sealed(images, secure, cmdline, contents, seen, status, end)
 
 
 def test_it_lives_under_secure_boot(sealed: Sealed) -> None:
@@ -424,5 +287,61 @@ def test_an_image_that_would_protect_less_is_refused(refusals: dict[str, Result]
     assert REFUSED[tag] in refusals[tag].stderr
 
 
-def object_path(digest: str) -> str:
-    return f"/composefs/objects/{digest[:2]}/{digest[2:]}"
+@pytest.fixture(scope="module")
+def guarded(
+    sealed: Sealed, update_registry: Registry, logs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sealed]:
+    """The machine with a counter in its TPM, which s3 has raised. s1 and s2 are still there."""
+    if not budget.is_left(_WINDOW_MINUTES):
+        budget.skip_rest(0, 1)
+    directory = tmp_path_factory.mktemp("window")
+    start = replace(sealed.end, tpm=directory / "tpm")
+    with Journey(
+        start, update_registry, name="sealed-window", directory=directory, logs=logs
+    ) as journey:
+        assert journey.boot() == "running"
+        journey.bootc("security-version enable-counter")
+        journey.bootc("pin rollback")
+        journey.publish(sealed.images["s3"])
+        journey.bootc("upgrade")
+        assert journey.reboot() == "running"
+        journey.machine.run("systemctl start bootc-security-counter.service")
+        assert journey.status()["status"]["rollbackWindow"] == {"minimum": 2, "counter": 2}
+        for command in ("rollback", "rollback --allow-weaker"):
+            refusal = journey.bootc(command, check=False)
+            assert (refusal.rc, _TOO_OLD in refusal.stderr) == (1, True), refusal
+        journey.publish(sealed.images["s1"])
+        refusal = journey.bootc("upgrade", check=False)
+        assert (refusal.rc, _TOO_OLD in refusal.stderr) == (1, True), refusal
+        assert journey.slots() == slots(sealed.images["s3"], rollback=sealed.images["s1"])
+        journey.shut_down()
+        disk = disks.copy(journey.disk, directory / "guarded.img")
+        firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "guarded.vars"))
+    yield replace(sealed, end=replace(start, disk=disk, firmware_vars=firmware_vars))
+    disk.unlink()
+
+
+def test_an_image_that_is_too_old_does_not_boot(
+    guarded: Sealed, tmp_path: Path, logs: Path
+) -> None:
+    attacked = guarded.copy(tmp_path)
+    attacked.remove_entries("s3", "s2")
+    with attacked.machine(logs / "sealed-too-old.txt") as machine:
+        machine.wait_console(r"(?s)You are in emergency mode.*Press Enter to continue")
+        said = machine.console_text()
+    assert _TOO_OLD in said, said[-4000:]
+    assert "boot a newer entry of the boot menu" in said
+
+
+def test_an_older_image_inside_the_window_boots(
+    guarded: Sealed, tmp_path: Path, logs: Path
+) -> None:
+    attacked = guarded.copy(tmp_path)
+    attacked.remove_entries("s3", "s1")
+    with attacked.machine(logs / "sealed-older.txt") as machine:
+        machine.wait_ready()
+        assert machine.wait_running() == "running"
+        status = json.loads(machine.run("bootc status --json").stdout)["status"]
+    assert status["booted"]["composefs"]["verity"] == attacked.image("s2")
+    assert status["booted"]["securityVersion"]["version"] == 2
+    assert status["rollbackWindow"] == {"minimum": 0, "counter": 2}

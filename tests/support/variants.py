@@ -19,9 +19,9 @@ The families ``g``, ``gs`` and ``gu`` have g1 and g2, and so on: v1 and v2 with 
 come from ``tools/grub-tree``. Those of ``gs`` have the GRUB of Debian sid. Those of ``gu`` boot a
 unified kernel image.
 The family ``a`` has a1 and a2: u1 and u2 with ukiboot, from ``tools/ukiboot-tree``.
-The family ``s`` has s2: u2, signed, with a signed boot loader. A machine that runs a sealed image
-is to refuse the others: s2-wrong names another image, s2-optional does not demand fs-verity, and
-s2-bare has no unified kernel image.
+The family ``s`` has s2: u2, signed, with a signed boot loader and the security version 2. s3 has 3
+and goes back to 2. A machine that runs a sealed image is to refuse the others: s2-wrong names
+another image, s2-optional does not demand fs-verity, and s2-bare has no unified kernel image.
 
 These are of the family ``v``. The family ``u`` has the same, ``u1`` to ``u4``, with a unified
 kernel image in place of the kernel. A kernel set differs from another in its initramfs, which
@@ -69,6 +69,7 @@ UKIBOOT = "a"
 #: Unified kernel images and a boot loader that are signed for Secure Boot.
 SEALED = "s"
 VERSION = "org.opencontainers.image.version"
+_SECURITY, _MINIMUM = "bootc.security-version=", "bootc.minimum-security-version="
 KARGS_D = "usr/lib/bootc/kargs.d/20-variant.toml"
 #: Changed in v2; text that names the version.
 CHANGED = "usr/share/demo/changed.txt"
@@ -122,6 +123,8 @@ class _Recipe:
     #: The unified kernel image names another image, or does not demand fs-verity.
     wrong: bool = False
     optional: bool = False
+    #: More arguments in the unified kernel image.
+    kargs: tuple[str, ...] = ()
 
 
 def build(demo_os: DemoOs, path: Path, family: str, keys: Keys | None = None) -> dict[str, Variant]:
@@ -149,7 +152,14 @@ def _recipes(family: str) -> dict[str, _Recipe]:
         }
     if family == SEALED:
         return {
-            "s2": _Recipe("9", "debian-demo", second, uki=True),
+            "s2": _Recipe("9", "debian-demo", second, uki=True, kargs=(_SECURITY + "2",)),
+            "s3": _Recipe(
+                "10",
+                "debian-demo",
+                _changes("10", "debian-demo", "third"),
+                uki=True,
+                kargs=(_SECURITY + "3", _MINIMUM + "2"),
+            ),
             "s2-wrong": _Recipe("9", "debian-demo", second, uki=True, wrong=True),
             "s2-optional": _Recipe("9", "debian-demo", second, uki=True, optional=True),
             "s2-bare": _Recipe("9", "debian-demo", second),
@@ -300,7 +310,9 @@ class _Builder:
                 "initrd": str(self._path / "initramfs"),
                 "uname": kver,
                 "os-release": f"@{self._path / 'os-release'}",
-                "cmdline": cmdline.join([*_kargs(repository, pulled.root), *names, "rw"]),
+                "cmdline": cmdline.join(
+                    [*_kargs(repository, pulled.root), *recipe.kargs, *names, "rw"]
+                ),
             },
         )
         content = uki.read_bytes()
