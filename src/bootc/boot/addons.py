@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -160,8 +161,7 @@ def list_addons(root: Dir, home: str) -> tuple[InstalledAddon, ...]:
             found: list[InstalledAddon] = []
             room = _MAX_DIRECTORY_BYTES
             for name in directory.names(limit=_MAX_NAMES):
-                # FAT ignores the case of letters, and so does the stub.
-                if name.lower().endswith(ADDON_SUFFIX) and name[0] != "." and name.isascii():
+                if _is_used(directory, name):
                     found.append(_installed(directory, name, home, room))
                     room -= len(found[-1].data)
             return tuple(found)
@@ -224,6 +224,13 @@ def remove_addon(dirs: BootDirs, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             dirs.binaries.unlink(path)
         dirs.binaries.sync()
+
+
+def _is_used(directory: Dir, name: str) -> bool:
+    """Tell whether the stub looks at a name in a directory of add-ons."""
+    # FAT ignores the case of letters, and so does the stub.
+    named = name.lower().endswith(ADDON_SUFFIX) and name[0] != "." and name.isascii()
+    return named and not stat.S_ISDIR(directory.stat(name).st_mode)
 
 
 def _installed(directory: Dir, name: str, home: str, room: int) -> InstalledAddon:
