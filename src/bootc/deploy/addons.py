@@ -30,7 +30,7 @@ from bootc.boot.uki import is_sealed, open_installed
 from bootc.deploy.execute import run
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.gather import gather
-from bootc.deploy.host.selection import find_deployment
+from bootc.deploy.host.selection import PARTS, deployment_as, find_deployment
 from bootc.deploy.host.session import HostAccess
 from bootc.deploy.host.survey import survey
 from bootc.deploy.installed_addons import (
@@ -113,10 +113,8 @@ def read_addons(system: HostAccess) -> AddonList:
         OSError: the boot partition cannot be read.
     """
     facts = gather(system)
-    roles = dict.fromkeys(facts.bootable(), "rollback")
-    roles[facts.booted.image_id] = "booted"
-    if (staged := facts.staged_id()) is not None:
-        roles[staged] = "staged"
+    parts = {part: deployment_as(facts, part) for part in PARTS}
+    roles = {deployment: part for part, deployment in parts.items() if deployment is not None}
     found = [
         Addon(addon, None, _owner_of_global(addon.name))
         for addon in list_addons(system.boot.binaries, GLOBAL_ADDONS)
