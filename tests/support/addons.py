@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from bootc.cli.render.addon import addons_json
+from bootc.cli.render.structured import render_json
 from bootc.deploy.addons import add_addons, read_addons, remove_addon
 from bootc.errors import Error, one_line
 from support import osimages, pe
 from support.bench import Bench
+from support.schemas import check
 
 KEYMAP = pe.signable((b".cmdline", b"vconsole.keymap=de"))
 LUKS = pe.signed(pe.signable((b".cmdline", b"rd.luks.uuid=0011-aa\n")))
@@ -62,4 +64,5 @@ def _names(home: Path) -> list[Path]:
 
 def listed(bench: Bench) -> dict[str, Any]:
     with bench.machine.open() as system:
-        return addons_json(read_addons(system))
+        found: dict[str, Any] = check("addon-list", render_json(addons_json(read_addons(system))))
+        return found

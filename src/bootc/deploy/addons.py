@@ -332,7 +332,7 @@ def _is_there(
     """
     if place.deployment is None and global_addon(name) is not None:
         raise WrongAddon(
-            "its name is one that bootc gives the add-ons of images", hint="give it another name"
+            "such names are for the add-ons of images", hint="give it another name"
         )
     same = next((addon for addon in present if addon.name.lower() == name.lower()), None)
     if same is None:

@@ -295,7 +295,7 @@ def test_a_global_one_of_an_image_is_removed_by_its_name(bench: Bench) -> None:
 
 def test_names_that_bootc_gives_are_refused(bench: Bench) -> None:
     name = f"bootc_composefs-{NAME}"
-    assert "one that bootc gives the add-ons of images" in refused(bench, name=name, for_all=True)
+    assert "such names are for the add-ons of images" in refused(bench, name=name, for_all=True)
 
 
 def test_what_an_interruption_left_is_cleaned_up(bench: Bench) -> None:
@@ -376,7 +376,7 @@ def test_a_list_for_people(bench: Bench) -> None:
         "luks.addon.efi",
         f"  For:       deployment {bench.id(osimages.NEW)} (booted)",
         "  Arguments: rd.luks.uuid=0011-aa ",
-        "  Signed:    yes (the firmware verifies it, bootc does not)",
+        "  Signed:    yes (only the firmware verifies it)",
         "  From:      administrator",
         "x.addon.efi",
         f"  For:       deployment {bench.id(osimages.NEW)} (booted)",

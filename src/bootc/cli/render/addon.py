@@ -40,7 +40,7 @@ def _values(found: AddonList, addon: Addon) -> Iterator[tuple[str, str]]:
             yield "Sections", ", ".join(others)
         if content.release is not None:
             yield "Kernel", printable(content.release, 80)
-        signed = "yes (the firmware verifies it, bootc does not)"
+        signed = "yes (only the firmware verifies it)"
         yield "Signed", signed if content.signed else "no"
     yield "From", "unknown" if addon.owner is None else addon.owner.value
 
