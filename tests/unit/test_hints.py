@@ -61,7 +61,7 @@ RUN_BY = {
 #: Options of other programs in messages of ours, and what starts no message.
 NOT_OURS = {
     "build/uki.py": {"--output"},
-    "deploy/addons.py": {"--key", "--cert", "--uname"},
+    "deploy/addons.py": {"--key", "--cert"},
     "oci/canonical.py": {"--source-date-epoch", "--rewrite-timestamp"},
     "oci/flatten.py": {"--sparse"},
     "cli/verbs/container/digest.py": {"--privileged"},

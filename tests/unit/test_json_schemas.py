@@ -145,7 +145,7 @@ def progress_lines() -> list[str]:
 
 def addons() -> AddonList:
     """Return an add-on of each kind."""
-    content = AddonContent("quiet", None, (".cmdline",), signed=True)
+    content = AddonContent("quiet", None, 0x8664, (".cmdline",), signed=True)
     good = InstalledAddon("a.addon.efi", "x/a.addon.efi", 3, b"abc", content)
     bad = InstalledAddon("b.addon.efi", "x/b.addon.efi", 0, b"", None, "it is no EFI program")
     return AddonList(

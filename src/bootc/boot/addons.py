@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ _MAX_NAMES = 256
 _SECTIONS = frozenset({pe.CMDLINE, pe.INITRD, pe.UCODE, pe.DTB, ".dtbauto", ".hwids", ".efifw"})
 #: Where the initramfs would look for the disk that has the image.
 _ROOT = "root"
+#: The section that names the stub of a UKI, and the first version of systemd's that has add-ons.
+_STUB_INFO = ".sdmagic"
+_STUB_VERSION = re.compile(r"#### LoaderInfo: systemd-stub (\d{1,9})\b")
+_FIRST_STUB = 254
+#: Characters of a kernel release in messages.
+_MAX_SHOWN = 80
 #: For a new directory, and the growth of the one above it.
 _DIRECTORY_CLUSTERS = 2
 
@@ -55,12 +62,14 @@ class AddonContent:
     Attributes:
         arguments: Its kernel arguments as the kernel gets them; None if it has none.
         release: The kernel that it is for; None if for any.
+        machine: The number of the processor architecture that it is for.
         sections: The names of the sections that a stub uses, sorted.
         signed: Whether it has a signature. Nothing has verified the signature.
     """
 
     arguments: str | None
     release: str | None
+    machine: int
     sections: tuple[str, ...]
     signed: bool
 
@@ -101,7 +110,8 @@ def read_content(file: SeekableFile) -> AddonContent:
     texts = program.texts(pe.CMDLINE)
     return AddonContent(
         arguments=" ".join(map(shown_arguments, texts)) if texts else None,
-        release=program.text(pe.UNAME) if pe.UNAME in program.sections else None,
+        release=release_of(program),
+        machine=program.machine,
         sections=tuple(sorted(sections)),
         signed=is_signed(file),
     )
@@ -127,6 +137,36 @@ def check_content(content: AddonContent, *, sealed: bool) -> None:
                 f"the kernel argument {word!r:.160} contradicts the seal",
                 hint="a sealed image names its root file system in the UKI, or not at all",
             )
+
+
+def release_of(program: Uki) -> str | None:
+    """Return the kernel release that a UKI has, or that an add-on is for; None if it says none.
+
+    Raises:
+        PeError: it is no text.
+    """
+    return program.text(pe.UNAME) if pe.UNAME in program.sections else None
+
+
+def why_skipped(uki: Uki, content: AddonContent) -> str | None:
+    """Return why the stub of a UKI would skip an add-on; None if it uses it, or if that is unknown.
+
+    Whether the stub accepts the signature is not known here.
+
+    Raises:
+        PeError: a section of the UKI cannot be read.
+    """
+    if content.machine != uki.machine:
+        return "it is for another processor"
+    release = release_of(uki)
+    if release is not None and content.release not in (None, release):
+        wanted = printable(content.release or "", _MAX_SHOWN)
+        return f"it is for kernel {wanted}, and the UKI has {printable(release, _MAX_SHOWN)}"
+    if _STUB_INFO in uki.sections:
+        found = _STUB_VERSION.match(uki.text(_STUB_INFO))
+        if found and int(found[1]) < _FIRST_STUB:
+            return f"the UKI has the stub of systemd {found[1]}, which knows no add-ons"
+    return None
 
 
 def check_name(name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootc.boot.addons import (
@@ -22,6 +22,7 @@ from bootc.boot.addons import (
     check_room,
     list_addons,
     read_content,
+    why_skipped,
 )
 from bootc.boot.loader import Bootloader
 from bootc.boot.menu_read import program_of
@@ -179,7 +180,7 @@ def add_addons(
     plan = Plan(
         commit=WriteAddons(artifact, place.home, written),
         after=_afterwards(facts),
-        notes=tuple(_notes(facts, place, names)),
+        notes=tuple(_notes(facts, place, {name: content for name, _, content in new})),
     )
     messages = tuple(about_addon(name, place.deployment, added=True) for name in names)
     run(plan, system, sink, dry_run=dry_run, messages=messages)
@@ -331,9 +332,7 @@ def _is_there(
         WrongAddon: another one has the name, and must not be replaced.
     """
     if place.deployment is None and global_addon(name) is not None:
-        raise WrongAddon(
-            "such names are for the add-ons of images", hint="give it another name"
-        )
+        raise WrongAddon("such names are for the add-ons of images", hint="give it another name")
     same = next((addon for addon in present if addon.name.lower() == name.lower()), None)
     if same is None:
         return False
@@ -372,24 +371,24 @@ def _check_target(
     path = None if item is None else program_of(item.entry)
     if path is None:
         return
-    with open_installed(system.boot, path.lstrip("/")) as file:
-        uki = Uki.read(file).first_profile()
-        line = uki.text(pe.CMDLINE) if pe.CMDLINE in uki.sections else ""
-        release = uki.text(pe.UNAME) if pe.UNAME in uki.sections else None
-    for name, _, content in new:
-        if place.deployment is not None and release and content.release not in (None, release):
-            raise WrongAddon(
-                f"add-on {name} is for kernel {printable(content.release or '', 80)}, "
-                f"and deployment {target} has {printable(release, 80)}: its stub skips the add-on",
-                hint="build the add-on without a kernel release (--uname)",
-            )
     contents = [content for _, _, content in new]
     replaced = {name for name, _, _ in new}
     for home in (GLOBAL_ADDONS, home_of(facts, target)):
         for addon in list_addons(system.boot.binaries, home):
             if addon.content is not None and (home != place.home or addon.name not in replaced):
                 contents.append(addon.content)
-    used = (content for content in contents if content.release in (None, release))
+    with open_installed(system.boot, path.lstrip("/")) as file:
+        uki = Uki.read(file).first_profile()
+        line = uki.text(pe.CMDLINE) if pe.CMDLINE in uki.sections else ""
+        for name, _, content in new:
+            why = why_skipped(uki, content)
+            # Of several deployments one may use a global add-on, and another one skip it.
+            if why is not None and place.deployment is not None:
+                raise WrongAddon(
+                    f"the stub of deployment {target} would skip add-on {name}: {why}",
+                    hint="build the add-on, or the image, in another way",
+                )
+        used = [content for content in contents if why_skipped(uki, content) is None]
     cmdline.check_length(" ".join((line, *(c.arguments for c in used if c.arguments))))
 
 
@@ -406,10 +405,12 @@ def _afterwards(facts: Facts) -> tuple[Step, ...]:
     return (RefreshMenu(),) if facts.scheme.bootloader is Bootloader.NONE else ()
 
 
-def _notes(facts: Facts, place: Place, names: Sequence[str]) -> Iterator[str]:
+def _notes(facts: Facts, place: Place, contents: Mapping[str, AddonContent]) -> Iterator[str]:
     where = _where(facts, place)
-    for name in names:
+    for name, content in contents.items():
         yield f"Add-on {printable(name)} is added to {where}."
+        if not content.signed:
+            yield f"Add-on {printable(name)} has no signature: with Secure Boot stubs skip it."
     if place.deployment is None:
         yield (
             "It changes the boot of all deployments, so a rollback does not undo it: "

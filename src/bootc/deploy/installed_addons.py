@@ -17,7 +17,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bootc.boot.addons import InstalledAddon, WrongAddon, check_content, list_addons
+from bootc.boot.addons import (
+    InstalledAddon,
+    WrongAddon,
+    check_content,
+    list_addons,
+    why_skipped,
+)
 from bootc.boot.image_content import ObjectSource, open_content, size_of
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.menu_read import program_of
@@ -27,6 +33,7 @@ from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.session import HostAccess
 from bootc.errors import Error, doing, one_line
 from bootc.formats.digest import Digest
+from bootc.formats.pe import Uki
 from bootc.formats.tree import Inline, Leaf, Stat
 from bootc.printable import printable
 
@@ -52,14 +59,16 @@ class CarriedAddons:
     uki: UkiFile
     own: tuple[InstalledAddon, ...]
 
-    def with_own(self, *, sealed: bool) -> UkiFile:
-        """Return the UKI with all add-ons.
+    def with_own(self, objects: ObjectSource, *, sealed: bool) -> UkiFile:
+        """Return the UKI with all add-ons. One that the new stub will skip is a warning.
 
         Args:
+            objects: The content of the UKI.
             sealed: The new UKI is sealed.
 
         Raises:
             Error: one of the administrator must not be there.
+            PeError, OSError: the UKI cannot be read.
         """
         addons = dict(self.uki.addons)
         for addon in self.own:
@@ -70,6 +79,10 @@ class CarriedAddons:
             except Error as exc:
                 exc.hint = _removal(addon)
                 raise
+            with open_content(self.uki.leaf, objects) as file:
+                why = why_skipped(Uki.read(file).first_profile(), addon.content)
+            if why is not None:
+                _log.warning("the new deployment will skip add-on %s: %s", addon.name, why)
             addons[addon.name] = Leaf(Stat(mode=0o644), Inline(addon.data))
         return dataclasses.replace(self.uki, addons=addons)
 

@@ -131,7 +131,7 @@ def _uki_candidate(
         uki = uki.with_addons(record.addons, for_all=record.addons)
     found = inspect_uki(uki, repository.objects)
     if carried is not None:
-        uki = carried.with_own(sealed=found.sealed)
+        uki = carried.with_own(repository.objects, sealed=found.sealed)
     checked = check_uki(repository, pulled, uki, found)
     candidate = dataclasses.replace(
         candidate, image_id=checked.pulled.image_id, resource=uki, os_release=found.os_release

@@ -41,6 +41,7 @@ def test_the_booted_deployment_gets_it_if_nothing_is_staged(bench: Bench) -> Non
     assert (extra(bench, osimages.NEW) / NAME).read_bytes() == KEYMAP
     assert said == [
         f"Add-on {NAME} is added to the booted deployment {bench.id(osimages.NEW)}.",
+        f"Add-on {NAME} has no signature: with Secure Boot stubs skip it.",
         "Updates carry it over. Deployments that are there already do not get it.",
     ]
     assert bench.machine.told.events() == [Event.ADDON_ADDED]
@@ -177,17 +178,47 @@ def test_the_kernel_takes_no_more_arguments(bench: Bench) -> None:
     add(bench, arguments("c" * 1000), "a.addon.efi")  # in place of the first
 
 
-def test_one_for_another_kernel(bench: Bench) -> None:
-    program = bench.machine.esp / f"EFI/Linux/bootc/bootc_composefs-{bench.id(osimages.NEW)}.efi"
-    sections = ((b".uname", b"6.12"), (b".cmdline", f"composefs={bench.id(osimages.NEW)}".encode()))
-    program.write_bytes(pe.program(*sections, (b".linux", b"k"), (b".initrd", b"i")))
-    other = pe.signable((b".cmdline", b"a"), (b".uname", b"6.11"))
+@pytest.mark.parametrize(
+    ("kernel", "addon", "why"),
+    [
+        ((b".uname", b"6.12"), (b".uname", b"6.11"), "it is for kernel 6.11, and the UKI has 6.12"),
+        (
+            (b".sdmagic", b"#### LoaderInfo: systemd-stub 253.1 ####\0"),
+            (b".uname", b"6.11"),
+            "the UKI has the stub of systemd 253, which knows no add-ons",
+        ),
+    ],
+)
+def test_one_that_the_stub_would_skip(
+    bench: Bench, kernel: tuple[bytes, bytes], addon: tuple[bytes, bytes], why: str
+) -> None:
+    give_kernel(bench, kernel)
+    other = pe.signable((b".cmdline", b"a"), addon)
+    found = refused(bench, other)
     assert (
-        f"add-on {NAME} is for kernel 6.11, and deployment {bench.id(osimages.NEW)} has 6.12: "
-        "its stub skips the add-on"
-    ) in refused(bench, other)
-    add(bench, pe.signable((b".cmdline", b"a"), (b".uname", b"6.12")))
+        f"the stub of deployment {bench.id(osimages.NEW)} would skip add-on {NAME}: {why}" in found
+    )
     add(bench, other, for_all=True)
+
+
+def test_one_for_another_processor(bench: Bench) -> None:
+    other = bytearray(KEYMAP)
+    other[pe.PE_OFFSET + 4 : pe.PE_OFFSET + 6] = (0xAA64).to_bytes(2, "little")
+    assert f"would skip add-on {NAME}: it is for another processor" in refused(bench, bytes(other))
+
+
+def test_one_that_the_stub_uses(bench: Bench) -> None:
+    magic = b"#### LoaderInfo: systemd-stub 254~rc1-1 ####"
+    give_kernel(bench, (b".uname", b"6.12"), (b".sdmagic", magic))
+    add(bench, pe.signable((b".cmdline", b"a"), (b".uname", b"6.12")))
+    assert on_esp(bench) == {f"new:{NAME}"}
+
+
+def give_kernel(bench: Bench, *sections: tuple[bytes, bytes]) -> None:
+    """Replace the UKI of NEW by one with these sections."""
+    program = bench.machine.esp / f"EFI/Linux/bootc/bootc_composefs-{bench.id(osimages.NEW)}.efi"
+    line = (b".cmdline", f"composefs=?{bench.id(osimages.NEW)}".encode())
+    program.write_bytes(pe.program(*sections, line, (b".linux", b"k"), (b".initrd", b"i")))
 
 
 def test_arguments_that_contradict_a_seal(top: Path) -> None:

@@ -48,6 +48,20 @@ def test_an_addon_of_the_image_is_taken_from_the_new_image(bench: Bench) -> None
     assert carried(bench) == {IMAGE_ADDON: image_addon(RENAMED), NAME: KEYMAP}
 
 
+def test_one_that_the_new_stub_skips_is_a_warning(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = bytearray(KEYMAP)
+    other[pe.PE_OFFSET + 4 : pe.PE_OFFSET + 6] = (0xAA64).to_bytes(2, "little")
+    home = extra(bench, TURNED)
+    home.mkdir()
+    (home / NAME).write_bytes(other)
+    assert carried(bench) == {NAME: bytes(other)}
+    assert caplog.messages == [
+        f"the new deployment will skip add-on {NAME}: it is for another processor"
+    ]
+
+
 def test_an_addon_that_the_new_image_lacks_is_dropped(bench: Bench) -> None:
     choose(bench)
     assert carried(bench, osimages.NEW) == {}
