@@ -21,7 +21,7 @@ from bootc.formats.tree import Directory, Stat
 from bootc.fs.dir import Dir
 from bootc.fs.tree_write import write_tree
 from bootc.repository.repository import Repository
-from support import images, require
+from support import images, pe, require
 from support.bootedroot import Done, loop_disk, run, run_inside
 from support.etctrees import directory, etc
 from support.sysroot import FakeSysroot
@@ -44,6 +44,12 @@ class Host:
         self._device = device
         self.ids: list[Digest] = []
         self._system: FakeSysroot | None = None
+
+    def addon(self) -> str:
+        """Return the path of an add-on."""
+        path = self._path / "keymap.addon.efi"
+        path.write_bytes(pe.signable((b".cmdline", b"vconsole.keymap=de")))
+        return str(path)
 
     def install(self, place: Path, *, staged: bool) -> None:
         system = FakeSysroot(place / "made", Bootloader.GRUB)
@@ -145,6 +151,26 @@ def test_pins(host: Host) -> None:
     assert (delete.code, delete.journal) == (1, [])
     assert delete.err == f"error: deployment {b} is pinned (hint: first: bootc unpin {b})\n"
     check(unpin, journal=(Event.UNPINNED,))
+
+
+def test_boot_entries_have_no_addons(host: Host) -> None:
+    file = host.addon()
+    state = "find /sysroot -printf '%p %U %m %T@ %s\\n' | sort"
+    before, add, for_all, remove, after = host.run(
+        state,
+        ["addon", "add", file],
+        ["addon", "add", "--global", file, "--dry-run"],
+        ["addon", "remove", "keymap"],
+        state,
+    )
+    for done in (add, for_all, remove):
+        assert (done.code, done.out, done.journal) == (1, "", [])
+        assert done.err == (
+            f"error: deployment {host.ids[0]} has no unified kernel image that could have add-ons "
+            "(hint: its kernel arguments are in its boot entry: edit the line options of the file "
+            "in loader/entries; updates carry the change over)\n"
+        )
+    assert after.out == before.out
 
 
 def test_objects_without_the_verity_that_is_demanded(host: Host) -> None:
@@ -382,6 +408,7 @@ mount -o remount,ro,bind /sysroot
 READ_ONLY = "mount -o remount,ro /sysroot"
 LOOKS = (
     ["status"],
+    ["addon", "list"],
     ["etc", "diff"],
     ["config-diff"],
     ["rollback", "--dry-run", "--apply"],
@@ -476,6 +503,8 @@ def test_every_dry_run_is_among_these() -> None:
     tested = {tuple(word for word in c if word[0] != "-") for c in (*LOOKS, *COUNTS, *PULLS)}
     # In test_install_to_disk.py and test_install_to_filesystem.py: they need no installed host.
     tested |= {("install", to) for to in ("to-disk", "to-filesystem", "to-existing-root")}
+    # In tests/unit/cli/test_addon_verb.py: they need a unified kernel image.
+    tested |= {("addon", verb) for verb in ("add", "remove")}
     for path, command in dry_runs(commands_for()):
         assert any(words[: len(path)] == path for words in tested), (path, command.name)
 

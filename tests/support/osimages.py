@@ -78,10 +78,17 @@ TURNED = OsImage(
 )
 #: The global add-on that the unified kernel image of RENAMED may have.
 GLOBAL_ADDON = "shared.addon.efi"
+#: The add-on that the unified kernel images of TURNED and RENAMED may have, each its own version.
+IMAGE_ADDON = "debug.addon.efi"
 #: It calls itself otherwise.
 RENAMED = OsImage("renamed", {"a": "4", "x": "other"}, "1", "new-name", "7-rc1", "")
 
 ALL = {image.tag: image for image in (OLD, NEW, REBUILT, TURNED, RENAMED)}
+
+
+def image_addon(image: OsImage) -> bytes:
+    """Return the add-on of TURNED or RENAMED."""
+    return pe.signable((b".cmdline", f"debug={image.tag}{_LONG}".encode()))
 
 
 class Images:
@@ -156,6 +163,10 @@ class Images:
             uki = _uki(image, arguments, *more)
             where = [images.directory(d) for d in ("boot/EFI", "boot/EFI/Linux")]
             layers.append(images.layer(*where, images.file("boot/EFI/Linux/os.efi", uki)))
+            if image in (TURNED, RENAMED):
+                extra = "boot/EFI/Linux/os.efi.extra.d"
+                file = images.file(f"{extra}/{IMAGE_ADDON}", image_addon(image))
+                layers.append(images.layer(images.directory(extra), file))
             if image is RENAMED:
                 addons = [images.directory(f"boot/{d}") for d in ("loader", "loader/addons")]
                 file = images.file(f"boot/loader/addons/{GLOBAL_ADDON}", b"add-on" * 20)

@@ -16,6 +16,7 @@ SCHEMA_OF = {
     "status": "host",
     "upgrade --progress-fd": "progress",
     "etc diff": "etc-diff",
+    "addon list": "addon-list",
     "container inspect": "container-inspect",
     "container compute-composefs-digest": "digest-explanation",
     "internals features": "features",

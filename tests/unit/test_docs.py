@@ -200,7 +200,7 @@ OF_OTHER_PROGRAMS = {
     *("--net", "--pid", "--privileged", "--rm", "--tmpfs"),
     *("--soft-reboot", "--via-loopback"),
     *("--linux", "--uname", "--cmdline", "--os-release", "--measure"),
-    *("--secureboot-private-key", "--secureboot-certificate"),
+    *("--secureboot-private-key", "--secureboot-certificate", "--signtool"),
     *("--output-prefix", "--passphrase-file", "--sign-by-sigstore-private-key"),
     *("--sign-passphrase-file", "--sign-by", "--batch", "--passphrase", "--quick-gen-key"),
     *("--output", "--export", "--image", "--preserve-digests"),

@@ -22,6 +22,7 @@ RUN_BY = {
     "deploy/install/target_filesystem.py": ["install to-filesystem", "install to-existing-root"],
     "deploy/install/to_filesystem.py": ["install to-filesystem", "install to-existing-root"],
     "deploy/install/": ["install to-disk"],
+    "deploy/addons.py": ["addon add", "addon remove"],
     "deploy/protection.py": ["upgrade", "switch"],
     "deploy/upgrade.py": ["upgrade", "switch"],
     "oci/canonical.py": ["container compute-composefs-digest"],
@@ -60,6 +61,7 @@ RUN_BY = {
 #: Options of other programs in messages of ours, and what starts no message.
 NOT_OURS = {
     "build/uki.py": {"--output"},
+    "deploy/addons.py": {"--key", "--cert"},
     "oci/canonical.py": {"--source-date-epoch", "--rewrite-timestamp"},
     "oci/flatten.py": {"--sparse"},
     "cli/verbs/container/digest.py": {"--privileged"},

@@ -17,15 +17,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from bootc.boot.addons import AddonContent, InstalledAddon
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.loader import Bootloader
 from bootc.cli import main as cli
 from bootc.cli.options import Command
 from bootc.cli.progressfd import ProgressLines
+from bootc.cli.render.addon import addons_json
 from bootc.cli.render.etc import review_json
 from bootc.cli.render.explain import comparison_json
 from bootc.cli.render.structured import render_json
 from bootc.cli.table import commands_for
+from bootc.deploy.addons import Addon, AddonList
 from bootc.deploy.etc.diff import Change, ChangeKind
 from bootc.deploy.etc.merge import Choice, Conflict, ConflictPolicy
 from bootc.deploy.etc.review import MergeReview, Review
@@ -40,6 +43,8 @@ from bootc.deploy.host.model import (
     Timestamp,
     UsrOverlay,
 )
+from bootc.deploy.host.selection import PARTS
+from bootc.deploy.installed_addons import Owner
 from bootc.events import LAYER_TASK, Start, null_sink
 from bootc.formats.dialect import Dialect
 from bootc.formats.digest import Digest, OciDigest
@@ -138,7 +143,23 @@ def progress_lines() -> list[str]:
         return lines.read().splitlines()
 
 
+def addons() -> AddonList:
+    """Return an add-on of each kind."""
+    content = AddonContent("quiet", None, 0x8664, (".cmdline",), signed=True)
+    good = InstalledAddon("a.addon.efi", "x/a.addon.efi", 3, b"abc", content)
+    bad = InstalledAddon("b.addon.efi", "x/b.addon.efi", 0, b"", None, "it is no EFI program")
+    return AddonList(
+        (
+            Addon(good, None, Owner.ADMINISTRATOR),
+            Addon(good, A, Owner.IMAGE),
+            Addon(bad, B, None),
+        ),
+        {A: "booted"},
+    )
+
+
 DOCUMENTS = {
+    "addon-list": lambda: render_json(addons_json(addons())),
     "host": lambda: render_json(host().to_json()),
     "etc-diff": lambda: render_json(review_json(review())),
     "digest-explanation": lambda: comparison_json(report()),
@@ -154,6 +175,7 @@ DOCUMENTS = {
         *((name, make) for name, make in DOCUMENTS.items()),
         ("host", lambda: render_json(Host.empty().to_json())),
         ("etc-diff", lambda: render_json(review_json(Review((), {}, None)))),
+        ("addon-list", lambda: render_json(addons_json(AddonList((), {})))),
         ("digest-explanation", lambda: comparison_json(equal(()))),
         ("digest-explanation", lambda: comparison_json(equal(None))),
     ],
@@ -180,6 +202,9 @@ def test_the_words_of_a_schema_are_those_of_the_code() -> None:
     assert explained["$defs"]["side"]["properties"]["kind"]["enum"] == [k.value for k in SideKind]
     writers = explained["properties"]["writers"]["anyOf"][0]["items"]["enum"]
     assert writers == [*(dialect.value for dialect in Dialect), None]
+    addon = schema("addon-list")["properties"]["addons"]["items"]["properties"]
+    assert addon["from"]["enum"] == [*(owner.value for owner in Owner), None]
+    assert addon["role"]["enum"] == [*PARTS, None]
     staged = schema("etc-diff")["properties"]["staged"]["anyOf"][0]["properties"]
     assert staged["policy"]["enum"] == [policy.value for policy in ConflictPolicy]
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from bootc.boot import scheme as schemes
-from bootc.boot.scheme import GLOBAL_ADDONS, UKIS, BootDirs
+from bootc.boot.scheme import ADDON_SUFFIX, GLOBAL_ADDONS, UKIS, BootDirs
 from bootc.errors import doing, one_line
 from bootc.formats.digest import Digest
 from bootc.fs import atomic
@@ -83,6 +83,8 @@ def list_artifacts(dirs: BootDirs) -> tuple[Artifact, ...]:
         for name in names:
             if kind := _kind(name, names):
                 found.append(_artifact(dirs.binaries, kind, name, f"{UKIS}/{name}"))
+            elif schemes.addons_owner(name):
+                found += _addon_leftovers(dirs.binaries, f"{UKIS}/{name}")
     return tuple(found)
 
 
@@ -119,6 +121,20 @@ def list_global_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
     return tuple(found)
 
 
+def list_own_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return the global add-ons that came with no image: the administrator put them there.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    with doing("Listing the global add-ons on the boot partition"):
+        return tuple(
+            _artifact(dirs.binaries, ArtifactKind.ADDON, name, f"{GLOBAL_ADDONS}/{name}")
+            for name in _names(dirs.binaries, GLOBAL_ADDONS)
+            if name.endswith(ADDON_SUFFIX) and name[0] != "." and not schemes.global_addon(name)
+        )
+
+
 def root_of(dirs: BootDirs, artifact: Artifact) -> Dir:
     """Return the root of the file system that has an artifact."""
     return dirs.menu if artifact.kind in WITH_KERNELS else dirs.binaries
@@ -143,6 +159,15 @@ def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 root.remove_tree(path)
+
+
+def _addon_leftovers(root: Dir, home: str) -> list[Artifact]:
+    """Return the remains of add-ons in the directory of a unified kernel image that exists."""
+    return [
+        _artifact(root, ArtifactKind.LEFTOVER, name, f"{home}/{name}")
+        for name in _names(root, home)
+        if name.startswith(atomic.FILE_PREFIX)
+    ]
 
 
 def _names(root: Dir, path: str) -> list[str]:

@@ -17,7 +17,6 @@ from bootc.boot import scheme as schemes
 from bootc.boot.image_content import ObjectSource, checked_chunks, open_content
 from bootc.boot.image_kernel import Kernel, UkiFile
 from bootc.boot.scheme import (
-    ADDON_SUFFIX,
     DEVICETREE,
     GLOBAL_ADDONS,
     INITRD,
@@ -199,15 +198,6 @@ def more_files(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
     """
     path = dirs.scheme.kernel_path(schemes.kernel_dir(artifact))
     return tuple(name for name in _MORE_FILES if dirs.menu.exists(f"{path}/{name}"))
-
-
-def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
-    """Return the names of the add-ons of a unified kernel image on the ESP."""
-    try:
-        with dirs.binaries.open_dir(f"{UKIS}/{addons_dir(uki_file(artifact))}") as directory:
-            return tuple(name for name in directory.names() if name.endswith(ADDON_SUFFIX))
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
 
 
 def _write_kernel(

@@ -29,7 +29,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from bootc.boot import artifacts, menu_write, space
+from bootc.boot import addons, artifacts, menu_write, space
 from bootc.boot import scheme as schemes
 from bootc.boot.artifacts import WITH_KERNELS, Artifact, ArtifactKind, list_artifacts, root_of
 from bootc.boot.fallback import fallback_artifacts, write_fallback
@@ -113,6 +113,30 @@ def copy_kernel(dirs: BootDirs, deployment: Digest) -> None:
                 new = [artifact for artifact in found if artifact.name == deployment.hex]
                 known = {artifact.name for artifact in found}
                 _copy_kernels(dirs, target, new, known, mirror.device)
+
+
+def copy_global_addons(dirs: BootDirs) -> None:
+    """Copy the global add-ons of the administrator to all mirrors.
+
+    A mirror that cannot be written is a warning.
+    """
+    for mirror in dirs.mirrors:
+        with _tolerated(mirror) as target:
+            if target is not None and _is_ours(dirs, target):
+                known = {artifact.name for artifact in _kernels_on_esp(dirs)}
+                _copy_kernels(dirs, target, _own_addons(dirs), known, mirror.device)
+
+
+def remove_addon(dirs: BootDirs, path: str) -> None:
+    """Remove an add-on from all mirrors, before it is removed from the main ESP.
+
+    In this order an interruption leaves a mirror that lacks it, and the next change copies it
+    again. A mirror that cannot be written is a warning.
+    """
+    for mirror in dirs.mirrors:
+        with _tolerated(mirror) as target:
+            if target is not None and _is_ours(dirs, target):
+                addons.remove_addon(target, path)
 
 
 def remove_artifact(dirs: BootDirs, artifact: Artifact) -> None:
@@ -207,7 +231,10 @@ def _wanted(dirs: BootDirs, *, staged: bool = False, without: Digest | None = No
         main=dirs,
         items=items,
         entries=tuple(_entries(dirs, items, staged=staged)) if dirs.scheme.menu_on_esp else (),
-        kernels=tuple(k for k in kernels if k.name in names or k.kind is ArtifactKind.ADDON),
+        kernels=(
+            *(k for k in kernels if k.name in names or k.kind is ArtifactKind.ADDON),
+            *_own_addons(dirs),
+        ),
         known=frozenset(kernel.name for kernel in kernels),
         programs=program_files(dirs.scheme.bootloader, dirs.esp),
     )
@@ -226,6 +253,11 @@ def _kernels_on_esp(dirs: BootDirs) -> list[Artifact]:
         return []
     found = (*list_artifacts(dirs), *artifacts.list_global_addons(dirs))
     return [a for a in found if scheme.menu_on_esp or a.kind not in WITH_KERNELS]
+
+
+def _own_addons(dirs: BootDirs) -> tuple[Artifact, ...]:
+    """Return the global add-ons of the administrator, which all ESPs shall have."""
+    return artifacts.list_own_addons(dirs) if dirs.scheme.binaries_on_esp else ()
 
 
 def _boots(menu: Menu, deployment: Digest) -> bool:
@@ -382,8 +414,8 @@ def _files(root: Dir, kernel: Artifact) -> list[str]:
     """Return the paths of the files of a kernel; its unified kernel image after the add-ons."""
     if kernel.kind is ArtifactKind.KERNEL:
         return _below(root, kernel.path)
-    addons = schemes.addons_dirs(kernel.path) if kernel.kind is ArtifactKind.UKI else ()
-    return [*(path for directory in addons for path in _below(root, directory)), kernel.path]
+    homes = schemes.addons_dirs(kernel.path) if kernel.kind is ArtifactKind.UKI else ()
+    return [*(path for directory in homes for path in _below(root, directory)), kernel.path]
 
 
 def _below(root: Dir, path: str) -> list[str]:

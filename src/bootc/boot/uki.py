@@ -270,12 +270,21 @@ def _check_addon(file: BinaryIO) -> None:
     except PeError:
         return  # The firmware does not load it either, and the stub continues without it.
     for text in addon.texts(CMDLINE):
-        _check_addon_text(text)
+        check_addon_text(shown_arguments(text))
 
 
-def _check_addon_text(text: str) -> None:
+def shown_arguments(text: str) -> str:
+    """Return the text of an add-on as the stub appends it: blanks replace control characters."""
+    return _CONTROL.sub(" ", text)
+
+
+def check_addon_text(text: str) -> None:
+    """Refuse kernel arguments of an add-on that name an image.
+
+    Raises:
+        WrongUki: they name one, or cannot be appended to a command line.
+    """
     try:
-        # The stub replaces control characters by blanks before it appends the text.
-        cmdline.check(_CONTROL.sub(" ", text))
+        cmdline.check(text)
     except CmdlineError as exc:
         raise WrongUki(exc.message, hint=exc.hint or "only the UKI may name the image") from None

@@ -25,6 +25,7 @@ VERBS = {
     "rollback": "rollback",
     "status": "status",
     "etc": "etc",
+    "addon": "addon",
     "pin": "pin",
     "unpin": "pin",
     "delete-deployment": "delete",

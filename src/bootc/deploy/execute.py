@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from bootc.boot import mirrors
+from bootc.boot.addons import remove_addon, write_addons
 from bootc.boot.artifacts import remove_artifact
 from bootc.boot.kernels import BootResource, publish_resource
 from bootc.boot.menu import open_menu
@@ -39,6 +40,7 @@ from bootc.deploy.plan.steps import (
     Plan,
     RecordOrigin,
     RefreshMenu,
+    RemoveAddon,
     RemoveArtifact,
     RemoveEntry,
     RemoveLeftover,
@@ -53,6 +55,7 @@ from bootc.deploy.plan.steps import (
     Step,
     SynchroniseMirrors,
     Withdraw,
+    WriteAddons,
     WriteKernel,
     WriteStagedMenu,
 )
@@ -190,6 +193,8 @@ def _carry_out(step: Step, system: HostSession, sink: Sink, supplies: Supplies |
                 StateDir.open(system.physical, deployment) as state,
             ):
                 state.write_origin(origin)
+        case WriteAddons() | RemoveAddon():
+            _change_addons(step, system)
         case SetPin(deployment, pinned):
             with StateDir.open(system.physical, deployment) as state:
                 state.set_pinned(pinned)
@@ -288,6 +293,21 @@ def _change_menu(
         case RemoveArtifact(artifact):
             mirrors.remove_artifact(system.boot, artifact)
             remove_artifact(system.boot, artifact)
+        case _:
+            assert_never(step)
+
+
+def _change_addons(step: WriteAddons | RemoveAddon, system: HostSession) -> None:
+    match step:
+        case WriteAddons(artifact, home, files):
+            write_addons(system.boot, home, files)
+            if artifact is None:
+                mirrors.copy_global_addons(system.boot)
+            else:
+                mirrors.copy_kernel(system.boot, artifact)
+        case RemoveAddon(path):
+            mirrors.remove_addon(system.boot, path)
+            remove_addon(system.boot, path)
         case _:
             assert_never(step)
 

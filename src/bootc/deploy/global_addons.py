@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from bootc.boot.artifacts import Artifact
-from bootc.boot.image_kernel import find_ukis
+from bootc.boot.image_kernel import UkiFile, find_ukis
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.plan.cleanup import live_deployments
 from bootc.errors import Error, one_line
@@ -45,11 +45,22 @@ def needed_addons(
 
 
 def _addons_of(repository: Repository, facts: Facts, deployment: Digest) -> set[str]:
+    return {name for uki in ukis_of(repository, facts, deployment) for name in uki.global_addons}
+
+
+def ukis_of(repository: Repository, facts: Facts, deployment: Digest) -> list[UkiFile]:
+    """Return the unified kernel images in the image of a deployment, each with all add-ons.
+
+    This reads the layers of the image.
+
+    Raises:
+        Error, OSError: the image is unknown or cannot be read.
+    """
     origin = facts.origin(deployment)
     if origin is not None and origin.boot_type is BootType.BLS:
-        return set()
+        return []
     if origin is None or origin.manifest_digest is None:
         raise Error(f"the image of deployment {deployment} is unknown")
     image = read_image(repository, origin.manifest_digest)
     tree = config_tree(repository, image.stored_config, bootable=False, trusted=True)
-    return {name for uki in find_ukis(tree) for name in uki.global_addons}
+    return find_ukis(tree)

@@ -18,7 +18,6 @@ from bootc.boot.kernels import (
     BootResource,
     boot_digest_of,
     find_shared_kernel,
-    installed_addons,
     more_files,
 )
 from bootc.boot.loader import Bootloader
@@ -41,6 +40,7 @@ from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import HostAccess
+from bootc.deploy.installed_addons import carried_addons
 from bootc.deploy.lost_entries import find_lost_kernel
 from bootc.deploy.plan.room import room_for_update
 from bootc.deploy.plan.stage import NewDeployment, kept_items
@@ -122,13 +122,16 @@ def _uki_candidate(
 ) -> Candidate:
     """Complete what is known of an image with a unified kernel image."""
     repository, record = system.repository, candidate.origin.uki
-    # The add-ons that were chosen at the installation stay chosen. No other deployment
-    # shares that kernel, so its name is known without an entry.
+    # The add-ons that were chosen at the installation stay chosen, and the administrator's stay.
+    carried = None
     if record is None:
-        uki = uki.with_addons(installed_addons(system.boot, facts.booted.image_id.hex))
+        carried = carried_addons(system, facts, uki)
+        uki = carried.uki
     else:
         uki = uki.with_addons(record.addons, for_all=record.addons)
     found = inspect_uki(uki, repository.objects)
+    if carried is not None:
+        uki = carried.with_own(repository.objects, sealed=found.sealed)
     checked = check_uki(repository, pulled, uki, found)
     candidate = dataclasses.replace(
         candidate, image_id=checked.pulled.image_id, resource=uki, os_release=found.os_release

@@ -60,8 +60,8 @@ _HINT = "name the image on the command line of each profile of the UKI"
 
 _PE_OFFSET = struct.Struct("<I")
 _PE_OFFSET_AT = 0x3C
-#: Signature, then of the COFF header: number of sections, size of the optional header.
-_HEADER = struct.Struct("<4s2xH12xH2x")
+#: Signature, then of the COFF header: machine, number of sections, size of the optional header.
+_HEADER = struct.Struct("<4sHH12xH2x")
 _SIGNATURE = b"PE\0\0"
 #: The first bytes of every EFI program. The firmware starts no other file.
 _DOS_SIGNATURE = b"MZ"
@@ -107,14 +107,20 @@ class Uki:
 
     Attributes:
         sections: The first of each name, in the order of the file.
+        machine: The number of the processor architecture that it is for.
     """
 
     def __init__(
-        self, file: SeekableFile, size_bytes: int, table: Sequence[tuple[str, Section]]
+        self,
+        file: SeekableFile,
+        size_bytes: int,
+        table: Sequence[tuple[str, Section]],
+        machine: int,
     ) -> None:
         self._file = file
         self._size_bytes = size_bytes
         self._table = table
+        self.machine = machine
         self.sections: dict[str, Section] = {}
         for name, section in table:
             self.sections.setdefault(name, section)
@@ -132,7 +138,7 @@ class Uki:
         if _read(file, size, 0, len(_DOS_SIGNATURE), "header") != _DOS_SIGNATURE:
             raise _invalid("no MZ signature", 0)
         raw = _read(file, size, start, _HEADER.size, "header")
-        signature, count, optional_bytes = _HEADER.unpack(raw)
+        signature, machine, count, optional_bytes = _HEADER.unpack(raw)
         if signature != _SIGNATURE:
             raise _invalid("no PE signature", start)
         table = start + _HEADER.size + optional_bytes
@@ -142,7 +148,7 @@ class Uki:
             (name.rstrip(b"\0").decode("latin-1"), Section(offset, size_bytes))
             for name, size_bytes, offset in _SECTION.iter_unpack(raw)
         ]
-        return cls(file, size, sections)
+        return cls(file, size, sections, machine)
 
     @property
     def profile_count(self) -> int:
@@ -161,7 +167,7 @@ class Uki:
         """
         base, *profiles = self._parts()
         own = profiles[0].sections if profiles else []
-        return Uki(self._file, self._size_bytes, [*own, *base.sections])
+        return Uki(self._file, self._size_bytes, [*own, *base.sections], self.machine)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Return the content of a section in pieces.

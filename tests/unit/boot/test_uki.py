@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bootc.boot.addons import list_addons
 from bootc.boot.artifacts import (
     ArtifactKind,
     list_artifacts,
@@ -18,7 +19,7 @@ from bootc.boot.artifacts import (
 )
 from bootc.boot.image_content import DamagedKernel, open_content
 from bootc.boot.image_kernel import UkiFile
-from bootc.boot.kernels import boot_digest_of, installed_addons, publish_resource, publish_uki
+from bootc.boot.kernels import boot_digest_of, publish_resource, publish_uki
 from bootc.boot.scheme import UKIS, BootDirs
 from bootc.boot.uki import WrongUki, check_installed_uki, check_sealing, inspect_uki
 from bootc.errors import one_line
@@ -50,6 +51,11 @@ def dirs(tmp_path: Path) -> Iterator[BootDirs]:
 def uki_of(objects: ObjectDirectory, data: bytes = IMAGE, *addons: str) -> UkiFile:
     files = {name: objects.leaf(ADDON) for name in addons}
     return UkiFile("boot/EFI/Linux/6.12.efi", objects.leaf(data), files)
+
+
+def installed_addons(dirs: BootDirs, artifact: str) -> tuple[str, ...]:
+    home = f"{UKIS}/bootc_composefs-{artifact}.efi.extra.d"
+    return tuple(addon.name for addon in list_addons(dirs.binaries, home))
 
 
 def on_esp(dirs: BootDirs) -> set[str]:

@@ -12,6 +12,8 @@ from bootc.formats.digest import Digest
 #: Fewer digits would match by accident too easily.
 MIN_PREFIX = 6
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},}}\Z")
+#: The parts that a deployment can play.
+PARTS = ("booted", "staged", "rollback")
 _HINT = "bootc status --verbose shows the ids"
 
 
@@ -31,20 +33,15 @@ def find_deployment(facts: Facts, text: str) -> Digest:
         DeploymentNotFound: no deployment matches.
         AmbiguousDeployment: several deployments match; more digits are needed.
     """
-    parts = {
-        "booted": facts.booted.image_id,
-        "staged": facts.staged_id(),
-        "rollback": _rollback(facts),
-    }
-    if text in parts:
-        found = parts[text]
+    if text in PARTS:
+        found = deployment_as(facts, text)
         if found is None:
             raise DeploymentNotFound(f"there is no {text} deployment")
         return found
     if not _PREFIX.match(text):
         raise DeploymentNotFound(
             f"{text!r} is no deployment ID",
-            hint=f"give at least {MIN_PREFIX} of its digits, or one of: {', '.join(parts)}",
+            hint=f"give at least {MIN_PREFIX} of its digits, or one of: {', '.join(PARTS)}",
         )
     known = {*facts.states, *facts.bootable(), facts.booted.image_id}
     matching = sorted(known, key=lambda deployment: deployment.hex)
@@ -63,7 +60,11 @@ def find_deployment(facts: Facts, text: str) -> Digest:
     return matching[0]
 
 
-def _rollback(facts: Facts) -> Digest | None:
-    """Return the deployment that ``bootc status`` shows as the rollback deployment."""
+def deployment_as(facts: Facts, part: str) -> Digest | None:
+    """Return the deployment that plays one of :data:`PARTS`, as ``bootc status`` shows it."""
+    if part == "booted":
+        return facts.booted.image_id
+    if part == "staged":
+        return facts.staged_id()
     taken = (facts.booted.image_id, facts.staged_id())
     return next((found for found in facts.bootable() if found not in taken), None)

@@ -64,6 +64,15 @@ def about_pin(deployment: Digest, *, pinned: bool) -> Messages:
     return (JournalMessage(Event.UNPINNED, f"Unpinned deployment {deployment}", deployment),)
 
 
+def about_addon(name: str, deployment: Digest | None, *, added: bool) -> JournalMessage:
+    """Return the message about an add-on that is added or removed; for all without deployment."""
+    where = "all deployments" if deployment is None else f"deployment {deployment}"
+    if added:
+        return JournalMessage(Event.ADDON_ADDED, f"Added add-on {name} to {where}", deployment)
+    text = f"Removed add-on {name} from {where}"
+    return JournalMessage(Event.ADDON_REMOVED, text, deployment)
+
+
 def about_finalizing(deployment: Digest) -> Messages:
     """Return the message about a deployment that boots next."""
     return (JournalMessage(Event.FINALIZED, f"Deployment {deployment} boots next", deployment),)

@@ -189,6 +189,34 @@ class SynchroniseMirrors:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteAddons:
+    """Write add-ons of the administrator, each with one rename.
+
+    Attributes:
+        artifact: The unified kernel image that gets them; None if all get them.
+        home: Their directory on the boot partition.
+        files: The name and the content of each.
+    """
+
+    artifact: Digest | None
+    home: str
+    files: tuple[tuple[str, bytes], ...]
+
+    def __str__(self) -> str:
+        return f"write to {self.home}: {', '.join(name for name, _ in self.files)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddon:
+    """Remove an add-on. ``path`` is its path on the boot partition."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"remove {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOrigin:
     """Replace the recorded origin of a deployment."""
 
@@ -264,6 +292,8 @@ Step = (
     | RemoveRecounted
     | RefreshMenu
     | SynchroniseMirrors
+    | WriteAddons
+    | RemoveAddon
     | RecordOrigin
     | SetPin
     | SetTag
