@@ -28,6 +28,7 @@ VERBS = {
     "pin": "pin",
     "unpin": "pin",
     "delete-deployment": "delete",
+    "security-version": "securityversion",
     "usr-overlay": "usroverlay",
     "usroverlay": "usroverlay",
     "install": "install",

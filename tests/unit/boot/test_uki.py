@@ -75,7 +75,7 @@ def test_what_an_image_on_the_esp_tolerates(
 ) -> None:
     cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
     publish_uki(dirs, A, uki_of(objects, sections(cmdline)), objects)
-    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").optional is optional
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").images.optional is optional
 
 
 @pytest.mark.parametrize("name", [FILE, f"{FILE}.extra.d/x.addon.efi"])
@@ -201,9 +201,9 @@ def test_a_uki_of_two_digests(dirs: BootDirs, objects: ObjectDirectory) -> None:
     assert facts.images.deployment == A.hex
     assert facts.images.hexes == (A.hex, B.hex)
     publish_uki(dirs, A, uki, objects)
-    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}") == facts.images
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").images == facts.images
     # Another program may call the deployment by the other digest.
-    assert check_installed_uki(dirs, B, f"/{UKIS}/{FILE}") == facts.images
+    assert check_installed_uki(dirs, B, f"/{UKIS}/{FILE}").images == facts.images
     with pytest.raises(WrongUki, match="is 'abab"):
         check_installed_uki(dirs, deployment(3), f"/{UKIS}/{FILE}")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
+from bootc.cli.verbs.container.version import VERSION_OPTIONS, given_version
 from bootc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def _options(args: argparse.Namespace) -> SealOptions:
     from bootc.build.seal import SealOptions
     from bootc.build.uki import DigestChoice
 
-    return SealOptions(DigestChoice(args.erofs_version), tuple(args.karg), args.stub)
+    return SealOptions(
+        DigestChoice(args.erofs_version), tuple(args.karg), args.stub, given_version(args)
+    )
 
 
 def _signer(args: argparse.Namespace) -> Signer:
@@ -136,6 +139,7 @@ _UKI_OPTIONS = (
         "The stub for the unified kernel image (default: that of the image).",
         metavar="FILE",
     ),
+    *VERSION_OPTIONS,
 )
 
 _PREPARE = Command(
