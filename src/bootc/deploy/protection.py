@@ -15,13 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bootc.deploy.host.facts import Facts
 from bootc.errors import Error
 from bootc.formats import bls, cmdline
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
-from bootc.formats.security_version import SecurityVersion
+
+if TYPE_CHECKING:
+    from bootc.formats.security_version import SecurityVersion
 
 
 class ProtectsLess(Error):
@@ -84,14 +87,13 @@ def window_losses(facts: Facts, deployment: Digest) -> list[str]:
 
 def counter_refuses(facts: Facts, then: Protection) -> bool:
     """Tell whether a boot would be refused, because the counter in the TPM is higher."""
-    version = then.version
-    if version is None:
-        if then.unified:
-            return False  # It cannot be read.
-        version = SecurityVersion(stated=False)
-    if facts.counter is None or (then.strict is False and not version.stated):
-        return False
-    return version.version < facts.counter
+    version, counter = then.version, facts.counter
+    if counter is None or (version is None and then.unified):
+        return False  # There is no counter, or the version cannot be read.
+    if version is None or not version.stated:
+        # The initramfs asks the counter only about an image that must be verified.
+        return counter > 0 and then.strict is not False
+    return version.version < counter
 
 
 def check_counter(facts: Facts, then: Protection, *, what: str = "the new image") -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bootc.boot.findings import Finding
 from bootc.boot.menu_read import Item, Menu
@@ -17,11 +18,13 @@ from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.model import ImageStatus, Timestamp
 from bootc.deploy.host.notes import CleanupFailure, FinalizeFailure
-from bootc.formats import cmdline, security_version
+from bootc.formats import cmdline
 from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin
-from bootc.formats.security_version import SecurityVersion
+
+if TYPE_CHECKING:
+    from bootc.formats.security_version import SecurityVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,9 @@ class Facts:
         That of the booted deployment is the one it was booted with, add-ons included.
         """
         if deployment == self.booted.image_id and self.scheme.boot_type.is_unified:
+            # Imported here: machines without UKIs do not need it.
+            from bootc.formats import security_version
+
             return security_version.stated(cmdline.parse(self.booted.cmdline))
         return self.versions.get(deployment)
 

@@ -16,15 +16,17 @@ import datetime
 import enum
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bootc.boot.findings import Finding
 from bootc.boot.loader import Bootloader
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
-from bootc.formats.security_version import SecurityVersion
 from bootc.printable import printable
+
+if TYPE_CHECKING:
+    from bootc.formats.security_version import SecurityVersion
 
 API_VERSION = "org.containers.bootc/v1"
 KIND = "BootcHost"
