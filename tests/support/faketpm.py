@@ -72,7 +72,7 @@ class FakeTpm:
     def transmit(self, command: bytes) -> bytes:
         """Carry out a command."""
         if self.broken is not None:
-            raise self.broken
+            raise OSError(*self.broken.args)
         if self.dies_at == len(self.commands):
             raise Died
         tag, size, code = _HEADER.unpack_from(command)

@@ -36,6 +36,12 @@ def base(tmp_path: Path) -> str:
         (["oci:a", "oci:b", "--signer= "], "--signer names no command"),
         (["oci:a", "oci:b", "--signer='x"], "--signer is not a command: No closing quotation"),
         (["oci:a", "oci:b", "--erofs-version=v3"], "invalid choice"),
+        (["oci:a", "oci:b", "--security-version=-1"], "'-1' is not a number from 0 to 2147483647"),
+        (["oci:a", "oci:b", "--minimum-security-version=x"], "'x' is not a number from 0"),
+        (
+            ["prepare", "oci:a", "d", "--minimum-security-version=1"],
+            "--minimum-security-version needs --security-version",
+        ),
         (["prepare", "oci:a"], "DIR"),
         (["prepare", "oci:a", "d", "--key=k"], "unrecognized arguments: --key=k"),
         (["finish", "oci:a", "d"], "OUTPUT"),

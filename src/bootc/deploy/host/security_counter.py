@@ -11,7 +11,7 @@ from bootc.deploy.host.facts import Facts
 from bootc.errors import Error, doing
 from bootc.formats import security_counter
 from bootc.formats.security_version import SecurityVersion
-from bootc.kernel.tpm import Tpm, open_tpm
+from bootc.kernel import tpm
 
 
 class CannotCount(Error):
@@ -24,7 +24,7 @@ def read_counter() -> int | None:
     Raises:
         Error, OSError: as :func:`bootc.formats.security_counter.read`.
     """
-    device = open_tpm()
+    device = tpm.open_tpm()
     if device is None:
         return None
     with doing("Reading the security counter"), device:
@@ -70,14 +70,14 @@ def remove_counter() -> None:
     Raises:
         Error, OSError: as :func:`bootc.formats.security_counter.remove`.
     """
-    device = open_tpm()
+    device = tpm.open_tpm()
     if device is not None:
         with doing("Removing the security counter"), device:
             security_counter.remove(device.transmit)
 
 
-def _require_tpm() -> Tpm:
-    device = open_tpm()
+def _require_tpm() -> tpm.Tpm:
+    device = tpm.open_tpm()
     if device is None:
         raise CannotCount(
             "this machine has no TPM 2.0, so it can have no security counter",
