@@ -29,10 +29,10 @@ def seal(args: argparse.Namespace, context: Context) -> None:
     from bootc.formats.imgref import ImageReference
 
     output = ImageReference.parse(args.output)
-    signer = _signer(args)
+    signer, options = _signer(args), _options(args)
     check_ready(output, signer)
     with _base(args.image, context) as base:
-        sealed = run(base, output, _options(args), signer, context.sink)
+        sealed = run(base, output, options, signer, context.sink)
     _print(sealed, output, context)
 
 
@@ -43,13 +43,14 @@ def prepare(args: argparse.Namespace, context: Context) -> None:
     from bootc.build.seal_work import Work
     from bootc.fs.parents import directories_made
 
+    options = _options(args)
     check_ready()
     with (
         directories_made(args.directory),
         Work.open(args.directory) as work,
         _base(args.image, context) as base,
     ):
-        for file in run(base, work, _options(args), context.sink):
+        for file in run(base, work, options, context.sink):
             context.write(f"{work.unsigned(file.name)}\n")
 
 

@@ -24,6 +24,7 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
     from bootc.fs.imageroot import ImageRoot
     from bootc.oci.local import directory_tree
 
+    version = given_version(args)
     options = args.ukify_arguments
     if options[:1] == ["--"]:
         options = options[1:]
@@ -38,7 +39,7 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
             tree,
             DigestChoice(args.erofs_version),
             kargs=args.karg,
-            version=given_version(args),
+            version=version,
             allow_missing_verity=args.allow_missing_verity,
         )
         if args.write_dumpfile_to is not None:

@@ -17,15 +17,16 @@ def given_version(args: argparse.Namespace) -> SecurityVersion | None:
 
     Raises:
         UsageError: the minimum is given without a security version.
+        CmdlineError: the minimum is above the security version.
     """
-    from bootc.formats.security_version import SecurityVersion
+    from bootc.formats.security_version import SecurityVersion, check
 
     version, minimum = args.security_version, args.minimum_security_version
     if version is None:
         if minimum is not None:
             raise UsageError("--minimum-security-version needs --security-version")
         return None
-    return SecurityVersion(version, minimum or 0)
+    return check(SecurityVersion(version, minimum or 0).kargs())
 
 
 def _number(text: str) -> int:
