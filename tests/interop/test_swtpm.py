@@ -117,4 +117,6 @@ def test_an_owner_with_a_password(tmp_path: Path) -> None:
         with pytest.raises(TpmRefused) as caught:
             security_counter.define(real.transmit)
     assert caught.value.code == BAD_AUTH
-    assert caught.value.hint == "the owner of the TPM has a password, which bootc cannot give"
+    assert (
+        caught.value.hint == "the owner of the TPM has a password: remove it with tpm2_changeauth"
+    )

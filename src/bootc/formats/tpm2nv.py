@@ -202,7 +202,7 @@ def _plain(code: int) -> int:
 
 def _hint(code: int) -> str | None:
     if _plain(code) in (_BAD_AUTH, _AUTH_FAIL):
-        return "the owner of the TPM has a password, which bootc cannot give"
+        return "the owner of the TPM has a password: remove it with tpm2_changeauth"
     if code == _NO_SPACE:
         return "the TPM has no space left: remove an index with tpm2_nvundefine"
     return None

@@ -82,7 +82,7 @@ def test_a_tpm_that_refuses(bootc: Bootc, bench: Bench, chip: FakeTpm) -> None:
         1,
         "",
         "error: Defining the security counter: the TPM refused a command with code 0x9a2 "
-        "(hint: the owner of the TPM has a password, which bootc cannot give)\n",
+        "(hint: the owner of the TPM has a password: remove it with tpm2_changeauth)\n",
     )
 
 

@@ -129,8 +129,8 @@ def test_a_tpm_that_tells_nothing() -> None:
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        (BAD_AUTH, "the owner of the TPM has a password, which bootc cannot give"),
-        (0x98E, "the owner of the TPM has a password, which bootc cannot give"),
+        (BAD_AUTH, "the owner of the TPM has a password: remove it with tpm2_changeauth"),
+        (0x98E, "the owner of the TPM has a password: remove it with tpm2_changeauth"),
         (0x14B, "the TPM has no space left: remove an index with tpm2_nvundefine"),
         (FAILURE, None),
     ],
