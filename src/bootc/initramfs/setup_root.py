@@ -83,6 +83,9 @@ _MOUNTS = {
     "transient": TRANSIENT,
     "volatile": TRANSIENT,
 }
+#: How long the driver of a TPM that the firmware announces may take, in seconds.
+_TPM_WAIT_S = 5.0
+_UNCHECKED = "no security version is required"
 _TOO_OLD_HINT = (
     "boot a newer entry of the boot menu; if there is none, install the system again, or remove "
     "the counter: clear the TPM in the setup of the firmware"
@@ -297,15 +300,17 @@ def check_security_version(text: str, images: ComposefsImages) -> None:
     if images.optional and not own.stated:
         return
     try:
-        device = tpm.open_tpm()
+        device = tpm.open_tpm(wait_s=_TPM_WAIT_S)
         if device is None:
+            if tpm.is_announced():
+                sys.stderr.write(f"bootc: warning: {_UNCHECKED}: the TPM has no driver\n")
             return
         with device:
             counter = security_counter.read(device.transmit)
     except CounterUnreadable:
         raise
     except (Error, OSError) as exc:
-        sys.stderr.write(f"bootc: warning: no security version is required: {one_line(exc)}\n")
+        sys.stderr.write(f"bootc: warning: {_UNCHECKED}: {one_line(exc)}\n")
         return
     if counter is not None and own.version < counter:
         raise SetupError(

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEVICE = "/dev/tpmrm0"
+ACPI_TABLE = "/sys/firmware/acpi/tables/TPM2"
 #: How long a command may take. Those for the NV memory take a fraction of a second.
 DEADLINE_S = 20.0
 _MAX_REPLY_BYTES = 4096
 _HEADER_SIZE = 10
+_POLL_S = 0.05
 
 
 class Tpm:
@@ -86,20 +88,30 @@ class Tpm:
         return size
 
 
-def open_tpm(path: str | None = None) -> Tpm | None:
+def open_tpm(path: str = DEVICE, *, wait_s: float = 0, table: str = ACPI_TABLE) -> Tpm | None:
     """Open the TPM, or return None if the machine has none.
 
     Args:
-        path: The device; :data:`DEVICE` if it is not given.
+        path: The device.
+        wait_s: How long to wait for the device, in seconds, if the firmware announces a TPM. Early
+            in a boot its driver may not be ready.
+        table: What the firmware announces it with.
 
     Raises:
         OSError: it exists and cannot be opened.
     """
-    try:
-        return Tpm(os.open(path or DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        if exc.errno in (errno.ENODEV, errno.ENXIO):
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return Tpm(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+                raise
+        if time.monotonic() >= until or not is_announced(table):
             return None
-        raise
+        time.sleep(_POLL_S)
+
+
+def is_announced(table: str = ACPI_TABLE) -> bool:
+    """Tell whether the firmware says that there is a TPM. Not every firmware does."""
+    return os.path.exists(table)

@@ -29,7 +29,7 @@ Bootc = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def chip(monkeypatch: pytest.MonkeyPatch) -> FakeTpm:
     made = FakeTpm()
-    monkeypatch.setattr(tpm, "open_tpm", lambda: made)
+    monkeypatch.setattr(tpm, "open_tpm", lambda **options: made)
     return made
 
 

@@ -58,7 +58,7 @@ def sealed() -> Iterator[Images]:
 def chip(monkeypatch: pytest.MonkeyPatch) -> FakeTpm:
     """Return the TPM of the machine, without a counter."""
     made = FakeTpm()
-    monkeypatch.setattr(tpm, "open_tpm", lambda: made)
+    monkeypatch.setattr(tpm, "open_tpm", lambda **options: made)
     # The file system of the test need not have fs-verity.
     monkeypatch.setattr(sealing, "find_without_verity", lambda *rest: None)
     return made
@@ -305,7 +305,7 @@ def test_only_a_verified_image_changes_the_counter(
         with pytest.raises(CannotCount, match="the booted deployment is not sealed"):
             change(lenient)
     assert security_counter.read_counter() == 1
-    monkeypatch.setattr(tpm, "open_tpm", lambda: None)
+    monkeypatch.setattr(tpm, "open_tpm", lambda **options: None)
     assert security_counter.raise_counter(unverified) is None
     security_counter.remove_counter()
     with pytest.raises(CannotCount, match=r"this machine has no TPM 2\.0"):

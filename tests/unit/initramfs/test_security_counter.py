@@ -22,7 +22,7 @@ READ, READ_PUBLIC, FAILURE = 0x14E, 0x169, 0x101
 @pytest.fixture
 def chip(monkeypatch: pytest.MonkeyPatch) -> FakeTpm:
     made = FakeTpm()
-    monkeypatch.setattr(tpm, "open_tpm", lambda: made)
+    monkeypatch.setattr(tpm, "open_tpm", lambda **options: made)
     return made
 
 
@@ -77,9 +77,15 @@ def test_a_machine_without_sealed_images_does_not_use_the_tpm(chip: FakeTpm) -> 
     assert chip.commands == []
 
 
-def test_a_machine_without_tpm_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpm, "open_tpm", lambda: None)
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_machine_without_tpm_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], announced: bool
+) -> None:
+    monkeypatch.setattr(tpm, "open_tpm", lambda **options: None)
+    monkeypatch.setattr(tpm, "is_announced", lambda: announced)
     check(STRICT)
+    warning = "bootc: warning: no security version is required: the TPM has no driver\n"
+    assert capsys.readouterr().err == (warning if announced else "")
 
 
 def test_a_tpm_that_does_not_tell_refuses_nothing(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.kernel.tpm import Tpm, open_tpm
+from bootc.kernel.tpm import Tpm, is_announced, open_tpm
 
 COMMAND = b"\x80\x01\0\0\0\x0a\0\0\0\0"
 REPLY = b"\x80\x01\0\0\0\x0c\0\0\0\0ab"
@@ -69,6 +69,23 @@ def test_a_reply_that_ends(pair: tuple[Tpm, socket.socket]) -> None:
 
 def test_a_machine_without_tpm(tmp_path: Path) -> None:
     assert open_tpm(str(tmp_path / "tpmrm0")) is None
+    # The firmware announces none, so there is nothing to wait for.
+    table = str(tmp_path / "TPM2")
+    assert open_tpm(str(tmp_path / "tpmrm0"), wait_s=3600, table=table) is None
+
+
+def test_a_driver_that_is_late(tmp_path: Path) -> None:
+    device, table = tmp_path / "tpmrm0", tmp_path / "TPM2"
+    table.write_bytes(b"TPM2")
+    assert is_announced(str(table))
+    assert open_tpm(str(device), wait_s=0.1, table=str(table)) is None
+    timer = threading.Timer(0.2, device.touch)
+    timer.start()
+    opened = open_tpm(str(device), wait_s=30, table=str(table))
+    timer.join()
+    assert opened is not None
+    with opened:
+        pass
 
 
 def test_a_device_that_is_closed_afterwards(tmp_path: Path) -> None:
