@@ -13,6 +13,7 @@ All functions are pure.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,6 +95,13 @@ def counter_refuses(facts: Facts, then: Protection) -> bool:
         # The initramfs asks the counter only about an image that must be verified.
         return counter > 0 and then.strict is not False
     return version.version < counter
+
+
+def refused_at(facts: Facts, counter: int) -> list[Digest]:
+    """Return the deployments of the menu that do not boot with this value of the counter."""
+    then = dataclasses.replace(facts, counter=counter)
+    found = ((deployment, protection_of(facts, deployment)) for deployment in facts.bootable())
+    return [deployment for deployment, p in found if p is not None and counter_refuses(then, p)]
 
 
 def check_counter(facts: Facts, then: Protection, *, what: str = "the new image") -> None:

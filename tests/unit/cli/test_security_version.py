@@ -13,6 +13,7 @@ import pytest
 from bootc.boot.secure_boot import SecureBoot
 from bootc.deploy import sealing
 from bootc.deploy.host import session
+from bootc.deploy.rollback import rollback
 from bootc.formats.origin import BootType
 from bootc.kernel import tpm
 from support import osimages
@@ -67,6 +68,19 @@ def test_the_life_of_a_counter(bootc: Bootc, bench: Bench, chip: FakeTpm) -> Non
     assert bootc("security-version", "remove-counter") == (0, none, "")
     assert bootc(*show) == (0, said.format("none"), "")
     assert chip.indexes == {}
+
+
+def test_deployments_that_do_not_boot_any_more(bootc: Bootc, bench: Bench, chip: FakeTpm) -> None:
+    """NEW states nothing; the user accepted it, and went back."""
+    bench.upgrade(osimages.NEW, allow_weaker=True)
+    bench.machine.reboot()
+    bench.machine.command(rollback)
+    bench.machine.reboot()
+    enforced = SecureBoot(enabled=True, setup_mode=False)
+    bench.machine.booted = dataclasses.replace(bench.machine.booted, secure_boot=enforced)
+    code, out, _ = bootc("security-version", "enable-counter")
+    assert code == 0
+    assert out.splitlines()[1:] == [f"Deployment {bench.id(osimages.NEW)} does not boot any more."]
 
 
 def test_a_machine_that_states_nothing(bootc: Bootc, bench: Bench, chip: FakeTpm) -> None:

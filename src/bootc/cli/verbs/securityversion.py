@@ -30,18 +30,20 @@ def enable_counter(args: argparse.Namespace, context: Context) -> None:
     """Define the counter, and let it rise to the minimum of the booted image."""
     from bootc.deploy.host.security_counter import enable_counter as run
 
-    context.write(_counter_text(run(_facts(context))))
+    facts = _facts(context)
+    _write_counter(facts, run(facts), context)
 
 
 def raise_counter(args: argparse.Namespace, context: Context) -> None:
     """Let the counter rise to the minimum of the booted image."""
     from bootc.deploy.host.security_counter import raise_counter as run
 
-    value = run(_facts(context))
+    facts = _facts(context)
+    value = run(facts)
     if value is None:
         context.write("This machine has no security counter.\n")
     else:
-        context.write(_counter_text(value))
+        _write_counter(facts, value, context)
 
 
 def remove_counter(args: argparse.Namespace, context: Context) -> None:
@@ -59,8 +61,14 @@ def _facts(context: Context) -> Facts:
         return survey(view, dry_run=True)
 
 
-def _counter_text(value: int) -> str:
-    return f"The security counter is {value}: no image with a lower security version boots.\n"
+def _write_counter(facts: Facts, value: int, context: Context) -> None:
+    from bootc.deploy.protection import refused_at
+
+    context.write(
+        f"The security counter is {value}: no image with a lower security version boots.\n"
+    )
+    for deployment in refused_at(facts, value):
+        context.write(f"Deployment {deployment} does not boot any more.\n")
 
 
 _COMMAND = Command(
