@@ -11,6 +11,7 @@ exception, too much time, too much memory.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import re
@@ -34,9 +35,11 @@ from bootc.formats import (
     origin,
     osrelease,
     pe,
+    security_version,
     sigpolicy,
     splitstream,
     tar,
+    tpm2nv,
 )
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.erofs import reader as erofs_reader
@@ -45,6 +48,9 @@ from bootc.formats.erofs.inodes import Unrepresentable
 from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.formats.libcomposefs import dumpfile as c_dumpfile
 from bootc.formats.libcomposefs import erofs as c_erofs
+from bootc.formats.security_counter import INDEX
+from bootc.formats.security_version import MINIMUM, VERSION
+from bootc.formats.tpm2nv import TpmRefused, TpmReplyError
 from bootc.formats.tree import Directory
 from bootc.repository import metadata
 
@@ -97,6 +103,13 @@ def _check_message(exc: Error, *, position: bool = False) -> None:
     assert len(str(exc)) < 10_000, line
 
 
+def _tpm2nv(data: bytes) -> None:
+    with contextlib.suppress(TpmReplyError, TpmRefused):
+        assert 0 <= tpm2nv.read_number(lambda _: data, INDEX) < 1 << 64
+    public = tpm2nv.read_public(lambda _: data, INDEX)
+    assert len(public.policy) <= len(data)
+
+
 def _bls(data: bytes) -> None:
     entry = bls.parse_entry(data)
     assert bls.parse_entry(bls.serialise_entry(entry)) == entry
@@ -106,6 +119,9 @@ def _bls(data: bytes) -> None:
 def _cmdline(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     params = cmdline.parse(text)
+    own = security_version.stated(cmdline.parse(f"{VERSION}=3 {MINIMUM}=2 {text}"))
+    assert own.version <= 3
+    assert own.minimum >= 2
     assert cmdline.parse(cmdline.join(params)) == params
     for param in params[:10]:
         assert cmdline.add(params, param) == params
@@ -408,5 +424,6 @@ TARGETS: dict[str, Target] = {
             positions=True,
             tokens=(b"ustar\x0000", b"9 path=a\n", b"SCHILY.xattr.", b"linkpath=", b"\x80"),
         ),
+        Target("tpm2nv", _tpm2nv, (TpmReplyError, TpmRefused)),
     )
 }

@@ -85,7 +85,7 @@ def test_a_unified_kernel_image_of_two_digests(target: Target, tmp_path: Path) -
     file = f"EFI/Linux/bootc/bootc_composefs-{image}.efi"
     assert os.listdir(Path(target.esp.path, file).parent) == [os.path.basename(file)]
     dirs = BootDirs(Scheme(Bootloader.SYSTEMD, BootType.UKI), menu=target.esp, binaries=target.esp)
-    first, second = check_installed_uki(dirs, Digest.from_hex(image), f"/{file}").hexes
+    first, second = check_installed_uki(dirs, Digest.from_hex(image), f"/{file}").images.hexes
     assert first == image
     # The initramfs finds either.
     assert set(os.listdir(Path(target.root.path, "composefs/images"))) >= {first, second}

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType
@@ -103,6 +104,7 @@ class Images:
             installed image if None.
         in_parts: Machines boot the unified kernel images in parts. These have arguments of their
             own, and those of the kernel 2 have microcode.
+        stated: More kernel arguments of unified kernel images, by the tag.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Images:
         age: Age = V1_16_9,
         builder: Age | None = None,
         in_parts: bool = False,
+        stated: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.boot_type = boot_type
@@ -121,6 +124,7 @@ class Images:
         self.in_parts = in_parts
         self._builder = builder or (age if age.installed_format == 1 else V1_16_0)
         self._strict = strict
+        self._stated = stated
         self._layout = images.Layout(path / "all")
         self._entries: dict[str, Mapping[str, object]] = {}
         #: Ids of deployments in hex. REBUILT has the id of NEW.
@@ -156,7 +160,7 @@ class Images:
         kernel: tuple[bytes, ...] = (image.vmlinuz, image.initramfs)
         if self.boot_type is BootType.UKI:
             # The id does not depend on what is in /boot, and so can be written there.
-            arguments = f"rw {self._arguments(ids)}"
+            arguments = f"rw {self._arguments(ids)} {self._stated.get(image.tag, '')}".strip()
             if self.in_parts:
                 arguments += f" {image.kargs}"
             more = [(b".ucode", image.microcode)] if self.in_parts and image.microcode else []

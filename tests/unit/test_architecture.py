@@ -35,6 +35,8 @@ MAY_IMPORT = {
 #: The initramfs step reads these modules only, so that its closure stays small.
 INITRAMFS_MODULES = {
     "bootc.formats.cmdline",
+    "bootc.formats.security_counter",
+    "bootc.formats.security_version",
     "bootc.repository.layout",
     "bootc.repository.mounting",
 }

@@ -19,6 +19,7 @@ _READERS = ("command", "commands", "installer")
 UPDATES = "tests/boot/test_updates.py"
 FAILURES = "tests/boot/test_update_failures.py"
 OFFLINE = "tests/host/test_command_line.py"
+VERSIONS = "tests/unit/cli/test_security_version.py"
 DEMO = "examples/debian/demo"
 
 #: Tests that run a command of a page without reading it there: its file, and words in it.
@@ -40,6 +41,9 @@ RUN_BY = {
         "tests/boot/journeys.py",
         'registry.push(variant.reference, f"{name}:latest", "--preserve-digests")',
     ),
+    "bootc security-version enable-counter": (VERSIONS, '"security-version", "enable-counter"'),
+    "bootc security-version show": (VERSIONS, '"security-version", "show"'),
+    "bootc security-version remove-counter": (VERSIONS, '"security-version", "remove-counter"'),
     "bootc status": (DEMO, 'STATUS = "bootc status"'),
     "bootc upgrade --check": (UPDATES, '"upgrade --check"'),
     "bootc upgrade": (UPDATES, '"upgrade"'),
@@ -81,6 +85,10 @@ NOT_RUN = {
     "podman run --rm --privileged --pid=host -v .:/output registry.example.com/os:v1 bootc install"
     " to-disk --via-loopback --filesystem ext4 /output/disk.img": (
         "podman is tested with a disk, and the installation with a file"
+    ),
+    "bootc container seal --security-version 3 --minimum-security-version 2"
+    " --key keys/db.key --cert keys/db.pem oci:os:v3 oci:os:sealed-v3": (
+        "tests/boot/test_sealed.py runs it without the numbers, and tests/unit/build with them"
     ),
     "efibootmgr": "it shows what tests/boot/test_no_loader.py reads from the firmware's variables",
 }

@@ -23,7 +23,7 @@ depends() {
 
 installkernel() {
     # Whatever the build host has mounted: this initramfs boots elsewhere.
-    hostonly='' instmods erofs overlay
+    hostonly='' instmods erofs overlay '=drivers/char/tpm'
 }
 
 install() {

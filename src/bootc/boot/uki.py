@@ -25,11 +25,12 @@ from bootc.boot.image_content import ObjectSource, open_content, size_of
 from bootc.boot.image_kernel import UkiFile
 from bootc.boot.scheme import ADDON_SUFFIX, GLOBAL_ADDONS, BootDirs, addons_dirs
 from bootc.errors import Error, doing
-from bootc.formats import cmdline
+from bootc.formats import cmdline, security_version
 from bootc.formats.cmdline import NO_IMAGE, CmdlineError, ComposefsImages, NoImageNamed
 from bootc.formats.digest import Digest
 from bootc.formats.osrelease import OsRelease
 from bootc.formats.pe import CMDLINE, DTB, INITRD, LINUX, PeError, Uki
+from bootc.formats.security_version import SecurityVersion
 
 if TYPE_CHECKING:
     from bootc.formats.tree import Leaf
@@ -53,17 +54,32 @@ class UkiFacts:
         boot_digest: The SHA-256 of kernel, initramfs and device tree, in hex.
         images: The images that the command lines name, and whether they tolerate missing
             fs-verity. Nothing has compared them with images that exist.
+        version: The security version that all command lines state.
     """
 
     os_release: OsRelease
     options: str
     boot_digest: str
     images: ComposefsImages
+    version: SecurityVersion
 
     @property
     def sealed(self) -> bool:
         """Whether the image is sealed."""
         return is_sealed(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledUki:
+    """Facts of a unified kernel image on the ESP.
+
+    Attributes:
+        images: The images that its command lines name.
+        version: The security version that they state. If they differ, the one that protects least.
+    """
+
+    images: ComposefsImages
+    version: SecurityVersion
 
 
 def is_sealed(images: ComposefsImages) -> bool:
@@ -78,7 +94,8 @@ def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
     """Read a unified kernel image in the repository, with all its profiles and add-ons.
 
     Raises:
-        WrongUki: profiles name different images or no image, or an add-on names an image.
+        WrongUki: profiles name different images or no image, or state different security versions
+            or a malformed one, or an add-on names an image.
         PeError: it is not a unified kernel image.
         OSError: reading failed.
     """
@@ -86,7 +103,8 @@ def inspect_uki(uki: UkiFile, objects: ObjectSource) -> UkiFacts:
         image = Uki.read(file)
         options = image.text(CMDLINE)
         images = _images(image)
-        facts = UkiFacts(image.os_release(), options, image.boot_digest(), images)
+        version = _version(image)
+        facts = UkiFacts(image.os_release(), options, image.boot_digest(), images, version)
     _check_addons(uki, lambda leaf: open_content(leaf, objects))
     return facts
 
@@ -110,6 +128,7 @@ def uki_faults(uki: UkiFile, objects: ObjectSource) -> list[Error]:
         image = Uki.read(file)
         note(partial(image.text, CMDLINE), what)
         note(partial(_images, image), what)
+        note(partial(_version, image), what)
         note(image.os_release, what)
         for name in (LINUX, INITRD, *([DTB] if DTB in image.sections else [])):
             note(partial(_read_through, image, name), what)
@@ -138,8 +157,8 @@ def doubled_sections(uki: UkiFile, objects: ObjectSource) -> list[PeError]:
             return []  # nothing boots it, and inspect_uki refuses it
 
 
-def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> ComposefsImages:
-    """Ensure that an installed UKI boots ``deployment``, and return the images that it names.
+def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> InstalledUki:
+    """Ensure that an installed UKI boots ``deployment``, and return its facts.
 
     Another program may have written the UKI.
 
@@ -155,11 +174,18 @@ def check_installed_uki(dirs: BootDirs, deployment: Digest, path: str) -> Compos
     """
     relpath = path.lstrip("/")
     with open_installed(dirs, relpath) as file:
-        images = _images(Uki.read(file))
+        uki = Uki.read(file)
+        images = _images(uki)
+        stated = [security_version.stated(cmdline.parse(text)) for text in uki.texts(CMDLINE)]
     check_names(images, deployment)
     for home in (*addons_dirs(relpath), GLOBAL_ADDONS):
         _check_installed_addons(dirs, home)
-    return images
+    weakest = SecurityVersion(
+        min(each.version for each in stated),
+        min(each.minimum for each in stated),
+        stated=any(each.stated for each in stated),
+    )
+    return InstalledUki(images, weakest)
 
 
 def check_names(
@@ -251,6 +277,24 @@ def _images(image: Uki) -> ComposefsImages:
         raise WrongUki(f"No composefs image in UKI cmdline: {exc.message}", hint=exc.hint) from None
 
 
+def _version(image: Uki) -> SecurityVersion:
+    """Return what all command lines of a UKI state.
+
+    Raises:
+        WrongUki: one is malformed, or states something else.
+    """
+    try:
+        found = {security_version.check(cmdline.parse(text)) for text in image.texts(CMDLINE)}
+    except CmdlineError as exc:
+        raise WrongUki(f"UKI cmdline: {exc.message}", hint=exc.hint) from None
+    if len(found) > 1:
+        raise WrongUki(
+            "the command lines of the UKI state different security versions",
+            hint=f"give all profiles the same {security_version.VERSION}",
+        )
+    return found.pop()
+
+
 def _read_through(image: Uki, name: str) -> None:
     for _ in image.chunks(name):
         pass
@@ -286,5 +330,6 @@ def check_addon_text(text: str) -> None:
     """
     try:
         cmdline.check(text)
+        security_version.check_addon(cmdline.parse(text))
     except CmdlineError as exc:
         raise WrongUki(exc.message, hint=exc.hint or "only the UKI may name the image") from None

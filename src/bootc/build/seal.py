@@ -41,6 +41,7 @@ from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.pe import CMDLINE, Uki
+from bootc.formats.security_version import SecurityVersion
 from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import process
 from bootc.fs.dir import open_regular
@@ -67,11 +68,13 @@ class SealOptions:
         choice: The digests that the UKI names.
         kargs: Kernel arguments besides those of ``kargs.d``.
         stub: The path of the stub for the UKI; None for that of the image.
+        version: The security version that the UKI states; None for what the arguments state.
     """
 
     choice: DigestChoice = DigestChoice.V1
     kargs: tuple[str, ...] = ()
     stub: str | None = None
+    version: SecurityVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +269,9 @@ def _add_uki(
         with open(f"{home}/layer", "w+b") as file:
             tree = sealed_tree(base, write_layer(base, _signed(work, files), file))
         kargs = (*options.kargs, *_root_access(base, options))
-        line = composed_cmdline(base.kargs, tree, options.choice, kargs=kargs)
+        line = composed_cmdline(
+            base.kargs, tree, options.choice, kargs=kargs, version=options.version
+        )
         uki, stub = f"{home}/uki.efi", options.stub
         if stub is None:
             if base.stub is None:

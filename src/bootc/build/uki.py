@@ -21,9 +21,10 @@ from bootc.boot.kargs import KARGS_D, read_kargs_d
 from bootc.boot.scheme import VMLINUZ
 from bootc.boot.unpacked_kernel import INITRAMFS, find_kernel
 from bootc.errors import Error, doing
-from bootc.formats import cmdline
+from bootc.formats import cmdline, security_version
 from bootc.formats.digest import Algorithm
 from bootc.formats.pe import Uki
+from bootc.formats.security_version import SecurityVersion
 from bootc.formats.shellquote import shell_quoted
 from bootc.formats.tree import Directory
 from bootc.fs import process
@@ -124,19 +125,22 @@ def composed_cmdline(
     choice: DigestChoice,
     *,
     kargs: Sequence[str] = (),
+    version: SecurityVersion | None = None,
     allow_missing_verity: bool = False,
 ) -> str:
-    """Return the kernel command line: arguments of ``kargs.d``, the digests, ``kargs``.
+    """Return the kernel command line: arguments of ``kargs.d``, digests, ``kargs``, the version.
 
     Args:
         shipped: The arguments of ``kargs.d``.
         tree: The tree that the digests are computed from.
         choice: The digests.
         kargs: More arguments.
+        version: The security version to state.
         allow_missing_verity: Tolerate files without fs-verity.
 
     Raises:
-        CmdlineError: an argument of ``kargs`` is not allowed, or the line is too long.
+        CmdlineError: an argument of ``kargs`` is not allowed, the arguments state a wrong security
+            version or several ones, or the line is too long.
     """
     arguments = list(shipped)
     digests = []
@@ -150,6 +154,9 @@ def composed_cmdline(
     for text in kargs:
         cmdline.check(text)
         arguments = cmdline.extend(arguments, cmdline.parse(text))
+    if version is not None:
+        arguments = cmdline.extend(arguments, version.kargs())
+    security_version.check(arguments)
     line = cmdline.join(arguments)
     cmdline.check_length(line)
     return line

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ALLOW_WEAKER = Option(
     ("--allow-weaker",),
     "Accept an image that protects less than the booted deployment: one that tolerates missing "
-    "fs-verity, or has no unified kernel image.",
+    "fs-verity, has no unified kernel image, or has a security version below the minimum.",
     default=False,
 )
 APPLY = Option(("--apply",), "Reboot into the new deployment at the end.", default=False)

@@ -29,6 +29,7 @@ VERBS = {
     "pin": "pin",
     "unpin": "pin",
     "delete-deployment": "delete",
+    "security-version": "securityversion",
     "usr-overlay": "usroverlay",
     "usroverlay": "usroverlay",
     "install": "install",

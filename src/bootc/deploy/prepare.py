@@ -50,6 +50,7 @@ from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
 from bootc.formats.origin import BootRecord, BootType, Origin, UkiRecord, Waiver
 from bootc.formats.osrelease import OsRelease
+from bootc.formats.security_version import SecurityVersion, is_statement
 from bootc.formats.tree import Directory
 from bootc.oci.pull import Pulled, pull
 from bootc.oci.source import Source
@@ -66,6 +67,7 @@ class Candidate:
         os_release: Its os-release.
         asked: The kernel arguments that it asks for.
         missing_verity_allowed: Whether it tolerates missing fs-verity.
+        version: The security version that its unified kernel image states, if it has one.
     """
 
     image_id: Digest
@@ -74,6 +76,7 @@ class Candidate:
     os_release: OsRelease
     asked: tuple[str, ...]
     missing_verity_allowed: bool
+    version: SecurityVersion | None = None
 
 
 def pull_candidate(
@@ -134,7 +137,11 @@ def _uki_candidate(
         uki = carried.with_own(repository.objects, sealed=found.sealed)
     checked = check_uki(repository, pulled, uki, found)
     candidate = dataclasses.replace(
-        candidate, image_id=checked.pulled.image_id, resource=uki, os_release=found.os_release
+        candidate,
+        image_id=checked.pulled.image_id,
+        resource=uki,
+        os_release=found.os_release,
+        version=found.version,
     )
     if record is None:
         require_verity(repository, checked)
@@ -321,7 +328,9 @@ def _booted_options(facts: Facts) -> str | None:
     given = cmdline.parse(facts.booted.cmdline)
     # Boot loaders add these; the next entry names its own.
     added = ("initrd=", "BOOT_IMAGE=")
-    return cmdline.join(arg for arg in given if not arg.startswith(added)) or None
+    kept = (arg for arg in given if not arg.startswith(added))
+    # The security version of a unified kernel image is that of no other image.
+    return cmdline.join(arg for arg in kept if not is_statement(arg)) or None
 
 
 def _systemd_version(dirs: BootDirs) -> int:

@@ -46,7 +46,15 @@ from bootc.deploy.plan.stage import (
 )
 from bootc.deploy.plan.steps import Plan, RecordOrigin
 from bootc.deploy.prepare import Candidate, new_deployment, pull_candidate
-from bootc.deploy.protection import Protection, check_losses, losses, notice, staged_losses
+from bootc.deploy.protection import (
+    Protection,
+    check_counter,
+    check_losses,
+    losses,
+    notice,
+    protection_of,
+    staged_losses,
+)
 from bootc.events import Message, Sink
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import Origin, Waiver
@@ -127,6 +135,7 @@ def upgrade(
     Raises:
         NoImageSource: no image is on record.
         ProtectsLess: the image protects less than the booted deployment. Nothing has been touched.
+        WouldNotBoot: the counter in the TPM refuses its security version. Nothing has been touched.
         EtcConflict: local changes exclude the image's. Nothing has been touched.
         NoSpaceOnBoot: there is no room for its kernel. Nothing has been touched.
         Error, OSError: as pulling and writing raise.
@@ -238,7 +247,10 @@ def _update_to(wanted: ImageSpec, update: _Update) -> bool:
 def _deploy(candidate: Candidate, update: _Update) -> bool:
     """Let a pulled image boot next; return whether another deployment than the booted one does."""
     unified = candidate.origin.boot_type.is_unified
-    protection = Protection(unified, strict=not candidate.missing_verity_allowed)
+    protection = Protection(
+        unified, strict=not candidate.missing_verity_allowed, version=candidate.version
+    )
+    check_counter(update.facts, protection)
     lost = losses(update.facts, protection)
     if check_losses(update.facts, lost, allowed=update.options.allow_weaker):
         origin = candidate.origin.with_waiver(Waiver.WEAKER)
@@ -307,11 +319,17 @@ def _announcing(update: _Update, *, locked: bool) -> Plan:
     Raises:
         ProtectsLess: it protects less than the booted deployment, and the user did not accept that.
             Another program staged it.
+        WouldNotBoot: the counter in the TPM refuses its security version.
     """
     plan, facts = plan_announce(update.facts, locked=locked), update.facts
     staged = facts.staged_id()
     origin = None if staged is None else facts.origin(staged)
-    if locked or (origin is not None and Waiver.WEAKER in origin.waived):
+    if locked:
+        return plan
+    then = None if staged is None else protection_of(facts, staged)
+    if then is not None:
+        check_counter(facts, then)
+    if origin is not None and Waiver.WEAKER in origin.waived:
         return plan
     if check_losses(facts, staged_losses(facts), allowed=update.options.allow_weaker):
         return _recording(plan, facts, lambda recorded: recorded.with_waiver(Waiver.WEAKER))

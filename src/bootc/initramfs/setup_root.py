@@ -12,6 +12,8 @@ root setup"), and again when a soft reboot is prepared, with another target. Pro
 - Configuration comes from the initramfs and the command line, never from the root file system.
 - It verifies the image and opens the state of the deployment before it attaches anything
   over the physical root. If attaching fails half-way, it undoes it.
+- If the TPM has a security counter, a command line whose image must be verified, or that states a
+  security version, is refused below it. Without a TPM or without a counter nothing is refused.
 - A failure is one line on stderr and exit status 1. If the boot is refused, a second line says
   how to recover. There is no fallback: initrd-root-fs.target requires this step. Leaving the
   emergency shell therefore runs it again, and never switches to the physical root.
@@ -28,7 +30,9 @@ import os
 import sys
 
 from bootc.errors import Error, doing, one_line
-from bootc.formats import cmdline
+from bootc.formats import cmdline, security_counter, security_version
+from bootc.formats.security_counter import CounterUnreadable
+from bootc.kernel import tpm
 from bootc.kernel.libc import AT_EMPTY_PATH, AT_FDCWD
 from bootc.kernel.mount import (
     MNT_DETACH,
@@ -79,6 +83,13 @@ _MOUNTS = {
     "transient": TRANSIENT,
     "volatile": TRANSIENT,
 }
+#: How long the driver of a TPM that the firmware announces may take, in seconds.
+_TPM_WAIT_S = 5.0
+_UNCHECKED = "no security version is required"
+_TOO_OLD_HINT = (
+    "boot a newer entry of the boot menu; if there is none, install the system again, or remove "
+    "the counter: clear the TPM in the setup of the firmware"
+)
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -228,6 +239,7 @@ def setup_root(options: Options) -> None:
     config = read_config(options.config)
     text = _kernel_command_line() if options.cmdline is None else options.cmdline
     images = cmdline.composefs_images(text)
+    check_security_version(text, images)
     kinds = {"etc": config.etc or BIND, "var": config.var or _var_kind(text)}
     sysroot_fd = os.open(options.sysroot, _DIRECTORY)
 
@@ -268,6 +280,44 @@ def setup_root(options: Options) -> None:
         for _ in stacked:
             umount2(target, MNT_DETACH)
         raise
+
+
+def check_security_version(text: str, images: ComposefsImages) -> None:
+    """Refuse a command line whose security version is below the counter of the TPM.
+
+    A machine without counter refuses nothing, and neither does one whose TPM does not tell whether
+    it has a counter: whoever can break the TPM could remove it as well.
+
+    Args:
+        text: The kernel command line.
+        images: The images that it names.
+
+    Raises:
+        SetupError: the security version is too low.
+        CounterUnreadable: there is a counter, and its value cannot be read.
+    """
+    own = security_version.stated(cmdline.parse(text))
+    if images.optional and not own.stated:
+        return
+    try:
+        device = tpm.open_tpm(wait_s=_TPM_WAIT_S)
+        if device is None:
+            if tpm.is_announced():
+                sys.stderr.write(f"bootc: warning: {_UNCHECKED}: the TPM has no driver\n")
+            return
+        with device:
+            counter = security_counter.read(device.transmit)
+    except CounterUnreadable:
+        raise
+    except (Error, OSError) as exc:
+        sys.stderr.write(f"bootc: warning: {_UNCHECKED}: {one_line(exc)}\n")
+        return
+    if counter is not None and own.version < counter:
+        raise SetupError(
+            f"the security version of this image is {own.version}, and the counter in the TPM "
+            f"requires {counter}",
+            hint=_TOO_OLD_HINT,
+        )
 
 
 def open_first_image(repo_fd: int, images: ComposefsImages) -> tuple[str, int]:

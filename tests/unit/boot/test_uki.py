@@ -25,6 +25,7 @@ from bootc.boot.uki import WrongUki, check_installed_uki, check_sealing, inspect
 from bootc.errors import one_line
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.pe import PeError
+from bootc.formats.security_version import SecurityVersion
 from bootc.formats.tree import External, Leaf, Stat
 from support.bootdirs import SYSTEMD_UKI, deployment, open_boot
 from support.failing import dies
@@ -81,7 +82,7 @@ def test_what_an_image_on_the_esp_tolerates(
 ) -> None:
     cmdline = f"rw composefs={'?' if optional else ''}{A}".encode()
     publish_uki(dirs, A, uki_of(objects, sections(cmdline)), objects)
-    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").optional is optional
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").images.optional is optional
 
 
 @pytest.mark.parametrize("name", [FILE, f"{FILE}.extra.d/x.addon.efi"])
@@ -207,9 +208,9 @@ def test_a_uki_of_two_digests(dirs: BootDirs, objects: ObjectDirectory) -> None:
     assert facts.images.deployment == A.hex
     assert facts.images.hexes == (A.hex, B.hex)
     publish_uki(dirs, A, uki, objects)
-    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}") == facts.images
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").images == facts.images
     # Another program may call the deployment by the other digest.
-    assert check_installed_uki(dirs, B, f"/{UKIS}/{FILE}") == facts.images
+    assert check_installed_uki(dirs, B, f"/{UKIS}/{FILE}").images == facts.images
     with pytest.raises(WrongUki, match="is 'abab"):
         check_installed_uki(dirs, deployment(3), f"/{UKIS}/{FILE}")
 
@@ -338,3 +339,44 @@ def test_what_a_cut_left_is_replaced(dirs: BootDirs, objects: ObjectDirectory) -
         os.close(directory.open_file(f".tmp-file-{FILE}", os.O_WRONLY | os.O_CREAT))
     publish_uki(dirs, A, uki_of(objects), objects)
     assert on_esp(dirs) == {FILE}
+
+
+@pytest.mark.parametrize("name", ["x.addon.efi", "y.addon.efi"])
+def test_an_addon_states_no_security_version(
+    dirs: BootDirs, objects: ObjectDirectory, name: str
+) -> None:
+    addon = program((b".cmdline", b"bootc.security-version=9"))
+    uki = dataclasses.replace(uki_of(objects), addons={name: objects.leaf(addon)})
+    with pytest.raises(WrongUki, match="an add-on states bootc") as caught:
+        inspect_uki(uki, objects)
+    assert caught.value.hint == "only the UKI may state its security version"
+    higher = program((b".cmdline", b"bootc.minimum-security-version=9"))
+    inspect_uki(dataclasses.replace(uki, addons={name: objects.leaf(higher)}), objects)
+
+
+def test_the_security_version_of_an_installed_image(
+    dirs: BootDirs, objects: ObjectDirectory
+) -> None:
+    line = f"composefs={A} bootc.security-version=3 bootc.minimum-security-version=2"
+    uki = uki_of(objects, sections(line.encode()))
+    assert inspect_uki(uki, objects).version == SecurityVersion(3, 2)
+    publish_uki(dirs, A, uki, objects)
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").version == SecurityVersion(3, 2)
+
+
+def test_profiles_that_state_several_security_versions(
+    dirs: BootDirs, objects: ObjectDirectory
+) -> None:
+    profile = (
+        (b".profile", b"ID=x"),
+        (b".cmdline", f"composefs={A} bootc.security-version=2".encode()),
+    )
+    image = program(*UKI_SECTIONS, *profile)
+    uki = uki_of(objects, image)
+    with pytest.raises(WrongUki, match="state different security versions") as caught:
+        inspect_uki(uki, objects)
+    assert caught.value.hint == "give all profiles the same bootc.security-version"
+    # Another program installed it: what protects least counts.
+    publish_uki(dirs, A, uki_of(objects), objects)
+    Path(dirs.binaries.path, UKIS, FILE).write_bytes(image)
+    assert check_installed_uki(dirs, A, f"/{UKIS}/{FILE}").version == SecurityVersion(0)

@@ -23,9 +23,11 @@ from bootc.build.signing import NotSigned
 from bootc.build.uki import DigestChoice
 from bootc.errors import Error
 from bootc.events import Event, Notice, null_sink
+from bootc.formats import security_version
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageConfig, Manifest
 from bootc.formats.pe import Uki
+from bootc.formats.security_version import SecurityVersion
 from bootc.oci.append_layer import TAR_LAYER
 from bootc.oci.source import open_source
 from bootc.oci.trees import image_id_of, image_tree
@@ -110,6 +112,17 @@ def test_the_root_is_writable_unless_somebody_decides(
     words = Uki.read(io.BytesIO(uki)).text(".cmdline").split()
     assert words[:2] == ["quiet", "lockdown=integrity"]
     assert [word for word in words[2:] if not word.startswith("composefs")] == expected
+
+
+def test_the_security_version_is_signed(tmp_path: Path, layout: images.Layout) -> None:
+    version = SecurityVersion(3, 2)
+    with base_of(layout) as base:
+        seal(base, output(tmp_path), SealOptions(version=version), FakeSigner(), null_sink)
+    with open_source(output(tmp_path)) as source:
+        tree = image_tree(source)
+        uki = tree.read_content(tree.whole.lookup(UKI).content)  # type: ignore[union-attr,arg-type]
+    words = Uki.read(io.BytesIO(uki)).text(".cmdline").split()
+    assert security_version.check(words) == version
 
 
 @pytest.mark.parametrize("choice", list(DigestChoice))

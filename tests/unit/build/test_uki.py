@@ -21,6 +21,7 @@ from bootc.build.uki import (
 from bootc.errors import Error, one_line
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Algorithm
+from bootc.formats.security_version import SecurityVersion
 from bootc.formats.tree import Directory
 from bootc.fs.imageroot import ImageRoot
 from bootc.fs.process import ToolMissing
@@ -82,6 +83,36 @@ def test_arguments_that_no_entry_may_have(root: Root, karg: str) -> None:
 def test_a_line_that_the_kernel_would_cut(root: Root) -> None:
     with pytest.raises(CmdlineError, match="2047"):
         line_of(root, DigestChoice.V1, kargs=["a=" + "b" * 2000])
+
+
+def test_the_security_version_stands_at_the_end(root: Root) -> None:
+    line = line_of(root, DigestChoice.V2, kargs=["ro"], version=SecurityVersion(3, 2))
+    assert line.endswith(" ro bootc.security-version=3 bootc.minimum-security-version=2")
+    same = line_of(
+        root,
+        DigestChoice.V2,
+        kargs=["ro bootc.security-version=3 bootc.minimum-security-version=2"],
+        version=SecurityVersion(3, 2),
+    )
+    assert same == line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kargs": ["bootc.security-version=x"]}, "'bootc.security-version=x' is wrong"),
+        (
+            {"kargs": ["bootc.security-version=2"], "version": SecurityVersion(3)},
+            "has several values: 2, 3",
+        ),
+        ({"version": SecurityVersion(1, 2)}, "the minimum security version 2 is above"),
+    ],
+)
+def test_a_security_version_that_is_nonsense(
+    root: Root, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CmdlineError, match=message):
+        line_of(root, DigestChoice.V1, **options)
 
 
 def kernel(root: Root, kernel_dir: Path | None = None) -> tuple[str, str, str]:

@@ -36,6 +36,12 @@ def base(tmp_path: Path) -> str:
         (["oci:a", "oci:b", "--signer= "], "--signer names no command"),
         (["oci:a", "oci:b", "--signer='x"], "--signer is not a command: No closing quotation"),
         (["oci:a", "oci:b", "--erofs-version=v3"], "invalid choice"),
+        (["oci:a", "oci:b", "--security-version=-1"], "'-1' is not a number from 0 to 2147483647"),
+        (["oci:a", "oci:b", "--minimum-security-version=x"], "'x' is not a number from 0"),
+        (
+            ["prepare", "oci:a", "d", "--minimum-security-version=1"],
+            "--minimum-security-version needs --security-version",
+        ),
         (["prepare", "oci:a"], "DIR"),
         (["prepare", "oci:a", "d", "--key=k"], "unrecognized arguments: --key=k"),
         (["finish", "oci:a", "d"], "OUTPUT"),
@@ -46,6 +52,16 @@ def test_wrong_usage(run: Run, arguments: list[str], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_minimum_above_the_version(run: Run) -> None:
+    words = ("oci:a", "oci:b", "--signer=s", "--security-version=1", "--minimum-security-version=2")
+    assert run(*words) == (
+        1,
+        "",
+        "error: the minimum security version 2 is above the security version 1 of the image itself "
+        "(hint: raise bootc.security-version, or lower bootc.minimum-security-version)\n",
+    )
 
 
 def test_the_help_names_the_halves(run: Run) -> None:

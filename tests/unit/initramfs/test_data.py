@@ -109,6 +109,7 @@ def test_install_into_an_image(tmp_path: Path) -> None:
         "usr/lib/systemd/system/bootc-fetch-apply-updates.timer": 0o644,
         "usr/lib/systemd/system/bootc-finalize-staged.service": 0o644,
         "usr/lib/systemd/system/bootc-refresh-boot-menu.service": 0o644,
+        "usr/lib/systemd/system/bootc-security-counter.service": 0o644,
         "usr/lib/systemd/system/bootc-root-setup.service": 0o644,
         "usr/lib/systemd/system/bootc-status-updated-onboot.target": 0o644,
         "usr/lib/systemd/system/bootc-status-updated.path": 0o644,

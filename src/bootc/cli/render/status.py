@@ -64,6 +64,9 @@ def status_text(host: Host, *, verbose: bool) -> str:
         if verbose:
             rows += _verbose_rows(entry, staged=entry is status.staged)
             rows += [] if chain is None else _protection_rows(chain)
+            if entry is status.booted and status.window is not None:
+                counter = status.window.counter
+                rows.append(("Counter", "none" if counter is None else f"{counter}, in the TPM"))
         sections.append(_section(heading, entry.image, rows))
     if not sections:
         return "System is not deployed via bootc.\n"
@@ -116,6 +119,11 @@ def _sealing_rows(entry: BootEntry) -> Iterator[tuple[str, str]]:
         yield "Sealing", "not sealed: its unified kernel image boots in parts"
     if entry.waived:
         yield "Accepted", ", ".join(f"--{name}" for name in entry.waived)
+    version = entry.version
+    if version is not None and version.refused:
+        yield "Outside", "would not boot: the counter in the TPM requires a newer security version"
+    elif version is not None and version.below_minimum:
+        yield "Outside", "its security version is below the minimum of the booted deployment"
 
 
 def _update_rows(update: ImageStatus) -> Iterator[tuple[str, str]]:
@@ -137,6 +145,9 @@ def _verbose_rows(entry: BootEntry, *, staged: bool) -> Iterator[tuple[str, str]
     yield "Soft-reboot", _yes_no(entry.soft_reboot_capable)
     allowed = entry.composefs.missing_verity_allowed
     yield "FsVerity", "Not Enforced" if allowed else "Enforced"
+    if entry.version is not None:
+        stated = entry.version.stated
+        yield "Security version", f"{stated.version}, goes back to {stated.minimum}"
     if staged:
         yield "Download-only", _yes_no(entry.download_only)
 

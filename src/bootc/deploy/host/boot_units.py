@@ -7,6 +7,8 @@ to be durable or removed.
 - ``bootc-early-overlay-relabel.service``, if ``/``, ``/etc`` or ``/var`` is a writable overlay.
 - ``bootc-refresh-boot-menu.service``. Its conditions restrict it to machines without boot loader,
   and those with ukiboot.
+- ``bootc-security-counter.service``. Its conditions restrict it to machines with a TPM and Secure
+  Boot whose image states a minimum security version.
 - ``bootc-destructive-cleanup.service``, if the installer left its mark.
 - ``bootc-status-updated.path`` and ``bootc-status-updated-onboot.target``.
 
@@ -29,6 +31,7 @@ from bootc.fs.mounts import Mount
 SHADOW_SYNC = "bootc-sysusers-shadow-sync.service"
 RELABEL = "bootc-early-overlay-relabel.service"
 REFRESH_MENU = "bootc-refresh-boot-menu.service"
+SECURITY_COUNTER = "bootc-security-counter.service"
 REMOVE_OLD_ROOT = "bootc-destructive-cleanup.service"
 STATUS_UPDATED = ("bootc-status-updated.path", "bootc-status-updated-onboot.target")
 _UNITS = "/usr/lib/systemd/system"
@@ -70,7 +73,7 @@ def generate(directory: str, mounts: Sequence[Mount], *, root: str = "/") -> Non
             _link(units, "sysinit.target", RELABEL, f"../{RELABEL}")
         if os.path.lexists(os.path.join(root, "sysroot", MARK)):
             _link(units, "multi-user.target", REMOVE_OLD_ROOT, f"{_UNITS}/{REMOVE_OLD_ROOT}")
-        for unit in (REFRESH_MENU, *STATUS_UPDATED):
+        for unit in (REFRESH_MENU, SECURITY_COUNTER, *STATUS_UPDATED):
             _link(units, "multi-user.target", unit, f"{_UNITS}/{unit}")
 
 

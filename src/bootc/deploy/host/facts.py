@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bootc.boot.findings import Finding
 from bootc.boot.menu_read import Item, Menu
@@ -17,9 +18,13 @@ from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host.boot_state import BootedState
 from bootc.deploy.host.model import ImageStatus, Timestamp
 from bootc.deploy.host.notes import CleanupFailure, FinalizeFailure
+from bootc.formats import cmdline
 from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.origin import Origin
+
+if TYPE_CHECKING:
+    from bootc.formats.security_version import SecurityVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Facts:
         images: The facts of images, by manifest, if their documents can be read.
         ukis: For each deployment with a readable unified kernel image in a menu: the images that
             this names, and whether it tolerates missing fs-verity.
+        versions: For each of these deployments: the security version that the image states.
+        counter: The security version that the counter in the TPM requires; None if there is no
+            counter, or if the booted deployment demands none.
         programs: The EFI programs that start the booted deployment, if they can be read.
         filesystem: The type of the file system of the physical root; empty if unknown.
         cached_update: The image that the last check for updates since the boot found.
@@ -77,6 +85,8 @@ class Facts:
     states: Mapping[Digest, StateFacts]
     images: Mapping[OciDigest, ImageFacts] = field(default_factory=dict)
     ukis: Mapping[Digest, ComposefsImages] = field(default_factory=dict)
+    versions: Mapping[Digest, SecurityVersion] = field(default_factory=dict)
+    counter: int | None = None
     programs: BootPrograms | None = None
     filesystem: str = ""
     cached_update: ImageStatus | None = None
@@ -158,6 +168,22 @@ class Facts:
         if deployment == self.booted.image_id:
             found |= dict.fromkeys(self.booted.also)
         return tuple(found)
+
+    def booted_sealed(self) -> bool:
+        """Tell whether the system was booted from a sealed unified kernel image."""
+        return self.scheme.boot_type.is_unified and not self.booted.missing_verity_allowed
+
+    def version(self, deployment: Digest) -> SecurityVersion | None:
+        """Return the security version of a deployment; None if it has no readable UKI.
+
+        That of the booted deployment is the one it was booted with, add-ons included.
+        """
+        if deployment == self.booted.image_id and self.scheme.boot_type.is_unified:
+            # Imported here: machines without UKIs do not need it.
+            from bootc.formats import security_version
+
+            return security_version.stated(cmdline.parse(self.booted.cmdline))
+        return self.versions.get(deployment)
 
     def bootable(self) -> list[Digest]:
         """Return the deployments of the active menu that have state, in its order."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bootc.boot.findings import Finding, FindingKind
 from bootc.boot.menu import read_menu
 from bootc.boot.menu_read import Item, Menu, program_of
-from bootc.boot.scheme import BootDirs
+from bootc.boot.scheme import BootDirs, Scheme
 from bootc.boot.secure_boot import BootPrograms
 from bootc.deploy.host import notes, statedir
 from bootc.deploy.host.boot_state import (
@@ -34,7 +34,6 @@ from bootc.deploy.host.notes import CleanupFailure, MalformedNote
 from bootc.deploy.host.statedir import StateDir
 from bootc.deploy.host.view import find_scheme, unreadable
 from bootc.errors import Error, one_line
-from bootc.formats.cmdline import ComposefsImages
 from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.ocispec import ImageConfig, ImageSpecError, Manifest
 from bootc.formats.origin import Origin, OriginError
@@ -44,6 +43,9 @@ from bootc.oci.documents import read_documents
 from bootc.oci.names import manifest_id
 from bootc.repository import layout
 from bootc.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from bootc.boot.uki import InstalledUki
 
 _VERSION = "org.opencontainers.image.version"
 
@@ -103,7 +105,9 @@ def gather(system: Opened) -> Facts:
         staged=staged,
         states=states,
         images=_read_images(system.repository, states, findings),
-        ukis=ukis,
+        ukis={deployment: uki.images for deployment, uki in ukis.items()},
+        versions={deployment: uki.version for deployment, uki in ukis.items()},
+        counter=_read_counter(booted, scheme, findings),
         programs=_read_programs(
             system.boot, booted.image_id, (*active.items, *staged.items), findings
         ),
@@ -148,11 +152,11 @@ def _compare_mirrors(boot: BootDirs | None) -> tuple[Finding, ...]:
 
 def _read_ukis(
     boot: BootDirs | None, items: Iterable[Item], findings: list[Finding]
-) -> dict[Digest, ComposefsImages]:
-    """Check the UKIs of menu entries; return the images that each deployment's UKI names."""
+) -> dict[Digest, InstalledUki]:
+    """Check the UKIs of menu entries; return the facts of each deployment's UKI."""
     programs = {program_of(item.entry): item.deployment for item in items}
     programs.pop(None, None)
-    found: dict[Digest, ComposefsImages] = {}
+    found: dict[Digest, InstalledUki] = {}
     if boot is None or not programs:
         return found
     # Imported here: machines without UKIs do not need it.
@@ -186,6 +190,20 @@ def _read_programs(
         return read_programs(boot, path)
     except OSError as exc:
         findings.append(unreadable(boot.binaries.path, exc))
+        return None
+
+
+def _read_counter(booted: BootedState, scheme: Scheme, findings: list[Finding]) -> int | None:
+    """Return the value of the counter in the TPM, if a sealed image was booted."""
+    if booted.missing_verity_allowed or not scheme.boot_type.is_unified:
+        return None
+    # Imported here: other machines do not need it.
+    from bootc.deploy.host.security_counter import read_counter
+
+    try:
+        return read_counter()
+    except (Error, OSError) as exc:
+        findings.append(Finding(FindingKind.UNREADABLE, "security counter", one_line(exc)))
         return None
 
 

@@ -2,8 +2,9 @@
 
 The vocabulary and the JSON of ``bootc status``. The keys, their spelling and which of them may
 be missing are an interface that other programs read. A key without a value is ``null``, except
-``signature`` and ``otherDeployments``, which are left out. ``findings``, ``protection`` and
-``composefs.waived`` are bootc's own keys. They are missing if there is nothing to say.
+``signature`` and ``otherDeployments``, which are left out. bootc's own keys are ``findings``,
+``protection``, ``rollbackWindow``, ``composefs.waived`` and ``composefs.securityVersion``. They are
+missing if there is nothing to say.
 
 ``to_json`` stays beside the values and not in :mod:`bootc.cli.render`: this JSON is a format,
 which the cached update on disk has, too. Nothing here reads anything.
@@ -15,7 +16,7 @@ import datetime
 import enum
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bootc.boot.findings import Finding
 from bootc.boot.loader import Bootloader
@@ -23,6 +24,9 @@ from bootc.formats.digest import Digest, OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.origin import BootType, Signature
 from bootc.printable import printable
+
+if TYPE_CHECKING:
+    from bootc.formats.security_version import SecurityVersion
 
 API_VERSION = "org.containers.bootc/v1"
 KIND = "BootcHost"
@@ -139,6 +143,47 @@ class ComposefsStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """The security version of a deployment.
+
+    Attributes:
+        stated: What its unified kernel image states.
+        below_minimum: The minimum of the booted deployment excludes it.
+        refused: The counter in the TPM is higher, so it would not boot.
+    """
+
+    stated: SecurityVersion
+    below_minimum: bool = False
+    refused: bool = False
+
+    def to_json(self) -> Json:
+        """Return the value of ``securityVersion``."""
+        return {
+            "version": self.stated.version,
+            "minimum": self.stated.minimum,
+            "belowMinimum": self.below_minimum,
+            "refused": self.refused,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackWindow:
+    """What a sealed machine goes back to.
+
+    Attributes:
+        minimum: The lowest security version that the booted deployment allows.
+        counter: The lowest security version that boots; None without a counter.
+    """
+
+    minimum: int
+    counter: int | None
+
+    def to_json(self) -> Json:
+        """Return the value of ``rollbackWindow``."""
+        return {"minimum": self.minimum, "counter": self.counter}
+
+
+@dataclass(frozen=True, slots=True)
 class BootEntry:
     """A deployment that can be booted.
 
@@ -151,6 +196,7 @@ class BootEntry:
         download_only: It is staged, and does not boot before the user releases it.
         in_parts: It boots a unified kernel image in parts, so no signature covers its arguments.
         waived: The options by which the user gave up a demand of sealed images.
+        version: Its security version, if there is something to say about it.
     """
 
     composefs: ComposefsStatus
@@ -161,10 +207,15 @@ class BootEntry:
     download_only: bool = False
     in_parts: bool = False
     waived: tuple[str, ...] = ()
+    version: VersionStatus | None = None
 
     def to_json(self) -> Json:
         """Return the schema's ``BootEntry``; what only ostree has is empty."""
-        waived: Json = {"waived": [printable(name) for name in self.waived]}
+        more: Json = {}
+        if self.waived:
+            more["waived"] = [printable(name) for name in self.waived]
+        if self.version is not None:
+            more["securityVersion"] = self.version.to_json()
         return {
             "image": None if self.image is None else self.image.to_json(),
             "cachedUpdate": None if self.cached_update is None else self.cached_update.to_json(),
@@ -174,7 +225,7 @@ class BootEntry:
             "downloadOnly": self.download_only,
             "store": None,
             "ostree": None,
-            "composefs": self.composefs.to_json() | (waived if self.waived else {}),
+            "composefs": self.composefs.to_json() | more,
         }
 
 
@@ -289,6 +340,7 @@ class HostStatus:
         read_only: The disk refuses writes.
         is_bootc: The machine was booted through composefs.
         protection: What verifies the booted deployment.
+        window: What a sealed machine goes back to, if anything limits it.
         findings: Problems of the host.
     """
 
@@ -301,6 +353,7 @@ class HostStatus:
     read_only: bool = False
     is_bootc: bool = False
     protection: TrustChain | None = None
+    window: RollbackWindow | None = None
     findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> Json:
@@ -320,6 +373,8 @@ class HostStatus:
         }
         if self.protection is not None:
             value["protection"] = self.protection.to_json()
+        if self.window is not None:
+            value["rollbackWindow"] = self.window.to_json()
         if self.findings:
             value["findings"] = [_finding_to_json(finding) for finding in self.findings]
         return value

@@ -34,11 +34,19 @@ from bootc.deploy.host.model import (
     HostStatus,
     ImageSpec,
     ImageStatus,
+    RollbackWindow,
+    VersionStatus,
 )
 from bootc.deploy.host.notes import FinalizeFailure
 from bootc.deploy.host.trust_chain import compose_chain
 from bootc.deploy.host.view import open_partial_view
-from bootc.deploy.protection import missing_verity_allowed, staged_losses
+from bootc.deploy.protection import (
+    counter_refuses,
+    missing_verity_allowed,
+    protection_of,
+    staged_losses,
+    window_losses,
+)
 from bootc.formats import bls, cmdline
 from bootc.formats.digest import Digest
 
@@ -99,6 +107,7 @@ def compose_host(facts: Facts) -> Host:
             read_only=facts.read_only,
             is_bootc=True,
             protection=compose_chain(facts),
+            window=_window(facts),
             findings=(
                 *facts.findings,
                 *facts.mirrors,
@@ -147,7 +156,28 @@ def _describe(facts: Facts, deployment: Digest) -> BootEntry:
         soft_reboot_capable=_is_soft_reboot_capable(facts, deployment, item),
         in_parts=origin is not None and origin.uki is not None and origin.uki.arguments is not None,
         waived=() if origin is None else origin.waivers,
+        version=_version(facts, deployment),
     )
+
+
+def _version(facts: Facts, deployment: Digest) -> VersionStatus | None:
+    stated, then = facts.version(deployment), protection_of(facts, deployment)
+    if stated is None:
+        return None
+    status = VersionStatus(stated)
+    if then is not None and facts.booted_sealed():
+        below = deployment != facts.booted.image_id and bool(window_losses(facts, deployment))
+        status = VersionStatus(stated, below, counter_refuses(facts, then))
+    return status if stated.stated or status.below_minimum or status.refused else None
+
+
+def _window(facts: Facts) -> RollbackWindow | None:
+    booted = facts.version(facts.booted.image_id)
+    if booted is None or not facts.booted_sealed():
+        return None
+    if not booted.minimum and facts.counter is None:
+        return None
+    return RollbackWindow(booted.minimum, facts.counter)
 
 
 def _item(facts: Facts, deployment: Digest) -> Item | None:

@@ -30,6 +30,7 @@ STATUS = {
     f"multi-user.target.wants/{unit}": f"/usr/lib/systemd/system/{unit}"
     for unit in (
         "bootc-refresh-boot-menu.service",
+        "bootc-security-counter.service",
         "bootc-status-updated.path",
         "bootc-status-updated-onboot.target",
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bootc.cli.options import TRANSPORT_NAMES, Command, Context, Option
+from bootc.cli.verbs.container.version import VERSION_OPTIONS, given_version
 from bootc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ def seal(args: argparse.Namespace, context: Context) -> None:
     from bootc.formats.imgref import ImageReference
 
     output = ImageReference.parse(args.output)
-    signer = _signer(args)
+    signer, options = _signer(args), _options(args)
     check_ready(output, signer)
     with _base(args.image, context) as base:
-        sealed = run(base, output, _options(args), signer, context.sink)
+        sealed = run(base, output, options, signer, context.sink)
     _print(sealed, output, context)
 
 
@@ -42,13 +43,14 @@ def prepare(args: argparse.Namespace, context: Context) -> None:
     from bootc.build.seal_work import Work
     from bootc.fs.parents import directories_made
 
+    options = _options(args)
     check_ready()
     with (
         directories_made(args.directory),
         Work.open(args.directory) as work,
         _base(args.image, context) as base,
     ):
-        for file in run(base, work, _options(args), context.sink):
+        for file in run(base, work, options, context.sink):
             context.write(f"{work.unsigned(file.name)}\n")
 
 
@@ -81,7 +83,9 @@ def _options(args: argparse.Namespace) -> SealOptions:
     from bootc.build.seal import SealOptions
     from bootc.build.uki import DigestChoice
 
-    return SealOptions(DigestChoice(args.erofs_version), tuple(args.karg), args.stub)
+    return SealOptions(
+        DigestChoice(args.erofs_version), tuple(args.karg), args.stub, given_version(args)
+    )
 
 
 def _signer(args: argparse.Namespace) -> Signer:
@@ -136,6 +140,7 @@ _UKI_OPTIONS = (
         "The stub for the unified kernel image (default: that of the image).",
         metavar="FILE",
     ),
+    *VERSION_OPTIONS,
 )
 
 _PREPARE = Command(

@@ -6,6 +6,7 @@ import argparse
 
 from bootc.cli.options import Command, Context, Option
 from bootc.cli.verbs.container.digest import DUMPFILE, write_dumpfile_to
+from bootc.cli.verbs.container.version import VERSION_OPTIONS, given_version
 
 _CHOICES = ("v1", "v2", "v1-only")
 
@@ -23,6 +24,7 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
     from bootc.fs.imageroot import ImageRoot
     from bootc.oci.local import directory_tree
 
+    version = given_version(args)
     options = args.ukify_arguments
     if options[:1] == ["--"]:
         options = options[1:]
@@ -37,6 +39,7 @@ def ukify(args: argparse.Namespace, context: Context) -> None:
             tree,
             DigestChoice(args.erofs_version),
             kargs=args.karg,
+            version=version,
             allow_missing_verity=args.allow_missing_verity,
         )
         if args.write_dumpfile_to is not None:
@@ -70,6 +73,7 @@ COMMAND = Command(
             default="v1",
             choices=_CHOICES,
         ),
+        *VERSION_OPTIONS,
         DUMPFILE,
         Option(
             ("ukify_arguments",),
