@@ -184,6 +184,8 @@ class FakeMachine:
                 pulled = pull(repository, source)
             objects, image_id = repository.objects, pulled.image_id
             resource: BootResource = find_boot_resource(pulled.root)
+            if isinstance(resource, UkiFile):
+                resource = resource.with_addons(())  # as without --uki-addon
             record = None
             if self.images.in_parts:
                 assert isinstance(resource, UkiFile)
