@@ -51,6 +51,8 @@ class Sealed:
     """The images, and the life of one machine."""
 
     images: dict[str, Variant]
+    #: What signed them; the firmware trusts it.
+    keys: Keys
     #: Secure Boot and setup mode, as the firmware says.
     secure: list[str]
     cmdline: str
@@ -150,6 +152,7 @@ def enrol(start: Installed, logs: Path) -> None:
 def live_through(
     start: Installed,
     images: dict[str, Variant],
+    keys: Keys,
     registry: Registry,
     directory: Path,
     logs: Path,
@@ -178,7 +181,7 @@ def live_through(
         firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "lived.vars"))
     start.disk.unlink()
     end = replace(start, disk=disk, firmware_vars=firmware_vars)
-    return Sealed(images, secure, cmdline, contents, seen, status, end)
+    return Sealed(images, keys, secure, cmdline, contents, seen, status, end)
 
 
 def object_path(digest: str) -> str:

@@ -62,6 +62,8 @@ REFUSED = {
 _REFUSALS_MINUTES = 20
 #: How long two boots and an update take.
 _WINDOW_MINUTES = 8
+#: The name of an add-on, and of its argument.
+_ADDON = "window"
 #: What refuses s1 once the counter demands 2.
 _TOO_OLD = " is 0, and the counter in the TPM requires 2"
 _ACCESS_DENIED = r"(?i)access denied|security violation"
@@ -92,7 +94,7 @@ def sealed(
     shutil.copyfile(find_qemu().firmware_vars, directory / "own.vars")
     start = replace(start, firmware_vars=directory / "own.vars", secure_boot=True)
     enrol(start, logs)
-    lived = live_through(start, images, update_registry, directory, logs)
+    lived = live_through(start, images, keys, update_registry, directory, logs)
     yield lived
     lived.end.disk.unlink()
 
@@ -291,7 +293,10 @@ def test_an_image_that_would_protect_less_is_refused(refusals: dict[str, Result]
 def guarded(
     sealed: Sealed, update_registry: Registry, logs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sealed]:
-    """The machine with a counter in its TPM, which s3 has raised. s1 and s2 are still there."""
+    """The machine with a counter in its TPM, which s3 has raised. s1 and s2 are still there.
+
+    It also has a signed add-on of the administrator, which s3 gets from s1.
+    """
     if not budget.is_left(_WINDOW_MINUTES):
         budget.skip_rest(0, 1)
     directory = tmp_path_factory.mktemp("window")
@@ -301,12 +306,19 @@ def guarded(
     ) as journey:
         assert journey.boot() == "running"
         journey.bootc("security-version enable-counter")
+        journey.machine.run(
+            f"cat >/run/{_ADDON}.addon.efi",
+            input_bytes=signed_addon(sealed, directory, f"{_ADDON}=1"),
+        )
+        journey.bootc(f"addon add /run/{_ADDON}.addon.efi")
         journey.bootc("pin rollback")
         journey.publish(sealed.images["s3"])
         journey.bootc("upgrade")
         assert journey.reboot() == "running"
         journey.machine.run("systemctl start bootc-security-counter.service")
         assert journey.status()["status"]["rollbackWindow"] == {"minimum": 2, "counter": 2}
+        words = journey.machine.run("cat /proc/cmdline").stdout.split()
+        assert words[-1] == f"{_ADDON}=1"
         for command in ("rollback", "rollback --allow-weaker"):
             refusal = journey.bootc(command, check=False)
             assert (refusal.rc, _TOO_OLD in refusal.stderr) == (1, True), refusal
@@ -319,6 +331,14 @@ def guarded(
         firmware_vars = Path(shutil.copyfile(journey.firmware_vars, directory / "guarded.vars"))
     yield replace(sealed, end=replace(start, disk=disk, firmware_vars=firmware_vars))
     disk.unlink()
+
+
+def signed_addon(sealed: Sealed, scratch: Path, arguments: str) -> bytes:
+    """Make an add-on with kernel arguments that the firmware trusts."""
+    unsigned, signed = scratch / "unsigned.addon.efi", scratch / "signed.addon.efi"
+    ukify.build(unsigned, {"cmdline": arguments}, stub="addon")
+    sealed.keys.sbsign(str(unsigned), str(signed))
+    return signed.read_bytes()
 
 
 def test_an_image_that_is_too_old_does_not_boot(
