@@ -83,3 +83,14 @@ def test_without_root_and_sudo_it_says_so(commands: Commands, tmp_path: Path) ->
     done = run()
     assert done.returncode == 1
     assert done.stderr == "host-packages: only root can install them, and there is no sudo\n"
+
+
+def test_what_the_examples_ask_for_is_installed() -> None:
+    scripts = [path for path in (PROGRAM.parents[1] / "examples").rglob("*") if path.is_file()]
+    asked = [
+        re.findall(r"[a-z0-9-]+", words.replace(" and ", " "))
+        for path in scripts
+        for words in re.findall(r"hint: install the packages? ([^)]*)\)", path.read_text("latin-1"))
+    ]
+    assert ["openssl", "efitools"] in asked
+    assert {package for packages in asked for package in packages} <= needed().keys()
