@@ -292,7 +292,8 @@ def _version(image: Uki) -> SecurityVersion:
             "the command lines of the UKI state different security versions",
             hint=f"give all profiles the same {security_version.VERSION}",
         )
-    return found.pop()
+    # Without a command line it states nothing; others report that.
+    return found.pop() if found else security_version.check([])
 
 
 def _read_through(image: Uki, name: str) -> None:
