@@ -363,5 +363,5 @@ def test_an_older_image_inside_the_window_boots(
         assert machine.wait_running() == "running"
         status = json.loads(machine.run("bootc status --json").stdout)["status"]
     assert status["booted"]["composefs"]["verity"] == attacked.image("s2")
-    assert status["booted"]["securityVersion"]["version"] == 2
+    assert status["booted"]["composefs"]["securityVersion"]["version"] == 2
     assert status["rollbackWindow"] == {"minimum": 0, "counter": 2}

@@ -32,7 +32,7 @@ from bootc.build.seal_base import BaseImage, SealRefused
 from bootc.build.seal_layer import WrittenLayer, sealed_tree, write_layer
 from bootc.build.seal_warnings import warnings
 from bootc.build.seal_work import Work, WorkFile, WorkManifest
-from bootc.build.signing import Signer, check_signed, usable_certificate, verifies
+from bootc.build.signing import Signer, belongs, check_signed, usable_certificate, verifies
 from bootc.build.uki import UKIFY, DigestChoice, UkiKernel, composed_cmdline, run_ukify
 from bootc.errors import doing
 from bootc.events import Notice, Sink, stage
@@ -139,6 +139,7 @@ def check_ready(output: ImageReference | None = None, signer: Signer | None = No
 def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tuple[WorkFile, ...]:
     """Write the files to sign, and return those that are not signed yet.
 
+    A UKI that was signed with other options, or beside another signed loader, is not signed yet.
     If the loader of the image is not signed, the first run returns the loader only. Run it again
     when the loader is signed.
 
@@ -169,7 +170,11 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
         uki, line = _add_uki(base, work, files, options)
     files = (*files, uki)
     work.write(WorkManifest(image, files, line))
-    if waiting := work.waiting(files):
+    waiting = work.waiting(files)
+    if not waiting and not belongs(work.unsigned(uki.name), work.signed(uki.name)):
+        # It was signed before the options or the signed loader changed.
+        waiting = (uki,)
+    if waiting:
         for text in warnings(base, line, uki.size_bytes):
             sink(Notice(text))
     return waiting
@@ -382,7 +387,8 @@ def _check_sealed(source: LayoutSource, sink: Sink) -> str:
     if wrong or images.optional:
         raise SealRefused(
             f"the sealed image is not the one that its UKI names: {wrong[0] if wrong else '?'}",
-            hint=_BUG,
+            hint="if the boot loader was signed again after the UKI was built, run bootc container "
+            "seal prepare and sign the UKI again; otherwise report this as a bug",
         )
     if unsigned := unsigned_programs(tree.whole, uki, open_file):
         sink(Notice(f"not signed, so firmware does not start it: {listed(unsigned)}"))

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from bootc.errors import Error, doing
 from bootc.events import Notice, Sink
+from bootc.formats.pe import PeError
 from bootc.formats.pesignature import NotTheSameProgram, check_only_signed
 from bootc.formats.shellquote import shell_quoted
 from bootc.fs import process
@@ -29,6 +30,11 @@ _SBVERIFY = "sbverify"
 #: A person may have to touch a token.
 SIGNER_TIMEOUT_S = 600.0
 _KEY_DIFFERS = b"consistency of a private key"
+#: How files in PEM begin (RFC 7468, RFC 1421), and that of a key that needs a pass phrase.
+_KEY_WORDS = (b"PRIVATE KEY-----",)
+_CERTIFICATE_WORDS = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
+_ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
+_MAX_PEM_BYTES = 1 << 20
 
 
 class NotSigned(Error):
@@ -82,7 +88,15 @@ class CommandSigner:
 
     def require(self) -> None:
         """Find the program."""
-        process.find_tool(self.argv[0])
+        program = self.argv[0]
+        if "/" in program and os.path.exists(program) and not os.access(program, os.X_OK):
+            raise NotSigned(
+                f"the signer {shell_quoted(program)} is not executable",
+                hint=f"chmod +x {shell_quoted(program)}",
+            )
+        if "/" in program and os.path.isdir(program):
+            raise NotSigned(f"the signer {shell_quoted(program)} is a directory")
+        process.find_tool(program)
 
     def sign(self, unsigned: str, signed: str, epoch: int) -> None:
         """Run the command."""
@@ -106,11 +120,24 @@ class KeySigner:
     certificate: str
 
     def require(self) -> None:
-        """Find osslsigncode, and open both files."""
+        """Find osslsigncode, and look into both files."""
         process.find_tool(_OSSLSIGNCODE)
-        for what, path in (("key", self.key), ("certificate", self.certificate)):
-            with doing(f"Reading the {what}"):
-                os.close(open_regular(os.path.realpath(path)))
+        for what, path, words in (
+            ("key", self.key, _KEY_WORDS),
+            ("certificate", self.certificate, _CERTIFICATE_WORDS),
+        ):
+            with doing(f"Reading the {what}"), open(_regular(path), "rb") as file:
+                data = file.read(_MAX_PEM_BYTES)
+            if not any(word in data for word in words):
+                raise NotSigned(
+                    f"{shell_quoted(path)} is not a {what} in PEM",
+                    hint="give the key with --key and its certificate with --cert",
+                )
+            if any(word in data for word in _ENCRYPTED):
+                raise NotSigned(
+                    f"the key {shell_quoted(path)} has a pass phrase",
+                    hint="give a command that signs with it: --signer",
+                )
 
     def sign(self, unsigned: str, signed: str, epoch: int) -> None:
         """Run osslsigncode."""
@@ -131,6 +158,10 @@ class KeySigner:
                 f"{_OSSLSIGNCODE} cannot sign with the key {shell_quoted(self.key)}: "
                 f"{_first_line(exc.stderr)}"
             ) from None
+
+
+def _regular(path: str) -> int:
+    return open_regular(os.path.realpath(path))
 
 
 def _run(
@@ -206,13 +237,28 @@ def check_signed(unsigned: str, signed: str, certificate: str | None) -> None:
         except NotTheSameProgram as exc:
             raise NotSigned(
                 f"it is not {shell_quoted(unsigned)} with a signature: {exc.message}",
-                hint="sign that file again",
+                hint=f"the signer must add a signature to {os.path.basename(unsigned)} and change "
+                "nothing else; sign that file again",
             ) from None
     if certificate is not None and not verifies(signed, certificate):
         raise NotSigned(
-            f"the signature of {shell_quoted(signed)} does not verify with the certificate "
-            f"{shell_quoted(certificate)}"
+            f"the signature of {shell_quoted(os.path.basename(signed))} does not verify with the "
+            f"certificate {shell_quoted(certificate)}",
+            hint="name the certificate of the signer's key, a file in PEM",
         )
+
+
+def belongs(unsigned: str, signed: str) -> bool:
+    """Tell whether a signed program is the unsigned one with a signature.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    try:
+        check_signed(unsigned, signed, None)
+    except (NotSigned, PeError):
+        return False
+    return True
 
 
 def verifies(signed: str, certificate: str) -> bool:

@@ -269,6 +269,32 @@ def test_preparing_again_changes_nothing(
         finished(base, prepared, output(tmp_path))
 
 
+def other_options(path: Path) -> SealOptions:
+    return SealOptions(kargs=("another",))
+
+
+def another_loader(path: Path) -> SealOptions:
+    (path / "signed" / LOADER_FILE).write_bytes(pe.signed(PROGRAM, b"other"))
+    return SealOptions()
+
+
+@pytest.mark.parametrize("change", [other_options, another_loader])
+def test_a_uki_that_was_signed_before_a_change_waits_again(
+    tmp_path: Path,
+    layout: images.Layout,
+    prepared: Path,
+    change: Callable[[Path], SealOptions],
+) -> None:
+    options = change(prepared)
+    with base_of(layout) as base:
+        with Work.open(os.fspath(prepared)) as work:
+            waiting = prepare(base, work, options, null_sink)
+            assert [file.name for file in waiting] == [UKI_FILE]
+            FakeSigner().sign(work.unsigned(UKI_FILE), work.signed(UKI_FILE), 0)
+            assert prepare(base, work, options, null_sink) == ()
+        finished(base, prepared, output(tmp_path))
+
+
 def test_an_image_without_a_stub(tmp_path: Path, layout: images.Layout) -> None:
     layout.image(layers(images.file(f"{sealing.EFI}/.wh.linuxx64.efi.stub")), tag="bare")
     stub = tmp_path / "stub"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bootc.build.signing import CommandSigner, KeySigner, NotSigned, check_signed
+from bootc.build.signing import CommandSigner, KeySigner, NotSigned, belongs, check_signed
 from bootc.errors import one_line
 from bootc.formats.pe import PeError
 from bootc.fs.process import ToolMissing
@@ -60,10 +60,47 @@ def test_signers_that_cannot_run(
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(ToolMissing, match="no-such-signer"):
         CommandSigner(("no-such-signer",)).require()
+    (tmp_path / "plain").write_bytes(b"")
+    with pytest.raises(NotSigned, match="plain is not executable"):
+        CommandSigner((f"{tmp_path}/plain",)).require()
+    with pytest.raises(NotSigned, match="is a directory"):
+        CommandSigner((os.fspath(tmp_path),)).require()
+
+
+KEY = b"-----BEGIN PRIVATE KEY-----\n"
+CERTIFICATE = b"Certificate of a bag\n-----BEGIN CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "certificate", "message"),
+    [
+        (KEY, CERTIFICATE, None),
+        (b"-----BEGIN EC PRIVATE KEY-----\n", CERTIFICATE, None),
+        (CERTIFICATE, KEY, "/key is not a key in PEM"),
+        (KEY, b"\x30\x82", "/certificate is not a certificate in PEM"),
+        (b"", CERTIFICATE, "/key is not a key in PEM"),
+        (b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n", CERTIFICATE, "/key has a pass phrase"),
+        (KEY + b"Proc-Type: 4,ENCRYPTED\n", CERTIFICATE, "/key has a pass phrase"),
+        (KEY, None, "No such file"),
+    ],
+)
+def test_files_of_a_key(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: bytes,
+    certificate: bytes | None,
+    message: str | None,
+) -> None:
     Commands(tmp_path / "bin", monkeypatch).mock("osslsigncode", "exit 1")
-    KeySigner(unsigned, unsigned).require()
-    with pytest.raises(FileNotFoundError):
-        KeySigner(unsigned, f"{tmp_path}/absent").require()
+    (tmp_path / "key").write_bytes(key)
+    if certificate is not None:
+        (tmp_path / "certificate").write_bytes(certificate)
+    signer = KeySigner(f"{tmp_path}/key", f"{tmp_path}/certificate")
+    if message is None:
+        signer.require()
+        return
+    with pytest.raises((NotSigned, OSError), match=message):
+        signer.require()
 
 
 @pytest.mark.parametrize(
@@ -79,6 +116,14 @@ def test_files_that_are_something_else(
     Path(signed).write_bytes(content)
     with pytest.raises(NotSigned, match=message):
         check_signed(unsigned, signed, None)
+
+
+def test_which_unsigned_program_a_signed_one_belongs_to(unsigned: str, signed: str) -> None:
+    Path(signed).write_bytes(pe.signed(PROGRAM))
+    assert belongs(unsigned, signed)
+    for other in (PROGRAM, pe.signed(PROGRAM[:-1] + b"x"), b"no program"):
+        Path(signed).write_bytes(other)
+        assert not belongs(unsigned, signed)
 
 
 def test_a_file_that_is_no_program(unsigned: str, signed: str) -> None:

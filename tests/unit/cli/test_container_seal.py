@@ -56,12 +56,9 @@ def test_wrong_usage(run: Run, arguments: list[str], message: str) -> None:
 
 def test_a_minimum_above_the_version(run: Run) -> None:
     words = ("oci:a", "oci:b", "--signer=s", "--security-version=1", "--minimum-security-version=2")
-    assert run(*words) == (
-        1,
-        "",
-        "error: the minimum security version 2 is above the security version 1 of the image itself "
-        "(hint: raise bootc.security-version, or lower bootc.minimum-security-version)\n",
-    )
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "--minimum-security-version 2 is above --security-version 1" in err
 
 
 def test_the_help_names_the_halves(run: Run) -> None:

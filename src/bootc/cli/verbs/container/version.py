@@ -16,17 +16,20 @@ def given_version(args: argparse.Namespace) -> SecurityVersion | None:
     """Return the security version that the options state, or None if they state none.
 
     Raises:
-        UsageError: the minimum is given without a security version.
-        CmdlineError: the minimum is above the security version.
+        UsageError: the minimum is given without a security version, or is above it.
     """
-    from bootc.formats.security_version import SecurityVersion, check
+    from bootc.formats.security_version import SecurityVersion
 
     version, minimum = args.security_version, args.minimum_security_version
     if version is None:
         if minimum is not None:
             raise UsageError("--minimum-security-version needs --security-version")
         return None
-    return check(SecurityVersion(version, minimum or 0).kargs())
+    if minimum is not None and minimum > version:
+        raise UsageError(
+            f"--minimum-security-version {minimum} is above --security-version {version}"
+        )
+    return SecurityVersion(version, minimum or 0)
 
 
 def _number(text: str) -> int:
