@@ -16,6 +16,8 @@ its UKI names. The commit point is the new entry in ``index.json`` of the output
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -42,6 +44,7 @@ from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
 from bootc.formats.pe import CMDLINE, Uki
 from bootc.formats.security_version import SecurityVersion
+from bootc.formats.shellquote import shell_quoted
 from bootc.formats.tree import Directory, External, Leaf
 from bootc.fs import process
 from bootc.fs.dir import open_regular
@@ -57,6 +60,8 @@ from bootc.printable import listed, printable
 _TEMPORARY = "/var/tmp"
 #: Files wait for a signature at most twice: the loader, and then the UKI.
 _ROUNDS = 2
+#: A file system with less room is full.
+_FULL_BYTES = 1 << 20
 _BUG = "report this as a bug, with the image"
 
 
@@ -306,8 +311,21 @@ def _temporary() -> str:
     return os.environ.get("TMPDIR") or _TEMPORARY
 
 
-def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=_temporary())
+@contextlib.contextmanager
+def _temporary_directory() -> Iterator[str]:
+    """Make a temporary directory, and name its place if that becomes full."""
+    home = _temporary()
+    with tempfile.TemporaryDirectory(prefix="bootc-seal-", dir=home) as path:
+        try:
+            yield path
+        except OSError as exc:
+            volume = os.statvfs(path)
+            if exc.errno != errno.ENOSPC or volume.f_bavail * volume.f_frsize > _FULL_BYTES:
+                raise
+            raise SealRefused(
+                f"no space is left in {shell_quoted(home)}",
+                hint="free some there, or let the variable TMPDIR name another directory",
+            ) from None
 
 
 def _tell_of_signed_loader(base: BaseImage, certificate: str | None, sink: Sink) -> None:

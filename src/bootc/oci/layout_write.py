@@ -146,6 +146,7 @@ def check_output(imgref: ImageReference) -> None:
 
     Raises:
         OutputExists, Error: as :func:`layout_written`.
+        Error: nothing can be written into the directory.
     """
     if imgref.transport != "oci":
         raise Error(
@@ -160,6 +161,8 @@ def check_output(imgref: ImageReference) -> None:
     except FileNotFoundError:
         return
     with directory:
+        if not os.access(f"/proc/self/fd/{directory.fileno()}", os.W_OK):
+            raise Error(f"{path} cannot be written", hint="name a directory that you may write to")
         other = {name for name in directory.names() if not name.startswith(atomic.FILE_PREFIX)}
         if not directory.exists(_INDEX) and other - {_MARKER, _BLOBS}:
             raise Error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from bootc.boot.sealed_checks import NO_LOCKDOWN
-from bootc.build.seal import SealOptions, finish, prepare, seal
+from bootc.build.seal import SealOptions, check_ready, finish, prepare, seal
 from bootc.build.seal_base import BaseImage, SealRefused, read_base
 from bootc.build.seal_work import Work, WrongWork
 from bootc.build.signing import NotSigned
@@ -293,6 +294,38 @@ def test_a_uki_that_was_signed_before_a_change_waits_again(
             FakeSigner().sign(work.unsigned(UKI_FILE), work.signed(UKI_FILE), 0)
             assert prepare(base, work, options, null_sink) == ()
         finished(base, prepared, output(tmp_path))
+
+
+@pytest.mark.parametrize(("free", "message"), [(0, "no space is left in "), (1 << 30, "No space")])
+def test_a_full_place_for_temporary_files_is_named(
+    tmp_path: Path,
+    layout: images.Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    message: str,
+) -> None:
+    def fails(self: object, leaf: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    volume = os.statvfs_result((4096, 4096, 1, free // 4096, free // 4096, 0, 0, 0, 0, 255))
+    home = tmp_path / "temporary"
+    home.mkdir()
+    monkeypatch.setenv("TMPDIR", str(home))
+    with base_of(layout) as base:
+        monkeypatch.setattr(BaseImage, "read", fails)
+        monkeypatch.setattr(os, "statvfs", lambda path: volume)
+        with pytest.raises((SealRefused, OSError), match=message):
+            seal(base, output(tmp_path), SealOptions(), FakeSigner(), null_sink)
+    assert list(home.iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(
+    layout: images.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(Error, match="cannot be written"):
+        check_ready(ImageReference.parse(layout.reference("new")))
 
 
 def test_an_image_without_a_stub(tmp_path: Path, layout: images.Layout) -> None:
