@@ -152,6 +152,7 @@ def test_other_builders(tmp_path: Path, programs: Path, keys: Keys, base: images
         base.reference("os"),
         *(repacked.reference(tag) for tag in ("one", "docker")),
         f"oci:{tmp_path}/umoci:os",
+        built_by_buildah(rootfs, tmp_path),
     ]
     found = set()
     for number, source in enumerate(sources):
@@ -159,6 +160,24 @@ def test_other_builders(tmp_path: Path, programs: Path, keys: Keys, base: images
         done = sealtools.seal(source, output, *keys.options, programs=programs)
         found.add((result(done.stdout)["Deployment"], last_layer(output)))
     assert len(found) == 1
+
+
+def built_by_buildah(rootfs: Path, directory: Path) -> str:
+    """Build an image of files in one layer, as a Containerfile FROM scratch does."""
+    buildah = (
+        *(require.tool("buildah"), "--storage-driver", "vfs"),
+        *("--root", f"{directory}/storage", "--runroot", f"{directory}/run"),
+    )
+
+    def run(*arguments: str) -> str:
+        argv = [*buildah, *arguments]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+    container = run("from", "scratch")
+    run("copy", "--quiet", container, f"{rootfs}/.", "/")
+    run("commit", "--quiet", container, f"oci:{directory}/buildah:os")
+    run("rm", container)
+    return f"oci:{directory}/buildah:os"
 
 
 def test_an_external_signer(
