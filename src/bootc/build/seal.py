@@ -156,12 +156,14 @@ def prepare(base: BaseImage, work: Work, options: SealOptions, sink: Sink) -> tu
 
     Raises:
         SealRefused: the directory belongs to another image, or the image has no stub.
+        PeError: the stub that the user names is no EFI program.
         NotSigned: the signed loader is not the loader with a signature.
         UkiNotBuilt, ToolMissing: ukify failed, or is not installed.
         CmdlineError: an argument of ``kargs`` is not allowed, or the line is too long.
         Error, OSError: the image is damaged, or a file cannot be written.
     """
     _require_same_image(base, work.read())
+    _require_stub(options.stub)
     image = str(base.source.manifest_digest)
     files: tuple[WorkFile, ...] = ()
     if base.loader is not None:
@@ -242,6 +244,15 @@ def _require_same_image(base: BaseImage, manifest: WorkManifest | None) -> None:
             f"the directory belongs to another image: {printable(manifest.image, 100)}",
             hint="name a new directory",
         )
+
+
+def _require_stub(path: str | None) -> None:
+    if path is not None:
+        with (
+            doing(f"Reading the stub {shell_quoted(path)}"),
+            open(open_regular(path), "rb") as file,
+        ):
+            Uki.read(file)
 
 
 def _uki_path(base: BaseImage) -> str:

@@ -22,12 +22,12 @@ from bootc.build.seal_base import BaseImage, SealRefused, read_base
 from bootc.build.seal_work import Work, WrongWork
 from bootc.build.signing import NotSigned
 from bootc.build.uki import DigestChoice
-from bootc.errors import Error
+from bootc.errors import Error, one_line
 from bootc.events import Event, Notice, null_sink
 from bootc.formats import security_version
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import ImageConfig, Manifest
-from bootc.formats.pe import Uki
+from bootc.formats.pe import PeError, Uki
 from bootc.formats.security_version import SecurityVersion
 from bootc.oci.append_layer import TAR_LAYER
 from bootc.oci.source import open_source
@@ -318,6 +318,24 @@ def test_a_full_place_for_temporary_files_is_named(
             seal(base, output(tmp_path), SealOptions(), FakeSigner(), null_sink)
     assert list(home.iterdir()) == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("content", "kind"), [(None, OSError), (b"no program", PeError)])
+def test_a_stub_that_is_none_is_named(
+    tmp_path: Path, layout: images.Layout, content: bytes | None, kind: type[Exception]
+) -> None:
+    stub, path = tmp_path / "stub", tmp_path / "work"
+    path.mkdir()
+    if content is not None:
+        stub.write_bytes(content)
+    with (
+        base_of(layout) as base,
+        Work.open(os.fspath(path)) as work,
+        pytest.raises(kind) as caught,
+    ):
+        prepare(base, work, SealOptions(stub=str(stub)), null_sink)
+    assert f"Reading the stub {stub}" in one_line(caught.value)
+    assert list(path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written(
