@@ -69,12 +69,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield Bench(machine, channel)
 
 
-@pytest.fixture
-def where() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as path:
-        yield Path(path)
-
-
 def upgrade(system: HostSession, journal: Journal) -> object:
     return updates.upgrade(system, UpdateOptions(), journal)
 
