@@ -161,7 +161,7 @@ def check_output(imgref: ImageReference) -> None:
     except FileNotFoundError:
         return
     with directory:
-        if not os.access(f"/proc/self/fd/{directory.fileno()}", os.W_OK):
+        if not os.access(".", os.W_OK, dir_fd=directory.fileno(), effective_ids=True):
             raise Error(f"{path} cannot be written", hint="name a directory that you may write to")
         other = {name for name in directory.names() if not name.startswith(atomic.FILE_PREFIX)}
         if not directory.exists(_INDEX) and other - {_MARKER, _BLOBS}:
