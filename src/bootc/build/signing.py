@@ -133,7 +133,8 @@ class KeySigner:
                     f"{shell_quoted(path)} is not a {what} in PEM",
                     hint="give the key with --key and its certificate with --cert",
                 )
-            if any(word in data for word in _ENCRYPTED):
+            # A file may hold a key beside the certificate; it is not the one that signs.
+            if what == "key" and any(word in data for word in _ENCRYPTED):
                 raise NotSigned(
                     f"the key {shell_quoted(path)} has a pass phrase",
                     hint="give a command that signs with it: --signer",

@@ -76,6 +76,7 @@ CERTIFICATE = b"Certificate of a bag\n-----BEGIN CERTIFICATE-----\n"
     [
         (KEY, CERTIFICATE, None),
         (b"-----BEGIN EC PRIVATE KEY-----\n", CERTIFICATE, None),
+        (KEY, b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n" + CERTIFICATE, None),
         (CERTIFICATE, KEY, "/key is not a key in PEM"),
         (KEY, b"\x30\x82", "/certificate is not a certificate in PEM"),
         (b"", CERTIFICATE, "/key is not a key in PEM"),
