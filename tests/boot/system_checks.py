@@ -8,6 +8,7 @@ import re
 from journeys import Journey
 
 from support.variants import Variant
+from testbed.machine import Machine
 
 
 def slots(
@@ -23,6 +24,11 @@ def slots(
 def states(journey: Journey) -> set[str]:
     """Return the deployments that have state."""
     return set(journey.machine.run("ls /sysroot/state/deploy").stdout.split())
+
+
+def initramfs_log(machine: Machine) -> str:
+    """Return what the step of the initramfs said in this boot."""
+    return machine.run("journalctl -b -o cat -u bootc-root-setup.service").stdout
 
 
 def kernels(journey: Journey) -> set[str]:

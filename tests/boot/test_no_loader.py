@@ -12,7 +12,7 @@ from pathlib import Path
 import budget
 import pytest
 from journeys import Images, Journey, install
-from system_checks import slots
+from system_checks import initramfs_log, slots
 
 from support import howto, variants
 from testbed.qemu import find_qemu
@@ -66,6 +66,7 @@ def test_a_life_without_a_boot_loader(
         assert journey.status()["status"]["booted"]["composefs"]["bootloader"] == "none"
         assert entries(journey) == ([first.image_id.hex], first.image_id.hex)
         assert loaders(journey) == ["EFI/BOOT/BOOTX64.EFI"]
+        assert "Secure Boot is off" in initramfs_log(journey.machine)
 
         journey.publish(second)
         journey.bootc("upgrade")

@@ -31,7 +31,7 @@ from sealed_machine import (
     object_path,
     seal_as_the_tutorial_says,
 )
-from system_checks import slots
+from system_checks import initramfs_log, slots
 
 from bootc.formats import cmdline
 from support import require, ukify, variants
@@ -151,6 +151,7 @@ def test_the_menu_cannot_change_the_arguments(sealed: Sealed, tmp_path: Path, lo
 
 def check_nothing_was_believed(sealed: Sealed, machine: Machine) -> None:
     assert machine.run(SECURE).stdout.split() == ["1", "0"]
+    assert "Secure Boot" not in initramfs_log(machine)
     assert machine.run("cat /proc/cmdline").stdout == sealed.cmdline
     assert machine.run(f"ls -d {_BELIEVED}*", check=False).stdout == ""
     options = machine.run("findmnt -no OPTIONS /").stdout.strip().split(",")

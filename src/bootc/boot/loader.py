@@ -25,9 +25,8 @@ import re
 from dataclasses import dataclass
 
 from bootc.kernel import efivars
+from bootc.kernel.efivars import LOADER_GUID
 
-#: The vendor of the variables of the Boot Loader Interface.
-LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 #: ukiboot starts a slot under an invented path.
 _UKIBOOT_SLOT = re.compile(r"(?:.*/)?ukiboot_[ab]\.efi\Z", re.IGNORECASE)
 _PARTUUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")

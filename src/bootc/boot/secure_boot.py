@@ -67,7 +67,6 @@ def read_secure_boot(*, efivars_root: str = efivars.EFIVARS) -> SecureBoot:
     """
 
     def flag(name: str) -> bool | None:
-        value = efivars.read_variable(name, efivars.GLOBAL_GUID, root=efivars_root)
-        return None if not value else value[0] == 1
+        return efivars.read_flag(name, efivars.GLOBAL_GUID, root=efivars_root)
 
     return SecureBoot(flag("SecureBoot"), flag("SetupMode"))

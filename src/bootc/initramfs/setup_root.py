@@ -14,6 +14,8 @@ root setup"), and again when a soft reboot is prepared, with another target. Pro
   over the physical root. If attaching fails half-way, it undoes it.
 - If the TPM has a security counter, a command line whose image must be verified, or that states a
   security version, is refused below it. Without a TPM or without a counter nothing is refused.
+- If a firmware without Secure Boot started the UKI of an image that must be verified, it reports
+  that and goes on.
 - A failure is one line on stderr and exit status 1. If the boot is refused, a second line says
   how to recover. There is no fallback: initrd-root-fs.target requires this step. Leaving the
   emergency shell therefore runs it again, and never switches to the physical root.
@@ -32,6 +34,7 @@ import sys
 from bootc.errors import Error, doing, one_line
 from bootc.formats import cmdline, security_counter, security_version
 from bootc.formats.security_counter import CounterUnreadable
+from bootc.initramfs.secure_boot import unchecked_uki
 from bootc.kernel import tpm
 from bootc.kernel.libc import AT_EMPTY_PATH, AT_FDCWD
 from bootc.kernel.mount import (
@@ -240,6 +243,8 @@ def setup_root(options: Options) -> None:
     text = _kernel_command_line() if options.cmdline is None else options.cmdline
     images = cmdline.composefs_images(text)
     check_security_version(text, images)
+    if options.target is None and not images.optional:
+        report_unchecked_uki()
     kinds = {"etc": config.etc or BIND, "var": config.var or _var_kind(text)}
     sysroot_fd = os.open(options.sysroot, _DIRECTORY)
 
@@ -318,6 +323,16 @@ def check_security_version(text: str, images: ComposefsImages) -> None:
             f"requires {counter}",
             hint=_TOO_OLD_HINT,
         )
+
+
+def report_unchecked_uki() -> None:
+    """Warn of a firmware that did not check the UKI. The machine boots in either case."""
+    try:
+        report = unchecked_uki()
+    except OSError as exc:
+        report = f"the state of Secure Boot cannot be read: {one_line(exc)}"
+    if report is not None:
+        sys.stderr.write(f"bootc: warning: {report}\n")
 
 
 def open_first_image(repo_fd: int, images: ComposefsImages) -> tuple[str, int]:

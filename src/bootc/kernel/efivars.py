@@ -3,11 +3,12 @@
 A variable is a file ``<name>-<vendor guid>``: four bytes of attributes before the
 payload (Documentation/filesystems/efivarfs.rst). Existing files are immutable, so that nobody
 removes them by accident.
+
+The initramfs imports this module.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 
@@ -15,6 +16,8 @@ from bootc.kernel import files
 
 #: The vendor of the variables that the UEFI specification defines.
 GLOBAL_GUID = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+#: The vendor of the variables of the Boot Loader Interface.
+LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 EFIVARS = "/sys/firmware/efi/efivars"
 _ATTRIBUTES_SIZE = 4
 
@@ -33,6 +36,16 @@ def read_variable(name: str, guid: str, *, root: str = EFIVARS) -> bytes | None:
         content = file.read()
     # An empty file is a variable created but never set: the firmware does not have it.
     return content[_ATTRIBUTES_SIZE:] if len(content) > _ATTRIBUTES_SIZE else None
+
+
+def read_flag(name: str, guid: str, *, root: str = EFIVARS) -> bool | None:
+    """Tell whether the first byte of a variable is 1, or None if the firmware does not have it.
+
+    Raises:
+        OSError: the variable exists but cannot be read.
+    """
+    value = read_variable(name, guid, root=root)
+    return None if not value else value[0] == 1
 
 
 def names(guid: str, *, root: str = EFIVARS) -> list[str]:
@@ -58,8 +71,7 @@ def write_variable(
         OSError: the firmware refused, or efivarfs does not exist or is read-only.
     """
     path = os.path.join(root, f"{name}-{guid}")
-    with contextlib.suppress(OSError):
-        _make_mutable(path)
+    _make_mutable(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with open(fd, "wb", buffering=0) as file:
         # The firmware gets each write as a whole variable, so there must be only one.
@@ -73,10 +85,11 @@ def remove_variable(name: str, guid: str, *, root: str = EFIVARS) -> None:
         OSError: the firmware refused, or efivarfs is read-only.
     """
     path = os.path.join(root, f"{name}-{guid}")
-    with contextlib.suppress(OSError):
-        _make_mutable(path)
-    with contextlib.suppress(FileNotFoundError):
+    _make_mutable(path)
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def is_writable(*, root: str = EFIVARS) -> bool:
@@ -89,8 +102,14 @@ def is_writable(*, root: str = EFIVARS) -> bool:
 
 
 def _make_mutable(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Whoever then writes or removes the variable gets the error that counts.
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
     try:
         files.set_inode_flags(fd, files.get_inode_flags(fd) & ~files.FS_IMMUTABLE_FL)
+    except OSError:
+        return
     finally:
         os.close(fd)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from bootc.boot.loader import (
-    LOADER_GUID,
     Bootloader,
     LoaderTraces,
     identify,
     named_loader,
     read_traces,
 )
+from bootc.kernel.efivars import LOADER_GUID
 
 UUID = "01234567-89AB-cdef-0123-456789abcdef"
 OUR_UKI = r"\EFI\Linux\bootc/bootc_composefs-" + "ab" * 64 + ".efi"
