@@ -13,6 +13,7 @@ BOOT_MATRIX := build/boot-matrix.md
 
 # What the machines of tests are made of.
 define machines
+	tools/sid-chroot
 	tools/qemu-chroot
 	tools/grub-tree
 	tools/grub-tree sid
@@ -36,7 +37,6 @@ test: BOOTC_BOOT_UNTIL := $(shell expr $$(date +%s) + 2700)
 test: host-packages ## Every test: units to real boots of virtual machines
 	! $(BIN)/bootc internals features 2>/dev/null | grep -q '^extension: not built' || rm $(VENV)/stamp
 	$(MAKE) -j 2 check fuzz
-	tools/sid-chroot
 	$(machines)
 	tools/debian-tree build/trixie trixie python3-venv,make,passwd usr/sbin/useradd usr/bin/make
 	tools/check-as-user build/trixie
