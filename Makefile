@@ -68,7 +68,7 @@ fuzz: dev          ## Two minutes of bytes no parser expects; FUZZ_SECONDS=600 f
 
 dev: $(VENV)/stamp ## A virtual environment with the project, editable, and the checkers
 
-$(VENV)/stamp: pyproject.toml setup.py src/bootc/formats/_verity.c
+$(VENV)/stamp: pyproject.toml setup.py src/bootc/formats/_verity.c src/bootc/repository/_store.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: one C extension, which may be left out."""
+"""What pyproject.toml cannot say: two C extensions, which may be left out."""
 
 import sysconfig
 
@@ -17,7 +17,13 @@ setup(
             extra_compile_args=["-O3"],
             # Without a compiler or Python's headers the installation goes on.
             optional=True,
-        )
+        ),
+        Extension(
+            "bootc.repository._store",
+            ["src/bootc/repository/_store.c"],
+            py_limited_api=STABLE_ABI,
+            optional=True,
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
 )

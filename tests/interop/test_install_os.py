@@ -20,8 +20,14 @@ pytestmark = pytest.mark.interop
 TOP = Path(__file__).parents[2]
 PAGES = {page.stem for page in (TOP / "docs/man").glob("*.rst")}
 UNITS = {path.name for path in (TOP / "data/systemd").glob("*.*")}
-EXTENSION = "usr/lib/python3/dist-packages/bootc/formats/_verity.abi3.so"
-LOAD = "from bootc.formats import _speed; print(_speed.EXTENSION)"
+PACKAGE = "usr/lib/python3/dist-packages/bootc"
+HASH = f"{PACKAGE}/formats/_verity.abi3.so"
+EXTENSIONS = {HASH, f"{PACKAGE}/repository/_store.abi3.so"}
+LOAD = """
+from bootc.formats import _speed
+from bootc.repository import store_batch
+print(_speed.EXTENSION, store_batch.store_batch is not store_batch.store_batch_pure)
+"""
 
 
 def install(root: Path, **environment: str) -> list[str]:
@@ -40,13 +46,17 @@ def install(root: Path, **environment: str) -> list[str]:
     return rest
 
 
+def extensions(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in (root / PACKAGE).rglob("*.so")}
+
+
 def pages(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (root / "usr/share/man/man8").glob("*")}
 
 
 def test_an_empty_root_gets_all(tmp_path: Path) -> None:
     assert install(tmp_path / "a") == [
-        "compiled hash: installed",
+        "compiled extensions: installed",
         "manual pages: installed",
         "shell completions: installed",
     ]
@@ -64,7 +74,8 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
     found = pages(tmp_path / "a")
     assert {name.removesuffix(".gz") for name in found} == PAGES
     assert b'.TH "bootc-pin" "8"' in gzip.decompress(found["bootc-pin.8.gz"]).replace(b"\\-", b"-")
-    extension = tmp_path / "a" / EXTENSION
+    assert extensions(tmp_path / "a") == EXTENSIONS
+    extension = tmp_path / "a" / HASH
     assert extension.stat().st_mode & 0o777 == 0o644
     # Another Python than the one it was made by, where there is another.
     packages = extension.parents[2]
@@ -76,7 +87,7 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        assert done.stdout == "built\n"
+        assert done.stdout == "built True\n"
     program = "import sys; from bootc.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", program, "internals", "print-json-schema", "--of", "host"],
@@ -87,16 +98,18 @@ def test_an_empty_root_gets_all(tmp_path: Path) -> None:
     assert done.stdout == (TOP / "src/bootc/cli/schemas/host.json").read_bytes()
     install(tmp_path / "b")
     assert pages(tmp_path / "b") == found
-    assert (tmp_path / "b" / EXTENSION).read_bytes() == extension.read_bytes()
+    assert (tmp_path / "b" / HASH).read_bytes() == extension.read_bytes()
     assert str(TOP).encode() not in extension.read_bytes()
 
 
 def test_without_a_compiler(tmp_path: Path) -> None:
     install(tmp_path)
     extension, manual, _ = install(tmp_path, CC="false")
-    assert extension.startswith("compiled hash: not installed (no C compiler, no Python.h, or ")
+    assert extension.startswith(
+        "compiled extensions: not installed (no C compiler, no Python.h, or "
+    )
     assert manual == "manual pages: installed"
-    assert not (tmp_path / EXTENSION).exists()  # nor that of an older source
+    assert extensions(tmp_path) == set()  # nor that of an older source
 
 
 @pytest.mark.parametrize("module", ["setuptools", "docutils"])
@@ -109,11 +122,11 @@ def test_without_what_makes_them(tmp_path: Path, module: str) -> None:
     root = tmp_path / "root"
     install(root)
     said = install(root, PYTHON=str(python))
-    lacking = {"setuptools": "compiled hash", "docutils": "manual pages"}
+    lacking = {"setuptools": "compiled extensions", "docutils": "manual pages"}
     assert [f"{lacking[module]}: not installed ({python} has no {module})"] == [
         line for line in said if "not installed" in line
     ]
-    assert (root / EXTENSION).exists() == (module == "docutils")
+    assert extensions(root) == (EXTENSIONS if module == "docutils" else set())
     assert bool(pages(root)) == (module == "setuptools")
 
 
@@ -124,9 +137,10 @@ def test_an_image_for_another_processor(tmp_path: Path) -> None:
     python.parent.mkdir(parents=True)
     python.write_bytes(header)
     assert (
-        install(tmp_path)[0] == "compiled hash: not installed (the image is for another processor)"
+        install(tmp_path)[0]
+        == "compiled extensions: not installed (the image is for another processor)"
     )
-    assert not (tmp_path / EXTENSION).exists()
+    assert extensions(tmp_path) == set()
 
 
 @pytest.fixture
@@ -148,13 +162,13 @@ def sid(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_python_of_the_image_loads_it(sid: Path) -> None:
     assert install(sid) == [
-        "compiled hash: installed",
+        "compiled extensions: installed",
         "manual pages: installed",
         "shell completions: installed",
     ]
     argv = ["chroot", sid, "/usr/bin/python3", "-c"]
     loaded = subprocess.run([*argv, LOAD], capture_output=True, text=True, check=True)
-    assert loaded.stdout == "built\n"
+    assert loaded.stdout == "built True\n"
     version = "import sys; print(sys.version_info[:2])"
     other = subprocess.run([*argv, version], capture_output=True, text=True, check=True)
     assert other.stdout != f"{sys.version_info[:2]}\n"
@@ -162,6 +176,8 @@ def test_the_python_of_the_image_loads_it(sid: Path) -> None:
 
 def test_what_the_python_of_the_image_cannot_load_is_not_left_there(sid: Path) -> None:
     said = install(sid, CFLAGS="-DPyInit__verity=PyInit_other")
-    assert said[0].startswith("compiled hash: not installed (the image's Python cannot load it: ")
+    assert said[0].startswith(
+        "compiled extensions: not installed (the image's Python cannot load it: "
+    )
     assert "ImportError" in said[0]
-    assert not (sid / EXTENSION).exists()
+    assert extensions(sid) == EXTENSIONS - {HASH}

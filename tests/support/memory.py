@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bootc.formats.digest import Algorithm, Digest
 from bootc.formats.verity import verity_digest
@@ -23,6 +23,9 @@ class Memory:
         digest = verity_digest(data, SHA256)
         self.objects[digest] = data
         return digest
+
+    def put_many(self, contents: Sequence[bytes]) -> list[Digest]:
+        return [self.put(data) for data in contents]
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[Memory.Writer]:

@@ -388,7 +388,7 @@ def documents(cfs: Cfs) -> Iterator[tuple[str, Any]]:
     yield "cfs-oci-fsck", json.loads(cfs("oci", "fsck", "--json")) | more
     libraries = dict.fromkeys(("extension", "zstandard", "rich"), "built")
     names = ("bootc", "python", "hashing", "hashing-reason")
-    yield "features", libraries | dict.fromkeys(names, "x")
+    yield "features", libraries | dict.fromkeys(names, "x") | {"storing": "python"}
 
 
 def test_a_schema_refuses_other_documents(cfs: Cfs) -> None:

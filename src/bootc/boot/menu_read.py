@@ -22,7 +22,6 @@ from bootc.formats import bls, cmdline, grubcfg
 from bootc.formats.bls import BlsError
 from bootc.formats.cmdline import CmdlineError
 from bootc.formats.digest import Digest
-from bootc.formats.grub_order import grub_order
 from bootc.formats.grubcfg import GrubCfgError
 from bootc.fs import atomic
 from bootc.fs.dir import Dir
@@ -148,7 +147,7 @@ def entries_in(
     reading = _Reading(scheme)
     reading.entries(directory, directory.path)
     foreign = reading.foreign_entries
-    return reading.menu().items, tuple((name, foreign[name]) for name in grub_order(foreign))
+    return reading.menu().items, tuple((name, foreign[name]) for name in _as_grub_shows(foreign))
 
 
 def is_foreign(entry: grubcfg.MenuEntry) -> bool:
@@ -337,4 +336,10 @@ def _ordered(items: Iterable[Item], scheme: Scheme | None) -> list[Item]:
     if scheme is None or scheme.bootloader.sorts_by_key:
         pairs = [(i.name, i.entry) for i in by_name.values() if isinstance(i.entry, bls.Entry)]
         return [by_name[name] for name, _ in bls.menu_order(pairs)]
-    return [by_name[name] for name in grub_order(by_name)]
+    return [by_name[name] for name in _as_grub_shows(by_name)]
+
+
+def _as_grub_shows(names: Iterable[str]) -> list[str]:
+    from bootc.formats.grub_order import grub_order  # here because most machines have no GRUB
+
+    return grub_order(names)

@@ -258,6 +258,11 @@ class Tmpfile:
             raise ValueError("temporary file is closed")
         return self._fd
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it has a temporary name, because the file system has no nameless files."""
+        return self._name is not None
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append ``data``, all of it."""
         write_all(self.fileno(), data)

@@ -33,8 +33,8 @@ from bootc.oci.names import FORMAT_VERSIONS, image_name, layer_id, manifest_id, 
 from bootc.oci.reuse import can_reuse
 from bootc.oci.source import Source, parse_documents
 from bootc.oci.trees import IMAGE_TASK, boot_tree, stored_tree
-from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
+from bootc.repository.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)

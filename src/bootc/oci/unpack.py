@@ -28,7 +28,9 @@ from bootc.formats.digest import Algorithm, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader, TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
+from bootc.oci.batches import LARGEST_BYTES, BatchedStream
 from bootc.oci.blob import CHUNK_BYTES, Blob
+from bootc.oci.readahead import ReadAhead
 from bootc.repository.sink import ObjectSink
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -80,13 +82,15 @@ def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
     found = diff_id.new()
     first = _First(blob)
 
-    def hashed() -> Iterator[bytes]:
+    def hashed() -> Generator[bytes, None, None]:
         for chunk in decompress(first):
             found.update(chunk)
             yield chunk
 
+    writer = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
     try:
-        stream = _split(_Chunks(hashed()), sink, first)
+        with ReadAhead(hashed()) as chunks, BatchedStream(writer, sink) as batches:
+            stream = _split(_Chunks(chunks), sink, batches, first)
     except (LayerError, TarError):
         # If the blob does not have its digest, the user should get that error instead.
         _drain(blob)
@@ -302,8 +306,7 @@ def _check_is_archive(archive: _Chunks, blob: _First) -> None:
         raise WrongCompression(inner, outer if outer in ("gzip", "zstd") else None) from None
 
 
-def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
-    stream = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
+def _split(archive: _Chunks, sink: ObjectSink, stream: BatchedStream, blob: _First) -> bytes:
     headers = HeaderReader(archive.read)
     members = iter(headers)
     try:
@@ -314,15 +317,17 @@ def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
     for entry in () if first is None else itertools.chain((first,), members):
         stream.inline(entry.raw)
         body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
-        if entry.size_bytes > INLINE_MAX_BYTES:
+        if entry.size_bytes > LARGEST_BYTES:
             with sink.writer() as writer:
                 for piece in body:
                     writer.write(piece)
                 stream.external(writer.commit(), entry.size_bytes)
+        elif entry.size_bytes > INLINE_MAX_BYTES:
+            stream.content(b"".join(body))
         else:
             stream.inline(b"".join(body))
         stream.inline(archive.read(entry.padding_bytes))
     stream.inline(headers.trailer)
     while rest := archive.some(CHUNK_BYTES):
-        stream.inline(rest)
+        stream.inline(bytes(rest))
     return stream.finish()

@@ -23,7 +23,8 @@ else does after :meth:`Objects.flush`. A crash loses the last of them, as if the
 been stored. (On ext4 their blocks may stay lost until the next full check: enabling
 fs-verity takes a nameless inode off the list of those to clean up.)
 
-One thread stores at a time.
+Several threads may call :meth:`Objects.put_many` at once, and beside them one thread everything
+else. A lock guards the list of nameless objects; content is written outside of it.
 """
 
 from __future__ import annotations
@@ -34,18 +35,19 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bootc.errors import Error, doing
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.verity import VerityHasher, verity_digest
+from bootc.formats.verity import VerityHasher, verity_digest, verity_digests
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir, read_all
-from bootc.kernel import files, fsverity
+from bootc.kernel import fsverity
 from bootc.repository import sealing as sealing
 from bootc.repository.sealing import DAMAGE, Verity, VerityMissing
+from bootc.repository.tally import Tally
 
 if TYPE_CHECKING:
     from bootc.fs.content_sink import ContentWriter
@@ -63,32 +65,6 @@ _HASH_FIRST_BYTES = 64 * 1024
 
 class ObjectCorrupt(Error):
     """An object is not what its name says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many objects were stored through a handle, those that were there already apart."""
-
-    new: int = 0
-    new_bytes: int = 0
-    present: int = 0
-    present_bytes: int = 0
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.new + other.new,
-            self.new_bytes + other.new_bytes,
-            self.present + other.present,
-            self.present_bytes + other.present_bytes,
-        )
-
-    def __sub__(self, earlier: Tally) -> Tally:
-        return Tally(
-            self.new - earlier.new,
-            self.new_bytes - earlier.new_bytes,
-            self.present - earlier.present,
-            self.present_bytes - earlier.present_bytes,
-        )
 
 
 class Objects:
@@ -123,6 +99,7 @@ class Objects:
         self._nameless: dict[Digest, Tmpfile] = {}
         self._batch = _batch_size()
         self._failed = False
+        self._lock = threading.RLock()
 
     def require_writable(self) -> None:
         """Raise ``OSError`` unless objects can be stored.
@@ -142,16 +119,36 @@ class Objects:
             VerityMissing: the repository is secure and the file system cannot do fs-verity.
         """
         self.require_writable()
-        with self._storing():
+        with self.storing():
             digest = None
             if len(data) <= _HASH_FIRST_BYTES or not self._kernel_hashes:
                 digest = verity_digest(data, self.algorithm)
-                if self._has(digest, _reader_of(data)):
-                    self._count(len(data), new=False)
+                if self._has(digest, data):
+                    with self._lock:
+                        self._count(len(data), new=False)
                     return digest
             with Tmpfile.create(self._dir) as tmpfile:
                 tmpfile.write(data)
                 return self._add(tmpfile, digest, absent=digest is not None)[0]
+
+    def put_many(self, contents: Sequence[bytes]) -> list[Digest]:
+        """Store objects whose contents are in memory, and return their names.
+
+        The system calls of a batch are made together, and other threads run meanwhile.
+
+        Raises:
+            VerityMissing: as :meth:`put`.
+        """
+        self.require_writable()
+        digests = verity_digests(contents, self.algorithm)
+        with self.storing():
+            if self._verity is not fsverity:
+                for content in contents:
+                    self.put(content)
+                return digests
+            for at in range(0, len(contents), self._batch):
+                self._put_batch(contents[at : at + self._batch], digests[at : at + self._batch])
+        return digests
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[ContentWriter]:
@@ -159,14 +156,17 @@ class Objects:
 
         ``commit`` raises :class:`VerityMissing` like :meth:`put`.
         """
+        # Here and below: commands that only read start faster without what stores.
+        from bootc.repository.object_writer import StoringWriter
+
         with self.new_file() as tmpfile:
             hasher = None if self._kernel_hashes else VerityHasher(self.algorithm)
-            yield _StoringWriter(self, tmpfile, hasher)
+            yield StoringWriter(self, tmpfile, hasher)
 
     def new_file(self) -> Tmpfile:
         """Return an empty file for :meth:`add_file`; the caller closes it in any case."""
         self.require_writable()
-        with self._storing():
+        with self.storing():
             return Tmpfile.create(self._dir)
 
     def add_file(self, tmpfile: Tmpfile, digest: Digest | None = None) -> tuple[Digest, bool]:
@@ -184,7 +184,7 @@ class Objects:
             ObjectCorrupt: the kernel read other content than the caller has hashed.
         """
         self.require_writable()
-        with self._storing():
+        with self.storing():
             return self._add(tmpfile, digest)
 
     def link_file(self, fd: int) -> tuple[Digest, bool]:
@@ -200,12 +200,12 @@ class Objects:
                 EOPNOTSUPP, …); the file is what it was.
         """
         self.require_writable()
-        with self._storing(), Tmpfile.link(self._dir, fd) as tmpfile:
+        with self.storing(), Tmpfile.link(self._dir, fd) as tmpfile:
             sealing.enable_in_place(tmpfile.fileno(), self.algorithm, self._verity)
             number, raw = self._verity.measure(tmpfile.fileno())
             if number != self.algorithm.value:
                 raise OSError(errno.EOPNOTSUPP, "the file has fs-verity of another algorithm")
-            return self._stage(tmpfile, Digest(self.algorithm, raw))
+            return self._stage_unless_there(tmpfile, Digest(self.algorithm, raw))
 
     def flush(self) -> None:
         """Make the content of all objects stored so far durable, then give them their names.
@@ -216,10 +216,9 @@ class Objects:
             OSError: the disk is full or fails. Objects without a name are lost, and this handle
                 stores nothing more.
         """
-        if not self._nameless:
-            return
-        with self._storing():
-            self._name_all()
+        with self._lock, self.storing():
+            if self._nameless:
+                self._name_all()
 
     def discard(self) -> None:
         """Drop the objects that have no name yet."""
@@ -317,37 +316,95 @@ class Objects:
             raise ObjectCorrupt(f"{self.path_of(digest)} has the digest {measured[1].hex()}")
         return True
 
-    def _storing(self) -> doing:
+    def storing(self) -> doing:
+        """Name the store in errors."""
         return doing(f"Storing an object in {self._dir.path}")
 
     def _add(
         self, tmpfile: Tmpfile, digest: Digest | None, *, absent: bool = False
     ) -> tuple[Digest, bool]:
-        return self._stage(tmpfile, self._seal(tmpfile, digest), absent=absent)
+        return self._stage_unless_there(tmpfile, self._seal(tmpfile, digest), absent=absent)
 
-    def _stage(
+    def _put_batch(self, contents: Sequence[bytes], digests: Sequence[Digest]) -> None:
+        from bootc.repository import store_batch
+
+        wanted: dict[Digest, bytes] = {}
+        for digest, content in zip(digests, contents, strict=True):
+            if digest in wanted or digest in self._nameless:
+                with self._lock:
+                    self._count(len(content), new=False)
+            else:
+                wanted[digest] = content
+        states = store_batch.store_batch(
+            self._dir.fileno(),
+            tuple(wanted.values()),
+            tuple(digest.object_path.encode() for digest in wanted),
+            tuple(digest.raw for digest in wanted),
+            self.algorithm.value,
+            self._kernel_hashes,
+            self.secure,
+        )
+        made = {
+            digest: Tmpfile(self._dir, fd, None)
+            for digest, fd in zip(wanted, states, strict=True)
+            if fd not in (store_batch.PRESENT, store_batch.UNDECIDED)
+        }
+        try:
+            for (digest, content), state in zip(wanted.items(), states, strict=True):
+                if state == store_batch.UNDECIDED:
+                    self.put(content)
+                    continue
+                with self._lock:
+                    self._stage(made.get(digest), digest, len(content))
+        finally:
+            for tmpfile in made.values():
+                tmpfile.close()
+
+    def _stage(self, tmpfile: Tmpfile | None, digest: Digest, size_bytes: int) -> bool:
+        """Take over a file that becomes an object; None, and an object it has already, are not."""
+        new = tmpfile is not None and digest not in self._nameless
+        self._count(size_bytes, new=new)
+        if tmpfile is not None and new:
+            self._nameless[digest] = tmpfile.detach()
+            if len(self._nameless) >= self._batch:
+                self._name_all()
+        return new
+
+    def _stage_unless_there(
         self, tmpfile: Tmpfile, digest: Digest, *, absent: bool = False
     ) -> tuple[Digest, bool]:
-        new = absent or not self._has(digest, _reader_of(tmpfile.fileno()))
-        self._count(os.fstat(tmpfile.fileno()).st_size, new=new)
+        new = absent or not self._has(digest, tmpfile.fileno())
+        size_bytes = os.fstat(tmpfile.fileno()).st_size
+        with self._lock:
+            new = self._stage(tmpfile if new else None, digest, size_bytes)
         if not new:
             tmpfile.close()
-            return digest, False
-        self._nameless[digest] = tmpfile.detach()
-        if len(self._nameless) >= self._batch:
-            self._name_all()
-        return digest, True
+        return digest, new
 
     def _count(self, size_bytes: int, *, new: bool) -> None:
         one = Tally(1, size_bytes) if new else Tally(present=1, present_bytes=size_bytes)
         self.tally += one
 
     def _name_all(self) -> None:
+        from bootc.repository import store_batch
+
         try:
             self._dir.sync()
+            unnamed = [
+                (d, tmpfile) for d, tmpfile in self._nameless.items() if not tmpfile.is_named
+            ]
+            errors = store_batch.name_batch(
+                self._dir.fileno(),
+                tuple(tmpfile.fileno() for _, tmpfile in unnamed),
+                tuple(digest.object_path.encode() for digest, _ in unnamed),
+            )
+            named = {
+                digest for (digest, _), error in zip(unnamed, errors, strict=True) if not error
+            }
             while self._nameless:
                 digest, tmpfile = next(iter(self._nameless.items()))
-                self._publish(tmpfile, digest)
+                if digest not in named:
+                    self._publish(tmpfile, digest)
                 del self._nameless[digest]
                 tmpfile.close()
         except BaseException:
@@ -394,19 +451,19 @@ class Objects:
             with contextlib.suppress(FileExistsError):
                 self._dir.mkdir(os.path.dirname(digest.object_path))
             fresh = tmpfile.publish(self._dir, digest.object_path)
-        if not fresh and not self._matches(digest, _reader_of(tmpfile.fileno())):
+        if not fresh and not self._matches(digest, tmpfile.fileno()):
             _log.warning("replacing damaged object %s", self.path_of(digest))
             with doing(f"Replacing {self.path_of(digest)}"):
                 tmpfile.replace(self._dir, digest.object_path)
 
-    def _has(self, digest: Digest, content: _Reader) -> bool:
+    def _has(self, digest: Digest, content: bytes | int) -> bool:
         """Tell whether the object is there, named or not, and has this content."""
         try:
             return digest in self._nameless or self._matches(digest, content)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def _matches(self, digest: Digest, content: _Reader) -> bool:
+    def _matches(self, digest: Digest, content: bytes | int) -> bool:
         """Compare an object that exists; a name and a size survive what the content does not."""
         try:
             fd, _ = self._stored(digest)
@@ -416,77 +473,12 @@ class Objects:
             if exc.errno in DAMAGE:
                 return False
             raise
+        from bootc.repository.content_compare import has_content
+
         with open(fd, "rb", buffering=0):
-            return _equal(_reader_of(fd), content)
+            return has_content(fd, content)
 
 
 def _batch_size() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _BATCH if limit == resource.RLIM_INFINITY else min(_BATCH, limit // 4)
-
-
-#: Returns content from an offset, at most so many bytes, none at the end.
-_Reader = Callable[[int, int], bytes | memoryview]
-
-
-def _reader_of(source: bytes | int) -> _Reader:
-    if isinstance(source, int):
-        return lambda offset, count: os.pread(source, count, offset)
-    view = memoryview(source)
-    return lambda offset, count: view[offset : offset + count]
-
-
-def _equal(stored: _Reader, content: _Reader) -> bool:
-    """Compare, taking a stored file that cannot be read for a different one."""
-    offset = 0
-    while True:
-        expected = content(offset, _CHUNK_BYTES)
-        try:
-            found = stored(offset, _CHUNK_BYTES)
-        except OSError as exc:
-            if exc.errno in DAMAGE:
-                return False
-            raise
-        if found != expected:
-            return False
-        if not found:
-            return True
-        offset += len(found)
-
-
-class _StoringWriter:
-    __slots__ = ("_hasher", "_objects", "_tmpfile")
-
-    def __init__(self, objects: Objects, tmpfile: Tmpfile, hasher: VerityHasher | None) -> None:
-        self._objects = objects
-        self._tmpfile = tmpfile
-        self._hasher = hasher
-
-    def clone(self, fd: int) -> bool:
-        try:
-            files.ficlone(self._tmpfile.fileno(), fd)
-        except OSError:
-            # Copying needs the same access, and reports the real fault itself.
-            return False
-        # Nothing passes by here; what is hashed is the clone, which nobody else can change.
-        self._hasher = None
-        return True
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        with self._objects._storing():
-            self._tmpfile.write(data)
-        if self._hasher is not None:
-            self._hasher.update(data)
-
-    def write_zeros(self, count: int) -> None:
-        with self._objects._storing():
-            fd = self._tmpfile.fileno()
-            end = os.lseek(fd, 0, os.SEEK_CUR) + count
-            os.ftruncate(fd, end)
-            os.lseek(fd, end, os.SEEK_SET)
-        if self._hasher is not None:
-            self._hasher.update_zeros(count)
-
-    def commit(self) -> Digest:
-        digest = None if self._hasher is None else self._hasher.digest()
-        return self._objects.add_file(self._tmpfile, digest)[0]

@@ -8,11 +8,12 @@ it computes the name of an image and stores nothing.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from bootc.formats.digest import Algorithm, Digest
-from bootc.formats.verity import VerityHasher, verity_digest
+from bootc.formats.verity import VerityHasher, verity_digest, verity_digests
 from bootc.fs.content_sink import ContentSink, ContentWriter
 
 
@@ -26,6 +27,9 @@ class ObjectSink(ContentSink, Protocol):
     def put(self, data: bytes) -> Digest:
         """Store an object whose whole content is in memory."""
 
+    def put_many(self, contents: Sequence[bytes]) -> list[Digest]:
+        """Store objects whose contents are in memory; several threads may call this at once."""
+
 
 class DigestOnly:
     """An :class:`ObjectSink` that stores nothing."""
@@ -38,6 +42,10 @@ class DigestOnly:
     def put(self, data: bytes) -> Digest:
         """Return the name ``data`` would have."""
         return verity_digest(data, self.algorithm)
+
+    def put_many(self, contents: Sequence[bytes]) -> list[Digest]:
+        """Return the names that the contents would have."""
+        return verity_digests(contents, self.algorithm)
 
     def writer(self) -> AbstractContextManager[ContentWriter]:
         """Return a writer that only hashes."""

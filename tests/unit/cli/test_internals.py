@@ -35,9 +35,10 @@ def test_features_as_json() -> None:
     found = json.loads(features("--json", BOOTC_SPEED="pure").stdout)
     assert list(found) == [
         *("bootc", "python", "extension", "hashing", "hashing-reason"),
+        "storing",
         *("zstandard", "rich"),
     ]
-    assert found["hashing"] == "hashlib"
+    assert (found["hashing"], found["storing"]) == ("hashlib", "python")
     assert found["zstandard"] is not None
 
 

@@ -80,7 +80,7 @@ def test_install_into_an_image(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() == [
         f"bootc, its units and its initramfs step: installed in {tmp_path}",
-        "compiled hash: not installed (false has no setuptools)",
+        "compiled extensions: not installed (false has no setuptools)",
         "manual pages: not installed (false has no docutils)",
         "shell completions: not installed (false cannot run bootc)",
     ]

@@ -25,8 +25,8 @@ from bootc.oci.unpack import LayerError
 from bootc.repository import gc
 from bootc.repository.content import read_content
 from bootc.repository.metadata import ErofsFormats, Metadata
-from bootc.repository.objects import Tally
 from bootc.repository.repository import Repository
+from bootc.repository.tally import Tally
 from support import images
 from support.images import compute_image_id, directory, file, layer, opened, symlink
 from support.layers import LAYERS, path_of

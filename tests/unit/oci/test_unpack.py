@@ -8,7 +8,7 @@ import io
 import lzma
 import tracemalloc
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import pytest
@@ -196,6 +196,9 @@ def test_full_disk() -> None:
 
         def put(self, data: bytes) -> Digest:
             raise OSError(errno.ENOSPC, "No space left on device")
+
+        def put_many(self, contents: Sequence[bytes]) -> list[Digest]:
+            return [self.put(data) for data in contents]
 
         def writer(self) -> AbstractContextManager[ContentWriter]:
             @contextlib.contextmanager

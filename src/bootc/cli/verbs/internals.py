@@ -25,10 +25,11 @@ _LIBRARIES = {"zstandard": "zstandard", "rich": "rich"}
 
 
 def features(args: argparse.Namespace, context: Context) -> None:
-    """Print what this installation is made of and which path its hashing takes."""
+    """Print what this installation is made of and who hashes and stores."""
     import platform
 
     from bootc.formats import _speed
+    from bootc.repository import store_batch
 
     found: dict[str, str | None] = {
         "bootc": __version__,
@@ -36,6 +37,7 @@ def features(args: argparse.Namespace, context: Context) -> None:
         "extension": _speed.EXTENSION,
         "hashing": _speed.CHOICE.kernel,
         "hashing-reason": _speed.CHOICE.reason,
+        "storing": store_batch.USED,
     }
     found |= {name: _version(library) for name, library in _LIBRARIES.items()}
     if args.json:

@@ -1,0 +1,73 @@
+"""An iterator that runs in a thread, a few items ahead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+
+import pytest
+
+from bootc.oci.readahead import ReadAhead
+
+CHUNKS = [b"%d" % number for number in range(100)]
+
+
+def alive() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "bootc-read-ahead"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 100])
+def test_the_chunks_arrive_in_their_order(count: int) -> None:
+    with ReadAhead((chunk for chunk in CHUNKS[:count]), depth=3) as chunks:
+        assert list(chunks) == CHUNKS[:count]
+        assert next(chunks, None) is None
+    assert alive() == []
+
+
+def test_it_is_a_bounded_number_of_chunks_ahead() -> None:
+    made = []
+
+    def make() -> Generator[bytes, None, None]:
+        for chunk in CHUNKS:
+            made.append(chunk)
+            yield chunk
+
+    with ReadAhead(make(), depth=3) as chunks:
+        assert next(chunks) == CHUNKS[0]
+        until = time.monotonic() + 10
+        while len(made) < 5 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        # One was taken, three wait, and one waits for a place.
+        assert len(made) == 5
+    assert alive() == []
+
+
+def test_an_exception_comes_in_its_place_and_ends_it() -> None:
+    def make() -> Generator[bytes, None, None]:
+        yield b"a"
+        raise OSError(5, "broken")
+
+    with ReadAhead(make()) as chunks:
+        assert next(chunks) == b"a"
+        with pytest.raises(OSError, match="broken"):
+            next(chunks)
+        assert next(chunks, None) is None
+    assert alive() == []
+
+
+def test_a_reader_that_leaves_ends_the_thread() -> None:
+    closed = threading.Event()
+
+    def make() -> Generator[bytes, None, None]:
+        try:
+            while True:
+                yield bytes(10)
+        finally:
+            closed.set()
+
+    with ReadAhead(make(), depth=2) as chunks:
+        next(chunks)
+    assert alive() == []
+    assert closed.wait(10)
