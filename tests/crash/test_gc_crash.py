@@ -21,10 +21,12 @@ import pytest
 from bootc.errors import Error
 from bootc.formats.imgref import ImageReference
 from bootc.fs.dir import Dir
+from bootc.kernel import fsverity
 from bootc.oci.layoutdir import open_layout
 from bootc.oci.pull import pull
 from bootc.repository.gc import GcReport, collect
 from bootc.repository.repository import Repository
+from bootc.repository.sealing import Verity
 from support import images
 from support.failing import dies, failing, without_nameless_files
 from support.stored import IN_MEMORY, check_registered
@@ -39,6 +41,8 @@ NOTHING = GcReport(0, 0, 0, 0, 0, ())
 LIMIT = 400
 
 Work = Callable[[Repository], object]
+#: Asked for fs-verity; no file system here has it.
+_verity: Verity = FakeVerity(error=errno.EOPNOTSUPP)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,10 @@ def layout(quick: Path) -> images.Layout:
             [
                 images.layer(images.directory("usr"), images.file("usr/same", b"same" * 100)),
                 images.layer(images.file("usr/own", tag.encode() * 100)),
+                # The store has asked the kernel for fs-verity by now, so these are one batch.
+                images.layer(
+                    *(images.file(f"usr/{tag}{n}", f"{tag}{n}".encode() * 100) for n in range(3))
+                ),
             ],
             tag=tag,
         )
@@ -103,7 +111,7 @@ def on(root: Path, work: Work) -> object:
     """Do something with the repository of a physical root."""
     with (
         Dir.open(root) as parent,
-        Repository.create(parent, secure=False, verity=FakeVerity(error=95)) as repository,
+        Repository.create(parent, secure=False, verity=_verity) as repository,
     ):
         return work(repository)
 
@@ -144,10 +152,18 @@ def state(root: Path) -> dict[str, str | bytes]:
 
 
 @FAILURES
-@pytest.mark.parametrize("nameless", [True, False], ids=["tmpfile", "named"])
+@pytest.mark.parametrize("files", ["batches", "tmpfile", "named"])
 def test_a_pull_that_fails_anywhere(
-    base: Path, layout: images.Layout, where: Path, error: int | None, nameless: bool
+    base: Path,
+    layout: images.Layout,
+    where: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: int | None,
+    files: str,
 ) -> None:
+    nameless = files != "named"
+    if files == "batches":  # which only the real kernel gets
+        monkeypatch.setitem(globals(), "_verity", fsverity)
     work = puller(layout, "new")
     before = state(base)
     complete = where / "complete"

@@ -25,6 +25,7 @@ from bootc.fs import atomic, rawdevice, removal
 from bootc.fs.atomic import Tmpfile
 from bootc.fs.dir import Dir
 from bootc.kernel import efivars
+from bootc.repository import store_batch
 from support.children import exit_status_of_fork
 
 _CHANGES = ("mkdir", "symlink", "unlink", "rename", "sync")
@@ -227,7 +228,41 @@ def _patch_files(patch: pytest.MonkeyPatch, changes: Changes) -> None:
         fsync(fd)
         changes.synced_file(fd)
 
+    _patch_batches(patch, changes)
     patch.setattr(os, "fsync", syncing)
     patch.setattr(Dir, "open_file", opening)
     patch.setattr(Tmpfile, "write", writing)
     patch.setattr(Tmpfile, "publish", publishing)
+
+
+def _patch_batches(patch: pytest.MonkeyPatch, changes: Changes) -> None:
+    """Count the changes of batches; those of the extension cannot be counted."""
+    create, name = store_batch._create, store_batch._name
+
+    def creating(
+        objects_fd: int, content: bytes, digest: tuple[int, bytes], *, enable: bool
+    ) -> int:
+        try:
+            changes.happen()
+        except OSError:
+            return store_batch.UNDECIDED
+        fd = create(objects_fd, content, digest, enable=enable)
+        if fd >= 0:
+            changes.wrote(fd)
+        return fd
+
+    def naming(objects_fd: int, fd: int, path: bytes) -> int:
+        try:
+            changes.happen()
+        except OSError as exc:
+            return exc.errno or errno.EIO
+        error = name(objects_fd, fd, path)
+        if not error:
+            home = os.readlink(f"/proc/self/fd/{objects_fd}")
+            changes.named(fd, f"{home}/{path.decode()}")
+        return error
+
+    patch.setattr(store_batch, "store_batch", store_batch.store_batch_pure)
+    patch.setattr(store_batch, "name_batch", store_batch.name_batch_pure)
+    patch.setattr(store_batch, "_create", creating)
+    patch.setattr(store_batch, "_name", naming)
