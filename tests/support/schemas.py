@@ -17,6 +17,7 @@ SCHEMA_OF = {
     "upgrade --progress-fd": "progress",
     "etc diff": "etc-diff",
     "addon list": "addon-list",
+    "image list": "image-list",
     "container inspect": "container-inspect",
     "container compute-composefs-digest": "digest-explanation",
     "internals features": "features",

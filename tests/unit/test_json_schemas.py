@@ -26,6 +26,7 @@ from bootc.cli.progressfd import ProgressLines
 from bootc.cli.render.addon import addons_json
 from bootc.cli.render.etc import review_json
 from bootc.cli.render.explain import comparison_json
+from bootc.cli.render.hostimages import images_json
 from bootc.cli.render.structured import render_json
 from bootc.cli.table import commands_for
 from bootc.deploy.addons import Addon, AddonList
@@ -44,6 +45,7 @@ from bootc.deploy.host.model import (
     UsrOverlay,
 )
 from bootc.deploy.host.selection import PARTS
+from bootc.deploy.images import HostImage
 from bootc.deploy.installed_addons import Owner
 from bootc.events import LAYER_TASK, Start, null_sink
 from bootc.formats.dialect import Dialect
@@ -158,7 +160,18 @@ def addons() -> AddonList:
     )
 
 
+def host_images() -> tuple[HostImage, ...]:
+    """Return an image with and one without the parts that can be missing."""
+    image = ImageReference("oci", "/os:1")
+    return (
+        HostImage(A, ("booted", "rollback"), image, OciDigest.of(b"")),
+        HostImage(B, (), image, None),
+        HostImage(B, (), None, None),
+    )
+
+
 DOCUMENTS = {
+    "image-list": lambda: images_json(host_images()),
     "addon-list": lambda: render_json(addons_json(addons())),
     "host": lambda: render_json(host().to_json()),
     "etc-diff": lambda: render_json(review_json(review())),
@@ -176,6 +189,7 @@ DOCUMENTS = {
         ("host", lambda: render_json(Host.empty().to_json())),
         ("etc-diff", lambda: render_json(review_json(Review((), {}, None)))),
         ("addon-list", lambda: render_json(addons_json(AddonList((), {})))),
+        ("image-list", lambda: images_json(())),
         ("digest-explanation", lambda: comparison_json(equal(()))),
         ("digest-explanation", lambda: comparison_json(equal(None))),
     ],
@@ -205,6 +219,8 @@ def test_the_words_of_a_schema_are_those_of_the_code() -> None:
     addon = schema("addon-list")["properties"]["addons"]["items"]["properties"]
     assert addon["from"]["enum"] == [*(owner.value for owner in Owner), None]
     assert addon["role"]["enum"] == [*PARTS, None]
+    image = schema("image-list")["items"]["properties"]
+    assert image["roles"]["items"]["enum"] == [*PARTS]
     staged = schema("etc-diff")["properties"]["staged"]["anyOf"][0]["properties"]
     assert staged["policy"]["enum"] == [policy.value for policy in ConflictPolicy]
 
@@ -323,8 +339,8 @@ def test_a_schema_is_printed(name: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_that_prints_json_has_a_schema() -> None:
     aliases = {words for words in with_json(commands_for()) if " cfsctl" in words}
-    # These print JSON only.
-    others = {"internals cfs oci inspect", "upgrade --progress-fd"}
+    # These print JSON only, or by another option.
+    others = {"image list", "internals cfs oci inspect", "upgrade --progress-fd"}
     found = {*with_json(commands_for()), *others} - aliases
     assert found == set(SCHEMA_OF)
     assert {f"{name}.json" for name in SCHEMA_OF.values()} == set(os.listdir(SCHEMAS))

@@ -26,6 +26,7 @@ VERBS = {
     "status": "status",
     "etc": "etc",
     "addon": "addon",
+    "image": "image",
     "pin": "pin",
     "unpin": "pin",
     "delete-deployment": "delete",

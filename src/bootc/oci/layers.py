@@ -72,6 +72,16 @@ def layer_facts(repository: Repository, diff_id: OciDigest) -> LayerFacts:
     )
 
 
+def layer_size(repository: Repository, diff_id: OciDigest) -> int:
+    """Return the size of a layer's archive. The function does not read the content of files.
+
+    Raises:
+        LayerNotStored: the repository has no such layer.
+        Error, OSError: the stream is damaged.
+    """
+    return _open(repository, diff_id).size_bytes
+
+
 def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
     """Yield a line of a dumpfile for each entry, in the order of the archive.
 

@@ -1,4 +1,4 @@
-"""Runs an iterator in a thread of its own, a few items ahead of its reader.
+"""Runs an iterator in a thread of its own, a little ahead of its reader.
 
 The thread reads, decompresses and hashes, which all release the GIL for large buffers, while the
 reader works on what came before.
@@ -7,14 +7,11 @@ reader works on what came before.
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Self
-
-#: How long the thread waits before it asks whether the reader has gone, in seconds.
-_POLL_S = 0.1
 
 
 class ReadAhead:
@@ -26,15 +23,18 @@ class ReadAhead:
     Args:
         chunks: The iterator. The thread closes it. An exception that it raises is raised for the
             reader, in its place.
-        depth: How many chunks may wait for the reader.
+        limit_bytes: The thread asks for another chunk only while less than this waits.
     """
 
-    def __init__(self, chunks: Generator[bytes, None, None], *, depth: int = 8) -> None:
+    def __init__(self, chunks: Generator[bytes, None, None], *, limit_bytes: int = 2 << 20) -> None:
         self._chunks = chunks
-        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(depth)
-        self._stop = threading.Event()
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._stopped = self._ended = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="bootc-read-ahead", daemon=True)
-        self._ended = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -46,35 +46,46 @@ class ReadAhead:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
         self._thread.join()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        item = None if self._ended else self._queue.get()
-        if isinstance(item, bytes):
-            return item
-        self._ended = True
-        if item is None:
-            raise StopIteration
-        raise item
+        with self._changed:
+            while not (self._waiting or self._ended):
+                self._changed.wait()
+            if self._waiting:
+                chunk = self._waiting.popleft()
+                self._waiting_bytes -= len(chunk)
+                self._changed.notify()
+                return chunk
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        raise StopIteration
 
     def _run(self) -> None:
-        end: BaseException | None = None
         try:
             with contextlib.closing(self._chunks):
-                for chunk in self._chunks:
-                    self._put(chunk)
-                    if self._stop.is_set():
-                        return
+                while self._may_go_on() and (chunk := next(self._chunks, None)) is not None:
+                    with self._changed:
+                        self._waiting.append(chunk)
+                        self._waiting_bytes += len(chunk)
+                        self._changed.notify()
         except BaseException as exc:  # noqa: BLE001  (the reader raises it)
-            end = exc
-        self._put(end)
+            self._error = exc
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
 
-    def _put(self, item: bytes | BaseException | None) -> None:
-        while not self._stop.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=_POLL_S)
-                return
+    def _may_go_on(self) -> bool:
+        """Wait until little is waiting; tell whether the reader is still there."""
+        with self._changed:
+            while self._waiting_bytes >= self._limit_bytes and not self._stopped:
+                self._changed.wait()
+            return not self._stopped

@@ -6,13 +6,10 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from bootc.formats.digest import OciDigest
 from bootc.formats.imgref import ImageReference
 from bootc.formats.ocispec import Descriptor, Manifest
-from bootc.formats.splitstream import StreamReader
 from bootc.oci.blob import Blob
-from bootc.oci.layers import layer_archive
-from bootc.oci.names import layer_id
+from bootc.oci.layers import layer_archive, layer_size
 from bootc.oci.stored import StoredImage
 from bootc.repository.repository import Repository
 
@@ -41,12 +38,9 @@ class StoredSource:
             for descriptor, diff_id in zip(descriptors, documents.diff_ids, strict=True)
         }
         self.layers = tuple(
-            dataclasses.replace(descriptor, size_bytes=self._size(diff_id))
+            dataclasses.replace(descriptor, size_bytes=layer_size(repository, diff_id))
             for descriptor, diff_id in zip(descriptors, documents.diff_ids, strict=True)
         )
-
-    def _size(self, diff_id: OciDigest) -> int:
-        return StreamReader(self._repository.streams.read(layer_id(diff_id))).size_bytes
 
     @contextlib.contextmanager
     def blob(self, descriptor: Descriptor) -> Iterator[Blob]:

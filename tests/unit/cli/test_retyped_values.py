@@ -52,7 +52,7 @@ CHOICES = {
     ("internals cfs oci dump", "--xattrs"): XATTR_MODES,
 }
 #: Options whose choices are words of the command line only.
-OWN = {"--format", "--fuse", "command", "--of", "--local-fetch"}
+OWN = {"--format", "--fuse", "--type", "command", "--of", "--local-fetch"}
 
 
 def choices_of(commands: tuple[Command, ...], above: str = "") -> dict[tuple[str, str], list[str]]:

@@ -1,4 +1,4 @@
-"""An iterator that runs in a thread, a few items ahead."""
+"""An iterator that runs in a thread, a little ahead."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def alive() -> list[str]:
 
 @pytest.mark.parametrize("count", [0, 1, 3, 100])
 def test_the_chunks_arrive_in_their_order(count: int) -> None:
-    with ReadAhead((chunk for chunk in CHUNKS[:count]), depth=3) as chunks:
+    with ReadAhead((chunk for chunk in CHUNKS[:count]), limit_bytes=3) as chunks:
         assert list(chunks) == CHUNKS[:count]
         assert next(chunks, None) is None
     assert alive() == []
 
 
-def test_it_is_a_bounded_number_of_chunks_ahead() -> None:
+def test_it_is_a_bounded_number_of_bytes_ahead() -> None:
     made = []
 
     def make() -> Generator[bytes, None, None]:
@@ -33,14 +33,14 @@ def test_it_is_a_bounded_number_of_chunks_ahead() -> None:
             made.append(chunk)
             yield chunk
 
-    with ReadAhead(make(), depth=3) as chunks:
+    with ReadAhead(make(), limit_bytes=3) as chunks:
         assert next(chunks) == CHUNKS[0]
         until = time.monotonic() + 10
-        while len(made) < 5 and time.monotonic() < until:
+        while len(made) < 4 and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.2)
-        # One was taken, three wait, and one waits for a place.
-        assert len(made) == 5
+        # One was taken, and three bytes wait.
+        assert len(made) == 4
     assert alive() == []
 
 
@@ -67,7 +67,7 @@ def test_a_reader_that_leaves_ends_the_thread() -> None:
         finally:
             closed.set()
 
-    with ReadAhead(make(), depth=2) as chunks:
+    with ReadAhead(make(), limit_bytes=2) as chunks:
         next(chunks)
     assert alive() == []
     assert closed.wait(10)
