@@ -8,7 +8,8 @@
   digest, no matter who stored it. Otherwise it replaces the layer.
 - It sets the tag last, when everything that the tag leads to is durable. This is the commit
   point.
-- Pulling the same image again changes nothing.
+- Pulling the same image again changes nothing. It makes no image that it made before
+  (:mod:`bootc.oci.made_images`).
 
 If the caller names no format versions, the images get those of the repository: any other program
 that uses the repository computes the same image id. If the caller names no tag, the tag is
@@ -17,7 +18,8 @@ that uses the repository computes the same image id. If the caller names no tag,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootc.errors import UsageError
@@ -29,6 +31,7 @@ from bootc.formats.splitstream import StreamReader
 from bootc.formats.tree import Directory
 from bootc.oci.documents import Documents, write_documents
 from bootc.oci.fetch import fetch_layer, skip_layer
+from bootc.oci.made_images import images_made, record_made
 from bootc.oci.names import FORMAT_VERSIONS, image_name, layer_id, manifest_id, tag_of, tag_ref
 from bootc.oci.reuse import can_reuse
 from bootc.oci.source import Source, parse_documents
@@ -56,9 +59,14 @@ class Pulled:
     config: ImageConfig
     #: The EROFS image to mount: the boot image of a bootable image, else the plain image.
     image_id: Digest
-    #: The tree with the content of ``/boot``, where kernels may be.
-    root: Directory
     amount: Amount
+    #: Makes the tree, once.
+    make_root: Callable[[], Directory]
+
+    @property
+    def root(self) -> Directory:
+        """The tree with the content of ``/boot``, where kernels may be."""
+        return self.make_root()
 
 
 def required_bytes(source: Source, repository: Repository | None = None) -> int:
@@ -119,8 +127,19 @@ def pull(
     manifest, config = parse_documents(source, architecture)
     amount = _fetch_missing(repository, source, config, sink)
     sink(Start(IMAGE_TASK, "Making the image"))
-    root, made = _make_images(repository, config, versions, bootable=bootable)
+    make_root = functools.cache(functools.partial(stored_tree, repository, config.diff_ids))
+    config_digest = manifest.config.digest
+    before = images_made(repository, config_digest, config.diff_ids)
+    names = {
+        image_name(version, bootable=boots): (version, boots)
+        for version in versions
+        for boots in (False, True)[: 1 + bootable]
+    }
+    made = {name: before[name] for name in names if name in before}
+    if made.keys() != names.keys():
+        made = _make_images(repository, make_root(), names)
     write_documents(repository, _documents_of(source, manifest, config), made)
+    record_made(repository, config_digest, {*before.values(), *made.values()})
     if accept is not None:
         accept(source.manifest_digest)
     ref = tag_of(source.manifest_digest) if tag is None else tag_ref(tag)
@@ -132,8 +151,8 @@ def pull(
         manifest,
         config,
         made[image_name(versions[0], bootable=bootable)],
-        root,
         amount,
+        make_root,
     )
 
 
@@ -167,21 +186,23 @@ def _fetch_missing(
 
 
 def _make_images(
-    repository: Repository, config: ImageConfig, versions: Sequence[int], *, bootable: bool
-) -> tuple[Directory, dict[str, Digest]]:
-    """Add the EROFS images of stored layers; return the plain tree, and the images by name."""
-    root = stored_tree(repository, config.diff_ids)
+    repository: Repository, root: Directory, names: Mapping[str, tuple[int, bool]]
+) -> dict[str, Digest]:
+    """Add the EROFS images of a plain tree.
+
+    Args:
+        repository: The repository; writable.
+        root: The plain tree.
+        names: The names of the images. Each has the version of its format, and whether it is the
+            boot image.
+    """
     trees = {False: root}
-    if bootable:
+    if any(boots for _, boots in names.values()):
         trees[True] = boot_tree(repository, root)
-    made = {
-        image_name(version, bootable=boots): repository.images.add(
-            mkfs_erofs(tree, version=version)
-        )
-        for version in versions
-        for boots, tree in trees.items()
+    return {
+        name: repository.images.add(mkfs_erofs(trees[boots], version=version))
+        for name, (version, boots) in names.items()
     }
-    return root, made
 
 
 def _documents_of(source: Source, manifest: Manifest, config: ImageConfig) -> Documents:

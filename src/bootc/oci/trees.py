@@ -104,7 +104,9 @@ def config_tree(
         config: The configuration.
         bootable: Return the tree to boot, not the plain tree.
         xattrs: Which extended attributes are kept.
-        trusted: Do not compare the layers with their digests: the caller trusts their streams.
+        trusted: Trust the streams of layers that the configuration names by their verity digests.
+            All others are compared with the digests of the layers, but for those that a pull has
+            compared.
 
     Raises:
         DigestMismatch: a stream holds another document or another layer.
@@ -114,8 +116,11 @@ def config_tree(
     with doing(f"Reading configuration {config.digest}"):
         found = read_document(repository, config.stream, config.digest, splitstream.OCI_CONFIG)
         diff_ids = ImageConfig.parse(found.raw).diff_ids
-    if not trusted:
-        for diff_id in diff_ids:
+    for diff_id in diff_ids:
+        name = layer_id(diff_id)
+        # A pull sets the mark when it has compared a layer.
+        known = found.references.get(str(diff_id)) if trusted else repository.streams.verified(name)
+        if known != repository.streams.find(name):
             check_layer(repository, diff_id)
     root = stored_tree(repository, diff_ids, xattrs)
     return boot_tree(repository, root) if bootable else root

@@ -171,7 +171,8 @@ def test_a_mark_that_is_none_costs_a_comparison(
 def test_marks_go_with_their_streams(repository: Repository, source: LayoutSource) -> None:
     pull(repository, source, tag="x")
     marks = Path(repository.dir.path, "verified")
-    names = {f"oci-layer-{diff_id}" for diff_id in DIFF_IDS}
+    config = parse_documents(source, None)[0].config.digest
+    names = {f"oci-config-{config}", *(f"oci-layer-{diff_id}" for diff_id in DIFF_IDS)}
     assert {path.name for path in marks.iterdir()} == names
     (marks / "odd").write_bytes(b"")
     (marks / "other").symlink_to("nowhere")

@@ -179,14 +179,17 @@ def test_compute_id(pulled: Cfs, layout: images.Layout) -> None:
     assert "no image is tagged 'none'" in pulled.error("oci", "dump", "none")
 
 
-def test_compute_id_looks_at_layers_unless_told_to_trust(
+def test_compute_id_trusts_what_a_tag_names_and_fsck_compares_it(
     pulled: Cfs, layout: images.Layout
 ) -> None:
     pulled.damage(object_of(BIG))
-    assert f"stored layer {TOP_ID}" in pulled.error("oci", "compute-id", "os")
-    verity = stream_object(pulled, f"oci-config-{digests_of(layout)[1]}")
-    trusted = pulled("oci", "compute-id", "os", verity)
-    assert trusted == f"{image_id(layout, bootable=False)}\n"
+    config = digests_of(layout)[1]
+    verity = stream_object(pulled, f"oci-config-{config}")
+    for words in (["os"], ["os", verity], [f"@{config}"]):
+        said = pulled("oci", "compute-id", *words)
+        assert said == f"{image_id(layout, bootable=False)}\n"
+    code, said, _ = pulled.raw("oci", "fsck")
+    assert (code, TOP_ID.encode() in said) == (1, True)
 
 
 def test_an_artifact_is_listed(cfs: Cfs, layout: images.Layout) -> None:

@@ -108,15 +108,19 @@ def dump(args: argparse.Namespace, context: Context) -> None:
 
 def _tree(args: argparse.Namespace, repository: Repository) -> Directory:
     from bootc.oci.names import XattrMode
-    from bootc.oci.stored import find_config
+    from bootc.oci.stored import digest_in, find_config
     from bootc.oci.trees import config_tree
+
+    # The documents of a tag name the streams of the layers by their verity digests. "cfs oci fsck"
+    # compares the layers.
+    is_tag = digest_in(args.config) is None
 
     return config_tree(
         repository,
         find_config(repository, args.config, args.verity),
         bootable=args.bootable,
         xattrs=XattrMode(args.xattrs),
-        trusted=args.verity is not None,
+        trusted=is_tag or args.verity is not None,
     )
 
 
@@ -157,7 +161,7 @@ CONFIG = (
     Option(("config",), "The tag of an image, or @ and the digest of its config.", "CONFIG"),
     Option(
         ("verity",),
-        "The expected object of the config's stream. With it, layers are trusted.",
+        "The expected object of the config's stream.",
         "VERITY",
         parse=parse_object_id,
         optional=True,
