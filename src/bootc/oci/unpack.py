@@ -26,7 +26,8 @@ from bootc.errors import Error
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
-from bootc.formats.tar import Entry, HeaderReader, TarError
+from bootc.formats.tar import Entry, HeaderReader
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
 from bootc.oci.blob import CHUNK_BYTES, Blob
 from bootc.repository.sink import ObjectSink

@@ -13,7 +13,7 @@ from bootc.formats.digest import Algorithm, DigestMismatch, OciDigest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
 from bootc.formats.splitstream import StreamReader
-from bootc.formats.tar import TarError
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import Inline, Leaf
 from bootc.fs.dir import Dir
 from bootc.oci.names import image_name

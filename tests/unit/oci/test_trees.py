@@ -12,6 +12,7 @@ import pytest
 
 from bootc.formats.digest import Algorithm, DigestMismatch
 from bootc.formats.erofs.reader import read_erofs
+from bootc.formats.erofs.writer import mkfs_erofs
 from bootc.oci.layoutdir import LayoutSource
 from bootc.oci.names import XattrMode
 from bootc.oci.pull import pull
@@ -62,6 +63,29 @@ def test_pinned_boot_image_id(tmp_path: Path, bootable: bool) -> None:
         "afcf5265d299516bc4f3f34f0f6bae2dc42dd6c24711121141140f39d8cc2b1f"
         "3fcf18bb0a5c3f4db21065783f76e920458f93cd81bb09c24cdb6968b4165e89"
     )
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_times_before_1970(tmp_path: Path, repository: Repository, form: int) -> None:
+    """EROFS keeps them in 64 bits, signed; the first version also parts of a second."""
+    old = file("usr/old", mtime=-5), file("usr/older", mtime=-(2**40) - 0.25)
+    members = directory("usr", mtime=-1), directory("boot"), directory("sysroot")
+    layout = images.single(tmp_path / "layout", layer(*members, *old, format=form))
+    with opened(layout) as source:
+        pulled = pull(repository, source, erofs_formats=(1, 2))
+        assert compute_image_id(source) == pulled.image_id
+        root = image_tree(source).root
+    first = read_erofs(repository.objects.read(pulled.image_id))
+    second = read_erofs(mkfs_erofs(root, version=2))
+    # Python cuts off parts of a second in the GNU format, towards 1970.
+    older = (-(2**40), 0) if form == tarfile.GNU_FORMAT else (-(2**40) - 1, 750_000_000)
+    wanted = {"": (-1, 0), "boot": (-1, 0), "usr/old": (-5, 0), "usr/older": older}
+    for tree in (root, first, second):
+        for path, (seconds, nanoseconds) in wanted.items():
+            node = tree.lookup(path)
+            assert node is not None
+            kept = 0 if tree is second else nanoseconds
+            assert (node.stat.mtime_s, node.stat.mtime_ns) == (seconds, kept), path
 
 
 CONTEXTS = "etc/selinux/targeted/contexts/files"

@@ -17,7 +17,8 @@ import zstandard
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
-from bootc.formats.tar import EntryKind, TarError
+from bootc.formats.tar import EntryKind
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.content_sink import ContentWriter
