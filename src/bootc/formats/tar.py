@@ -12,10 +12,14 @@ Bytes that are no tar archive raise :class:`TarError` with their offset and the
 entry they belong to or follow.
 A header needs a right checksum; numbers are octal or base-256; pax wins over GNU
 long names, which win over the header. A time may be before 1970. Global pax headers
-have no effect but keep their bytes. Two zero blocks, or the end of the stream between
-entries, end the archive. Unknown types are refused. A sparse file's body stays packed,
-as the archive has it: this is a :attr:`EntryKind.SPARSE`, whose bytes are kept like any
-others.
+have no effect but keep their bytes. The end of the stream between entries ends the
+archive, and so do two zero blocks, or one that is the last of all. Unknown types are
+refused. A sparse file's body stays packed, as the archive has it: this is a
+:attr:`EntryKind.SPARSE`, whose bytes are kept like any others.
+
+The size of a directory, link, device or pipe says nothing, as in Go: the next header follows.
+If none follows, the bytes are a body; they are skipped, and belong to ``Entry.raw`` of the
+next entry.
 
 Format: POSIX.1-2017 ``pax``, "ustar Interchange Format" and "pax Interchange
 Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
@@ -33,6 +37,7 @@ from bootc.formats.tarvalues import (
     MAX_SIZE,
     TarError,
     check_sum,
+    is_header,
     mtime_of,
     number,
     parse_pax,
@@ -45,8 +50,8 @@ from bootc.formats.tarvalues import (
 BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 
-#: Limits per entry: extension headers, and their bytes in all.
-MAX_EXTENSIONS = 16
+#: Limits per entry: the data of extension headers, the bytes of global headers before it, and
+#: what follows a header that has no body.
 MAX_EXTENSION_BYTES = 1 << 20
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
@@ -130,6 +135,21 @@ class _Extensions:
     values: dict[bytes, bytes] = field(default_factory=dict)
     pax: dict[bytes, bytes] = field(default_factory=dict)
 
+    _bytes: int = 0
+    _global_bytes: int = 0
+
+    def count(self, size: int, offset: int) -> None:
+        """Count the data of an extension header."""
+        self._bytes += size
+        if self._bytes > MAX_EXTENSION_BYTES:
+            raise TarError("too large extension headers", offset)
+
+    def count_global(self, size: int, offset: int) -> None:
+        """Count a global header with its data."""
+        self._global_bytes += BLOCK_BYTES + size
+        if self._global_bytes > MAX_EXTENSION_BYTES:
+            raise TarError("too many global pax headers", offset)
+
     def text(self, pax_key: bytes, gnu_type: bytes, header: bytes) -> bytes:
         """Return the value that wins."""
         return self.pax.get(pax_key) or self.values.get(gnu_type) or header
@@ -147,6 +167,8 @@ class HeaderReader:
         self._offset = 0
         self._raw: list[bytes] = []
         self._last: bytes | None = None
+        #: The size that the last header stated although its entry has no body.
+        self._stated = 0
         #: After the last entry: the bytes that ended the archive.
         self.trailer = b""
 
@@ -172,10 +194,13 @@ class HeaderReader:
         self._raw = []
         start = self._offset
         extensions = _Extensions()
-        extension_bytes = count = 0
         while True:
             offset = self._offset
             block = self._block()
+            if self._stated and block and block != _ZERO_BLOCK and not is_header(block):
+                self._skip_stated(offset)
+                continue
+            self._stated = 0
             if not block or block == _ZERO_BLOCK:
                 self._finish(block, offset, orphaned=bool(extensions.values))
                 return None
@@ -185,18 +210,28 @@ class HeaderReader:
             if typeflag != b"g" and typeflag not in _EXTENSIONS:
                 return self._entry(fields, extensions, start, offset)
             size = number(fields[4], "size", offset, MAX_EXTENSION_BYTES)
-            count += 1
-            extension_bytes += size
-            if count > MAX_EXTENSIONS or extension_bytes > MAX_EXTENSION_BYTES:
-                raise TarError("too many extension headers", offset)
-            data = self._extension_data(size)
             if typeflag == b"g":
+                extensions.count_global(size, offset)
+                self._extension_data(size)
                 continue
+            extensions.count(size, offset)
+            data = self._extension_data(size)
             if typeflag in extensions.values:
                 raise TarError(f"second {_EXTENSIONS[typeflag]} for one entry", offset)
             extensions.values[typeflag] = data.partition(b"\0")[0]
             if typeflag == b"x":
                 extensions.pax = parse_pax(data, offset + BLOCK_BYTES)
+
+    def _skip_stated(self, offset: int) -> None:
+        """Skip what no header can begin with: the body of an entry that should have none."""
+        size, self._stated = self._stated, 0
+        if size > MAX_EXTENSION_BYTES:
+            raise TarError(f"a body of {size} bytes that belongs to no file", offset)
+        rest = size + -size % BLOCK_BYTES - BLOCK_BYTES
+        data = self._read(rest)
+        if len(data) != rest:
+            raise TarError("truncated body", self._offset + len(data))
+        self._take(data)
 
     def _block(self) -> bytes:
         block = self._read(BLOCK_BYTES)
@@ -230,8 +265,9 @@ class HeaderReader:
     def _finish(self, block: bytes, offset: int, *, orphaned: bool) -> None:
         if orphaned:
             raise TarError("extension header without an entry", offset)
-        if block and self._block() != _ZERO_BLOCK:
-            raise TarError("a lone zero block", offset)
+        if block and self._block() not in (b"", _ZERO_BLOCK):
+            # Go's reader refuses this; GNU tar and Python do not see what follows.
+            raise TarError("a zero block with an entry after it", offset)
         self.trailer = b"".join(self._raw)
 
     def _entry(
@@ -269,8 +305,8 @@ class HeaderReader:
             link = extensions.text(b"linkpath", b"K", linkname.partition(b"\0")[0])
             link_target = path_of(link, "link target", offset)
         size_bytes = pax_or_field(pax, b"size", size, offset, MAX_SIZE)
-        if kind not in _HAVE_BODIES and size_bytes:
-            raise TarError(f"{kind.value} with a body", offset)
+        if kind not in _HAVE_BODIES:
+            self._stated, size_bytes = size_bytes, 0
         mtime_s, mtime_ns = mtime_of(pax, mtime, offset)
         return Entry(
             path=path,

@@ -59,6 +59,15 @@ def check_sum(block: bytes, stored: bytes, offset: int) -> None:
         raise TarError("wrong header checksum", offset)
 
 
+def is_header(block: bytes) -> bool:
+    """Tell whether a block has the checksum that makes it a header."""
+    try:
+        check_sum(block, block[_CHECKSUM], 0)
+    except TarError:
+        return False
+    return True
+
+
 def number(raw: bytes, what: str, offset: int, limit: int) -> int:
     """Read a field of a header that cannot be negative.
 
@@ -182,11 +191,14 @@ def xattrs_of(pax: dict[bytes, bytes], offset: int) -> dict[bytes, bytes]:
 def parse_pax(data: bytes, offset: int) -> dict[bytes, bytes]:
     """Parse lines of ``LENGTH KEY=VALUE``; of two with one key the later wins.
 
+    Zeros after the last line are padding that some archivers count as data.
+
     Raises:
         TarError: the data is something else.
     """
     records: dict[bytes, bytes] = {}
     at = 0
+    data = data.rstrip(b"\0")
     while at < len(data):
         space = data.find(b" ", at, at + 8)
         length = data[at:space] if space > at else b""

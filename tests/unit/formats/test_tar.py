@@ -205,6 +205,54 @@ def test_global_headers_have_no_effect_but_stay() -> None:
     assert headers.trailer == marker + END
 
 
+BODILESS = {b"1": b"f", b"2": b"f", b"3": b"", b"4": b"", b"5": b"", b"6": b""}
+
+
+@pytest.mark.parametrize("by_pax", [False, True])
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 4096, 1 << 20])
+@pytest.mark.parametrize(("typeflag", "linkname"), BODILESS.items())
+def test_sizes_of_entries_without_a_body(
+    typeflag: bytes, linkname: bytes, size: int, by_pax: bool
+) -> None:
+    """Go's reader takes the next header; where there is none, the bytes are skipped."""
+    fields = {} if by_pax else {"size": b"%011o\0" % size}
+    odd = header(name=b"odd", typeflag=typeflag, linkname=linkname, **fields)
+    if by_pax:
+        odd = pax(size=str(size)) + odd
+    after = header(name=b"after", size=b"3") + b"abc".ljust(512, b"\0")
+    body = b"x" * size + bytes(-size % 512)
+    for end in (b"", bytes(512), END):
+        for between in (b"", body):
+            data = header() + odd + between + after + end
+            entries = read(data)
+            assert [(e.path, e.size_bytes) for e in entries] == [
+                (b"f", 0),
+                (b"odd", 0),
+                (b"after", 3),
+            ]
+            stream = io.BytesIO(data)
+            headers = HeaderReader(stream.read)
+            pieces = [e.raw + stream.read(e.size_bytes + e.padding_bytes) for e in headers]
+            assert b"".join(pieces) + headers.trailer == data
+        # The last entry of all.
+        assert [e.path for e in read(header() + odd + body + end)] == [b"f", b"odd"]
+        assert [e.path for e in read(header() + odd + end)] == [b"f", b"odd"]
+
+
+@pytest.mark.parametrize("zeros", [1, 20, 500, 600])
+def test_pax_data_padded_by_zeros(zeros: int) -> None:
+    (entry,) = read(extension(b"x", b"11 path=aa\n" + bytes(zeros)) + header() + END)
+    assert entry.path == b"aa"
+    assert read(extension(b"x", bytes(zeros)) + header())[0].path == b"f"
+
+
+@pytest.mark.parametrize("count", [17, 1000])
+def test_many_global_headers(count: int) -> None:
+    marker = extension(b"g", b"13 comment=x\n")
+    (entry,) = read(marker * count + header() + END)
+    assert entry.raw == marker * count + header()
+
+
 def test_base_256() -> None:
     def encoded(value: int, size: int) -> bytes:
         return (value | 0x80 << 8 * (size - 1)).to_bytes(size, "big")
@@ -231,7 +279,7 @@ def test_octal_spellings(mode: bytes) -> None:
     assert (entry.mode, entry.uid, entry.gid) == (0o644, 0, 0)
 
 
-@pytest.mark.parametrize("end", [b"", END, END + b"anything"])
+@pytest.mark.parametrize("end", [b"", END, END + b"anything", bytes(512)])
 def test_ends(end: bytes) -> None:
     assert [e.path for e in read(header() + end)] == [b"f"]
     assert read(end[:1024]) == []
@@ -267,19 +315,29 @@ def test_prefix_belongs_to_ustar_only() -> None:
         (header(name=b""), "empty path", 0),
         (header(typeflag=b"2"), "empty link target", 0),
         (header(typeflag=b"1"), "empty link target", 0),
-        (header(typeflag=b"5", size=b"1"), "directory with a body", 0),
-        (header(typeflag=b"1", linkname=b"x", size=b"1"), "hard link with a body", 0),
+        (header(typeflag=b"5", size=b"7777777") + b"x" * 512, "a body of 2097151 bytes", 512),
+        (header(typeflag=b"5", size=b"2000") + b"x" * 600, "truncated body", 1112),
+        (header(typeflag=b"5", size=b"1") + b"x" * 1024, "checksum is no number", 1024),
         (header(typeflag=b"3", devmajor=b"10000"), "device major out of range", 0),
         (header(typeflag=b"4", devminor=b"4000000"), "device minor out of range", 0),
-        (bytes(512), "a lone zero block", 0),
-        (header() + bytes(512) + header(), "a lone zero block", 512),
+        (bytes(512) + header(), "a zero block with an entry after it", 0),
+        (header() + bytes(512) + header(), "a zero block with an entry after it", 512),
+        (header() + bytes(612), "truncated header", 1124),
         (pax(path="x") + END, "extension header without an entry", 1024),
         (extension(b"L", b"x"), "extension header without an entry", 1024),
         (extension(b"L", b"x")[:600], "truncated extension header", 600),
         (extension(b"L", b"x") * 2, "second GNU long name", 1024),
         (extension(b"K", b"x") * 2, "second GNU long link", 1024),
         (pax(path="x") * 2, "second pax header", 1024),
-        (extension(b"g", b"") * 17, "too many extension headers", 16 * 512),
+        (extension(b"g", b"") * 2049, "too many global pax headers", 2048 * 512),
+        (extension(b"g", b"x" * 999_999) * 2, "too many global pax headers", 1_000_448 + 512),
+        (
+            extension(b"x", b"")
+            + extension(b"L", b"x" * 600_000)
+            + extension(b"K", b"x" * 600_000),
+            "too large extension headers",
+            512 + 512 + 600_064,
+        ),
         (header(typeflag=b"x", size=b"4000001"), "size out of range", 0),
         (extension(b"L", b"x" * 5000) + header(), "path of 5000 bytes", 5632),
         (extension(b"x", b"nonsense") + header(), "bad pax record length", 512),
@@ -345,7 +403,14 @@ def test_refused(data: bytes, message: str, offset: int) -> None:
             "bad pax record length at offset 1024, after entry 'f'",
         ),
         (header() + header()[:99], "truncated header at offset 611, after entry 'f'"),
-        (header() + bytes(512) + header(), "a lone zero block at offset 512, after entry 'f'"),
+        (
+            header() + bytes(512) + header(),
+            "a zero block with an entry after it at offset 512, after entry 'f'",
+        ),
+        (
+            header(typeflag=b"5", size=b"7777777") + b"x" * 512,
+            "a body of 2097151 bytes that belongs to no file at offset 512, after entry 'f'",
+        ),
         (header() + header(uid=b"x"), "entry 'f': uid is no number at offset 512"),
     ],
 )
