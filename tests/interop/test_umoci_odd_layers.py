@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import images
-from support.images import Member, directory, file, layer, member, symlink
+from support.images import Member, directory, file, hardlink, layer, member, symlink
 from support.umoci import Shape, our_tree, shape_of_directory, shape_of_tree, umoci
 
 pytestmark = pytest.mark.interop
@@ -71,3 +71,27 @@ def test_times_before_1970(tmp_path: Path) -> None:
         path: value[3] + (path == "/usr/b") for path, value in ours.items()
     }
     assert ours["/usr/a"][3] == -5
+
+
+def test_parents_that_are_symlinks(tmp_path: Path) -> None:
+    above = [
+        file("lib/new", b"n" * 70),
+        directory("lib/d", 0o711),
+        file("lib/d/x"),
+        hardlink("usr/alias", "lib/a"),
+        symlink("up", "../../.."),
+        file("up/usr/inside", b"i"),
+        symlink("opt", "/var/opt"),
+        directory("var"),
+        directory("var/opt"),
+        file("opt/.wh.none"),
+        file("opt/x"),
+    ]
+    ours, theirs = both(
+        tmp_path, layer(*BASE, file("usr/lib/gone")), layer(*above, file("lib/.wh.gone"))
+    )
+    assert ours == theirs
+    assert {"/usr/lib/new", "/usr/lib/d/x", "/usr/inside", "/var/opt/x"} < ours.keys()
+    assert "/usr/lib/gone" not in ours
+    assert ours["/lib"][4] == b"usr/lib"
+    assert ours["/usr/alias"][-1] == ours["/usr/lib/a"][-1]
