@@ -5,11 +5,6 @@
 - :func:`split_layer` returns a stream only after it has compared the digest of the blob and the
   ``diff_id`` of the layer.
 
-The first bytes of a blob tell its compression, not the media type: archives of ``docker save``
-give uncompressed layers the type of compressed layers, and the ``diff_id`` protects the result in
-both cases. If a blob is neither an archive nor compressed in a permitted way, the error names its
-compression.
-
 Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an OCI image").
 """
 
@@ -17,56 +12,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 
-import zstandard
-
-from bootc.errors import Error
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader
 from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
-from bootc.oci.blob import CHUNK_BYTES, Blob
+from bootc.oci.blob import CHUNK_BYTES, Blob, LayerError
+from bootc.oci.decompress import LONGEST_MAGIC, WrongCompression, compression_of, decompress
 from bootc.repository.sink import ObjectSink
-
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
-#: The first bytes of common compressions, for error messages.
-_MAGICS = {
-    "gzip": (_GZIP_MAGIC,),
-    "zstd": (_ZSTD_MAGIC, *(magic.to_bytes(4, "little") for magic in _ZSTD_SKIPPABLE)),
-    "xz": (b"\xfd7zXZ\0",),
-    "bzip2": tuple(b"BZh%d" % level for level in range(1, 10)),
-    "lzma": (b"\x5d\0\0",),
-    "lz4": (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
-    "lzip": (b"LZIP",),
-    "lzop": (b"\x89LZO\0",),
-    "compress": (b"\x1f\x9d", b"\x1f\xa0"),
-    "zip": (b"PK\3\4",),
-}
-_LONGEST_MAGIC = 6
-_GZIP_WBITS = 31
-#: A few bytes of zstd data can become 128 KiB each. Small steps bound the memory.
-_ZSTD_FEED_BYTES = 1 << 10
-
-
-class LayerError(Error):
-    """A layer cannot be decompressed."""
-
-
-class WrongCompression(LayerError):
-    """A layer is compressed in a way that is not permitted, or twice."""
-
-    def __init__(self, inner: str, outer: str | None) -> None:
-        if outer is None:
-            text = f"it is compressed by {inner}, which layers cannot be"
-        else:
-            text = f"it is compressed twice, by {inner} within {outer}, which layers cannot be"
-        super().__init__(text, hint="compress it by gzip or zstd, or not at all")
 
 
 def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
@@ -157,75 +113,10 @@ def paths_of(blob: Blob) -> Generator[str, None, None]:
         _drain(blob)
 
 
-def decompress(blob: Blob) -> Iterator[bytes]:
-    """Yield the content of a blob that is compressed by gzip or zstd, or uncompressed.
-
-    Raises:
-        LayerError: the compressed data is truncated or corrupt.
-    """
-    first = b""
-    while len(first) < len(_ZSTD_MAGIC) and (part := blob.read(CHUNK_BYTES)):
-        first += part
-    if first.startswith(_GZIP_MAGIC):
-        yield from _gunzip(first, blob)
-    elif first.startswith(_ZSTD_MAGIC) or int.from_bytes(first[:4], "little") in _ZSTD_SKIPPABLE:
-        yield from _unzstd(first, blob)
-    else:
-        while first:
-            yield first
-            first = blob.read(CHUNK_BYTES)
-
-
 def _drain(blob: Blob) -> None:
     """Read to the end, where a verified blob compares its digest."""
     while blob.read(CHUNK_BYTES):
         pass
-
-
-def _gunzip(data: bytes, blob: Blob) -> Iterator[bytes]:
-    """Decompress gzip members until the blob ends."""
-    member = zlib.decompressobj(_GZIP_WBITS)
-    while data:
-        if member.eof:
-            member = zlib.decompressobj(_GZIP_WBITS)
-        yield from _inflate(member, data)
-        data = member.unused_data or blob.read(CHUNK_BYTES)
-    if not member.eof:
-        raise LayerError("truncated gzip data")
-
-
-def _inflate(member: zlib._Decompress, data: bytes) -> Iterator[bytes]:
-    """Yield the decompressed ``data`` in bounded pieces, however large it becomes."""
-    try:
-        while (out := member.decompress(data, CHUNK_BYTES)) or member.unconsumed_tail:
-            if out:
-                yield out
-            data = member.unconsumed_tail
-            if member.eof:
-                return
-    except zlib.error as exc:
-        raise LayerError(f"corrupt gzip data: {exc}") from exc
-
-
-def _unzstd(data: bytes, blob: Blob) -> Iterator[bytes]:
-    """Decompress zstd frames until the blob ends."""
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    while data:
-        for at in range(0, len(data), _ZSTD_FEED_BYTES):
-            piece = data[at : at + _ZSTD_FEED_BYTES]
-            while piece:
-                if frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                try:
-                    out = frame.decompress(piece)
-                except (zstandard.ZstdError, MemoryError) as exc:
-                    raise LayerError(f"corrupt zstd data: {exc}") from exc
-                if out:
-                    yield out
-                piece = frame.unused_data if frame.eof else b""
-        data = blob.read(CHUNK_BYTES)
-    if not frame.eof:
-        raise LayerError("truncated zstd data")
 
 
 class _Chunks:
@@ -241,8 +132,8 @@ class _Chunks:
         """Return at most ``limit`` bytes, and no bytes at the end."""
         if not self._buffer:
             self._buffer = memoryview(next(self._chunks, b""))
-            if len(self.first) < _LONGEST_MAGIC:
-                self.first += bytes(self._buffer[:_LONGEST_MAGIC])
+            if len(self.first) < LONGEST_MAGIC:
+                self.first += bytes(self._buffer[:LONGEST_MAGIC])
         piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return piece
 
@@ -283,14 +174,9 @@ class _First:
 
     def read(self, size: int, /) -> bytes:
         data = self._blob.read(size)
-        if len(self.bytes) < _LONGEST_MAGIC:
-            self.bytes += data[:_LONGEST_MAGIC]
+        if len(self.bytes) < LONGEST_MAGIC:
+            self.bytes += data[:LONGEST_MAGIC]
         return data
-
-
-def _compression(first: bytes) -> str | None:
-    """Return the compression of data with these first bytes, or None."""
-    return next((name for name, magics in _MAGICS.items() if first.startswith(magics)), None)
 
 
 def _check_is_archive(archive: _Chunks, blob: _First) -> None:
@@ -298,8 +184,8 @@ def _check_is_archive(archive: _Chunks, blob: _First) -> None:
 
     Call this only for a wrong header: a right header may begin with any name.
     """
-    if inner := _compression(archive.first):
-        outer = _compression(blob.bytes)
+    if inner := compression_of(archive.first):
+        outer = compression_of(blob.bytes)
         raise WrongCompression(inner, outer if outer in ("gzip", "zstd") else None) from None
 
 

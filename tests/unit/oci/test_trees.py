@@ -65,6 +65,18 @@ def test_pinned_boot_image_id(tmp_path: Path, bootable: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("stated", ["", "+gzip", "+zstd"])
+@pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
+def test_a_wrong_media_type_does_not_matter(tmp_path: Path, compression: str, stated: str) -> None:
+    """`docker save` gives plain layers the type of compressed ones."""
+    data = images.bootable(file("usr/f", b"f" * 100))
+    layout = images.Layout(tmp_path / "layout")
+    blob = layout.blob(images.compress(data, compression), images.LAYER_TYPE + stated)
+    layout.image([data], manifest={"layers": [blob]})
+    right = images.single(tmp_path / "right", data)
+    assert image_id(layout) == image_id(right)
+
+
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_times_before_1970(tmp_path: Path, repository: Repository, form: int) -> None:
     """EROFS keeps them in 64 bits, signed; the first version also parts of a second."""

@@ -22,14 +22,9 @@ from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.content_sink import ContentWriter
-from bootc.oci.unpack import (
-    LayerError,
-    WrongCompression,
-    bodies_of,
-    decompress,
-    entries,
-    split_layer,
-)
+from bootc.oci.blob import LayerError
+from bootc.oci.decompress import WrongCompression, decompress
+from bootc.oci.unpack import bodies_of, entries, split_layer
 from bootc.repository.sink import DigestOnly
 from support.images import directory, file, layer
 
