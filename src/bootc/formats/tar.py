@@ -172,6 +172,11 @@ class HeaderReader:
         #: After the last entry: the bytes that ended the archive.
         self.trailer = b""
 
+    @property
+    def offset(self) -> int:
+        """Where the next header begins; after the last entry, where the archive has ended."""
+        return self._offset
+
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries; take each body and its padding before going on.
 

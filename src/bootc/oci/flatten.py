@@ -23,6 +23,7 @@ from bootc.errors import Error
 from bootc.formats.digest import OciDigest
 from bootc.formats.tar import Entry, EntryKind
 from bootc.formats.tree import (
+    MAX_DEPTH,
     BlockDevice,
     CharDevice,
     Content,
@@ -34,6 +35,7 @@ from bootc.formats.tree import (
     Stat,
     Symlink,
 )
+from bootc.oci.budget import Budget, OverBudget
 from bootc.oci.layer_doubts import LayerDoubts
 from bootc.oci.resolve import Resolver, Unresolvable, nothing_made
 from bootc.printable import shown
@@ -60,6 +62,7 @@ def apply_layer(
     layer: OciDigest,
     entries: Iterable[tuple[Entry, Inline | External]],
     doubts: LayerDoubts | None = None,
+    budget: Budget | None = None,
 ) -> None:
     """Apply one layer to the tree below ``root``. Apply the layers in order, lowest first.
 
@@ -68,17 +71,20 @@ def apply_layer(
         layer: The ``diff_id`` of the layer, for messages.
         entries: The entries of the layer, each with the content of a regular file.
         doubts: Receives what other programs do differently.
+        budget: Counts the entries of the layers of one image.
 
     Raises:
-        FlattenError: an entry cannot be applied.
+        FlattenError: an entry cannot be applied, or is one too many.
     """
     if doubts is not None:
         doubts.begin_layer()
-    applied = _Layer(root, doubts)
+    budget = Budget() if budget is None else budget
+    applied = _Layer(root, doubts, budget)
     for entry, content in entries:
         try:
+            budget.entry(entry, content)
             applied.apply(entry, content)
-        except (Unresolvable, _Refused) as exc:
+        except (OverBudget, Unresolvable, _Refused) as exc:
             raise FlattenError(str(exc), entry, layer) from None
     for path, target in applied.hidden.items():
         _log.warning(
@@ -95,8 +101,9 @@ class _Refused(Exception):
 class _Layer:
     """One layer, while it is applied."""
 
-    def __init__(self, root: Directory, doubts: LayerDoubts | None) -> None:
+    def __init__(self, root: Directory, doubts: LayerDoubts | None, budget: Budget) -> None:
         self._root = root
+        self._budget = budget
         self._doubts = doubts
         self._resolver = Resolver(root)
         #: The first directories in place of symlinks to directories, with the targets of these.
@@ -158,6 +165,8 @@ class _Layer:
         # ``_make`` makes all of them.
         assert found is not None
         directory, names, through_link = found
+        if len(names) >= MAX_DEPTH:
+            raise _Refused(f"it is deeper than {MAX_DEPTH} directories")
         path = b"/".join((*names, parts[-1]))
         if through_link and self._doubts is not None:
             self._doubts.follow(b"/".join(parts), path)
@@ -167,6 +176,7 @@ class _Layer:
         name = path[-1]
         if name.startswith(_WHITEOUT) or len(name) > _MAX_NAME_BYTES:
             raise _Refused("bad name of a directory")
+        self._budget.implicit()
         made = parent.entries[name] = Directory(Stat(mode=_IMPLICIT_MODE))
         if self._doubts is not None:
             self._doubts.made(b"/".join(path))

@@ -20,6 +20,7 @@ from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader
 from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
+from bootc.oci import budget
 from bootc.oci.blob import CHUNK_BYTES, Blob, LayerError
 from bootc.oci.decompress import LONGEST_MAGIC, WrongCompression, compression_of, decompress
 from bootc.repository.sink import ObjectSink
@@ -198,7 +199,10 @@ def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
     except TarError:
         _check_is_archive(archive, blob)
         raise
-    for entry in () if first is None else itertools.chain((first,), members):
+    for number, entry in enumerate(() if first is None else itertools.chain((first,), members)):
+        if number == budget.MAX_ENTRIES:
+            what = f"more than {budget.MAX_ENTRIES} entries, the limit for an image,"
+            raise TarError(what, entry.offset, entry=entry.path)
         stream.inline(entry.raw)
         body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
         if entry.size_bytes > INLINE_MAX_BYTES:
@@ -210,6 +214,13 @@ def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
             stream.inline(b"".join(body))
         stream.inline(archive.read(entry.padding_bytes))
     stream.inline(headers.trailer)
+    left = budget.MAX_TRAILING_BYTES
     while rest := archive.some(CHUNK_BYTES):
+        left -= len(rest)
+        if left < 0:
+            raise TarError(
+                f"more than {budget.MAX_TRAILING_BYTES} bytes after the end of the archive",
+                headers.offset,
+            )
         stream.inline(rest)
     return stream.finish()
