@@ -169,9 +169,13 @@ class _Source:
         Raises:
             LayerError: it is no header.
         """
-        header = self.exactly(10)
+        for byte in GZIP_MAGIC:
+            # Garbage may be shorter than a header.
+            if self.exactly(1)[0] != byte:
+                raise _corrupt()
+        header = GZIP_MAGIC + self.exactly(8)
         flags = header[3]
-        if not header.startswith(GZIP_MAGIC) or header[2] != _DEFLATE or flags & _RESERVED_FLAGS:
+        if header[2] != _DEFLATE or flags & _RESERVED_FLAGS:
             raise _corrupt()
         if flags & _HAS_EXTRA:
             size = self.exactly(2)

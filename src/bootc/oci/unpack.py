@@ -25,6 +25,9 @@ from bootc.oci.blob import CHUNK_BYTES, Blob, LayerError
 from bootc.oci.decompress import LONGEST_MAGIC, WrongCompression, compression_of, decompress
 from bootc.repository.sink import ObjectSink
 
+#: Chunks after a wrong header in which damage of the compressed data is looked for.
+_LOOK_AHEAD = 16
+
 
 def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
     """Unpack a layer into objects, and return the splitstream that puts it together again.
@@ -43,12 +46,14 @@ def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
             found.update(chunk)
             yield chunk
 
+    chunks = hashed()
     try:
-        stream = _split(_Chunks(hashed()), sink, first)
-    except (LayerError, TarError):
+        stream = _split(_Chunks(chunks), sink, first)
+    except (LayerError, TarError) as exc:
+        error = _cause(exc, chunks)
         # If the blob does not have its digest, the user should get that error instead.
         _drain(blob)
-        raise
+        raise error from None
     check_digest("the unpacked layer", found.hexdigest(), diff_id)
     return stream
 
@@ -112,6 +117,20 @@ def paths_of(blob: Blob) -> Generator[str, None, None]:
                 pass
     finally:
         _drain(blob)
+
+
+def _cause(error: LayerError | TarError, chunks: Iterator[bytes]) -> LayerError | TarError:
+    """Return the damage of compressed data that made the archive wrong, if there is some.
+
+    A library may return wrong bytes before it notices that they are wrong.
+    """
+    if isinstance(error, TarError):
+        try:
+            for _ in itertools.islice(chunks, _LOOK_AHEAD):
+                pass
+        except LayerError as damage:
+            return damage
+    return error
 
 
 def _drain(blob: Blob) -> None:

@@ -134,6 +134,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "half a name": (with_fields(b"x")[:20], "truncated gzip data"),
     "half a second member": (SMALL + SMALL[:15], "truncated gzip data"),
     "garbage after it": (SMALL + b"garbage that is no member", "corrupt gzip data"),
+    "a byte after it": (SMALL + b"x", "corrupt gzip data"),
+    "half a magic after it": (SMALL + b"\x1f", "truncated gzip data"),
     "zeros after it": (SMALL + bytes(512), "corrupt gzip data"),
     "zstd after it": (SMALL + zstandard.ZstdCompressor().compress(b"x"), "corrupt gzip data"),
     "unknown method": (flipped(SMALL, 2), "corrupt gzip data"),
