@@ -14,8 +14,8 @@ A header needs a right checksum; numbers are octal or base-256; pax wins over GN
 long names, which win over the header. A time may be before 1970. Global pax headers
 have no effect but keep their bytes. The end of the stream between entries ends the
 archive, and so do two zero blocks, or one that is the last of all. Unknown types are
-refused. A sparse file's body stays packed, as the archive has it: this is a
-:attr:`EntryKind.SPARSE`, whose bytes are kept like any others.
+refused. The body of a sparse file (:attr:`EntryKind.SPARSE`) is packed;
+:func:`bootc.formats.tarsparse.expanded` makes the content of it.
 
 The size of a directory, link, device or pipe says nothing, as in Go: the next header follows.
 If none follows, the bytes are a body; they are skipped, and belong to ``Entry.raw`` of the
@@ -32,6 +32,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from bootc.formats.tarsparse import PAX_PREFIX, SparseMap, goes_on, map_of_blocks, map_of_pax
 from bootc.formats.tarvalues import (
     MAX_ID,
     MAX_SIZE,
@@ -56,11 +57,6 @@ MAX_EXTENSION_BYTES = 1 << 20
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _MODE = slice(100, 108)
-_SPARSE_PREFIX = b"GNU.sparse."
-#: Old GNU sparse headers: whether a block with more of the map follows, in the header's
-#: prefix field and in such a block.
-_SPARSE_GOES_ON = 482 - 345
-_SPARSE_GOES_ON_AGAIN = 504
 
 
 class EntryKind(enum.Enum):
@@ -111,11 +107,15 @@ class Entry:
     xattrs: dict[bytes, bytes]
     offset: int
     raw: bytes
+    #: Of a sparse file: how its content is made of the body.
+    sparse: SparseMap | None = None
 
     @property
     def stored_mode(self) -> int:
         """The mode as the header has it: ``mode``, and perhaps bits that say nothing."""
-        return number(self.raw[-BLOCK_BYTES:][_MODE], "mode", self.offset, MAX_SIZE)
+        after = 0 if self.sparse is None else self.sparse.blocks * BLOCK_BYTES
+        header = self.raw[len(self.raw) - after - BLOCK_BYTES :]
+        return number(header[_MODE], "mode", self.offset, MAX_SIZE)
 
     @property
     def body_offset(self) -> int:
@@ -135,6 +135,8 @@ class _Extensions:
     values: dict[bytes, bytes] = field(default_factory=dict)
     pax: dict[bytes, bytes] = field(default_factory=dict)
 
+    #: All values of the pax records about a sparse file.
+    sparse: dict[bytes, list[bytes]] = field(default_factory=dict)
     _bytes: int = 0
     _global_bytes: int = 0
 
@@ -225,7 +227,8 @@ class HeaderReader:
                 raise TarError(f"second {_EXTENSIONS[typeflag]} for one entry", offset)
             extensions.values[typeflag] = data.partition(b"\0")[0]
             if typeflag == b"x":
-                extensions.pax = parse_pax(data, offset + BLOCK_BYTES)
+                lists = PAX_PREFIX, extensions.sparse
+                extensions.pax = parse_pax(data, offset + BLOCK_BYTES, lists)
 
     def _skip_stated(self, offset: int) -> None:
         """Skip what no header can begin with: the body of an entry that should have none."""
@@ -257,15 +260,24 @@ class HeaderReader:
         self._raw.append(data)
         self._offset += len(data)
 
-    def _take_sparse_map(self, offset: int) -> None:
-        """Take the blocks between an old GNU sparse header and its body."""
-        for _ in range(MAX_EXTENSION_BYTES // BLOCK_BYTES):
+    def _sparse_map(
+        self, typeflag: bytes, extensions: _Extensions, size_bytes: int, offset: int
+    ) -> SparseMap | None:
+        """Return the map of a sparse file; take the blocks between an old header and its body."""
+        if typeflag != b"S":
+            if not extensions.sparse or _KINDS[typeflag] is not EntryKind.FILE:
+                return None
+            return map_of_pax(extensions.pax, extensions.sparse, size_bytes, offset)
+        header = block = self._raw[-1]
+        more: list[bytes] = []
+        while goes_on(block, header=block is header):
+            if len(more) == MAX_EXTENSION_BYTES // BLOCK_BYTES:
+                raise TarError("sparse map too long", offset)
             block = self._block()
             if not block:
                 raise TarError("truncated sparse map", self._offset)
-            if not block[_SPARSE_GOES_ON_AGAIN]:
-                return
-        raise TarError("sparse map too long", offset)
+            more.append(block)
+        return map_of_blocks(header, more, size_bytes, offset)
 
     def _finish(self, block: bytes, offset: int, *, orphaned: bool) -> None:
         if orphaned:
@@ -282,7 +294,9 @@ class HeaderReader:
         path = name.partition(b"\0")[0]
         if magic.startswith(b"ustar\0") and (above := prefix.partition(b"\0")[0]):
             path = above + b"/" + path
-        path = path_of(extensions.text(b"path", b"L", path), "path", offset)
+        # GNU tar gives a sparse file a made-up name in the other places.
+        path = extensions.pax.get(PAX_PREFIX + b"name") or extensions.text(b"path", b"L", path)
+        path = path_of(path, "path", offset)
         try:
             return self._named_entry(path, fields, extensions, start, offset)
         except TarError as exc:
@@ -299,10 +313,6 @@ class HeaderReader:
         (_, mode, uid, gid, size, mtime, _, typeflag, linkname, _, _, _, *rest) = fields
         kind = _KINDS.get(typeflag)
         pax = extensions.pax
-        if kind is EntryKind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
-            kind = EntryKind.SPARSE
-        elif kind is EntryKind.SPARSE and rest[2][_SPARSE_GOES_ON]:
-            self._take_sparse_map(offset)
         if kind is None:
             raise TarError(f"unknown entry type {typeflag!r}", offset)
         link_target = b""
@@ -313,9 +323,10 @@ class HeaderReader:
         if kind not in _HAVE_BODIES:
             self._stated, size_bytes = size_bytes, 0
         mtime_s, mtime_ns = mtime_of(pax, mtime, offset)
+        sparse = self._sparse_map(typeflag, extensions, size_bytes, offset)
         return Entry(
             path=path,
-            kind=kind,
+            kind=kind if sparse is None else EntryKind.SPARSE,
             mode=number(mode, "mode", offset, MAX_SIZE) & 0o7777,
             uid=pax_or_field(pax, b"uid", uid, offset, MAX_ID),
             gid=pax_or_field(pax, b"gid", gid, offset, MAX_ID),
@@ -327,4 +338,5 @@ class HeaderReader:
             xattrs=xattrs_of(pax, offset),
             offset=start,
             raw=b"".join(self._raw),
+            sparse=sparse,
         )

@@ -188,8 +188,12 @@ def xattrs_of(pax: dict[bytes, bytes], offset: int) -> dict[bytes, bytes]:
     return xattrs
 
 
-def parse_pax(data: bytes, offset: int) -> dict[bytes, bytes]:
+def parse_pax(
+    data: bytes, offset: int, lists: tuple[bytes, dict[bytes, list[bytes]]] | None = None
+) -> dict[bytes, bytes]:
     """Parse lines of ``LENGTH KEY=VALUE``; of two with one key the later wins.
+
+    ``lists`` has a prefix, and gets all values of each key that begins with it.
 
     Zeros after the last line are padding that some archivers count as data.
 
@@ -209,5 +213,7 @@ def parse_pax(data: bytes, offset: int) -> dict[bytes, bytes]:
         if not key or not equals:
             raise TarError("bad pax record", offset + at)
         records[key] = value
+        if lists is not None and key.startswith(lists[0]):
+            lists[1].setdefault(key, []).append(value)
         at = end
     return records

@@ -21,6 +21,11 @@ _ATTRIBUTE_BYTES = 100
 #: Bytes after the end of an archive: padding, which is kept as it is.
 MAX_TRAILING_BYTES = 16 << 20
 
+#: Bytes that the holes of all sparse files of a layer may stand for: they are written as zeros.
+MAX_HOLE_BYTES = 4 << 30
+#: The body of a sparse file that is small enough to be in the image itself: a map and its data.
+MAX_SMALL_SPARSE_BYTES = 1 << 16
+
 
 class OverBudget(Exception):
     """An image has too much of something. The text completes a sentence about an entry."""

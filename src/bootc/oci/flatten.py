@@ -124,9 +124,6 @@ class _Layer:
         name = parts[-1]
         if len(name) > _MAX_NAME_BYTES:
             raise _Refused("name too long")
-        if entry.kind is EntryKind.SPARSE:
-            # composefs-rs refuses them too. No tool that makes layers writes them.
-            raise _Refused("a sparse file: make the layer without tar's --sparse")
         target = self._link_target(entry) if entry.kind is EntryKind.HARDLINK else None
         parent, path = self._parent(parts)
         siblings = parent.entries

@@ -15,14 +15,17 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, OciDigest, check_digest
+from bootc.formats.digest import Algorithm, Digest, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
 from bootc.formats.tar import Entry, HeaderReader
+from bootc.formats.tarsparse import SparseMap, expanded
 from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
+from bootc.fs.content_sink import ContentWriter
 from bootc.oci import budget
 from bootc.oci.blob import CHUNK_BYTES, Blob, LayerError
 from bootc.oci.decompress import LONGEST_MAGIC, WrongCompression, compression_of, decompress
+from bootc.printable import shown
 from bootc.repository.sink import ObjectSink
 
 #: Chunks after a wrong header in which damage of the compressed data is looked for.
@@ -65,11 +68,16 @@ def entries(
 
     Raises:
         SplitstreamError, TarError: the stream does not hold a layer.
+        LayerError: the stream is of a version that did not keep the content of sparse files.
     """
     stream.expect(splitstream.OCI_LAYER, algorithm)
+    kept: Iterator[Digest] | None = None
     for entry in HeaderReader(stream.read):
         content: Inline | External
-        if entry.size_bytes > INLINE_MAX_BYTES:
+        if entry.sparse is not None:
+            kept = stream.kept() if kept is None else kept
+            content = _sparse_content(entry, entry.sparse, stream, kept)
+        elif entry.size_bytes > INLINE_MAX_BYTES:
             content = External(stream.external(), entry.size_bytes)
         else:
             content = Inline(stream.read(entry.size_bytes))
@@ -77,6 +85,27 @@ def entries(
                 raise TarError("truncated body", entry.body_offset, entry=entry.path)
         stream.read(entry.padding_bytes)
         yield entry, content
+
+
+def _sparse_content(
+    entry: Entry, sparse: SparseMap, stream: StreamReader, kept: Iterator[Digest]
+) -> Inline | External:
+    if is_inline(entry):
+        body = stream.read(entry.size_bytes)
+        if len(body) != entry.size_bytes:
+            raise TarError("truncated body", entry.body_offset, entry=entry.path)
+        if sparse.size_bytes <= INLINE_MAX_BYTES:
+            return Inline(b"".join(expanded(sparse, len(body), [body], entry.body_offset)))
+    else:
+        stream.external()
+    digest = next(kept, None)
+    if digest is None:
+        raise LayerError(
+            f"an earlier version stored the layer without the content of the sparse file "
+            f"{shown(entry.path)}",
+            hint="remove what nothing needs (bootc internals cfs gc), and pull again",
+        )
+    return External(digest, sparse.size_bytes)
 
 
 def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -95,7 +124,11 @@ def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, byte
         for _ in archive.pieces(entry.body_offset - at, at, entry.path):
             pass
         at = entry.body_offset + entry.size_bytes
-        yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset, entry.path))
+        body: Iterable[bytes | memoryview]
+        body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
+        if entry.sparse is not None:
+            body = expanded(entry.sparse, entry.size_bytes, body, entry.body_offset)
+        yield entry, b"".join(body)
     _drain(blob)
 
 
@@ -209,9 +242,71 @@ def _check_is_archive(archive: _Chunks, blob: _First) -> None:
         raise WrongCompression(inner, outer if outer in ("gzip", "zstd") else None) from None
 
 
+def is_inline(entry: Entry) -> bool:
+    """Tell whether the body of an entry is in the stream, and is no object of its own."""
+    if entry.sparse is not None and entry.sparse.size_bytes <= INLINE_MAX_BYTES:
+        # The content of small files is in images, so readers need the body.
+        return True
+    return entry.size_bytes <= INLINE_MAX_BYTES
+
+
+class _SparseFiles:
+    """Sparse files of a layer: the stream has their bodies, and refers to their contents."""
+
+    def __init__(self, sink: ObjectSink) -> None:
+        self._sink = sink
+        self._holes_left = budget.MAX_HOLE_BYTES
+
+    def split(
+        self, entry: Entry, sparse: SparseMap, archive: _Chunks, stream: StreamWriter
+    ) -> None:
+        """Put a body into a stream, and the content that it stands for into an object."""
+        offset = entry.body_offset
+        self._holes_left -= max(0, sparse.size_bytes - entry.size_bytes)
+        if self._holes_left < 0:
+            what = (
+                f"sparse files of the layer have holes of more than {budget.MAX_HOLE_BYTES} bytes"
+            )
+            raise TarError(what, offset, entry=entry.path)
+        body = archive.pieces(entry.size_bytes, offset, entry.path)
+        try:
+            if is_inline(entry):
+                if entry.size_bytes > budget.MAX_SMALL_SPARSE_BYTES:
+                    raise TarError("a sparse map larger than its file", offset)
+                data = b"".join(body)
+                stream.inline(data)
+                content = expanded(sparse, len(data), [data], offset)
+                if sparse.size_bytes <= INLINE_MAX_BYTES:
+                    b"".join(content)
+                    return
+                digest = self._store(content)
+            else:
+                with self._sink.writer() as packed:
+                    content = expanded(sparse, entry.size_bytes, _written(body, packed), offset)
+                    digest = self._store(content)
+                    stream.external(packed.commit(), entry.size_bytes)
+        except TarError as exc:
+            raise exc.inside(entry.path) from None
+        stream.keep(digest)
+
+    def _store(self, content: Iterable[bytes | memoryview]) -> Digest:
+        with self._sink.writer() as writer:
+            for piece in content:
+                writer.write(piece)
+            return writer.commit()
+
+
+def _written(body: Iterable[memoryview], writer: ContentWriter) -> Iterator[memoryview]:
+    """Write what is read of a body."""
+    for piece in body:
+        writer.write(piece)
+        yield piece
+
+
 def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
     stream = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
     headers = HeaderReader(archive.read)
+    sparse_files = _SparseFiles(sink)
     members = iter(headers)
     try:
         first = next(members, None)
@@ -223,6 +318,10 @@ def _split(archive: _Chunks, sink: ObjectSink, blob: _First) -> bytes:
             what = f"more than {budget.MAX_ENTRIES} entries, the limit for an image,"
             raise TarError(what, entry.offset, entry=entry.path)
         stream.inline(entry.raw)
+        if entry.sparse is not None:
+            sparse_files.split(entry, entry.sparse, archive, stream)
+            stream.inline(archive.read(entry.padding_bytes))
+            continue
         body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
         if entry.size_bytes > INLINE_MAX_BYTES:
             with sink.writer() as writer:

@@ -13,14 +13,20 @@ import pytest
 from bootc.formats.digest import Algorithm, DigestMismatch
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.erofs.writer import mkfs_erofs
+from bootc.formats.splitstream import StreamReader
+from bootc.formats.tarvalues import TarError
+from bootc.formats.verity import verity_digest
+from bootc.oci import budget
+from bootc.oci.layers import dump_layer, layer_archive
 from bootc.oci.layoutdir import LayoutSource
 from bootc.oci.names import XattrMode
 from bootc.oci.pull import pull
 from bootc.oci.selabel import LabelError
 from bootc.oci.trees import image_tree
 from bootc.repository.repository import Repository
-from support import images
+from support import images, sparse
 from support.images import compute_image_id, directory, file, hardlink, layer, opened
+from support.layers import sound
 
 
 def image_id(layout: images.Layout, **options: object) -> str:
@@ -188,3 +194,49 @@ def test_source_that_changes_is_noticed(tmp_path: Path) -> None:
 
     with opened(layout) as source, pytest.raises(DigestMismatch, match="changed while"):
         compute_image_id(Turncoat(source))
+
+
+@pytest.mark.parametrize("form", sparse.FORMATS)
+def test_sparse_files(tmp_path: Path, repository: Repository, form: str) -> None:
+    """The image is that of the same files without holes, and the archive can be had again."""
+    files: dict[str, tuple[int, list[sparse.Segment]]] = {
+        "usr/holes": (300_000, [(5000, b"a" * 700), (200_000, b"b" * 70_000)]),
+        # As objects and in the image; nothing but a hole; no hole at all.
+        "usr/small": (60, [(10, b"c" * 20)]),
+        "usr/zeros": (5000, []),
+        "usr/tiny": (9, []),
+        "usr/whole": (500, [(0, b"d" * 500)]),
+    }
+    base = images.bootable()
+    data = b"".join(sparse.member(name, *made, form) for name, made in files.items())
+    plain = layer(
+        *(file(name, sparse.content_of(*made), mtime=0) for name, made in files.items()),
+        file("usr/equal", b"d" * 500, mtime=0),
+    )
+    equal = layer(file("usr/equal", b"d" * 500, mtime=0))
+    wanted = image_id(images.single(tmp_path / "plain", base, plain))
+    layout = images.single(tmp_path / "layout", base, data + equal)
+    assert image_id(layout) == wanted
+    with opened(layout) as source:
+        pulled = pull(repository, source, tag="os")
+        assert pull(repository, source, tag="os").image_id == pulled.image_id
+    assert pulled.image_id.hex == wanted
+    assert b"".join(layer_archive(repository, pulled.config.diff_ids[1])) == data + equal
+    # The content is needed, though it is no part of the archive.
+    holes = verity_digest(sparse.content_of(*files["usr/holes"]), Algorithm.SHA512)
+    stored = repository.streams.read(f"oci-layer-{pulled.config.diff_ids[1]}")
+    assert holes in StreamReader(stored).object_refs
+    assert sound(repository)
+    lines = b"".join(dump_layer(repository, pulled.config.diff_ids[1]))
+    assert b"/usr/holes 300000 100644" in lines
+
+
+@pytest.mark.parametrize("form", sparse.FORMATS)
+def test_holes_are_bounded(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_HOLE_BYTES", 100_000)
+    data = b"".join(sparse.member(f"usr/{n}", 40_000, [(0, b"x" * 90)], form) for n in range(3))
+    layout = images.single(tmp_path / "layout", images.bootable(), data)
+    with pytest.raises(
+        TarError, match="entry 'usr/2': sparse files of the layer have holes of more"
+    ):
+        image_id(layout)
