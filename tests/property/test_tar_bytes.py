@@ -9,7 +9,8 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootc.formats.tar import HeaderReader, TarError
+from bootc.formats.tar import HeaderReader
+from bootc.formats.tarvalues import TarError
 from support.images import Member, layer, member
 
 names = st.text(
@@ -26,7 +27,7 @@ def members(draw: st.DrawFn) -> Member:
         "mode": draw(st.integers(0, 0o7777)),
         "uid": draw(st.integers(0, 2**32 - 1)),
         "gid": draw(st.integers(0, 2**32 - 1)),
-        "mtime": draw(st.integers(0, 2**33)),
+        "mtime": draw(st.integers(-(2**33), 2**33)),
     }
     kind = draw(st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE]))
     if kind == tarfile.REGTYPE:

@@ -164,11 +164,19 @@ class Manifest:
         for number, layer in enumerate(layers):
             if layer.media_type not in LAYER_TYPES:
                 raise ImageSpecError(
-                    f"image manifest: layers[{number}].mediaType: "
-                    f"unknown layer type {layer.media_type!r:.200}",
+                    f"image manifest: layers[{number}].mediaType: {_no_layer(layer.media_type)}",
                     hint="a layer is a tar archive, compressed by gzip or zstd, or not at all",
                 )
         return cls(config, layers, top.texts("annotations"))
+
+
+def _no_layer(media_type: str) -> str:
+    """Say what is wrong with the type of a layer."""
+    for separator in "+.":
+        archive, _, compression = media_type.rpartition(separator)
+        if archive in LAYER_TYPES:
+            return f"a layer compressed by {compression!r:.40}, which layers cannot be"
+    return f"unknown layer type {media_type!r:.200}"
 
 
 @dataclass(frozen=True, slots=True)

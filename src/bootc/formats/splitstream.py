@@ -73,7 +73,8 @@ class StreamWriter:
         self._algorithm = algorithm
         self._content_type = content_type
         self._stream_refs: dict[Digest, int] = {}
-        self._object_refs: dict[Digest, int] = {}
+        self._object_refs: list[Digest] = []
+        self._places: dict[Digest, int] = {}
         self._names: dict[bytes, int] = {}
         self._size_bytes = 0
         self._inline: list[bytes] = []
@@ -114,11 +115,27 @@ class StreamWriter:
             StreamTooLarge: as :meth:`inline`.
         """
         self._flush_inline()
-        if digest not in self._object_refs:
-            self._object_refs[digest] = len(self._object_refs)
-            self._stored_bytes += self._algorithm.digest_size
-        self._keep(self._compressor.compress(_CHUNK.pack(self._object_refs[digest])))
+        place = self._places.get(digest)
+        if place is None:
+            place = self._places[digest] = self._add_object(digest)
+        self._keep(self._compressor.compress(_CHUNK.pack(place)))
         self._size_bytes += size_bytes
+
+    def keep(self, digest: Digest) -> None:
+        """Refer to an object that is no part of the content.
+
+        The reader returns these in order (:meth:`StreamReader.kept`).
+
+        Raises:
+            StreamTooLarge: as :meth:`inline`.
+        """
+        self._add_object(digest)
+        check_stream_size(self._stored_bytes)
+
+    def _add_object(self, digest: Digest) -> int:
+        self._object_refs.append(digest)
+        self._stored_bytes += self._algorithm.digest_size
+        return len(self._object_refs) - 1
 
     def finish(self) -> bytes:
         """Return the stream. The writer cannot be used afterwards.
@@ -252,6 +269,26 @@ class StreamReader:
         self._at = 0
         self._inline_left = 0
         self._position = 0
+
+    def kept(self) -> Iterator[Digest]:
+        """Yield the objects that are no part of the content, in their order.
+
+        Raises:
+            SplitstreamError: the body is wrong.
+        """
+        used = bytearray(len(self.object_refs))
+        again = StreamReader(bytes(self._data))
+        while (index := again._next_index()) is not None:
+            again._inline_left = max(0, -index)
+            while again._inline_left:
+                part = again._take(again._inline_left)
+                if not part:
+                    raise again._error("truncated body")
+                again._inline_left -= len(part)
+            if index >= 0:
+                again._object(index)
+                used[index] = 1
+        return (self.object_refs[index] for index, flag in enumerate(used) if not flag)
 
     def expect(self, content_type: bytes, algorithm: Algorithm) -> None:
         """Check what kind of stream this is.

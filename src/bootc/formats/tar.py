@@ -11,10 +11,15 @@ stays constant.
 Bytes that are no tar archive raise :class:`TarError` with their offset and the
 entry they belong to or follow.
 A header needs a right checksum; numbers are octal or base-256; pax wins over GNU
-long names, which win over the header. Global pax headers have no effect but keep
-their bytes. Two zero blocks, or the end of the stream between entries, end the
-archive. Unknown types are refused. A sparse file's body stays packed, as the archive
-has it: this is a :attr:`EntryKind.SPARSE`, whose bytes are kept like any others.
+long names, which win over the header. A time may be before 1970. Global pax headers
+have no effect but keep their bytes. The end of the stream between entries ends the
+archive, and so do two zero blocks, or one that is the last of all. Unknown types are
+refused. The body of a sparse file (:attr:`EntryKind.SPARSE`) is packed;
+:func:`bootc.formats.tarsparse.expanded` makes the content of it.
+
+The size of a directory, link, device or pipe says nothing, as in Go: the next header follows.
+If none follows, the bytes are a body; they are skipped, and belong to ``Entry.raw`` of the
+next entry.
 
 Format: POSIX.1-2017 ``pax``, "ustar Interchange Format" and "pax Interchange
 Format"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
@@ -27,50 +32,31 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bootc.errors import Error
-from bootc.printable import shown
+from bootc.formats.tarsparse import PAX_PREFIX, SparseMap, goes_on, map_of_blocks, map_of_pax
+from bootc.formats.tarvalues import (
+    MAX_ID,
+    MAX_SIZE,
+    TarError,
+    check_sum,
+    is_header,
+    mtime_of,
+    number,
+    parse_pax,
+    path_of,
+    pax_or_field,
+    rdev_of,
+    xattrs_of,
+)
 
 BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 
-#: Limits per entry: extension headers, their bytes in all, and a path.
-MAX_EXTENSIONS = 16
+#: Limits per entry: the data of extension headers, the bytes of global headers before it, and
+#: what follows a header that has no body.
 MAX_EXTENSION_BYTES = 1 << 20
-MAX_PATH_BYTES = 4096
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _MODE = slice(100, 108)
-_CHECKSUM = slice(148, 156)
-_CHECKSUM_BLANK_SUM = 8 * ord(" ")
-_XATTR_PREFIX = b"SCHILY.xattr."
-_SPARSE_PREFIX = b"GNU.sparse."
-#: Old GNU sparse headers: whether a block with more of the map follows, in the header's
-#: prefix field and in such a block.
-_SPARSE_GOES_ON = 482 - 345
-_SPARSE_GOES_ON_AGAIN = 504
-_MAX_ID = (1 << 32) - 1
-_MAX_TIME = _MAX_SIZE = (1 << 63) - 1
-
-
-class TarError(Error):
-    """Bytes are not a tar archive, or bootc refuses the archive."""
-
-    def __init__(self, what: str, offset: int, *, entry: bytes | None = None) -> None:
-        where = "" if entry is None else f"entry {shown(entry)}: "
-        super().__init__(f"bad tar archive: {where}{what} at offset {offset}")
-        self.offset = offset
-        self._what = what
-        self._entry = entry
-
-    def inside(self, entry: bytes) -> TarError:
-        """Return the same error with the path of the entry."""
-        return TarError(self._what, self.offset, entry=entry)
-
-    def follow(self, last: bytes | None) -> None:
-        """Name the last good entry if the error does not name an entry."""
-        if self._entry is None and last is not None:
-            self.message += f", after entry {shown(last)}"
-            self.args = (self.message,)
 
 
 class EntryKind(enum.Enum):
@@ -121,11 +107,15 @@ class Entry:
     xattrs: dict[bytes, bytes]
     offset: int
     raw: bytes
+    #: Of a sparse file: how its content is made of the body.
+    sparse: SparseMap | None = None
 
     @property
     def stored_mode(self) -> int:
         """The mode as the header has it: ``mode``, and perhaps bits that say nothing."""
-        return _number(self.raw[-BLOCK_BYTES:][_MODE], "mode", self.offset, _MAX_SIZE)
+        after = 0 if self.sparse is None else self.sparse.blocks * BLOCK_BYTES
+        header = self.raw[len(self.raw) - after - BLOCK_BYTES :]
+        return number(header[_MODE], "mode", self.offset, MAX_SIZE)
 
     @property
     def body_offset(self) -> int:
@@ -145,6 +135,23 @@ class _Extensions:
     values: dict[bytes, bytes] = field(default_factory=dict)
     pax: dict[bytes, bytes] = field(default_factory=dict)
 
+    #: All values of the pax records about a sparse file.
+    sparse: dict[bytes, list[bytes]] = field(default_factory=dict)
+    _bytes: int = 0
+    _global_bytes: int = 0
+
+    def count(self, size: int, offset: int) -> None:
+        """Count the data of an extension header."""
+        self._bytes += size
+        if self._bytes > MAX_EXTENSION_BYTES:
+            raise TarError("too large extension headers", offset)
+
+    def count_global(self, size: int, offset: int) -> None:
+        """Count a global header with its data."""
+        self._global_bytes += BLOCK_BYTES + size
+        if self._global_bytes > MAX_EXTENSION_BYTES:
+            raise TarError("too many global pax headers", offset)
+
     def text(self, pax_key: bytes, gnu_type: bytes, header: bytes) -> bytes:
         """Return the value that wins."""
         return self.pax.get(pax_key) or self.values.get(gnu_type) or header
@@ -162,8 +169,15 @@ class HeaderReader:
         self._offset = 0
         self._raw: list[bytes] = []
         self._last: bytes | None = None
+        #: The size that the last header stated although its entry has no body.
+        self._stated = 0
         #: After the last entry: the bytes that ended the archive.
         self.trailer = b""
+
+    @property
+    def offset(self) -> int:
+        """Where the next header begins; after the last entry, where the archive has ended."""
+        return self._offset
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the entries; take each body and its padding before going on.
@@ -187,31 +201,45 @@ class HeaderReader:
         self._raw = []
         start = self._offset
         extensions = _Extensions()
-        extension_bytes = count = 0
         while True:
             offset = self._offset
             block = self._block()
+            if self._stated and block and block != _ZERO_BLOCK and not is_header(block):
+                self._skip_stated(offset)
+                continue
+            self._stated = 0
             if not block or block == _ZERO_BLOCK:
                 self._finish(block, offset, orphaned=bool(extensions.values))
                 return None
             fields = _HEADER.unpack(block)
-            _check_sum(block, fields[6], offset)
+            check_sum(block, fields[6], offset)
             typeflag: bytes = fields[7]
             if typeflag != b"g" and typeflag not in _EXTENSIONS:
                 return self._entry(fields, extensions, start, offset)
-            size = _number(fields[4], "size", offset, MAX_EXTENSION_BYTES)
-            count += 1
-            extension_bytes += size
-            if count > MAX_EXTENSIONS or extension_bytes > MAX_EXTENSION_BYTES:
-                raise TarError("too many extension headers", offset)
-            data = self._extension_data(size)
+            size = number(fields[4], "size", offset, MAX_EXTENSION_BYTES)
             if typeflag == b"g":
+                extensions.count_global(size, offset)
+                self._extension_data(size)
                 continue
+            extensions.count(size, offset)
+            data = self._extension_data(size)
             if typeflag in extensions.values:
                 raise TarError(f"second {_EXTENSIONS[typeflag]} for one entry", offset)
             extensions.values[typeflag] = data.partition(b"\0")[0]
             if typeflag == b"x":
-                extensions.pax = _parse_pax(data, offset + BLOCK_BYTES)
+                lists = PAX_PREFIX, extensions.sparse
+                extensions.pax = parse_pax(data, offset + BLOCK_BYTES, lists)
+
+    def _skip_stated(self, offset: int) -> None:
+        """Skip what no header can begin with: the body of an entry that should have none."""
+        size, self._stated = self._stated, 0
+        if size > MAX_EXTENSION_BYTES:
+            raise TarError(f"a body of {size} bytes that belongs to no file", offset)
+        rest = size + -size % BLOCK_BYTES - BLOCK_BYTES
+        data = self._read(rest)
+        if len(data) != rest:
+            raise TarError("truncated body", self._offset + len(data))
+        self._take(data)
 
     def _block(self) -> bytes:
         block = self._read(BLOCK_BYTES)
@@ -232,21 +260,31 @@ class HeaderReader:
         self._raw.append(data)
         self._offset += len(data)
 
-    def _take_sparse_map(self, offset: int) -> None:
-        """Take the blocks between an old GNU sparse header and its body."""
-        for _ in range(MAX_EXTENSION_BYTES // BLOCK_BYTES):
+    def _sparse_map(
+        self, typeflag: bytes, extensions: _Extensions, size_bytes: int, offset: int
+    ) -> SparseMap | None:
+        """Return the map of a sparse file; take the blocks between an old header and its body."""
+        if typeflag != b"S":
+            if not extensions.sparse or _KINDS[typeflag] is not EntryKind.FILE:
+                return None
+            return map_of_pax(extensions.pax, extensions.sparse, size_bytes, offset)
+        header = block = self._raw[-1]
+        more: list[bytes] = []
+        while goes_on(block, header=block is header):
+            if len(more) == MAX_EXTENSION_BYTES // BLOCK_BYTES:
+                raise TarError("sparse map too long", offset)
             block = self._block()
             if not block:
                 raise TarError("truncated sparse map", self._offset)
-            if not block[_SPARSE_GOES_ON_AGAIN]:
-                return
-        raise TarError("sparse map too long", offset)
+            more.append(block)
+        return map_of_blocks(header, more, size_bytes, offset)
 
     def _finish(self, block: bytes, offset: int, *, orphaned: bool) -> None:
         if orphaned:
             raise TarError("extension header without an entry", offset)
-        if block and self._block() != _ZERO_BLOCK:
-            raise TarError("a lone zero block", offset)
+        if block and self._block() not in (b"", _ZERO_BLOCK):
+            # Go's reader refuses this; GNU tar and Python do not see what follows.
+            raise TarError("a zero block with an entry after it", offset)
         self.trailer = b"".join(self._raw)
 
     def _entry(
@@ -256,7 +294,9 @@ class HeaderReader:
         path = name.partition(b"\0")[0]
         if magic.startswith(b"ustar\0") and (above := prefix.partition(b"\0")[0]):
             path = above + b"/" + path
-        path = _path(extensions.text(b"path", b"L", path), "path", offset)
+        # GNU tar gives a sparse file a made-up name in the other places.
+        path = extensions.pax.get(PAX_PREFIX + b"name") or extensions.text(b"path", b"L", path)
+        path = path_of(path, "path", offset)
         try:
             return self._named_entry(path, fields, extensions, start, offset)
         except TarError as exc:
@@ -273,133 +313,30 @@ class HeaderReader:
         (_, mode, uid, gid, size, mtime, _, typeflag, linkname, _, _, _, *rest) = fields
         kind = _KINDS.get(typeflag)
         pax = extensions.pax
-        if kind is EntryKind.FILE and any(key.startswith(_SPARSE_PREFIX) for key in pax):
-            kind = EntryKind.SPARSE
-        elif kind is EntryKind.SPARSE and rest[2][_SPARSE_GOES_ON]:
-            self._take_sparse_map(offset)
         if kind is None:
             raise TarError(f"unknown entry type {typeflag!r}", offset)
         link_target = b""
         if kind in _LINKS:
             link = extensions.text(b"linkpath", b"K", linkname.partition(b"\0")[0])
-            link_target = _path(link, "link target", offset)
-        size_bytes = _pax_or_field(pax, b"size", size, offset, _MAX_SIZE)
-        if kind not in _HAVE_BODIES and size_bytes:
-            raise TarError(f"{kind.value} with a body", offset)
-        mtime_s, mtime_ns = _mtime(pax, mtime, offset)
+            link_target = path_of(link, "link target", offset)
+        size_bytes = pax_or_field(pax, b"size", size, offset, MAX_SIZE)
+        if kind not in _HAVE_BODIES:
+            self._stated, size_bytes = size_bytes, 0
+        mtime_s, mtime_ns = mtime_of(pax, mtime, offset)
+        sparse = self._sparse_map(typeflag, extensions, size_bytes, offset)
         return Entry(
             path=path,
-            kind=kind,
-            mode=_number(mode, "mode", offset, _MAX_SIZE) & 0o7777,
-            uid=_pax_or_field(pax, b"uid", uid, offset, _MAX_ID),
-            gid=_pax_or_field(pax, b"gid", gid, offset, _MAX_ID),
+            kind=kind if sparse is None else EntryKind.SPARSE,
+            mode=number(mode, "mode", offset, MAX_SIZE) & 0o7777,
+            uid=pax_or_field(pax, b"uid", uid, offset, MAX_ID),
+            gid=pax_or_field(pax, b"gid", gid, offset, MAX_ID),
             mtime_s=mtime_s,
             mtime_ns=mtime_ns,
             size_bytes=size_bytes,
             link_target=link_target,
-            rdev=_rdev(rest[0], rest[1], offset) if kind in _DEVICES else 0,
-            xattrs=_xattrs(pax, offset),
+            rdev=rdev_of(rest[0], rest[1], offset) if kind in _DEVICES else 0,
+            xattrs=xattrs_of(pax, offset),
             offset=start,
             raw=b"".join(self._raw),
+            sparse=sparse,
         )
-
-
-def _check_sum(block: bytes, stored: bytes, offset: int) -> None:
-    computed = sum(block) - sum(block[_CHECKSUM]) + _CHECKSUM_BLANK_SUM
-    if _number(stored, "checksum", offset, _MAX_SIZE) != computed:
-        raise TarError("wrong header checksum", offset)
-
-
-def _number(raw: bytes, what: str, offset: int, limit: int) -> int:
-    """Read a numeric field: octal text, or base-256 when the top bit is set."""
-    if raw[0] & 0x80:
-        if raw[0] & 0x40:
-            raise TarError(f"negative {what}", offset)
-        value = int.from_bytes(raw, "big") - (0x80 << 8 * (len(raw) - 1))
-    else:
-        text = raw.strip(b" \0").partition(b"\0")[0]
-        try:
-            value = int(text, 8) if text.isdigit() else _empty_is_zero(text)
-        except ValueError:
-            raise TarError(f"{what} is no number", offset) from None
-    if value > limit:
-        raise TarError(f"{what} out of range", offset)
-    return value
-
-
-def _empty_is_zero(text: bytes) -> int:
-    if text:
-        raise ValueError
-    return 0
-
-
-def _pax_or_field(pax: dict[bytes, bytes], key: bytes, raw: bytes, offset: int, limit: int) -> int:
-    text = pax.get(key)
-    if not text:
-        return _number(raw, key.decode(), offset, limit)
-    return _decimal(text, key.decode(), offset, limit)
-
-
-def _decimal(text: bytes, what: str, offset: int, limit: int) -> int:
-    # 20 digits hold every limit; longer text would make int() slow, not right.
-    if not text.isdigit() or len(text) > 20 or (value := int(text)) > limit:
-        raise TarError(f"pax {what} is no number in range", offset)
-    return value
-
-
-def _mtime(pax: dict[bytes, bytes], raw: bytes, offset: int) -> tuple[int, int]:
-    """Return seconds and nanoseconds; only pax knows the latter."""
-    text = pax.get(b"mtime")
-    if not text:
-        if raw[0] & 0xC0 == 0xC0:
-            raise TarError("negative mtime, a time before 1970,", offset)
-        return _number(raw, "mtime", offset, _MAX_TIME), 0
-    whole, _, fraction = text.partition(b".")
-    if whole[:1] == b"-" and whole[1:].isdigit():
-        raise TarError("pax mtime is no number in range but a time before 1970,", offset)
-    digits = fraction[:9]
-    nanoseconds = int(digits.ljust(9, b"0")) if fraction.isdigit() else 0
-    return _decimal(whole, "mtime", offset, _MAX_TIME), nanoseconds
-
-
-def _rdev(major_field: bytes, minor_field: bytes, offset: int) -> int:
-    """Encode a device number as ``st_rdev`` has it; the kernel keeps 12 and 20 bits."""
-    major = _number(major_field, "device major", offset, 0xFFF)
-    minor = _number(minor_field, "device minor", offset, 0xFFFFF)
-    return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
-
-
-def _path(value: bytes, what: str, offset: int) -> bytes:
-    if not value:
-        raise TarError(f"empty {what}", offset)
-    if len(value) > MAX_PATH_BYTES:
-        raise TarError(f"{what} of {len(value)} bytes", offset)
-    if b"\0" in value:
-        raise TarError(f"zero byte in {what}", offset)
-    return value
-
-
-def _xattrs(pax: dict[bytes, bytes], offset: int) -> dict[bytes, bytes]:
-    skip = len(_XATTR_PREFIX)
-    xattrs = {key[skip:]: value for key, value in pax.items() if key.startswith(_XATTR_PREFIX)}
-    if any(not name or b"\0" in name for name in xattrs):
-        raise TarError("bad name of an extended attribute", offset)
-    return xattrs
-
-
-def _parse_pax(data: bytes, offset: int) -> dict[bytes, bytes]:
-    """Parse lines of ``LENGTH KEY=VALUE``; of two with one key the later wins."""
-    records: dict[bytes, bytes] = {}
-    at = 0
-    while at < len(data):
-        space = data.find(b" ", at, at + 8)
-        length = data[at:space] if space > at else b""
-        end = at + int(length) if length.isdigit() else 0
-        if not at < end <= len(data) or data[end - 1] != 0x0A:
-            raise TarError("bad pax record length", offset + at)
-        key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not key or not equals:
-            raise TarError("bad pax record", offset + at)
-        records[key] = value
-        at = end
-    return records

@@ -1,7 +1,9 @@
 """Writes headers of tar archives in the pax format; :mod:`bootc.formats.tar` reads them.
 
 A header is a ustar block. An extended header before it has the values that do not fit:
-long names, names outside ASCII, large numbers, parts of a second, attributes.
+long names, names outside ASCII, large numbers, parts of a second, attributes. A whole second
+before 1970 is in the block, in base-256: composefs-rs 0.9 refuses such a time in an extended
+header.
 Records are bytes. The standard library would mark records that are not UTF-8 with a
 keyword that makes GNU tar complain.
 
@@ -64,11 +66,7 @@ def tar_header(member: Member) -> bytes:
     info.uid = _small(member.uid, _MAX_ID, b"uid", records)
     info.gid = _small(member.gid, _MAX_ID, b"gid", records)
     info.size = _small(member.size_bytes, _MAX_NUMBER, b"size", records)
-    # A header cannot have a time before 1970. bootc's own reader refuses a record with one, too.
-    seconds = max(member.mtime_s, 0)
-    info.mtime = _small(seconds, _MAX_NUMBER, b"mtime", records)
-    if member.mtime_ns and member.mtime_s >= 0:
-        records[b"mtime"] = b"%d.%09d" % (seconds, member.mtime_ns)
+    info.mtime = _time(member.mtime_s, member.mtime_ns, records)
     for name, value in sorted(member.xattrs.items()):
         # The same escapes as in GNU tar, because a keyword ends at the first equals sign.
         key = name.replace(b"%", b"%25").replace(b"=", b"%3D")
@@ -96,6 +94,17 @@ def _small(value: int, limit: int, key: bytes, records: dict[bytes, bytes]) -> i
     return 0
 
 
+def _time(seconds: int, nanoseconds: int, records: dict[bytes, bytes]) -> int:
+    """Return the seconds for the block; a time that is not whole seconds becomes a record."""
+    if not nanoseconds:
+        return _small(seconds, _MAX_NUMBER, b"mtime", records)
+    total = seconds * 10**9 + nanoseconds
+    sign = b"-" if total < 0 else b""
+    records[b"mtime"] = b"%s%d.%09d" % (sign, *divmod(abs(total), 10**9))
+    # Who does not know the record reads the second before.
+    return seconds if seconds <= _MAX_NUMBER else 0
+
+
 def _extension(records: dict[bytes, bytes]) -> bytes:
     if not records:
         return b""
@@ -120,4 +129,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _block(info: tarfile.TarInfo) -> bytes:
+    # ustar has no negative numbers, the GNU format has them in base-256. Names fit both.
+    if info.mtime < 0:
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")

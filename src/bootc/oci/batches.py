@@ -34,10 +34,20 @@ class _Known(NamedTuple):
     size_bytes: int
 
 
-class _Batch(NamedTuple):
-    """Parts of a stream in their order: bytes, stored objects, and sizes of contents."""
+class _Kept(NamedTuple):
+    """An object that the stream only refers to."""
 
-    parts: list[bytes | _Known | int]
+    digest: Digest
+
+
+#: What a stream consists of, in its order. A number is the size of a content of the batch.
+_Part = bytes | _Known | _Kept | int
+
+
+class _Batch(NamedTuple):
+    """Parts of a stream, and the digests of the contents among them."""
+
+    parts: list[_Part]
     digests: Future[list[Digest]] | Sequence[Digest]
 
 
@@ -52,7 +62,7 @@ class BatchedStream:
     def __init__(self, stream: StreamWriter, sink: ObjectSink) -> None:
         self._stream = stream
         self._sink = sink
-        self._parts: list[bytes | _Known | int] = []
+        self._parts: list[_Part] = []
         self._contents: list[bytes] = []
         self._waiting_bytes = 0
         self._batches: deque[_Batch] = deque()
@@ -83,6 +93,10 @@ class BatchedStream:
         """Append an object that is stored."""
         self._add(_Known(digest, size_bytes), 0)
 
+    def keep(self, digest: Digest) -> None:
+        """Refer to an object that is no part of the content, as :meth:`StreamWriter.keep`."""
+        self._add(_Kept(digest), 0)
+
     def finish(self) -> bytes:
         """Wait for all objects and return the stream.
 
@@ -98,7 +112,7 @@ class BatchedStream:
             self._write_first()
         return self._stream.finish()
 
-    def _add(self, part: bytes | _Known | int, size_bytes: int) -> None:
+    def _add(self, part: _Part, size_bytes: int) -> None:
         self._parts.append(part)
         self._waiting_bytes += size_bytes
         if self._waiting_bytes >= _BATCH_BYTES or len(self._contents) >= _BATCH_OBJECTS:
@@ -127,5 +141,7 @@ class BatchedStream:
                 self._stream.inline(part)
             elif isinstance(part, int):
                 self._stream.external(next(digests), part)
+            elif isinstance(part, _Kept):
+                self._stream.keep(part.digest)
             else:
                 self._stream.external(*part)

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from bootc.errors import Error
 from bootc.formats.digest import DigestMismatch, check_digest
 from bootc.formats.ocispec import Descriptor
 
 CHUNK_BYTES = 1 << 18
+
+
+class LayerError(Error):
+    """A layer cannot be decompressed."""
 
 
 class Blob(Protocol):

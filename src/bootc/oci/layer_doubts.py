@@ -7,6 +7,8 @@ An unpacked image does not show these things any more, so only who reads layers 
   engines make it with the mode and the time of the moment. bootc makes it with mode 0755 and time
   0. composefs-rs refuses the layer (0.9, ``composefs-oci/src/image.rs``).
 - A hard link to a file of a lower layer. Engines unpack each layer on its own, and find no file.
+- An entry whose path leads through a symlink. bootc and some engines follow it inside the image.
+  Engines that unpack each layer on its own make a directory in its place. composefs-rs refuses it.
 - A name of a file with several names that a later layer replaced with a copy. The layers have two
   files then. A tree on a disk that has one file gives another digest.
 """
@@ -34,10 +36,12 @@ class LayerDoubts:
     Attributes:
         implicit: Directories that a layer needs and that were not listed before.
         foreign: Hard links to a file that their own layer does not have.
+        followed: Entries whose paths lead through symlinks, with their paths without these.
     """
 
     implicit: dict[bytes, None] = field(default_factory=dict)
     foreign: dict[bytes, None] = field(default_factory=dict)
+    followed: dict[bytes, bytes] = field(default_factory=dict)
     _replaced: dict[bytes, Leaf] = field(default_factory=dict)
     #: The files of the present layer. The references keep an identity from being used twice.
     _own: dict[int, Leaf] = field(default_factory=dict)
@@ -49,6 +53,10 @@ class LayerDoubts:
     def made(self, path: bytes) -> None:
         """Note that a layer needs a directory that is not there."""
         _keep(self.implicit, path, None)
+
+    def follow(self, path: bytes, resolved: bytes) -> None:
+        """Note an entry whose path leads through a symlink."""
+        _keep(self.followed, path, resolved)
 
     def put(self, path: bytes, present: Directory | Leaf | None, leaf: Leaf) -> None:
         """Note a file of a layer.
@@ -102,6 +110,13 @@ class LayerDoubts:
             yield (
                 f"hard links lead to files of lower layers: {_names(self.foreign)}. "
                 "Container engines cannot unpack them; put both names into one layer"
+            )
+        if self.followed:
+            ways = [f"{_text(path)} (to {_text(to)})" for path, to in self.followed.items()]
+            yield (
+                f"the layers name files through symbolic links: {listed(ways, _SHOWN)}. "
+                "Some programs replace the link with a directory, others refuse the layer; "
+                "use the paths that the links lead to"
             )
         if lost := self.lost_links(root):
             pairs = [f"{_text(path)} (as {_text(other)})" for path, other in lost.items()]

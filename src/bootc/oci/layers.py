@@ -21,7 +21,7 @@ from bootc.formats.splitstream import MAX_STREAM_BYTES, StreamReader
 from bootc.formats.tar import Entry, EntryKind
 from bootc.formats.tree import External, Inline
 from bootc.oci.blob import CHUNK_BYTES
-from bootc.oci.flatten import FlattenError, content_of, stat_of
+from bootc.oci.flatten import content_of, stat_of
 from bootc.oci.names import layer_id
 from bootc.oci.unpack import entries
 from bootc.repository.content import object_chunks
@@ -95,7 +95,7 @@ def dump_layer(repository: Repository, diff_id: OciDigest) -> Iterator[bytes]:
     stream = _open(repository, diff_id)
     with doing(f"Reading layer {diff_id}"):
         for entry, content in entries(stream, repository.algorithm):
-            yield _line(entry, content, diff_id)
+            yield _line(entry, content)
 
 
 def layer_archive(
@@ -148,14 +148,12 @@ def _open(repository: Repository, diff_id: OciDigest) -> StreamReader:
     return StreamReader(repository.streams.read(layer_id(diff_id)))
 
 
-def _line(entry: Entry, content: Inline | External, layer: OciDigest) -> bytes:
+def _line(entry: Entry, content: Inline | External) -> bytes:
     name = escape_optional(_absolute(entry.path))
     match entry.kind:
         case EntryKind.HARDLINK:
             target = escape_optional(_absolute(entry.link_target))
             return b"%s 0 @120000 - - - - 0.0 %s - -\n" % (name, target)
-        case EntryKind.SPARSE:
-            raise FlattenError("a sparse file, which no dumpfile can express", entry, layer)
         case EntryKind.DIRECTORY:
             columns = 0, stat.S_IFDIR, 0, b"-", b"-", b"-"
         case _:

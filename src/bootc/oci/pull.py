@@ -130,11 +130,7 @@ def pull(
     make_root = functools.cache(functools.partial(stored_tree, repository, config.diff_ids))
     config_digest = manifest.config.digest
     before = images_made(repository, config_digest, config.diff_ids)
-    names = {
-        image_name(version, bootable=boots): (version, boots)
-        for version in versions
-        for boots in (False, True)[: 1 + bootable]
-    }
+    names = _image_names(versions, bootable=bootable)
     made = {name: before[name] for name in names if name in before}
     if made.keys() != names.keys():
         made = _make_images(repository, make_root(), names)
@@ -183,6 +179,15 @@ def _fetch_missing(
         # fetch_layer has compared the layer with its digest.
         streams.set_verified(layer_id(diff_id), written)
     return total
+
+
+def _image_names(versions: Sequence[int], *, bootable: bool) -> dict[str, tuple[int, bool]]:
+    """Return the names of the images to make, each with its version and whether it boots."""
+    return {
+        image_name(version, bootable=boots): (version, boots)
+        for version in versions
+        for boots in (False, True)[: 1 + bootable]
+    }
 
 
 def _make_images(

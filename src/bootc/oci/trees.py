@@ -22,6 +22,7 @@ from bootc.formats.tar import Entry
 from bootc.formats.tree import Directory, External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.oci import unpack
+from bootc.oci.budget import Budget
 from bootc.oci.documents import read_document
 from bootc.oci.fetch import fetch_layer, layer_name
 from bootc.oci.flatten import apply_layer
@@ -192,9 +193,11 @@ def _flatten(
 ) -> Directory:
     """Return the plain tree of layers, given as pairs of ``diff_id`` and stream."""
     root = Directory()
+    budget = Budget()
     for diff_id, data in layers:
+        entries = unpack.entries(StreamReader(data), algorithm)
         with doing(f"Applying layer {diff_id}"):
-            apply_layer(root, diff_id, unpack.entries(StreamReader(data), algorithm), doubts)
+            apply_layer(root, diff_id, entries, doubts, budget)
     transform_for_oci(root, xattrs)
     return root
 

@@ -5,11 +5,6 @@
 - :func:`split_layer` returns a stream only after it has compared the digest of the blob and the
   ``diff_id`` of the layer.
 
-The first bytes of a blob tell its compression, not the media type: archives of ``docker save``
-give uncompressed layers the type of compressed layers, and the ``diff_id`` protects the result in
-both cases. If a blob is neither an archive nor compressed in a permitted way, the error names its
-compression.
-
 Format: composefs-rs 0.9, ``composefs-oci/src/tar.rs`` ("Streams written for an OCI image").
 """
 
@@ -17,57 +12,26 @@ from __future__ import annotations
 
 import itertools
 import os
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 
-import zstandard
-
-from bootc.errors import Error
 from bootc.formats import splitstream
-from bootc.formats.digest import Algorithm, OciDigest, check_digest
+from bootc.formats.digest import Algorithm, Digest, OciDigest, check_digest
 from bootc.formats.splitstream import StreamReader, StreamWriter
-from bootc.formats.tar import Entry, HeaderReader, TarError
+from bootc.formats.tar import Entry, HeaderReader
+from bootc.formats.tarsparse import SparseMap, expanded
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import INLINE_MAX_BYTES, External, Inline
+from bootc.fs.content_sink import ContentWriter
+from bootc.oci import budget
 from bootc.oci.batches import LARGEST_BYTES, BatchedStream
-from bootc.oci.blob import CHUNK_BYTES, Blob
+from bootc.oci.blob import CHUNK_BYTES, Blob, LayerError
+from bootc.oci.decompress import LONGEST_MAGIC, WrongCompression, compression_of, decompress
 from bootc.oci.readahead import ReadAhead
+from bootc.printable import shown
 from bootc.repository.sink import ObjectSink
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
-#: The first bytes of common compressions, for error messages.
-_MAGICS = {
-    "gzip": (_GZIP_MAGIC,),
-    "zstd": (_ZSTD_MAGIC, *(magic.to_bytes(4, "little") for magic in _ZSTD_SKIPPABLE)),
-    "xz": (b"\xfd7zXZ\0",),
-    "bzip2": tuple(b"BZh%d" % level for level in range(1, 10)),
-    "lzma": (b"\x5d\0\0",),
-    "lz4": (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
-    "lzip": (b"LZIP",),
-    "lzop": (b"\x89LZO\0",),
-    "compress": (b"\x1f\x9d", b"\x1f\xa0"),
-    "zip": (b"PK\3\4",),
-}
-_LONGEST_MAGIC = 6
-_GZIP_WBITS = 31
-#: A few bytes of zstd data can become 128 KiB each. Small steps bound the memory.
-_ZSTD_FEED_BYTES = 1 << 10
-
-
-class LayerError(Error):
-    """A layer cannot be decompressed."""
-
-
-class WrongCompression(LayerError):
-    """A layer is compressed in a way that is not permitted, or twice."""
-
-    def __init__(self, inner: str, outer: str | None) -> None:
-        if outer is None:
-            text = f"it is compressed by {inner}, which layers cannot be"
-        else:
-            text = f"it is compressed twice, by {inner} within {outer}, which layers cannot be"
-        super().__init__(text, hint="compress it by gzip or zstd, or not at all")
+#: Chunks after a wrong header in which damage of the compressed data is looked for.
+_LOOK_AHEAD = 16
 
 
 def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
@@ -87,14 +51,18 @@ def split_layer(blob: Blob, diff_id: OciDigest, sink: ObjectSink) -> bytes:
             found.update(chunk)
             yield chunk
 
-    writer = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
-    try:
-        with ReadAhead(hashed()) as chunks, BatchedStream(writer, sink) as batches:
-            stream = _split(_Chunks(chunks), sink, batches, first)
-    except (LayerError, TarError):
+    error: LayerError | TarError | None = None
+    with ReadAhead(hashed()) as chunks:
+        try:
+            writer = StreamWriter(sink.algorithm, splitstream.OCI_LAYER)
+            with BatchedStream(writer, sink) as batches:
+                stream = _split(_Chunks(chunks), sink, batches, first)
+        except (LayerError, TarError) as exc:
+            error = _cause(exc, chunks)
+    if error is not None:
         # If the blob does not have its digest, the user should get that error instead.
         _drain(blob)
-        raise
+        raise error from None
     check_digest("the unpacked layer", found.hexdigest(), diff_id)
     return stream
 
@@ -106,11 +74,16 @@ def entries(
 
     Raises:
         SplitstreamError, TarError: the stream does not hold a layer.
+        LayerError: the stream is of a version that did not keep the content of sparse files.
     """
     stream.expect(splitstream.OCI_LAYER, algorithm)
+    kept: Iterator[Digest] | None = None
     for entry in HeaderReader(stream.read):
         content: Inline | External
-        if entry.size_bytes > INLINE_MAX_BYTES:
+        if entry.sparse is not None:
+            kept = stream.kept() if kept is None else kept
+            content = _sparse_content(entry, entry.sparse, stream, kept)
+        elif entry.size_bytes > INLINE_MAX_BYTES:
             content = External(stream.external(), entry.size_bytes)
         else:
             content = Inline(stream.read(entry.size_bytes))
@@ -118,6 +91,27 @@ def entries(
                 raise TarError("truncated body", entry.body_offset, entry=entry.path)
         stream.read(entry.padding_bytes)
         yield entry, content
+
+
+def _sparse_content(
+    entry: Entry, sparse: SparseMap, stream: StreamReader, kept: Iterator[Digest]
+) -> Inline | External:
+    if is_inline(entry):
+        body = stream.read(entry.size_bytes)
+        if len(body) != entry.size_bytes:
+            raise TarError("truncated body", entry.body_offset, entry=entry.path)
+        if sparse.size_bytes <= INLINE_MAX_BYTES:
+            return Inline(b"".join(expanded(sparse, len(body), [body], entry.body_offset)))
+    else:
+        stream.external()
+    digest = next(kept, None)
+    if digest is None:
+        raise LayerError(
+            f"an earlier version stored the layer without the content of the sparse file "
+            f"{shown(entry.path)}",
+            hint="remove what nothing needs (bootc internals cfs gc), and pull again",
+        )
+    return External(digest, sparse.size_bytes)
 
 
 def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
@@ -136,7 +130,11 @@ def bodies_of(blob: Blob, wanted: Iterable[Entry]) -> Iterator[tuple[Entry, byte
         for _ in archive.pieces(entry.body_offset - at, at, entry.path):
             pass
         at = entry.body_offset + entry.size_bytes
-        yield entry, b"".join(archive.pieces(entry.size_bytes, entry.body_offset, entry.path))
+        body: Iterable[bytes | memoryview]
+        body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
+        if entry.sparse is not None:
+            body = expanded(entry.sparse, entry.size_bytes, body, entry.body_offset)
+        yield entry, b"".join(body)
     _drain(blob)
 
 
@@ -160,75 +158,24 @@ def paths_of(blob: Blob) -> Generator[str, None, None]:
         _drain(blob)
 
 
-def decompress(blob: Blob) -> Iterator[bytes]:
-    """Yield the content of a blob that is compressed by gzip or zstd, or uncompressed.
+def _cause(error: LayerError | TarError, chunks: Iterator[bytes]) -> LayerError | TarError:
+    """Return the damage of compressed data that made the archive wrong, if there is some.
 
-    Raises:
-        LayerError: the compressed data is truncated or corrupt.
+    A library may return wrong bytes before it notices that they are wrong.
     """
-    first = b""
-    while len(first) < len(_ZSTD_MAGIC) and (part := blob.read(CHUNK_BYTES)):
-        first += part
-    if first.startswith(_GZIP_MAGIC):
-        yield from _gunzip(first, blob)
-    elif first.startswith(_ZSTD_MAGIC) or int.from_bytes(first[:4], "little") in _ZSTD_SKIPPABLE:
-        yield from _unzstd(first, blob)
-    else:
-        while first:
-            yield first
-            first = blob.read(CHUNK_BYTES)
+    if isinstance(error, TarError):
+        try:
+            for _ in itertools.islice(chunks, _LOOK_AHEAD):
+                pass
+        except LayerError as damage:
+            return damage
+    return error
 
 
 def _drain(blob: Blob) -> None:
     """Read to the end, where a verified blob compares its digest."""
     while blob.read(CHUNK_BYTES):
         pass
-
-
-def _gunzip(data: bytes, blob: Blob) -> Iterator[bytes]:
-    """Decompress gzip members until the blob ends."""
-    member = zlib.decompressobj(_GZIP_WBITS)
-    while data:
-        if member.eof:
-            member = zlib.decompressobj(_GZIP_WBITS)
-        yield from _inflate(member, data)
-        data = member.unused_data or blob.read(CHUNK_BYTES)
-    if not member.eof:
-        raise LayerError("truncated gzip data")
-
-
-def _inflate(member: zlib._Decompress, data: bytes) -> Iterator[bytes]:
-    """Yield the decompressed ``data`` in bounded pieces, however large it becomes."""
-    try:
-        while (out := member.decompress(data, CHUNK_BYTES)) or member.unconsumed_tail:
-            if out:
-                yield out
-            data = member.unconsumed_tail
-            if member.eof:
-                return
-    except zlib.error as exc:
-        raise LayerError(f"corrupt gzip data: {exc}") from exc
-
-
-def _unzstd(data: bytes, blob: Blob) -> Iterator[bytes]:
-    """Decompress zstd frames until the blob ends."""
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    while data:
-        for at in range(0, len(data), _ZSTD_FEED_BYTES):
-            piece = data[at : at + _ZSTD_FEED_BYTES]
-            while piece:
-                if frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                try:
-                    out = frame.decompress(piece)
-                except (zstandard.ZstdError, MemoryError) as exc:
-                    raise LayerError(f"corrupt zstd data: {exc}") from exc
-                if out:
-                    yield out
-                piece = frame.unused_data if frame.eof else b""
-        data = blob.read(CHUNK_BYTES)
-    if not frame.eof:
-        raise LayerError("truncated zstd data")
 
 
 class _Chunks:
@@ -244,8 +191,8 @@ class _Chunks:
         """Return at most ``limit`` bytes, and no bytes at the end."""
         if not self._buffer:
             self._buffer = memoryview(next(self._chunks, b""))
-            if len(self.first) < _LONGEST_MAGIC:
-                self.first += bytes(self._buffer[:_LONGEST_MAGIC])
+            if len(self.first) < LONGEST_MAGIC:
+                self.first += bytes(self._buffer[:LONGEST_MAGIC])
         piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return piece
 
@@ -286,14 +233,9 @@ class _First:
 
     def read(self, size: int, /) -> bytes:
         data = self._blob.read(size)
-        if len(self.bytes) < _LONGEST_MAGIC:
-            self.bytes += data[:_LONGEST_MAGIC]
+        if len(self.bytes) < LONGEST_MAGIC:
+            self.bytes += data[:LONGEST_MAGIC]
         return data
-
-
-def _compression(first: bytes) -> str | None:
-    """Return the compression of data with these first bytes, or None."""
-    return next((name for name, magics in _MAGICS.items() if first.startswith(magics)), None)
 
 
 def _check_is_archive(archive: _Chunks, blob: _First) -> None:
@@ -301,21 +243,90 @@ def _check_is_archive(archive: _Chunks, blob: _First) -> None:
 
     Call this only for a wrong header: a right header may begin with any name.
     """
-    if inner := _compression(archive.first):
-        outer = _compression(blob.bytes)
+    if inner := compression_of(archive.first):
+        outer = compression_of(blob.bytes)
         raise WrongCompression(inner, outer if outer in ("gzip", "zstd") else None) from None
+
+
+def is_inline(entry: Entry) -> bool:
+    """Tell whether the body of an entry is in the stream, and is no object of its own."""
+    if entry.sparse is not None and entry.sparse.size_bytes <= INLINE_MAX_BYTES:
+        # The content of small files is in images, so readers need the body.
+        return True
+    return entry.size_bytes <= INLINE_MAX_BYTES
+
+
+class _SparseFiles:
+    """Sparse files of a layer: the stream has their bodies, and refers to their contents."""
+
+    def __init__(self, sink: ObjectSink) -> None:
+        self._sink = sink
+        self._holes_left = budget.MAX_HOLE_BYTES
+
+    def split(
+        self, entry: Entry, sparse: SparseMap, archive: _Chunks, stream: BatchedStream
+    ) -> None:
+        """Put a body into a stream, and the content that it stands for into an object."""
+        offset = entry.body_offset
+        self._holes_left -= max(0, sparse.size_bytes - entry.size_bytes)
+        if self._holes_left < 0:
+            what = (
+                f"sparse files of the layer have holes of more than {budget.MAX_HOLE_BYTES} bytes"
+            )
+            raise TarError(what, offset, entry=entry.path)
+        body = archive.pieces(entry.size_bytes, offset, entry.path)
+        try:
+            if is_inline(entry):
+                if entry.size_bytes > budget.MAX_SMALL_SPARSE_BYTES:
+                    raise TarError("a sparse map larger than its file", offset)
+                data = b"".join(body)
+                stream.inline(data)
+                content = expanded(sparse, len(data), [data], offset)
+                if sparse.size_bytes <= INLINE_MAX_BYTES:
+                    b"".join(content)
+                    return
+                digest = self._store(content)
+            else:
+                with self._sink.writer() as packed:
+                    content = expanded(sparse, entry.size_bytes, _written(body, packed), offset)
+                    digest = self._store(content)
+                    stream.external(packed.commit(), entry.size_bytes)
+        except TarError as exc:
+            raise exc.inside(entry.path) from None
+        stream.keep(digest)
+
+    def _store(self, content: Iterable[bytes | memoryview]) -> Digest:
+        with self._sink.writer() as writer:
+            for piece in content:
+                writer.write(piece)
+            return writer.commit()
+
+
+def _written(body: Iterable[memoryview], writer: ContentWriter) -> Iterator[memoryview]:
+    """Write what is read of a body."""
+    for piece in body:
+        writer.write(piece)
+        yield piece
 
 
 def _split(archive: _Chunks, sink: ObjectSink, stream: BatchedStream, blob: _First) -> bytes:
     headers = HeaderReader(archive.read)
+    sparse_files = _SparseFiles(sink)
     members = iter(headers)
     try:
         first = next(members, None)
     except TarError:
         _check_is_archive(archive, blob)
         raise
-    for entry in () if first is None else itertools.chain((first,), members):
+    for number, entry in enumerate(() if first is None else itertools.chain((first,), members)):
+        if number == budget.MAX_ENTRIES:
+            what = f"more than {budget.MAX_ENTRIES} entries, the limit for an image,"
+            raise TarError(what, entry.offset, entry=entry.path)
         stream.inline(entry.raw)
+        if entry.sparse is not None:
+            sparse_files.split(entry, entry.sparse, archive, stream)
+            stream.inline(archive.read(entry.padding_bytes))
+            continue
         body = archive.pieces(entry.size_bytes, entry.body_offset, entry.path)
         if entry.size_bytes > LARGEST_BYTES:
             with sink.writer() as writer:
@@ -328,6 +339,13 @@ def _split(archive: _Chunks, sink: ObjectSink, stream: BatchedStream, blob: _Fir
             stream.inline(b"".join(body))
         stream.inline(archive.read(entry.padding_bytes))
     stream.inline(headers.trailer)
+    left = budget.MAX_TRAILING_BYTES
     while rest := archive.some(CHUNK_BYTES):
+        left -= len(rest)
+        if left < 0:
+            raise TarError(
+                f"more than {budget.MAX_TRAILING_BYTES} bytes after the end of the archive",
+                headers.offset,
+            )
         stream.inline(bytes(rest))
     return stream.finish()

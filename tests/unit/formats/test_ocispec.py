@@ -97,6 +97,19 @@ def test_docker_manifest() -> None:
         (manifest(layers={}), "layers: not a list"),
         (manifest(layers=[blob(LAYER), 7]), r"layers\[1\]: not an object"),
         (manifest(layers=[blob("text/plain")]), r"layers\[0\].mediaType: unknown layer type"),
+        (
+            manifest(layers=[blob(f"{LAYER}+xz")]),
+            r"layers\[0\].mediaType: a layer compressed by 'xz'",
+        ),
+        (
+            manifest(layers=[blob("application/vnd.docker.image.rootfs.diff.tar.bzip2")]),
+            r"layers\[0\].mediaType: a layer compressed by 'bzip2', which layers cannot be",
+        ),
+        (
+            manifest(layers=[blob("application/vnd.oci.image.layer.v1.tar+xz")]),
+            "compressed by 'xz'",
+        ),
+        (manifest(layers=[blob("+xz")]), "unknown layer type"),
         (manifest(annotations={"a": 1}), "annotations.a: not a string"),
         (manifest(annotations={"\x1b[2J": 1}), r"annotations.\\x1b\[2J: not a string"),
         (manifest(annotations={"a": "\ud800"}), "annotations.a: not a string"),

@@ -30,7 +30,7 @@ def test_the_stream_is_what_a_stream_without_batches_is(seed: int, count: int) -
     plain, memory = new_stream(), Memory()
     with BatchedStream(new_stream(), memory) as batched:
         for number in range(count):
-            match rng.randrange(3):
+            match rng.randrange(4):
                 case 0:
                     data = rng.randbytes(rng.randrange(70_000 if number % 50 == 0 else 600))
                     plain.inline(data)
@@ -39,6 +39,10 @@ def test_the_stream_is_what_a_stream_without_batches_is(seed: int, count: int) -
                     data = b"%d" % rng.randrange(300) * rng.choice([20, 1000, 40_000])
                     plain.external(verity_digest(data, ALGORITHM), len(data))
                     batched.content(data)
+                case 2:
+                    digest = verity_digest(b"kept %d" % number, ALGORITHM)
+                    plain.keep(digest)
+                    batched.keep(digest)
                 case _:
                     digest = verity_digest(b"%d" % number, ALGORITHM)
                     plain.external(digest, number)

@@ -8,6 +8,7 @@ import pytest
 from bootc.formats.digest import OciDigest
 from bootc.formats.tar import Entry, EntryKind, HeaderReader
 from bootc.formats.tree import CharDevice, Directory, Inline, Leaf, Symlink
+from bootc.oci import resolve
 from bootc.oci.flatten import FlattenError, apply_layer
 from support.images import Member, directory, file, hardlink, layer, member, symlink, xattr
 
@@ -141,6 +142,103 @@ def test_parents_nobody_listed_are_made() -> None:
     assert (stat.mode, stat.uid, stat.gid, stat.mtime_s, stat.mtime_ns) == (0o755, 0, 0, 0, 0)
 
 
+USR_MERGED = (
+    *(directory(d) for d in ("usr", "usr/bin", "usr/lib", "etc")),
+    *(file("usr/bin/sh", b"sh"), symlink("bin", "usr/bin"), symlink("lib", "/usr/lib")),
+)
+
+
+def merged_with(*members: Member) -> dict[str, object]:
+    """Return what a layer changes in a tree with ``/bin`` and ``/lib`` as symlinks."""
+    before, after = shape(tree(USR_MERGED)), shape(tree(USR_MERGED, members))
+    assert (after["/bin"], after["/lib"]) == (b"usr/bin", b"/usr/lib")
+    gone: dict[str, object] = dict.fromkeys(before.keys() - after.keys(), "gone")
+    return gone | {path: after[path] for path in after if before.get(path, b"?") != after[path]}
+
+
+@pytest.mark.parametrize(
+    ("members", "changed"),
+    [
+        ([file("bin/x", b"1")], {"/usr/bin/x": b"1"}),
+        ([file("lib/x", b"1")], {"/usr/lib/x": b"1"}),
+        ([file("lib/new/x", b"1")], {"/usr/lib/new": None, "/usr/lib/new/x": b"1"}),
+        ([directory("lib/d"), file("lib/d/x", b"1")], {"/usr/lib/d": None, "/usr/lib/d/x": b"1"}),
+        ([symlink("bin/x", "sh")], {"/usr/bin/x": b"sh"}),
+        ([hardlink("etc/sh", "bin/sh")], {"/etc/sh": b"sh"}),
+        ([hardlink("bin/ash", "bin/sh")], {"/usr/bin/ash": b"sh"}),
+        ([file("bin/.wh.sh")], {"/usr/bin/sh": "gone"}),
+        ([file("bin/.wh..wh..opq")], {"/usr/bin/sh": "gone"}),
+        ([file("bin/none/.wh.sh")], {}),
+        # A link to a link, and one that leads back up.
+        (
+            [symlink("b", "bin/../bin/."), file("b/x", b"1")],
+            {"/b": b"bin/../bin/.", "/usr/bin/x": b"1"},
+        ),
+        # The last name is never followed: the link itself is replaced.
+        ([symlink("etc/l", "../bin"), file("etc/l", b"1")], {"/etc/l": b"1"}),
+        # No way out: the root is its own parent, and absolute targets start there.
+        (
+            [symlink("up", "../../../.."), file("up/etc/x", b"1")],
+            {"/up": b"../../../..", "/etc/x": b"1"},
+        ),
+        (
+            [symlink("etc/up", "/../../usr/../etc"), file("etc/up/x", b"1")],
+            {"/etc/up": b"/../../usr/../etc", "/etc/x": b"1"},
+        ),
+        # A link to nothing: the directory is made where it leads.
+        (
+            [symlink("opt", "var/opt"), file("opt/x", b"1")],
+            {"/opt": b"var/opt", "/var": None, "/var/opt": None, "/var/opt/x": b"1"},
+        ),
+        ([symlink("opt", "var/opt"), file("opt/.wh.x")], {"/opt": b"var/opt"}),
+        ([symlink("a", "a"), file("a/.wh.x")], {"/a": b"a"}),
+    ],
+)
+def test_parents_that_are_symlinks(members: list[Member], changed: dict[str, object]) -> None:
+    assert merged_with(*members) == changed
+
+
+def test_forty_links_are_followed_and_no_more() -> None:
+    chain = [symlink(f"l{number}", f"l{number + 1}") for number in range(40)]
+    members = [directory("l40"), *chain, file("l0/x", b"1")]
+    assert shape(tree(tuple(members)))["/l40/x"] == b"1"
+    with pytest.raises(FlattenError, match="entry 'more/x': its path leads through more than 40"):
+        tree((*members, symlink("more", "l0"), file("more/x")))
+
+
+def test_steps_along_links_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "MAX_LINK_STEPS", 5000)
+    deep = "d/../" * 100
+    entries = [directory("d"), symlink("l", deep), *(file(f"l/{n}") for n in range(20))]
+    assert "/19" in shape(tree(tuple(entries)))
+    with pytest.raises(FlattenError, match="entry 'l/24': the paths of the layer need more than"):
+        tree((*entries[:2], *(file(f"l/{n}") for n in range(100))))
+
+
+@pytest.mark.parametrize(
+    ("above", "warning"),
+    [
+        ([directory("bin")], "the directory 'bin' replaces a symbolic link to 'usr/bin'"),
+        # An empty directory hides nothing, a file is what somebody meant.
+        ([directory("lib")], None),
+        ([file("bin")], None),
+        ([symlink("bin", "usr/lib")], None),
+        ([file("bin/x")], None),
+    ],
+)
+def test_a_directory_in_place_of_a_link_is_warned_of(
+    above: list[Member], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tree(USR_MERGED, tuple(above))
+    assert [record.message.split(",")[0] for record in caplog.records] == (
+        [] if warning is None else [f"layer {LAYER}: {warning}"]
+    )
+    # As in composefs-rs: the directory is empty.
+    if warning is not None:
+        assert shape(root)["/bin"] is None
+        assert "/bin/sh" not in shape(root)
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -149,7 +247,12 @@ def test_parents_nobody_listed_are_made() -> None:
         ([file("/..")], "its path leads upwards"),
         ([file("a"), hardlink("b", "../a")], "entry 'b': its path leads upwards"),
         ([file("a"), file("a/b")], "entry 'a/b': its parent is not a directory"),
-        ([symlink("a", "/etc"), file("a/b")], "entry 'a/b': its parent is not a directory"),
+        ([symlink("a", "f"), file("f"), file("a/b")], "entry 'a/b': its parent is not a directory"),
+        ([symlink("a", "a"), file("a/b")], "through more than 40 symbolic links"),
+        ([symlink("a", "b"), symlink("b", "/a"), file("b/c")], "through more than 40 symbolic"),
+        ([symlink("a", ".wh.x"), file("a/b")], "bad name of a directory"),
+        ([symlink("a", "n" * 256), file("a/b")], "bad name of a directory"),
+        ([symlink("a", "a"), hardlink("b", "a/b")], "target of the hard link, 'a/b', does not"),
         ([file("./")], "the root must be a directory"),
         ([hardlink("b", "a")], "target of the hard link, 'a', does not exist"),
         ([directory("a"), hardlink("b", "a")], "target of the hard link, 'a', is a directory"),

@@ -11,7 +11,7 @@ from bootc.events import null_sink
 from bootc.oci.layer_doubts import LayerDoubts
 from bootc.oci.trees import image_tree
 from support import images
-from support.images import Member, directory, file, hardlink
+from support.images import Member, directory, file, hardlink, symlink
 
 BIG = b"a file that is an object of its own " * 9
 ROOT = (directory("usr"), directory("boot"), directory("sysroot"))
@@ -53,6 +53,28 @@ def doubts_of(path: Path, *layers: tuple[Member, ...]) -> tuple[LayerDoubts, lis
 )
 def test_ordinary_layers(tmp_path: Path, layers: tuple[tuple[Member, ...], ...]) -> None:
     assert doubts_of(tmp_path, *layers)[1] == []
+
+
+def test_paths_through_symlinks(tmp_path: Path) -> None:
+    doubts, texts = doubts_of(
+        tmp_path, (directory("usr/lib"), symlink("lib", "usr/lib")), (file("lib/x"), file("lib/y"))
+    )
+    assert doubts.followed == {b"lib/x": b"usr/lib/x", b"lib/y": b"usr/lib/y"}
+    assert texts == [
+        "the layers name files through symbolic links: /lib/x (to /usr/lib/x), /lib/y (to "
+        "/usr/lib/y). Some programs replace the link with a directory, others refuse the layer; "
+        "use the paths that the links lead to"
+    ]
+
+
+def test_a_file_replaced_through_a_symlink_is_known_by_its_own_path(tmp_path: Path) -> None:
+    doubts, _ = doubts_of(
+        tmp_path,
+        (directory("usr/lib"), symlink("lib", "usr/lib")),
+        (file("usr/lib/x", BIG), hardlink("usr/y", "usr/lib/x")),
+        (file("lib/x", BIG),),
+    )
+    assert list(doubts._replaced) == [b"usr/lib/x"]
 
 
 def test_parents_that_are_not_listed_before(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ from bootc.formats.digest import Algorithm, DigestMismatch, OciDigest
 from bootc.formats.erofs.reader import read_erofs
 from bootc.formats.ocispec import ImageSpecError, WrongArchitecture
 from bootc.formats.splitstream import StreamReader
-from bootc.formats.tar import TarError
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import Inline, Leaf
 from bootc.fs.dir import Dir
+from bootc.oci.blob import LayerError
 from bootc.oci.names import image_name
 from bootc.oci.pull import Pulled, pull, required_bytes
 from bootc.oci.seal import SealError
 from bootc.oci.stored import read_image
 from bootc.oci.trees import image_id_of, image_tree
-from bootc.oci.unpack import LayerError
 from bootc.repository import gc
 from bootc.repository.content import read_content
 from bootc.repository.metadata import ErofsFormats, Metadata

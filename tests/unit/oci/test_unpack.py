@@ -17,19 +17,16 @@ import zstandard
 from bootc.formats import splitstream
 from bootc.formats.digest import Algorithm, Digest, DigestMismatch, OciDigest
 from bootc.formats.splitstream import SplitstreamError, StreamReader, StreamWriter
-from bootc.formats.tar import EntryKind, TarError
+from bootc.formats.tar import EntryKind
+from bootc.formats.tarvalues import TarError
 from bootc.formats.tree import External, Inline
 from bootc.formats.verity import verity_digest
 from bootc.fs.content_sink import ContentWriter
-from bootc.oci.unpack import (
-    LayerError,
-    WrongCompression,
-    bodies_of,
-    decompress,
-    entries,
-    split_layer,
-)
+from bootc.oci.blob import LayerError
+from bootc.oci.decompress import WrongCompression, decompress
+from bootc.oci.unpack import bodies_of, entries, split_layer
 from bootc.repository.sink import DigestOnly
+from support import sparse
 from support.images import directory, file, layer
 
 SHA256 = Algorithm.SHA256
@@ -257,3 +254,25 @@ def test_streams_that_are_no_layers() -> None:
         consume(stream_of(DATA[: small + 512 + 10]))
     with pytest.raises(SplitstreamError, match="an object where inline bytes belong"):
         consume(stream_of(digest))
+
+
+def test_a_sparse_file_of_a_stream_without_its_content() -> None:
+    data = sparse.member("usr/holes", 5000, [(0, b"x" * 100)], "1.0")
+    body = data[-1024:]
+    stream = stream_of(data[:-1024], verity_digest(body[:612], SHA256), body[612:])
+    with pytest.raises(
+        LayerError, match="without the content of the sparse file 'usr/holes'"
+    ) as caught:
+        list(entries(stream, SHA256))
+    assert caught.value.hint == "remove what nothing needs (bootc internals cfs gc), and pull again"
+
+
+def test_an_object_that_is_content_and_kept() -> None:
+    """The content of a sparse file may be an object of another file, before or after it."""
+    data = sparse.member("whole", 500, [(0, b"d" * 500)], "gnu")
+    same = layer(file("same", b"d" * 500))
+    plain = same.rstrip(b"\0") + bytes(-len(same.rstrip(b"\0")) % 512)
+    digest = verity_digest(b"d" * 500, SHA256)
+    for archive in (data + same, plain + data + bytes(1024)):
+        found = [content for _, content in entries(split(archive, archive), SHA256)]
+        assert found == [External(digest, 500)] * 2

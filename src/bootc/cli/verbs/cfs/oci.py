@@ -117,7 +117,8 @@ def _matched(repository: Repository, manifest_digest: OciDigest, expected: Diges
 def _amount(amount: Amount) -> str:
     objects = amount.objects
     stored = human_size(objects.new_bytes, decimals=2)
-    inlined = human_size(amount.inlined_bytes, decimals=2)
+    # What sparse files become is stored, and is no part of the archive.
+    inlined = human_size(max(0, amount.inlined_bytes), decimals=2)
     return (
         f"{objects.new} new + {objects.present} already present objects; "
         f"{stored} stored, {inlined} inlined"
