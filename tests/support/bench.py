@@ -9,8 +9,11 @@ from bootc.boot.scheme import Scheme
 from bootc.cli.render import update_check
 from bootc.deploy import upgrade as updates
 from bootc.deploy.check import check_for_update
+from bootc.deploy.host.model import ImageSpec
+from bootc.deploy.host.session import HostSession
 from bootc.deploy.upgrade import UpdateOptions
 from bootc.formats.digest import Digest
+from bootc.formats.imgref import ImageReference
 from support import upstreamdisk
 from support.ages import Age
 from support.machine import Command, FakeMachine, Journal
@@ -92,3 +95,13 @@ class Bench:
 
 def upgrade(**options: Any) -> Command:
     return lambda system, journal: updates.upgrade(system, UpdateOptions(**options), journal)
+
+
+def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> Command:
+    """Return the command that switches to another image."""
+
+    def run(system: HostSession, journal: Journal) -> object:
+        spec = ImageSpec(target)
+        return updates.switch(system, spec, UpdateOptions(**options), journal, retain=retain)
+
+    return run

@@ -7,6 +7,8 @@ file on the boot partition and what it means change in one step. The successor o
 * the image's add-ons of the same names, in the version of the new image,
 * and the administrator's, as they are. An add-on of the new image with the same name stays out,
   because nobody chose it.
+
+An image without a UKI gets none of them, which is a warning.
 """
 
 from __future__ import annotations
@@ -157,6 +159,23 @@ def carried_addons(system: HostAccess, facts: Facts, uki: UkiFile) -> CarriedAdd
     return CarriedAddons(
         uki.with_addons([name for name in chosen if name.lower() not in taken]), tuple(own)
     )
+
+
+def warn_of_lost_addons(system: HostAccess, facts: Facts) -> None:
+    """Warn of add-ons of the administrator that an image without a UKI cannot have.
+
+    Raises:
+        OSError: the add-ons cannot be read.
+    """
+    deployment = next_deployment(facts)
+    found = list_addons(system.boot.binaries, home_of(facts, deployment))
+    image = image_addons(system, facts, deployment) if found else None
+    for addon in found:
+        if owner_of(addon, image, system.repository.objects) is not Owner.IMAGE:
+            _log.warning(
+                "add-on %s is not carried over: the new image has no unified kernel image",
+                printable(addon.name),
+            )
 
 
 def _removal(addon: InstalledAddon) -> str:

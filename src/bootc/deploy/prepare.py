@@ -40,7 +40,7 @@ from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.facts import Facts
 from bootc.deploy.host.model import ImageSpec
 from bootc.deploy.host.session import HostAccess
-from bootc.deploy.installed_addons import carried_addons
+from bootc.deploy.installed_addons import carried_addons, warn_of_lost_addons
 from bootc.deploy.lost_entries import find_lost_kernel
 from bootc.deploy.plan.room import room_for_update
 from bootc.deploy.plan.stage import NewDeployment, kept_items
@@ -116,6 +116,7 @@ def pull_candidate(
     )
     if isinstance(resource, UkiFile):
         return _uki_candidate(system, facts, candidate, pulled, resource)
+    warn_of_lost_addons(system, facts)
     boot_digest = boot_digest_of(resource, repository.objects)
     return _with_origin(candidate, boot_digest=boot_digest, uki=_uki_record(candidate, None))
 

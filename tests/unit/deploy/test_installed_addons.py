@@ -11,9 +11,9 @@ from bootc.errors import Error, one_line
 from bootc.formats.origin import BootType
 from support import osimages, pe
 from support.addons import KEYMAP, LUKS, NAME, add, extra, listed, on_esp, refused, remove
-from support.bench import Bench
+from support.bench import Bench, switch
 from support.bootdirs import SYSTEMD_UKI
-from support.osimages import IMAGE_ADDON, RENAMED, TURNED, Images, image_addon
+from support.osimages import IMAGE_ADDON, RENAMED, TURNED, Channel, Images, image_addon
 
 
 @pytest.fixture
@@ -167,3 +167,20 @@ def test_a_directory_is_no_addon(bench: Bench) -> None:
     (extra(bench, TURNED) / NAME).mkdir(parents=True)
     assert owners(bench) == {}
     assert carried(bench) == {}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_image_without_a_kernel_image_of_its_own_gets_none_and_the_command_says_so(
+    bench: Bench,
+    top: Path,
+    made: dict[BootType, Images],
+    caplog: pytest.LogCaptureFixture,
+    dry_run: bool,
+) -> None:
+    choose(bench)
+    add(bench)
+    other = Channel(top / "other", made[BootType.BLS], osimages.NEW)
+    bench.machine.command(switch(other.reference, dry_run=dry_run))
+    assert caplog.messages == [
+        f"add-on {NAME} is not carried over: the new image has no unified kernel image"
+    ]

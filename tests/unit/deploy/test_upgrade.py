@@ -25,7 +25,6 @@ from bootc.deploy import rollback
 from bootc.deploy import upgrade as updates
 from bootc.deploy.etc.merge import ConflictPolicy
 from bootc.deploy.host.model import ImageSpec
-from bootc.deploy.host.session import HostSession
 from bootc.deploy.plan.finalize import EtcConflict
 from bootc.deploy.plan.stage import NothingStaged
 from bootc.deploy.protection import ProtectsLess
@@ -39,7 +38,7 @@ from bootc.oci import sigpolicy
 from bootc.oci.sigpolicy import PolicyNotEnforced
 from bootc.sizes import exact_size
 from support import osimages
-from support.bench import Bench, upgrade
+from support.bench import Bench, switch, upgrade
 from support.bootdirs import GRUB_UKI, SYSTEMD, SYSTEMD_UKI, scheme_name
 from support.failing import FAILURES, Failing
 from support.machine import Command, FakeMachine, Journal
@@ -55,14 +54,6 @@ ARGUMENTS = (
     "its kernel arguments are in a file on the boot partition, where no signature covers them, "
     "and with Secure Boot its kernel starts only if it is signed itself"
 )
-
-
-def switch(target: ImageReference, *, retain: bool = False, **options: Any) -> Command:
-    def run(system: HostSession, journal: Journal) -> object:
-        spec = ImageSpec(target)
-        return updates.switch(system, spec, UpdateOptions(**options), journal, retain=retain)
-
-    return run
 
 
 def demand_verity(machine: FakeMachine) -> None:
