@@ -56,6 +56,7 @@ class Changes:
         self._at = at
         self._fail = fail
         self._cut = cut
+        self._fails_again = False
         self._unsynced: set[int] = set()
         self._named: dict[int, str] = {}
         #: Files made under a name, which may have changed since.
@@ -65,9 +66,15 @@ class Changes:
     def failed(self) -> bool:
         return self.count >= self._at
 
-    def happen(self) -> None:
+    def happen(self, *, in_batch: bool = False) -> None:
+        """Count a change, or let it fail.
+
+        The store tries what failed in a batch once more by itself. It fails again then, as a full
+        disk does.
+        """
         self.count += 1
-        if self.count == self._at:
+        if self.count == self._at or self._fails_again:
+            self._fails_again = in_batch
             self._fail(self)
 
     def wrote(self, fd: int) -> None:
@@ -243,7 +250,7 @@ def _patch_batches(patch: pytest.MonkeyPatch, changes: Changes) -> None:
         objects_fd: int, content: bytes, digest: tuple[int, bytes], *, enable: bool
     ) -> int:
         try:
-            changes.happen()
+            changes.happen(in_batch=True)
         except OSError:
             return store_batch.UNDECIDED
         fd = create(objects_fd, content, digest, enable=enable)
@@ -253,7 +260,7 @@ def _patch_batches(patch: pytest.MonkeyPatch, changes: Changes) -> None:
 
     def naming(objects_fd: int, fd: int, path: bytes) -> int:
         try:
-            changes.happen()
+            changes.happen(in_batch=True)
         except OSError as exc:
             return exc.errno or errno.EIO
         error = name(objects_fd, fd, path)

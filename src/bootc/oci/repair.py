@@ -103,7 +103,8 @@ def _rename(repository: Repository, name: str) -> None:
     directory = repository.dir
     aside = _free_name(directory, _ASIDE + name)
     directory.rename(layout.stream_path(name), layout.stream_path(aside))
-    with contextlib.suppress(FileNotFoundError):
+    # A directory in the place of a mark marks nothing.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
         directory.unlink(f"{layout.VERIFIED}/{name}")
     # The repair of the repository has left references that are broken; they keep nothing.
     with contextlib.suppress(BrokenReference):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,26 @@ def test_nothing_to_repair(repository: Repository, pulled: Pulled) -> None:
     done = repaired(repository)
     assert repaired_images_text(done) == "nothing to repair\n"
     assert sorted(Path(repository.dir.path).rglob("*")) == before
+
+
+@pytest.mark.parametrize("spoil", WRONG)
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, Path.touch, os.mkfifo], ids=lambda make: make.__name__
+)
+def test_something_else_in_the_place_of_a_mark_is_in_nobodys_way(
+    repository: Repository,
+    source: LayoutSource,
+    pulled: Pulled,
+    spoil: Spoil,
+    make: Callable[[Path], object],
+) -> None:
+    name = spoil(repository, pulled)
+    mark = Path(repository.dir.path, "verified", name)
+    mark.unlink(missing_ok=True)
+    make(mark)
+    assert repaired(repository).set_aside == (name,)
+    assert pull(repository, source, tag="os").image_id == pulled.image_id
+    assert checked(repository).ok
 
 
 @pytest.mark.parametrize("spoil", WRONG)
