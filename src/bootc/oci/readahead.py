@@ -17,8 +17,9 @@ from typing import Self
 class ReadAhead:
     """An iterator of chunks that another thread makes.
 
-    Use it as a context manager. After the block the thread has ended, and nobody reads from
-    ``chunks`` any more.
+    Use it as a context manager. After a block that ends well the thread has ended, and nobody reads
+    from ``chunks`` any more. After an exception the thread ends when the source does: a command
+    that is interrupted must not wait for a registry that has stopped sending.
 
     Args:
         chunks: The iterator. The thread closes it. An exception that it raises is raised for the
@@ -49,7 +50,8 @@ class ReadAhead:
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self._thread.join()
+        if kind is None:
+            self._thread.join()
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -71,3 +71,27 @@ def test_a_reader_that_leaves_ends_the_thread() -> None:
         next(chunks)
     assert alive() == []
     assert closed.wait(10)
+
+
+def test_an_interrupted_reader_does_not_wait_for_the_source() -> None:
+    goes_on = threading.Event()
+
+    def make() -> Generator[bytes, None, None]:
+        yield b"a"
+        goes_on.wait(60)
+        yield b"b"
+
+    def interrupted() -> None:
+        with ReadAhead(make()) as chunks:
+            next(chunks)
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - start < 30
+    goes_on.set()
+    until = time.monotonic() + 30
+    while alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert alive() == []
